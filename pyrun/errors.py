@@ -1,0 +1,59 @@
+"""Exception types and the grammar of every message that a person reads.
+
+A leaf: it imports nothing, because each verb may need it. A message has one line of what went wrong, then, where they are known,
+the place in config.json (``from``) and a way out (``hint``). Nothing else formats errors; the command line adds ``pyrun: VERB ID: ``.
+"""
+
+from __future__ import annotations
+
+
+class PyrunError(Exception):
+    """An error that a user can act on.
+
+    text: one line, no trailing stop. pointer: JSON pointer into config.json. hint: the way out. code: the exit status.
+    """
+
+    def __init__(self, text: str, *, pointer: str | None = None, hint: str | None = None, code: int = 1) -> None:
+        super().__init__(text)
+        self.text = text
+        self.pointer = pointer
+        self.hint = hint
+        self.code = code
+
+    def lines(self) -> list[str]:
+        """The message by the grammar, as lines without the ``pyrun: VERB ID: `` in front."""
+        out = [self.text]
+        if self.pointer is not None:
+            out.append(f"  from config.json {self.pointer}")
+        if self.hint:
+            out.append(f"  hint: {self.hint}")
+        return out
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
+
+
+class ConfigError(PyrunError):
+    """Faults in config.json: (JSON pointer, text) pairs, every one of them, in the order of the document."""
+
+    def __init__(self, faults: list[tuple[str, str]], *, file: str = "config.json", hint: str | None = None) -> None:
+        self.faults = faults
+        self.file = file
+        first = faults[0]
+        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+        super().__init__(f"{file} {first[0] or '/'}: {first[1]}{more}", hint=hint)
+
+    def lines(self) -> list[str]:
+        if len(self.faults) == 1:
+            return super().lines()
+        out = [f"{self.file}: {len(self.faults)} faults"]
+        out += [f"  {pointer or '/'}: {text}" for pointer, text in self.faults[:50]]
+        if len(self.faults) > 50:
+            out.append(f"  and {len(self.faults) - 50} more")
+        if self.hint:
+            out.append(f"  hint: {self.hint}")
+        return out
+
+
+class UsageError(PyrunError):
+    """The command line itself is wrong: which word, and what is taken in its place."""
