@@ -1,0 +1,36 @@
+# Everything here assumes `./bootstrap build` has run once; each target runs it, and the second time it is quick.
+PY := .venv/bin/python
+
+.PHONY: help build check test bench demo conformance fuzz asan clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build:  ## the C modules, the launcher and pyrun-init, in place
+	@./bootstrap build
+
+check: build  ## ruff and mypy
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+
+test:  ## every test that runs on this machine (root)
+	./bootstrap test
+
+bench: build  ## pyrun against runc and crun, interleaved (root)
+	tests/view $(PY) tests/bench/bench.py
+
+demo:  ## a busybox and a Debian container, from create to delete (root)
+	./bootstrap demo
+
+conformance: build  ## the validation programs of opencontainers/runtime-tools (root; needs Go)
+	tests/view $(PY) -m tests.conformance.run
+
+fuzz: build  ## fuzz the plan decoder for a minute (needs clang)
+	$(PY) cffi_build/build.py --fuzz --seconds 60
+
+asan: build  ## the C test programs under ASan and UBSan
+	$(PY) cffi_build/build.py --asan
+
+clean:  ## what was built; the caches of root file systems and packages stay
+	rm -rf build dist *.egg-info pyrun/bin pyrun/*.so pyrun/_native.c pyrun/_seccomp.c .pytest_cache .mypy_cache .ruff_cache
+	find pyrun cffi_build tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,67 @@
+"""What a container may not leave behind: mounts, cgroups, processes.
+
+Looked at from inside tests/view, whose mount namespace and cgroup subtree belong to the test run alone; so whatever is
+new after a test is that test's.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+CGROUP_ROOT = Path("/sys/fs/cgroup")
+GRACE_S = 2.0
+
+
+@dataclass(frozen=True)
+class Traces:
+    """What there is: mounts as 'ID TARGET TYPE', cgroups by path, processes as 'PID NAME'."""
+
+    mounts: frozenset[str]
+    cgroups: frozenset[str]
+    processes: frozenset[str]
+
+    def new_since(self, before: Traces) -> list[str]:
+        """One line for each trace that `before` has not."""
+        return [
+            *(f"mount {mount}" for mount in sorted(self.mounts - before.mounts)),
+            *(f"cgroup {cgroup}" for cgroup in sorted(self.cgroups - before.cgroups)),
+            *(f"process {process}" for process in sorted(self.processes - before.processes)),
+        ]
+
+
+def collect_traces() -> Traces:
+    """The traces of now."""
+    cgroups = frozenset(directory for directory, _, _ in os.walk(CGROUP_ROOT))
+    pids = {pid for cgroup in cgroups for pid in _pids_of(cgroup)}
+    return Traces(_mounts(), cgroups, frozenset(f"{pid} {_name_of(pid)}" for pid in pids if _name_of(pid)))
+
+
+def find_leaks(before: Traces, grace: float = GRACE_S) -> list[str]:
+    """What is there now and was not before. A killed process takes a moment to go, so this waits up to `grace` s."""
+    deadline = time.monotonic() + grace
+    while (leaks := collect_traces().new_since(before)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return leaks
+
+
+def _mounts() -> frozenset[str]:
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    fields = [line.split() for line in lines]
+    return frozenset(f"{field[0]} {field[4]} {field[field.index('-') + 1]}" for field in fields)
+
+
+def _pids_of(cgroup: str) -> list[int]:
+    try:
+        return [int(pid) for pid in Path(cgroup, "cgroup.procs").read_text().split()]
+    except OSError:  # just removed, or threaded
+        return []
+
+
+def _name_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
