@@ -1,16 +1,16 @@
 """The typed, immutable values that config.json becomes: one class per object of the OCI runtime spec 1.3 (Linux).
 
-An attribute is the spec's name in snake_case (``oomScoreAdj`` -> ``oom_score_adj``); a Python keyword gets a trailing ``_``.
-Lists are tuples and absent ones ``()``; string maps are dicts and absent ones ``{}``; any other absent member is None, but a
-boolean whose default is false is False. So a planner never meets a missing attribute.
-The classes cost an import in every create, so they are built by a metaclass of ten lines and not by dataclasses (26 ms).
+An attribute is the spec's name in snake_case (``oomScoreAdj`` -> ``oom_score_adj``); a Python keyword gets a trailing
+``_``. Lists are tuples and absent ones ``()``; string maps are dicts and absent ones ``{}``; any other absent member
+is None, but a boolean whose default is false is False. So a planner never meets a missing attribute. The classes cost
+an import in every create, so they are built by a metaclass of ten lines and not by dataclasses (26 ms).
 """
 
 from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Self, TypeVar, dataclass_transform
+    from typing import Any, ClassVar, Self, TypeVar, dataclass_transform
 
     T = TypeVar("T")
 else:
@@ -39,7 +39,7 @@ class Value(metaclass=Frozen):
     """Base of every class here: made with keywords, compared by content, never changed (``replace`` makes another)."""
 
     if TYPE_CHECKING:
-        __slots__: tuple[str, ...]
+        __slots__: ClassVar[tuple[str, ...]]
     else:
 
         def __init__(self, **given):
@@ -67,7 +67,11 @@ class Value(metaclass=Frozen):
         return all(getattr(self, name) == getattr(other, name) for name in self.__slots__)
 
     def __repr__(self) -> str:
-        shown = [f"{name}={getattr(self, name)!r}" for name in self.__slots__ if getattr(self, name) not in (None, (), {}, False)]
+        shown = [
+            f"{name}={getattr(self, name)!r}"
+            for name in self.__slots__
+            if getattr(self, name) not in (None, (), {}, False)
+        ]
         return f"{type(self).__name__}({', '.join(shown)})"
 
 
@@ -79,7 +83,7 @@ def make(cls: type[T], values: list[Any]) -> T:
     return made
 
 
-# --- config.md: the parts that all POSIX platforms share ---------------------------------------------------------------------
+# --- config.md: the parts that all POSIX platforms share -------------------------------------------------------------
 
 
 class Root(Value):
@@ -120,7 +124,9 @@ class User(Value):
 
 
 class Capabilities(Value):
-    """Known names only (names.CAPABILITIES), in the order given; ``ignored`` are the unknown ones, which are warned about."""
+    """Known names only (names.CAPABILITIES), in the order given; ``ignored`` are the unknown ones, which are warned
+    about.
+    """
 
     bounding: tuple[str, ...] = ()
     effective: tuple[str, ...] = ()
@@ -195,7 +201,7 @@ class Hooks(Value):
     poststop: tuple[Hook, ...] = ()
 
 
-# --- config-linux.md: resources ----------------------------------------------------------------------------------------------
+# --- config-linux.md: resources --------------------------------------------------------------------------------------
 
 
 class DeviceCgroup(Value):
@@ -295,7 +301,7 @@ class Resources(Value):
     unified: dict[str, str] = {}  # noqa: RUF012
 
 
-# --- config-linux.md: the rest -----------------------------------------------------------------------------------------------
+# --- config-linux.md: the rest ---------------------------------------------------------------------------------------
 
 
 class Namespace(Value):
