@@ -1,0 +1,2 @@
+sed -i "s|BUNDLE|$PWD|" config.json
+: >hooks.log
