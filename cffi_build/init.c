@@ -1,0 +1,139 @@
+/* pyrun-init: stages 1 and 2 of a container, started by CLONE3 from a sealed memfd with the plan in a descriptor.
+ *
+ * argv[1] is the number K of descriptors that belong to the user's process. K is the sync socket, K+1 the plan, K+2 the trace
+ * (or the plan again), K+3… the inherited slots. It is freestanding, single-threaded, and execs only what the user asked for.
+ */
+#include "steps.h"
+
+static struct px_ctx ctx;
+
+void *memcpy(void *d, const void *s, usize n)
+{
+	for (usize i = 0; i < n; i++)
+		((volatile char *)d)[i] = ((const char *)s)[i];
+	return d;
+}
+
+void *memset(void *d, int c, usize n)
+{
+	for (usize i = 0; i < n; i++)
+		((volatile char *)d)[i] = (char)c;
+	return d;
+}
+
+/* Says where the lane stopped; nobody may be there to hear it. */
+static void __attribute__((noreturn)) fail(struct px_ctx *x)
+{
+	px_send_msg(x, MSG_ERROR, 0, x->substep);
+	sys_exit(1);
+}
+
+/* Tells the parent that we are at rendezvous a and waits for its answer, which brings our pid as the host sees it. */
+static long do_meet(struct px_ctx *x, const struct px_step *s)
+{
+	i32 pid = 0;
+	long r = px_send_msg(x, MSG_MEET, (i32)s->a, 0);
+	if (r < 0)
+		return r;
+	do
+		r = sys_read(x->sync, &pid, 4);
+	while (r == -EINTR);
+	if (r != 4)
+		sys_exit(1); /* the parent is gone: so are we */
+	x->pid = pid;
+	return 0;
+}
+
+/* Stage 2 comes to life as a child of the parent; stage 1 tells its pid and ends. a: clone flags. */
+static long do_clone3_init(struct px_ctx *x, const struct px_step *s)
+{
+	struct clone_args args = { .flags = s->a | CLONE_PARENT, .exit_signal = PX_SIGCHLD };
+	long r = sc2(__NR_clone3, &args, sizeof args);
+	if (r < 0)
+		return r;
+	if (r > 0) {
+		px_send_msg(x, MSG_PID, (i32)r, 0);
+		sys_exit(0);
+	}
+	if (px_lane(x, LANE_STAGE2, x->h->lane_first[LANE_STAGE2]) < 0)
+		fail(x);
+	sys_exit(0);
+}
+
+/* in0 the FIFO that `start` writes to, in1 the FIFO of our status. From here errors go to the latter. */
+static long do_park(struct px_ctx *x, const struct px_step *s)
+{
+	char byte;
+	long r;
+	sys_close(x->sync);
+	x->sync = px_fd(x, s->in1);
+	x->parked = 1;
+	do
+		r = sys_read(px_fd(x, s->in0), &byte, 1);
+	while (r == -EINTR);
+	return r == 1 ? 0 : r < 0 ? r : -EPIPE;
+}
+
+long px_side_step(struct px_ctx *x, const struct px_step *s)
+{
+	switch (s->op) {
+	case OP_MEET: return do_meet(x, s);
+	case OP_CLONE3_INIT: return do_clone3_init(x, s);
+	case OP_PARK: return do_park(x, s);
+	default: return -ENOSYS;
+	}
+}
+
+static void __attribute__((noreturn)) run(int argc, char **argv)
+{
+	struct px_ctx *x = &ctx;
+	struct px_sigaction dfl = { 0 };
+	struct statx st;
+	int keep = 0;
+	if (argc != 2)
+		sys_exit(2);
+	for (const char *p = argv[1]; *p; p++)
+		keep = keep * 10 + (*p - '0');
+	x->sync = keep;
+	for (int sig = 1; sig < 65; sig++)
+		sc4(__NR_rt_sigaction, sig, &dfl, 0, 8);
+	sys_close_range((u32)keep, ~0u, CLOSE_RANGE_CLOEXEC);
+	if (sys_statx(keep + 1, "", AT_EMPTY_PATH, STATX_SIZE, &st) < 0)
+		sys_exit(2);
+	long mem = sys_mmap(NULL, st.stx_size, 3, 2 /* MAP_PRIVATE */, keep + 1);
+	if ((mem < 0 && mem > -4096) || px_check((void *)mem, st.stx_size) < 0)
+		sys_exit(2);
+	x->plan = (u8 *)mem;
+	x->h = (const void *)mem;
+	x->keep = keep;
+	x->pidfd = -1;
+	long slots = sys_mmap(NULL, (usize)x->h->n_slots * 4 + 4, 3, 0x22, -1);
+	if (slots < 0 && slots > -4096)
+		sys_exit(2);
+	x->slots = (i32 *)slots;
+	for (u32 i = 0; i < x->h->n_slots; i++)
+		x->slots[i] = -1;
+	for (u32 i = 0; i < x->h->n_inherit; i++)
+		x->slots[((const u16 *)(x->plan + x->h->inherit))[i]] = keep + 3 + (int)i;
+	if (x->h->flags & PX_TRACE) {
+		long t = sys_mmap(NULL, (usize)x->h->n_steps * 8 + 8, 3, 1 /* MAP_SHARED */, keep + 2);
+		x->trace = t < 0 && t > -4096 ? NULL : (u64 *)t;
+	}
+	sys_close(keep + 1);
+	sys_close(keep + 2);
+	sys_prctl(PR_SET_NAME, L("pyrun-init"), 0, 0, 0);
+	if (px_lane(x, LANE_STAGE1, x->h->lane_first[LANE_STAGE1]) < 0)
+		fail(x);
+	sys_exit(0);
+}
+
+void __attribute__((noreturn, used)) px_start(long *sp)
+{
+	run((int)sp[0], (char **)(sp + 1));
+}
+
+#if defined(__x86_64__)
+__asm__(".globl _start\n_start:\n\txor %ebp, %ebp\n\tmov %rsp, %rdi\n\tand $-16, %rsp\n\tcall px_start\n\thlt\n");
+#else
+__asm__(".globl _start\n_start:\n\tmov x29, xzr\n\tmov x30, xzr\n\tmov x0, sp\n\tbl px_start\n\tbrk #0\n");
+#endif

@@ -1,0 +1,444 @@
+/* The parent lane: makes stage 1, answers the children's rendezvous, and undoes what it made when anything fails.
+ *
+ *   parent                          stage 1 (pyrun-init)            stage 2 (the container's init)
+ *   CLONE3 ───────────────────────▶ setns / unshare(NEWUSER)
+ *   AWAIT(maps) ◀────────────────── MEET(maps)
+ *   write uid_map, gid_map
+ *   ACK ──────────────────────────▶ setresuid 0, time, joins
+ *   AWAIT_PID ◀──────────────────── CLONE3_INIT ──────────────────▶ setsid, …
+ *   (reaps stage 1, keeps the pid)  exits
+ *   AWAIT(hooks) ◀───────────────────────────────────────────────── MEET(hooks)
+ *   prestart, createRuntime
+ *   ACK ──────────────────────────────────────────────────────────▶ mounts, pivot_root, privileges
+ *   AWAIT(ready) ◀───────────────────────────────────────────────── MEET(ready)
+ *   ACK ──────────────────────────────────────────────────────────▶ PARK on the FIFO, or EXECVE at once (run)
+ *
+ * A message may be MSG_ERROR in any place; a closed socket means that the child died. A child that finds the socket closed exits.
+ * This file also serves the launcher; it calls no libc.
+ */
+#include "steps.h"
+#include "px.h"
+
+enum { STATUS_OK, STATUS_FAILED, STATUS_YIELDED };
+
+struct px {                       /* a plan under way: the context, and what only the parent keeps */
+	struct px_ctx x;
+	u64 mem;                  /* bytes of the whole allocation */
+	i32 trace_fd;
+	u32 child_lane, child_step, child_substep;
+	int child_failed;
+	u8 *plan;
+};
+
+/* The init's image, sealed in a memfd so that the container's /proc/PID/exe can be written by nobody (CVE-2019-5736). One per process. */
+static int image_fd = -1;
+
+static long load_image(const char *path, u64 how)
+{
+	long src = sys_openat(AT_FDCWD, path, O_RDONLY | O_CLOEXEC, 0), fd, n;
+	static char buf[65536];
+	if (src < 0)
+		return src;
+	if (how == 2) { /* memfds may not be executed here: the installed file, through a mount of its own that is read-only */
+		struct mount_attr ro = { .attr_set = MOUNT_ATTR_RDONLY };
+		sys_close((int)src);
+		fd = sc3(__NR_open_tree, AT_FDCWD, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+		if (fd >= 0 && (n = sc5(__NR_mount_setattr, fd, "", AT_EMPTY_PATH, &ro, sizeof ro)) < 0) {
+			sys_close((int)fd);
+			return n;
+		}
+		return fd;
+	}
+	fd = sys_memfd_create("pyrun-init", MFD_CLOEXEC | MFD_ALLOW_SEALING | (how == 1 ? MFD_EXEC : 0));
+	while (fd >= 0 && (n = sys_read((int)src, buf, sizeof buf)) != 0) {
+		if (n < 0 || sys_write((int)fd, buf, (usize)n) != n) {
+			sys_close((int)fd);
+			fd = n < 0 ? n : -ENOSPC;
+		}
+	}
+	sys_close((int)src);
+	if (fd >= 0)
+		sys_fcntl((int)fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE);
+	return fd;
+}
+
+struct stage {
+	const int *fds;
+	int count, keep, image;
+	long err;
+	char arg[12];
+	char *argv[3];
+};
+
+/* In the vfork child: puts the inherited descriptors right above those that the user's process keeps, closes all others, execs the image. */
+static int stage_child(void *p)
+{
+	struct stage *t = p;
+	int base = t->keep, high = base + t->count + 1;
+	static char *none[1];
+	int moved[4100];
+	for (int i = 0; i < t->count; i++)
+		if ((moved[i] = (int)sys_fcntl(t->fds[i], F_DUPFD_CLOEXEC, high)) < 0)
+			return t->err = moved[i], 1;
+	int image = (int)sys_fcntl(t->image, F_DUPFD_CLOEXEC, high);
+	if (image < 0)
+		return t->err = image, 1;
+	for (int i = 0; i < t->count; i++)
+		if ((t->err = sys_dup3(moved[i], base + i, 0)) < 0)
+			return 1;
+	if ((t->err = sys_dup3(image, base + t->count, O_CLOEXEC)) < 0)
+		return 1;
+	sys_close_range((u32)high, ~0u, 0);
+	t->err = sys_execveat(base + t->count, "", t->argv, none, AT_EMPTY_PATH);
+	return 1;
+}
+
+/* s0 the init's file, b how to load it (0 memfd, 1 memfd with MFD_EXEC, 2 read-only mount), a clone flags, in0 the cgroup, out a pidfd. */
+static long do_clone3(struct px *p, const struct px_step *s)
+{
+	struct px_ctx *x = &p->x;
+	int pair[2];
+	int fds[4100];
+	long r, plan;
+	if (image_fd < 0) {
+		if ((r = load_image(px_str(x, s->s0), s->b)) < 0)
+			return r;
+		image_fd = (int)r;
+	}
+	x->substep = 1;
+	if ((r = sc4(__NR_socketpair, AF_UNIX_, SOCK_SEQPACKET_ | SOCK_CLOEXEC_, 0, pair)) < 0)
+		return r;
+	x->sync = pair[0];
+	x->substep = 2;
+	plan = sys_memfd_create("plan", MFD_CLOEXEC);
+	if (plan >= 0 && sys_write((int)plan, x->plan, x->h->size) != (long)x->h->size) {
+		sys_close((int)plan);
+		plan = -ENOSPC;
+	}
+	if (plan < 0) {
+		sys_close(pair[1]);
+		return plan;
+	}
+	struct stage t = { .fds = fds, .keep = (int)x->h->keep_fds, .image = image_fd };
+	fds[t.count++] = pair[1];
+	fds[t.count++] = (int)plan;
+	fds[t.count++] = p->trace_fd >= 0 ? p->trace_fd : (int)plan;
+	const u16 *inherit = (const void *)(x->plan + x->h->inherit);
+	r = 0;
+	for (u32 i = 0; i < x->h->n_inherit; i++) {
+		int fd = x->slots[inherit[i]];
+		/* A slot that a rule skipped has no descriptor: the plan's stands in, and the child is told by an unset slot. */
+		fds[t.count++] = fd >= 0 ? fd : (int)plan;
+	}
+	px_num(t.arg, (u64)t.keep);
+	t.argv[0] = (char *)"pyrun-init";
+	t.argv[1] = t.arg;
+	x->substep = 3;
+	i32 pidfd = -1;
+	r = px_vfork(stage_child, &t, s->a, s->in0 == PX_NONE ? -1 : px_fd(x, s->in0), &pidfd);
+	sys_close(pair[1]);
+	sys_close((int)plan);
+	if (r < 0)
+		return r;
+	x->stage1 = (i32)r;
+	x->pidfd = pidfd;
+	if (t.err < 0) {
+		x->substep = 4;
+		return t.err;
+	}
+	return s->out == PX_NONE ? 0 : px_out(x, s->out, sys_fcntl(pidfd, F_DUPFD_CLOEXEC, 0));
+}
+
+/* The next message of a child. An error of the child ends our lane with the child's own errno. */
+static long next_msg(struct px *p, struct px_msg *m)
+{
+	struct px_ctx *x = &p->x;
+	long r;
+	do
+		r = sys_read(x->sync, m, sizeof *m);
+	while (r == -EINTR);
+	if (r < 0)
+		return r;
+	if (r < (long)(sizeof *m - PX_TEXT))
+		return -ESRCH; /* closed: the child is dead, and could not say why */
+	if (m->kind != MSG_ERROR)
+		return 0;
+	p->child_failed = 1;
+	p->child_lane = m->lane;
+	p->child_step = m->step;
+	p->child_substep = m->substep;
+	x->text_len = 0;
+	px_say(x, m->text, m->text_len < PX_TEXT ? m->text_len : PX_TEXT);
+	return m->err > 0 ? -m->err : -EPROTO;
+}
+
+static long ack(struct px_ctx *x)
+{
+	long r = sc6(__NR_sendto, x->sync, L(&x->pid), 4, 0x4000 /* MSG_NOSIGNAL */, 0, 0);
+	return r < 0 ? r : 0;
+}
+
+/* a: the rendezvous that must come. The number of a seccomp listener is told on the way to one. */
+static long do_await(struct px *p, const struct px_step *s)
+{
+	static struct px_msg m;
+	for (;;) {
+		long r = next_msg(p, &m);
+		if (r < 0)
+			return r;
+		if (m.kind == MSG_MEET && m.value == -1) {
+			p->x.listener = (i32)m.substep;
+			if ((r = ack(&p->x)) < 0)
+				return r;
+			continue;
+		}
+		return m.kind == MSG_MEET && m.value == (i32)s->a ? 0 : -EPROTO;
+	}
+}
+
+/* Stage 1 told the pid of stage 2 (a child of ours, CLONE_PARENT, so the number can't be reused before we reap it) and is gone. */
+static long do_await_pid(struct px *p, const struct px_step *s)
+{
+	static struct px_msg m;
+	struct px_ctx *x = &p->x;
+	long r = next_msg(p, &m);
+	if (r < 0)
+		return r;
+	if (m.kind != MSG_PID || m.value <= 0)
+		return -EPROTO;
+	x->pid = m.value;
+	x->substep = 1;
+	int old = x->pidfd;
+	x->pidfd = (i32)sys_pidfd_open(x->pid);
+	while (sys_wait4(x->stage1, NULL, 0x40000000 /* __WALL */) == -EINTR)
+		;
+	x->stage1 = 0;
+	sys_close(old);
+	if (x->pidfd < 0)
+		return x->pidfd;
+	return s->out == PX_NONE ? 0 : px_out(x, s->out, sys_fcntl(x->pidfd, F_DUPFD_CLOEXEC, 0));
+}
+
+/* Field 22 of /proc/PID/stat, in clock ticks since boot; the name in field 2 may hold anything, so count from its last ')'. */
+static long start_time(int proc, i32 pid, u64 *ticks)
+{
+	char path[32], buf[1024];
+	char *e = px_num(path, (u64)pid);
+	const char *tail = "/stat";
+	for (int i = 0; i < 6; i++)
+		e[i] = tail[i];
+	long fd = sys_openat(proc, path, O_RDONLY | O_CLOEXEC, 0), n;
+	if (fd < 0)
+		return fd;
+	n = sys_read((int)fd, buf, sizeof buf - 1);
+	sys_close((int)fd);
+	long i = n - 1;
+	while (i > 0 && buf[i] != ')')
+		i--;
+	for (int f = 2; f < 22 && i < n; i++)
+		f += buf[i] == ' ';
+	*ticks = 0;
+	while (i < n && buf[i] >= '0' && buf[i] <= '9')
+		*ticks = *ticks * 10 + (u64)(buf[i++] - '0');
+	return *ticks ? 0 : -EPROTO;
+}
+
+/* in0 the record, in1 /proc; at offset a: the pid (8 bytes), its start time (8 bytes), and d (8 bytes), in one write. */
+static long do_save_pid(struct px_ctx *x, const struct px_step *s)
+{
+	u64 rec[3] = { (u64)x->pid, 0, s->d };
+	long r = start_time(px_fd(x, s->in1), x->pid, &rec[1]);
+	if (r < 0)
+		return r;
+	x->substep = 1;
+	r = sc4(__NR_pwrite64, px_fd(x, s->in0), rec, sizeof rec, s->a);
+	return r == (long)sizeof rec ? 0 : r < 0 ? r : -EIO;
+}
+
+/* start: in0 the FIFO to release, in1 the FIFO of its status. EOF there: the exec took place. */
+static long do_wait_exec(struct px *p, const struct px_step *s)
+{
+	static struct px_msg m;
+	struct px_ctx *x = &p->x;
+	struct pollfd f = { s->in0 == PX_NONE ? x->sync : px_fd(x, s->in0), POLLIN, 0 };
+	for (;;) {
+		long r = sys_poll(&f, 1, -1);
+		if (r == -EINTR)
+			continue;
+		if (r < 0)
+			return r;
+		int keep = x->sync;
+		x->sync = f.fd;
+		r = next_msg(p, &m);
+		x->sync = keep;
+		return r == -ESRCH ? 0 : r < 0 ? r : -EPROTO;
+	}
+}
+
+static void kill_child(struct px_ctx *x)
+{
+	if (x->pidfd >= 0)
+		sys_pidfd_send_signal(x->pidfd, PX_SIGKILL);
+	if (x->stage1 > 0)
+		while (sys_wait4(x->stage1, NULL, 0x40000000) == -EINTR)
+			;
+	if (x->pid > 0)
+		while (sys_wait4(x->pid, NULL, 0x40000000) == -EINTR)
+			;
+	x->stage1 = 0;
+	x->pid = 0;
+}
+
+long px_side_step(struct px_ctx *x, const struct px_step *s)
+{
+	struct px *p = (struct px *)x;
+	switch (s->op) {
+	case OP_CLONE3: return do_clone3(p, s);
+	case OP_AWAIT: return do_await(p, s);
+	case OP_ACK: return ack(x);
+	case OP_AWAIT_PID: return do_await_pid(p, s);
+	case OP_SAVE_PID: return do_save_pid(x, s);
+	case OP_PIDFD_GETFD: return px_out(x, s->out, sc3(__NR_pidfd_getfd, x->pidfd, x->listener, 0));
+	case OP_WAIT_EXEC: return do_wait_exec(p, s);
+	case OP_RELEASE: return sys_write(px_fd(x, s->in0), "g", 1);
+	case OP_SIGNAL: return sys_pidfd_send_signal(px_fd(x, s->in0), (int)s->a);
+	case OP_KILL_CHILD: kill_child(x); return 0;
+	case OP_YIELD: x->yielded = (i32)s->a; return -EINPROGRESS;
+	default: return -ENOSYS;
+	}
+}
+
+/* Every undo step is tried, whatever the others say; the first that fails is kept for the report. A guarded one runs only if the
+ * step that it undoes did make something: what was there before is not ours to remove. */
+static void undo(struct px *p, struct px_result *out)
+{
+	struct px_ctx *x = &p->x;
+	const struct px_step *steps = (const void *)(x->plan + x->h->steps);
+	u32 first = x->h->lane_first[LANE_UNDO], end = first + x->h->lane_count[LANE_UNDO];
+	kill_child(x);
+	x->lane = LANE_UNDO;
+	for (u32 i = first; i < end; i++) {
+		u32 guard = (u32)(steps[i].d >> 32);
+		if (guard && (guard > x->h->n_steps || !x->made[guard - 1]))
+			continue;
+		x->step = i;
+		long r = px_step(x, steps + i);
+		if (r < 0 && r != -ENOENT && r != -EBADF && !out->undo_err) {
+			out->undo_err = (i32)-r;
+			out->undo_step = i;
+		}
+	}
+}
+
+static void fill_result(struct px *p, struct px_result *out, i32 status)
+{
+	struct px_ctx *x = &p->x;
+	out->status = status;
+	out->lane = p->child_failed ? p->child_lane : x->lane;
+	out->step = p->child_failed ? p->child_step : x->step;
+	out->substep = p->child_failed ? p->child_substep : x->substep;
+	out->err = x->err;
+	out->pid = x->pid;
+	out->yielded = x->yielded;
+	out->text_len = x->text_len;
+	for (u32 i = 0; i < x->text_len; i++)
+		out->text[i] = x->text[i];
+}
+
+px_run_t *px_new(const void *plan, unsigned long long len, int *err)
+{
+	const struct px_header *h = plan;
+	if ((*err = (int)-px_check(plan, len)))
+		return NULL;
+	u64 slots = (u64)h->n_slots * 4, size = sizeof(struct px) + slots + h->n_steps + 16 + len;
+	long mem = sys_mmap(NULL, size, 3, 0x22, -1);
+	if (mem < 0 && mem > -4096) {
+		*err = (int)-mem;
+		return NULL;
+	}
+	struct px *p = (struct px *)mem;
+	u8 *at = (u8 *)(p + 1);
+	p->mem = size;
+	p->x.slots = (i32 *)(void *)at;
+	p->x.made = at + slots;
+	/* Steps patch pids and descriptor numbers into strings, so the plan is a copy of our own; it stays aligned to 8. */
+	p->plan = (u8 *)(((usize)(at + slots + h->n_steps) + 7) & ~(usize)7);
+	for (u64 i = 0; i < len; i++)
+		p->plan[i] = ((const u8 *)plan)[i];
+	p->x.plan = p->plan;
+	p->x.h = (const void *)p->plan;
+	for (u32 i = 0; i < h->n_slots; i++)
+		p->x.slots[i] = -1;
+	p->x.sync = p->x.pidfd = p->x.listener = p->trace_fd = -1;
+	p->x.keep = (int)h->keep_fds;
+	if (h->flags & PX_TRACE) {
+		p->trace_fd = (i32)sys_memfd_create("trace", MFD_CLOEXEC);
+		sc2(__NR_ftruncate, p->trace_fd, (u64)h->n_steps * 8 + 8);
+		long t = sys_mmap(NULL, (u64)h->n_steps * 8 + 8, 3, 1 /* MAP_SHARED */, p->trace_fd);
+		p->x.trace = t < 0 && t > -4096 ? NULL : (u64 *)t;
+	}
+	return (px_run_t *)p;
+}
+
+int px_run(px_run_t *run, struct px_result *out)
+{
+	struct px *p = (struct px *)run;
+	struct px_ctx *x = &p->x;
+	u32 from = x->yielded ? x->step + 1 : x->h->lane_first[LANE_PARENT];
+	x->yielded = 0;
+	out->undo_err = 0;
+	long r = px_lane(x, LANE_PARENT, from);
+	if (r == -EINPROGRESS && x->yielded) {
+		x->err = 0;
+		fill_result(p, out, STATUS_YIELDED);
+		return 0;
+	}
+	/* A child that ended without a word was killed: its status says by what. */
+	out->child_status = 0;
+	if (r == -ESRCH && !p->child_failed && (x->pid > 0 || x->stage1 > 0)) {
+		i32 *pid = x->pid > 0 ? &x->pid : &x->stage1;
+		if (x->pidfd >= 0)
+			sys_pidfd_send_signal(x->pidfd, PX_SIGKILL);
+		while (sys_wait4(*pid, &out->child_status, 0x40000000) == -EINTR)
+			;
+		*pid = 0;
+	}
+	fill_result(p, out, r < 0 ? STATUS_FAILED : STATUS_OK);
+	if (r < 0)
+		undo(p, out);
+	return (int)-r;
+}
+
+void px_undo(px_run_t *run, struct px_result *out)
+{
+	undo((struct px *)run, out);
+}
+
+int px_slot(px_run_t *run, unsigned int slot)
+{
+	struct px *p = (struct px *)run;
+	return slot == 0xffffffffu ? p->x.pidfd : slot < p->x.h->n_slots ? p->x.slots[slot] : -1;
+}
+
+unsigned long long px_took(px_run_t *run, unsigned int step)
+{
+	struct px *p = (struct px *)run;
+	return p->x.trace && step < p->x.h->n_steps ? p->x.trace[step] : 0;
+}
+
+void px_free(px_run_t *run)
+{
+	struct px *p = (struct px *)run;
+	for (u32 i = 0; i < p->x.h->n_slots; i++)
+		if (p->x.slots[i] >= 0)
+			sys_close(p->x.slots[i]);
+	if (p->x.trace)
+		sys_munmap(p->x.trace, (u64)p->x.h->n_steps * 8 + 8);
+	if (p->trace_fd >= 0)
+		sys_close(p->trace_fd);
+	if (p->x.sync >= 0)
+		sys_close(p->x.sync);
+	if (p->x.pidfd >= 0)
+		sys_close(p->x.pidfd);
+	sys_munmap(p, p->mem);
+}

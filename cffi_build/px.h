@@ -1,0 +1,32 @@
+/* The executor's interface: what the Python module and the launcher call. */
+#ifndef PYRUN_PX_H
+#define PYRUN_PX_H
+
+typedef struct px_run px_run_t;
+
+struct px_result {
+	int status;                    /* 0 done, 1 a step failed, 2 YIELD: the caller acts and calls px_run again */
+	unsigned int lane, step, substep;
+	int err;                       /* errno of the step */
+	int pid;                       /* the container's init, as we see it */
+	int yielded;                   /* operand of the YIELD */
+	int child_status;              /* wait status of a child that died without a word, or 0 */
+	int undo_err;                  /* errno of the first undo step that failed, or 0 */
+	unsigned int undo_step;
+	unsigned int text_len;         /* what a hook, a helper or a file system said */
+	char text[4096];
+};
+
+/* plan: an encoded plan; it is copied. NULL with *err = EINVAL when it is not well formed, or ENOMEM. */
+px_run_t *px_new(const void *plan, unsigned long long len, int *err);
+/* Runs the parent lane, with its children. 0, or the errno; on failure everything made has been undone. */
+int px_run(px_run_t *run, struct px_result *out);
+/* Kills the child and runs the undo lane: for a caller that gives up at a YIELD. */
+void px_undo(px_run_t *run, struct px_result *out);
+/* The descriptor in a slot, -1 if none; 0xffffffff: the pidfd of the child. It stays the run's. */
+int px_slot(px_run_t *run, unsigned int slot);
+/* Nanoseconds step took, plus one; 0 if it did not run or the plan is not traced. */
+unsigned long long px_took(px_run_t *run, unsigned int step);
+void px_free(px_run_t *run);
+
+#endif

@@ -1,0 +1,89 @@
+/* What the lanes share: the context of a running plan, and the functions behind its steps. */
+#ifndef PYRUN_STEPS_H
+#define PYRUN_STEPS_H
+
+#include "sys.h"
+
+struct px_ctx {
+	const u8 *plan;
+	const struct px_header *h;
+	i32 *slots;
+	u8 *made;              /* per step: it created something that was not there (what an undo step is guarded by) */
+	u64 *trace;            /* per step: nanoseconds it took, plus one; NULL without PX_TRACE */
+	int sync;              /* the sync socket, or after PARK the status FIFO */
+	int parked;            /* past PARK: nobody answers a rendezvous any more */
+	i32 stage1, pidfd, pid;    /* parent: stage 1 and its pidfd; both: the container's pid as the host sees it */
+	i32 listener;          /* number of the seccomp listener in the child */
+	u32 lane, step, substep;   /* where we are; substep counts the system calls of one step */
+	i32 err, yielded;
+	u32 text_len;
+	char text[PX_TEXT];
+	char exec_path[4096];
+	char home[4096];
+	int keep;              /* descriptors below this number belong to the user's process */
+};
+
+/* interp.c */
+long px_check(const void *plan, u64 len);
+long px_step(struct px_ctx *x, const struct px_step *s);
+long px_lane(struct px_ctx *x, u32 lane, u32 from);
+void px_say(struct px_ctx *x, const char *s, usize n);
+long px_send_msg(struct px_ctx *x, u32 kind, i32 value, u32 substep);
+/* parent.c or init.c: the steps that only one side has. */
+long px_side_step(struct px_ctx *x, const struct px_step *s);
+
+static inline const char *px_str(struct px_ctx *x, u32 off) { return (const char *)x->plan + off; }
+static inline int px_fd(struct px_ctx *x, u16 slot) { return slot == PX_NONE ? AT_FDCWD : x->slots[slot]; }
+static inline const char *px_path(struct px_ctx *x, u32 off) { return off ? (const char *)x->plan + off : ""; }
+long px_out(struct px_ctx *x, u16 slot, long fd);
+usize px_len(const char *s);
+char *px_num(char *p, u64 v);
+
+/* steps_fs.c */
+long do_openat2(struct px_ctx *x, const struct px_step *s);
+long do_open_tree(struct px_ctx *x, const struct px_step *s);
+long do_move_mount(struct px_ctx *x, const struct px_step *s);
+long do_mount_setattr(struct px_ctx *x, const struct px_step *s);
+long do_fsopen(struct px_ctx *x, const struct px_step *s);
+long do_fsconfig(struct px_ctx *x, const struct px_step *s);
+long do_fsmount(struct px_ctx *x, const struct px_step *s);
+long do_mount(struct px_ctx *x, const struct px_step *s);
+long do_make_target(struct px_ctx *x, const struct px_step *s);
+long do_mkdirat(struct px_ctx *x, const struct px_step *s);
+long do_mknodat(struct px_ctx *x, const struct px_step *s);
+long do_symlinkat(struct px_ctx *x, const struct px_step *s);
+long do_unlinkat(struct px_ctx *x, const struct px_step *s);
+long do_write_file(struct px_ctx *x, const struct px_step *s);
+long do_create_file(struct px_ctx *x, const struct px_step *s);
+long do_copy_up(struct px_ctx *x, const struct px_step *s);
+long do_fchownat(struct px_ctx *x, const struct px_step *s);
+long do_mkfifoat(struct px_ctx *x, const struct px_step *s);
+long do_check_type(struct px_ctx *x, const struct px_step *s);
+long do_check_device(struct px_ctx *x, const struct px_step *s);
+long do_check_fs(struct px_ctx *x, const struct px_step *s);
+long do_pivot_root(struct px_ctx *x, const struct px_step *s);
+long do_chdir(struct px_ctx *x, const struct px_step *s);
+/* steps_proc.c */
+long do_setres(struct px_ctx *x, const struct px_step *s);
+long do_capbset(struct px_ctx *x, const struct px_step *s);
+long do_capset(struct px_ctx *x, const struct px_step *s);
+long do_ambient(struct px_ctx *x, const struct px_step *s);
+long do_seccomp(struct px_ctx *x, const struct px_step *s);
+long do_setrlimit(struct px_ctx *x, const struct px_step *s);
+long do_find_executable(struct px_ctx *x, const struct px_step *s);
+long do_set_home(struct px_ctx *x, const struct px_step *s);
+long do_execve(struct px_ctx *x, const struct px_step *s);
+char **px_vector(const char *p, u32 len, u64 count, u32 more);
+long do_fchown_stdio(struct px_ctx *x, const struct px_step *s);
+/* steps_io.c */
+long px_vfork(int (*fn)(void *), void *arg, u64 flags, int cgroup, i32 *pidfd);
+long do_spawn(struct px_ctx *x, const struct px_step *s);
+long do_bpf_prog_load(struct px_ctx *x, const struct px_step *s);
+long do_bpf_prog_attach(struct px_ctx *x, const struct px_step *s);
+long do_netlink(struct px_ctx *x, const struct px_step *s);
+long do_openpt(struct px_ctx *x, const struct px_step *s);
+long do_send_fd(struct px_ctx *x, const struct px_step *s);
+long do_set_stdio(struct px_ctx *x, const struct px_step *s);
+long do_connect(struct px_ctx *x, const struct px_step *s);
+
+#endif

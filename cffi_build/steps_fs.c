@@ -1,0 +1,442 @@
+/* Steps on files, mounts and the root. Every path that lies in a container's root is walked with openat2 below a descriptor. */
+#include "steps.h"
+
+#define IN_ROOT (RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+#define STEP_PID_PREFIX 1u     /* the path is below /proc/PID: "PID/" is put in front */
+
+/* The step's first string, behind the container's pid where the step asks for it. */
+static const char *pid_path(struct px_ctx *x, const struct px_step *s, char buf[4096])
+{
+	const char *p = px_path(x, s->s0);
+	if (!(s->d & STEP_PID_PREFIX))
+		return p;
+	char *q = px_num(buf, (u64)(x->pid > 0 ? x->pid : x->stage1));
+	*q++ = '/';
+	for (usize i = 0; i <= s->n0 && q < buf + 4095; i++)
+		*q++ = p[i];
+	return buf;
+}
+
+long do_openat2(struct px_ctx *x, const struct px_step *s)
+{
+	char buf[4096];
+	return px_out(x, s->out, sys_openat2(px_fd(x, s->in0), pid_path(x, s, buf), s->a | O_CLOEXEC, s->b, s->c));
+}
+
+long do_open_tree(struct px_ctx *x, const struct px_step *s)
+{
+	return px_out(x, s->out, sc3(__NR_open_tree, px_fd(x, s->in0), px_path(x, s->s0), s->a | OPEN_TREE_CLOEXEC));
+}
+
+long do_move_mount(struct px_ctx *x, const struct px_step *s)
+{
+	return sc5(__NR_move_mount, px_fd(x, s->in0), "", px_fd(x, s->in1), px_path(x, s->s0), s->a);
+}
+
+long do_mount_setattr(struct px_ctx *x, const struct px_step *s)
+{
+	struct mount_attr attr = { .attr_set = s->b, .attr_clr = s->c, .propagation = s->d };
+	if (s->in1 != PX_NONE)
+		attr.userns_fd = (u64)px_fd(x, s->in1);
+	return sc5(__NR_mount_setattr, px_fd(x, s->in0), px_path(x, s->s0), s->a, &attr, sizeof attr);
+}
+
+long do_fsopen(struct px_ctx *x, const struct px_step *s)
+{
+	return px_out(x, s->out, sc2(__NR_fsopen, px_str(x, s->s0), 1 /* FSOPEN_CLOEXEC */));
+}
+
+/* The file system says in its own words what it did not like. */
+static long fs_log(struct px_ctx *x, int fd, long r)
+{
+	char line[256];
+	long n;
+	while (r < 0 && (n = sys_read(fd, line, sizeof line)) > 0) {
+		px_say(x, line, (usize)n);
+		px_say(x, "\n", 1);
+	}
+	return r;
+}
+
+long do_fsconfig(struct px_ctx *x, const struct px_step *s)
+{
+	int fd = px_fd(x, s->in0), aux = s->in1 == PX_NONE ? (int)s->b : px_fd(x, s->in1);
+	return fs_log(x, fd, sc5(__NR_fsconfig, fd, s->a, s->s0 ? px_str(x, s->s0) : NULL, s->s1 ? px_str(x, s->s1) : NULL, aux));
+}
+
+long do_fsmount(struct px_ctx *x, const struct px_step *s)
+{
+	int fd = px_fd(x, s->in0);
+	return px_out(x, s->out, fs_log(x, fd, sc3(__NR_fsmount, fd, 1 /* FSMOUNT_CLOEXEC */, s->b)));
+}
+
+/* mount(2) on a descriptor's own path, for data that fsconfig does not take. */
+long do_mount(struct px_ctx *x, const struct px_step *s)
+{
+	char path[40] = "/proc/self/fd/";
+	px_num(path + 14, (u64)px_fd(x, s->in0));
+	return sc5(__NR_mount, px_path(x, s->s1), path, s->s0 ? px_str(x, s->s0) : NULL, s->a, s->s2 ? px_str(x, s->s2) : NULL);
+}
+
+static int is_dir(int fd)
+{
+	struct statx st;
+	long r = sys_statx(fd, "", AT_EMPTY_PATH, STATX_TYPE, &st);
+	return r < 0 ? (int)r : (st.stx_mode & S_IFMT) == S_IFDIR;
+}
+
+/* Makes the last component of `path[0..end)` in `dir`, unless it is a symlink: then path is rewritten through it and 1 returned. */
+static long make_one(int dir, char *path, usize start, usize end, int file, u64 mode)
+{
+	char link[4096], name[256];
+	usize rest = px_len(path + end), n = end - start;
+	if (n >= sizeof name)
+		return -ENAMETOOLONG;
+	for (usize i = 0; i < n; i++)
+		name[i] = path[start + i];
+	name[n] = 0;
+	long k = sc4(__NR_readlinkat, dir, name, link, sizeof link - 1);
+	if (k >= 0) {
+		usize keep = link[0] == '/' ? 0 : start;
+		if (keep + (usize)k + rest >= 4095)
+			return -ENAMETOOLONG;
+		for (usize i = 0; i <= rest; i++)
+			link[(usize)k + i] = path[end + i];
+		for (usize i = 0; i <= (usize)k + rest; i++)
+			path[keep + i] = link[i];
+		return 1;
+	}
+	if (!file)
+		return sc3(__NR_mkdirat, dir, name, mode);
+	long fd = sys_openat(dir, name, O_CREAT | O_EXCL | O_NOFOLLOW | O_WRONLY | O_CLOEXEC, (int)(mode & 0666));
+	return fd < 0 ? fd : sys_close((int)fd);
+}
+
+/* Walks `path` below root, making what is missing; a symlink that leads nowhere is followed by us, below root.
+ * Everything made is made through the descriptor of its parent: a name that is exchanged meanwhile leads nowhere else. */
+static long make_walk(struct px_ctx *x, int root, char *path, int file, u64 mode, u64 resolve)
+{
+	for (int links = 0; links < 40; links++) {
+		long dir = sys_openat2(root, ".", O_PATH | O_DIRECTORY | O_CLOEXEC, 0, IN_ROOT), r = 0;
+		usize i = 0;
+		while (r == 0 && dir >= 0) {
+			while (path[i] == '/')
+				i++;
+			if (!path[i])
+				return dir;
+			usize start = i;
+			while (path[i] && path[i] != '/')
+				i++;
+			char end = path[i];
+			path[i] = 0;
+			x->substep++;
+			long next = sys_openat2(root, path, O_PATH | O_CLOEXEC, 0, resolve);
+			path[i] = end;
+			if (next == -ENOENT) {
+				usize j = i;
+				while (path[j] == '/')
+					j++;
+				r = make_one((int)dir, path, start, i, file && !path[j], mode);
+				if (r == -EEXIST)
+					r = 0;
+				if (r == 0) {
+					path[i] = 0;
+					next = sys_openat2((int)dir, path + start, O_PATH | O_NOFOLLOW | O_CLOEXEC, 0, RESOLVE_BENEATH);
+					path[i] = end;
+				}
+			}
+			sys_close((int)dir);
+			if (r != 0)
+				break;
+			dir = next;
+		}
+		if (r < 0 || dir < 0)
+			return r < 0 ? r : dir;
+	}
+	return -ELOOP;
+}
+
+/* in0 root, s0 path, in1 what will be mounted there (its type is the target's; none: a directory), a mode, c more RESOLVE flags, out O_PATH. */
+long do_make_target(struct px_ctx *x, const struct px_step *s)
+{
+	char path[4096];
+	const char *p = px_str(x, s->s0);
+	u64 resolve = IN_ROOT | s->c;
+	long r = sys_openat2(px_fd(x, s->in0), s->n0 ? p : ".", O_PATH | O_CLOEXEC, 0, resolve);
+	if (r != -ENOENT)
+		return px_out(x, s->out, r);
+	if (s->n0 >= sizeof path)
+		return -ENAMETOOLONG;
+	for (u32 i = 0; i <= s->n0; i++)
+		path[i] = p[i];
+	int dir = s->in1 == PX_NONE ? 1 : is_dir(px_fd(x, s->in1));
+	if (dir < 0)
+		return dir;
+	return px_out(x, s->out, make_walk(x, px_fd(x, s->in0), path, !dir, s->a, resolve));
+}
+
+long do_mkdirat(struct px_ctx *x, const struct px_step *s)
+{
+	long r = sc3(__NR_mkdirat, px_fd(x, s->in0), px_str(x, s->s0), s->a);
+	if (r == 0 && x->made)
+		x->made[x->step] = 1;
+	return r;
+}
+
+/* A node that is there already must be the one that was asked for; the image does not choose what /dev/null is. */
+long do_mknodat(struct px_ctx *x, const struct px_step *s)
+{
+	int dir = px_fd(x, s->in0);
+	u64 major = s->b >> 32, minor = s->b & 0xffffffffu;
+	u64 dev = (minor & 0xff) | (major & 0xfff) << 8 | (minor & ~0xffULL) << 12 | (major & ~0xfffULL) << 32;
+	struct statx st;
+	long r = sc4(__NR_mknodat, dir, px_str(x, s->s0), s->a, dev);
+	if (r == -EEXIST) {
+		x->substep = 1;
+		r = sys_statx(dir, px_str(x, s->s0), AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS, &st);
+		if (r == 0 && ((st.stx_mode & S_IFMT) != (s->a & S_IFMT) || ((s->a & S_IFMT) != S_IFIFO && (st.stx_rdev_major != major || st.stx_rdev_minor != minor))))
+			r = -EEXIST;
+		return r;
+	}
+	if (r < 0)
+		return r;
+	x->substep = 2;
+	r = sc5(__NR_fchownat, dir, px_str(x, s->s0), s->c & 0xffffffffu, s->c >> 32, AT_SYMLINK_NOFOLLOW);
+	if (r < 0)
+		return r;
+	x->substep = 3;
+	return sc4(__NR_fchmodat, dir, px_str(x, s->s0), s->a & 07777, 0);
+}
+
+long do_symlinkat(struct px_ctx *x, const struct px_step *s)
+{
+	return sc3(__NR_symlinkat, px_str(x, s->s0), px_fd(x, s->in0), px_str(x, s->s1));
+}
+
+/* A cgroup whose last process is just leaving answers EBUSY for some milliseconds. */
+long do_unlinkat(struct px_ctx *x, const struct px_step *s)
+{
+	long r = -EBUSY;
+	for (u64 i = 0; i <= s->b && r == -EBUSY; i++) {
+		if (i)
+			sys_poll(NULL, 0, i < 10 ? 1 : 10);
+		r = sc3(__NR_unlinkat, px_fd(x, s->in0), px_str(x, s->s0), s->a);
+	}
+	return r;
+}
+
+static long write_all(int fd, const char *p, usize n)
+{
+	while (n) {
+		long r = sys_write(fd, p, n);
+		if (r == -EINTR)
+			continue;
+		if (r <= 0)
+			return r ? r : -EIO;
+		p += r;
+		n -= (usize)r;
+	}
+	return 0;
+}
+
+/* in0 directory, s0 path below it, s1 data in one write, a open flags, b file system magic that it must be on (0: any), c RESOLVE flags. */
+long do_write_file(struct px_ctx *x, const struct px_step *s)
+{
+	char buf[4096];
+	long fs[16], fd, r;
+	fd = sys_openat2(px_fd(x, s->in0), pid_path(x, s, buf), s->a | O_WRONLY | O_CLOEXEC, 0, s->c);
+	if (fd < 0)
+		return fd;
+	x->substep = 1;
+	r = s->b ? sc2(__NR_fstatfs, fd, fs) : 0;
+	if (r == 0 && s->b && (u64)fs[0] != s->b)
+		r = -EXDEV;
+	x->substep = 2;
+	if (r == 0)
+		r = sys_write((int)fd, px_str(x, s->s1), s->n1);
+	sys_close((int)fd);
+	return r < 0 ? r : r == (long)s->n1 || s->b ? 0 : -EIO;
+}
+
+/* in0 directory, s0 name, s1 content, a mode, out: the open file. Made new; content is all of it or none. */
+long do_create_file(struct px_ctx *x, const struct px_step *s)
+{
+	long fd = sys_openat(px_fd(x, s->in0), px_str(x, s->s0), O_CREAT | O_EXCL | O_NOFOLLOW | O_RDWR | O_CLOEXEC, (int)s->a), r;
+	if (fd < 0)
+		return fd;
+	if (x->made)
+		x->made[x->step] = 1;
+	x->substep = 1;
+	r = write_all((int)fd, px_str(x, s->s1), s->n1);
+	if (r < 0) {
+		sys_close((int)fd);
+		return r;
+	}
+	return px_out(x, s->out, fd);
+}
+
+long do_mkfifoat(struct px_ctx *x, const struct px_step *s)
+{
+	long r = sc4(__NR_mknodat, px_fd(x, s->in0), px_str(x, s->s0), S_IFIFO | s->a, 0);
+	if (r < 0)
+		return r;
+	x->substep = 1;
+	return px_out(x, s->out, sys_openat(px_fd(x, s->in0), px_str(x, s->s0), O_RDWR | O_NOFOLLOW | O_CLOEXEC, 0));
+}
+
+long do_fchownat(struct px_ctx *x, const struct px_step *s)
+{
+	return sc5(__NR_fchownat, px_fd(x, s->in0), px_path(x, s->s0), s->a, s->b, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW);
+}
+
+/* a: the S_IFMT type that in0 must have; ENOTDIR where a directory was wanted, EISDIR where not. */
+long do_check_type(struct px_ctx *x, const struct px_step *s)
+{
+	struct statx st;
+	long r = sys_statx(px_fd(x, s->in0), "", AT_EMPTY_PATH, STATX_TYPE, &st);
+	if (r < 0 || (st.stx_mode & S_IFMT) == s->a)
+		return r;
+	return s->a == S_IFDIR ? -ENOTDIR : (st.stx_mode & S_IFMT) == S_IFDIR ? -EISDIR : -EINVAL;
+}
+
+/* in0 must be the character device a:b. */
+long do_check_device(struct px_ctx *x, const struct px_step *s)
+{
+	struct statx st;
+	long r = sys_statx(px_fd(x, s->in0), "", AT_EMPTY_PATH, STATX_BASIC_STATS, &st);
+	if (r < 0)
+		return r;
+	return (st.stx_mode & S_IFMT) == S_IFCHR && st.stx_rdev_major == s->a && st.stx_rdev_minor == s->b ? 0 : -ENODEV;
+}
+
+/* in0 must be on the file system with magic a and, with b, be its root. */
+long do_check_fs(struct px_ctx *x, const struct px_step *s)
+{
+	long fs[16], r = sc2(__NR_fstatfs, px_fd(x, s->in0), fs);
+	if (r < 0)
+		return r;
+	return (u64)fs[0] == s->a ? 0 : -EXDEV;
+}
+
+/* in0: the new root, already a mount point. The old root is stacked on "." and let go (pivot_root(2), NOTES). */
+long do_pivot_root(struct px_ctx *x, const struct px_step *s)
+{
+	struct mount_attr attr = { .propagation = 1u << 19 /* MS_SLAVE: the umount must not reach the host */ };
+	long r;
+	if ((r = sc1(__NR_fchdir, px_fd(x, s->in0))) < 0)
+		return r;
+	x->substep = 1;
+	if ((r = sc2(__NR_pivot_root, ".", ".")) < 0)
+		return r;
+	x->substep = 2;
+	if ((r = sc5(__NR_mount_setattr, AT_FDCWD, ".", AT_RECURSIVE, &attr, sizeof attr)) < 0)
+		return r;
+	x->substep = 3;
+	if ((r = sc2(__NR_umount2, ".", MNT_DETACH_)) < 0)
+		return r;
+	x->substep = 4;
+	return sc1(__NR_chdir, "/");
+}
+
+/* The directory must lie in our root: getcwd says "(unreachable)" of one that came in through a leaked descriptor (CVE-2024-21626). */
+long do_chdir(struct px_ctx *x, const struct px_step *s)
+{
+	char buf[4096];
+	long r = sc1(__NR_chdir, px_str(x, s->s0));
+	if (r < 0)
+		return r;
+	x->substep = 1;
+	r = sc2(__NR_getcwd, buf, sizeof buf);
+	if (r == -ENAMETOOLONG || r == -ERANGE)
+		return 0;
+	return r < 0 ? r : buf[0] == '/' ? 0 : -EPERM;
+}
+
+static long copy_file(int from, int to)
+{
+	char buf[4096];
+	long n;
+	while ((n = sys_read(from, buf, sizeof buf)) > 0) {
+		long r = write_all(to, buf, (usize)n);
+		if (r < 0)
+			return r;
+	}
+	return n;
+}
+
+static long copy_entry(int from, int to, const char *name, int depth);
+
+struct px_dirent { u64 ino; i64 off; u16 len; u8 type; char name[]; };
+
+static long copy_dir(int from, int to, int depth)
+{
+	char buf[2048];
+	long n, r = 0;
+	while (r == 0 && (n = sc3(__NR_getdents64, from, buf, sizeof buf)) > 0)
+		for (long i = 0; i < n && r == 0; i += ((struct px_dirent *)(buf + i))->len) {
+			const char *name = ((struct px_dirent *)(buf + i))->name;
+			if (name[0] == '.' && (!name[1] || (name[1] == '.' && !name[2])))
+				continue;
+			r = copy_entry(from, to, name, depth);
+		}
+	return r;
+}
+
+/* One entry with its owner and mode; devices and sockets are left out, as nothing may make them in a user namespace. */
+static long copy_entry(int from, int to, const char *name, int depth)
+{
+	struct statx st;
+	char link[4096];
+	long a = -1, b = -1, r = sys_statx(from, name, AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS, &st);
+	u16 type = st.stx_mode & S_IFMT;
+	if (r < 0 || depth > 64)
+		return r < 0 ? r : -ELOOP;
+	if (type == S_IFLNK) {
+		r = sc4(__NR_readlinkat, from, name, link, sizeof link - 1);
+		if (r < 0)
+			return r;
+		link[r] = 0;
+		r = sc3(__NR_symlinkat, link, to, name);
+		return r < 0 ? r : sc5(__NR_fchownat, to, name, st.stx_uid, st.stx_gid, AT_SYMLINK_NOFOLLOW);
+	}
+	if (type != S_IFDIR && type != S_IFREG)
+		return 0;
+	if (type == S_IFDIR && (r = sc3(__NR_mkdirat, to, name, 0700)) < 0)
+		return r;
+	int flags = type == S_IFDIR ? O_RDONLY | O_DIRECTORY : O_WRONLY | O_CREAT | O_EXCL;
+	a = sys_openat(from, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC, 0);
+	b = a < 0 ? a : sys_openat(to, name, flags | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (b >= 0)
+		r = type == S_IFDIR ? copy_dir((int)a, (int)b, depth + 1) : copy_file((int)a, (int)b);
+	else
+		r = b;
+	if (r == 0)
+		r = sc5(__NR_fchownat, (int)b, "", st.stx_uid, st.stx_gid, AT_EMPTY_PATH);
+	if (r == 0)
+		r = sc2(__NR_fchmod, (int)b, st.stx_mode & 07777);
+	if (a >= 0)
+		sys_close((int)a);
+	if (b >= 0)
+		sys_close((int)b);
+	return r;
+}
+
+/* tmpcopyup: in0 the directory that the mount will hide (O_PATH), in1 the root of the new mount. */
+long do_copy_up(struct px_ctx *x, const struct px_step *s)
+{
+	struct statx st;
+	long from = sys_openat(px_fd(x, s->in0), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0), to, r;
+	if (from < 0)
+		return from == -ENOTDIR ? 0 : from;
+	to = sys_openat(px_fd(x, s->in1), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+	r = to < 0 ? to : copy_dir((int)from, (int)to, 0);
+	if (r == 0 && !s->a && (r = sys_statx((int)from, "", AT_EMPTY_PATH, STATX_BASIC_STATS, &st)) == 0) {
+		r = sc2(__NR_fchmod, (int)to, st.stx_mode & 07777);
+		if (r == 0)
+			r = sc3(__NR_fchown, (int)to, st.stx_uid, st.stx_gid);
+	}
+	sys_close((int)from);
+	if (to >= 0)
+		sys_close((int)to);
+	return r;
+}

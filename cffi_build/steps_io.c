@@ -1,0 +1,292 @@
+/* Steps that talk to others: hooks and helpers, BPF, netlink, terminals, sockets. */
+#include "steps.h"
+
+/* One process that runs fn(arg) on our memory until it execs or exits (vfork); signals wait meanwhile. Returns its pid. */
+long px_vfork(int (*fn)(void *), void *arg, u64 flags, int cgroup, i32 *pidfd)
+{
+	u64 all = ~0ULL, old;
+	usize size = 65536;
+	long stack = sys_mmap(NULL, size, 3, 0x20022 /* PRIVATE|ANONYMOUS|STACK */, -1);
+	if (stack < 0 && stack > -4096)
+		return stack;
+	struct clone_args args = {
+		.flags = CLONE_VM | CLONE_VFORK | CLONE_PIDFD | flags | (cgroup >= 0 ? CLONE_INTO_CGROUP : 0),
+		.pidfd = (u64)(usize)pidfd, .exit_signal = PX_SIGCHLD, .stack = (u64)stack, .stack_size = size,
+		.cgroup = (u64)(cgroup >= 0 ? cgroup : 0),
+	};
+	sys_sigmask(&all, &old);
+	long r = clone3_call(&args, sizeof args, fn, arg);
+	sys_sigmask(&old, NULL);
+	sys_munmap((void *)stack, size);
+	return r;
+}
+
+struct spawn {
+	const char *path;
+	char **argv, **envp;
+	int in, out;           /* its standard input; its standard output and error */
+	long err;              /* what execve said */
+};
+
+/* In the vfork child: only raw calls, nothing is written to but our struct. */
+static int spawn_child(void *arg)
+{
+	struct spawn *p = arg;
+	struct px_sigaction dfl = { 0 };
+	u64 none = 0;
+	for (int sig = 1; sig < 65; sig++)
+		sc4(__NR_rt_sigaction, sig, &dfl, 0, 8);
+	sys_sigmask(&none, NULL);
+	if (sys_dup3(p->in, 0, 0) >= 0 && sys_dup3(p->out, 1, 0) >= 0 && sys_dup3(p->out, 2, 0) >= 0) {
+		sys_close_range(3, ~0u, CLOSE_RANGE_CLOEXEC);
+		p->err = sys_execveat(AT_FDCWD, p->path, p->argv, p->envp, 0);
+	}
+	return 127;
+}
+
+static void patch_pid(char *p, u64 pid, int zeros)
+{
+	char num[20];
+	usize n = (usize)(px_num(num, pid) - num), pad = n < 10 ? 10 - n : 0;
+	for (usize i = 0; i < 10; i++)
+		p[i] = zeros ? (i < pad ? '0' : num[i - pad]) : (i < n ? num[i] : ' ');
+}
+
+/* Feeds its input and keeps the first of what it says until it ends or its time is up. 0, or -ETIMEDOUT. */
+static long spawn_watch(struct px_ctx *x, int pidfd, int in, int out, const char *data, usize len, i64 ms)
+{
+	char buf[1024];
+	long deadline = ms ? sys_now() + (long)ms * 1000000 : 0;
+	struct pollfd p[3] = { { pidfd, POLLIN, 0 }, { out, POLLIN, 0 }, { len ? in : -1, POLLOUT, 0 } };
+	for (;;) {
+		i64 left = ms ? (deadline - sys_now()) / 1000000 : -1;
+		if (ms && left <= 0)
+			return -ETIMEDOUT;
+		long r = sys_poll(p, 3, left);
+		if (r < 0 && r != -EINTR)
+			return r;
+		if (r <= 0)
+			continue;
+		if (p[1].revents) {
+			long n = sys_read(out, buf, sizeof buf);
+			if (n > 0)
+				px_say(x, buf, (usize)n);
+			else if (n != -EAGAIN)
+				p[1].fd = -1;
+			if (n > 0)
+				continue;
+		}
+		if (p[2].revents) {
+			long n = sys_write(in, data, len);
+			if (n > 0) {
+				data += n;
+				len -= (usize)n;
+			}
+			if ((n < 0 && n != -EAGAIN) || !len) {
+				sys_close(in);
+				p[2].fd = -1;
+			}
+		}
+		if (p[0].revents)
+			return 0;
+	}
+}
+
+/* s0 path and arguments, s1 environment, s2 standard input; a timeout in ms (0: none), b offset in s2 and c offset in s0 where ten
+ * characters become the container's pid (PX_NEXT: nowhere), d low 32 bits: argument count, high: environment count.
+ * Fails with -ECHILD and text when it does not exit 0; SIGPIPE is off in both our sides. */
+long do_spawn(struct px_ctx *x, const struct px_step *s)
+{
+	int in[2], out[2], status = 0;
+	i32 pidfd = -1;
+	u64 argc = s->d & 0xffffffffu, envc = s->d >> 32;
+	u64 pid = (u64)(x->pid > 0 ? x->pid : x->stage1);
+	char *args = (char *)px_str(x, s->s0), *data = (char *)px_path(x, s->s2);
+	if (s->b != PX_NEXT && s->b + 10 <= s->n2)
+		patch_pid(data + s->b, pid, 0);
+	if (s->c != PX_NEXT && s->c + 10 <= s->n0)
+		patch_pid(args + s->c, pid, 1);
+	/* The first string is the file, the rest its argv. */
+	struct spawn p = { args, px_vector(args, s->n0, argc, 0), px_vector(px_path(x, s->s1), s->n1, envc, 0), -1, -1, 0 };
+	if (!p.argv || !p.envp || argc < 2)
+		return -EINVAL;
+	p.argv++;
+	long r = sys_pipe2(in, O_CLOEXEC);
+	if (r < 0)
+		return r;
+	if ((r = sys_pipe2(out, O_CLOEXEC)) < 0) {
+		sys_close(in[0]);
+		sys_close(in[1]);
+		return r;
+	}
+	sys_fcntl(in[1], F_SETFL, O_NONBLOCK);
+	sys_fcntl(out[0], F_SETFL, O_NONBLOCK);
+	p.in = in[0];
+	p.out = out[1];
+	struct px_sigaction ign = { .handler = (void *)1 }, old;
+	sc4(__NR_rt_sigaction, 13, &ign, &old, 8); /* SIGPIPE: a hook need not read its state */
+	long child = px_vfork(spawn_child, &p, 0, -1, &pidfd);
+	sys_close(in[0]);
+	sys_close(out[1]);
+	if (child > 0) {
+		x->substep = 1;
+		if (!s->n2)
+			sys_close(in[1]);
+		r = spawn_watch(x, pidfd, in[1], out[0], data, s->n2, (i64)s->a);
+		if (r < 0) {
+			sys_pidfd_send_signal(pidfd, PX_SIGKILL);
+			if (s->n2)
+				sys_close(in[1]);
+		}
+		while (sys_wait4((int)child, &status, 0) == -EINTR)
+			;
+		sys_close(pidfd);
+		x->substep = 2;
+		if (p.err < 0)
+			r = p.err;
+		else if (r == 0 && status) {
+			char what[40] = "exit status ", *q = what + 12;
+			if (status & 0x7f)
+				for (q = what; *("signal " + (q - what)); q++)
+					*q = *("signal " + (q - what));
+			px_num(q, (u64)(status & 0x7f ? status & 0x7f : status >> 8 & 0xff));
+			x->text_len = x->text_len > PX_TEXT - 64 ? PX_TEXT - 64 : x->text_len;
+			px_say(x, x->text_len ? "\n" : "", x->text_len ? 1 : 0);
+			px_say(x, what, px_len(what));
+			r = -ECHILD;
+		}
+	} else {
+		r = child;
+		sys_close(in[1]);
+	}
+	sc4(__NR_rt_sigaction, 13, &old, 0, 8);
+	sys_close(out[0]);
+	if (r == 0)
+		x->text_len = 0;
+	return r;
+}
+
+/* s0 the instructions of a cgroup device program. */
+long do_bpf_prog_load(struct px_ctx *x, const struct px_step *s)
+{
+	union bpf_attr attr;
+	char *p = (char *)&attr;
+	for (usize i = 0; i < sizeof attr; i++)
+		p[i] = 0;
+	attr.prog_type = BPF_PROG_TYPE_CGROUP_DEVICE;
+	attr.insns = (u64)(usize)px_str(x, s->s0);
+	attr.insn_cnt = s->n0 / 8;
+	attr.license = (u64)(usize)"Apache-2.0";
+	return px_out(x, s->out, sc3(__NR_bpf, BPF_PROG_LOAD, &attr, sizeof attr));
+}
+
+/* in0 the cgroup, in1 the program; a flags (BPF_F_ALLOW_MULTI). */
+long do_bpf_prog_attach(struct px_ctx *x, const struct px_step *s)
+{
+	union bpf_attr attr;
+	char *p = (char *)&attr;
+	for (usize i = 0; i < sizeof attr; i++)
+		p[i] = 0;
+	attr.target_fd = (u32)px_fd(x, s->in0);
+	attr.attach_bpf_fd = (u32)px_fd(x, s->in1);
+	attr.attach_type = BPF_CGROUP_DEVICE;
+	attr.attach_flags = (u32)s->a;
+	return sc3(__NR_bpf, BPF_PROG_ATTACH, &attr, sizeof attr);
+}
+
+/* s0 one rtnetlink request with NLM_F_ACK, in the network namespace we are in; a: offset where in0's number is put (PX_NEXT: nowhere). */
+long do_netlink(struct px_ctx *x, const struct px_step *s)
+{
+	char *msg = (char *)px_str(x, s->s0), buf[2048];
+	long r, fd = sc3(__NR_socket, AF_NETLINK_, SOCK_RAW_ | SOCK_CLOEXEC_, NETLINK_ROUTE);
+	if (fd < 0)
+		return fd;
+	if (s->a != PX_NEXT && s->a + 4 <= s->n0) {
+		u32 v = (u32)px_fd(x, s->in0);
+		for (int i = 0; i < 4; i++)
+			msg[s->a + (u64)i] = (char)(v >> 8 * i);
+	}
+	x->substep = 1;
+	r = sys_write((int)fd, msg, s->n0);
+	x->substep = 2;
+	while (r >= 0) {
+		r = sys_read((int)fd, buf, sizeof buf);
+		struct nlmsghdr *h = (void *)buf;
+		if (r >= (long)(sizeof *h + sizeof(int)) && h->nlmsg_type == NLMSG_ERROR) {
+			r = *(int *)(buf + sizeof *h);
+			break;
+		}
+	}
+	sys_close((int)fd);
+	return r;
+}
+
+/* in0 the devpts mount; out the master, in2 the slot of the slave, opened through the master and so by no path. a columns, b rows. */
+long do_openpt(struct px_ctx *x, const struct px_step *s)
+{
+	int unlock = 0;
+	long fd = sys_openat2(px_fd(x, s->in0), px_str(x, s->s0), O_RDWR | O_NOCTTY | O_CLOEXEC, 0, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS);
+	if (fd < 0)
+		return fd;
+	px_out(x, s->out, fd);
+	x->substep = 1;
+	long r = sys_ioctl((int)fd, TIOCSPTLCK, &unlock);
+	if (r < 0)
+		return r;
+	x->substep = 2;
+	r = px_out(x, s->in2, sc3(__NR_ioctl, fd, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC));
+	if (r == 0 && s->a) {
+		struct px_winsize w = { (u16)s->b, (u16)s->a, 0, 0 };
+		x->substep = 3;
+		r = sys_ioctl((int)fd, TIOCSWINSZ, &w);
+	}
+	return r;
+}
+
+/* in0 a connected unix socket, in1 the descriptor to hand over, s0 the message; a: offset of the pid in it (PX_NEXT: nowhere). */
+long do_send_fd(struct px_ctx *x, const struct px_step *s)
+{
+	char *data = (char *)px_str(x, s->s0);
+	if (s->a != PX_NEXT && s->a + 10 <= s->n0)
+		patch_pid(data + s->a, (u64)x->pid, 0);
+	struct px_iovec iov = { data, s->n0 };
+	struct px_cmsg c = { sizeof(usize) + 12, SOL_SOCKET_, SCM_RIGHTS_, px_fd(x, s->in1), 0 };
+	struct px_msghdr m = { .iov = &iov, .iovlen = 1, .control = &c, .controllen = sizeof c };
+	long r;
+	do
+		r = sc3(__NR_sendmsg, px_fd(x, s->in0), &m, 0x4000 /* MSG_NOSIGNAL */);
+	while (r == -EINTR);
+	return r < 0 ? r : 0;
+}
+
+/* s0 the path of a unix stream socket. */
+long do_connect(struct px_ctx *x, const struct px_step *s)
+{
+	struct sockaddr_un a = { .sun_family = AF_UNIX_ };
+	if (s->n0 >= sizeof a.sun_path)
+		return -ENAMETOOLONG;
+	for (u32 i = 0; i < s->n0; i++)
+		a.sun_path[i] = px_str(x, s->s0)[i];
+	long r, fd = sc3(__NR_socket, AF_UNIX_, SOCK_STREAM_ | SOCK_CLOEXEC_, 0);
+	if (fd < 0)
+		return fd;
+	x->substep = 1;
+	r = sc3(__NR_connect, fd, &a, 2 + s->n0 + 1);
+	if (r < 0) {
+		sys_close((int)fd);
+		return r;
+	}
+	return px_out(x, s->out, fd);
+}
+
+/* in0 becomes the controlling terminal and the three standard streams. */
+long do_set_stdio(struct px_ctx *x, const struct px_step *s)
+{
+	int fd = px_fd(x, s->in0);
+	long r = sys_ioctl(fd, TIOCSCTTY, NULL);
+	for (int i = 0; i < 3 && r >= 0; i++) {
+		x->substep = (u32)i + 1;
+		r = sys_dup3(fd, i, 0);
+	}
+	return r;
+}
