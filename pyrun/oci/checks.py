@@ -66,7 +66,9 @@ def check_platform(document: dict[str, Any], faults: Faults) -> None:
 
 
 def check_names(spec: Spec, kinds: set[str] | None, faults: Faults) -> None:
-    """Host and domain name: in a UTS namespace of their own (runc: not the host's), of at most 64 bytes (the kernel)."""
+    """Host and domain name: in a UTS namespace of their own (runc: not the host's), of at most 64 bytes (the
+    kernel).
+    """
     for name, value in (("hostname", spec.hostname), ("domainname", spec.domainname)):
         if value is None:
             continue

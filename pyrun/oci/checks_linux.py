@@ -86,7 +86,9 @@ def check_namespaces(linux: Linux, faults: Faults) -> None:
 
 
 def check_user_namespace(linux: Linux, kinds: set[str] | None, faults: Faults) -> None:
-    """Maps need a user namespace, and a new one needs both (without, nobody in it could become root: setresuid fails)."""
+    """Maps need a user namespace, and a new one needs both (without, nobody in it could become root: setresuid
+    fails).
+    """
     maps = (("uidMappings", linux.uid_mappings), ("gidMappings", linux.gid_mappings))
     for name, mappings in maps:
         if mappings:
@@ -128,7 +130,9 @@ def check_id_mappings(at: str, mappings: tuple[IdMapping, ...], faults: Faults) 
 
 
 def check_time(linux: Linux, kinds: set[str] | None, faults: Faults) -> None:
-    """Offsets are those of a new time namespace; a joined one has its own and they can't change (time_namespaces(7))."""
+    """Offsets are those of a new time namespace; a joined one has its own and they can't change
+    (time_namespaces(7)).
+    """
     if linux.time_offsets is None or (linux.time_offsets.monotonic is None and linux.time_offsets.boottime is None):
         return
     if kinds is not None and "time" not in kinds:
@@ -152,7 +156,9 @@ def check_device(at: str, device: Device, faults: Faults) -> None:
 
 
 def check_net_devices(devices: dict[str, NetDevice], kinds: set[str] | None, faults: Faults) -> None:
-    """Names that the kernel takes (dev_valid_name), each once inside; %d in the new one asks the kernel for a number."""
+    """Names that the kernel takes (dev_valid_name), each once inside; %d in the new one asks the kernel for a
+    number.
+    """
     need_namespace("network", kinds, "/linux/netDevices", faults)
     inside: dict[str, str] = {}
     for host, device in devices.items():
@@ -178,8 +184,9 @@ def _is_interface(name: str) -> bool:
 
 
 def sysctl_path(key: str) -> str:
-    """The file below /proc/sys of a sysctl: either separator, as in sysctl(8); a/b.c is file b.c in a, and a.b/c is b/c
-    -> b.c.
+    """The file below /proc/sys that a sysctl names; the first separator decides, as in sysctl(8).
+
+    net.ipv4.conf.eno2/100.rp_filter and net/ipv4/conf/eno2.100/rp_filter are the same file.
     """
     dot, slash = key.find("."), key.find("/")
     if slash != -1 and (dot == -1 or slash < dot):
@@ -246,7 +253,9 @@ def check_block_io(at: str, block_io: BlockIO, faults: Faults) -> None:
 
 
 def check_seccomp(seccomp: Seccomp, faults: Faults) -> None:
-    """An errno only where the action takes one; a listener where SCMP_ACT_NOTIFY is used; metadata only with a listener."""
+    """An errno only where the action takes one; a listener where SCMP_ACT_NOTIFY is used; metadata only with a
+    listener.
+    """
     at = "/linux/seccomp"
     check_errno(f"{at}/defaultErrnoRet", seccomp.default_action, seccomp.default_errno_ret, faults)
     if seccomp.default_action == "SCMP_ACT_NOTIFY":  # as runc: whoever answers would have to answer for its own calls

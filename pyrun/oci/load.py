@@ -90,7 +90,9 @@ class _Context:
         self.repeated: dict[int, tuple[dict[str, Any], str]] = {}
 
     def object_pairs_hook(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        """The object; one with a name that stands twice in it is noted, since readers differ in which of the two they take."""
+        """The object; one with a name that stands twice in it is noted, since readers differ in which of the two they
+        take.
+        """
         made = dict(pairs)
         if len(made) != len(pairs):
             left = dict.fromkeys(made)
@@ -107,7 +109,9 @@ class _NotJSON(Exception):
 
 
 def parse(data: bytes, file: str) -> tuple[Any, Faults]:
-    """The JSON document and the faults of its text that do not hinder the reading (names that stand twice in an object)."""
+    """The JSON document and the faults of its text that do not hinder the reading (names that stand twice in an
+    object).
+    """
     if len(data) > LIMIT:
         size = f"{len(data):,} bytes" if len(data) > LIMIT + 1 else "more"
         raise ConfigError([("", f"is too large: {size}, and the limit is {LIMIT:,} bytes (16 MiB)")], file=file)

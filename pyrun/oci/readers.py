@@ -195,7 +195,9 @@ def field(name: str, read: Reader, default: Any = None, fallback: Any = None) ->
 
 
 def record(cls: type, *fields: tuple[str, Reader, Any, Any]) -> Reader:
-    """A reader of objects into ``cls``, whose attributes are the rows' in the same order. Unknown members are ignored."""
+    """A reader of objects into ``cls``, whose attributes are the rows' in the same order. Unknown members are
+    ignored.
+    """
 
     def read(value: Any, path: Path, faults: Faults) -> Any:
         if type(value) is not dict:

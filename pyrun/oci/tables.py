@@ -49,7 +49,9 @@ NUMBER = integer(0, 2**63 - 1)
 
 
 def version(value: Any, path: Path, faults: Faults) -> str | None:
-    """SemVer 2.0.0, of the releases that this runtime knows: 1.0 to 1.3, with any patch level, pre-release and build."""
+    """SemVer 2.0.0, of the releases that this runtime knows: 1.0 to 1.3, with any patch level, pre-release and
+    build.
+    """
     if type(value) is not str:
         expected("a string", value, path, faults)
         return None
