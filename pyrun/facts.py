@@ -1,0 +1,147 @@
+"""What the host has, read once: the only module that reads the host for planning.
+
+Planners get a Facts and read nothing themselves, so the same config and the same Facts always give the same plan. collect_facts()
+reads a handful of small files in /proc and /sys; it does no system call that changes anything.
+"""
+
+from __future__ import annotations
+
+import posix
+
+CAP_SETGID, CAP_SETUID, CAP_SYS_ADMIN, CAP_SYS_RESOURCE, CAP_MKNOD = 6, 7, 21, 24, 27
+CGROUP2 = "cgroup2"
+
+
+class Facts:
+    """The host, as far as plans depend on it.
+
+    kernel: (major, minor). arch: as uname has it. euid, egid. caps: effective capability mask. in_userns: we are not in the initial user
+    namespace. cgroup_mount: where cgroup2 is mounted (None: nowhere). cgroup_own: our own cgroup below it. controllers: those of its root.
+    lsm: names of active LSMs. max_hard: hard limits of ours by RLIMIT number. memfd: how pyrun-init is loaded (Clone3.load). last_cap.
+    """
+
+    __slots__ = ("arch", "caps", "cgroup_mount", "cgroup_own", "controllers", "egid", "euid", "gid_map", "in_userns", "init_path", "kernel",
+                 "last_cap", "lsm", "max_hard", "memfd", "rootless", "uid_map")
+
+    def __init__(self, **values: object) -> None:
+        self.kernel: tuple[int, int] = (6, 1)
+        self.arch = "x86_64"
+        self.euid = 0
+        self.egid = 0
+        self.caps = (1 << 41) - 1
+        self.last_cap = 40
+        self.in_userns = False
+        self.rootless = False
+        self.uid_map: tuple[tuple[int, int, int], ...] = ((0, 0, 0xFFFFFFFF),)
+        self.gid_map: tuple[tuple[int, int, int], ...] = ((0, 0, 0xFFFFFFFF),)
+        self.cgroup_mount: str | None = "/sys/fs/cgroup"
+        self.cgroup_own = "/"
+        self.controllers: frozenset[str] = frozenset()
+        self.lsm: frozenset[str] = frozenset()
+        self.max_hard: dict[int, int] = {}
+        self.memfd = 1
+        self.init_path = "pyrun-init"
+        for name, value in values.items():
+            setattr(self, name, value)
+
+    def has_cap(self, cap: int) -> bool:
+        return bool(self.caps >> cap & 1)
+
+
+def read_text(path: str, limit: int = 1 << 20) -> str:
+    """A small file's text; "" when it can't be read."""
+    try:
+        fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
+    except OSError:
+        return ""
+    try:
+        data = b""
+        while len(data) < limit:
+            part = posix.read(fd, 65536)
+            if not part:
+                break
+            data += part
+        return data.decode("utf-8", "surrogateescape")
+    except OSError:
+        return ""
+    finally:
+        posix.close(fd)
+
+
+def _id_map(text: str) -> tuple[tuple[int, int, int], ...]:
+    rows = (line.split() for line in text.splitlines())
+    return tuple((int(r[0]), int(r[1]), int(r[2])) for r in rows if len(r) == 3)
+
+
+def cgroup2_mount(mountinfo: str) -> str | None:
+    """Where cgroup2 is mounted: the last one that is not hidden by a later mount on the same place (proc_pid_mountinfo(5))."""
+    found = None
+    for line in mountinfo.splitlines():
+        left, _, right = line.partition(" - ")
+        point = left.split(" ")[4] if right else ""
+        if right.startswith("cgroup2 "):
+            if found is None or point == "/sys/fs/cgroup":
+                found = point
+        elif found is not None and (point == found or found.startswith(point.rstrip("/") + "/")) and point != "/":
+            found = None
+    return found.replace("\\040", " ") if found else None
+
+
+def _own_cgroup(text: str) -> str:
+    for line in text.splitlines():
+        if line.startswith("0::"):
+            return line[3:]
+    return "/"
+
+
+def _status_mask(status: str, key: str) -> int:
+    at = status.find(key)
+    return int(status[at + len(key):].split(None, 1)[0], 16) if at >= 0 else 0
+
+
+def _memfd_mode(kernel: tuple[int, int]) -> int:
+    if kernel < (6, 3):
+        return 0
+    return 2 if read_text("/proc/sys/vm/memfd_noexec").strip() == "2" else 1
+
+
+def collect_facts(rootless: bool | None = None) -> Facts:
+    """Reads the host. rootless: True or False to say so, None to find out (no root, or root in a user namespace without ids)."""
+    uname = posix.uname()
+    release = uname.release.split("-")[0].split(".")
+    status = read_text("/proc/self/status")
+    uid_map = _id_map(read_text("/proc/self/uid_map"))
+    mount = cgroup2_mount(read_text("/proc/self/mountinfo", 8 << 20))
+    kernel = (int(release[0]), int(release[1]))
+    in_userns = uid_map != ((0, 0, 0xFFFFFFFF),)
+    euid = posix.geteuid()
+    return Facts(
+        kernel=kernel, arch=uname.machine, euid=euid, egid=posix.getegid(), caps=_status_mask(status, "CapEff:"),
+        last_cap=int(read_text("/proc/sys/kernel/cap_last_cap") or 40), in_userns=in_userns,
+        rootless=(euid != 0 or in_userns) if rootless is None else rootless, uid_map=uid_map,
+        gid_map=_id_map(read_text("/proc/self/gid_map")), cgroup_mount=mount, cgroup_own=_own_cgroup(read_text("/proc/self/cgroup")),
+        controllers=frozenset(read_text(mount + "/cgroup.controllers").split()) if mount else frozenset(),
+        lsm=frozenset(read_text("/sys/kernel/security/lsm").strip().split(",")) - {""}, max_hard=_hard_limits(),
+        memfd=_memfd_mode(kernel), init_path=__file__.rpartition("/")[0] + "/bin/pyrun-init",
+    )
+
+
+_LIMIT_NAMES = {"cpu": 0, "file": 1, "data": 2, "stack": 3, "core": 4, "resident": 5, "processes": 6, "open": 7, "locked": 8, "address": 9,
+                "pending": 11, "msgqueue": 12, "nice": 13, "realtime": 14}
+
+
+def _hard_limits() -> dict[int, int]:
+    """Our hard limits by RLIMIT number, from /proc/self/limits (the resource module would have to be imported)."""
+    out = {}
+    for line in read_text("/proc/self/limits").splitlines()[1:]:
+        words = line.split()
+        if words[:3] == ["Max", "realtime", "timeout"]:
+            number: int | None = 15
+        elif words[:3] == ["Max", "file", "locks"]:
+            number = 10
+        else:
+            number = _LIMIT_NAMES.get(words[1])
+        columns = line[26:].split()
+        if number is not None and len(columns) >= 2:
+            out[number] = (1 << 64) - 1 if columns[1] == "unlimited" else int(columns[1])
+    return out
