@@ -67,11 +67,20 @@ def read_file(path: str) -> bytes:
 def _load(data: bytes, file: str, read: Reader, check: checks.Check) -> Any:
     document, faults = parse(data, file)
     made = read(document, None, faults)
+    told = len(faults)
     if made is not None:
         check(made, document, faults)
     if faults:
+        faults[told:] = _independent(faults[:told], faults[told:])
         raise ConfigError(in_document_order(document, faults), file=file)
     return made
+
+
+def _independent(read: Faults, rules: Faults) -> Faults:
+    """The faults of rules without those at, or right above, a value that could not be read: they follow from it."""
+    unread = {pointer(path) for path, _ in read}
+    unread |= {place.rpartition("/")[0] for place in unread}
+    return [fault for fault in rules if pointer(fault[0]) not in unread]
 
 
 # --- JSON ------------------------------------------------------------------------------------------------------------

@@ -169,7 +169,7 @@ class Process(Value):
     args: tuple[str, ...]
     terminal: bool = False
     console_size: ConsoleSize | None = None
-    user: User = None  # type: ignore[assignment]
+    user: User = User()
     command_line: str | None = None
     env: tuple[str, ...] = ()
     capabilities: Capabilities | None = None

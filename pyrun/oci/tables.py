@@ -55,17 +55,12 @@ def version(value: Any, path: Path, faults: Faults) -> str | None:
     if type(value) is not str:
         expected("a string", value, path, faults)
         return None
-    core, _, _build = value.partition("+")
-    core, _, _pre_release = core.partition("-")
+    core_and_pre_release, plus, build = value.partition("+")
+    core, dash, pre_release = core_and_pre_release.partition("-")
     parts = core.split(".")
-    good = len(parts) == 3 and all(p.isascii() and p.isdigit() and (p == "0" or p[0] != "0") for p in parts)
-    tail = value[len(core) :]
-    if not good or (
-        tail
-        and (
-            len(tail) < 2 or not tail.isascii() or not tail.replace("-", "").replace(".", "").replace("+", "").isalnum()
-        )
-    ):
+    numbers = len(parts) == 3 and all(p.isdigit() and (p == "0" or p[0] != "0") for p in parts)
+    tails = pre_release.split(".") * bool(dash) + build.split(".") * bool(plus)
+    if not (value.isascii() and numbers and all(tail.replace("-", "0").isalnum() for tail in tails)):
         faults.append((path, f"{shown(value)} is not a version such as 1.3.0"))
     elif parts[0] == "1" and parts[1] in ("0", "1", "2", "3"):
         return value
