@@ -19,6 +19,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 PKG = HERE.parent / "pyrun"
 STEPS = ["interp.c", "steps_fs.c", "steps_proc.c", "steps_io.c"]
+PARENT = ["parent.c", "cgroup.c", *STEPS]
 WARN = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-Wno-address-of-packed-member", "-fno-strict-aliasing"]
 FREE = ["-ffreestanding", "-nostdlib", "-static", "-fno-stack-protector", "-fno-asynchronous-unwind-tables", "-fno-unwind-tables",
         "-fno-pie", "-no-pie", "-fno-tree-loop-distribute-patterns", "-Wl,--build-id=none", "-Wl,-z,noexecstack", "-Wl,-z,norelro", "-s"]
@@ -72,9 +73,9 @@ def main() -> None:
     if "init" in want:
         freestanding(args.cc, PKG / "bin" / f"pyrun-init{suffix}", ["init.c", *STEPS], extra)
     if "launcher" in want and (HERE / "launcher.c").exists():
-        freestanding(args.cc, PKG / "bin" / "pyrun", ["launcher.c", "parent.c", *STEPS], extra)
+        freestanding(args.cc, PKG / "bin" / "pyrun", ["launcher.c", *PARENT], extra)
     if "native" in want:
-        native("_native" + suffix.replace("-", "_"), ["parent.c", *STEPS], extra)
+        native("_native" + suffix.replace("-", "_"), PARENT, extra)
     if "seccomp" in want and (HERE / "seccomp.py").exists():
         seccomp()
 

@@ -275,6 +275,26 @@ static long do_wait_exec(struct px *p, const struct px_step *s)
 	}
 }
 
+/* s0 a name beside s1: written and renamed, so that a reader sees the whole pid or no file. */
+static long do_pid_file(struct px_ctx *x, const struct px_step *s)
+{
+	char num[20];
+	usize n = (usize)(px_num(num, (u64)x->pid) - num);
+	long fd = sys_openat(AT_FDCWD, px_str(x, s->s0), O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0644), r;
+	if (fd < 0)
+		return fd;
+	x->substep = 1;
+	r = sys_write((int)fd, num, n);
+	sys_close((int)fd);
+	x->substep = 2;
+	r = r == (long)n ? sc5(__NR_renameat2, AT_FDCWD, px_str(x, s->s0), AT_FDCWD, px_str(x, s->s1), 0) : r < 0 ? r : -ENOSPC;
+	if (r < 0)
+		sc3(__NR_unlinkat, AT_FDCWD, px_str(x, s->s0), 0);
+	else if (x->made)
+		x->made[x->step] = 1;
+	return r;
+}
+
 static void kill_child(struct px_ctx *x)
 {
 	if (x->pidfd >= 0)
@@ -303,6 +323,9 @@ long px_side_step(struct px_ctx *x, const struct px_step *s)
 	case OP_RELEASE: return sys_write(px_fd(x, s->in0), "g", 1);
 	case OP_SIGNAL: return sys_pidfd_send_signal(px_fd(x, s->in0), (int)s->a);
 	case OP_KILL_CHILD: kill_child(x); return 0;
+	case OP_CHECK_EMPTY: return do_check_empty(x, s);
+	case OP_REMOVE_CGROUP: return do_remove_cgroup(x, s);
+	case OP_PID_FILE: return do_pid_file(x, s);
 	case OP_YIELD: x->yielded = (i32)s->a; return -EINPROGRESS;
 	default: return -ENOSYS;
 	}

@@ -20,6 +20,7 @@ struct px_ctx {
 	char text[PX_TEXT];
 	char exec_path[4096];
 	char home[4096];
+	int in_cwd;            /* a CHDIR has succeeded */
 	int keep;              /* descriptors below this number belong to the user's process */
 };
 
@@ -29,6 +30,9 @@ long px_step(struct px_ctx *x, const struct px_step *s);
 long px_lane(struct px_ctx *x, u32 lane, u32 from);
 void px_say(struct px_ctx *x, const char *s, usize n);
 long px_send_msg(struct px_ctx *x, u32 kind, i32 value, u32 substep);
+/* cgroup.c, in the parent only */
+long do_check_empty(struct px_ctx *x, const struct px_step *s);
+long do_remove_cgroup(struct px_ctx *x, const struct px_step *s);
 /* parent.c or init.c: the steps that only one side has. */
 long px_side_step(struct px_ctx *x, const struct px_step *s);
 

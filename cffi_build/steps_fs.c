@@ -342,10 +342,13 @@ long do_pivot_root(struct px_ctx *x, const struct px_step *s)
 long do_chdir(struct px_ctx *x, const struct px_step *s)
 {
 	char buf[4096];
+	if (s->a && x->in_cwd)
+		return 0;
 	long r = sc1(__NR_chdir, px_str(x, s->s0));
 	if (r < 0)
 		return r;
 	x->substep = 1;
+	x->in_cwd = 1;
 	r = sc2(__NR_getcwd, buf, sizeof buf);
 	if (r == -ENAMETOOLONG || r == -ERANGE)
 		return 0;

@@ -18,10 +18,11 @@ class Facts:
     kernel: (major, minor). arch: as uname has it. euid, egid. caps: effective capability mask. in_userns: we are not in the initial user
     namespace. cgroup_mount: where cgroup2 is mounted (None: nowhere). cgroup_own: our own cgroup below it. controllers: those of its root.
     lsm: names of active LSMs. max_hard: hard limits of ours by RLIMIT number. memfd: how pyrun-init is loaded (Clone3.load). last_cap.
+    newuidmap, newgidmap: the setuid helpers, where a runtime without root may need them.
     """
 
     __slots__ = ("arch", "caps", "cgroup_mount", "cgroup_own", "controllers", "egid", "euid", "gid_map", "in_userns", "init_path", "kernel",
-                 "last_cap", "lsm", "max_hard", "memfd", "rootless", "uid_map")
+                 "last_cap", "lsm", "max_hard", "memfd", "newgidmap", "newuidmap", "rootless", "uid_map")
 
     def __init__(self, **values: object) -> None:
         self.kernel: tuple[int, int] = (6, 1)
@@ -40,6 +41,8 @@ class Facts:
         self.lsm: frozenset[str] = frozenset()
         self.max_hard: dict[int, int] = {}
         self.memfd = 1
+        self.newuidmap: str | None = None
+        self.newgidmap: str | None = None
         self.init_path = "pyrun-init"
         for name, value in values.items():
             setattr(self, name, value)
@@ -122,8 +125,19 @@ def collect_facts(rootless: bool | None = None) -> Facts:
         gid_map=_id_map(read_text("/proc/self/gid_map")), cgroup_mount=mount, cgroup_own=_own_cgroup(read_text("/proc/self/cgroup")),
         controllers=frozenset(read_text(mount + "/cgroup.controllers").split()) if mount else frozenset(),
         lsm=frozenset(read_text("/sys/kernel/security/lsm").strip().split(",")) - {""}, max_hard=_hard_limits(),
-        memfd=_memfd_mode(kernel), init_path=__file__.rpartition("/")[0] + "/bin/pyrun-init",
+        memfd=_memfd_mode(kernel), newuidmap=_find("newuidmap", euid), newgidmap=_find("newgidmap", euid), init_path=__file__.rpartition("/")[0] + "/bin/pyrun-init",
     )
+
+
+def _find(helper: str, euid: int) -> str | None:
+    """The setuid helper that writes id maps; root has no need of it."""
+    for place in ("/usr/bin/", "/bin/", "/usr/local/bin/", "/usr/sbin/") if euid != 0 else ():
+        try:
+            posix.stat(place + helper)
+        except OSError:
+            continue
+        return place + helper
+    return None
 
 
 _LIMIT_NAMES = {"cpu": 0, "file": 1, "data": 2, "stack": 3, "core": 4, "resident": 5, "processes": 6, "open": 7, "locked": 8, "address": 9,

@@ -338,10 +338,10 @@ class PivotRoot(Step):
 
 
 class Chdir(Step):
-    """chdir(2): path; EPERM when the directory lies outside our root (getcwd(2))."""
+    """chdir(2): path; EPERM when the directory lies outside our root (getcwd(2)). again: only if no Chdir has succeeded yet."""
 
     OP = 41
-    FIELDS = {"path": S0}
+    FIELDS = {"path": S0, "again": A}
 
 
 class Setsid(Step):
@@ -595,3 +595,24 @@ class Fchdir(Step):
 
     OP = 74
     FIELDS = {"dir": IN0}
+
+
+class CheckEmpty(Step):
+    """ENOTEMPTY when a process runs in the cgroup."""
+
+    OP = 75
+    FIELDS = {"cgroup": IN0}
+
+
+class RemoveCgroup(Step):
+    """Kills what is in the cgroup at path (cgroup.kill) and removes it; recursive: with its children. guard as in Unlinkat."""
+
+    OP = 76
+    FIELDS = {"path": S0, "recursive": A, "guard": D}
+
+
+class PidFile(Step):
+    """Writes the pid to the file at path, whole or not at all (through tmp, beside it)."""
+
+    OP = 77
+    FIELDS = {"tmp": S0, "path": S1}

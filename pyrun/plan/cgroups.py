@@ -1,0 +1,94 @@
+"""The container's cgroup: where it is, how it is made, and its limits.
+
+Paths are those of cgroup v2 wherever it is mounted. An absolute cgroupsPath is taken below the mount, a relative one, and none, beside our own
+cgroup: a cgroup with processes in it can't have children with controllers, so below it nothing could be limited (cgroups(7), no
+internal processes). A cgroup that was there before is used if nothing runs in it, and never removed by an undo.
+"""
+
+from __future__ import annotations
+
+from ..errors import PyrunError
+from ..facts import Facts
+from ..oci.model import Spec
+from .devices import device_program, plan_device_rules
+from .model import Builder
+from .resources import Write, plan_resources
+from .steps import ANY, PARENT, UNDO, BpfProgAttach, BpfProgLoad, CheckEmpty, Goto, Label, Mkdirat, Openat2, RemoveCgroup, Step, WriteFile
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+EEXIST, EACCES, EROFS, EPERM, ENOENT = 17, 13, 30, 1, 2
+O_RDONLY_DIRECTORY = 0o200000
+BPF_F_ALLOW_MULTI = 2
+CGROUP2_SUPER_MAGIC = 0x63677270
+
+
+def cgroup_path(spec: Spec, facts: Facts, container: str) -> str:
+    """The absolute path of the container's cgroup. PyrunError where no cgroup2 is mounted."""
+    if facts.cgroup_mount is None:
+        raise PyrunError("no cgroup2 hierarchy is mounted", hint="mount one: mount -t cgroup2 none /sys/fs/cgroup")
+    given = spec.linux.cgroups_path if spec.linux else None
+    if given and given.startswith("/"):
+        below = given
+    else:
+        below = f"{facts.cgroup_own.rstrip('/').rpartition('/')[0]}/{given or container}"
+    return facts.cgroup_mount.rstrip("/") + "/" + below.strip("/")
+
+
+def plan_cgroup(b: Builder, spec: Spec, facts: Facts, path: str) -> int:
+    """Parent: makes the cgroup, delegates the controllers that the limits need, sets the limits. Returns the cgroup's slot.
+
+    A rootless runtime that may not make cgroups goes without one, unless a limit was asked for."""
+    resources = spec.linux.resources if spec.linux else None
+    limits = plan_resources(resources, controllers=facts.controllers)
+    assert facts.cgroup_mount is not None
+    cgroup, skipped = b.slot("cgroup"), Label("no cgroup")
+    optional = ((EACCES, skipped), (EROFS, skipped), (EPERM, skipped)) if facts.rootless and not limits.writes else ()
+    _make(b, facts.cgroup_mount.rstrip("/"), path, limits.controllers, optional)
+    b.add(PARENT, Openat2(path=path, flags=O_RDONLY_DIRECTORY, out=cgroup, on=optional, at="/linux/cgroupsPath"),
+          CheckEmpty(cgroup=cgroup, at="/linux/cgroupsPath", why="what runs there is not ours to limit or kill"))
+    _write(b, cgroup, (w for w in limits.writes if not w.late))
+    _devices(b, spec, facts, cgroup)
+    b.add(PARENT, skipped)
+    return cgroup
+
+
+def plan_late_limits(b: Builder, spec: Spec, facts: Facts, cgroup: int) -> None:
+    """Parent: the limits that what sets the container up would count against; once its init is alone in the cgroup."""
+    limits = plan_resources(spec.linux.resources if spec.linux else None, controllers=facts.controllers)
+    _write(b, cgroup, (w for w in limits.writes if w.late))
+
+
+def _write(b: Builder, cgroup: int, writes: Iterable[Write]) -> None:
+    for write in writes:
+        done, other = Label("done"), Label("otherwise")
+        rules = tuple((errno, other if write.otherwise else None) for errno in write.tolerate)
+        b.add(PARENT, WriteFile(dir=cgroup, path=write.file, data=write.value, magic=CGROUP2_SUPER_MAGIC, on=rules, at=write.pointer))
+        if write.otherwise:
+            b.add(PARENT, Goto(on=((ANY, done),)), other, WriteFile(dir=cgroup, path=write.otherwise[0], data=write.otherwise[1], magic=CGROUP2_SUPER_MAGIC, at=write.pointer), done)
+
+
+def _make(b: Builder, mount: str, path: str, controllers: tuple[str, ...], optional: tuple[tuple[int, Label | None], ...]) -> None:
+    enable = " ".join(f"+{c}" for c in controllers)
+    made: list[Step] = []
+    at, here = "/linux/cgroupsPath", mount
+    for name in path[len(mount):].strip("/").split("/"):
+        if enable:
+            b.add(PARENT, WriteFile(path=f"{here}/cgroup.subtree_control", data=enable, magic=CGROUP2_SUPER_MAGIC, at="/linux/resources", why="the limits need these controllers"))
+        here += f"/{name}"
+        step = Mkdirat(path=here, mode=0o755, on=((EEXIST, None), *optional), at=at)
+        made.append(step)
+        b.add(PARENT, step)
+    b.add(UNDO, *(RemoveCgroup(path=s.args["path"], recursive=int(s is made[-1]), guard=s) for s in reversed(made)))
+
+
+def _devices(b: Builder, spec: Spec, facts: Facts, cgroup: int) -> None:
+    """The device program. A user namespace may not attach one, and needs none: no node made in it can be opened (mknod(2))."""
+    rules = plan_device_rules(spec)
+    if facts.rootless or facts.in_userns:
+        return
+    prog = b.slot("device-program")
+    b.add(PARENT, BpfProgLoad(insns=device_program(rules), out=prog, at="/linux/resources/devices", why="cgroup v2 has device rules as BPF"),
+          BpfProgAttach(cgroup=cgroup, prog=prog, flags=BPF_F_ALLOW_MULTI, at="/linux/resources/devices"))

@@ -1,0 +1,140 @@
+"""Stage 1: what the process must be before it becomes the container's init.
+
+Order, each for a reason: oom_score_adj and raised limits first, as the user namespace takes the right to them away; the user
+namespace next, joined or made, because it gives the capabilities for all others; then ids 0 in it; time before the clone,
+as an offset can't be set once a process is inside; the PID namespace after dumpable is off, so nothing in there can trace us or open our
+descriptors (CVE-2016-9962); mount last, because it changes what paths mean.
+"""
+
+from __future__ import annotations
+
+from ..errors import ConfigError
+from ..facts import CAP_SETGID, CAP_SETUID, Facts
+from ..oci import names
+from ..oci.model import IdMapping, Spec
+from .model import Builder
+from .steps import (
+    PARENT, PID_MARK, PID_PREFIX, STAGE1, Ack, Await, Clone3Init, Meet, Openat2, Prctl, Setns, Setresgid, Setresuid, Setrlimit, Spawn, Unshare,
+    WriteFile,
+)
+
+MAPS, HOOKS, READY = 1, 2, 3  # the rendezvous
+PR_SET_DUMPABLE = 4
+NEWUSER, NEWTIME, NEWNS = names.NAMESPACES["user"], names.NAMESPACES["time"], names.NAMESPACES["mount"]
+EINVAL = 22
+PROC_SUPER_MAGIC = 0x9FA0
+RESOLVE_NO_XDEV, RESOLVE_NO_MAGICLINKS = 0x01, 0x02
+_JOIN_ORDER = ("user", "ipc", "uts", "network", "cgroup", "time", "pid", "mount")
+
+
+def namespaces(spec: Spec) -> dict[str, tuple[int, str | None]]:
+    """Type -> (index in config.json, path to join or None)."""
+    found = spec.linux.namespaces if spec.linux else ()
+    return {ns.type: (i, ns.path) for i, ns in enumerate(found)}
+
+
+def new_userns(spec: Spec) -> bool:
+    return namespaces(spec).get("user", (0, ""))[1] is None
+
+
+def open_namespaces(b: Builder, spec: Spec) -> dict[str, int]:
+    """Parent: opens each namespace to join, while paths mean what config.json's author saw. Type -> slot."""
+    slots = {}
+    for kind, (i, path) in namespaces(spec).items():
+        if path is not None:
+            slots[kind] = b.slot(f"{kind}-ns", inherit=True)
+            b.add(PARENT, Openat2(path=path, flags=0, out=slots[kind], at=f"/linux/namespaces/{i}/path", why=f"the {kind} namespace to join"))
+    return slots
+
+
+def plan_stage1(b: Builder, spec: Spec, facts: Facts, joins: dict[str, int], proc: int) -> None:
+    """Stage 1 from its start to the clone of the container's init. proc: the slot of the host's /proc."""
+    kinds = namespaces(spec)
+    _before_userns(b, spec, facts, proc)
+    _user(b, spec, joins, kinds)
+    if kinds.get("time", (0, ""))[1] is None:
+        _new_time(b, spec, proc, kinds["time"][0])
+    b.add(STAGE1, Prctl(option=PR_SET_DUMPABLE, arg2=0, why="nothing in a joined namespace may trace us (CVE-2016-9962)"))
+    for kind in _JOIN_ORDER[1:]:
+        if kind in joins:
+            b.add(STAGE1, Setns(ns=joins[kind], nstype=names.NAMESPACES[kind], at=f"/linux/namespaces/{kinds[kind][0]}", why=f"join the {kind} namespace"))
+    flags = 0
+    for kind, (_, path) in kinds.items():
+        if path is None and kind not in ("user", "time"):
+            flags |= names.NAMESPACES[kind]
+    if "mount" not in kinds:
+        flags |= 0  # without a mount namespace of its own the container has the host's: config.json asked for that
+    b.add(STAGE1, Clone3Init(flags=flags, at="/linux/namespaces", why="the container's init, in its new namespaces"))
+
+
+def _before_userns(b: Builder, spec: Spec, facts: Facts, proc: int) -> None:
+    process = spec.process
+    if process is None:
+        return
+    if process.oom_score_adj is not None:
+        b.add(STAGE1, WriteFile(dir=proc, path="self/oom_score_adj", data=str(process.oom_score_adj), magic=PROC_SUPER_MAGIC, resolve=RESOLVE_NO_XDEV,
+                                at="/process/oomScoreAdj", why="before a user namespace takes the right away"))
+    plan_rlimit_raises(b, process.rlimits, facts)
+
+
+def plan_rlimit_raises(b: Builder, rlimits: object, facts: Facts, at: str = "/process/rlimits") -> None:
+    """Hard limits above ours, while we may still raise them."""
+    for i, limit in enumerate(rlimits):  # type: ignore[call-overload,arg-type,var-annotated]
+        number = names.RLIMITS[limit.type]
+        if limit.hard > facts.max_hard.get(number, limit.hard):
+            b.add(STAGE1, Setrlimit(resource=number, soft=limit.soft, hard=limit.hard, raise_only=1, at=f"{at}/{i}/hard", why="above the runtime's own hard limit"))
+
+
+def _user(b: Builder, spec: Spec, joins: dict[str, int], kinds: dict[str, tuple[int, str | None]]) -> None:
+    if "user" not in kinds:
+        return
+    at = f"/linux/namespaces/{kinds['user'][0]}"
+    if "user" in joins:
+        b.add(STAGE1, Setns(ns=joins["user"], nstype=NEWUSER, at=at, why="first: it gives the right to the others"))
+    else:
+        b.add(STAGE1, Unshare(flags=NEWUSER, at=at, why="first: it gives the right to the others"),
+              Prctl(option=PR_SET_DUMPABLE, arg2=1, why="so that newuidmap may write our maps"), Meet(point=MAPS, why="the parent writes the id maps"))
+    b.add(STAGE1, Prctl(option=PR_SET_DUMPABLE, arg2=0, why="the maps are written"),
+          Setresgid(gid=0, on=((EINVAL, None),), why="root of the namespace, where it has one"), Setresuid(uid=0, on=((EINVAL, None),), why="and with it all its capabilities"))
+
+
+def _new_time(b: Builder, spec: Spec, proc: int, index: int) -> None:
+    b.add(STAGE1, Unshare(flags=NEWTIME, at=f"/linux/namespaces/{index}", why="before the clone: afterwards its clocks can't be set"))
+    offsets = spec.linux.time_offsets if spec.linux else None
+    for name, value in (("monotonic", offsets.monotonic), ("boottime", offsets.boottime)) if offsets else ():
+        if value is not None:
+            b.add(STAGE1, WriteFile(dir=proc, path="self/timens_offsets", data=f"{name} {value.secs} {value.nanosecs}\n", magic=PROC_SUPER_MAGIC,
+                                    resolve=RESOLVE_NO_XDEV, at=f"/linux/timeOffsets/{name}", why=f"the container's {name} clock"))
+
+
+def plan_id_maps(b: Builder, spec: Spec, facts: Facts, proc: int) -> None:
+    """Parent: answers the MAPS rendezvous of a new user namespace."""
+    if not new_userns(spec):
+        return
+    linux = spec.linux
+    assert linux is not None
+    if not linux.uid_mappings or not linux.gid_mappings:
+        which = "uidMappings" if not linux.uid_mappings else "gidMappings"
+        raise ConfigError([(f"/linux/{which}", "a new user namespace needs id mappings")], hint="without them no process could run in it; map at least container id 0")
+    b.add(PARENT, Await(point=MAPS, why="stage 1 is in its new user namespace"))
+    _map(b, facts, proc, "gid", linux.gid_mappings, CAP_SETGID, facts.egid)
+    _map(b, facts, proc, "uid", linux.uid_mappings, CAP_SETUID, facts.euid)
+    b.add(PARENT, Ack(why="the maps are written"))
+
+
+def _map(b: Builder, facts: Facts, proc: int, kind: str, maps: tuple[IdMapping, ...], cap: int, own: int) -> None:
+    at = f"/linux/{kind}Mappings"
+    if facts.has_cap(cap):
+        text = "".join(f"{m.container_id} {m.host_id} {m.size}\n" for m in maps)
+        b.add(PARENT, WriteFile(dir=proc, path=f"{kind}_map", pid=PID_PREFIX, data=text, magic=PROC_SUPER_MAGIC, resolve=RESOLVE_NO_MAGICLINKS, at=at, why="written at once, as the kernel takes one write"))
+        return
+    if len(maps) == 1 and maps[0].size == 1 and maps[0].host_id == own:
+        if kind == "gid":
+            b.add(PARENT, WriteFile(dir=proc, path="setgroups", pid=PID_PREFIX, data="deny", magic=PROC_SUPER_MAGIC, why="an unprivileged gid map needs it"))
+        b.add(PARENT, WriteFile(dir=proc, path=f"{kind}_map", pid=PID_PREFIX, data=f"{maps[0].container_id} {own} 1\n", magic=PROC_SUPER_MAGIC, at=at, why="our own id, which needs no privilege"))
+        return
+    helper = facts.newuidmap if kind == "uid" else facts.newgidmap
+    if helper is None:
+        raise ConfigError([(at, f"needs new{kind}map, which is not installed")], hint=f"install uidmap and give the user ranges in /etc/sub{kind}, or map only the own id")
+    words = [str(v) for m in maps for v in (m.container_id, m.host_id, m.size)]
+    b.add(PARENT, Spawn(path=helper, argv=(f"new{kind}map", PID_MARK, *words), at=at, why=f"setuid helper: the ranges come from /etc/sub{kind}"))

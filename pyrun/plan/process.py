@@ -1,0 +1,122 @@
+"""Stage 2's last part, and all of an exec's: from a process of root's with all privileges to the user's program.
+
+The order is the safety. What needs privilege comes first; seccomp comes before the capabilities go where noNewPrivileges does not stand in for
+CAP_SYS_ADMIN (seccomp(2)), else last; the bounding set is dropped while CAP_SETPCAP is there; after setresuid the kernel has cleared the effective
+set, so capset and ambient come behind it; the working directory is entered as root where that works and else as the user
+(directories that only one of the two may enter both work); the file to run is looked up as the user who will run it.
+"""
+
+from __future__ import annotations
+
+from ..errors import ConfigError
+from ..facts import CAP_SETGID, Facts
+from ..oci import names
+from ..oci.model import Process
+from .model import Builder
+from .steps import (
+    STAGE2, Ambient, Capbset, Capset, Chdir, CloseFds, FchownStdio, FindExecutable, IoprioSet, Prctl, SchedSetaffinity, SchedSetattr, Seccomp, SetHome,
+    Setgroups, Setresgid, Setresuid, Setrlimit, Umask, WriteFile,
+)
+
+PR_SET_KEEPCAPS, PR_SET_NO_NEW_PRIVS = 8, 38
+EACCES, EPERM, ENOENT, EINVAL = 13, 1, 2, 22
+PROC_SUPER_MAGIC = 0x9FA0
+RESOLVE_NO_XDEV, RESOLVE_NO_MAGICLINKS = 0x01, 0x02
+
+
+def cap_mask(wanted: tuple[str, ...], available: int) -> int:
+    """The mask of the capabilities named, less those we have not got ourselves: runtimes ignore these, with a warning."""
+    mask = 0
+    for name in wanted:
+        mask |= 1 << names.CAPABILITIES[name]
+    return mask & available
+
+
+def plan_identity(b: Builder, process: Process, facts: Facts, *, proc: int, own_userns: bool, seccomp: object, setgroups: bool, at: str = "/process") -> None:
+    """Everything between the finished file system and the exec. proc: a procfs that shows us. seccomp: SeccompProgram or None.
+
+    own_userns: in a user namespace other than the runtime's, where all capabilities can be had. setgroups: the namespace allows the call."""
+    _labels(b, process, proc, at)
+    if not any(e.startswith("HOME=") for e in process.env):
+        b.add(STAGE2, SetHome(uid=process.user.uid, at=f"{at}/env", why="HOME is not set; /etc/passwd of the container says it"))
+    _scheduling(b, process, at)
+    for i, limit in enumerate(process.rlimits):
+        b.add(STAGE2, Setrlimit(resource=names.RLIMITS[limit.type], soft=limit.soft, hard=limit.hard, at=f"{at}/rlimits/{i}"))
+    b.add(STAGE2, FchownStdio(uid=process.user.uid, at=f"{at}/user/uid", why="the program may reopen its streams"))
+    b.add(STAGE2, Umask(mask=0o022 if process.user.umask is None else process.user.umask, at=f"{at}/user/umask"))
+    if process.no_new_privileges:
+        b.add(STAGE2, Prctl(option=PR_SET_NO_NEW_PRIVS, arg2=1, at=f"{at}/noNewPrivileges"))
+    elif seccomp is not None:
+        _seccomp(b, seccomp, "before the capabilities go: without noNewPrivileges it needs CAP_SYS_ADMIN")
+    b.add(STAGE2, Chdir(path=process.cwd, on=((EACCES, None), (EPERM, None)), at=f"{at}/cwd", why="as root; the user tries again"))
+    _user(b, process, facts, own_userns, setgroups, at)
+    b.add(STAGE2, Chdir(path=process.cwd, again=1, at=f"{at}/cwd", why="as the user, if root could not"))
+    path = next((e[5:] for e in reversed(process.env) if e.startswith("PATH=")), "")
+    b.add(STAGE2, FindExecutable(name=process.args[0], path=path, at=f"{at}/args/0", why="so that create fails and not start"), CloseFds(why="nothing but the user's own descriptors (CVE-2024-21626)"))
+    if process.no_new_privileges and seccomp is not None:
+        _seccomp(b, seccomp, "last, so that the profile need not allow what came before")
+
+
+def _seccomp(b: Builder, program: object, why: str) -> None:
+    b.add(STAGE2, Seccomp(prog=program.bpf, flags=program.flags, at="/linux/seccomp", why=why))  # type: ignore[attr-defined]
+
+
+def _labels(b: Builder, process: Process, proc: int, at: str) -> None:
+    if process.apparmor_profile:
+        b.add(STAGE2, WriteFile(dir=proc, path="self/attr/apparmor/exec", data=f"exec {process.apparmor_profile}", magic=PROC_SUPER_MAGIC,
+                                resolve=RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS, at=f"{at}/apparmorProfile", why="takes effect at the exec"))
+    if process.selinux_label:
+        b.add(STAGE2, WriteFile(dir=proc, path="self/attr/exec", data=process.selinux_label, magic=PROC_SUPER_MAGIC,
+                                resolve=RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS, at=f"{at}/selinuxLabel", why="takes effect at the exec"))
+
+
+def _scheduling(b: Builder, process: Process, at: str) -> None:
+    sched = process.scheduler
+    if sched is not None:
+        flags = 0
+        for flag in sched.flags:
+            flags |= names.SCHEDULER_FLAGS[flag]
+        attr = b"".join(v.to_bytes(n, "little", signed=v < 0) for v, n in (
+            (48, 4), (names.SCHEDULER_POLICIES[sched.policy], 4), (flags, 8), (sched.nice or 0, 4), (sched.priority or 0, 4),
+            (sched.runtime or 0, 8), (sched.deadline or 0, 8), (sched.period or 0, 8)))
+        b.add(STAGE2, SchedSetattr(attr=attr, at=f"{at}/scheduler"))
+    prio = process.io_priority
+    if prio is not None:
+        b.add(STAGE2, IoprioSet(ioprio=names.IO_PRIORITY_CLASSES[prio.class_] << 13 | (prio.priority or 0), at=f"{at}/ioPriority"))
+    affinity = process.exec_cpu_affinity
+    if affinity is not None and affinity.final:
+        b.add(STAGE2, SchedSetaffinity(mask=cpu_mask(affinity.final, f"{at}/execCPUAffinity/final"), at=f"{at}/execCPUAffinity/final"))
+
+
+def cpu_mask(text: str, pointer: str) -> bytes:
+    """"0-3,7" as the bytes of a cpu_set_t (cpuset(7), list format)."""
+    mask = 0
+    for part in text.split(","):
+        low, _, high = part.strip().partition("-")
+        try:
+            first, last = int(low), int(high or low)
+        except ValueError:
+            raise ConfigError([(pointer, f"not a list of CPUs: {text!r}")], hint="write it as 0-3,7") from None
+        if not 0 <= first <= last < 8192:
+            raise ConfigError([(pointer, f"CPU numbers out of range: {part!r}")])
+        mask |= (1 << last + 1) - (1 << first)
+    return mask.to_bytes((mask.bit_length() + 63) // 64 * 8, "little")
+
+
+def _user(b: Builder, process: Process, facts: Facts, own_userns: bool, setgroups: bool, at: str) -> None:
+    caps = process.capabilities
+    known = (1 << facts.last_cap + 1) - 1
+    available = known if own_userns else facts.caps & known
+    sets = (caps.bounding, caps.effective, caps.permitted, caps.inheritable, caps.ambient) if caps else ((),) * 5
+    bounding, effective, permitted, inheritable, ambient = (cap_mask(s, available) for s in sets)
+    pointer = f"{at}/capabilities"
+    b.add(STAGE2, Capbset(keep=bounding, at=f"{pointer}/bounding"), Prctl(option=PR_SET_KEEPCAPS, arg2=1, why="capset below says what stays"))
+    user = process.user
+    if setgroups and (own_userns or facts.has_cap(CAP_SETGID)):
+        b.add(STAGE2, Setgroups(groups=user.additional_gids, at=f"{at}/user/additionalGids", why="also to drop the runtime's own groups"))
+    elif user.additional_gids:
+        raise ConfigError([(f"{at}/user/additionalGids", "setgroups(2) is not allowed in this user namespace")],
+                          hint="a namespace whose gid map was written without privilege has no supplementary groups; use newgidmap or drop them")
+    b.add(STAGE2, Setresgid(gid=user.gid, at=f"{at}/user/gid"), Setresuid(uid=user.uid, at=f"{at}/user/uid"),
+          Prctl(option=PR_SET_KEEPCAPS, arg2=0), Capset(effective=effective, permitted=permitted, inheritable=inheritable, at=pointer))
+    b.add(STAGE2, Ambient(raise_=ambient & permitted & inheritable, at=f"{pointer}/ambient"))

@@ -1,0 +1,33 @@
+"""What a plan of create needs besides config.json and the host's facts: the words of the command line."""
+
+from __future__ import annotations
+
+
+class Request:
+    """id; bundle, rootfs and state_dir absolute; record: the bytes of the container's record file (runtime/record.py).
+
+    park: wait for `start` (create), else exec at once (run). preserve_fds: descriptors 3.. that the program keeps, those of LISTEN_FDS among
+    them. config: the bytes of config.json, kept for exec. cgroup: absolute path or None. systemd: make a scope of systemd's.
+    console: fd number of an already connected console socket, or console_socket its path.
+    """
+
+    __slots__ = ("bundle", "cgroup", "config", "console_socket", "id", "keyring", "park", "pid_file", "pidfd_socket", "preserve_fds", "record",
+                 "rootfs", "state_dir", "systemd")
+
+    def __init__(self, **values: object) -> None:
+        self.id = ""
+        self.bundle = ""
+        self.rootfs = ""
+        self.state_dir = ""
+        self.record = b""
+        self.config = b""
+        self.park = True
+        self.preserve_fds = 0
+        self.keyring = True
+        self.pid_file: str | None = None
+        self.console_socket: str | None = None
+        self.pidfd_socket: str | None = None
+        self.cgroup: str | None = None
+        self.systemd = False
+        for name, value in values.items():
+            setattr(self, name, value)
