@@ -147,7 +147,7 @@ def run_program(suite: Path, program: str, runtime: str) -> Outcome:
         bundles = Path(scratch, "tmp")
         bundles.mkdir(mode=0o777)
         env = os.environ | {"RUNTIME": str(wrapper), "TMPDIR": str(bundles)}
-        command = ["timeout", "--kill-after=5", str(TIMEOUT_S), VIEW, suite / program]
+        command = ["timeout", "--kill-after=5", str(TIMEOUT_S), str(VIEW), str(suite / program)]
         start = time.monotonic()
         pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True, "errors": "replace"}
         done = subprocess.run(command, cwd=suite, env=env, check=False, **pipes)
