@@ -3,8 +3,9 @@
     tests/view .venv/bin/python tests/bench/bench.py [--rounds N] [--runtime NAME=PATH]... [--json FILE] [--check]
 
 Machines are noisy, so only ratios within one run count: every round measures every runtime once, in turning order. A
-time is from posix_spawn to wait, which copies nothing of this process; waiting for a container's process to end is not in
-it. crun gets the config.json without linux.resources.devices, for it first raises a limit that only CAP_SYS_RESOURCE may.
+time is from posix_spawn to wait, which copies nothing of this process; waiting for a container's process to end is not
+in it. crun gets the config.json without linux.resources.devices, for it first raises a limit that takes
+CAP_SYS_RESOURCE.
 """
 
 from __future__ import annotations
