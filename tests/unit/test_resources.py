@@ -347,10 +347,10 @@ def test_a_bad_flag_is_named(flag: str, text: str) -> None:
 
 
 def test_every_flag_sets_a_member_of_the_spec() -> None:
-    classes = {"memory": model.Memory, "cpu": model.Cpu, "blockIO": model.BlockIO, "pids": model.Pids}
+    classes: dict[str, type] = {"memory": model.Memory, "cpu": model.Cpu, "blockIO": model.BlockIO, "pids": model.Pids}
     for section, member, _ in plan.UPDATE_FLAGS.values():
         snake = "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in member)
-        assert snake.replace("_t_c_p", "_tcp") in classes[section].__slots__
+        assert snake.replace("_t_c_p", "_tcp") in dir(classes[section])
 
 
 def test_update_applies_what_depends_on_the_change_and_keeps_the_rest() -> None:
