@@ -302,7 +302,7 @@ static void kill_child(struct px_ctx *x)
 	if (x->stage1 > 0)
 		while (sys_wait4(x->stage1, NULL, 0x40000000) == -EINTR)
 			;
-	if (x->pid > 0)
+	if (x->pid > 0 && x->pidfd >= 0)
 		while (sys_wait4(x->pid, NULL, 0x40000000) == -EINTR)
 			;
 	x->stage1 = 0;
@@ -362,6 +362,7 @@ static void fill_result(struct px *p, struct px_result *out, i32 status)
 	out->substep = p->child_failed ? p->child_substep : x->substep;
 	out->err = x->err;
 	out->pid = x->pid;
+	out->stage1 = x->stage1;
 	out->yielded = x->yielded;
 	out->text_len = x->text_len;
 	for (u32 i = 0; i < x->text_len; i++)
@@ -430,6 +431,11 @@ int px_run(px_run_t *run, struct px_result *out)
 	if (r < 0)
 		undo(p, out);
 	return (int)-r;
+}
+
+void px_set_pid(px_run_t *run, int pid)
+{
+	((struct px *)run)->x.pid = pid;
 }
 
 void px_undo(px_run_t *run, struct px_result *out)

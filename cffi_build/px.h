@@ -9,6 +9,7 @@ struct px_result {
 	unsigned int lane, step, substep;
 	int err;                       /* errno of the step */
 	int pid;                       /* the container's init, as we see it */
+	int stage1;                    /* pid of stage 1 while it lives */
 	int yielded;                   /* operand of the YIELD */
 	int child_status;              /* wait status of a child that died without a word, or 0 */
 	int undo_err;                  /* errno of the first undo step that failed, or 0 */
@@ -21,6 +22,8 @@ struct px_result {
 px_run_t *px_new(const void *plan, unsigned long long len, int *err);
 /* Runs the parent lane, with its children. 0, or the errno; on failure everything made has been undone. */
 int px_run(px_run_t *run, struct px_result *out);
+/* For a plan without CLONE3: the pid that PID_MARK stands for. */
+void px_set_pid(px_run_t *run, int pid);
 /* Kills the child and runs the undo lane: for a caller that gives up at a YIELD. */
 void px_undo(px_run_t *run, struct px_result *out);
 /* The descriptor in a slot, -1 if none; 0xffffffff: the pidfd of the child. It stays the run's. */

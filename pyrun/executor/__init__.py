@@ -1,0 +1,113 @@
+"""Plan -> Outcome: the only importer of the C module.
+
+run_plan() encodes, runs and, when a step fails, raises StepFailed after everything that was made has been undone in C. The GIL is
+released while C works. Errors stay numbers here; pyrun/plan/step_errors.py makes them words, on the error path alone.
+"""
+
+from __future__ import annotations
+
+from ..plan.model import Plan
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+_OK, _FAILED, _YIELDED = 0, 1, 2
+
+
+class StepFailed(Exception):
+    """A step failed: plan, lane, step (index in the plan), substep, errno, text (what a hook, helper or file system said).
+
+    child_status: wait status of a child that died without a word (else 0). undo_errno, undo_step: the first undo step that failed, or 0."""
+
+    def __init__(self, plan: Plan, result: Any, took: list[int]) -> None:
+        self.plan = plan
+        self.lane: int = result.lane
+        self.step: int = result.step
+        self.substep: int = result.substep
+        self.errno: int = result.err
+        self.child_status: int = result.child_status
+        self.undo_errno: int = result.undo_err
+        self.undo_step: int = result.undo_step
+        self.text: str = bytes(result.text)[: result.text_len].decode("utf-8", "replace")
+        self.took = took
+        super().__init__(f"step {self.step}: errno {self.errno}")
+
+
+class Outcome:
+    """A plan that ran: pid of the container's init (0: none), its pidfd and the descriptors in slots while it is open. Close it."""
+
+    __slots__ = ("_lib", "_run", "pid", "plan")
+
+    def __init__(self, lib: Any, run: Any, plan: Plan, pid: int) -> None:
+        self._lib = lib
+        self._run = run
+        self.plan = plan
+        self.pid = pid
+
+    def pidfd(self) -> int:
+        return int(self._lib.px_slot(self._run, 0xFFFFFFFF))
+
+    def slot(self, number: int) -> int:
+        """The descriptor in a slot, -1 if none. It is closed with the outcome."""
+        return int(self._lib.px_slot(self._run, number))
+
+    def took(self) -> list[int]:
+        """Nanoseconds that each step took, by its index; -1 where it did not run. Of a traced plan."""
+        return _took(self._lib, self._run, self.plan)
+
+    def close(self) -> None:
+        if self._run is not None:
+            self._lib.px_free(self._run)
+            self._run = None
+
+
+def _took(lib: Any, run: Any, plan: Plan) -> list[int]:
+    return [int(lib.px_took(run, i)) - 1 for i in range(len(plan.steps))]
+
+
+def native(faults: bool = False) -> tuple[Any, Any]:
+    """(ffi, lib) of the C module; faults: of its test build."""
+    if faults:
+        from pyrun import _native_faults as module  # type: ignore[attr-defined]
+    else:
+        from pyrun import _native as module  # type: ignore[attr-defined,no-redef]
+    return module.ffi, module.lib
+
+
+def run_plan(plan: Plan, *, pid: int = 0, trace: bool = False, on_yield: Callable[[int, int], None] | None = None, fault: dict[str, int] | None = None) -> Outcome:
+    """Runs a plan to its end. Raises StepFailed, with nothing of it left; OSError if it can't be set up.
+
+    pid: what PID_MARK stands for in a plan that makes no process. on_yield(code, pid of the child): called at a Yield step; what it raises
+    undoes the plan. fault: fail_step, fail_errno, kill_step, for test builds."""
+    ffi, lib = native(faults=fault is not None)
+    encoded = plan.encode(trace=trace, **(fault or {}))
+    err, result = ffi.new("int *"), ffi.new("struct px_result *")
+    run = lib.px_new(encoded, len(encoded), err)
+    if run == ffi.NULL:
+        raise OSError(err[0], "the plan could not be set up")
+    if pid:
+        lib.px_set_pid(run, pid)
+    try:
+        while True:
+            lib.px_run(run, result)
+            if result.status != _YIELDED:
+                break
+            _yielded(lib, run, result, on_yield)
+        if result.status == _FAILED:
+            raise StepFailed(plan, result, _took(lib, run, plan) if trace else [])
+    except BaseException:
+        lib.px_free(run)
+        raise
+    return Outcome(lib, run, plan, result.pid)
+
+
+def _yielded(lib: Any, run: Any, result: Any, on_yield: Callable[[int, int], None] | None) -> None:
+    try:
+        if on_yield is None:
+            raise RuntimeError(f"nobody answers yield {result.yielded}")
+        on_yield(result.yielded, result.stage1)
+    except BaseException:
+        lib.px_undo(run, result)
+        raise

@@ -1,0 +1,159 @@
+"""create: config.json and the host's facts become a plan, the plan becomes a container.
+
+Everything that is made is made by the plan's steps, the state directory and the record among them, so that what fails is undone in one
+place. What a later start and delete will do is planned here too and kept in the record for the launcher to replay.
+"""
+
+from __future__ import annotations
+
+import posix
+import time
+
+from ..errors import ConfigError, PyrunError
+from ..executor import Outcome, StepFailed, run_plan
+from ..facts import Facts, collect_facts
+from ..oci.load import load_bytes, read_file
+from ..oci.model import Spec
+from ..plan.cgroups import cgroup_path
+from ..plan.create import plan_create
+from ..plan.hooks import hooks_of, quote
+from ..plan.lifecycle import plan_delete, plan_start
+from ..plan.request import Request
+from . import record as rec
+from .store import Store, boot_id, start_time
+
+NO_PIVOT = "--no-pivot is not supported: without pivot_root a container can climb out of its root"
+
+
+class Prepared:
+    """A create that is planned but not begun: spec, facts, request and plan."""
+
+    __slots__ = ("facts", "plan", "request", "spec")
+
+    def __init__(self, spec: Spec, facts: Facts, request: Request) -> None:
+        self.spec = spec
+        self.facts = facts
+        self.request = request
+        self.plan = plan_create(spec, facts, request)
+
+
+def load_bundle(bundle: str, config: str | None = None) -> tuple[str, bytes, Spec]:
+    """(absolute bundle, bytes of its config, Spec). config: another file than BUNDLE/config.json."""
+    path = _absolute(bundle)
+    try:
+        posix.stat(path)
+    except OSError as e:
+        raise PyrunError(f"bundle {path}: {e.strerror}", hint="--bundle names a directory with config.json; the default is the working directory") from None
+    data = read_file(config or path + "/config.json")
+    return path, data, load_bytes(data)
+
+
+def prepare(store: Store, container: str, bundle: str, *, config: str | None = None, park: bool = True, rootless: bool | None = None, **words: object) -> Prepared:
+    """Plans a create (park) or a run. words: attributes of Request. Raises PyrunError; nothing has been made then."""
+    directory = store.directory(container)
+    path, data, spec = load_bundle(bundle, config)
+    facts = collect_facts(rootless)
+    _check(spec, words)
+    request = Request(id=container, bundle=path, state_dir=directory, config=data, park=park, rootfs=_rootfs(spec, path), **words)
+    request.cgroup = _cgroup(spec, facts, container, request.systemd)
+    request.record = _record(spec, facts, request).pack()
+    return Prepared(spec, facts, request)
+
+
+def run_prepared(store: Store, prepared: Prepared, *, trace: bool = False, fault: dict[str, int] | None = None) -> Outcome:
+    """Carries a create or run out. The outcome holds the init's pidfd; the caller closes it."""
+    _make_root(store.root)
+    try:
+        return run_plan(prepared.plan, trace=trace, fault=fault)
+    except StepFailed as e:
+        from ..plan.step_errors import explain_failure
+
+        raise explain_failure(e, prepared.request.id) from None
+
+
+def create(store: Store, container: str, bundle: str, **words: object) -> None:
+    """pyrun create: leaves the container created, its init parked."""
+    prepared = prepare(store, container, bundle, **words)  # type: ignore[arg-type]
+    run_prepared(store, prepared).close()
+
+
+def _check(spec: Spec, words: dict[str, object]) -> None:
+    if spec.process is None:
+        raise ConfigError([("/process", "needed to create a container")], hint="config.json may leave it out only for tools that never start one")
+    socket = words.get("console_socket")
+    if spec.process.terminal and not socket and words.get("detached", True):
+        raise ConfigError([("/process/terminal", "a terminal needs --console-socket, or `run` in the foreground")])
+    if socket and not spec.process.terminal:
+        raise PyrunError("--console-socket is given, but the container has no terminal", pointer="/process/terminal", hint="set process.terminal, or leave the option out")
+    words.pop("detached", None)
+
+
+def _absolute(path: str) -> str:
+    if not path.startswith("/"):
+        path = posix.getcwd() + "/" + path
+    parts: list[str] = []
+    for part in path.split("/"):
+        if part == ".." and parts:
+            parts.pop()
+        elif part not in ("", ".", ".."):
+            parts.append(part)
+    return "/" + "/".join(parts)
+
+
+def _rootfs(spec: Spec, bundle: str) -> str:
+    path = spec.root.path
+    return _absolute(path if path.startswith("/") else f"{bundle}/{path}")
+
+
+def _cgroup(spec: Spec, facts: Facts, container: str, systemd: bool) -> str | None:
+    if facts.cgroup_mount is None and facts.rootless:
+        return None
+    return cgroup_path(spec, facts, container)
+
+
+def _record(spec: Spec, facts: Facts, req: Request) -> rec.Record:
+    me = posix.getpid()
+    kinds = {ns.type: ns.path for ns in spec.linux.namespaces} if spec.linux else {}
+    flags = (rec.HAS_POSTSTART * bool(hooks_of(spec, "poststart")) | rec.HAS_POSTSTOP * bool(hooks_of(spec, "poststop"))
+             | rec.SHARED_PIDNS * (kinds.get("pid", "") is not None) | rec.SYSTEMD * req.systemd | rec.ROOTLESS * facts.rootless)
+    created, owner = _now(), _owner(facts.euid)
+    annotations = "".join(f"{',' if i else ''}\n    {quote(k)}: {quote(v)}" for i, (k, v) in enumerate(spec.annotations.items()))
+    head = f'{{\n  "ociVersion": {quote(spec.oci_version)},\n  "id": {quote(req.id)},\n  "pid": '
+    tail = (f'",\n  "bundle": {quote(req.bundle)},\n  "rootfs": {quote(req.rootfs)},\n  "created": "{created}",\n  "annotations": {{'
+            + (annotations + "\n  " if annotations else "") + f'}},\n  "owner": {quote(owner)}\n}}\n')
+    text = {"id": req.id, "bundle": req.bundle, "rootfs": req.rootfs, "created": created, "owner": owner, "annotations": annotations, "cgroup": req.cgroup or "",
+            "state_head": head, "state_tail": tail}
+    blobs: dict[str, object] = {"b_" + name: value.encode("utf-8", "surrogateescape") for name, value in text.items()}
+    blobs["b_start"] = plan_start(spec, req).encode()
+    blobs["b_delete"] = plan_delete(spec, req).encode()
+    return rec.Record(flags=flags, creator=(me, start_time(me)), boot_id=boot_id(), **blobs)
+
+
+def _now() -> str:
+    """RFC 3339 with nanoseconds, UTC."""
+    ns = time.time_ns()
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(ns // 1_000_000_000)) + f".{ns % 1_000_000_000:09d}Z"
+
+
+def _owner(uid: int) -> str:
+    if uid == 0:
+        return "root"
+    import pwd
+
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def _make_root(root: str) -> None:
+    """The root directory with mode 0700, its parents as they come."""
+    at = ""
+    for name in root.strip("/").split("/"):
+        at += "/" + name
+        try:
+            posix.mkdir(at, 0o700 if at == root else 0o755)
+        except FileExistsError:
+            continue
+        except OSError as e:
+            raise PyrunError(f"--root {root}: {e.strerror}", hint="name a directory that you may write to, with --root") from None

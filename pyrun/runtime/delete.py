@@ -1,0 +1,90 @@
+"""delete: the state and the cgroup of a stopped container; with force also of one that runs, or of whatever a killed create left."""
+
+from __future__ import annotations
+
+import posix
+import time
+
+from ..errors import PyrunError
+from ..executor import StepFailed, run_plan
+from ..oci.load import load_bytes, read_file
+from ..plan.lifecycle import FILES, plan_delete
+from .kill import SIGKILL, send
+from .start import request_of
+from .store import CREATED, STOPPED, Container, Store
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def delete(store: Store, container: str, *, force: bool = False, warn: Callable[[str], None] = print) -> None:
+    """pyrun delete. force: kill it first; no error when it does not exist. warn: called with what a poststop hook's failure said."""
+    directory = store.directory(container)
+    try:
+        c = store.open(container)
+    except PyrunError:
+        if not force:
+            raise
+        _remove_debris(directory)
+        return
+    status = c.status()
+    if status not in (STOPPED, CREATED) and not force:
+        raise PyrunError(f"cannot delete container {container} that is not stopped: {status}", hint=f"pyrun kill {container} KILL, or delete --force")
+    if status != STOPPED:
+        _kill_and_wait(c)
+    _undo(c, warn)
+
+
+def _kill_and_wait(c: Container) -> None:
+    try:
+        send(c, SIGKILL)
+    except PyrunError:
+        return
+    for i in range(1000):
+        if not c.alive():
+            return
+        time.sleep(0.001 if i < 100 else 0.01)
+    raise PyrunError(f"the init, pid {c.record.pid}, did not die of SIGKILL in 10 s", hint="it may wait for a disk or a file system that does not answer")
+
+
+def _undo(c: Container, warn: Callable[[str], None]) -> None:
+    """Runs the delete plan. A poststop hook that fails is a warning, and those behind it still run (runtime.md, step 14)."""
+    try:
+        spec = load_bytes(read_file(c.directory + "/config.json"))
+    except PyrunError:
+        _remove_cgroup(c)
+        _remove_debris(c.directory)
+        return
+    plan = plan_delete(spec, request_of(c))
+    try:
+        run_plan(plan).close()
+    except StepFailed as e:
+        from ..plan.step_errors import explain_failure
+
+        raise explain_failure(e, c.id) from None
+
+
+def _remove_cgroup(c: Container) -> None:
+    from ..plan.model import Builder
+    from ..plan.steps import PARENT, RemoveCgroup
+
+    if c.record.text("cgroup"):
+        b = Builder()
+        b.add(PARENT, RemoveCgroup(path=c.record.text("cgroup"), recursive=1))
+        run_plan(b.plan()).close()
+
+
+def _remove_debris(directory: str) -> None:
+    """What is left of a create that was killed before there was a record, or of one whose files are damaged."""
+    for name in FILES:
+        try:
+            posix.unlink(f"{directory}/{name}")
+        except OSError:
+            continue
+    try:
+        posix.rmdir(directory)
+    except FileNotFoundError:
+        return
+    except OSError as e:
+        raise PyrunError(f"{directory}: {e.strerror}", hint="look what is in there; pyrun removes only its own files") from None

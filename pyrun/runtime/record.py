@@ -1,0 +1,67 @@
+"""The record: one small binary file per container, written by create and read by every other command and by the launcher.
+
+A header of fixed places, then byte strings. Pid, start time and status lie at offset 8, so that the executor
+updates them with one pwrite. cffi_build/launcher.c reads the same layout; tests/unit/test_record.py holds the two together.
+The state that `pyrun state` prints is kept rendered but for pid and status: its two halves.
+"""
+
+from __future__ import annotations
+
+from _struct import Struct
+
+MAGIC = b"PYRREC1\0"
+HEADER = Struct("<8s3Q2Q36s4xII")
+TABLE = Struct("<II")
+BLOBS = ("id", "bundle", "rootfs", "created", "owner", "annotations", "cgroup", "state_head", "state_tail", "start", "delete", "extra")
+HAS_POSTSTART, HAS_POSTSTOP, SHARED_PIDNS, SYSTEMD, ROOTLESS = 1, 2, 4, 8, 16
+CREATING, CREATED = 0, 1
+
+
+class Record:
+    """pid, start (clock ticks since boot) of the init, 0 until it is made; status CREATING or CREATED; creator: (pid, start) of the process
+    that creates; boot_id; flags; and one bytes attribute for each name in BLOBS."""
+
+    __slots__ = ("boot_id", "creator", "flags", "pid", "start", "status", *("b_" + name for name in BLOBS))
+
+    def __init__(self, **values: object) -> None:
+        self.pid = self.start = self.status = self.flags = 0
+        self.creator = (0, 0)
+        self.boot_id = ""
+        for name in BLOBS:
+            setattr(self, "b_" + name, b"")
+        for name, value in values.items():
+            setattr(self, name, value)
+
+    def blob(self, name: str) -> bytes:
+        value: bytes = getattr(self, "b_" + name)
+        return value
+
+    def text(self, name: str) -> str:
+        return self.blob(name).decode("utf-8", "surrogateescape")
+
+    def pack(self) -> bytes:
+        head = HEADER.pack(MAGIC, self.pid, self.start, self.status, *self.creator, self.boot_id.encode(), self.flags, len(BLOBS))
+        at = HEADER.size + TABLE.size * len(BLOBS)
+        table, body = b"", b""
+        for name in BLOBS:
+            value = self.blob(name)
+            at_here = (at + len(body) + 7) & ~7
+            body += bytes(at_here - at - len(body)) + value + b"\0"
+            table += TABLE.pack(at_here, len(value))
+        return head + table + body
+
+
+def unpack(data: bytes) -> Record:
+    """ValueError when it is not a whole record."""
+    if len(data) < HEADER.size + TABLE.size * len(BLOBS):
+        raise ValueError("too short")
+    magic, pid, start, status, cpid, cstart, boot, flags, count = HEADER.unpack_from(data)
+    if magic != MAGIC or count != len(BLOBS):
+        raise ValueError("not a record of this version")
+    record = Record(pid=pid, start=start, status=status, creator=(cpid, cstart), boot_id=boot.decode("ascii", "replace"), flags=flags)
+    for i, name in enumerate(BLOBS):
+        off, size = TABLE.unpack_from(data, HEADER.size + i * TABLE.size)
+        if off + size >= len(data) or data[off + size] != 0:
+            raise ValueError(f"{name} lies outside the file")
+        setattr(record, "b_" + name, data[off : off + size])
+    return record

@@ -1,0 +1,35 @@
+"""start: releases a created container's init."""
+
+from __future__ import annotations
+
+from ..errors import PyrunError
+from ..executor import StepFailed, run_plan
+from ..oci.load import load_file
+from ..plan.lifecycle import plan_start
+from ..plan.request import Request
+from .store import CREATED, Container, Store
+
+ENOENT = 2
+
+
+def request_of(container: Container) -> Request:
+    """The request that a container's later plans need."""
+    r = container.record
+    return Request(id=container.id, bundle=r.text("bundle"), rootfs=r.text("rootfs"), state_dir=container.directory, cgroup=r.text("cgroup") or None)
+
+
+def start(store: Store, container: str) -> None:
+    """pyrun start. PyrunError when it is not created, or when the init could not exec; it is stopped then."""
+    c = store.open(container)
+    status = c.status()
+    if status != CREATED:
+        what = "cannot start a container that has stopped" if status == "stopped" else f"cannot start an already {status} container" if status != "creating" else "cannot start a container that is still being created"
+        raise PyrunError(what, hint="start works once, on a container that `pyrun create` made")
+    spec = load_file(c.directory + "/config.json")
+    plan = plan_start(spec, request_of(c))
+    try:
+        run_plan(plan, pid=c.record.pid).close()
+    except StepFailed as e:
+        from ..plan.step_errors import explain_start_failure
+
+        raise explain_start_failure(e, c, spec) from None

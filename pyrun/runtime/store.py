@@ -1,0 +1,122 @@
+"""The containers below one root directory: ROOT/ID/record, and what a container's status is now.
+
+A container is what its record says, held against the kernel: the init's pid counts only with its start time and the boot id, so a number
+used again is nobody's. There is no lock: of two creates mkdir lets one win, and start is won by who unlinks the FIFO.
+"""
+
+from __future__ import annotations
+
+import posix
+
+from ..errors import PyrunError
+from ..facts import read_text
+from . import record as rec
+
+CREATING, CREATED, RUNNING, PAUSED, STOPPED = "creating", "created", "running", "paused", "stopped"
+_ID_CHARS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
+
+
+def check_id(container: str) -> str:
+    """An id is a file name: letters, digits, _ + - . and neither "." nor "..", 1 to 255 bytes. Raises PyrunError."""
+    if not container or len(container) > 255 or not _ID_CHARS.issuperset(container) or container in (".", ".."):
+        raise PyrunError(f"invalid container id {container!r}", hint="use 1 to 255 of: letters, digits, _ + - .")
+    return container
+
+
+def boot_id() -> str:
+    return read_text("/proc/sys/kernel/random/boot_id").strip()
+
+
+def start_time(pid: int) -> int:
+    """Field 22 of /proc/PID/stat; 0 when the process is gone or only a zombie (proc_pid_stat(5))."""
+    fields = read_text(f"/proc/{pid}/stat").rpartition(")")[2].split()
+    return int(fields[19]) if len(fields) > 19 and fields[0] not in ("Z", "X") else 0
+
+
+class Container:
+    """One container: id, its directory, its record as it was when it was opened."""
+
+    __slots__ = ("directory", "id", "record")
+
+    def __init__(self, container: str, directory: str, record: rec.Record) -> None:
+        self.id = container
+        self.directory = directory
+        self.record = record
+
+    def alive(self) -> bool:
+        """The init runs."""
+        r = self.record
+        return r.pid > 0 and r.boot_id == boot_id() and start_time(r.pid) == r.start
+
+    def status(self) -> str:
+        """creating, created, running, paused or stopped (runtime.md, State)."""
+        r = self.record
+        if not self.alive() or r.status == rec.CREATING:
+            made = r.creator[0] > 0 and r.boot_id == boot_id() and start_time(r.creator[0]) == r.creator[1]
+            return CREATING if r.status == rec.CREATING and made else STOPPED
+        if _exists(self.directory + "/go"):
+            return CREATED
+        return PAUSED if self.frozen() else RUNNING
+
+    def frozen(self) -> bool:
+        cgroup = self.record.text("cgroup")
+        return bool(cgroup) and "frozen 1" in read_text(cgroup + "/cgroup.events")
+
+    def pid(self) -> int:
+        return self.record.pid if self.alive() else 0
+
+
+def _exists(path: str) -> bool:
+    try:
+        posix.lstat(path)
+    except OSError:
+        return False
+    return True
+
+
+class Store:
+    """All containers below root."""
+
+    __slots__ = ("root",)
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+
+    def directory(self, container: str) -> str:
+        return f"{self.root}/{check_id(container)}"
+
+    def open(self, container: str) -> Container:
+        """PyrunError "container does not exist", or what is wrong with its record."""
+        directory = self.directory(container)
+        try:
+            data = _read(directory + "/record")
+        except FileNotFoundError:
+            if _exists(directory):
+                raise PyrunError(f"container {container} has no record: its create was cut short", hint=f"pyrun delete --force {container}") from None
+            raise PyrunError(f"container does not exist: {container}", hint="pyrun list shows those below this --root") from None
+        except OSError as e:
+            raise PyrunError(f"{directory}/record: {e.strerror}", hint="is this --root another user's?") from None
+        try:
+            return Container(container, directory, rec.unpack(data))
+        except ValueError as e:
+            raise PyrunError(f"{directory}/record is damaged: {e}", hint=f"pyrun delete --force {container} removes what is left of it") from None
+
+    def ids(self) -> list[str]:
+        try:
+            names = posix.listdir(self.root)
+        except FileNotFoundError:
+            return []
+        except OSError as e:
+            raise PyrunError(f"{self.root}: {e.strerror}", hint="is this --root another user's?") from None
+        return sorted(n for n in names if _ID_CHARS.issuperset(n))
+
+
+def _read(path: str) -> bytes:
+    fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
+    try:
+        parts = []
+        while part := posix.read(fd, 1 << 20):
+            parts.append(part)
+        return b"".join(parts)
+    finally:
+        posix.close(fd)
