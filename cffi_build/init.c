@@ -47,7 +47,7 @@ static long do_meet(struct px_ctx *x, const struct px_step *s)
 /* Stage 2 comes to life as a child of the parent; stage 1 tells its pid and ends. a: clone flags. */
 static long do_clone3_init(struct px_ctx *x, const struct px_step *s)
 {
-	struct clone_args args = { .flags = s->a | CLONE_PARENT, .exit_signal = PX_SIGCHLD };
+	struct clone_args args = { .flags = s->a | CLONE_PARENT }; /* its exit signal is ours, as CLONE_PARENT has it */
 	long r = sc2(__NR_clone3, &args, sizeof args);
 	if (r < 0)
 		return r;

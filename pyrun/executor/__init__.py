@@ -21,7 +21,7 @@ class StepFailed(Exception):
 
     child_status: wait status of a child that died without a word (else 0). undo_errno, undo_step: the first undo step that failed, or 0."""
 
-    def __init__(self, plan: Plan, result: Any, took: list[int]) -> None:
+    def __init__(self, plan: Plan, result: Any, text: str, took: list[int]) -> None:
         self.plan = plan
         self.lane: int = result.lane
         self.step: int = result.step
@@ -30,7 +30,7 @@ class StepFailed(Exception):
         self.child_status: int = result.child_status
         self.undo_errno: int = result.undo_err
         self.undo_step: int = result.undo_step
-        self.text: str = bytes(result.text)[: result.text_len].decode("utf-8", "replace")
+        self.text = text
         self.took = took
         super().__init__(f"step {self.step}: errno {self.errno}")
 
@@ -96,7 +96,8 @@ def run_plan(plan: Plan, *, pid: int = 0, trace: bool = False, on_yield: Callabl
                 break
             _yielded(lib, run, result, on_yield)
         if result.status == _FAILED:
-            raise StepFailed(plan, result, _took(lib, run, plan) if trace else [])
+            said = bytes(ffi.buffer(result.text, result.text_len)).decode("utf-8", "replace")
+            raise StepFailed(plan, result, said, _took(lib, run, plan) if trace else [])
     except BaseException:
         lib.px_free(run)
         raise
