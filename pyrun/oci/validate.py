@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from functools import cache
 from typing import Any
 
 from pyrun.errors import ConfigError
@@ -35,15 +36,19 @@ def validate(data: bytes) -> list[tuple[str, str]]:
 
 def schema_faults(document: Any) -> list[tuple[str, str]]:
     """What our JSON schema says of a parsed document, as (JSON pointer, text), in no order."""
-    from jsonschema import Draft4Validator
-
-    with open(SCHEMA, encoding="utf-8") as file:
-        validator = Draft4Validator(json.load(file))
     faults = []
-    for error in validator.iter_errors(document):
+    for error in _validator().iter_errors(document):
         at = "".join("/" + str(key).replace("~", "~0").replace("/", "~1") for key in error.absolute_path)
         faults += _explained(at, error.validator, error.validator_value, error.instance, error.message)
     return faults
+
+
+@cache
+def _validator() -> Any:
+    from jsonschema import Draft4Validator
+
+    with open(SCHEMA, encoding="utf-8") as file:
+        return Draft4Validator(json.load(file))
 
 
 def _explained(at: str, rule: str, wanted: Any, value: Any, message: str) -> list[tuple[str, str]]:
