@@ -68,6 +68,11 @@ static long do_park(struct px_ctx *x, const struct px_step *s)
 	sys_close(x->sync);
 	x->sync = px_fd(x, s->in1);
 	x->parked = 1;
+	for (u32 i = 0; i < x->h->n_slots; i++) /* a process in the container finds none of the host's through us */
+		if (i != s->in0 && i != s->in1 && x->slots[i] >= 0) {
+			sys_close(x->slots[i]);
+			x->slots[i] = -1;
+		}
 	do
 		r = sys_read(px_fd(x, s->in0), &byte, 1);
 	while (r == -EINTR);
@@ -113,8 +118,10 @@ static void __attribute__((noreturn)) run(int argc, char **argv)
 	x->slots = (i32 *)slots;
 	for (u32 i = 0; i < x->h->n_slots; i++)
 		x->slots[i] = -1;
+	const u16 *inherit = (const void *)(x->plan + x->h->inherit);
 	for (u32 i = 0; i < x->h->n_inherit; i++)
-		x->slots[((const u16 *)(x->plan + x->h->inherit))[i]] = keep + 3 + (int)i;
+		if (inherit[i] != PX_NONE)
+			x->slots[inherit[i]] = keep + 3 + (int)i;
 	if (x->h->flags & PX_TRACE) {
 		long t = sys_mmap(NULL, (usize)x->h->n_steps * 8 + 8, 3, 1 /* MAP_SHARED */, keep + 2);
 		x->trace = t < 0 && t > -4096 ? NULL : (u64 *)t;

@@ -72,7 +72,7 @@ long px_check(const void *plan, u64 len)
 	if (h->n_slots > PX_MAX_SLOTS || h->blob == 0 || h->keep_fds < 3 || h->keep_fds > 1024 || h->n_inherit > 4096)
 		return -EINVAL;
 	for (u32 i = 0; i < h->n_inherit; i++)
-		if (((const u16 *)(p + h->inherit))[i] >= h->n_slots)
+		if (!slot_ok(h, ((const u16 *)(p + h->inherit))[i]))
 			return -EINVAL;
 	for (u32 l = 0; l < PX_LANES; l++) {
 		if (h->lane_first[l] != next || h->lane_count[l] > h->n_steps - next)

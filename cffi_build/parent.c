@@ -110,6 +110,11 @@ static long do_clone3(struct px *p, const struct px_step *s)
 		return r;
 	x->sync = pair[0];
 	x->substep = 2;
+	/* A slot that a rule skipped has no descriptor to hand over: its entry is cleared in the copy that the child gets. */
+	u16 *inherit = (void *)(p->plan + x->h->inherit);
+	for (u32 i = 0; i < x->h->n_inherit; i++)
+		if (inherit[i] != PX_NONE && x->slots[inherit[i]] < 0)
+			inherit[i] = PX_NONE;
 	plan = sys_memfd_create("plan", MFD_CLOEXEC);
 	if (plan >= 0 && sys_write((int)plan, x->plan, x->h->size) != (long)x->h->size) {
 		sys_close((int)plan);
@@ -123,13 +128,8 @@ static long do_clone3(struct px *p, const struct px_step *s)
 	fds[t.count++] = pair[1];
 	fds[t.count++] = (int)plan;
 	fds[t.count++] = p->trace_fd >= 0 ? p->trace_fd : (int)plan;
-	const u16 *inherit = (const void *)(x->plan + x->h->inherit);
-	r = 0;
-	for (u32 i = 0; i < x->h->n_inherit; i++) {
-		int fd = x->slots[inherit[i]];
-		/* A slot that a rule skipped has no descriptor: the plan's stands in, and the child is told by an unset slot. */
-		fds[t.count++] = fd >= 0 ? fd : (int)plan;
-	}
+	for (u32 i = 0; i < x->h->n_inherit; i++)
+		fds[t.count++] = inherit[i] == PX_NONE ? pair[1] : x->slots[inherit[i]];
 	px_num(t.arg, (u64)t.keep);
 	t.argv[0] = (char *)"pyrun-init";
 	t.argv[1] = t.arg;

@@ -1,6 +1,9 @@
 /* Steps on files, mounts and the root. Every path that lies in a container's root is walked with openat2 below a descriptor. */
 #include "steps.h"
 
+#ifndef STATX_MNT_ID
+#define STATX_MNT_ID 0x1000U
+#endif
 #define IN_ROOT (RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
 #define STEP_PID_PREFIX 1u     /* the path is below /proc/PID: "PID/" is put in front */
 
@@ -136,7 +139,7 @@ static long make_walk(struct px_ctx *x, int root, char *path, int file, u64 mode
 				usize j = i;
 				while (path[j] == '/')
 					j++;
-				r = make_one((int)dir, path, start, i, file && !path[j], mode);
+				r = make_one((int)dir, path, start, i, file && !path[j], path[j] ? 0755 : mode);
 				if (r == -EEXIST)
 					r = 0;
 				if (r == 0) {
@@ -156,23 +159,65 @@ static long make_walk(struct px_ctx *x, int root, char *path, int file, u64 mode
 	return -ELOOP;
 }
 
-/* in0 root, s0 path, in1 what will be mounted there (its type is the target's; none: a directory), a mode, c more RESOLVE flags, out O_PATH. */
+/* Nothing is mounted on the root itself (whoever enters the namespace later would see that mount, and not what is below it) nor where b forbids. */
+static long target_ok(int root, long fd, u64 magic)
+{
+	struct statx a, b;
+	long fs[16], r = sys_statx((int)fd, "", AT_EMPTY_PATH, STATX_INO | STATX_MNT_ID, &a);
+	if (r == 0)
+		r = sys_statx(root, "", AT_EMPTY_PATH, STATX_INO | STATX_MNT_ID, &b);
+	if (r == 0 && a.stx_ino == b.stx_ino && a.stx_mnt_id == b.stx_mnt_id)
+		r = -EBUSY;
+	if (r == 0 && magic && (r = sc2(__NR_fstatfs, fd, fs)) == 0 && (u64)fs[0] == magic)
+		r = -EXDEV;
+	return r;
+}
+
+/* in0 root, s0 path, in1 what will be mounted there (its type is the target's; none: a directory), a mode, c more RESOLVE flags, out O_PATH.
+ * d: for a mount, so not the root itself, nor on a file system with magic b (0: any). */
 long do_make_target(struct px_ctx *x, const struct px_step *s)
 {
 	char path[4096];
 	const char *p = px_str(x, s->s0);
 	u64 resolve = IN_ROOT | s->c;
 	long r = sys_openat2(px_fd(x, s->in0), s->n0 ? p : ".", O_PATH | O_CLOEXEC, 0, resolve);
-	if (r != -ENOENT)
-		return px_out(x, s->out, r);
-	if (s->n0 >= sizeof path)
-		return -ENAMETOOLONG;
-	for (u32 i = 0; i <= s->n0; i++)
-		path[i] = p[i];
-	int dir = s->in1 == PX_NONE ? 1 : is_dir(px_fd(x, s->in1));
-	if (dir < 0)
-		return dir;
-	return px_out(x, s->out, make_walk(x, px_fd(x, s->in0), path, !dir, s->a, resolve));
+	x->fresh = 0;
+	if (r == -ENOENT) {
+		if (s->n0 >= sizeof path)
+			return -ENAMETOOLONG;
+		for (u32 i = 0; i <= s->n0; i++)
+			path[i] = p[i];
+		int dir = s->in1 == PX_NONE ? 1 : is_dir(px_fd(x, s->in1));
+		if (dir < 0)
+			return dir;
+		r = make_walk(x, px_fd(x, s->in0), path, !dir, s->a, resolve);
+		x->fresh = 1;
+	}
+	if (r >= 0 && s->d) {
+		long ok = target_ok(px_fd(x, s->in0), r, s->b);
+		if (ok < 0) {
+			sys_close((int)r);
+			return ok;
+		}
+	}
+	return px_out(x, s->out, r);
+}
+
+/* in0 a tmpfs being configured, in1 the directory that it will hide: its mode, unless MAKE_TARGET has just made it (mount(2) has 1777 then). */
+long do_tmpfs_mode(struct px_ctx *x, const struct px_step *s)
+{
+	struct statx st;
+	char mode[8];
+	if (x->fresh)
+		return 0;
+	long r = sys_statx(px_fd(x, s->in1), "", AT_EMPTY_PATH, STATX_MODE, &st);
+	if (r < 0)
+		return r;
+	for (int i = 0; i < 5; i++)
+		mode[i] = (char)('0' + (st.stx_mode >> (12 - 3 * i) & (i ? 7 : 0)));
+	mode[5] = 0;
+	x->substep = 1;
+	return sc5(__NR_fsconfig, px_fd(x, s->in0), FSCONFIG_SET_STRING, "mode", mode, 0);
 }
 
 long do_mkdirat(struct px_ctx *x, const struct px_step *s)
@@ -183,29 +228,31 @@ long do_mkdirat(struct px_ctx *x, const struct px_step *s)
 	return r;
 }
 
-/* A node that is there already must be the one that was asked for; the image does not choose what /dev/null is. */
+/* A node that is there already must be the one that was asked for; the image does not choose what /dev/null is. The node is made with
+ * its mode, by umask 0, and given away by its own descriptor: chmod(2) by name would follow a symlink that took its place. */
 long do_mknodat(struct px_ctx *x, const struct px_step *s)
 {
 	int dir = px_fd(x, s->in0);
-	u64 major = s->b >> 32, minor = s->b & 0xffffffffu;
+	u64 major = s->b >> 32, minor = s->b & 0xffffffffu, uid = s->c & 0xffffffffu, gid = s->c >> 32;
 	u64 dev = (minor & 0xff) | (major & 0xfff) << 8 | (minor & ~0xffULL) << 12 | (major & ~0xfffULL) << 32;
 	struct statx st;
-	long r = sc4(__NR_mknodat, dir, px_str(x, s->s0), s->a, dev);
-	if (r == -EEXIST) {
-		x->substep = 1;
-		r = sys_statx(dir, px_str(x, s->s0), AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS, &st);
-		if (r == 0 && ((st.stx_mode & S_IFMT) != (s->a & S_IFMT) || ((s->a & S_IFMT) != S_IFIFO && (st.stx_rdev_major != major || st.stx_rdev_minor != minor))))
-			r = -EEXIST;
-		return r;
+	long mask = sc1(__NR_umask, 0), made = sc4(__NR_mknodat, dir, px_str(x, s->s0), s->a, dev);
+	sc1(__NR_umask, mask);
+	if (made < 0 && made != -EEXIST)
+		return made;
+	x->substep = 1;
+	long fd = sys_openat(dir, px_str(x, s->s0), O_PATH | O_NOFOLLOW | O_CLOEXEC, 0);
+	if (fd < 0)
+		return fd;
+	long r = sys_statx((int)fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS, &st);
+	if (r == 0 && ((st.stx_mode & S_IFMT) != (s->a & S_IFMT) || ((s->a & S_IFMT) != S_IFIFO && (st.stx_rdev_major != major || st.stx_rdev_minor != minor))))
+		r = -EEXIST;
+	if (r == 0 && made == 0 && (st.stx_uid != uid || st.stx_gid != gid)) {
+		x->substep = 2;
+		r = sc5(__NR_fchownat, fd, "", uid, gid, AT_EMPTY_PATH);
 	}
-	if (r < 0)
-		return r;
-	x->substep = 2;
-	r = sc5(__NR_fchownat, dir, px_str(x, s->s0), s->c & 0xffffffffu, s->c >> 32, AT_SYMLINK_NOFOLLOW);
-	if (r < 0)
-		return r;
-	x->substep = 3;
-	return sc4(__NR_fchmodat, dir, px_str(x, s->s0), s->a & 07777, 0);
+	sys_close((int)fd);
+	return r;
 }
 
 long do_symlinkat(struct px_ctx *x, const struct px_step *s)
@@ -309,7 +356,7 @@ long do_check_device(struct px_ctx *x, const struct px_step *s)
 	return (st.stx_mode & S_IFMT) == S_IFCHR && st.stx_rdev_major == s->a && st.stx_rdev_minor == s->b ? 0 : -ENODEV;
 }
 
-/* in0 must be on the file system with magic a and, with b, be its root. */
+/* in0 must be on the file system with magic a. */
 long do_check_fs(struct px_ctx *x, const struct px_step *s)
 {
 	long fs[16], r = sc2(__NR_fstatfs, px_fd(x, s->in0), fs);
@@ -335,6 +382,19 @@ long do_pivot_root(struct px_ctx *x, const struct px_step *s)
 	if ((r = sc2(__NR_umount2, ".", MNT_DETACH_)) < 0)
 		return r;
 	x->substep = 4;
+	return sc1(__NR_chdir, "/");
+}
+
+/* in0: the new root of a container that has the host's mount namespace. */
+long do_chroot(struct px_ctx *x, const struct px_step *s)
+{
+	long r;
+	if ((r = sc1(__NR_fchdir, px_fd(x, s->in0))) < 0)
+		return r;
+	x->substep = 1;
+	if ((r = sc1(__NR_chroot, ".")) < 0)
+		return r;
+	x->substep = 2;
 	return sc1(__NR_chdir, "/");
 }
 

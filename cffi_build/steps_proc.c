@@ -51,12 +51,8 @@ long do_seccomp(struct px_ctx *x, const struct px_step *s)
 	long r, fd = -1;
 	u8 ack[4];
 	if (s->a & SECCOMP_FILTER_FLAG_NEW_LISTENER) {
-		fd = sys_fcntl(x->sync, F_DUPFD_CLOEXEC, x->keep);
-		if (fd < 0)
-			return fd;
-		sys_close((int)fd);
+		/* It will get the lowest free number, as this one does. */
 		x->substep = 1;
-		/* The next free number at or above 0 may be lower than `keep`: fill up to it is not needed, the parent is told the real one. */
 		fd = sys_fcntl(x->sync, F_DUPFD_CLOEXEC, 0);
 		if (fd < 0)
 			return fd;
