@@ -1,0 +1,154 @@
+"""The example bundles do what their README says, and so does the demo."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support.bundle import Bundle
+from tests.support.console import FdSocket
+from tests.support.leaks import CGROUP_ROOT
+from tests.support.runner import REPO, Runner, runtime_argv
+
+BUNDLES = REPO / "bundles"
+NAMES = sorted(path.parent.name for path in BUNDLES.glob("*/config.json"))
+Prepare = Callable[[str], Bundle]
+
+
+@pytest.fixture
+def prepare(tmp_path: Path) -> Prepare:
+    """Prepares an example below the test's directory."""
+
+    def make(name: str) -> Bundle:
+        for parent in (tmp_path, *tmp_path.parents[:2]):
+            parent.chmod(0o755)  # root of a user namespace has to get there
+        subprocess.run([BUNDLES / "prepare", name, tmp_path / name], check=True)
+        return Bundle(tmp_path / name, json.loads((tmp_path / name / "config.json").read_text()))
+
+    return make
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_readme_teaches_and_names_its_commands(name: str) -> None:
+    readme = (BUNDLES / name / "README.md").read_text()
+    assert readme.startswith("# ")
+    assert f"bundles/prepare {name} /tmp/{name}" in readme
+    assert f"--bundle /tmp/{name}" in readme
+
+
+def test_prepare_lists_the_examples() -> None:
+    done = subprocess.run([BUNDLES / "prepare"], stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert all(f"  {name} " in done.stderr for name in NAMES)
+
+
+def test_hello(pyrun: Runner, prepare: Prepare) -> None:
+    assert pyrun.run(prepare("hello")).ok().out == "Hello. I am process 1 on hello, as user root.\n"
+
+
+def test_service(pyrun: Runner, prepare: Prepare, tmp_path: Path) -> None:
+    with open(tmp_path / "log", "wb") as log:
+        id = pyrun.create_started(prepare("service"), stdout=log, stderr=log)
+    assert "sh -c" in pyrun.exec(id, "ps").ok().out
+    while "started" not in (tmp_path / "log").read_text():
+        assert pyrun.state(id)["status"] == "running"
+    pyrun("kill", id, "TERM").ok()
+    pyrun.wait_status(id, "stopped")
+    assert (tmp_path / "log").read_text() == "started\nasked to stop\n"
+
+
+def test_shell(pyrun: Runner, prepare: Prepare) -> None:
+    with FdSocket() as console:
+        id = pyrun.create_started(prepare("shell"), "--console-socket", console.path)
+        os.write(console.receive(), b"tty; echo $((6 * 7))\n")
+        assert "/dev/pts/0" in console.read_until("42")
+        os.write(console.fd, b"exit\n")
+        pyrun.wait_status(id, "stopped")
+
+
+def test_userns(pyrun: Runner, prepare: Prepare) -> None:
+    bundle = prepare("userns")
+    out = pyrun.run(bundle).ok().out.split("\n")
+    assert out[0].startswith("uid=0(root)")
+    assert out[1].split() == ["0", "100000", "65536"]
+    assert (bundle.rootfs / "root" / "file").stat().st_uid == 100000
+
+
+def test_rootless_bundle_run_by_root(pyrun: Runner, prepare: Prepare) -> None:
+    out = pyrun.run(prepare("rootless")).ok().out.splitlines()
+    assert out[1].split() == ["0", os.environ.get("SUDO_UID", "0"), "1"]
+
+
+def test_seccomp(pyrun: Runner, prepare: Prepare) -> None:
+    result = pyrun.run(prepare("seccomp")).ok()
+    assert result.out.splitlines() == ["mkdir said: no", "chmod is allowed", "Linux"]
+    assert "Permission denied" in result.err
+
+
+def test_hooks(pyrun: Runner, prepare: Prepare) -> None:
+    bundle = prepare("hooks")
+    inside = pyrun.run(bundle).ok().out
+    outside = (bundle.path / "hooks.log").read_text().splitlines()
+    lines = [*outside[:3], inside.strip(), *outside[3:]]
+    kinds, states = zip(*(line.split(": ", 1) for line in lines), strict=True)
+    assert kinds == ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
+    assert [json.loads(state)["status"] for state in states][-2:] == ["running", "stopped"]
+
+
+def test_idmap(pyrun: Runner, prepare: Prepare) -> None:
+    bundle = prepare("idmap")
+    out = pyrun.run(bundle).ok().out.splitlines()
+    assert out[1].split()[2:4] == ["0", "0"]
+    made = (bundle.path / "data" / "from-container").stat()
+    assert (made.st_uid, made.st_gid) == (1000, 1000)
+
+
+def test_time(pyrun: Runner, prepare: Prepare) -> None:
+    days = int(pyrun.run(prepare("time")).ok().out.split()[2]) / 86400
+    host = float(Path("/proc/uptime").read_text().split()[0]) / 86400
+    assert days == pytest.approx(host + 10, abs=0.01)
+
+
+def test_netdevices(pyrun: Runner, prepare: Prepare) -> None:
+    name = f"px{os.getpid() % 100000}"
+    subprocess.run(["ip", "link", "add", name, "type", "veth", "peer", "name", f"{name}p"], check=True)
+    try:
+        subprocess.run(["ip", "addr", "add", "192.0.2.2/24", "dev", name], check=True)
+        bundle = prepare("netdevices").update(linux={"netDevices": {"pyrun-demo0": None, name: {"name": "eth0"}}})
+        out = pyrun.run(bundle).ok().out
+    finally:
+        subprocess.run(["ip", "link", "del", f"{name}p"], check=False, stderr=subprocess.DEVNULL)
+    assert "eth0" in out and "192.0.2.2/24" in out
+
+
+def test_debian(pyrun: Runner, prepare: Prepare) -> None:
+    out = pyrun.run(prepare("debian")).ok().out
+    assert out.startswith("Debian GNU/Linux ")
+    assert "ps ax" in out
+
+
+def test_limits(pyrun: Runner, prepare: Prepare) -> None:
+    controllers = set((CGROUP_ROOT / "cgroup.controllers").read_text().split())
+    result = pyrun.run(prepare("limits"))
+    missing = {"memory", "pids", "cpu"} - controllers
+    if missing:
+        result.fails(1)
+        assert any(controller in result.err for controller in missing), result.describe()
+    else:
+        assert result.out.startswith("/sys/fs/cgroup/pids.max:16\n/sys/fs/cgroup/memory.max:67108864\n")
+        assert "can't fork" in result.err
+
+
+def test_demo() -> None:
+    env = os.environ | {"PYRUN": runtime_argv()[0]}
+    done = subprocess.run(
+        [BUNDLES / "demo"], env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Hello. I am process 1" in done.stdout
+    assert "Nothing is left" in done.stdout
