@@ -149,6 +149,9 @@ long px_step(struct px_ctx *x, const struct px_step *s)
 	case OP_CHECK_TYPE: return do_check_type(x, s);
 	case OP_CHECK_DEVICE: return do_check_device(x, s);
 	case OP_CHECK_FS: return do_check_fs(x, s);
+	case OP_TMPFS_MODE: return do_tmpfs_mode(x, s);
+	case OP_MAKE_USERNS: return do_make_userns(x, s);
+	case OP_CHROOT: return do_chroot(x, s);
 	case OP_PIVOT_ROOT: return do_pivot_root(x, s);
 	case OP_CHDIR: return do_chdir(x, s);
 	case OP_FCHDIR: return sc1(__NR_fchdir, px_fd(x, s->in0));

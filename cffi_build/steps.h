@@ -21,6 +21,7 @@ struct px_ctx {
 	char exec_path[4096];
 	char home[4096];
 	int in_cwd;            /* a CHDIR has succeeded */
+	int fresh;             /* the last MAKE_TARGET made what it opened */
 	int keep;              /* descriptors below this number belong to the user's process */
 };
 
@@ -65,6 +66,9 @@ long do_mkfifoat(struct px_ctx *x, const struct px_step *s);
 long do_check_type(struct px_ctx *x, const struct px_step *s);
 long do_check_device(struct px_ctx *x, const struct px_step *s);
 long do_check_fs(struct px_ctx *x, const struct px_step *s);
+long do_tmpfs_mode(struct px_ctx *x, const struct px_step *s);
+long do_make_userns(struct px_ctx *x, const struct px_step *s);
+long do_chroot(struct px_ctx *x, const struct px_step *s);
 long do_pivot_root(struct px_ctx *x, const struct px_step *s);
 long do_chdir(struct px_ctx *x, const struct px_step *s);
 /* steps_proc.c */

@@ -1,9 +1,6 @@
 /* Steps on files, mounts and the root. Every path that lies in a container's root is walked with openat2 below a descriptor. */
 #include "steps.h"
 
-#ifndef STATX_MNT_ID
-#define STATX_MNT_ID 0x1000U
-#endif
 #define IN_ROOT (RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
 #define STEP_PID_PREFIX 1u     /* the path is below /proc/PID: "PID/" is put in front */
 
@@ -501,5 +498,62 @@ long do_copy_up(struct px_ctx *x, const struct px_step *s)
 	sys_close((int)from);
 	if (to >= 0)
 		sys_close((int)to);
+	return r;
+}
+
+static int __attribute__((noreturn)) until_killed(void *arg)
+{
+	(void)arg;
+	sys_prctl(PR_SET_PDEATHSIG, PX_SIGKILL, 0, 0, 0);
+	for (;;)
+		sys_poll(NULL, 0, -1);
+}
+
+static long write_map(int proc, i32 pid, const char *file, const char *map, usize n)
+{
+	char path[40], *q = px_num(path, (u64)pid);
+	for (usize i = 0; i <= px_len(file); i++)
+		q[i] = file[i];
+	long fd = sys_openat(proc, path, map ? O_WRONLY | O_CLOEXEC : O_RDONLY | O_CLOEXEC, 0), r;
+	if (fd < 0 || !map)
+		return fd;
+	r = sys_write((int)fd, map, n); /* all of it in one write, says the kernel */
+	sys_close((int)fd);
+	return r < 0 ? r : 0;
+}
+
+/* A user namespace that lives by its descriptor alone: in0 the host's /proc, s0 and s1 its maps, out. It takes a process to make one, which
+ * shares our memory so that nothing is copied, and is gone when we return, or when we die. */
+long do_make_userns(struct px_ctx *x, const struct px_step *s)
+{
+	u64 all = ~0ULL, old;
+	i32 pidfd = -1;
+	int proc = px_fd(x, s->in0);
+	usize size = 16384;
+	long stack = sys_mmap(NULL, size, 3, 0x20022, -1), r;
+	if (stack < 0 && stack > -4096)
+		return stack;
+	struct clone_args args = { .flags = CLONE_VM | CLONE_PIDFD | CLONE_NEWUSER, .pidfd = (u64)(usize)&pidfd, .exit_signal = PX_SIGCHLD,
+				   .stack = (u64)stack, .stack_size = size };
+	sys_sigmask(&all, &old);
+	long pid = clone3_call(&args, sizeof args, until_killed, NULL);
+	sys_sigmask(&old, NULL);
+	r = pid;
+	if (pid > 0) {
+		x->substep = 1;
+		r = write_map(proc, (i32)pid, "/uid_map", px_str(x, s->s0), s->n0);
+		x->substep = r < 0 ? 1 : 2;
+		if (r == 0)
+			r = write_map(proc, (i32)pid, "/gid_map", px_str(x, s->s1), s->n1);
+		if (r == 0) {
+			x->substep = 3;
+			r = px_out(x, s->out, write_map(proc, (i32)pid, "/ns/user", NULL, 0));
+		}
+		sys_pidfd_send_signal(pidfd, PX_SIGKILL);
+		sys_close(pidfd);
+		while (sys_wait4((int)pid, NULL, 0x40000000 /* __WALL */) == -EINTR)
+			;
+	}
+	sys_munmap((void *)stack, size);
 	return r;
 }

@@ -105,11 +105,12 @@ class Mount(Step):
 class MakeTarget(Step):
     """Opens path below root as O_PATH, making what is missing: a directory, or a file when `like` (what will be mounted) is none.
 
-    mode: of new directories (files get it without the x bits). resolve: more RESOLVE_* flags, as RESOLVE_NO_SYMLINKS for /proc.
+    mode: of the new directory, or file without the x bits; those above it get 0755. resolve: more RESOLVE_* flags, as RESOLVE_NO_SYMLINKS
+    for /proc. mount: 1 when it is for a mount, which may not be on the root itself (EBUSY) nor on a file system with magic `forbid` (EXDEV).
     """
 
     OP = 9
-    FIELDS = {"root": IN0, "path": S0, "like": IN1, "mode": A, "resolve": C, "out": OUT}
+    FIELDS = {"root": IN0, "path": S0, "like": IN1, "mode": A, "forbid": B, "resolve": C, "mount": D, "out": OUT}
 
 
 class Mkdirat(Step):
@@ -120,9 +121,9 @@ class Mkdirat(Step):
 
 
 class Mknodat(Step):
-    """mknodat(2), chown and chmod: dir, name, mode with type, dev = major << 32 | minor, owner = gid << 32 | uid.
+    """mknodat(2) and chown: dir, name, mode with type, dev = major << 32 | minor, owner = gid << 32 | uid.
 
-    EEXIST is a success only when the node is the same device."""
+    EEXIST is a success only when the node is the same device, which then keeps its owner and mode."""
 
     OP = 11
     FIELDS = {"dir": IN0, "name": S0, "mode": A, "dev": B, "owner": C}
@@ -616,3 +617,24 @@ class PidFile(Step):
 
     OP = 77
     FIELDS = {"tmp": S0, "path": S1}
+
+
+class TmpfsMode(Step):
+    """The mode= of a tmpfs being configured, from the directory `hidden` that it will hide, unless the last MakeTarget made that: fs, hidden."""
+
+    OP = 78
+    FIELDS = {"fs": IN0, "hidden": IN1}
+
+
+class Chroot(Step):
+    """chroot(2) into the directory root, and chdir there: for a container in the host's mount namespace."""
+
+    OP = 79
+    FIELDS = {"root": IN0}
+
+
+class MakeUserns(Step):
+    """A user namespace with these maps and no process in it, for idmapped mounts: proc (the host's), uid_map, gid_map; out."""
+
+    OP = 80
+    FIELDS = {"proc": IN0, "uid_map": S0, "gid_map": S1, "out": OUT}
