@@ -345,7 +345,7 @@ class Seccomp(Value):
     default_action: str
     default_errno_ret: int | None = None
     architectures: tuple[str, ...] = ()
-    flags: tuple[str, ...] = ()
+    flags: tuple[str, ...] | None = None  # absent means SPEC_ALLOW, an empty list none, as in runc
     listener_path: str | None = None
     listener_metadata: str | None = None
     syscalls: tuple[SeccompSyscall, ...] = ()

@@ -365,7 +365,7 @@ SECCOMP = record(
     field("defaultAction", one_of(names.SECCOMP_ACTIONS), REQUIRED),
     field("defaultErrnoRet", UINT32),
     field("architectures", array(one_of(names.SECCOMP_ARCHITECTURES)), ()),
-    field("flags", array(one_of(names.SECCOMP_FLAGS)), ()),
+    field("flags", array(one_of(names.SECCOMP_FLAGS)), None),
     field("listenerPath", string),
     field("listenerMetadata", text),
     field("syscalls", array(SECCOMP_SYSCALL), ()),

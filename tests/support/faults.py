@@ -1,0 +1,74 @@
+"""The test build of the executor, which can be told to fail or to die at a step, and what must be gone afterwards."""
+
+from __future__ import annotations
+
+import functools
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from pyrun.plan.steps import LANE_NAMES, Step
+from pyrun.runtime import create
+from pyrun.runtime.create import Prepared
+from pyrun.runtime.store import Store
+from tests.support.runner import REPO
+
+EXDEV = 18  # no errno rule of any plan names it, and no hint
+
+
+@functools.cache
+def faults_build() -> str:
+    """Builds pyrun._native_faults and pyrun-init-faults if a source is newer; the path of the init."""
+    init = REPO / "pyrun" / "bin" / "pyrun-init-faults"
+    module = next((REPO / "pyrun").glob("_native_faults*.so"), None)
+    newest = max(path.stat().st_mtime for path in (REPO / "cffi_build").glob("*.[ch]"))
+    if module is None or not init.exists() or min(init.stat().st_mtime, module.stat().st_mtime) < newest:
+        subprocess.run([sys.executable, str(REPO / "cffi_build" / "build.py"), "--faults"], check=True)
+    return str(init)
+
+
+def prepare(root: Path, id: str, bundle: Path, **words: object) -> tuple[Store, Prepared]:
+    """A create that is planned for the test build."""
+    store = Store(str(root))
+    prepared = create.prepare(store, id, str(bundle), **words)  # type: ignore[arg-type]
+    for step in prepared.plan.steps:
+        if "image" in step.args:
+            step.args["image"] = faults_build()
+    return store, prepared
+
+
+def describe(prepared: Prepared, index: int) -> str:
+    """"stage2 41 PivotRoot"."""
+    for lane, steps in enumerate(prepared.plan.lanes):
+        if index < len(steps):
+            return f"{LANE_NAMES[lane]} {index} {type(steps[index]).__name__}"
+        index -= len(steps)
+    raise IndexError(index)
+
+
+def steps_of(prepared: Prepared, *lanes: int) -> list[tuple[int, Step]]:
+    """(index in the plan, step) of these lanes."""
+    out, first = [], 0
+    for lane, steps in enumerate(prepared.plan.lanes):
+        if lane in lanes:
+            out += [(first + i, step) for i, step in enumerate(steps)]
+        first += len(steps)
+    return out
+
+
+def children() -> list[int]:
+    """Processes that are children of ours, reaped or not."""
+    text = Path(f"/proc/self/task/{os.getpid()}/children").read_text()
+    return [int(pid) for pid in text.split()]
+
+
+def descriptors() -> dict[str, str]:
+    """Our open descriptors and what they are."""
+    out = {}
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            out[name] = os.readlink(f"/proc/self/fd/{name}")
+        except FileNotFoundError:
+            continue
+    return out
