@@ -1,0 +1,182 @@
+"""The command line that people read: click's help and shell completion, built from the table.
+
+Nothing is run from here, since click's imports cost more than a container. It is imported for --help, for no
+arguments at all, and when a shell asks for completions.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem, ShellComplete, get_completion_class, shell_complete
+
+from pyrun.cli import table, texts
+from pyrun.cli.main import default_root
+from pyrun.cli.parse import convert
+from pyrun.errors import PyrunError
+from pyrun.oci.names import SIGNALS
+
+VARIABLE = "_PYRUN_COMPLETE"
+SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+
+
+class Word(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """A value: converted as parse.py does it, completed by what it stands for."""
+
+    def __init__(self, completes: str, option: table.Option | None = None) -> None:
+        self.completes = completes
+        self.option = option
+        self.name = option.kind if option else completes or "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if self.option is None or not isinstance(value, str):
+            return value
+        try:
+            return convert(self.option, value)
+        except ValueError as error:
+            self.fail(f'"{value}" is not {error}', param, ctx)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        if self.option and self.option.choices:
+            return _matching(self.option.choices, incomplete)
+        if self.completes in (table.A_FILE, table.A_DIRECTORY):
+            return [CompletionItem(incomplete, type={"directory": "dir"}.get(self.completes, "file"))]
+        if self.completes == table.AN_ID:
+            return _matching(_ids(ctx.find_root().params.get("root")), incomplete)
+        if self.completes == table.A_SIGNAL:
+            return _matching(SIGNALS, incomplete.upper())
+        if self.completes == table.A_VERB:
+            return _matching([verb.name for verb in table.VERBS.values() if not verb.hidden], incomplete)
+        return []
+
+
+def _matching(words: Iterable[str], start: str) -> list[CompletionItem]:
+    return [CompletionItem(word) for word in words if word.startswith(start)]
+
+
+def _ids(root: str | None) -> list[str]:
+    try:
+        with os.scandir(root or default_root()) as entries:
+            return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+    except OSError:
+        return []
+
+
+class TaughtCommand(click.Command):
+    """A command whose help ends with examples, exit statuses and links, and keeps their lines."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        write_sections(formatter, texts.VERBS[self.name or ""])
+
+
+class TaughtGroup(click.Group):
+    """The program: its commands by what they are for."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for title, names in texts.GROUPS:
+            with formatter.section(title):
+                formatter.write_dl([(name, table.VERBS[name].help) for name in names])
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        write_sections(formatter, texts.PROGRAM)
+
+
+def write_sections(formatter: click.HelpFormatter, text: texts.Text) -> None:
+    if text.examples:
+        with formatter.section("Examples"):
+            for command, what in text.examples:
+                formatter.write(f"  {command}\n      {what}\n")
+    if text.exits:
+        with formatter.section("Exit status"):
+            formatter.write_dl(list(text.exits.items()))
+    if text.see:
+        with formatter.section("See"):
+            formatter.write("".join(f"  {link}\n" for link in text.see))
+
+
+def build() -> click.Group:
+    """The whole command line as click has it."""
+    version = click.Option(
+        ["--version", "-v"], is_flag=True, help="print the versions of pyrun, the spec and libseccomp"
+    )
+    app = TaughtGroup(
+        "pyrun",
+        params=[*map(_option, table.GLOBALS), version],
+        help=texts.PROGRAM.about,
+        context_settings=SETTINGS,
+        subcommand_metavar="COMMAND ...",
+        no_args_is_help=False,
+    )
+    for verb in table.VERBS.values():
+        app.add_command(_command(verb))
+    return app
+
+
+def _command(verb: table.Verb) -> click.Command:
+    command = TaughtCommand(
+        verb.name,
+        params=[*map(_option, verb.options), *map(_argument, verb.arguments)],
+        help=texts.VERBS[verb.name].about,
+        short_help=verb.help,
+        hidden=verb.hidden,
+        context_settings={**SETTINGS, "allow_interspersed_args": not verb.stops},
+        options_metavar="[OPTIONS]" if verb.options else "",
+        callback=lambda **values: values,
+    )
+    return command
+
+
+def _option(option: table.Option) -> click.Option:
+    names = [f"--{option.name}", option.attribute, *([f"-{option.short}"] if option.short else [])]
+    default_shown = bool(option.choices)
+    if option.kind == table.FLAG:
+        return click.Option(names, is_flag=True, default=option.default, help=option.help, hidden=option.hidden)
+    return click.Option(
+        names,
+        type=Word(option.completes, option),
+        metavar=option.metavar,
+        help=option.help,
+        hidden=option.hidden,
+        multiple=option.many,
+        default=None if option.many else option.default,
+        show_default=default_shown,
+    )
+
+
+def _argument(argument: table.Argument) -> click.Argument:
+    shown = argument.name.upper() + ("..." if argument.many else "")
+    return click.Argument(
+        [argument.name.replace("-", "_")],
+        type=click.Choice(table.SHELLS) if argument.name == "shell" else Word(argument.completes),
+        required=argument.required,
+        nargs=-1 if argument.many else 1,
+        metavar=None if argument.name == "shell" else shown if argument.required else f"[{shown}]",
+    )
+
+
+def show_help(verb: str | None) -> int:
+    """Prints the help of the program or of a verb."""
+    app = build()
+    context = click.Context(app, info_name="pyrun", **SETTINGS)  # type: ignore[arg-type]
+    if verb is not None:
+        command = app.commands[verb]
+        context = click.Context(command, info_name=verb, parent=context, **SETTINGS)  # type: ignore[arg-type]
+    click.echo(context.command.get_help(context))
+    return 0
+
+
+def completion_script(shell: str) -> str:
+    """The script that a shell reads; it calls pyrun with VARIABLE set for each completion."""
+    found = get_completion_class(shell)
+    if found is None:
+        raise PyrunError(f"this version of click has no completion for {shell}")
+    # Not found.source(): for bash it would run bash, to look at its version.
+    return ShellComplete.source(found(build(), {}, "pyrun", VARIABLE)) + "\n"
+
+
+def complete() -> int:
+    """Answers a shell that asks, by the environment, what may come next."""
+    return shell_complete(build(), {}, "pyrun", VARIABLE, os.environ.get(VARIABLE, ""))

@@ -1,0 +1,16 @@
+"""`pyrun kill`: sends a signal, by name or number, to a container's first process."""
+
+from __future__ import annotations
+
+from pyrun.runtime.kill import kill
+from pyrun.runtime.store import Store
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrun.cli.main import Globals
+    from pyrun.cli.parse import Options
+
+
+def run(g: Globals, o: Options) -> int:
+    kill(Store(g.root), o.id, o.signal or "TERM", everyone=o.all)
+    return 0

@@ -1,0 +1,62 @@
+"""`pyrun list`: all containers below --root. A damaged one is named on stderr and does not hide the others."""
+
+from __future__ import annotations
+
+import posix
+
+from pyrun.cli.output import columns, write
+from pyrun.errors import PyrunError
+from pyrun.runtime.state import state_text
+from pyrun.runtime.store import Store
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrun.cli.main import Globals
+    from pyrun.cli.parse import Options
+    from pyrun.runtime.store import Container
+
+TITLES = ("ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER")
+
+
+def run(g: Globals, o: Options) -> int:
+    store = Store(g.root)
+    if g.root_given:
+        _check_root(g.root)
+    if o.quiet:
+        write("".join([f"{name}\n" for name in store.ids()]))
+        return 0
+    found = _containers(g, store)
+    if o.format == "json":
+        write("[" + ",".join([_on_one_line(state_text(container)) for container in found]) + "]\n")
+    else:
+        write(columns([TITLES, *[_row(container) for container in found]]))
+    return 0
+
+
+def _check_root(root: str) -> None:
+    """A root that was named and is not there is a mistake; the default one is made by the first create."""
+    try:
+        posix.stat(root)
+    except FileNotFoundError:
+        raise PyrunError(f"{root}: no such file or directory", hint="--root names where containers keep their state")
+
+
+def _containers(g: Globals, store: Store) -> list[Container]:
+    found = []
+    for name in store.ids():
+        try:
+            found.append(store.open(name))
+        except PyrunError as error:
+            if "does not exist" not in error.text:  # deleted meanwhile
+                g.warn(error.text)
+    return found
+
+
+def _row(container: Container) -> tuple[str, ...]:
+    text = container.record.text
+    return container.id, str(container.pid()), container.status(), text("bundle"), text("created"), text("owner")
+
+
+def _on_one_line(json: str) -> str:
+    """Strings in JSON hold no line breaks, so each line is a whole number of tokens."""
+    return "".join([line.strip() for line in json.splitlines()])

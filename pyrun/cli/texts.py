@@ -1,0 +1,212 @@
+"""What `--help` says beyond the table: what a verb does, examples that can be typed, exit statuses, and where the
+spec has it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+SPEC = "https://github.com/opencontainers/runtime-spec/blob/v1.3.0/"
+USUAL = {"0": "done", "1": "not done; stderr says why"}
+LIFECYCLE = SPEC + "runtime.md#lifecycle"
+
+
+class Text(NamedTuple):
+    """about: paragraphs. examples: (command, what it does). exits: status to meaning. see: links."""
+
+    about: str
+    examples: tuple[tuple[str, str], ...] = ()
+    exits: dict[str, str] = USUAL
+    see: tuple[str, ...] = ()
+
+
+PROGRAM = Text(
+    """An OCI container runtime: it makes a container from a bundle, which is a directory with a config.json and a
+root file system. `pyrun run` does it all; create, start and delete do it step by step, as container engines call
+them.
+
+pyrun plans every change to the kernel before it makes the first one, so it can tell you the plan: `pyrun explain`.""",
+    (
+        ("pyrun spec", "write a config.json here to start from"),
+        ("pyrun run web1", "run the bundle in this directory as container web1"),
+        ("pyrun explain /srv/bundle", "what creating it would do, step by step"),
+        ("pyrun COMMAND --help", "what a command does, with examples"),
+    ),
+    {},
+    (SPEC + "spec.md",),
+)
+
+GROUPS = (
+    ("The life of a container", ("run", "create", "start", "kill", "delete")),
+    ("In and around it", ("exec", "pause", "resume", "update")),
+    ("What there is", ("list", "state", "ps", "events", "features")),
+    ("Before it runs", ("spec", "validate", "explain")),
+    ("The shell", ("completion",)),
+)
+
+VERBS = {
+    "create": Text(
+        """Makes everything that config.json asks for, the namespaces, mounts, limits and privileges, and stops
+right before the program: `pyrun start` lets it go. The hooks prestart, createRuntime and createContainer have run
+by then. When anything fails, all that was made is undone.
+
+With "terminal": true the terminal goes to --console-socket; otherwise the program gets our stdin, stdout and
+stderr.""",
+        (
+            ("pyrun create --bundle /srv/web web1", "make container web1"),
+            ("pyrun create --pid-file web1.pid web1", "from the bundle here; tell the pid"),
+            ("pyrun create --config try.json web1", "with another config than the bundle's"),
+        ),
+        see=(SPEC + "runtime.md#create", SPEC + "bundle.md"),
+    ),
+    "start": Text(
+        """Lets the program of a created container run. It can be done once. If the program can't be executed after
+all, start says so and the container is stopped.""",
+        (("pyrun start web1", "run what config.json has in process.args"),),
+        see=(SPEC + "runtime.md#start",),
+    ),
+    "run": Text(
+        """Creates a container, starts it, waits for its program, and deletes it. Signals are handed on to the
+program. With "terminal": true you get a terminal that resizes as yours does, and yours is restored in the end.
+
+With --detach it returns as soon as the program runs; `pyrun delete` is then up to you.""",
+        (
+            ("pyrun run web1", "the bundle in this directory, in the foreground"),
+            ("pyrun run --bundle /srv/web --detach web1", "in the background"),
+            ("pyrun run --trace web1", "print each step and the time that it took"),
+        ),
+        {
+            "n": "as the program exits",
+            "128+n": "signal n ended the program",
+            "1": "it could not be run; stderr says why",
+        },
+        (LIFECYCLE,),
+    ),
+    "exec": Text(
+        """Runs another program in a running container: in its namespaces, its cgroup and with the limits and
+privileges that config.json gives to its process. Options come before ID; all that follows ID is the program with
+its arguments.""",
+        (
+            ("pyrun exec -t web1 sh", "a shell with a terminal"),
+            ("pyrun exec --user 1000:1000 --cwd /tmp web1 id", "as another user, elsewhere"),
+            ("pyrun exec --env DEBUG=1 web1 app --verbose", "--verbose goes to app"),
+            ("pyrun exec --process process.json web1", "with a whole process object, as engines do"),
+        ),
+        {
+            "n": "as the program exits",
+            "128+n": "signal n ended the program",
+            "255": "the program can't be run: not found, not executable",
+            "1": "anything else; stderr says why",
+        },
+        (SPEC + "config.md#process",),
+    ),
+    "state": Text(
+        """Prints what a container is now: creating, created, running, paused or stopped, its first process (0 when
+it is stopped), its bundle, root file system, annotations and owner.""",
+        (("pyrun state web1", "all of it"), ("pyrun state web1 | jq -r .status", "one word")),
+        see=(SPEC + "runtime.md#state",),
+    ),
+    "kill": Text(
+        """Sends a signal to a container's first process; TERM when none is named. Signals go by name, with or
+without SIG, or by number. In a PID namespace the death of the first process ends all others.""",
+        (
+            ("pyrun kill web1", "ask it to end"),
+            ("pyrun kill web1 KILL", "end it"),
+            ("pyrun kill web1 SIGUSR1", "what the program makes of it"),
+        ),
+        see=(SPEC + "runtime.md#kill", "https://man7.org/linux/man-pages/man7/signal.7.html"),
+    ),
+    "delete": Text(
+        """Removes the cgroup and the state of a stopped container and runs its poststop hooks. A created container
+that was never started is ended first. A running one is an error, unless --force kills it.""",
+        (
+            ("pyrun delete web1", "remove a stopped container"),
+            ("pyrun delete --force web1", "whatever state it is in, and also if it is not there"),
+        ),
+        see=(SPEC + "runtime.md#delete",),
+    ),
+    "list": Text(
+        """Lists the containers below --root. One whose state can't be read is named on stderr and does not hide the
+others.""",
+        (
+            ("pyrun list", "a table"),
+            ("pyrun list -q", "only ids, for scripts"),
+            ("pyrun --root /run/user/1000/pyrun list", "another user's"),
+        ),
+    ),
+    "ps": Text(
+        """Lists the processes in a container's cgroup, as ps(1) on the host sees them. What follows ID are options
+of ps; they must leave its PID column in.""",
+        (
+            ("pyrun ps web1", "as ps -ef shows them"),
+            ("pyrun ps web1 -o pid,rss,comm", "other columns"),
+            ("pyrun ps --format json web1", "only the pids"),
+        ),
+    ),
+    "pause": Text(
+        """Freezes all processes of a container; they keep their memory and get no CPU until `pyrun resume`.""",
+        (("pyrun pause web1", "and `pyrun state web1` says paused"),),
+        see=("https://docs.kernel.org/admin-guide/cgroup-v2.html#core-interface-files",),
+    ),
+    "resume": Text(
+        """Lets the processes of a paused container go on.""", (("pyrun resume web1", "as if nothing had been"),)
+    ),
+    "update": Text(
+        """Changes the limits of a container while it runs. Only what is named changes. Sizes take a unit: 512M,
+1.5G.""",
+        (
+            ("pyrun update --memory 512M --pids-limit 100 web1", "two limits"),
+            ("pyrun update --cpu-quota 50000 --cpu-period 100000 web1", "half a CPU"),
+            ('echo \'{"pids": {"limit": 50}}\' | pyrun update -r - web1', "as config.json has them"),
+        ),
+        see=(SPEC + "config-linux.md#control-groups",),
+    ),
+    "events": Text(
+        """Prints a container's statistics every --interval, and an event when the kernel kills a process of it for
+want of memory. Each is one JSON object on one line, of the types that runc prints. It ends when the container does.""",
+        (
+            ("pyrun events --stats web1", "once"),
+            ("pyrun events --interval 1s web1 | jq .data.memory.usage", "memory, each second"),
+        ),
+    ),
+    "spec": Text(
+        """Writes a config.json with a shell as its program, few privileges, and `rootfs` beside it as the root file
+system. It does not overwrite one. --rootless gives a user namespace in which you are root, and your ranges of
+/etc/subuid.""",
+        (
+            ("mkdir -p web/rootfs && pyrun spec --bundle web", "then fill web/rootfs"),
+            ("pyrun spec --rootless", "for a container that needs no root"),
+        ),
+        see=(SPEC + "config.md",),
+    ),
+    "features": Text(
+        """Prints what this runtime knows: hooks, mount options, namespaces, capabilities, seccomp. Engines ask for
+it before they write a config.json. It does not say what the host has.""",
+        (("pyrun features | jq .linux.namespaces", "one part"),),
+        see=(SPEC + "features.md",),
+    ),
+    "explain": Text(
+        """Prints the plan: every step that create would take, in order, for each process that takes it, with the
+place in config.json that asks for it and the reason. It makes nothing and needs no root. BUNDLE is this directory
+when it is not named; it may also be a config.json itself.""",
+        (
+            ("pyrun explain /srv/web", "read it"),
+            ("pyrun explain --format json . | jq '.lanes[].steps | length'", "count its steps"),
+            ("pyrun explain --config try.json .", "what another config would do"),
+        ),
+        {"0": "printed", "1": "config.json has faults, or the host lacks what it asks for"},
+    ),
+    "validate": Text(
+        """Holds a config.json against the spec and says every fault at once, each with its place as a JSON pointer.""",
+        (("pyrun validate /srv/web", "read them"), ("pyrun validate --format json .", "for tools: a list of objects")),
+        {"0": "no faults", "1": "faults, on stdout"},
+        (SPEC + "config.md",),
+    ),
+    "completion": Text(
+        """Prints a script for bash, zsh or fish that completes commands, options and container ids.""",
+        (
+            ('eval "$(pyrun completion bash)"', "in ~/.bashrc; zsh likewise"),
+            ("pyrun completion fish > ~/.config/fish/completions/pyrun.fish", "fish"),
+        ),
+    ),
+    "help": Text("""Explains a command, as its --help does.""", (("pyrun help run", "the same as pyrun run --help"),)),
+}
