@@ -19,7 +19,7 @@ from .rootfs import RootfsPlan, plan_console, plan_rootfs_child, plan_rootfs_fin
 from .seccomp import SeccompProgram, plan_seccomp
 from .steps import (
     NEXT, PARENT, STAGE2, UNDO, Ack, Await, AwaitPid, CheckFs, Clone3, Connect, CreateFile, Execve, KeyctlSession, Meet, Mkdirat, Mkfifoat, Netlink, Openat2,
-    Park, PidFile, PidfdGetfd, SavePid, SendFd, Setdomainname, Sethostname, Setsid, Unlinkat, WaitExec,
+    Park, PidFile, PidfdGetfd, SavePid, SendFd, Setdomainname, Sethostname, Setsid, Umask, Unlinkat, WaitExec,
 )
 
 O_PATH_DIRECTORY = 0o10000000 | 0o200000
@@ -90,7 +90,7 @@ def _plan_hooks_point(b: Builder, spec: Spec, req: Request) -> None:
 
 def _plan_init(b: Builder, spec: Spec, facts: Facts, req: Request, s: _Slots, root: RootfsPlan, seccomp: SeccompProgram | None) -> None:
     kinds = namespaces(spec)
-    b.add(STAGE2, Setsid(why="a session, and a terminal, of its own"))
+    b.add(STAGE2, Setsid(why="a session, and a terminal, of its own"), Umask(mask=0, why="what is made in the root has the mode that it is given"))
     if req.keyring:
         unavailable = tuple((e, None) for e in (ENOSYS, EACCES, EDQUOT, EPERM))
         b.add(STAGE2, KeyctlSession(name=f"_ses.{req.id}", on=unavailable, why="the host's keys stay on the host"))
