@@ -1,0 +1,65 @@
+"""`bootstrap install` puts a pyrun where engines find it, which works without the tree, and `uninstall` takes it all away."""
+
+from __future__ import annotations
+
+import subprocess
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.bundle import BundleMaker
+from tests.support.runner import REPO, Runner
+
+WHEEL_LIMIT_BYTES = 5_000_000
+
+
+@pytest.fixture(scope="module")
+def prefix(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A prefix with pyrun installed."""
+    directory = tmp_path_factory.mktemp("prefix")
+    argv = [REPO / "bootstrap", "install", "--prefix", directory]
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    yield directory
+
+
+def test_installed_pyrun_runs_a_container(prefix: Path, tmp_path: Path, bundle: BundleMaker) -> None:
+    installed = Runner(tmp_path / "state", [str(prefix / "bin" / "pyrun")])
+    assert installed("--version", cwd="/").ok().out.startswith("pyrun version ")
+    assert installed.run(bundle(["echo", "hi"]), cwd="/").ok().out == "hi\n"
+
+
+def test_installed_pyrun_does_not_need_the_tree(prefix: Path) -> None:
+    links = [path for path in prefix.rglob("*") if path.is_symlink()]
+    assert links
+    assert not [link for link in links if REPO in link.resolve().parents]
+
+
+def test_installed_click_and_jsonschema_are_found(prefix: Path, tmp_path: Path, bundle: BundleMaker) -> None:
+    installed = Runner(tmp_path / "state", [str(prefix / "bin" / "pyrun")])
+    assert "Usage" in installed("--help", cwd="/").ok().out
+    installed("validate", bundle().path, cwd="/").ok()
+
+
+def test_wheel_is_complete_and_small(prefix: Path) -> None:
+    wheels = list(REPO.glob(".cache/wheel/pyrun-*.whl"))
+    assert len(wheels) == 1
+    with zipfile.ZipFile(wheels[0]) as wheel:
+        names = wheel.namelist()
+        assert sum(entry.file_size for entry in wheel.infolist()) < WHEEL_LIMIT_BYTES
+    for part in ("pyrun/bin/pyrun", "pyrun/bin/pyrun-init", "pyrun/oci/schema/config.json", "pyrun/__main__.py"):
+        assert part in names
+    assert [name for name in names if name.startswith("pyrun/_native")]
+    assert "none-any" not in wheels[0].name
+
+
+def test_uninstall_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "lib" / "pyrun" / "pyrun" / "bin").mkdir(parents=True)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "pyrun").symlink_to("../lib/pyrun/pyrun/bin/pyrun")
+    (tmp_path / "bin" / "other").write_text("not ours")
+    subprocess.run([REPO / "bootstrap", "uninstall", "--prefix", tmp_path], check=True, stdin=subprocess.DEVNULL)
+    assert sorted(path.name for path in tmp_path.rglob("*") if not path.is_dir()) == ["other"]
+    assert not (tmp_path / "lib" / "pyrun").exists()
