@@ -1,4 +1,4 @@
-"""`bootstrap install` puts a pyrun where engines find it, which works without the tree, and `uninstall` takes it all away."""
+"""`bootstrap install` puts a pyrun where engines find it, which works without the tree; `uninstall` takes it all away."""
 
 from __future__ import annotations
 
