@@ -66,14 +66,14 @@ static inline long sc6(long n, long a, long b, long c, long d, long e, long f)
 	return r;
 }
 
-/* clone3 with CLONE_VM: the child runs fn(arg) on the stack in args and exits with what it returns. */
-static inline long clone3_call(struct clone_args *args, usize size, int (*fn)(void *), void *arg)
+/* clone3(a, b), or clone(a, b, c), with CLONE_VM: the child runs fn(arg) on a stack of its own and exits with what it returns. */
+static inline long clone_call(long nr, long a, long b, long c, int (*fn)(void *), void *arg)
 {
 	long r;
 	register void *r8 __asm__("r8") = (void *)fn, *r9 __asm__("r9") = arg;
 	__asm__ volatile("syscall\n\ttest %%rax, %%rax\n\tjnz 1f\n\txor %%ebp, %%ebp\n\tmov %%r9, %%rdi\n\tcall *%%r8\n\t"
 			 "mov %%eax, %%edi\n\tmov %[nr], %%eax\n\tsyscall\n\thlt\n1:"
-			 : "=a"(r) : "0"((long)__NR_clone3), "D"(args), "S"(size), "r"(r8), "r"(r9), [nr] "i"(__NR_exit)
+			 : "=a"(r) : "0"(nr), "D"(a), "S"(b), "d"(c), "r"(r8), "r"(r9), [nr] "i"(__NR_exit)
 			 : "rcx", "r11", "memory");
 	return r;
 }
@@ -86,12 +86,12 @@ static inline long sc6(long n, long a, long b, long c, long d, long e, long f)
 	return x0;
 }
 
-static inline long clone3_call(struct clone_args *args, usize size, int (*fn)(void *), void *arg)
+static inline long clone_call(long nr, long a, long b, long c, int (*fn)(void *), void *arg)
 {
-	register long x8 __asm__("x8") = __NR_clone3, x0 __asm__("x0") = (long)args, x1 __asm__("x1") = (long)size;
-	register long x2 __asm__("x2") = (long)fn, x3 __asm__("x3") = (long)arg;
-	__asm__ volatile("svc 0\n\tcbnz x0, 1f\n\tmov x29, xzr\n\tmov x0, x3\n\tblr x2\n\tmov x8, %[nr]\n\tsvc 0\n1:"
-			 : "+r"(x0) : "r"(x8), "r"(x1), "r"(x2), "r"(x3), [nr] "i"(__NR_exit) : "memory", "x30");
+	register long x8 __asm__("x8") = nr, x0 __asm__("x0") = a, x1 __asm__("x1") = b, x2 __asm__("x2") = c;
+	register long x3 __asm__("x3") = (long)fn, x4 __asm__("x4") = (long)arg;
+	__asm__ volatile("svc 0\n\tcbnz x0, 1f\n\tmov x29, xzr\n\tmov x0, x4\n\tblr x3\n\tmov x8, %[nr]\n\tsvc 0\n1:"
+			 : "+r"(x0) : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4), [nr] "i"(__NR_exit) : "memory", "x30");
 	return x0;
 }
 #else
@@ -99,6 +99,7 @@ static inline long clone3_call(struct clone_args *args, usize size, int (*fn)(vo
 #endif
 
 #define L(x) ((long)(x))
+#define clone3_call(args, size, fn, arg) clone_call(__NR_clone3, L(args), L(size), 0, fn, arg)
 #define sc0(n) sc6(n, 0, 0, 0, 0, 0, 0)
 #define sc1(n, a) sc6(n, L(a), 0, 0, 0, 0, 0)
 #define sc2(n, a, b) sc6(n, L(a), L(b), 0, 0, 0, 0)

@@ -483,12 +483,13 @@ class Execve(Step):
 
 
 class Spawn(Step):
-    """Runs a hook or helper and waits: path, argv, env, stdin, timeout_ms (0: none). PID_MARK in argv and stdin becomes the pid.
+    """Runs a hook or helper and waits: path, argv, env, stdin, timeout_ms (0: none), dir (its working directory). PID_MARK in argv and stdin
+    becomes the pid.
 
     ECHILD with what it said when it does not exit 0, ETIMEDOUT when its time is up."""
 
     OP = 61
-    FIELDS = {"args": S0, "env": S1, "stdin": S2, "timeout_ms": A, "stdin_pid": B, "args_pid": C, "counts": D}
+    FIELDS = {"args": S0, "env": S1, "stdin": S2, "timeout_ms": A, "stdin_pid": B, "args_pid": C, "counts": D, "dir": IN0}
 
     def wire(self) -> dict[str, object]:
         a = self.args
@@ -500,7 +501,7 @@ class Spawn(Step):
         where = [s.encode("utf-8", "surrogateescape").find(mark) for s in (stdin, args)]
         stdin_pid, args_pid = (NEXT if w < 0 else w for w in where)
         return {"args": args, "env": "\0".join(env), "stdin": stdin, "timeout_ms": a.get("timeout_ms", 0), "stdin_pid": stdin_pid,
-                "args_pid": args_pid, "counts": len(argv) + 1 | len(env) << 32}
+                "args_pid": args_pid, "counts": len(argv) + 1 | len(env) << 32, "dir": a.get("dir")}
 
 
 class BpfProgLoad(Step):
