@@ -1,0 +1,92 @@
+"""containerd's own shim drives pyrun through ctr, as an operator would switch an engine over: --runc-binary names it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.bundle import BundleMaker
+from tests.support.containerd import Containerd, containerd, missing
+from tests.support.runner import Result, runtime_argv
+
+pytestmark = pytest.mark.skipif(bool(missing()), reason=f"not installed: {', '.join(missing())} (Debian's containerd)")
+
+
+@pytest.fixture(scope="module")
+def daemon() -> Iterator[Containerd]:
+    directory = Path(tempfile.mkdtemp(prefix="ctrd-", dir="/run"))
+    try:
+        with containerd(directory) as running:
+            yield running
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+class Engine:
+    """ctr run with a config of ours: its own default asks for cpu.weight, and the host may lack that controller."""
+
+    def __init__(self, daemon: Containerd, bundle: BundleMaker) -> None:
+        self.ctr = daemon.ctr
+        self._bundle = bundle
+
+    def run(self, id: str, *argv: str, options: tuple[str, ...] = ("--rm",)) -> Result:
+        b = self._bundle(argv, linux={"cgroupsPath": f"/ctr/{id}"})
+        b.update(root={"path": str(b.rootfs)})
+        return self.ctr("run", *options, "--runtime", "io.containerd.runc.v2", "--runc-binary", runtime_argv()[0], "--config", b.path / "config.json", id)
+
+
+@pytest.fixture
+def engine(daemon: Containerd, bundle: BundleMaker) -> Iterator[Engine]:
+    yield Engine(daemon, bundle)
+    Path("/sys/fs/cgroup/ctr").rmdir()  # the parent of cgroupsPath is the engine's
+
+
+def test_run_and_its_output(engine: Engine) -> None:
+    result = engine.run("c1", "sh", "-c", "echo out; echo err >&2; id -u").ok()
+    assert result.out.splitlines()[0] == "out" and result.out.splitlines()[-1] == "0"
+    assert "err" in result.err
+
+
+def test_exit_code(engine: Engine) -> None:
+    assert engine.run("c2", "sh", "-c", "exit 7").rc == 7
+
+
+def test_an_error_reaches_the_client(engine: Engine) -> None:
+    """The shim shows what pyrun wrote to --log."""
+    result = engine.run("c3", "no-such-program")
+    assert result.rc != 0 and "executable file not found in $PATH" in result.err, result.describe()
+
+
+def test_detached_with_exec_pause_and_kill(engine: Engine) -> None:
+    engine.run("c4", "sleep", "60", options=("-d",)).ok()
+    try:
+        assert "RUNNING" in engine.ctr("tasks", "ls").ok().out
+        assert engine.ctr("tasks", "exec", "--exec-id", "e1", "c4", "echo", "inside").ok().out == "inside\n"
+        assert engine.ctr("tasks", "exec", "--exec-id", "e2", "c4", "sh", "-c", "exit 3").rc == 3
+        engine.ctr("tasks", "pause", "c4").ok()
+        assert "PAUSED" in engine.ctr("tasks", "ls").ok().out
+        engine.ctr("tasks", "resume", "c4").ok()
+        assert len(engine.ctr("tasks", "ps", "c4").ok().out.splitlines()) == 2
+        engine.ctr("tasks", "metrics", "c4").ok()
+        engine.ctr("tasks", "kill", "--signal", "SIGKILL", "c4").ok()
+        for _ in range(100):
+            if "STOPPED" in engine.ctr("tasks", "ls").ok().out:
+                break
+            time.sleep(0.05)
+        engine.ctr("tasks", "delete", "c4")
+    finally:
+        engine.ctr("tasks", "delete", "--force", "c4")
+        engine.ctr("containers", "delete", "c4").ok()
+
+
+def test_rounds(engine: Engine) -> None:
+    """The same id again and again: nothing of the last round is in the way."""
+    for _ in range(5):
+        assert engine.run("again", "echo", "x").ok().out == "x\n"
+    assert "again" not in os.listdir("/sys/fs/cgroup/ctr")
