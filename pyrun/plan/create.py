@@ -9,7 +9,7 @@ from __future__ import annotations
 from ..facts import CAP_SYS_ADMIN, Facts
 from ..oci.model import Spec
 from .cgroups import plan_cgroup, plan_late_limits
-from .hooks import plan_hooks, state_json
+from .hooks import open_bundle, plan_hooks, state_json
 from .model import Builder, Plan
 from .namespaces import HOOKS, READY, PROC_SUPER_MAGIC, namespaces, open_namespaces, plan_id_maps, plan_stage1
 from .netlink import link_up
@@ -33,7 +33,7 @@ STATE_FILES = ("record", "config.json", "go", "status")
 class _Slots:
     """Slots that several parts of the plan share."""
 
-    __slots__ = ("cgroup", "console", "go", "proc", "record", "state", "status")
+    __slots__ = ("bundle", "cgroup", "console", "go", "proc", "record", "state", "status")
 
 
 def plan_create(spec: Spec, facts: Facts, req: Request) -> Plan:
@@ -48,11 +48,12 @@ def plan_create(spec: Spec, facts: Facts, req: Request) -> Plan:
     joins = open_namespaces(b, spec)
     root = plan_rootfs_parent(b, spec, facts, rootfs=req.rootfs)
     s.console = _plan_console_socket(b, spec, req)
+    s.bundle = open_bundle(b, spec, req, "prestart", "createRuntime", *(() if req.park else ("poststart",)))
     b.add(PARENT, Clone3(image=facts.init_path, load=facts.memfd, cgroup=s.cgroup, flags=0, at="/linux/cgroupsPath", why="stage 1, born in the container's cgroup"))
     plan_stage1(b, spec, facts, joins, s.proc)
     plan_id_maps(b, spec, facts, s.proc)
     b.add(PARENT, AwaitPid(why="stage 1 made the init"), SavePid(record=s.record, proc=s.proc, offset=RECORD_PID, status=CREATING, why="so that delete finds it, whatever happens to us"))
-    _plan_hooks_point(b, spec, req)
+    _plan_hooks_point(b, spec, req, s)
     _plan_init(b, spec, facts, req, s, root, seccomp)
     _plan_ready(b, spec, facts, req, s, seccomp)
     return b.plan()
@@ -79,12 +80,12 @@ def _plan_console_socket(b: Builder, spec: Spec, req: Request) -> int:
     return console
 
 
-def _plan_hooks_point(b: Builder, spec: Spec, req: Request) -> None:
+def _plan_hooks_point(b: Builder, spec: Spec, req: Request, s: _Slots) -> None:
     """The parent's side of HOOKS: the mounts are made, the root is not yet pivoted."""
     state = state_json(spec, req.id, req.bundle, "creating")
     b.add(PARENT, Await(point=HOOKS, why="namespaces and mounts are made"))
-    plan_hooks(b, PARENT, spec, "prestart", state)
-    plan_hooks(b, PARENT, spec, "createRuntime", state)
+    plan_hooks(b, PARENT, spec, "prestart", state, s.bundle)
+    plan_hooks(b, PARENT, spec, "createRuntime", state, s.bundle)
     b.add(PARENT, Ack())
 
 
@@ -105,7 +106,7 @@ def _plan_init(b: Builder, spec: Spec, facts: Facts, req: Request, s: _Slots, ro
     if s.console != 0xFFFF:
         plan_console(b, root, spec, socket=s.console)
     b.add(STAGE2, Meet(point=HOOKS, why="prestart and createRuntime hooks run now"))
-    plan_hooks(b, STAGE2, spec, "createContainer", state_json(spec, req.id, req.bundle, "creating"))
+    plan_hooks(b, STAGE2, spec, "createContainer", state_json(spec, req.id, req.bundle, "creating"), root.root)
     plan_rootfs_pivot(b, spec, facts, root)
     plan_rootfs_finish(b, spec, facts, root)
     if spec.process is not None:
@@ -144,6 +145,7 @@ def _plan_ready(b: Builder, spec: Spec, facts: Facts, req: Request, s: _Slots, s
     b.add(PARENT, SavePid(record=s.record, proc=s.proc, offset=RECORD_PID, status=CREATED, why="from here on it exists"), Ack(why="it may wait for start, or exec"))
     if not req.park:
         b.add(PARENT, WaitExec(why="end of file: the exec took place"))
+        plan_hooks(b, PARENT, spec, "poststart", state_json(spec, req.id, req.bundle, "running"), s.bundle)
 
 
 def _agent_state(spec: Spec, req: Request, seccomp: SeccompProgram) -> str:

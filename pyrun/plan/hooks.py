@@ -2,7 +2,8 @@
 
 The state is rendered once with a mark for the pid, which only the executor knows. prestart, createRuntime, poststart and poststop run
 in the runtime's namespaces, so in the parent lane; createContainer and startContainer in the container's, so in stage 2. A
-hook's path is always that of the runtime's file system, but for startContainer.
+hook's path is always that of the runtime's file system, but for startContainer. They begin in the bundle, createContainer in the root file
+system and startContainer in the process's directory, as runc has it; the spec is silent.
 """
 
 from __future__ import annotations
@@ -11,8 +12,11 @@ from _json import encode_basestring_ascii as quote
 
 from ..oci.model import Hook, Spec
 from .model import Builder
-from .steps import PID_MARK, Spawn, Step
+from .request import Request
+from .steps import PARENT, PID_MARK, Openat2, Spawn, Step
 
+O_PATH_DIRECTORY = 0o10000000 | 0o200000
+ENOENT, EACCES = 2, 13
 KINDS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
 
 
@@ -32,15 +36,24 @@ def state_json(spec: Spec, container: str, bundle: str, status: str, pid: str = 
             f'"bundle":{quote(bundle)},"annotations":{{{annotations}}}}}')
 
 
-def hook_steps(spec: Spec, kind: str, state: str) -> list[Step]:
-    """One Spawn for each hook of a kind, in order. Without an env of its own a hook has an empty one."""
+def hook_steps(spec: Spec, kind: str, state: str, directory: int | None = None) -> list[Step]:
+    """One Spawn for each hook of a kind, in order. Without an env of its own a hook has an empty one. directory: slot of where it begins."""
     steps: list[Step] = []
     for i, hook in enumerate(hooks_of(spec, kind)):
         timeout = (hook.timeout or 0) * 1000
-        steps.append(Spawn(path=hook.path, argv=hook.args or (hook.path,), env=hook.env, stdin=state, timeout_ms=timeout, at=f"/hooks/{kind}/{i}",
+        steps.append(Spawn(path=hook.path, argv=hook.args or (hook.path,), env=hook.env, stdin=state, timeout_ms=timeout, dir=directory, at=f"/hooks/{kind}/{i}",
                            why=f"{kind} hook, the state on its standard input"))
     return steps
 
 
-def plan_hooks(b: Builder, lane: int, spec: Spec, kind: str, state: str) -> None:
-    b.add(lane, *hook_steps(spec, kind, state))
+def plan_hooks(b: Builder, lane: int, spec: Spec, kind: str, state: str, directory: int | None = None) -> None:
+    b.add(lane, *hook_steps(spec, kind, state, directory))
+
+
+def open_bundle(b: Builder, spec: Spec, req: Request, *kinds: str) -> int | None:
+    """Parent: the bundle, for hooks of these kinds to begin in; None where there are none. One that has gone since is no reason not to run them."""
+    if not any(hooks_of(spec, kind) for kind in kinds):
+        return None
+    slot = b.slot("bundle")
+    b.add(PARENT, Openat2(path=req.bundle, flags=O_PATH_DIRECTORY, out=slot, on=((ENOENT, None), (EACCES, None)), at="/hooks", why="where the hooks begin"))
+    return slot

@@ -1,16 +1,17 @@
 """What create prepares for later: the plans of start and delete, encoded into the record so that the launcher can replay them.
 
-Both have a parent lane only. Start: the FIFO is unlinked first, and who unlinks it is the one who starts. Delete: the order of runtime.md,
-steps 12 to 14: what create made is undone, then the poststop hooks run.
+Both have a parent lane only. Start: the FIFO is unlinked first, and who unlinks it is the one who starts. Delete undoes what create made; the
+poststop hooks come after it, each a plan of its own, because one that fails is a warning and the next one runs all the same.
 """
 
 from __future__ import annotations
 
 from ..oci.model import Spec
-from .hooks import plan_hooks, state_json
+from .hooks import hook_steps, hooks_of, open_bundle, plan_hooks, state_json
 from .model import Builder, Plan
+from .namespaces import HOOKS
 from .request import Request
-from .steps import PARENT, Openat2, Release, RemoveCgroup, Unlinkat, WaitExec
+from .steps import PARENT, STAGE2, Await, Meet, Openat2, Release, RemoveCgroup, Unlinkat, WaitExec
 
 O_WRONLY_NONBLOCK, O_RDONLY_NONBLOCK = 0o4001, 0o4000
 AT_REMOVEDIR = 0x200
@@ -22,18 +23,36 @@ def plan_start(spec: Spec, req: Request) -> Plan:
     """Releases the parked init and waits for its exec; then poststart hooks."""
     b = Builder()
     go, status = b.slot("go"), b.slot("status")
+    bundle = open_bundle(b, spec, req, "poststart")
     b.add(PARENT, Openat2(path=f"{req.state_dir}/go", flags=O_WRONLY_NONBLOCK, out=go), Openat2(path=f"{req.state_dir}/status", flags=O_RDONLY_NONBLOCK, out=status),
           Unlinkat(path=f"{req.state_dir}/go", why="of two starts one wins"), Release(fifo=go, why="the init goes on to its exec"),
           WaitExec(status=status, why="end of file: the exec took place"), Unlinkat(path=f"{req.state_dir}/status", on=((ENOENT, None),)))
-    plan_hooks(b, PARENT, spec, "poststart", state_json(spec, req.id, req.bundle, "running"))
+    plan_hooks(b, PARENT, spec, "poststart", state_json(spec, req.id, req.bundle, "running"), bundle)
     return b.plan()
 
 
 def plan_delete(spec: Spec, req: Request) -> Plan:
-    """Removes the cgroup with what is in it, and the state; then poststop hooks."""
+    """Removes the cgroup with what is in it, and the state."""
     b = Builder()
     if req.cgroup:
         b.add(PARENT, RemoveCgroup(path=req.cgroup, recursive=1, at="/linux/cgroupsPath"))
     b.add(PARENT, *(Unlinkat(path=f"{req.state_dir}/{name}", on=((ENOENT, None),)) for name in reversed(FILES)), Unlinkat(path=req.state_dir, flags=AT_REMOVEDIR))
-    plan_hooks(b, PARENT, spec, "poststop", state_json(spec, req.id, req.bundle, "stopped", "0"))
     return b.plan()
+
+
+def plan_poststop(spec: Spec, req: Request) -> list[Plan]:
+    """A plan for each poststop hook, for when the container is gone."""
+    state = state_json(spec, req.id, req.bundle, "stopped", "0")
+    plans = []
+    for i in range(len(hooks_of(spec, "poststop"))):
+        b = Builder()
+        bundle = open_bundle(b, spec, req, "poststop")
+        b.add(PARENT, hook_steps(spec, "poststop", state, bundle)[i])
+        plans.append(b.plan())
+    return plans
+
+
+def hooks_begun(plan: Plan, lane: int, step: int) -> bool:
+    """Whether a create that failed there had come to its hooks. Then the lifecycle goes on with the poststop hooks (runtime.md, steps 3 to 5)."""
+    kind = {PARENT: Await, STAGE2: Meet}.get(lane)
+    return any(isinstance(s, kind) and s.args["point"] == HOOKS and plan.index(s) < step for s in plan.lanes[lane]) if kind else False

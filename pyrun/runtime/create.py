@@ -17,10 +17,14 @@ from ..oci.model import Spec
 from ..plan.cgroups import cgroup_path
 from ..plan.create import plan_create
 from ..plan.hooks import hooks_of, quote
-from ..plan.lifecycle import plan_delete, plan_start
+from ..plan.lifecycle import hooks_begun, plan_delete, plan_start
 from ..plan.request import Request
 from . import record as rec
 from .store import Store, boot_id, start_time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 NO_PIVOT = "--no-pivot is not supported: without pivot_root a container can climb out of its root"
 
@@ -60,15 +64,20 @@ def prepare(store: Store, container: str, bundle: str, *, config: str | None = N
     return Prepared(spec, facts, request)
 
 
-def run_prepared(store: Store, prepared: Prepared, *, trace: bool = False, fault: dict[str, int] | None = None) -> Outcome:
-    """Carries a create or run out. The outcome holds the init's pidfd; the caller closes it."""
+def run_prepared(store: Store, prepared: Prepared, *, trace: bool = False, fault: dict[str, int] | None = None, warn: Callable[[str], None] | None = None) -> Outcome:
+    """Carries a create or run out. The outcome holds the init's pidfd; the caller closes it. warn: see delete()."""
     _make_root(store.root)
     try:
         return run_plan(prepared.plan, trace=trace, fault=fault)
     except StepFailed as e:
         from ..plan.step_errors import explain_failure
 
-        raise explain_failure(e, prepared.request.id) from None
+        error = explain_failure(e, prepared.request.id)
+        if hooks_begun(prepared.plan, e.lane, e.step):
+            from .delete import run_poststop
+
+            run_poststop(prepared.spec, prepared.request, warn)
+        raise error from None
 
 
 def create(store: Store, container: str, bundle: str, **words: object) -> None:
@@ -114,7 +123,7 @@ def _cgroup(spec: Spec, facts: Facts, container: str, systemd: bool) -> str | No
 def _record(spec: Spec, facts: Facts, req: Request) -> rec.Record:
     me = posix.getpid()
     kinds = {ns.type: ns.path for ns in spec.linux.namespaces} if spec.linux else {}
-    flags = (rec.HAS_POSTSTART * bool(hooks_of(spec, "poststart")) | rec.HAS_POSTSTOP * bool(hooks_of(spec, "poststop"))
+    flags = (rec.HAS_POSTSTART * bool(hooks_of(spec, "poststart") or hooks_of(spec, "startContainer")) | rec.HAS_POSTSTOP * bool(hooks_of(spec, "poststop"))
              | rec.SHARED_PIDNS * (kinds.get("pid", "") is not None) | rec.SYSTEMD * req.systemd | rec.ROOTLESS * facts.rootless)
     created, owner = _now(), _owner(facts.euid)
     annotations = "".join(f"{',' if i else ''}\n    {quote(k)}: {quote(v)}" for i, (k, v) in enumerate(spec.annotations.items()))

@@ -8,7 +8,7 @@ import time
 from ..errors import PyrunError
 from ..executor import StepFailed, run_plan
 from ..oci.load import load_bytes, read_file
-from ..plan.lifecycle import FILES, plan_delete
+from ..plan.lifecycle import FILES, plan_delete, plan_poststop
 from .kill import SIGKILL, send
 from .start import request_of
 from .store import CREATED, STOPPED, Container, Store
@@ -17,8 +17,16 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ..oci.model import Spec
+    from ..plan.request import Request
 
-def delete(store: Store, container: str, *, force: bool = False, warn: Callable[[str], None] = print) -> None:
+
+def say(text: str) -> None:
+    """A warning on stderr, where the caller has no better place for it."""
+    posix.write(2, f"pyrun: warning: {text}\n".encode("utf-8", "surrogateescape"))
+
+
+def delete(store: Store, container: str, *, force: bool = False, warn: Callable[[str], None] | None = None) -> None:
     """pyrun delete. force: kill it first; no error when it does not exist. warn: called with what a poststop hook's failure said."""
     directory = store.directory(container)
     try:
@@ -48,21 +56,40 @@ def _kill_and_wait(c: Container) -> None:
     raise PyrunError(f"the init, pid {c.record.pid}, did not die of SIGKILL in 10 s", hint="it may wait for a disk or a file system that does not answer")
 
 
-def _undo(c: Container, warn: Callable[[str], None]) -> None:
-    """Runs the delete plan. A poststop hook that fails is a warning, and those behind it still run (runtime.md, step 14)."""
+def _undo(c: Container, warn: Callable[[str], None] | None) -> None:
+    """Runs the delete plan, then the poststop hooks."""
     try:
         spec = load_bytes(read_file(c.directory + "/config.json"))
     except PyrunError:
         _remove_cgroup(c)
         _remove_debris(c.directory)
         return
-    plan = plan_delete(spec, request_of(c))
+    request = request_of(c)
+    plan = plan_delete(spec, request)
     try:
         run_plan(plan).close()
     except StepFailed as e:
         from ..plan.step_errors import explain_failure
 
         raise explain_failure(e, c.id) from None
+    run_poststop(spec, request, warn)
+
+
+def run_poststop(spec: Spec, request: Request, warn: Callable[[str], None] | None) -> None:
+    """The poststop hooks of a container that is gone. One that fails is a warning, and those behind it still run (runtime.md, step 13)."""
+    for plan in plan_poststop(spec, request):
+        try:
+            run_plan(plan).close()
+        except StepFailed as e:
+            from ..plan.step_errors import explain_failure
+
+            (warn or say)("\n".join(explain_failure(e, request.id).lines()))
+
+
+def destroy(c: Container, warn: Callable[[str], None] | None = None) -> None:
+    """Stops and removes a container whose start failed in a hook: the lifecycle's steps 12 and 13 (runtime.md)."""
+    _kill_and_wait(c)
+    _undo(c, warn)
 
 
 def _remove_cgroup(c: Container) -> None:

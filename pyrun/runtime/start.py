@@ -7,6 +7,7 @@ from ..executor import StepFailed, run_plan
 from ..oci.load import load_file
 from ..plan.lifecycle import plan_start
 from ..plan.request import Request
+from ..plan.steps import STAGE2, Spawn
 from .store import CREATED, Container, Store
 
 ENOENT = 2
@@ -32,4 +33,15 @@ def start(store: Store, container: str) -> None:
     except StepFailed as e:
         from ..plan.step_errors import explain_start_failure
 
-        raise explain_start_failure(e, c, spec) from None
+        error = explain_start_failure(e, c, spec)
+        if _in_hook(e):
+            from .delete import destroy
+
+            destroy(c)
+        raise error from None
+
+
+def _in_hook(e: StepFailed) -> bool:
+    """Whether a startContainer or poststart hook failed, after which the container is destroyed (runtime.md, steps 7 and 9). Of what the init
+    does behind its park only a hook has substeps."""
+    return e.substep > 0 if e.lane == STAGE2 else isinstance(e.plan.steps[e.step], Spawn)
