@@ -1,4 +1,4 @@
-"""`bootstrap install` puts a pyrun where engines find it, which works without the tree; `uninstall` takes it all away."""
+"""`bootstrap install` puts a pyrun where engines find it, working without the tree; `uninstall` takes it all away."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WHEEL_LIMIT_BYTES = 5_000_000
 def prefix(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A prefix with pyrun installed."""
     directory = tmp_path_factory.mktemp("prefix")
-    argv = [REPO / "bootstrap", "install", "--prefix", directory]
+    argv = [str(REPO / "bootstrap"), "install", "--prefix", str(directory)]
     done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     yield directory
