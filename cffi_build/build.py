@@ -20,6 +20,7 @@ HERE = Path(__file__).resolve().parent
 PKG = HERE.parent / "pyrun"
 STEPS = ["interp.c", "steps_fs.c", "steps_proc.c", "steps_io.c"]
 PARENT = ["parent.c", "cgroup.c", *STEPS]
+LAUNCHER = ["launcher.c", "launcher_verbs.c", "start.c"]
 WARN = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-Wno-address-of-packed-member", "-fno-strict-aliasing"]
 FREE = ["-ffreestanding", "-nostdlib", "-static", "-fno-stack-protector", "-fno-asynchronous-unwind-tables", "-fno-unwind-tables",
         "-fno-pie", "-no-pie", "-fno-tree-loop-distribute-patterns", "-Wl,--build-id=none", "-Wl,-z,noexecstack", "-Wl,-z,norelro", "-s"]
@@ -71,9 +72,9 @@ def main() -> None:
     suffix, extra = ("-faults", ["-DPX_FAULTS"]) if args.faults else ("", [])
     want = [args.only] if args.only else ["init", "native"] + ([] if args.faults else ["launcher", "seccomp"])
     if "init" in want:
-        freestanding(args.cc, PKG / "bin" / f"pyrun-init{suffix}", ["init.c", *STEPS], extra)
+        freestanding(args.cc, PKG / "bin" / f"pyrun-init{suffix}", ["init.c", "start.c", *STEPS], extra)
     if "launcher" in want and (HERE / "launcher.c").exists():
-        freestanding(args.cc, PKG / "bin" / "pyrun", ["launcher.c", *PARENT], extra)
+        freestanding(args.cc, PKG / "bin" / "pyrun", [*LAUNCHER, *PARENT], extra)
     if "native" in want:
         native("_native" + suffix.replace("-", "_"), PARENT, extra)
     if "seccomp" in want and (HERE / "seccomp.py").exists():

@@ -7,20 +7,6 @@
 
 static struct px_ctx ctx;
 
-void *memcpy(void *d, const void *s, usize n)
-{
-	for (usize i = 0; i < n; i++)
-		((volatile char *)d)[i] = ((const char *)s)[i];
-	return d;
-}
-
-void *memset(void *d, int c, usize n)
-{
-	for (usize i = 0; i < n; i++)
-		((volatile char *)d)[i] = (char)c;
-	return d;
-}
-
 /* Says where the lane stopped; nobody may be there to hear it. */
 static void __attribute__((noreturn)) fail(struct px_ctx *x)
 {
@@ -138,9 +124,3 @@ void __attribute__((noreturn, used)) px_start(long *sp)
 {
 	run((int)sp[0], (char **)(sp + 1));
 }
-
-#if defined(__x86_64__)
-__asm__(".globl _start\n_start:\n\txor %ebp, %ebp\n\tmov %rsp, %rdi\n\tand $-16, %rsp\n\tcall px_start\n\thlt\n");
-#else
-__asm__(".globl _start\n_start:\n\tmov x29, xzr\n\tmov x30, xzr\n\tmov x0, sp\n\tbl px_start\n\tbrk #0\n");
-#endif
