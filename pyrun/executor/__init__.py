@@ -6,6 +6,8 @@ released while C works. Errors stay numbers here; pyrun/plan/step_errors.py make
 
 from __future__ import annotations
 
+import posix
+
 from ..plan.model import Plan
 
 TYPE_CHECKING = False
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _OK, _FAILED, _YIELDED = 0, 1, 2
+_FAILURE = b"PYRUN_FAILED"
 
 
 class StepFailed(Exception):
@@ -76,11 +79,30 @@ def native(faults: bool = False) -> tuple[Any, Any]:
     return module.ffi, module.lib
 
 
+class _Told:
+    """A failure that the launcher tells of, with the names of C's px_result."""
+
+    __slots__ = ("child_status", "err", "lane", "step", "substep", "text", "undo_err", "undo_step")
+
+    def __init__(self, words: bytes) -> None:
+        *numbers, text = words.split(b" ")
+        self.lane, self.step, self.substep, self.err, self.child_status, self.undo_err, self.undo_step = map(int, numbers)
+        self.text = bytes.fromhex(text.decode()).decode("utf-8", "replace")
+
+
+def was_replayed() -> bool:
+    """The launcher has run the plan that this command will make, and it failed: run_plan() raises that failure and runs nothing."""
+    return _FAILURE in posix.environ
+
+
 def run_plan(plan: Plan, *, pid: int = 0, trace: bool = False, on_yield: Callable[[int, int], None] | None = None, fault: dict[str, int] | None = None) -> Outcome:
     """Runs a plan to its end. Raises StepFailed, with nothing of it left; OSError if it can't be set up.
 
     pid: what PID_MARK stands for in a plan that makes no process. on_yield(code, pid of the child): called at a Yield step; what it raises
     undoes the plan. fault: fail_step, fail_errno, kill_step, for test builds."""
+    if was_replayed():
+        told = _Told(posix.environ.pop(_FAILURE))
+        raise StepFailed(plan, told, told.text, [])
     ffi, lib = native(faults=fault is not None)
     encoded = plan.encode(trace=trace, **(fault or {}))
     err, result = ffi.new("int *"), ffi.new("struct px_result *")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..errors import PyrunError
-from ..executor import StepFailed, run_plan
+from ..executor import StepFailed, run_plan, was_replayed
 from ..oci.load import load_file
 from ..plan.lifecycle import plan_start
 from ..plan.request import Request
@@ -23,7 +23,7 @@ def start(store: Store, container: str) -> None:
     """pyrun start. PyrunError when it is not created, or when the init could not exec; it is stopped then."""
     c = store.open(container)
     status = c.status()
-    if status != CREATED:
+    if status != CREATED and not was_replayed():
         what = "cannot start a container that has stopped" if status == "stopped" else f"cannot start an already {status} container" if status != "creating" else "cannot start a container that is still being created"
         raise PyrunError(what, hint="start works once, on a container that `pyrun create` made")
     spec = load_file(c.directory + "/config.json")
