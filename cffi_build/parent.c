@@ -255,6 +255,21 @@ static long do_save_pid(struct px_ctx *x, const struct px_step *s)
 	return r == (long)sizeof rec ? 0 : r < 0 ? r : -EIO;
 }
 
+/* a the pid, b its start time, in0 /proc: a number used again meanwhile is nobody of ours. */
+static long do_pidfd_open(struct px_ctx *x, const struct px_step *s)
+{
+	u64 ticks = 0;
+	long fd = sys_pidfd_open((int)s->a);
+	if (fd < 0)
+		return fd;
+	x->substep = 1;
+	if (start_time(px_fd(x, s->in0), (i32)s->a, &ticks) < 0 || ticks != s->b) {
+		sys_close((int)fd);
+		return -ESRCH;
+	}
+	return px_out(x, s->out, fd);
+}
+
 /* start: in0 the FIFO to release, in1 the FIFO of its status. EOF there: the exec took place. */
 static long do_wait_exec(struct px *p, const struct px_step *s)
 {
@@ -326,6 +341,7 @@ long px_side_step(struct px_ctx *x, const struct px_step *s)
 	case OP_CHECK_EMPTY: return do_check_empty(x, s);
 	case OP_REMOVE_CGROUP: return do_remove_cgroup(x, s);
 	case OP_PID_FILE: return do_pid_file(x, s);
+	case OP_PIDFD_OPEN: return do_pidfd_open(x, s);
 	case OP_YIELD: x->yielded = (i32)s->a; return -EINPROGRESS;
 	default: return -ENOSYS;
 	}

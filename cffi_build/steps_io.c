@@ -285,6 +285,31 @@ long do_connect(struct px_ctx *x, const struct px_step *s)
 	return px_out(x, s->out, fd);
 }
 
+/* in0 a directory, s0 a name in it, a mode: a unix datagram socket. Its path goes through the directory's descriptor, as one may be 107 bytes long at most. */
+long do_bind(struct px_ctx *x, const struct px_step *s)
+{
+	struct sockaddr_un a = { .sun_family = AF_UNIX_, .sun_path = "/proc/self/fd/" };
+	char *p = px_num(a.sun_path + 14, (u64)px_fd(x, s->in0));
+	if (s->n0 > 64)
+		return -ENAMETOOLONG;
+	*p++ = '/';
+	for (u32 i = 0; i <= s->n0; i++)
+		p[i] = px_str(x, s->s0)[i];
+	long r, fd = sc3(__NR_socket, AF_UNIX_, SOCK_DGRAM_ | SOCK_CLOEXEC_, 0);
+	if (fd < 0)
+		return fd;
+	x->substep = 1;
+	r = sc3(__NR_bind, fd, &a, sizeof a);
+	x->substep = 2;
+	if (r == 0)
+		r = sc4(__NR_fchmodat, px_fd(x, s->in0), px_str(x, s->s0), s->a, 0);
+	if (r < 0) {
+		sys_close((int)fd);
+		return r;
+	}
+	return px_out(x, s->out, fd);
+}
+
 /* in0 becomes the controlling terminal and the three standard streams. */
 long do_set_stdio(struct px_ctx *x, const struct px_step *s)
 {

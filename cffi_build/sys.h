@@ -38,6 +38,7 @@
 #define AF_UNIX_ 1
 #define AF_NETLINK_ 16
 #define SOCK_STREAM_ 1
+#define SOCK_DGRAM_ 2
 #define SOCK_RAW_ 3
 #define SOCK_SEQPACKET_ 5
 #define SOCK_CLOEXEC_ 02000000

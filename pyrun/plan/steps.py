@@ -639,3 +639,24 @@ class MakeUserns(Step):
 
     OP = 80
     FIELDS = {"proc": IN0, "uid_map": S0, "gid_map": S1, "out": OUT}
+
+
+class PidfdOpen(Step):
+    """pidfd_open(2): pid, start (its start time, clock ticks since boot), proc (the host's /proc); out. ESRCH when the number is another's now."""
+
+    OP = 81
+    FIELDS = {"proc": IN0, "pid": A, "start": B, "out": OUT}
+
+
+class Dup(Step):
+    """fcntl(2) F_DUPFD_CLOEXEC of fd, a descriptor of the caller's by its number; out."""
+
+    OP = 82
+    FIELDS = {"fd": A, "out": OUT}
+
+
+class Bind(Step):
+    """bind(2) of a new unix datagram socket: dir, name, mode; out."""
+
+    OP = 83
+    FIELDS = {"dir": IN0, "name": S0, "mode": A, "out": OUT}
