@@ -18,6 +18,8 @@ struct record {
 	struct { u32 off, len; } blobs[B_COUNT];
 };
 
+#define BETWEEN ",\n  \"status\": \""
+
 static struct px_result result;
 
 static const char *blob(const struct record *r, enum blob b) { return (const char *)r + r->blobs[b].off; }
@@ -103,7 +105,7 @@ void run_state(struct call *c)
 	enum status s = status_of(c, r);
 	usize n = (usize)(px_num(pid, s == STOPPED ? 0 : r->pid) - pid);
 	const struct px_iovec out[] = {
-		{ (void *)blob(r, B_STATE_HEAD), r->blobs[B_STATE_HEAD].len }, { pid, n }, { (void *)",\n  \"status\": \"", 14 },
+		{ (void *)blob(r, B_STATE_HEAD), r->blobs[B_STATE_HEAD].len }, { pid, n }, { (void *)BETWEEN, sizeof BETWEEN - 1 },
 		{ (void *)STATUS[s], px_len(STATUS[s]) }, { (void *)blob(r, B_STATE_TAIL), r->blobs[B_STATE_TAIL].len },
 	};
 	static char text[1 << 16];
