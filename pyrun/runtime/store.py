@@ -54,9 +54,9 @@ class Container:
         if not self.alive() or r.status == rec.CREATING:
             made = r.creator[0] > 0 and r.boot_id == boot_id() and start_time(r.creator[0]) == r.creator[1]
             return CREATING if r.status == rec.CREATING and made else STOPPED
-        if _exists(self.directory + "/go"):
-            return CREATED
-        return PAUSED if self.frozen() else RUNNING
+        if self.frozen():
+            return PAUSED
+        return CREATED if _exists(self.directory + "/go") else RUNNING
 
     def frozen(self) -> bool:
         cgroup = self.record.text("cgroup")

@@ -1,0 +1,80 @@
+"""pause and resume: the freezer of the container's cgroup.
+
+The kernel freezes in its own time: cgroup.freeze only asks, and cgroup.events says `frozen 1` once every task has stopped. A pause
+that does not come to that is taken back, so that a container is never left half frozen (runc does the same).
+"""
+
+from __future__ import annotations
+
+import posix
+import select
+import time
+
+from ..errors import PyrunError
+from ..facts import read_text
+from .store import CREATED, PAUSED, RUNNING, Container, Store
+
+TIMEOUT_S = 10.0
+
+
+def pause(store: Store, container: str) -> None:
+    """Freezes all processes. PyrunError when it is not running, or has no cgroup of its own."""
+    c = store.open(container)
+    status = c.status()
+    if status not in (RUNNING, CREATED):
+        raise PyrunError(f"container not running: it is {status}", hint="only a created or running container can be paused")
+    cgroup = _cgroup(c, "pause")
+    _freeze(cgroup, "1")
+    if not _wait(cgroup, "frozen 1"):
+        _freeze(cgroup, "0")
+        hint = "a task in an uninterruptible sleep can't be stopped; the container runs on"
+        raise PyrunError(f"its processes did not freeze in {TIMEOUT_S:.0f} s", hint=hint)
+
+
+def resume(store: Store, container: str) -> None:
+    """Thaws all processes. PyrunError when it is not paused."""
+    c = store.open(container)
+    status = c.status()
+    if status != PAUSED:
+        raise PyrunError(f"container not paused: it is {status}")
+    cgroup = _cgroup(c, "resume")
+    _freeze(cgroup, "0")
+    if not _wait(cgroup, "frozen 0"):
+        raise PyrunError(f"its processes did not thaw in {TIMEOUT_S:.0f} s", hint="a cgroup above it may be frozen")
+
+
+def _cgroup(c: Container, verb: str) -> str:
+    path = c.record.text("cgroup")
+    if not path or not read_text(path + "/cgroup.events"):
+        hint = "without root a container gets one only where a cgroup has been delegated to the user"
+        raise PyrunError(f"cannot {verb} a container that has no cgroup of its own", hint=hint)
+    return path
+
+
+def _freeze(cgroup: str, value: str) -> None:
+    path = cgroup + "/cgroup.freeze"
+    try:
+        fd = posix.open(path, posix.O_WRONLY | posix.O_CLOEXEC)
+        try:
+            posix.write(fd, value.encode())
+        finally:
+            posix.close(fd)
+    except OSError as e:
+        raise PyrunError(f"write {value} to {path}: {(e.strerror or '').lower()}", hint="the freezer needs a writable cgroup v2")
+
+
+def _wait(cgroup: str, wanted: str) -> bool:
+    """Until cgroup.events says so; the file tells of a change as POLLPRI."""
+    fd = posix.open(cgroup + "/cgroup.events", posix.O_RDONLY | posix.O_CLOEXEC)
+    try:
+        poll = select.poll()
+        poll.register(fd, select.POLLPRI)
+        end = time.monotonic() + TIMEOUT_S
+        while wanted not in posix.pread(fd, 4096, 0).decode():
+            left = end - time.monotonic()
+            if left <= 0:
+                return False
+            poll.poll(min(left, 0.1) * 1000)
+        return True
+    finally:
+        posix.close(fd)
