@@ -79,9 +79,9 @@ static enum status status_of(const struct call *c, const struct record *r)
 	int boot = is_this_boot(r), alive = boot && r->pid && start_time((int)r->pid) == r->start;
 	if (!alive || r->status == 0)
 		return r->status == 0 && boot && r->creator && start_time((int)r->creator) == r->creator_start ? CREATING : STOPPED;
-	if (!place(c, path, path + sizeof path, "/go") || sys_statx(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, STATX_TYPE, &st) == 0)
-		return CREATED;
-	return is_frozen(r) ? PAUSED : RUNNING;
+	if (is_frozen(r))
+		return PAUSED;
+	return !place(c, path, path + sizeof path, "/go") || sys_statx(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, STATX_TYPE, &st) == 0 ? CREATED : RUNNING;
 }
 
 /* Runs a plan out of the record. What it opened is closed with the process. */
