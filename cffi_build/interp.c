@@ -51,6 +51,8 @@ static int step_ok(const struct px_header *h, const u8 *p, const struct px_step 
 		return 0;
 	if (s->rules > h->n_rules || s->n_rules > h->n_rules - s->rules)
 		return 0;
+	if (s->op == OP_CLOSE && s->in0 == PX_NONE)
+		return 0;
 	for (u32 i = 0; i < s->n_rules; i++) {
 		u32 t = rules[s->rules + i].target;
 		if (t != PX_NEXT && (t <= self || t > end)) /* forward only: every lane ends */
@@ -211,6 +213,7 @@ long px_lane(struct px_ctx *x, u32 lane, u32 from)
 		long start = x->trace ? sys_now() : 0, r;
 		x->step = i;
 		x->substep = 0;
+		x->text_len = 0; /* what an error said that a rule took as done */
 #ifdef PX_FAULTS
 		if (x->h->kill_step == i)
 			sys_kill((int)sc0(__NR_getpid), PX_SIGKILL);

@@ -37,9 +37,11 @@ long do_remove_cgroup(struct px_ctx *x, const struct px_step *s);
 /* parent.c or init.c: the steps that only one side has. */
 long px_side_step(struct px_ctx *x, const struct px_step *s);
 
-static inline const char *px_str(struct px_ctx *x, u32 off) { return (const char *)x->plan + off; }
+static inline const char *px_str(struct px_ctx *x, u32 off) { return off ? (const char *)x->plan + off : ""; }
 static inline int px_fd(struct px_ctx *x, u16 slot) { return slot == PX_NONE ? AT_FDCWD : x->slots[slot]; }
-static inline const char *px_path(struct px_ctx *x, u32 off) { return off ? (const char *)x->plan + off : ""; }
+static inline const char *px_path(struct px_ctx *x, u32 off) { return px_str(x, off); }
+/* Whether `need` bytes at offset `at` lie in a string of n: the place of a pid or a descriptor that is filled in. */
+static inline int px_room(u64 at, u64 need, u32 n) { return at != PX_NEXT && n >= need && at <= n - need; }
 long px_out(struct px_ctx *x, u16 slot, long fd);
 usize px_len(const char *s);
 char *px_num(char *p, u64 v);
@@ -82,6 +84,7 @@ long do_find_executable(struct px_ctx *x, const struct px_step *s);
 long do_set_home(struct px_ctx *x, const struct px_step *s);
 long do_execve(struct px_ctx *x, const struct px_step *s);
 char **px_vector(const char *p, u32 len, u64 count, u32 more);
+void px_vector_free(char **v, u64 count, u32 more);
 long do_fchown_stdio(struct px_ctx *x, const struct px_step *s);
 /* steps_io.c */
 long px_vfork(int (*fn)(void *), void *arg, u64 flags, int cgroup, i32 *pidfd);

@@ -4,7 +4,7 @@
 #define IN_ROOT (RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
 #define STEP_PID_PREFIX 1u     /* the path is below /proc/PID: "PID/" is put in front */
 
-/* The step's first string, behind the container's pid where the step asks for it. */
+/* The step's first string, behind the container's pid where the step asks for it; NULL when that is too long for a path. */
 static const char *pid_path(struct px_ctx *x, const struct px_step *s, char buf[4096])
 {
 	const char *p = px_path(x, s->s0);
@@ -12,7 +12,9 @@ static const char *pid_path(struct px_ctx *x, const struct px_step *s, char buf[
 		return p;
 	char *q = px_num(buf, (u64)(x->pid > 0 ? x->pid : x->stage1));
 	*q++ = '/';
-	for (usize i = 0; i <= s->n0 && q < buf + 4095; i++)
+	if (s->n0 >= (usize)(buf + 4096 - q))
+		return NULL;
+	for (usize i = 0; i <= s->n0; i++)
 		*q++ = p[i];
 	return buf;
 }
@@ -20,7 +22,8 @@ static const char *pid_path(struct px_ctx *x, const struct px_step *s, char buf[
 long do_openat2(struct px_ctx *x, const struct px_step *s)
 {
 	char buf[4096];
-	return px_out(x, s->out, sys_openat2(px_fd(x, s->in0), pid_path(x, s, buf), s->a | O_CLOEXEC, s->b, s->c));
+	const char *path = pid_path(x, s, buf);
+	return path ? px_out(x, s->out, sys_openat2(px_fd(x, s->in0), path, s->a | O_CLOEXEC, s->b, s->c)) : -ENAMETOOLONG;
 }
 
 long do_open_tree(struct px_ctx *x, const struct px_step *s)
@@ -287,8 +290,11 @@ static long write_all(int fd, const char *p, usize n)
 long do_write_file(struct px_ctx *x, const struct px_step *s)
 {
 	char buf[4096];
+	const char *path = pid_path(x, s, buf);
 	long fs[16], fd, r;
-	fd = sys_openat2(px_fd(x, s->in0), pid_path(x, s, buf), s->a | O_WRONLY | O_CLOEXEC, 0, s->c);
+	if (!path)
+		return -ENAMETOOLONG;
+	fd = sys_openat2(px_fd(x, s->in0), path, s->a | O_WRONLY | O_CLOEXEC, 0, s->c);
 	if (fd < 0)
 		return fd;
 	x->substep = 1;
@@ -297,7 +303,9 @@ long do_write_file(struct px_ctx *x, const struct px_step *s)
 		r = -EXDEV;
 	x->substep = 2;
 	if (r == 0)
-		r = sys_write((int)fd, px_str(x, s->s1), s->n1);
+		do
+			r = sys_write((int)fd, px_str(x, s->s1), s->n1);
+		while (r == -EINTR);
 	sys_close((int)fd);
 	return r < 0 ? r : r == (long)s->n1 || s->b ? 0 : -EIO;
 }
@@ -430,8 +438,8 @@ struct px_dirent { u64 ino; i64 off; u16 len; u8 type; char name[]; };
 
 static long copy_dir(int from, int to, int depth)
 {
-	char buf[2048];
-	long n, r = 0;
+	char buf[2048] __attribute__((aligned(8)));
+	long n = 0, r = 0;
 	while (r == 0 && (n = sc3(__NR_getdents64, from, buf, sizeof buf)) > 0)
 		for (long i = 0; i < n && r == 0; i += ((struct px_dirent *)(buf + i))->len) {
 			const char *name = ((struct px_dirent *)(buf + i))->name;
@@ -439,7 +447,7 @@ static long copy_dir(int from, int to, int depth)
 				continue;
 			r = copy_entry(from, to, name, depth);
 		}
-	return r;
+	return r < 0 ? r : n;
 }
 
 /* One entry with its owner and mode; devices and sockets are left out, as nothing may make them in a user namespace. */
@@ -448,9 +456,9 @@ static long copy_entry(int from, int to, const char *name, int depth)
 	struct statx st;
 	char link[4096];
 	long a = -1, b = -1, r = sys_statx(from, name, AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS, &st);
-	u16 type = st.stx_mode & S_IFMT;
 	if (r < 0 || depth > 64)
 		return r < 0 ? r : -ELOOP;
+	u16 type = st.stx_mode & S_IFMT;
 	if (type == S_IFLNK) {
 		r = sc4(__NR_readlinkat, from, name, link, sizeof link - 1);
 		if (r < 0)
@@ -464,7 +472,7 @@ static long copy_entry(int from, int to, const char *name, int depth)
 	if (type == S_IFDIR && (r = sc3(__NR_mkdirat, to, name, 0700)) < 0)
 		return r;
 	int flags = type == S_IFDIR ? O_RDONLY | O_DIRECTORY : O_WRONLY | O_CREAT | O_EXCL;
-	a = sys_openat(from, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC, 0);
+	a = sys_openat(from, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0);
 	b = a < 0 ? a : sys_openat(to, name, flags | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (b >= 0)
 		r = type == S_IFDIR ? copy_dir((int)a, (int)b, depth + 1) : copy_file((int)a, (int)b);
@@ -501,10 +509,11 @@ long do_copy_up(struct px_ctx *x, const struct px_step *s)
 	return r;
 }
 
-static int __attribute__((noreturn)) until_killed(void *arg)
+static int PX_CHILD until_killed(void *parent)
 {
-	(void)arg;
 	sys_prctl(PR_SET_PDEATHSIG, PX_SIGKILL, 0, 0, 0);
+	if (sc0(__NR_getppid) != *(long *)parent) /* it died before we said so */
+		return 0;
 	for (;;)
 		sys_poll(NULL, 0, -1);
 }
@@ -530,13 +539,13 @@ long do_make_userns(struct px_ctx *x, const struct px_step *s)
 	i32 pidfd = -1;
 	int proc = px_fd(x, s->in0);
 	usize size = 16384;
-	long stack = sys_mmap(NULL, size, 3, 0x20022, -1), r;
+	long stack = sys_mmap(NULL, size, 3, 0x20022, -1), self = sc0(__NR_getpid), r;
 	if (stack < 0 && stack > -4096)
 		return stack;
 	struct clone_args args = { .flags = CLONE_VM | CLONE_PIDFD | CLONE_NEWUSER, .pidfd = (u64)(usize)&pidfd, .exit_signal = PX_SIGCHLD,
 				   .stack = (u64)stack, .stack_size = size };
 	sys_sigmask(&all, &old);
-	long pid = clone3_call(&args, sizeof args, until_killed, NULL);
+	long pid = clone3_call(&args, sizeof args, until_killed, &self);
 	sys_sigmask(&old, NULL);
 	r = pid;
 	if (pid > 0) {

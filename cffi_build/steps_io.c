@@ -33,7 +33,7 @@ struct spawn {
 };
 
 /* In the vfork child: only raw calls, nothing is written to but our struct. */
-static int spawn_child(void *arg)
+static int PX_CHILD spawn_child(void *arg)
 {
 	struct spawn *p = arg;
 	struct px_sigaction dfl = { 0 };
@@ -58,12 +58,14 @@ static void patch_pid(char *p, u64 pid, int zeros)
 		p[i] = zeros ? (i < pad ? '0' : num[i - pad]) : (i < n ? num[i] : ' ');
 }
 
-/* Feeds its input and keeps the first of what it says until it ends or its time is up. 0, or -ETIMEDOUT. */
-static long spawn_watch(struct px_ctx *x, int pidfd, int in, int out, const char *data, usize len, i64 ms)
+/* Feeds its input, which is closed and set to -1 when all is said, and keeps the first of what it says until it ends or its time is up.
+ * 0, or -ETIMEDOUT. */
+static long spawn_watch(struct px_ctx *x, int pidfd, int *in, int out, const char *data, usize len, u64 ms)
 {
 	char buf[1024];
+	ms = ms >> 40 ? 0 : ms; /* ages: for ever */
 	long deadline = ms ? sys_now() + (long)ms * 1000000 : 0;
-	struct pollfd p[3] = { { pidfd, POLLIN, 0 }, { out, POLLIN, 0 }, { len ? in : -1, POLLOUT, 0 } };
+	struct pollfd p[3] = { { pidfd, POLLIN, 0 }, { out, POLLIN, 0 }, { *in, POLLOUT, 0 } };
 	for (;;) {
 		i64 left = ms ? (deadline - sys_now()) / 1000000 : -1;
 		if (ms && left <= 0)
@@ -79,18 +81,18 @@ static long spawn_watch(struct px_ctx *x, int pidfd, int in, int out, const char
 				px_say(x, buf, (usize)n);
 			else if (n != -EAGAIN)
 				p[1].fd = -1;
-			if (n > 0)
+			if (n > 0 && !(p[0].revents && x->text_len == PX_TEXT)) /* what it left running may never cease to talk */
 				continue;
 		}
 		if (p[2].revents) {
-			long n = sys_write(in, data, len);
+			long n = sys_write(*in, data, len);
 			if (n > 0) {
 				data += n;
 				len -= (usize)n;
 			}
 			if ((n < 0 && n != -EAGAIN) || !len) {
-				sys_close(in);
-				p[2].fd = -1;
+				sys_close(*in);
+				*in = p[2].fd = -1;
 			}
 		}
 		if (p[0].revents)
@@ -98,75 +100,84 @@ static long spawn_watch(struct px_ctx *x, int pidfd, int in, int out, const char
 	}
 }
 
+/* How it ended, as a line below what it said. */
+static long spawn_failed(struct px_ctx *x, int status)
+{
+	char num[24];
+	int sig = status & 0x7f;
+	px_num(num, (u64)(sig ? sig : status >> 8 & 0xff));
+	x->text_len = x->text_len > PX_TEXT - 64 ? PX_TEXT - 64 : x->text_len;
+	px_say(x, "\n", x->text_len ? 1 : 0);
+	px_say(x, sig ? "signal " : "exit status ", sig ? 7 : 12);
+	px_say(x, num, px_len(num));
+	return -ECHILD;
+}
+
+/* Runs it; `in` and `out` are our ends of its pipes, of which `in` is closed here. */
+static long spawn_run(struct px_ctx *x, struct spawn *p, int in, int out, const char *data, u32 len, u64 ms)
+{
+	int status = 0;
+	i32 pidfd = -1;
+	struct px_sigaction ign = { .handler = (void *)1 }, old;
+	sys_fcntl(in, F_SETFL, O_NONBLOCK);
+	sys_fcntl(out, F_SETFL, O_NONBLOCK);
+	sc4(__NR_rt_sigaction, 13, &ign, &old, 8); /* SIGPIPE: a hook need not read its state */
+	long child = px_vfork(spawn_child, p, 0, -1, &pidfd), r = child;
+	sys_close(p->in);
+	sys_close(p->out);
+	if (child > 0) {
+		x->substep = 1;
+		if (!len) {
+			sys_close(in);
+			in = -1;
+		}
+		r = spawn_watch(x, pidfd, &in, out, data, len, ms);
+		if (r < 0)
+			sys_pidfd_send_signal(pidfd, PX_SIGKILL);
+		while (sys_wait4((int)child, &status, 0) == -EINTR)
+			;
+		sys_close(pidfd);
+		x->substep = 2;
+		if (p->err < 0)
+			r = p->err;
+		else if (r == 0 && status)
+			r = spawn_failed(x, status);
+	}
+	if (in >= 0)
+		sys_close(in);
+	sc4(__NR_rt_sigaction, 13, &old, 0, 8);
+	return r;
+}
+
 /* in0 working directory, s0 path and arguments, s1 environment, s2 standard input; a timeout in ms (0: none), b offset in s2 and c offset in s0 where ten
  * characters become the container's pid (PX_NEXT: nowhere), d low 32 bits: argument count, high: environment count.
  * Fails with -ECHILD and text when it does not exit 0; SIGPIPE is off in both our sides. */
 long do_spawn(struct px_ctx *x, const struct px_step *s)
 {
-	int in[2], out[2], status = 0;
-	i32 pidfd = -1;
+	int in[2], out[2];
 	u64 argc = s->d & 0xffffffffu, envc = s->d >> 32;
 	u64 pid = (u64)(x->pid > 0 ? x->pid : x->stage1);
 	char *args = (char *)px_str(x, s->s0), *data = (char *)px_path(x, s->s2);
-	if (s->b != PX_NEXT && s->b + 10 <= s->n2)
+	if (px_room(s->b, 10, s->n2))
 		patch_pid(data + s->b, pid, 0);
-	if (s->c != PX_NEXT && s->c + 10 <= s->n0)
+	if (px_room(s->c, 10, s->n0))
 		patch_pid(args + s->c, pid, 1);
 	/* The first string is the file, the rest its argv. */
-	struct spawn p = { args, px_vector(args, s->n0, argc, 0), px_vector(px_path(x, s->s1), s->n1, envc, 0), -1, -1, px_fd(x, s->in0), 0 };
-	if (!p.argv || !p.envp || argc < 2)
-		return -EINVAL;
-	p.argv++;
-	long r = sys_pipe2(in, O_CLOEXEC);
-	if (r < 0)
-		return r;
-	if ((r = sys_pipe2(out, O_CLOEXEC)) < 0) {
+	char **argv = px_vector(args, s->n0, argc, 0), **envp = px_vector(px_path(x, s->s1), s->n1, envc, 0);
+	struct spawn p = { args, argv + 1, envp, -1, -1, px_fd(x, s->in0), 0 };
+	long r = !argv || !envp || argc < 2 ? -EINVAL : sys_pipe2(in, O_CLOEXEC);
+	if (r == 0 && (r = sys_pipe2(out, O_CLOEXEC)) < 0) {
 		sys_close(in[0]);
 		sys_close(in[1]);
-		return r;
 	}
-	sys_fcntl(in[1], F_SETFL, O_NONBLOCK);
-	sys_fcntl(out[0], F_SETFL, O_NONBLOCK);
-	p.in = in[0];
-	p.out = out[1];
-	struct px_sigaction ign = { .handler = (void *)1 }, old;
-	sc4(__NR_rt_sigaction, 13, &ign, &old, 8); /* SIGPIPE: a hook need not read its state */
-	long child = px_vfork(spawn_child, &p, 0, -1, &pidfd);
-	sys_close(in[0]);
-	sys_close(out[1]);
-	if (child > 0) {
-		x->substep = 1;
-		if (!s->n2)
-			sys_close(in[1]);
-		r = spawn_watch(x, pidfd, in[1], out[0], data, s->n2, (i64)s->a);
-		if (r < 0) {
-			sys_pidfd_send_signal(pidfd, PX_SIGKILL);
-			if (s->n2)
-				sys_close(in[1]);
-		}
-		while (sys_wait4((int)child, &status, 0) == -EINTR)
-			;
-		sys_close(pidfd);
-		x->substep = 2;
-		if (p.err < 0)
-			r = p.err;
-		else if (r == 0 && status) {
-			char what[40] = "exit status ", *q = what + 12;
-			if (status & 0x7f)
-				for (q = what; *("signal " + (q - what)); q++)
-					*q = *("signal " + (q - what));
-			px_num(q, (u64)(status & 0x7f ? status & 0x7f : status >> 8 & 0xff));
-			x->text_len = x->text_len > PX_TEXT - 64 ? PX_TEXT - 64 : x->text_len;
-			px_say(x, x->text_len ? "\n" : "", x->text_len ? 1 : 0);
-			px_say(x, what, px_len(what));
-			r = -ECHILD;
-		}
-	} else {
-		r = child;
-		sys_close(in[1]);
+	if (r == 0) {
+		p.in = in[0];
+		p.out = out[1];
+		r = spawn_run(x, &p, in[1], out[0], data, s->n2, s->a);
+		sys_close(out[0]);
 	}
-	sc4(__NR_rt_sigaction, 13, &old, 0, 8);
-	sys_close(out[0]);
+	px_vector_free(argv, argc, 0);
+	px_vector_free(envp, envc, 0);
 	if (r == 0)
 		x->text_len = 0;
 	return r;
@@ -203,11 +214,11 @@ long do_bpf_prog_attach(struct px_ctx *x, const struct px_step *s)
 /* s0 one rtnetlink request with NLM_F_ACK, in the network namespace we are in; a: offset where in0's number is put (PX_NEXT: nowhere). */
 long do_netlink(struct px_ctx *x, const struct px_step *s)
 {
-	char *msg = (char *)px_str(x, s->s0), buf[2048];
+	char *msg = (char *)px_str(x, s->s0), buf[2048] __attribute__((aligned(4)));
 	long r, fd = sc3(__NR_socket, AF_NETLINK_, SOCK_RAW_ | SOCK_CLOEXEC_, NETLINK_ROUTE);
 	if (fd < 0)
 		return fd;
-	if (s->a != PX_NEXT && s->a + 4 <= s->n0) {
+	if (px_room(s->a, 4, s->n0)) {
 		u32 v = (u32)px_fd(x, s->in0);
 		for (int i = 0; i < 4; i++)
 			msg[s->a + (u64)i] = (char)(v >> 8 * i);
@@ -216,7 +227,9 @@ long do_netlink(struct px_ctx *x, const struct px_step *s)
 	r = sys_write((int)fd, msg, s->n0);
 	x->substep = 2;
 	while (r >= 0) {
-		r = sys_read((int)fd, buf, sizeof buf);
+		do
+			r = sys_read((int)fd, buf, sizeof buf);
+		while (r == -EINTR);
 		struct nlmsghdr *h = (void *)buf;
 		if (r >= (long)(sizeof *h + sizeof(int)) && h->nlmsg_type == NLMSG_ERROR) {
 			r = *(int *)(buf + sizeof *h);
@@ -253,7 +266,7 @@ long do_openpt(struct px_ctx *x, const struct px_step *s)
 long do_send_fd(struct px_ctx *x, const struct px_step *s)
 {
 	char *data = (char *)px_str(x, s->s0);
-	if (s->a != PX_NEXT && s->a + 10 <= s->n0)
+	if (px_room(s->a, 10, s->n0))
 		patch_pid(data + s->a, (u64)x->pid, 0);
 	struct px_iovec iov = { data, s->n0 };
 	struct px_cmsg c = { sizeof(usize) + 12, SOL_SOCKET_, SCM_RIGHTS_, px_fd(x, s->in1), 0 };

@@ -50,6 +50,8 @@ long do_seccomp(struct px_ctx *x, const struct px_step *s)
 	struct { u16 len; u16 pad[3]; const void *filter; } prog = { (u16)(s->n0 / 8), { 0 }, px_str(x, s->s0) };
 	long r, fd = -1;
 	u8 ack[4];
+	if (s->n0 / 8 > 4096) /* BPF_MAXINSNS: a longer one must not pass as its own beginning */
+		return -EINVAL;
 	if (s->a & SECCOMP_FILTER_FLAG_NEW_LISTENER) {
 		/* It will get the lowest free number, as this one does. */
 		x->substep = 1;
@@ -163,6 +165,7 @@ long do_set_home(struct px_ctx *x, const struct px_step *s)
 	char buf[4096];
 	struct statx st;
 	usize have = 0;
+	int skip = 0;          /* we are in a line that is longer than the buffer: it names nobody */
 	const char *init = "HOME=/";
 	for (int i = 0; i < 7; i++)
 		x->home[i] = init[i];
@@ -170,20 +173,23 @@ long do_set_home(struct px_ctx *x, const struct px_step *s)
 	if (fd < 0)
 		return 0;
 	if (sys_statx((int)fd, "", AT_EMPTY_PATH, STATX_TYPE, &st) == 0 && (st.stx_mode & S_IFMT) == S_IFREG)
-		for (;;) {
+		for (int reads = 0; reads < 4096; reads++) { /* a sparse file can be endless */
 			long n = sys_read((int)fd, buf + have, sizeof buf - have);
 			usize start = 0, end = have + (usize)(n > 0 ? n : 0);
 			for (usize i = 0; i < end; i++)
 				if (buf[i] == '\n') {
-					if (match_home(x, buf + start, buf + i, s->a))
+					if (!skip && match_home(x, buf + start, buf + i, s->a))
 						goto out;
+					skip = 0;
 					start = i + 1;
 				}
 			if (n <= 0) {
-				match_home(x, buf + start, buf + end, s->a);
+				if (!skip)
+					match_home(x, buf + start, buf + end, s->a);
 				break;
 			}
-			have = start == 0 && end == sizeof buf ? 0 : end - start; /* a line longer than the buffer names nobody */
+			skip |= start == 0 && end == sizeof buf;
+			have = skip ? 0 : end - start;
 			for (usize i = 0; i < have; i++)
 				buf[i] = buf[start + i];
 		}
@@ -195,9 +201,9 @@ out:
 /* An argv from `count` strings that each end with a NUL, with room for `more`; NULL where the blob does not hold that many. */
 char **px_vector(const char *p, u32 len, u64 count, u32 more)
 {
-	u64 have = len ? 1 : 0;
+	u64 have = 1;
 	for (u32 i = 0; i < len; i++)
-		have += !p[i] && i + 1 < len;
+		have += !p[i];
 	if (count > have)
 		return NULL;
 	long mem = sys_mmap(NULL, (usize)(count + more + 1) * sizeof(char *), 3, 0x22, -1);
@@ -209,6 +215,12 @@ char **px_vector(const char *p, u32 len, u64 count, u32 more)
 		p += px_len(p) + 1;
 	}
 	return v;
+}
+
+void px_vector_free(char **v, u64 count, u32 more)
+{
+	if (v)
+		sys_munmap(v, (usize)(count + more + 1) * sizeof(char *));
 }
 
 /* s0 arguments and s1 environment, each string ended by NUL; a and b their counts. HOME joins where SET_HOME found one. */

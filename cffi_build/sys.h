@@ -99,6 +99,13 @@ static inline long clone_call(long nr, long a, long b, long c, int (*fn)(void *)
 #error "pyrun builds on x86_64 and aarch64"
 #endif
 
+/* Runs on our memory but on a stack of its own: ASan would keep marks of frames that never return. */
+#ifdef __SANITIZE_ADDRESS__
+#define PX_CHILD __attribute__((no_sanitize_address, noinline))
+#else
+#define PX_CHILD
+#endif
+
 #define L(x) ((long)(x))
 #define clone3_call(args, size, fn, arg) clone_call(__NR_clone3, L(args), L(size), 0, fn, arg)
 #define sc0(n) sc6(n, 0, 0, 0, 0, 0, 0)
