@@ -23,6 +23,7 @@ EEXIST, EACCES, EROFS, EPERM, ENOENT = 17, 13, 30, 1, 2
 O_RDONLY_DIRECTORY = 0o200000
 BPF_F_ALLOW_MULTI = 2
 CGROUP2_SUPER_MAGIC = 0x63677270
+COUNTED = ("cpu", "cpuset", "io", "memory", "pids")  # controllers that a container gets where they are to be had: events counts with them
 
 
 def cgroup_path(spec: Spec, facts: Facts, container: str) -> str:
@@ -46,10 +47,10 @@ def plan_cgroup(b: Builder, spec: Spec, facts: Facts, path: str) -> int:
     assert facts.cgroup_mount is not None
     cgroup, skipped = b.slot("cgroup"), Label("no cgroup")
     optional = ((EACCES, skipped), (EROFS, skipped), (EPERM, skipped)) if facts.rootless and not limits.writes else ()
-    _make(b, facts.cgroup_mount.rstrip("/"), path, limits.controllers, optional)
+    _make(b, facts.cgroup_mount.rstrip("/"), path, limits.controllers, facts.controllers, optional)
     b.add(PARENT, Openat2(path=path, flags=O_RDONLY_DIRECTORY, out=cgroup, on=optional, at="/linux/cgroupsPath"),
           CheckEmpty(cgroup=cgroup, at="/linux/cgroupsPath", why="what runs there is not ours to limit or kill"))
-    _write(b, cgroup, (w for w in limits.writes if not w.late))
+    plan_writes(b, cgroup, (w for w in limits.writes if not w.late))
     _devices(b, spec, facts, cgroup)
     b.add(PARENT, skipped)
     return cgroup
@@ -58,10 +59,11 @@ def plan_cgroup(b: Builder, spec: Spec, facts: Facts, path: str) -> int:
 def plan_late_limits(b: Builder, spec: Spec, facts: Facts, cgroup: int) -> None:
     """Parent: the limits that what sets the container up would count against; once its init is alone in the cgroup."""
     limits = plan_resources(spec.linux.resources if spec.linux else None, controllers=facts.controllers)
-    _write(b, cgroup, (w for w in limits.writes if w.late))
+    plan_writes(b, cgroup, (w for w in limits.writes if w.late))
 
 
-def _write(b: Builder, cgroup: int, writes: Iterable[Write]) -> None:
+def plan_writes(b: Builder, cgroup: int, writes: Iterable[Write]) -> None:
+    """Parent: each write, with what is to be written instead where it is tolerated to fail."""
     for write in writes:
         done, other = Label("done"), Label("otherwise")
         rules = tuple((errno, other if write.otherwise else None) for errno in write.tolerate)
@@ -70,13 +72,25 @@ def _write(b: Builder, cgroup: int, writes: Iterable[Write]) -> None:
             b.add(PARENT, Goto(on=((ANY, done),)), other, WriteFile(dir=cgroup, path=write.otherwise[0], data=write.otherwise[1], magic=CGROUP2_SUPER_MAGIC, at=write.pointer), done)
 
 
-def _make(b: Builder, mount: str, path: str, controllers: tuple[str, ...], optional: tuple[tuple[int, Label | None], ...]) -> None:
-    enable = " ".join(f"+{c}" for c in controllers)
+def plan_controllers(b: Builder, cgroup: str, needed: tuple[str, ...], wanted: tuple[str, ...]) -> None:
+    """Parent: lets the children of a cgroup have the controllers; those that no limit needs only if all of them can be had."""
+    only, done = Label("only those needed"), Label("enabled")
+    file, why = f"{cgroup}/cgroup.subtree_control", "the limits need these controllers"
+    if len(wanted) > len(needed):
+        b.add(PARENT, WriteFile(path=file, data=" ".join(f"+{c}" for c in wanted), magic=CGROUP2_SUPER_MAGIC, on=((ANY, only if needed else None),),
+                                at="/linux/resources", why="limits and statistics need controllers"))
+        if needed:
+            b.add(PARENT, Goto(on=((ANY, done),)))
+    if needed:
+        b.add(PARENT, only, WriteFile(path=file, data=" ".join(f"+{c}" for c in needed), magic=CGROUP2_SUPER_MAGIC, at="/linux/resources", why=why), done)
+
+
+def _make(b: Builder, mount: str, path: str, controllers: tuple[str, ...], available: frozenset[str], optional: tuple[tuple[int, Label | None], ...]) -> None:
     made: list[Step] = []
+    wanted = (*controllers, *(c for c in COUNTED if c in available and c not in controllers))
     at, here = "/linux/cgroupsPath", mount
     for name in path[len(mount):].strip("/").split("/"):
-        if enable:
-            b.add(PARENT, WriteFile(path=f"{here}/cgroup.subtree_control", data=enable, magic=CGROUP2_SUPER_MAGIC, at="/linux/resources", why="the limits need these controllers"))
+        plan_controllers(b, here, controllers, wanted)
         here += f"/{name}"
         step = Mkdirat(path=here, mode=0o755, on=((EEXIST, None), *optional), at=at)
         made.append(step)

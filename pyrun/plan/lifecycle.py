@@ -16,7 +16,7 @@ from .steps import PARENT, STAGE2, Await, Meet, Openat2, Release, RemoveCgroup, 
 O_WRONLY_NONBLOCK, O_RDONLY_NONBLOCK = 0o4001, 0o4000
 AT_REMOVEDIR = 0x200
 ENOENT = 2
-FILES = ("record", "config.json", "go", "status")
+FILES = ("record", "config.json", "config.json.new", "go", "status")
 
 
 def plan_start(spec: Spec, req: Request) -> Plan:

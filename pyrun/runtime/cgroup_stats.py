@@ -1,8 +1,8 @@
 """A container's statistics from the files of its cgroup, in the types that `runc events` prints.
 
-Those are of cgroup v1, and engines read them: microseconds become nanoseconds, swap is memory and swap together, "max" is 2^64-1, and
-io.stat is split by what it counts. What a missing controller can't tell is left out, as Go leaves out zero values. A line or file
-that is not understood is skipped: statistics never fail because a newer kernel says more.
+Those are of cgroup v1, and engines read them: microseconds become nanoseconds, swap is memory and swap together, "max"
+is 2^64-1, and io.stat is split by what it counts. What a missing controller can't tell is left out, as Go leaves out zero
+values. A line or file that is not understood is skipped: statistics never fail because a newer kernel says more.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from typing import Any
 
 UNLIMITED = (1 << 64) - 1
-_CPUSET = ("cpu_exclusive", "mem_hardwall", "mem_exclusive", "memory_migrate", "memory_spread_page", "memory_spread_slab",
-           "memory_pressure", "sched_load_balance", "sched_relax_domain_level")  # fmt: skip
+_CPUSET = (
+    "cpu_exclusive", "mem_hardwall", "mem_exclusive", "memory_migrate", "memory_spread_page", "memory_spread_slab",
+    "memory_pressure", "sched_load_balance", "sched_relax_domain_level",
+)  # fmt: skip
 # Key of io.stat -> (table of runc's Blkio, operation).
 _IO = {
     "rbytes": ("ioServiceBytesRecursive", "Read"),

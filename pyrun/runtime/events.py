@@ -1,7 +1,7 @@
 """events: a container's statistics, and its out-of-memory kills, as they come.
 
-cgroup files say that they changed by POLLPRI, so nothing here runs between two statistics but when the kernel killed in the container
-or its last process ended.
+cgroup files say that they changed by POLLPRI, so nothing here runs between two statistics but when the kernel killed in
+the container or its last process ended.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """pause and resume: the freezer of the container's cgroup.
 
-The kernel freezes in its own time: cgroup.freeze only asks, and cgroup.events says `frozen 1` once every task has stopped. A pause
-that does not come to that is taken back, so that a container is never left half frozen (runc does the same).
+The kernel freezes in its own time: cgroup.freeze only asks, and cgroup.events says `frozen 1` once every task has stopped.
+A pause that does not come to that is taken back, so that a container is never left half frozen (runc does the same).
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ def pause(store: Store, container: str) -> None:
     c = store.open(container)
     status = c.status()
     if status not in (RUNNING, CREATED):
-        raise PyrunError(f"container not running: it is {status}", hint="only a created or running container can be paused")
+        hint = "only a created or running container can be paused"
+        raise PyrunError(f"container not running: it is {status}", hint=hint)
     cgroup = _cgroup(c, "pause")
     _freeze(cgroup, "1")
     if not _wait(cgroup, "frozen 1"):
@@ -60,7 +61,8 @@ def _freeze(cgroup: str, value: str) -> None:
         finally:
             posix.close(fd)
     except OSError as e:
-        raise PyrunError(f"write {value} to {path}: {(e.strerror or '').lower()}", hint="the freezer needs a writable cgroup v2")
+        reason = (e.strerror or str(e)).lower()
+        raise PyrunError(f"write {value} to {path}: {reason}", hint="the freezer needs a writable cgroup v2")
 
 
 def _wait(cgroup: str, wanted: str) -> bool:

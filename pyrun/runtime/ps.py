@@ -10,7 +10,7 @@ from .store import Container, Store
 
 
 def pids_of(store: Store, container: str) -> list[int]:
-    """The pids as we see them, in ascending order; none when it has stopped. Without a cgroup of its own: the init alone."""
+    """The pids as we see them, in ascending order; none when it has stopped. Without a cgroup: the init alone."""
     c = store.open(container)
     cgroup = c.record.text("cgroup")
     if not cgroup or not _is_there(cgroup):

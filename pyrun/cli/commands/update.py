@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 
-from pyrun.oci.load import LIMIT, load_resources, read_file
+from pyrun.oci.load import LIMIT, read_file
 from pyrun.runtime.store import Store
 from pyrun.runtime.update import update
 
@@ -36,11 +36,9 @@ PLACES = {
 
 
 def run(g: Globals, o: Options) -> int:
-    store = Store(g.root)
     if o.kernel_memory is not None or o.kernel_memory_tcp is not None:
         g.warn("--kernel-memory is ignored: cgroup v2 has no such limit")
-    resources = load_resources(_document(o), file=_name(o))
-    update(store, o.id, resources, l3_cache_schema=o.l3_cache_schema, mem_bw_schema=o.mem_bw_schema)
+    update(Store(g.root), o.id, _document(o), file=_name(o))
     return 0
 
 

@@ -1,0 +1,59 @@
+"""The plan of `update`: new limits into the cgroup of a container that runs, all of them or none.
+
+The undo lane writes back what the files said before. It is planned for every file that is written, in reverse: writing
+a value that is there already changes nothing.
+"""
+
+from __future__ import annotations
+
+from .cgroups import CGROUP2_SUPER_MAGIC, O_RDONLY_DIRECTORY, plan_controllers, plan_writes
+from .model import Builder, Plan
+from .resources import Write
+from .steps import ANY, PARENT, UNDO, Openat2, WriteFile
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_NO_LIMIT = {"io.max": "rbps=max wbps=max riops=max wiops=max", "io.weight": "default", "io.bfq.weight": "0"}
+
+
+def plan_update(
+    writes: Sequence[Write], controllers: tuple[str, ...], *, mount: str, cgroup: str, now: Mapping[str, str]
+) -> Plan:
+    """mount: of cgroup2; cgroup: absolute, below it. now: what those of `files_of(writes)` that exist say."""
+    b = Builder()
+    slot = b.slot("cgroup")
+    at = mount
+    for name in cgroup[len(mount) :].strip("/").split("/"):
+        plan_controllers(b, at, controllers, controllers)
+        at += "/" + name
+    b.add(PARENT, Openat2(path=cgroup, flags=O_RDONLY_DIRECTORY, out=slot, at="/linux/cgroupsPath"))
+    plan_writes(b, slot, writes)
+    for file, value in reversed([pair for write in writes for pair in before(write, now)]):
+        # A value that can't be written back must not keep the others from it.
+        back = WriteFile(dir=slot, path=file, data=value, magic=CGROUP2_SUPER_MAGIC, on=((ANY, None),), why="as it was")
+        b.add(UNDO, back)
+    return b.plan()
+
+
+def files_of(writes: Sequence[Write]) -> set[str]:
+    """The files that a plan of these writes may write to."""
+    return {write.file for write in writes} | {write.otherwise[0] for write in writes if write.otherwise}
+
+
+def before(write: Write, now: Mapping[str, str]) -> list[tuple[str, str]]:
+    """(file, value) that puts back what this write changes."""
+    pairs = [(write.file, write.value), *([write.otherwise] if write.otherwise else [])]
+    return [(file, _old_value(file, value, now[file])) for file, value in pairs if file in now]
+
+
+def _old_value(file: str, value: str, text: str) -> str:
+    """What a file of one value says; of a file with a line for each device, that of the device which `value` names."""
+    key, space, _ = value.partition(" ")
+    lines = text.strip().split("\n")
+    if ":" not in key or not space:
+        default = [line for line in lines if line.startswith("default ")]
+        return (default or lines)[0] or "\n"
+    mine = [line for line in lines if line.split(" ")[0] == key]
+    return mine[0] if mine else f"{key} {_NO_LIMIT.get(file, 'max')}"

@@ -1,0 +1,80 @@
+"""update: other limits for a container that runs, and the stored config.json with them.
+
+What is given is merged with what is in force, as members of a section depend on each other. The limits are set by a plan
+whose undo lane puts the old ones back, so a failed update changes nothing. The stored config is replaced by rename:
+whoever reads it, for exec or the next update, finds the old or the new one whole.
+"""
+
+from __future__ import annotations
+
+import json
+import posix
+
+from ..errors import ConfigError, PyrunError
+from ..executor import StepFailed, run_plan
+from ..facts import collect_facts, read_text
+from ..oci.load import load_resources, read_file
+from ..plan.resources import check_memory_usage, merge_resources, plan_resources
+from ..plan.update import files_of, plan_update
+from .store import STOPPED, Container, Store
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ..plan.resources import ResourcePlan
+
+
+def update(store: Store, container: str, change: bytes, *, file: str = "resources.json") -> None:
+    """change: the JSON of a linux.resources object; file: its name in errors. PyrunError with nothing changed."""
+    c = store.open(container)
+    if c.status() == STOPPED:
+        raise PyrunError("container not running", hint="the limits of a stopped container limit nothing")
+    load_resources(change, file=file)
+    config = json.loads(read_file(c.directory + "/config.json"))
+    linux = config.setdefault("linux", {})
+    applied, in_force = merge_resources(linux.get("resources") or {}, json.loads(change))
+    _apply(c, json.dumps(applied).encode(), file)
+    linux["resources"] = in_force
+    _save(c, config)
+
+
+def _apply(c: Container, applied: bytes, file: str) -> None:
+    facts = collect_facts()
+    cgroup = c.record.text("cgroup")
+    limits = plan_resources(load_resources(applied, file=file), controllers=facts.controllers, base="", file=file)
+    if not limits.writes:
+        return
+    if not cgroup or facts.cgroup_mount is None or not read_text(cgroup + "/cgroup.events"):
+        raise PyrunError("the container has no cgroup of its own, so it can't be limited")
+    _check_memory(cgroup, limits)
+    now = {name: text for name in files_of(limits.writes) if (text := read_text(f"{cgroup}/{name}", 1 << 16))}
+    plan = plan_update(limits.writes, limits.controllers, mount=facts.cgroup_mount.rstrip("/"), cgroup=cgroup, now=now)
+    try:
+        run_plan(plan).close()
+    except StepFailed as e:
+        from ..plan.step_errors import explain_failure
+
+        error = explain_failure(e, c.id)
+        if error.pointer is not None:  # a place in what was given, not in config.json
+            raise ConfigError([(error.pointer, error.text)], file=file, hint=error.hint)
+        raise error
+
+
+def _check_memory(cgroup: str, limits: ResourcePlan) -> None:
+    usage = read_text(cgroup + "/memory.current").strip()
+    if limits.check_memory and usage.isdigit():
+        check_memory_usage(limits.check_memory, int(usage))
+
+
+def _save(c: Container, config: dict[str, Any]) -> None:
+    path = c.directory + "/config.json"
+    data = json.dumps(config, ensure_ascii=False, indent=1).encode("utf-8", "surrogateescape")
+    fd = posix.open(path + ".new", posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_CLOEXEC, 0o600)
+    try:
+        while data:
+            data = data[posix.write(fd, data) :]
+        posix.fsync(fd)
+    finally:
+        posix.close(fd)
+    posix.rename(path + ".new", path)
