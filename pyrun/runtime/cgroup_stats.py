@@ -1,8 +1,9 @@
 """A container's statistics from the files of its cgroup, in the types that `runc events` prints.
 
-Those are of cgroup v1, and engines read them: microseconds become nanoseconds, swap is memory and swap together, "max"
-is 2^64-1, and io.stat is split by what it counts. What a missing controller can't tell is left out, as Go leaves out zero
-values. A line or file that is not understood is skipped: statistics never fail because a newer kernel says more.
+Those are of cgroup v1, and engines read them: microseconds become nanoseconds, swap is memory and swap together,
+"max" is 2^64-1, and io.stat is split by what it counts. What a missing controller can't tell is left out, as Go
+leaves out zero values. A line or file that is not understood is skipped: statistics never fail because a newer
+kernel says more.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """pause and resume: the freezer of the container's cgroup.
 
-The kernel freezes in its own time: cgroup.freeze only asks, and cgroup.events says `frozen 1` once every task has stopped.
-A pause that does not come to that is taken back, so that a container is never left half frozen (runc does the same).
+The kernel freezes in its own time: cgroup.freeze only asks, and cgroup.events says `frozen 1` once every task has
+stopped. A pause that does not come to that is taken back, so that a container is never left half frozen (runc does
+the same).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """update: other limits for a container that runs, and the stored config.json with them.
 
-What is given is merged with what is in force, as members of a section depend on each other. The limits are set by a plan
-whose undo lane puts the old ones back, so a failed update changes nothing. The stored config is replaced by rename:
-whoever reads it, for exec or the next update, finds the old or the new one whole.
+What is given is merged with what is in force, as members of a section depend on each other. The limits are set by a
+plan whose undo lane puts the old ones back, so a failed update changes nothing. The stored config is replaced by
+rename: whoever reads it, for exec or the next update, finds the old or the new one whole.
 """
 
 from __future__ import annotations
