@@ -370,23 +370,32 @@ long do_check_fs(struct px_ctx *x, const struct px_step *s)
 	return (u64)fs[0] == s->a ? 0 : -EXDEV;
 }
 
-/* in0: the new root, already a mount point. The old root is stacked on "." and let go (pivot_root(2), NOTES). */
+/* in0: the new root, already a mount point. The old root is stacked on it and let go (pivot_root(2), NOTES). "." is the old root only
+ * for who has gone there: mount_setattr(2) does not step up to a mount that covers it, and would make slaves of the container's mounts. */
 long do_pivot_root(struct px_ctx *x, const struct px_step *s)
 {
 	struct mount_attr attr = { .propagation = 1u << 19 /* MS_SLAVE: the umount must not reach the host */ };
-	long r;
-	if ((r = sc1(__NR_fchdir, px_fd(x, s->in0))) < 0)
-		return r;
-	x->substep = 1;
-	if ((r = sc2(__NR_pivot_root, ".", ".")) < 0)
-		return r;
-	x->substep = 2;
-	if ((r = sc5(__NR_mount_setattr, AT_FDCWD, ".", AT_RECURSIVE, &attr, sizeof attr)) < 0)
+	long old = sys_openat(AT_FDCWD, "/", O_PATH | O_DIRECTORY | O_CLOEXEC, 0), r;
+	if (old < 0)
+		return old;
+	if ((r = sc1(__NR_fchdir, px_fd(x, s->in0))) == 0) {
+		x->substep = 1;
+		r = sc2(__NR_pivot_root, ".", ".");
+	}
+	if (r == 0) {
+		x->substep = 2;
+		r = sc1(__NR_fchdir, old);
+	}
+	sys_close((int)old);
+	if (r < 0)
 		return r;
 	x->substep = 3;
-	if ((r = sc2(__NR_umount2, ".", MNT_DETACH_)) < 0)
+	if ((r = sc5(__NR_mount_setattr, AT_FDCWD, ".", AT_RECURSIVE, &attr, sizeof attr)) < 0)
 		return r;
 	x->substep = 4;
+	if ((r = sc2(__NR_umount2, ".", MNT_DETACH_)) < 0)
+		return r;
+	x->substep = 5;
 	return sc1(__NR_chdir, "/");
 }
 
