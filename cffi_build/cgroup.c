@@ -34,26 +34,49 @@ long do_check_empty(struct px_ctx *x, const struct px_step *s)
 
 struct dirent64 { u64 ino; i64 off; u16 len; u8 type; char name[]; };
 
-/* Removes the children of an empty cgroup, deepest first. */
-static long remove_children(int dir, int depth)
+/* A child of the cgroup: opened, and its name in `name`. -ENOENT: it has none. */
+static long open_child(int dir, char name[256])
 {
-	char buf[2048];
-	long n, r = 0;
-	while (depth < 32 && (n = sc3(__NR_getdents64, dir, buf, sizeof buf)) > 0)
+	char buf[2048] __attribute__((aligned(8)));
+	long n;
+	sc3(__NR_lseek, dir, 0, 0);
+	while ((n = sc3(__NR_getdents64, dir, buf, sizeof buf)) > 0)
 		for (long i = 0; i < n; i += ((struct dirent64 *)(buf + i))->len) {
-			struct dirent64 *d = (void *)(buf + i);
-			if (d->type != 4 /* DT_DIR */ || d->name[0] == '.')
+			const struct dirent64 *d = (void *)(buf + i);
+			usize len = px_len(d->name);
+			if (d->type != 4 /* DT_DIR */ || len > 255 || (d->name[0] == '.' && (len == 1 || (len == 2 && d->name[1] == '.'))))
 				continue;
-			long child = sys_openat(dir, d->name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0);
-			if (child >= 0) {
-				remove_children((int)child, depth + 1);
-				sys_close((int)child);
-			}
-			long k = sc3(__NR_unlinkat, dir, d->name, AT_REMOVEDIR);
-			if (k < 0 && k != -ENOENT)
-				r = k;
+			for (usize k = 0; k <= len; k++)
+				name[k] = d->name[k];
+			return sys_openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0);
 		}
-	return r;
+	return n < 0 ? n : -ENOENT;
+}
+
+/* Removes the children of an empty cgroup, deepest first. The container may have nested them deeper than a stack or a table of descriptors
+ * goes: so down to the first leaf each time. */
+static void remove_children(int dir)
+{
+	char name[256], next[256];
+	for (long r = 0; r == 0;) {
+		long parent = -1, child = open_child(dir, name), deeper;
+		if (child < 0)
+			return;
+		while ((deeper = open_child((int)child, next)) >= 0) {
+			if (parent >= 0)
+				sys_close((int)parent);
+			parent = child;
+			child = deeper;
+			for (usize k = 0; k < sizeof next; k++)
+				name[k] = next[k];
+		}
+		r = sc3(__NR_unlinkat, parent >= 0 ? (int)parent : dir, name, AT_REMOVEDIR);
+		sys_close((int)child);
+		if (parent >= 0)
+			sys_close((int)parent);
+		if (r == -ENOENT)
+			r = 0;
+	}
 }
 
 /* s0 the cgroup's path, a: with its children and what runs in them. Killed processes leave it some time later: EBUSY is waited out, 10 s at most. */
@@ -66,17 +89,16 @@ long do_remove_cgroup(struct px_ctx *x, const struct px_step *s)
 	long dir = sys_openat(AT_FDCWD, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
 	if (dir < 0)
 		return dir == -ENOENT ? 0 : dir;
-	if (populated((int)dir) == 1)
-		put((int)dir, "cgroup.kill", "1");
+	x->substep = 1;
 	r = -EBUSY;
 	for (int i = 0; i < 1100 && r == -EBUSY; i++) {
 		if (i)
 			sys_poll(NULL, 0, i < 100 ? 1 : 10);
-		sc3(__NR_lseek, dir, 0, 0);
 		if (populated((int)dir) != 1)
-			remove_children((int)dir, 0);
+			remove_children((int)dir);
+		else if (i % 100 == 0) /* again: one that is being made may have come in since */
+			put((int)dir, "cgroup.kill", "1");
 		r = sc3(__NR_unlinkat, AT_FDCWD, path, AT_REMOVEDIR);
-		x->substep = (u32)i;
 	}
 	sys_close((int)dir);
 	return r == -ENOENT ? 0 : r;

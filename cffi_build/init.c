@@ -14,23 +14,30 @@ static void __attribute__((noreturn)) fail(struct px_ctx *x)
 	sys_exit(1);
 }
 
-/* Tells the parent that we are at rendezvous a and waits for its answer, which brings our pid as the host sees it. */
-static long do_meet(struct px_ctx *x, const struct px_step *s)
+/* The parent's answer brings our pid as the host sees it. */
+static void await_ack(struct px_ctx *x)
 {
 	i32 pid = 0;
-	long r = px_send_msg(x, MSG_MEET, (i32)s->a, 0);
-	if (r < 0)
-		return r;
+	long r;
 	do
 		r = sys_read(x->sync, &pid, 4);
 	while (r == -EINTR);
 	if (r != 4)
 		sys_exit(1); /* the parent is gone: so are we */
 	x->pid = pid;
-	return 0;
 }
 
-/* Stage 2 comes to life as a child of the parent; stage 1 tells its pid and ends. a: clone flags. */
+/* Tells the parent that we are at rendezvous a and waits for its answer. */
+static long do_meet(struct px_ctx *x, const struct px_step *s)
+{
+	long r = px_send_msg(x, MSG_MEET, (i32)s->a, 0);
+	if (r == 0)
+		await_ack(x);
+	return r;
+}
+
+/* Stage 2 comes to life as a child of the parent; stage 1 tells its pid and ends. a: clone flags. Stage 2 waits for the answer to that:
+ * else it could meet, or fail, before the parent knows whom it made. */
 static long do_clone3_init(struct px_ctx *x, const struct px_step *s)
 {
 	struct clone_args args = { .flags = s->a | CLONE_PARENT }; /* its exit signal is ours, as CLONE_PARENT has it */
@@ -41,6 +48,7 @@ static long do_clone3_init(struct px_ctx *x, const struct px_step *s)
 		px_send_msg(x, MSG_PID, (i32)r, 0);
 		sys_exit(0);
 	}
+	await_ack(x);
 	if (px_lane(x, LANE_STAGE2, x->h->lane_first[LANE_STAGE2]) < 0)
 		fail(x);
 	sys_exit(0);
@@ -84,7 +92,10 @@ static void __attribute__((noreturn)) run(int argc, char **argv)
 	if (argc != 2)
 		sys_exit(2);
 	for (const char *p = argv[1]; *p; p++)
-		keep = keep * 10 + (*p - '0');
+		if (*p < '0' || *p > '9' || (keep = keep * 10 + (*p - '0')) > 1024)
+			sys_exit(2);
+	if (keep < 3)
+		sys_exit(2);
 	x->sync = keep;
 	for (int sig = 1; sig < 65; sig++)
 		sc4(__NR_rt_sigaction, sig, &dfl, 0, 8);
@@ -108,6 +119,8 @@ static void __attribute__((noreturn)) run(int argc, char **argv)
 	for (u32 i = 0; i < x->h->n_inherit; i++)
 		if (inherit[i] != PX_NONE)
 			x->slots[inherit[i]] = keep + 3 + (int)i;
+		else
+			sys_close(keep + 3 + (int)i); /* a second sync socket, that took the place of none */
 	if (x->h->flags & PX_TRACE) {
 		long t = sys_mmap(NULL, (usize)x->h->n_steps * 8 + 8, 3, 1 /* MAP_SHARED */, keep + 2);
 		x->trace = t < 0 && t > -4096 ? NULL : (u64 *)t;

@@ -5,8 +5,9 @@
  *   AWAIT(maps) ◀────────────────── MEET(maps)
  *   write uid_map, gid_map
  *   ACK ──────────────────────────▶ setresuid 0, time, joins
- *   AWAIT_PID ◀──────────────────── CLONE3_INIT ──────────────────▶ setsid, …
- *   (reaps stage 1, keeps the pid)  exits
+ *   AWAIT_PID ◀──────────────────── CLONE3_INIT ──────────────────▶ (waits, so that nothing it says comes before its pid)
+ *   (keeps the pid, reaps stage 1)  exits
+ *      └──────────────────────────────────────────────────────────▶ setsid, …
  *   AWAIT(hooks) ◀───────────────────────────────────────────────── MEET(hooks)
  *   prestart, createRuntime
  *   ACK ──────────────────────────────────────────────────────────▶ mounts, pivot_root, privileges
@@ -57,8 +58,10 @@ static long load_image(const char *path, u64 how)
 		}
 	}
 	sys_close((int)src);
-	if (fd >= 0)
-		sys_fcntl((int)fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE);
+	if (fd >= 0 && (n = sys_fcntl((int)fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE)) < 0) {
+		sys_close((int)fd);
+		return n;
+	}
 	return fd;
 }
 
@@ -71,7 +74,7 @@ struct stage {
 };
 
 /* In the vfork child: puts the inherited descriptors right above those that the user's process keeps, closes all others, execs the image. */
-static int stage_child(void *p)
+static int PX_CHILD stage_child(void *p)
 {
 	struct stage *t = p;
 	int base = t->keep, high = base + t->count + 1;
@@ -161,6 +164,8 @@ static long next_msg(struct px *p, struct px_msg *m)
 		return r;
 	if (r < (long)(sizeof *m - PX_TEXT))
 		return -ESRCH; /* closed: the child is dead, and could not say why */
+	if (m->text_len > (u32)r - (sizeof *m - PX_TEXT))
+		m->text_len = (u32)r - (u32)(sizeof *m - PX_TEXT);
 	if (m->kind != MSG_ERROR)
 		return 0;
 	p->child_failed = 1;
@@ -168,7 +173,7 @@ static long next_msg(struct px *p, struct px_msg *m)
 	p->child_step = m->step;
 	p->child_substep = m->substep;
 	x->text_len = 0;
-	px_say(x, m->text, m->text_len < PX_TEXT ? m->text_len : PX_TEXT);
+	px_say(x, m->text, m->text_len);
 	return m->err > 0 ? -m->err : -EPROTO;
 }
 
@@ -208,14 +213,22 @@ static long do_await_pid(struct px *p, const struct px_step *s)
 		return -EPROTO;
 	x->pid = m.value;
 	x->substep = 1;
-	int old = x->pidfd;
-	x->pidfd = (i32)sys_pidfd_open(x->pid);
-	while (sys_wait4(x->stage1, NULL, 0x40000000 /* __WALL */) == -EINTR)
+	r = sys_pidfd_open(x->pid);
+	if (r < 0) { /* without one kill_child() would take it for somebody else's */
+		sys_kill(x->pid, PX_SIGKILL);
+		while (sys_wait4(x->pid, NULL, 0x40000000 /* __WALL */) == -EINTR)
+			;
+		x->pid = 0;
+		return r;
+	}
+	sys_close(x->pidfd);
+	x->pidfd = (i32)r;
+	r = ack(x);
+	while (sys_wait4(x->stage1, NULL, 0x40000000) == -EINTR)
 		;
 	x->stage1 = 0;
-	sys_close(old);
-	if (x->pidfd < 0)
-		return x->pidfd;
+	if (r < 0)
+		return r == -EPIPE ? -ESRCH : r;
 	return s->out == PX_NONE ? 0 : px_out(x, s->out, sys_fcntl(x->pidfd, F_DUPFD_CLOEXEC, 0));
 }
 
@@ -232,6 +245,8 @@ static long start_time(int proc, i32 pid, u64 *ticks)
 		return fd;
 	n = sys_read((int)fd, buf, sizeof buf - 1);
 	sys_close((int)fd);
+	if (n <= 0)
+		return n < 0 ? n : -EPROTO;
 	long i = n - 1;
 	while (i > 0 && buf[i] != ')')
 		i--;
@@ -295,6 +310,7 @@ static long do_pid_file(struct px_ctx *x, const struct px_step *s)
 {
 	char num[20];
 	usize n = (usize)(px_num(num, (u64)x->pid) - num);
+	sc3(__NR_unlinkat, AT_FDCWD, px_str(x, s->s0), 0); /* what a killed one left */
 	long fd = sys_openat(AT_FDCWD, px_str(x, s->s0), O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0644), r;
 	if (fd < 0)
 		return fd;
@@ -312,11 +328,22 @@ static long do_pid_file(struct px_ctx *x, const struct px_step *s)
 
 static void kill_child(struct px_ctx *x)
 {
+	static struct px_msg m;
 	if (x->pidfd >= 0)
 		sys_pidfd_send_signal(x->pidfd, PX_SIGKILL);
-	if (x->stage1 > 0)
+	if (x->stage1 > 0) {
 		while (sys_wait4(x->stage1, NULL, 0x40000000) == -EINTR)
 			;
+		/* It may have made stage 2, and told, while we failed for a reason of our own. If it could not tell, stage 2 sees the socket close. */
+		while (sc6(__NR_recvfrom, x->sync, L(&m), sizeof m, 0x40 /* MSG_DONTWAIT */, 0, 0) > 0)
+			if (m.kind == MSG_PID && m.value > 0) {
+				sys_kill(m.value, PX_SIGKILL);
+				while (sys_wait4(m.value, NULL, 0x40000000) == -EINTR)
+					;
+			}
+		sys_close(x->sync);
+		x->sync = -1;
+	}
 	if (x->pid > 0 && x->pidfd >= 0)
 		while (sys_wait4(x->pid, NULL, 0x40000000) == -EINTR)
 			;
@@ -357,7 +384,8 @@ static void undo(struct px *p, struct px_result *out)
 	kill_child(x);
 	x->lane = LANE_UNDO;
 	for (u32 i = first; i < end; i++) {
-		u32 guard = (u32)(steps[i].d >> 32);
+		u16 op = steps[i].op;
+		u32 guard = op == OP_UNLINKAT || op == OP_WRITE_FILE || op == OP_REMOVE_CGROUP ? (u32)(steps[i].d >> 32) : 0;
 		if (guard && (guard > x->h->n_steps || !x->made[guard - 1]))
 			continue;
 		x->step = i;
@@ -416,6 +444,8 @@ px_run_t *px_new(const void *plan, unsigned long long len, int *err)
 		sc2(__NR_ftruncate, p->trace_fd, (u64)h->n_steps * 8 + 8);
 		long t = sys_mmap(NULL, (u64)h->n_steps * 8 + 8, 3, 1 /* MAP_SHARED */, p->trace_fd);
 		p->x.trace = t < 0 && t > -4096 ? NULL : (u64 *)t;
+		if (!p->x.trace) /* or the child would write its times into the plan */
+			((struct px_header *)(void *)p->plan)->flags &= ~PX_TRACE;
 	}
 	return (px_run_t *)p;
 }
@@ -435,10 +465,9 @@ int px_run(px_run_t *run, struct px_result *out)
 	}
 	/* A child that ended without a word was killed: its status says by what. */
 	out->child_status = 0;
-	if (r == -ESRCH && !p->child_failed && (x->pid > 0 || x->stage1 > 0)) {
+	if (r == -ESRCH && !p->child_failed && x->pidfd >= 0 && (x->pid > 0 || x->stage1 > 0)) {
 		i32 *pid = x->pid > 0 ? &x->pid : &x->stage1;
-		if (x->pidfd >= 0)
-			sys_pidfd_send_signal(x->pidfd, PX_SIGKILL);
+		sys_pidfd_send_signal(x->pidfd, PX_SIGKILL);
 		while (sys_wait4(*pid, &out->child_status, 0x40000000) == -EINTR)
 			;
 		*pid = 0;
