@@ -19,7 +19,7 @@ from .rootfs import RootfsPlan, plan_console, plan_rootfs_child, plan_rootfs_fin
 from .seccomp import SeccompProgram, plan_seccomp
 from .steps import (
     NEXT, PARENT, STAGE2, UNDO, Ack, Await, AwaitPid, CheckFs, Clone3, Connect, CreateFile, Execve, KeyctlSession, Meet, Mkdirat, Mkfifoat, Netlink, Openat2,
-    Park, PidFile, PidfdGetfd, SavePid, SendFd, Setdomainname, Sethostname, Setsid, Umask, Unlinkat, WaitExec,
+    Park, PidFile, PidfdGetfd, SavePid, SendFd, Setdomainname, Sethostname, Setsid, Unlinkat, WaitExec,
 )
 
 O_PATH_DIRECTORY = 0o10000000 | 0o200000
@@ -46,7 +46,7 @@ def plan_create(spec: Spec, facts: Facts, req: Request) -> Plan:
     s.proc = b.slot("proc", inherit=True)
     b.add(PARENT, Openat2(path="/proc", flags=O_PATH_DIRECTORY, out=s.proc, why="the host's, for id maps and the like"), CheckFs(fd=s.proc, magic=PROC_SUPER_MAGIC, why="a real one (CVE-2019-16884)"))
     joins = open_namespaces(b, spec)
-    root = plan_rootfs_parent(b, spec, facts, rootfs=req.rootfs)
+    root = plan_rootfs_parent(b, spec, facts, rootfs=req.rootfs, bundle=req.bundle, cgroup=req.cgroup)
     s.console = _plan_console_socket(b, spec, req)
     s.bundle = open_bundle(b, spec, req, "prestart", "createRuntime", *(() if req.park else ("poststart",)))
     b.add(PARENT, Clone3(image=facts.init_path, load=facts.memfd, cgroup=s.cgroup, flags=0, at="/linux/cgroupsPath", why="stage 1, born in the container's cgroup"))
@@ -91,7 +91,7 @@ def _plan_hooks_point(b: Builder, spec: Spec, req: Request, s: _Slots) -> None:
 
 def _plan_init(b: Builder, spec: Spec, facts: Facts, req: Request, s: _Slots, root: RootfsPlan, seccomp: SeccompProgram | None) -> None:
     kinds = namespaces(spec)
-    b.add(STAGE2, Setsid(why="a session, and a terminal, of its own"), Umask(mask=0, why="what is made in the root has the mode that it is given"))
+    b.add(STAGE2, Setsid(why="a session, and a terminal, of its own"))
     if req.keyring:
         unavailable = tuple((e, None) for e in (ENOSYS, EACCES, EDQUOT, EPERM))
         b.add(STAGE2, KeyctlSession(name=f"_ses.{req.id}", on=unavailable, why="the host's keys stay on the host"))

@@ -39,12 +39,13 @@ def prepare(root: Path, id: str, bundle: Path, **words: object) -> tuple[Store, 
 
 
 def describe(prepared: Prepared, index: int) -> str:
-    """"stage2 41 PivotRoot"."""
-    for lane, steps in enumerate(prepared.plan.lanes):
-        if index < len(steps):
-            return f"{LANE_NAMES[lane]} {index} {type(steps[index]).__name__}"
-        index -= len(steps)
-    raise IndexError(index)
+    """"stage2 42/90 PivotRoot"."""
+    return next(
+        f"{LANE_NAMES[lane]} {index + 1}/{len(prepared.plan.steps)} {type(step).__name__}"
+        for lane in range(len(prepared.plan.lanes))
+        for i, step in steps_of(prepared, lane)
+        if i == index
+    )
 
 
 def steps_of(prepared: Prepared, *lanes: int) -> list[tuple[int, Step]]:
