@@ -62,13 +62,14 @@ class Style:
 class _Names:
     """What the steps of one plan are called: their names by class, and each number's text as it was first made."""
 
-    __slots__ = ("index", "memo", "plan", "slots", "steps")
+    __slots__ = ("index", "memo", "plan", "shown", "slots", "steps")
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.slots = plan.slots
         self.steps: dict[type[Step], str] = {}
         self.memo: dict[tuple[type[Step], str, object], str] = {}
+        self.shown: dict[tuple[type[Step], str, object], str] = {}
         self.index: dict[int, int] = {}
 
     def step(self, cls: type[Step]) -> str:
@@ -265,8 +266,11 @@ def _lane(
     failed: int | None,
 ) -> Iterator[str]:
     digits = max(3, len(str(len(names.plan.steps))))
-    widest = max([len(names.step(type(step))) for step in lane])
+    classes = {type(step) for step in lane}
+    widest = max([len(names.step(cls)) for cls in classes])
+    titles = {cls: f"{style.name}{names.step(cls):<{widest}}{style.plain}  " for cls in classes}
     margin = 2 + digits + 2 + widest + 2 + (9 if took is not None else 0)
+    room = max(width - margin, 20)
     number = first
     for unit, run in _groups(lane):
         # One step has its pointer beside it; more have it above them, and each only its own part of it.
@@ -274,23 +278,27 @@ def _lane(
         if above:
             yield f"{style.place}{above}{style.plain}"
         bar = f"{style.place}\u2502{style.plain} " if above else "  "
+        indent = bar + " " * (margin - 2)
         for step in run:
             time = ""
             if took is not None:
                 time = f"{style.red}   failed{style.plain}" if number == failed else _time(took[number], style)
-            head = f"{bar}{number + 1:>{digits}}{time}  {style.name}{names.step(type(step)):<{widest}}{style.plain}  "
-            at = step.at[len(above) :] if step.at else ""
-            indent = bar + " " * (margin - 2)
-            yield from _folded(head, indent, max(width - margin, 20), _words(step, names), at, step.why, style)
             number += 1
+            head = f"{bar}{number:>{digits}}{time}  {titles[type(step)]}"
+            at = step.at[len(above) :] if step.at else ""
+            yield from _folded(head, indent, room, _words(step, names), at, step.why, style)
 
 
 def _groups(lane: list[Step]) -> Iterator[tuple[str | None, list[Step]]]:
     """Neighbours that one entry of config.json asks for: (its pointer, the steps)."""
     now: str | None = None
+    at: str | None = None
+    unit: str | None = None
     run: list[Step] = []
     for step in lane:
-        unit = entry_of(step.at) if step.at is not None else None
+        if step.at != at:
+            at = step.at
+            unit = entry_of(at) if at is not None else None
         if run and unit != now:
             yield now, run
             run = []
@@ -315,15 +323,26 @@ def _time(nanoseconds: int, style: Style) -> str:
 
 def _words(step: Step, names: _Names) -> list[str]:
     words = []
+    cls, shown = type(step), names.shown
     for name, value in step.args.items():
-        if name != "out" and (text := names.brief(step, name, value)):
+        if name == "out":
+            continue
+        if value.__class__ is int:  # flags and slots come again and again
+            key = (cls, name, value)
+            text = shown.get(key)
+            if text is None:
+                text = names.brief(step, name, value)
+                text = shown[key] = f"{name.rstrip('_')}={text}" if text else ""
+            if text:
+                words.append(text)
+        elif text := names.brief(step, name, value):
             words.append(f"{name.rstrip('_')}={text}")
     out = step.args.get("out")
     if out is not None and out != NO_SLOT:
-        words.append("\u2192 " + names.operand(step, "out", out))
+        words.append("\u2192 " + names.slot(out))  # type: ignore[arg-type]
     if step.on:
         rules = _rules(step, names.plan)
-        words += [f"\u2192 {then}" if isinstance(step, Goto) else f"[{errno} \u2192 {then}]" for errno, then in rules]
+        words += [f"\u2192 {then}" if cls is Goto else f"[{errno} \u2192 {then}]" for errno, then in rules]
     guard = step.args.get("guard")
     if isinstance(guard, Step):
         words.append(f"[if step {names.number_of(guard)} made it]")
@@ -331,12 +350,15 @@ def _words(step: Step, names: _Names) -> list[str]:
 
 
 def _folded(head: str, indent: str, room: int, words: list[str], at: str, why: str, style: Style) -> Iterator[str]:
-    """A step's lines: its words, folded at the width, then its place and its reason, on the same line where there is room."""
-    notes = f"{at}{'  ' if at and why else ''}{'# ' if why else ''}{why}"
+    """The lines of a step: its words, folded at the width; its place and its reason, beside them where there is room."""
+    line = " ".join(words)
+    notes = f"{at}  # {why}" if at and why else at or (why and "# " + why)
+    if not notes and len(line) <= room:
+        yield head + line if line else head.rstrip()
+        return
     shown = f"{style.place}{at}{style.plain}" if at else ""
     if why:
         shown = f"{shown}{'  ' if at else ''}{style.dim}# {why}{style.plain}"
-    line = " ".join(words)
     if len(line) + len(notes) + 2 > room and words:
         line = ""
         for text in words:
@@ -345,11 +367,11 @@ def _folded(head: str, indent: str, room: int, words: list[str], at: str, why: s
                 head, line = indent, text
             else:
                 line = f"{line} {text}" if line else text
-        if notes and len(line) + len(notes) + 2 > room:
+        if len(line) + len(notes) + 2 > room:
             yield head + line
-            yield indent + shown
-            return
-    yield f"{head}{line}{'  ' if line and notes else ''}{shown}".rstrip()
+            line, head = "", indent
+    gap = "  " if line and notes else ""
+    yield f"{head}{line}{gap}{shown}".rstrip()
 
 
 # --- and as data -----------------------------------------------------------------------------------------------------
