@@ -184,7 +184,7 @@ long px_step(struct px_ctx *x, const struct px_step *s)
 	case OP_KEYCTL_SESSION: return sc2(__NR_keyctl, KEYCTL_JOIN_SESSION_KEYRING, px_str(x, s->s0));
 	case OP_FIND_EXECUTABLE: return do_find_executable(x, s);
 	case OP_SET_HOME: return do_set_home(x, s);
-	case OP_CLOSE_FDS: return sys_close_range((u32)x->keep, ~0u, CLOSE_RANGE_CLOEXEC);
+	case OP_CLOSE_FDS: return do_close_fds(x, s);
 	case OP_EXECVE: return do_execve(x, s);
 	case OP_FCHOWN_STDIO: return do_fchown_stdio(x, s);
 	case OP_SPAWN: return do_spawn(x, s);

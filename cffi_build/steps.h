@@ -86,6 +86,7 @@ long do_execve(struct px_ctx *x, const struct px_step *s);
 char **px_vector(const char *p, u32 len, u64 count, u32 more);
 void px_vector_free(char **v, u64 count, u32 more);
 long do_fchown_stdio(struct px_ctx *x, const struct px_step *s);
+long do_close_fds(struct px_ctx *x, const struct px_step *s);
 /* steps_io.c */
 long px_vfork(int (*fn)(void *), void *arg, u64 flags, int cgroup, i32 *pidfd);
 long do_spawn(struct px_ctx *x, const struct px_step *s);

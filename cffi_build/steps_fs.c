@@ -422,11 +422,11 @@ long do_chdir(struct px_ctx *x, const struct px_step *s)
 	if (r < 0)
 		return r;
 	x->substep = 1;
-	x->in_cwd = 1;
 	r = sc2(__NR_getcwd, buf, sizeof buf);
-	if (r == -ENAMETOOLONG || r == -ERANGE)
-		return 0;
-	return r < 0 ? r : buf[0] == '/' ? 0 : -EPERM;
+	if (r < 0) /* also one too long for getcwd: nothing shows then that it lies in our root */
+		return r;
+	x->in_cwd = buf[0] == '/';
+	return x->in_cwd ? 0 : -EPERM;
 }
 
 static long copy_file(int from, int to)

@@ -255,3 +255,15 @@ long do_fchown_stdio(struct px_ctx *x, const struct px_step *s)
 	}
 	return 0;
 }
+
+/* Closes what the slots hold, but for in0 and in1, and not only at the exec: a program, its interpreter or a hook may be a symlink of the
+ * image's through /proc/self/fd, which the kernel follows before it closes anything (CVE-2024-21626). */
+long do_close_fds(struct px_ctx *x, const struct px_step *s)
+{
+	for (u32 i = 0; i < x->h->n_slots; i++)
+		if (i != s->in0 && i != s->in1 && x->slots[i] >= 0) {
+			sys_close(x->slots[i]);
+			x->slots[i] = -1;
+		}
+	return sys_close_range((u32)x->keep, ~0u, CLOSE_RANGE_CLOEXEC);
+}

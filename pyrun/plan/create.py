@@ -13,7 +13,7 @@ from .hooks import open_bundle, plan_hooks, state_json
 from .model import Builder, Plan
 from .namespaces import HOOKS, READY, PROC_SUPER_MAGIC, namespaces, open_namespaces, plan_id_maps, plan_stage1
 from .netlink import link_up
-from .process import plan_identity
+from .process import environment, plan_identity
 from .request import Request
 from .rootfs import RootfsPlan, plan_console, plan_rootfs_child, plan_rootfs_finish, plan_rootfs_parent, plan_rootfs_pivot
 from .seccomp import SeccompProgram, plan_seccomp
@@ -110,13 +110,14 @@ def _plan_init(b: Builder, spec: Spec, facts: Facts, req: Request, s: _Slots, ro
     plan_rootfs_pivot(b, spec, facts, root)
     plan_rootfs_finish(b, spec, facts, root)
     if spec.process is not None:
-        plan_identity(b, spec.process, facts, proc=root.proc, own_userns="user" in kinds, seccomp=seccomp, setgroups=_setgroups(spec, facts))
+        plan_identity(b, spec.process, facts, proc=root.proc, own_userns="user" in kinds, seccomp=seccomp, setgroups=_setgroups(spec, facts),
+                      kept=(s.go, s.status) if req.park else ())
     b.add(STAGE2, Meet(point=READY, why="all is set but the exec"))
     if req.park:
         b.add(STAGE2, Park(go=s.go, status=s.status, why="until start"))
     plan_hooks(b, STAGE2, spec, "startContainer", state_json(spec, req.id, req.bundle, "created"))
     if spec.process is not None:
-        b.add(STAGE2, Execve(argv=spec.process.args, env=spec.process.env, at="/process/args"))
+        b.add(STAGE2, Execve(argv=spec.process.args, env=environment(spec.process.env), at="/process/args"))
 
 
 def _setgroups(spec: Spec, facts: Facts) -> bool:

@@ -14,7 +14,7 @@ from ..oci import names
 from ..oci.model import Process
 from .model import Builder
 from .steps import (
-    STAGE2, Ambient, Capbset, Capset, Chdir, CloseFds, FchownStdio, FindExecutable, IoprioSet, Prctl, SchedSetaffinity, SchedSetattr, Seccomp, SetHome,
+    STAGE2, Ambient, Capbset, Capset, Chdir, CloseFds, FchownStdio, FindExecutable, IoprioSet, Prctl, SchedSetattr, Seccomp, SetHome,
     Setgroups, Setresgid, Setresuid, Setrlimit, Umask, WriteFile,
 )
 
@@ -32,12 +32,26 @@ def cap_mask(wanted: tuple[str, ...], available: int) -> int:
     return mask & available
 
 
-def plan_identity(b: Builder, process: Process, facts: Facts, *, proc: int, own_userns: bool, seccomp: object, setgroups: bool, at: str = "/process") -> None:
+def environment(env: tuple[str, ...]) -> tuple[str, ...]:
+    """The environment with each name once, as runc has it: of many the last counts, and an empty HOME is none."""
+    last: dict[str, str] = {}
+    for variable in env:
+        name = variable.partition("=")[0]
+        last.pop(name, None)
+        if variable != "HOME=":
+            last[name] = variable
+    return tuple(last.values())
+
+
+def plan_identity(b: Builder, process: Process, facts: Facts, *, proc: int, own_userns: bool, seccomp: object, setgroups: bool, kept: tuple[int, ...] = (),
+                  at: str = "/process") -> None:
     """Everything between the finished file system and the exec. proc: a procfs that shows us. seccomp: SeccompProgram or None.
 
-    own_userns: in a user namespace other than the runtime's, where all capabilities can be had. setgroups: the namespace allows the call."""
+    own_userns: in a user namespace other than the runtime's, where all capabilities can be had. setgroups: the namespace allows the call. kept:
+    slots for Park."""
     _labels(b, process, proc, at)
-    if not any(e.startswith("HOME=") for e in process.env):
+    env = environment(process.env)
+    if not any(e.startswith("HOME=") for e in env):
         b.add(STAGE2, SetHome(uid=process.user.uid, at=f"{at}/env", why="HOME is not set; /etc/passwd of the container says it"))
     _scheduling(b, process, at)
     for i, limit in enumerate(process.rlimits):
@@ -51,8 +65,9 @@ def plan_identity(b: Builder, process: Process, facts: Facts, *, proc: int, own_
     b.add(STAGE2, Chdir(path=process.cwd, on=((EACCES, None), (EPERM, None)), at=f"{at}/cwd", why="as root; the user tries again"))
     _user(b, process, facts, own_userns, setgroups, at)
     b.add(STAGE2, Chdir(path=process.cwd, again=1, at=f"{at}/cwd", why="as the user, if root could not"))
-    path = next((e[5:] for e in reversed(process.env) if e.startswith("PATH=")), "")
-    b.add(STAGE2, FindExecutable(name=process.args[0], path=path, at=f"{at}/args/0", why="so that create fails and not start"), CloseFds(why="nothing but the user's own descriptors (CVE-2024-21626)"))
+    path = next((e[5:] for e in env if e.startswith("PATH=")), "")
+    b.add(STAGE2, FindExecutable(name=process.args[0], path=path, at=f"{at}/args/0", why="so that create fails and not start"),
+          CloseFds(**dict(zip(("go", "status"), kept, strict=False)), why="nothing but the user's own descriptors (CVE-2024-21626)"))
     if process.no_new_privileges and seccomp is not None:
         _seccomp(b, seccomp, "last, so that the profile need not allow what came before")
 
@@ -83,9 +98,6 @@ def _scheduling(b: Builder, process: Process, at: str) -> None:
     prio = process.io_priority
     if prio is not None:
         b.add(STAGE2, IoprioSet(ioprio=names.IO_PRIORITY_CLASSES[prio.class_] << 13 | (prio.priority or 0), at=f"{at}/ioPriority"))
-    affinity = process.exec_cpu_affinity
-    if affinity is not None and affinity.final:
-        b.add(STAGE2, SchedSetaffinity(mask=cpu_mask(affinity.final, f"{at}/execCPUAffinity/final"), at=f"{at}/execCPUAffinity/final"))
 
 
 def cpu_mask(text: str, pointer: str) -> bytes:

@@ -458,10 +458,10 @@ class SetHome(Step):
 
 
 class CloseFds(Step):
-    """close_range(2) with CLOSE_RANGE_CLOEXEC on every descriptor that is not the user's."""
+    """close(2) of every slot but go and status, and close_range(2) with CLOSE_RANGE_CLOEXEC on what else is not the user's."""
 
     OP = 58
-    FIELDS: dict[str, int] = {}
+    FIELDS = {"go": IN0, "status": IN1}
 
 
 class Park(Step):
