@@ -1,8 +1,9 @@
 """/dev: the default devices and links, linux.devices, and the console.
 
-All of it is made when all mounts are there, through one descriptor of the /dev that is then on top, reached without a symlink: an image whose
-/dev leads elsewhere makes create fail and nothing else (CVE-2026-41579 of runc, CVE-2026-47766 of crun). Where mknod(2) is refused, in a
-user namespace or to a rootless runtime, the host's nodes are bound, after a look that they are the devices they should be.
+All of it is made when all mounts are there, through one descriptor of the /dev that is then on top, reached without a
+symlink: an image whose /dev leads elsewhere makes create fail and nothing else (CVE-2026-41579 of runc,
+CVE-2026-47766 of crun). Where mknod(2) is refused, in a user namespace or to a rootless runtime, the host's nodes are
+bound, after a look that they are the devices they should be.
 """
 
 from __future__ import annotations
@@ -196,10 +197,12 @@ def _bind_node(b: Builder, rp: RootfsPlan, node: _Node, base: int, inner: str) -
 
 
 def plan_console(b: Builder, rp: RootfsPlan, spec: model.Spec, *, socket: int = NONE) -> tuple[int, int]:
-    """A terminal of the container's own devpts: its slave on /dev/console and on 0, 1, 2; its master to socket. Returns (master, slave).
+    """A terminal of the container's own devpts: its slave on /dev/console and on 0, 1, 2; its master to socket.
+    Returns (master, slave).
 
-    Nothing is opened by a name that the image could have chosen: ptmx on a file system that is devpts, the slave through its master, and
-    /dev/console is the descriptor on which the slave's own mount is put (CVE-2025-52565)."""
+    Nothing is opened by a name that the image could have chosen: ptmx on a file system that is devpts, the slave
+    through its master, and /dev/console is the descriptor on which the slave's own mount is put (CVE-2025-52565).
+    """
     at = "/process/terminal"
     if rp.dev == NONE:
         raise ConfigError([(at, "a terminal needs a mount namespace, for /dev/console")])

@@ -1,9 +1,9 @@
 """readonlyPaths, maskedPaths and sysctl.
 
-The paths are hidden before the pivot: a mount can only be cloned from a source in our own mount namespace, and the host's /dev/null, which no
-image can have replaced, is there until then (CVE-2025-31133). What an image lacks is passed over, as the spec's examples name paths
-that not every kernel has. Sysctls are written through a procfs that is mounted nowhere, where nothing can have been put in
-the way (CVE-2025-52881), and so may come after.
+The paths are hidden before the pivot: a mount can only be cloned from a source in our own mount namespace, and the
+host's /dev/null, which no image can have replaced, is there until then (CVE-2025-31133). What an image lacks is
+passed over, as the spec's examples name paths that not every kernel has. Sysctls are written through a procfs that is
+mounted nowhere, where nothing can have been put in the way (CVE-2025-52881), and so may come after.
 """
 
 from __future__ import annotations
@@ -67,7 +67,9 @@ def needs_proc(spec: model.Spec) -> bool:
 
 
 def plan_proc_parent(b: Builder, rp: RootfsPlan) -> None:
-    """The host's /proc for where no private one may be had: a user namespace whose /proc is covered in part (nested containers)."""
+    """The host's /proc for where no private one may be had: a user namespace whose /proc is covered in part (nested
+    containers).
+    """
     rp.proc = b.slot("private-proc", inherit=True)
     b.add(
         PARENT,
@@ -79,7 +81,9 @@ def plan_proc_parent(b: Builder, rp: RootfsPlan) -> None:
 
 
 def plan_proc_child(b: Builder, rp: RootfsPlan) -> None:
-    """A procfs of the container's PID namespace, mounted nowhere. While the host's is still visible, or the kernel refuses (EPERM)."""
+    """A procfs of the container's PID namespace, mounted nowhere. While the host's is still visible, or the kernel
+    refuses (EPERM).
+    """
     skip = Label("the host's /proc")
     refused = ((EPERM, skip),)
     b.add(
@@ -134,7 +138,7 @@ def _open(rp: RootfsPlan, path: str, at: str, missing: Label) -> Openat2:
 
 
 def plan_masked_paths(b: Builder, spec: model.Spec, rp: RootfsPlan) -> None:
-    """/dev/null on files, an empty read-only tmpfs on directories: one for all of them where the kernel can clone it."""
+    """/dev/null on files, an empty read-only tmpfs on directories: one for all where the kernel can clone it."""
     paths = {
         clean_path(path): i for i, path in reversed(list(enumerate(spec.linux.masked_paths if spec.linux else ())))
     }

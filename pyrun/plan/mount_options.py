@@ -1,8 +1,10 @@
-"""The options of a mount in config.json, as the kernel's mount API has them: attributes of the mount, flags of the superblock, data.
+"""The options of a mount in config.json, as the kernel's mount API has them: attributes of the mount, flags of the
+superblock, data.
 
-mount(8)'s strings mix three things that the new API keeps apart. An option that is not known here is the file system's own
-(config.md, "Linux mount options"). Later options win over earlier ones, as in mount(8). What only mount(8) itself would look at
-(nofail, x-…) is dropped. The atime options are one choice out of three, not flags: mount_setattr(2) wants all of its bits cleared to set one.
+mount(8)'s strings mix three things that the new API keeps apart. An option that is not known here is the file
+system's own (config.md, "Linux mount options"). Later options win over earlier ones, as in mount(8). What only
+mount(8) itself would look at (nofail, x-…) is dropped. The atime options are one choice out of three, not flags:
+mount_setattr(2) wants all of its bits cleared to set one.
 """
 
 from __future__ import annotations
@@ -10,8 +12,9 @@ from __future__ import annotations
 RDONLY, NOSUID, NODEV, NOEXEC, NODIRATIME, NOSYMFOLLOW = 0x1, 0x2, 0x4, 0x8, 0x80, 0x200000
 ATIME, RELATIME, NOATIME, STRICTATIME = 0x70, 0x0, 0x10, 0x20
 IDMAP = 0x100000
-# What a bind that says anything of flags sets or clears, all of it: the source's flags are not inherited then, as with runc.
-BIND_FLAGS = RDONLY | NOSUID | NODEV | NOEXEC | NOSYMFOLLOW | NODIRATIME
+# What a bind that says anything of flags sets or clears, all of it: the source's flags are not inherited then, as
+# with runc. The atime flags are, until one of them is asked for.
+BIND_FLAGS = RDONLY | NOSUID | NODEV | NOEXEC | NOSYMFOLLOW
 
 MS_UNBINDABLE, MS_PRIVATE, MS_SLAVE, MS_SHARED = 1 << 17, 1 << 18, 1 << 19, 1 << 20
 _MS_REMOUNT, _MS_RELATIME, _MS_I_VERSION = 1 << 5, 1 << 21, 1 << 23
@@ -23,7 +26,8 @@ _MS_SUPER = {"sync": 16, "mand": 64, "dirsync": 128, "lazytime": 1 << 25}
 _SET, _CLEAR, _TIME, _UNTIME, _SUPER, _UNSUPER, _REC_SET, _REC_CLEAR, _REC_TIME, _PROPAGATION, _WORD = range(11)
 
 _FLAGS = {
-    "ro": RDONLY, "nosuid": NOSUID, "nodev": NODEV, "noexec": NOEXEC, "nodiratime": NODIRATIME, "nosymfollow": NOSYMFOLLOW,
+    "ro": RDONLY, "nosuid": NOSUID, "nodev": NODEV, "noexec": NOEXEC, "nodiratime": NODIRATIME,
+    "nosymfollow": NOSYMFOLLOW,
 }  # fmt: skip
 _UNFLAGS = {
     "rw": RDONLY, "suid": NOSUID, "dev": NODEV, "exec": NOEXEC, "diratime": NODIRATIME, "symfollow": NOSYMFOLLOW,
@@ -82,11 +86,13 @@ TABLE: dict[str, tuple[int, int | str]] = {
 
 
 class MountOptions:
-    """bind: a bind mount; recursive: with what is mounted below. remount, iversion: only mount(2) has these. copyup: tmpcopyup.
+    """bind: a bind mount; recursive: with what is mounted below. remount, iversion: only mount(2) has these. copyup:
+    tmpcopyup.
 
-    set, clear: MOUNT_ATTR_* wanted and unwanted by name; atime: RELATIME, NOATIME, STRICTATIME or None; flagged: some such option was
-    there at all. rec_set, rec_clear: the same for the mount and all below. propagation: pairs (MS_*, recursive). idmap: 0, 1, or 2
-    for the whole tree. super: names of superblock flags. data: triples (key, value or None, index of the option).
+    set, clear: MOUNT_ATTR_* wanted and unwanted by name; atime: RELATIME, NOATIME, STRICTATIME or None; flagged: some
+    such option was there at all. rec_set, rec_clear: the same for the mount and all below. propagation: pairs (MS_*,
+    recursive). idmap: 0, 1, or 2 for the whole tree. super: names of superblock flags. data: triples (key, value or
+    None, index of the option).
     """
 
     __slots__ = (
@@ -172,7 +178,9 @@ def _flag(o: MountOptions, kind: int, value: int | str) -> None:
 
 
 def _untime(o: MountOptions, value: int) -> None:
-    """atime, norelatime, nostrictatime: the choice is the kernel's, which is relatime. Only atime also ends what a bind's source has."""
+    """atime, norelatime, nostrictatime: the choice is the kernel's, which is relatime. Only atime also ends what a
+    bind's source has.
+    """
     if o.atime == value:
         o.atime = None
     if value == NOATIME and o.atime is None:
@@ -219,7 +227,9 @@ def _data(o: MountOptions, text: str, index: int) -> None:
 
 
 def split_data(text: str) -> list[str]:
-    """Splits one option at its commas, but for those in double quotes (SELinux contexts) or behind a backslash (overlay's paths)."""
+    """Splits one option at its commas, but for those in double quotes (SELinux contexts) or behind a backslash
+    (overlay's paths).
+    """
     if "," not in text:
         return [text]
     if '"' not in text and "\\" not in text:

@@ -1,13 +1,17 @@
 """The container's file system, in the order in which its planners are called:
 
 parent   plan_rootfs_parent   what needs the parent's privileges: clones for a user namespace, idmaps, the host's /proc
-stage 2  plan_rootfs_child    propagation; the root on itself; mounts as listed; /dev. From here the root is a mount of ours
+stage 2  plan_rootfs_child    propagation; the root on itself; mounts as listed; /dev. From here the root is a mount
+of ours
          (plan_console, hooks: prestart, createRuntime, createContainer see the mounts, and the host's files still)
-         plan_rootfs_pivot    readonlyPaths, then maskedPaths, as a readonly one may lie above; pivot_root; shared or unbindable root
-         plan_rootfs_finish   sysctls; the working directory, while the root may be written; read-only tmpfs, /dev and root
+         plan_rootfs_pivot    readonlyPaths, then maskedPaths, as a readonly one may lie above; pivot_root; shared or
+         unbindable root
+         plan_rootfs_finish   sysctls; the working directory, while the root may be written; read-only tmpfs, /dev and
+         root
 
-Why the paths are hidden before the pivot stands in masks.py. The root becomes read-only last, since hooks write to it. A container
-without a mount namespace of its own gets no mounts, devices or hidden paths, as they would be the host's, only a chroot(2).
+Why the paths are hidden before the pivot stands in masks.py. The root becomes read-only last, since hooks write to
+it. A container without a mount namespace of its own gets no mounts, devices or hidden paths, as they would be the
+host's, only a chroot(2).
 """
 
 from __future__ import annotations
@@ -24,7 +28,6 @@ from .rootfs_plan import (
     EACCES,
     EBADF,
     EINVAL,
-    ENOENT,
     EPERM,
     FROM_FD,
     IN_ROOT,
@@ -174,8 +177,9 @@ def _kind(spec: Spec) -> tuple[int, bool]:
 def _propagation(b: Builder, spec: Spec, rp: RootfsPlan) -> None:
     """Before anything is mounted: no mount of ours may reach the host.
 
-    With a shared root, volumes that are to propagate both ways need sources that are still the host's peers, so only the mount
-    that carries the root is made private. The kernel has already made slaves of all mounts that a user namespace gets.
+    With a shared root, volumes that are to propagate both ways need sources that are still the host's peers, so only
+    the mount that carries the root is made private. The kernel has already made slaves of all mounts that a user
+    namespace gets.
     """
     kind, _ = _kind(spec)
     at = "/linux/rootfsPropagation" if kind else None
@@ -193,7 +197,7 @@ def _propagation(b: Builder, spec: Spec, rp: RootfsPlan) -> None:
 
 
 def _private_parent(b: Builder, rp: RootfsPlan) -> None:
-    """The mount that the root's directory lies on is found by trying: EINVAL says that a directory is no mount point."""
+    """The mount that the root's directory lies on is found by trying: EINVAL says that it is no mount point."""
     path, done = rp.rootfs.rstrip("/") or "/", Label("private")
     while True:
         above = Label(f"above {path}")
@@ -216,18 +220,13 @@ def _private_parent(b: Builder, rp: RootfsPlan) -> None:
 
 
 def _attach_root(b: Builder, spec: Spec, rp: RootfsPlan) -> None:
-    """The root's clone on its own directory, as pivot_root(2) wants a mount; or on "/" when we may not walk to that directory."""
+    """The root's clone on its own directory, as pivot_root(2) wants a mount; or on "/" when we may not walk to that
+    directory.
+    """
     kind, _ = _kind(spec)
     at, over, done = "/root/path", Label("on /"), Label("root attached")
     base = b.slot("root-directory")
     rules = ((EACCES, over),) if rp.parent_mounts else ()
-    private = MountSetattr(
-        mount=rp.root,
-        at_flags=WHOLE_TREE,
-        propagation=MS_PRIVATE,
-        at="/linux/rootfsPropagation" if kind else None,
-        why="what the host mounts below does not show up",
-    )
     b.add(
         STAGE2,
         Openat2(path=rp.rootfs, flags=O_PATH | O_DIRECTORY, out=base, on=rules, at=at),
@@ -239,25 +238,22 @@ def _attach_root(b: Builder, spec: Spec, rp: RootfsPlan) -> None:
             at=at,
             why="the root as a mount of its own",
         ),
+        *(() if kind == MS_SLAVE else (_private(rp, kind),)),
+        MoveMount(mount=rp.root, onto=base, flags=BY_FD, at=at, why="on itself"),
     )
-    if kind != MS_SLAVE:
-        b.add(STAGE2, private)
-    b.add(STAGE2, MoveMount(mount=rp.root, onto=base, flags=BY_FD, at=at, why="on itself"))
     if rp.parent_mounts:
-        b.add(STAGE2, Goto(on=((ANY, done),)), over)
-        if kind != MS_SLAVE:
-            b.add(STAGE2, MountSetattr(**private.args, at=at))
-        b.add(
-            STAGE2,
-            MoveMount(
-                mount=rp.root, dst="/", flags=FROM_FD, at=at, why="its directory is closed to the container's ids"
-            ),
-            done,
-        )
+        closed = "its directory is closed to the container's ids"
+        b.add(STAGE2, Goto(on=((ANY, done),)), over, *(() if kind == MS_SLAVE else (_private(rp, kind),)))
+        b.add(STAGE2, MoveMount(mount=rp.root, dst="/", flags=FROM_FD, at=at, why=closed), done)
+
+
+def _private(rp: RootfsPlan, kind: int) -> MountSetattr:
+    at = "/linux/rootfsPropagation" if kind else "/root/path"
+    why = "what the host mounts below does not show up"
+    return MountSetattr(mount=rp.root, at_flags=WHOLE_TREE, propagation=MS_PRIVATE, at=at, why=why)
 
 
 __all__ = [
-    "ENOENT",
     "RootfsPlan",
     "plan_console",
     "plan_rootfs_child",

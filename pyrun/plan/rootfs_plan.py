@@ -1,4 +1,6 @@
-"""What the planners of the container's file system share: the kernel's numbers, and RootfsPlan, which goes from one to the next."""
+"""What the planners of the container's file system share: the kernel's numbers, and RootfsPlan, which goes from one
+to the next.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 NONE = 0xFFFF  # no slot
 
 # These differ between architectures, so they come from the running one.
-O_PATH, O_DIRECTORY, O_NOFOLLOW = posix.O_PATH, posix.O_DIRECTORY, posix.O_NOFOLLOW  # type: ignore[attr-defined]
+O_PATH, O_DIRECTORY, O_NOFOLLOW = posix.O_PATH, posix.O_DIRECTORY, posix.O_NOFOLLOW
 
 EPERM, ENOENT, EBADF, EACCES, EBUSY, EEXIST, ENOTDIR, EINVAL = 1, 2, 9, 13, 16, 17, 20, 22
 RESOLVE_NO_XDEV, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH, RESOLVE_IN_ROOT = 1, 2, 4, 8, 16
@@ -33,13 +35,15 @@ S_IFIFO, S_IFCHR, S_IFDIR, S_IFBLK = 0o010000, 0o020000, 0o040000, 0o060000
 class RootfsPlan:
     """Slots and facts that hold for the whole file system.
 
-    root: the container's root, the mount itself; every path in the container is resolved below it, before and after the pivot.
-    dev: its /dev, opened when all mounts are there (NONE before, and without a mount namespace). proc: a procfs of the container's PID
-    namespace that is mounted nowhere, else the host's; NONE when nothing needs it. target, mount, fs: scratch, for one step after another.
-    clones: index of a mount -> slot of its source, cloned by the parent. idmaps: (uid map, gid map) -> slot of a user namespace.
-    late_ro: (destination, pointer) of mounts that become read-only at the end. mntns, own_userns, cgroupns: the container has such a
-    namespace. cgroup, cgroup_mount: host paths of its cgroup and of the hierarchy. locked: mounts may have flags that we may not clear. bind_nodes: devices are bound from the host, as mknod(2) is
-    refused. parent_mounts: the parent may clone mounts for a container that may not walk to them.
+    root: the container's root, the mount itself; every path in the container is resolved below it, before and after
+    the pivot. dev: its /dev, opened when all mounts are there (NONE before, and without a mount namespace). proc: a
+    procfs of the container's PID namespace that is mounted nowhere, else the host's; NONE when nothing needs it.
+    target, mount, fs: scratch, for one step after another. clones: index of a mount -> slot of its source, cloned by
+    the parent. idmaps: (uid map, gid map) -> slot of a user namespace. late_ro: (destination, pointer) of mounts that
+    become read-only at the end. mntns, own_userns, cgroupns: the container has such a namespace. cgroup,
+    cgroup_mount: host paths of its cgroup and of the hierarchy. locked: mounts may have flags that we may not clear.
+    bind_nodes: devices are bound from the host, as mknod(2) is refused. parent_mounts: the parent may clone mounts
+    for a container that may not walk to them.
     """
 
     __slots__ = (
