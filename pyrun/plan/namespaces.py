@@ -53,7 +53,7 @@ def plan_stage1(b: Builder, spec: Spec, facts: Facts, joins: dict[str, int], pro
     _before_userns(b, spec, facts, proc)
     _user(b, spec, joins, kinds)
     if kinds.get("time", (0, ""))[1] is None:
-        _new_time(b, spec, proc, kinds["time"][0])
+        _new_time(b, spec, proc, kinds)
     b.add(STAGE1, Prctl(option=PR_SET_DUMPABLE, arg2=0, why="nothing in a joined namespace may trace us (CVE-2016-9962)"))
     for kind in _JOIN_ORDER[1:]:
         if kind in joins:
@@ -62,8 +62,6 @@ def plan_stage1(b: Builder, spec: Spec, facts: Facts, joins: dict[str, int], pro
     for kind, (_, path) in kinds.items():
         if path is None and kind not in ("user", "time"):
             flags |= names.NAMESPACES[kind]
-    if "mount" not in kinds:
-        flags |= 0  # without a mount namespace of its own the container has the host's: config.json asked for that
     b.add(STAGE1, Clone3Init(flags=flags, at="/linux/namespaces", why="the container's init, in its new namespaces"))
 
 
@@ -98,9 +96,11 @@ def _user(b: Builder, spec: Spec, joins: dict[str, int], kinds: dict[str, tuple[
           Setresgid(gid=0, on=((EINVAL, None),), why="root of the namespace, where it has one"), Setresuid(uid=0, on=((EINVAL, None),), why="and with it all its capabilities"))
 
 
-def _new_time(b: Builder, spec: Spec, proc: int, index: int) -> None:
-    b.add(STAGE1, Unshare(flags=NEWTIME, at=f"/linux/namespaces/{index}", why="before the clone: afterwards its clocks can't be set"))
+def _new_time(b: Builder, spec: Spec, proc: int, kinds: dict[str, tuple[int, str | None]]) -> None:
+    b.add(STAGE1, Unshare(flags=NEWTIME, at=f"/linux/namespaces/{kinds['time'][0]}", why="before the clone: afterwards its clocks can't be set"))
     offsets = spec.linux.time_offsets if spec.linux else None
+    if offsets and "user" in kinds:
+        b.add(STAGE1, Prctl(option=PR_SET_DUMPABLE, arg2=1, why="or our own file in /proc is the host root's"))
     for name, value in (("monotonic", offsets.monotonic), ("boottime", offsets.boottime)) if offsets else ():
         if value is not None:
             b.add(STAGE1, WriteFile(dir=proc, path="self/timens_offsets", data=f"{name} {value.secs} {value.nanosecs}\n", magic=PROC_SUPER_MAGIC,
