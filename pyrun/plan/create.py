@@ -18,13 +18,14 @@ from .request import Request
 from .rootfs import RootfsPlan, plan_console, plan_rootfs_child, plan_rootfs_finish, plan_rootfs_parent, plan_rootfs_pivot
 from .seccomp import SeccompProgram, plan_seccomp
 from .steps import (
-    NEXT, PARENT, STAGE2, UNDO, Ack, Await, AwaitPid, CheckFs, Clone3, Connect, CreateFile, Execve, KeyctlSession, Meet, Mkdirat, Mkfifoat, Netlink, Openat2,
-    Park, PidFile, PidfdGetfd, SavePid, SendFd, Setdomainname, Sethostname, Setsid, Unlinkat, WaitExec,
+    NEXT, PARENT, STAGE2, UNDO, Ack, Await, AwaitPid, CheckFs, Clone3, Connect, CreateFile, Dup, Execve, KeyctlSession, Meet, Mkdirat, Mkfifoat, Netlink, Openat2,
+    Park, PidFile, PidfdGetfd, Prctl, SavePid, SendFd, Setdomainname, Sethostname, Setsid, Unlinkat, WaitExec,
 )
 
 O_PATH_DIRECTORY = 0o10000000 | 0o200000
 AT_REMOVEDIR = 0x200
 ENOENT, ENOSYS, EACCES, EDQUOT, EPERM = 2, 38, 13, 122, 1
+PR_SET_CHILD_SUBREAPER = 36
 RECORD_PID = 8  # offset of pid, start time and status in the record
 CREATING, CREATED = 0, 1
 STATE_FILES = ("record", "config.json", "go", "status")
@@ -33,7 +34,7 @@ STATE_FILES = ("record", "config.json", "go", "status")
 class _Slots:
     """Slots that several parts of the plan share."""
 
-    __slots__ = ("bundle", "cgroup", "console", "go", "proc", "record", "state", "status")
+    __slots__ = ("bundle", "cgroup", "console", "go", "pidfd", "pidfd_socket", "proc", "record", "state", "status")
 
 
 def plan_create(spec: Spec, facts: Facts, req: Request) -> Plan:
@@ -48,11 +49,16 @@ def plan_create(spec: Spec, facts: Facts, req: Request) -> Plan:
     joins = open_namespaces(b, spec)
     root = plan_rootfs_parent(b, spec, facts, rootfs=req.rootfs, bundle=req.bundle, cgroup=req.cgroup)
     s.console = _plan_console_socket(b, spec, req)
+    s.pidfd, s.pidfd_socket = b.slot("pidfd"), b.slot("pidfd-socket")
+    if req.pidfd_socket:
+        b.add(PARENT, Connect(path=req.pidfd_socket, out=s.pidfd_socket, why="a pidfd of the init goes there"))
+    if req.subreaper:
+        b.add(PARENT, Prctl(option=PR_SET_CHILD_SUBREAPER, arg2=1, why="what the container leaves behind is ours to reap"))
     s.bundle = open_bundle(b, spec, req, "prestart", "createRuntime", *(() if req.park else ("poststart",)))
     b.add(PARENT, Clone3(image=facts.init_path, load=facts.memfd, cgroup=s.cgroup, flags=0, at="/linux/cgroupsPath", why="stage 1, born in the container's cgroup"))
     plan_stage1(b, spec, facts, joins, s.proc)
     plan_id_maps(b, spec, facts, s.proc)
-    b.add(PARENT, AwaitPid(why="stage 1 made the init"), SavePid(record=s.record, proc=s.proc, offset=RECORD_PID, status=CREATING, why="so that delete finds it, whatever happens to us"))
+    b.add(PARENT, AwaitPid(out=s.pidfd, why="stage 1 made the init"), SavePid(record=s.record, proc=s.proc, offset=RECORD_PID, status=CREATING, why="so that delete finds it, whatever happens to us"))
     _plan_hooks_point(b, spec, req, s)
     _plan_init(b, spec, facts, req, s, root, seccomp)
     _plan_ready(b, spec, facts, req, s, seccomp)
@@ -76,7 +82,10 @@ def _plan_console_socket(b: Builder, spec: Spec, req: Request) -> int:
     if not (spec.process and spec.process.terminal):
         return 0xFFFF
     console = b.slot("console-socket", inherit=True)
-    b.add(PARENT, Connect(path=req.console_socket or "", out=console, at="/process/terminal", why="the terminal's master goes there"))
+    if req.console is not None:
+        b.add(PARENT, Dup(fd=req.console, out=console, at="/process/terminal", why="the terminal's master comes back to us"))
+    else:
+        b.add(PARENT, Connect(path=req.console_socket or "", out=console, at="/process/terminal", why="the terminal's master goes there"))
     return console
 
 
@@ -138,6 +147,8 @@ def _plan_ready(b: Builder, spec: Spec, facts: Facts, req: Request, s: _Slots, s
               SendFd(socket=socket, fd=listener, data=_agent_state(spec, req, seccomp), at="/linux/seccomp/listenerPath", why="the agent answers for the container"))
     if req.cgroup:
         plan_late_limits(b, spec, facts, s.cgroup)
+    if req.pidfd_socket:
+        b.add(PARENT, SendFd(socket=s.pidfd_socket, fd=s.pidfd, data="standard", why="--pidfd-socket"))
     if req.pid_file:
         head, _, tail = req.pid_file.rpartition("/")
         step = PidFile(tmp=f"{head}/.{tail}.new" if head else f".{tail}.new", path=req.pid_file, why="for the engine")

@@ -8,11 +8,12 @@ class Request:
 
     park: wait for `start` (create), else exec at once (run). preserve_fds: descriptors 3.. that the program keeps, those of LISTEN_FDS among
     them. config: the bytes of config.json, kept for exec. cgroup: absolute path or None. systemd: make a scope of systemd's.
-    console: fd number of an already connected console socket, or console_socket its path.
+    console: fd number of an already connected console socket, or console_socket its path. subreaper: adopt what the container leaves behind.
+    subcgroup: the cgroup below the container's that exec is to be in.
     """
 
-    __slots__ = ("bundle", "cgroup", "config", "console_socket", "id", "keyring", "park", "pid_file", "pidfd_socket", "preserve_fds", "record",
-                 "rootfs", "state_dir", "systemd")
+    __slots__ = ("bundle", "cgroup", "config", "console", "console_socket", "id", "keyring", "park", "pid_file", "pidfd_socket", "preserve_fds", "record",
+                 "rootfs", "state_dir", "subcgroup", "subreaper", "systemd")
 
     def __init__(self, **values: object) -> None:
         self.id = ""
@@ -24,6 +25,9 @@ class Request:
         self.park = True
         self.preserve_fds = 0
         self.keyring = True
+        self.subreaper = False
+        self.console: int | None = None
+        self.subcgroup: str | None = None
         self.pid_file: str | None = None
         self.console_socket: str | None = None
         self.pidfd_socket: str | None = None
