@@ -19,7 +19,6 @@ from .rootfs_plan import (
     ENOENT,
     IN_ROOT,
     NONE,
-    O_DIRECTORY,
     O_PATH,
     OPEN_TREE_CLONE,
     RESOLVE_BENEATH,
@@ -113,7 +112,7 @@ def plan_dev(b: Builder, spec: model.Spec, rp: RootfsPlan) -> None:
             Openat2(
                 dir=rp.root,
                 path="dev",
-                flags=O_PATH | O_DIRECTORY,
+                flags=O_PATH,
                 resolve=IN_ROOT | RESOLVE_NO_SYMLINKS,
                 out=rp.dev,
                 at=f"/mounts/{foreign[-1]}",
@@ -212,8 +211,8 @@ def plan_console(b: Builder, rp: RootfsPlan, spec: model.Spec, *, socket: int = 
         STAGE2,
         Openat2(
             dir=rp.dev,
-            path="pts",
-            flags=O_PATH | O_DIRECTORY,
+            path="pts/",
+            flags=O_PATH,
             resolve=RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
             out=rp.target,
             at=at,

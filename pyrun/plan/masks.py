@@ -20,8 +20,6 @@ from .rootfs_plan import (
     ENOTDIR,
     EPERM,
     IN_ROOT,
-    O_DIRECTORY,
-    O_NOFOLLOW,
     O_PATH,
     PROC_SUPER_MAGIC,
     RESOLVE_BENEATH,
@@ -73,9 +71,7 @@ def plan_proc_parent(b: Builder, rp: RootfsPlan) -> None:
     rp.proc = b.slot("private-proc", inherit=True)
     b.add(
         PARENT,
-        Openat2(
-            path="/proc", flags=O_PATH | O_DIRECTORY, out=rp.proc, why="stands in where no private procfs may be made"
-        ),
+        Openat2(path="/proc", flags=O_PATH, out=rp.proc, why="stands in where no private procfs may be made"),
         CheckFs(fd=rp.proc, magic=PROC_SUPER_MAGIC, why="a real one"),
     )
 
@@ -148,7 +144,11 @@ def plan_masked_paths(b: Builder, spec: model.Spec, rp: RootfsPlan) -> None:
     b.add(
         STAGE2,
         Openat2(
-            path="/dev/null", flags=O_PATH | O_NOFOLLOW, out=null, why="the host's, before the pivot (CVE-2025-31133)"
+            path="/dev/null",
+            flags=O_PATH,
+            resolve=RESOLVE_NO_SYMLINKS,
+            out=null,
+            why="the host's (CVE-2025-31133)",
         ),
         CheckDevice(fd=null, major=1, minor=3, why="the real one"),
     )

@@ -32,7 +32,6 @@ from .rootfs_plan import (
     FROM_FD,
     IN_ROOT,
     NONE,
-    O_DIRECTORY,
     O_PATH,
     OPEN_TREE_CLONE,
     PROC_SUPER_MAGIC,
@@ -81,7 +80,7 @@ def plan_rootfs_parent(
         proc = b.slot("idmap-proc")
         b.add(
             PARENT,
-            Openat2(path="/proc", flags=O_PATH | O_DIRECTORY, out=proc, why="to write the maps of idmaps"),
+            Openat2(path="/proc", flags=O_PATH, out=proc, why="to write the maps of idmaps"),
             CheckFs(fd=proc, magic=PROC_SUPER_MAGIC, why="a real one"),
         )
     if rp.parent_mounts:
@@ -109,7 +108,7 @@ def plan_rootfs_child(b: Builder, spec: Spec, facts: Facts, rp: RootfsPlan) -> N
     if rp.proc != NONE:
         plan_proc_child(b, rp)
     if not rp.mntns:
-        b.add(STAGE2, Openat2(path=rp.rootfs, flags=O_PATH | O_DIRECTORY, out=rp.root, at="/root/path"))
+        b.add(STAGE2, Openat2(path=rp.rootfs.rstrip("/") + "/", flags=O_PATH, out=rp.root, at="/root/path"))
         return
     b.add(STAGE2, Umask(mask=0, why="what is made here gets the mode that the step says"))
     _propagation(b, spec, rp)
@@ -229,7 +228,7 @@ def _attach_root(b: Builder, spec: Spec, rp: RootfsPlan) -> None:
     rules = ((EACCES, over),) if rp.parent_mounts else ()
     b.add(
         STAGE2,
-        Openat2(path=rp.rootfs, flags=O_PATH | O_DIRECTORY, out=base, on=rules, at=at),
+        Openat2(path=rp.rootfs.rstrip("/") + "/", flags=O_PATH, out=base, on=rules, at=at),
         OpenTree(
             dir=base,
             path="",

@@ -4,8 +4,6 @@ to the next.
 
 from __future__ import annotations
 
-import posix
-
 from ..facts import CAP_MKNOD, CAP_SYS_ADMIN
 
 TYPE_CHECKING = False
@@ -16,8 +14,9 @@ if TYPE_CHECKING:
 
 NONE = 0xFFFF  # no slot
 
-# These differ between architectures, so they come from the running one.
-O_PATH, O_DIRECTORY, O_NOFOLLOW = posix.O_PATH, posix.O_DIRECTORY, posix.O_NOFOLLOW
+# O_DIRECTORY and O_NOFOLLOW differ between architectures and are not needed: a slash at the end of a path wants a
+# directory, and RESOLVE_NO_SYMLINKS is stricter.
+O_PATH = 0o10000000
 
 EPERM, ENOENT, EBADF, EACCES, EBUSY, EEXIST, ENOTDIR, EINVAL = 1, 2, 9, 13, 16, 17, 20, 22
 RESOLVE_NO_XDEV, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH, RESOLVE_IN_ROOT = 1, 2, 4, 8, 16
