@@ -5,6 +5,7 @@ The leak_check fixture looks for mounts, cgroups and processes; here state, desc
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -135,6 +136,7 @@ def test_many_at_once(bundle: BundleMaker, tmp_path: Path) -> None:
     """Twenty processes create one id at the same moment: exactly one container comes of it."""
     b = bundle(["sleep", "60"])
     store, prepared = prepare(tmp_path / "state", "race", b.path)
+    (tmp_path / "state").mkdir(mode=0o700)
     go = time.monotonic() + 0.2
     pids = []
     for _ in range(20):
@@ -145,8 +147,8 @@ def test_many_at_once(bundle: BundleMaker, tmp_path: Path) -> None:
                 time.sleep(max(0.0, go - time.monotonic()))
                 run_plan(prepared.plan, fault={})
                 code = 0
-            except StepFailed:
-                code = 1
+            except StepFailed as e:
+                code = 1 if e.errno == errno.EEXIST else 2
             finally:
                 os._exit(code)
         pids.append(pid)
