@@ -149,7 +149,7 @@ static long spawn_run(struct px_ctx *x, struct spawn *p, int in, int out, const 
 	return r;
 }
 
-/* in0 working directory, s0 path and arguments, s1 environment, s2 standard input; a timeout in ms (0: none), b offset in s2 and c offset in s0 where ten
+/* in0 working directory, s0 path and arguments, s1 environment, s2 standard input; a low 32 bits: a timeout in ms (0: none), high: a number for the substep, b offset in s2 and c offset in s0 where ten
  * characters become the container's pid (PX_NEXT: nowhere), d low 32 bits: argument count, high: environment count.
  * Fails with -ECHILD and text when it does not exit 0; SIGPIPE is off in both our sides. */
 long do_spawn(struct px_ctx *x, const struct px_step *s)
@@ -173,13 +173,14 @@ long do_spawn(struct px_ctx *x, const struct px_step *s)
 	if (r == 0) {
 		p.in = in[0];
 		p.out = out[1];
-		r = spawn_run(x, &p, in[1], out[0], data, s->n2, s->a);
+		r = spawn_run(x, &p, in[1], out[0], data, s->n2, (u32)s->a);
 		sys_close(out[0]);
 	}
 	px_vector_free(argv, argc, 0);
 	px_vector_free(envp, envc, 0);
 	if (r == 0)
 		x->text_len = 0;
+	x->substep |= (u32)(s->a >> 32) << 8; /* behind PARK nobody has the plan: this tells which hook it was */
 	return r;
 }
 

@@ -41,7 +41,7 @@ def hook_steps(spec: Spec, kind: str, state: str, directory: int | None = None) 
     steps: list[Step] = []
     for i, hook in enumerate(hooks_of(spec, kind)):
         timeout = (hook.timeout or 0) * 1000
-        steps.append(Spawn(path=hook.path, argv=hook.args or (hook.path,), env=hook.env, stdin=state, timeout_ms=timeout, dir=directory, at=f"/hooks/{kind}/{i}",
+        steps.append(Spawn(path=hook.path, argv=hook.args or (hook.path,), env=hook.env, stdin=state, timeout_ms=timeout, dir=directory, number=i + 1, at=f"/hooks/{kind}/{i}",
                            why=f"{kind} hook, the state on its standard input"))
     return steps
 

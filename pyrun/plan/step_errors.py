@@ -11,7 +11,7 @@ from __future__ import annotations
 from ..errors import PyrunError
 from . import hints
 from .explain import format_step, operands_of, place_of, word
-from .hooks import hooks_of
+from .hooks import hook_steps
 from .model import Plan
 from .steps import STAGE2, Chdir, Execve, FindExecutable, Mkdirat, Spawn, Step
 from .symbols import errno_name, errno_text, signal
@@ -62,10 +62,10 @@ def explain_start_failure(failure: Failure, container: object, spec: Spec, *, ru
     f = failure
     if f.lane != STAGE2 or spec.process is None:
         return explain_failure(f, run_code=run_code)
-    found = hooks_of(spec, "startContainer")
-    if found and (f.errno in (ECHILD, ETIMEDOUT) or f.text):
-        at = "/hooks/startContainer" + ("/0" if len(found) == 1 else "")
-        hook = Spawn(path=found[0].path if len(found) == 1 else "(a startContainer hook)", argv=(), at=at)
+    number = f.substep >> 8
+    if number:
+        hook = hook_steps(spec, "startContainer", "")[number - 1]
+        assert isinstance(hook, Spawn)
         return _hook_error(hook, "start", f.errno, f.text)
     exec_step = Execve(argv=spec.process.args, env=spec.process.env, at="/process/args")
     text = exec_text(exec_step, f.errno)

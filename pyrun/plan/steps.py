@@ -484,7 +484,7 @@ class Execve(Step):
 
 class Spawn(Step):
     """Runs a hook or helper and waits: path, argv, env, stdin, timeout_ms (0: none), dir (its working directory). PID_MARK in argv and stdin
-    becomes the pid.
+    becomes the pid. number: an error's substep is number << 8 | what failed.
 
     ECHILD with what it said when it does not exit 0, ETIMEDOUT when its time is up."""
 
@@ -500,7 +500,7 @@ class Spawn(Step):
         mark = PID_MARK.encode()
         where = [s.encode("utf-8", "surrogateescape").find(mark) for s in (stdin, args)]
         stdin_pid, args_pid = (NEXT if w < 0 else w for w in where)
-        return {"args": args, "env": "\0".join(env), "stdin": stdin, "timeout_ms": a.get("timeout_ms", 0), "stdin_pid": stdin_pid,
+        return {"args": args, "env": "\0".join(env), "stdin": stdin, "timeout_ms": a.get("timeout_ms", 0) | a.get("number", 0) << 32, "stdin_pid": stdin_pid,
                 "args_pid": args_pid, "counts": len(argv) + 1 | len(env) << 32, "dir": a.get("dir")}
 
 

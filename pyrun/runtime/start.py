@@ -43,5 +43,5 @@ def start(store: Store, container: str) -> None:
 
 def _in_hook(e: StepFailed) -> bool:
     """Whether a startContainer or poststart hook failed, after which the container is destroyed (runtime.md, steps 7 and 9). Of what the init
-    does behind its park only a hook has substeps."""
-    return e.substep > 0 if e.lane == STAGE2 else isinstance(e.plan.steps[e.step], Spawn)
+    does behind its park only hooks have a number."""
+    return e.substep >> 8 > 0 if e.lane == STAGE2 else isinstance(e.plan.steps[e.step], Spawn)
