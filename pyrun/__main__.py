@@ -15,6 +15,6 @@ if not __package__:
     sys.path.insert(0, here.rpartition("/")[0] or "/")
     sys.path.append(here + "/bin/site-packages")
 
-from pyrun.cli.main import end, main
+from pyrun.cli.main import end, main  # noqa: E402
 
 posix._exit(end(main(sys.argv[1:])))

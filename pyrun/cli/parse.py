@@ -79,12 +79,13 @@ def parse(argv: list[str], call: Call | None = None) -> Call:
 def _read(argv: list[str], at: int, call: Call, verb: Verb | None, into: Options) -> list[str]:
     """Reads options from argv[at:] into `into`; returns the words. Without a verb, the first word ends the reading."""
     words: list[str] = []
-    stops = verb is None or verb.stops
     while at < len(argv):
         word = argv[at]
+        if words and verb is None:
+            return words + argv[at:]
         if word == "--":
             return words + argv[at + 1 :]
-        if words and stops:
+        if words and verb is not None and verb.stops:
             return words + argv[at:]
         # "-", "-9" and "" are words. A number ends the options, since it is surely meant as a value.
         if len(word) < 2 or word[0] != "-" or not (word[1] == "-" or word[1].isalpha()):

@@ -350,7 +350,7 @@ def _words(step: Step, names: _Names) -> list[str]:
 
 
 def _folded(head: str, indent: str, room: int, words: list[str], at: str, why: str, style: Style) -> Iterator[str]:
-    """The lines of a step: its words, folded at the width; its place and its reason, beside them where there is room."""
+    """A step's lines: its words, folded at the width; its place and its reason, beside them where there is room."""
     line = " ".join(words)
     notes = f"{at}  # {why}" if at and why else at or (why and "# " + why)
     if not notes and len(line) <= room:

@@ -6,8 +6,7 @@ errno alone; where nothing useful can be said there is none. In a text {name} is
 
 from __future__ import annotations
 
-import posix
-
+from ..facts import read_text
 from . import steps as s
 
 EPERM, ENOENT, EIO, E2BIG, ENOEXEC, EAGAIN, ENOMEM, EACCES, EBUSY = 1, 2, 5, 7, 8, 11, 12, 13, 16
@@ -190,6 +189,12 @@ FOR_ERRNO = {
 }
 
 
+def euid() -> int:
+    """Whose rights we have."""
+    words = read_text("/proc/self/status").partition("\nUid:")[2].split(None, 2)
+    return int(words[1]) if len(words) > 1 else 0
+
+
 def find(step: s.Step, errno: int, operands: dict[str, str], substep: int) -> str | None:
     """The hint for a step that failed with errno; operands: as text, to be named in it."""
     special = _special(step, errno, substep)
@@ -201,10 +206,9 @@ def find(step: s.Step, errno: int, operands: dict[str, str], substep: int) -> st
         for name, value in {**{k: str(v) for k, v in step.args.items()}, **operands}.items():
             filled = filled.replace("{" + name + "}", value)
         return filled
-    if errno in (EPERM, EACCES) and posix.geteuid() != 0:
+    if errno in (EPERM, EACCES) and euid() != 0:
         return (
-            f"you are not root (uid {posix.geteuid()}): use sudo, or a container with a user namespace (pyrun "
-            "spec --rootless)"
+            f"you are not root (uid {euid()}): use sudo, or a container with a user namespace (pyrun spec --rootless)"
         )
     return FOR_ERRNO.get(errno) or (_PRIVILEGE if errno == EPERM else None)
 
@@ -238,7 +242,7 @@ def _clone_hint(errno: int, substep: int) -> str | None:
 def _cgroup_privilege() -> str:
     return (
         _ROOTLESS_CGROUP
-        if posix.geteuid() != 0
+        if euid() != 0
         else "this cgroup belongs to another user namespace or is delegated to someone else"
     )
 

@@ -5,7 +5,7 @@ Only explain.py and step_errors.py import it: neither create nor any other verb 
 
 from __future__ import annotations
 
-import posix
+import sys
 
 from . import steps as s
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 INFINITY = (1 << 64) - 1
 
-# The values of these differ between architectures.
+# Two of these have other numbers on Arm.
+_ARM = "aarch64" in sys.implementation._multiarch
 OPEN = {
-    getattr(posix, name): name
-    for name in ("O_CREAT", "O_EXCL", "O_NOCTTY", "O_TRUNC", "O_APPEND", "O_NONBLOCK", "O_DIRECTORY", "O_NOFOLLOW",
-    "O_CLOEXEC",
-                 "O_PATH")
+    0o100: "O_CREAT", 0o200: "O_EXCL", 0o400: "O_NOCTTY", 0o1000: "O_TRUNC", 0o2000: "O_APPEND", 0o4000: "O_NONBLOCK",
+    0o40000 if _ARM else 0o200000: "O_DIRECTORY", 0o100000 if _ARM else 0o400000: "O_NOFOLLOW", 0o2000000: "O_CLOEXEC",
+    0o10000000: "O_PATH",
 }  # fmt: skip
 RESOLVE = {
     0x01: "RESOLVE_NO_XDEV", 0x02: "RESOLVE_NO_MAGICLINKS", 0x04: "RESOLVE_NO_SYMLINKS", 0x08: "RESOLVE_BENEATH",
@@ -32,7 +32,7 @@ RESOLVE = {
 AT = {0x100: "AT_SYMLINK_NOFOLLOW", 0x200: "AT_REMOVEDIR", 0x400: "AT_SYMLINK_FOLLOW", 0x800: "AT_NO_AUTOMOUNT",
     0x1000: "AT_EMPTY_PATH",
       0x8000: "AT_RECURSIVE"}  # fmt: skip
-OPEN_TREE = {1: "OPEN_TREE_CLONE", **AT, posix.O_CLOEXEC: "OPEN_TREE_CLOEXEC"}
+OPEN_TREE = {1: "OPEN_TREE_CLONE", **AT, 0o2000000: "OPEN_TREE_CLOEXEC"}
 MOVE_MOUNT = {
     0x01: "MOVE_MOUNT_F_SYMLINKS", 0x02: "MOVE_MOUNT_F_AUTOMOUNTS", 0x04: "MOVE_MOUNT_F_EMPTY_PATH",
     0x10: "MOVE_MOUNT_T_SYMLINKS",
@@ -109,6 +109,77 @@ RTM = {
     22: "RTM_GETADDR",
     24: "RTM_NEWROUTE", 25: "RTM_DELROUTE",
 }  # fmt: skip
+
+
+ERRNO_TEXTS = {
+    1: "operation not permitted",
+    2: "no such file or directory",
+    3: "no such process",
+    4: "interrupted system call",
+    5: "input/output error",
+    6: "no such device or address",
+    7: "argument list too long",
+    8: "exec format error",
+    9: "bad file descriptor",
+    10: "no child processes",
+    11: "resource temporarily unavailable",
+    12: "cannot allocate memory",
+    13: "permission denied",
+    14: "bad address",
+    15: "block device required",
+    16: "device or resource busy",
+    17: "file exists",
+    18: "invalid cross-device link",
+    19: "no such device",
+    20: "not a directory",
+    21: "is a directory",
+    22: "invalid argument",
+    23: "too many open files in system",
+    24: "too many open files",
+    25: "inappropriate ioctl for device",
+    26: "text file busy",
+    27: "file too large",
+    28: "no space left on device",
+    29: "illegal seek",
+    30: "read-only file system",
+    31: "too many links",
+    32: "broken pipe",
+    33: "numerical argument out of domain",
+    34: "numerical result out of range",
+    35: "resource deadlock avoided",
+    36: "file name too long",
+    37: "no locks available",
+    38: "function not implemented",
+    39: "directory not empty",
+    40: "too many levels of symbolic links",
+    61: "no data available",
+    62: "timer expired",
+    71: "protocol error",
+    75: "value too large for defined data type",
+    79: "can not access a needed shared library",
+    80: "accessing a corrupted shared library",
+    87: "too many users",
+    88: "socket operation on non-socket",
+    90: "message too long",
+    95: "operation not supported",
+    97: "address family not supported by protocol",
+    98: "address already in use",
+    101: "network is unreachable",
+    104: "connection reset by peer",
+    105: "no buffer space available",
+    107: "transport endpoint is not connected",
+    110: "connection timed out",
+    111: "connection refused",
+    114: "operation already in progress",
+    115: "operation now in progress",
+    116: "stale file handle",
+    122: "disk quota exceeded",
+    125: "operation canceled",
+    126: "required key not available",
+    127: "key has expired",
+    128: "key has been revoked",
+    129: "key was rejected by service",
+}
 
 
 # --- kinds of operands: each returns a number's text; "" leaves the operand out --------------------------------------
@@ -328,6 +399,5 @@ def errno_name(number: int) -> str:
 
 
 def errno_text(number: int) -> str:
-    """What strerror(3) says, in lower case as Go writes it and engines look for it."""
-    text = posix.strerror(number)
-    return text[:1].lower() + text[1:]
+    """What strerror(3) says without a locale, in lower case as Go writes it and engines look for it."""
+    return ERRNO_TEXTS.get(number, "unknown error")

@@ -15,6 +15,7 @@ from pyrun.runtime.store import Store
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from typing import Any
 
     from pyrun.cli.main import Globals
     from pyrun.cli.parse import Options
@@ -30,7 +31,7 @@ def run(g: Globals, o: Options) -> int:
     bundle = o.bundle or "."
     if os.path.isfile(bundle):
         bundle = os.path.dirname(bundle) or "."
-    words = {"config": config, "rootless": g.rootless, "systemd": g.systemd_cgroup}
+    words: dict[str, Any] = {"config": config, "rootless": g.rootless, "systemd": g.systemd_cgroup}
     plan = prepare(Store(g.root), PLACEHOLDER, bundle, detached=False, **words).plan
     if o.format == "json":
         _print(_as_json(plan, bundle, config))

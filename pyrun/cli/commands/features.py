@@ -6,7 +6,7 @@ from pyrun import SPEC_VERSION, __version__
 from pyrun.cli.output import indented, write
 from pyrun.cli.version import commit, libseccomp_version
 from pyrun.oci import names
-from pyrun.plan.mount_options import TABLE
+from pyrun.plan.mount_options import KNOWN_OPTIONS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def features() -> dict[str, Any]:
         "ociVersionMin": "1.0.0",
         "ociVersionMax": SPEC_VERSION,
         "hooks": ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
-        "mountOptions": sorted(TABLE),
+        "mountOptions": list(KNOWN_OPTIONS),
         "linux": {
             "namespaces": sorted(names.NAMESPACES),
             "capabilities": list(names.CAPABILITIES),
