@@ -59,14 +59,8 @@ static long do_park(struct px_ctx *x, const struct px_step *s)
 {
 	char byte;
 	long r;
-	sys_close(x->sync);
-	x->sync = px_fd(x, s->in1);
+	x->sync = px_fd(x, s->in1); /* the socket stays open till the exec: behind seccomp no call more than needed */
 	x->parked = 1;
-	for (u32 i = 0; i < x->h->n_slots; i++) /* a process in the container finds none of the host's through us */
-		if (i != s->in0 && i != s->in1 && x->slots[i] >= 0) {
-			sys_close(x->slots[i]);
-			x->slots[i] = -1;
-		}
 	do
 		r = sys_read(px_fd(x, s->in0), &byte, 1);
 	while (r == -EINTR);
@@ -83,8 +77,20 @@ long px_side_step(struct px_ctx *x, const struct px_step *s)
 	}
 }
 
+/* The arrays that the exec takes, made ahead: behind seccomp nothing may need memory. */
+static void make_vectors(struct px_ctx *x)
+{
+	const struct px_step *s = (const struct px_step *)(const void *)(x->plan + x->h->steps) + x->h->lane_first[LANE_STAGE2];
+	for (u32 i = 0; i < x->h->lane_count[LANE_STAGE2]; i++, s++)
+		if (s->op == OP_EXECVE) {
+			x->argv = px_vector(px_path(x, s->s0), s->n0, s->a, 0);
+			x->envp = px_vector(px_path(x, s->s1), s->n1, s->b, 1);
+		}
+}
+
 static void __attribute__((noreturn)) run(int argc, char **argv)
 {
+	u64 none = 0;
 	struct px_ctx *x = &ctx;
 	struct px_sigaction dfl = { 0 };
 	struct statx st;
@@ -99,6 +105,7 @@ static void __attribute__((noreturn)) run(int argc, char **argv)
 	x->sync = keep;
 	for (int sig = 1; sig < 65; sig++)
 		sc4(__NR_rt_sigaction, sig, &dfl, 0, 8);
+	sys_sigmask(&none, NULL); /* the parent blocked all for its vfork */
 	sys_close_range((u32)keep, ~0u, CLOSE_RANGE_CLOEXEC);
 	if (sys_statx(keep + 1, "", AT_EMPTY_PATH, STATX_SIZE, &st) < 0)
 		sys_exit(2);
@@ -128,6 +135,7 @@ static void __attribute__((noreturn)) run(int argc, char **argv)
 	sys_close(keep + 1);
 	sys_close(keep + 2);
 	sys_prctl(PR_SET_NAME, L("pyrun-init"), 0, 0, 0);
+	make_vectors(x);
 	if (px_lane(x, LANE_STAGE1, x->h->lane_first[LANE_STAGE1]) < 0)
 		fail(x);
 	sys_exit(0);

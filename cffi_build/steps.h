@@ -20,6 +20,7 @@ struct px_ctx {
 	char text[PX_TEXT];
 	char exec_path[4096];
 	char home[4096];
+	char **argv, **envp;   /* what EXECVE will pass on */
 	int in_cwd;            /* a CHDIR has succeeded */
 	int fresh;             /* the last MAKE_TARGET made what it opened */
 	int keep;              /* descriptors below this number belong to the user's process */

@@ -223,17 +223,15 @@ void px_vector_free(char **v, u64 count, u32 more)
 		sys_munmap(v, (usize)(count + more + 1) * sizeof(char *));
 }
 
-/* s0 arguments and s1 environment, each string ended by NUL; a and b their counts. HOME joins where SET_HOME found one. */
+/* s0 arguments and s1 environment, each string ended by NUL; a and b their counts. The arrays were made when the lane began: behind seccomp
+ * this must be one system call. HOME joins where SET_HOME found one. */
 long do_execve(struct px_ctx *x, const struct px_step *s)
 {
-	u64 none = 0;
-	char **argv = px_vector(px_str(x, s->s0), s->n0, s->a, 0), **envp = px_vector(px_path(x, s->s1), s->n1, s->b, 1);
-	if (!argv || !envp)
+	if (!x->argv || !x->envp)
 		return -ENOMEM;
 	if (x->home[0])
-		envp[s->b] = x->home;
-	sys_sigmask(&none, NULL);
-	return sc3(__NR_execve, x->exec_path, argv, envp); /* not execveat, which fewer seccomp profiles allow */
+		x->envp[s->b] = x->home;
+	return sc3(__NR_execve, x->exec_path, x->argv, x->envp); /* not execveat, which fewer profiles allow */
 }
 
 /* Gives the standard streams to uid a, but for /dev/null and what may not change hands (pipes of an engine, read-only files). */

@@ -1,15 +1,14 @@
 """Stage 2's last part, and all of an exec's: from a process of root's with all privileges to the user's program.
 
-The order is the safety. What needs privilege comes first; seccomp comes before the capabilities go where noNewPrivileges does not stand in for
-CAP_SYS_ADMIN (seccomp(2)), else last; the bounding set is dropped while CAP_SETPCAP is there; after setresuid the kernel has cleared the effective
-set, so capset and ambient come behind it; the working directory is entered as root where that works and else as the user
+The order is the safety. What needs privilege comes first; the bounding set is dropped while CAP_SETPCAP is there; after setresuid the kernel has
+cleared the effective set, so capset and ambient come behind it; seccomp is last, so that a profile need allow no more than capset, read, write and execve; the working directory is entered as root where that works and else as the user
 (directories that only one of the two may enter both work); the file to run is looked up as the user who will run it.
 """
 
 from __future__ import annotations
 
 from ..errors import ConfigError
-from ..facts import CAP_SETGID, Facts
+from ..facts import CAP_SETGID, CAP_SYS_ADMIN, Facts
 from ..oci import names
 from ..oci.model import Process
 from .model import Builder
@@ -60,20 +59,20 @@ def plan_identity(b: Builder, process: Process, facts: Facts, *, proc: int, own_
     b.add(STAGE2, Umask(mask=0o022 if process.user.umask is None else process.user.umask, at=f"{at}/user/umask"))
     if process.no_new_privileges:
         b.add(STAGE2, Prctl(option=PR_SET_NO_NEW_PRIVS, arg2=1, at=f"{at}/noNewPrivileges"))
-    elif seccomp is not None:
-        _seccomp(b, seccomp, "before the capabilities go: without noNewPrivileges it needs CAP_SYS_ADMIN")
     b.add(STAGE2, Chdir(path=process.cwd, on=((EACCES, None), (EPERM, None)), at=f"{at}/cwd", why="as root; the user tries again"))
-    _user(b, process, facts, own_userns, setgroups, at)
+    # Without noNewPrivileges seccomp(2) needs CAP_SYS_ADMIN: it is kept until then, and nothing but one capset comes after.
+    held = 1 << CAP_SYS_ADMIN if seccomp is not None and not process.no_new_privileges else 0
+    final = _user(b, process, facts, own_userns, setgroups, held, at)
     b.add(STAGE2, Chdir(path=process.cwd, again=1, at=f"{at}/cwd", why="as the user, if root could not"))
     path = next((e[5:] for e in env if e.startswith("PATH=")), "")
     b.add(STAGE2, FindExecutable(name=process.args[0], path=path, at=f"{at}/args/0", why="so that create fails and not start"),
           CloseFds(**dict(zip(("go", "status"), kept, strict=False)), why="nothing but the user's own descriptors (CVE-2024-21626)"))
-    if process.no_new_privileges and seccomp is not None:
-        _seccomp(b, seccomp, "last, so that the profile need not allow what came before")
-
-
-def _seccomp(b: Builder, program: object, why: str) -> None:
-    b.add(STAGE2, Seccomp(prog=program.bpf, flags=program.flags, at="/linux/seccomp", why=why))  # type: ignore[attr-defined]
+    if seccomp is not None:
+        if held:
+            b.add(STAGE2, Capset(effective=final[0] | held, permitted=final[1] | held, inheritable=final[2], why="seccomp(2) without noNewPrivileges wants CAP_SYS_ADMIN"))
+        b.add(STAGE2, Seccomp(prog=seccomp.bpf, flags=seccomp.flags, at="/linux/seccomp", why="last, so that the profile need not allow what came before"))  # type: ignore[attr-defined]
+        if held & ~final[1]:
+            b.add(STAGE2, Capset(effective=final[0], permitted=final[1], inheritable=final[2], at=f"{at}/capabilities", why="CAP_SYS_ADMIN goes again"))
 
 
 def _labels(b: Builder, process: Process, proc: int, at: str) -> None:
@@ -115,7 +114,8 @@ def cpu_mask(text: str, pointer: str) -> bytes:
     return mask.to_bytes((mask.bit_length() + 63) // 64 * 8, "little")
 
 
-def _user(b: Builder, process: Process, facts: Facts, own_userns: bool, setgroups: bool, at: str) -> None:
+def _user(b: Builder, process: Process, facts: Facts, own_userns: bool, setgroups: bool, held: int, at: str) -> tuple[int, int, int]:
+    """Ids and capabilities; returns effective, permitted and inheritable as the program will have them. held stays permitted, not effective."""
     caps = process.capabilities
     known = (1 << facts.last_cap + 1) - 1
     available = known if own_userns else facts.caps & known
@@ -129,6 +129,7 @@ def _user(b: Builder, process: Process, facts: Facts, own_userns: bool, setgroup
     elif user.additional_gids:
         raise ConfigError([(f"{at}/user/additionalGids", "setgroups(2) is not allowed in this user namespace")],
                           hint="a namespace whose gid map was written without privilege has no supplementary groups; use newgidmap or drop them")
-    b.add(STAGE2, Setresgid(gid=user.gid, at=f"{at}/user/gid"), Setresuid(uid=user.uid, at=f"{at}/user/uid"),
-          Prctl(option=PR_SET_KEEPCAPS, arg2=0), Capset(effective=effective, permitted=permitted, inheritable=inheritable, at=pointer))
-    b.add(STAGE2, Ambient(raise_=ambient & permitted & inheritable, at=f"{pointer}/ambient"))
+    b.add(STAGE2, Setresgid(gid=user.gid, at=f"{at}/user/gid"), Setresuid(uid=user.uid, at=f"{at}/user/uid"), Prctl(option=PR_SET_KEEPCAPS, arg2=0),
+          Capset(effective=effective, permitted=permitted | held, inheritable=inheritable, at=pointer),
+          Ambient(raise_=ambient & permitted & inheritable, at=f"{pointer}/ambient"))
+    return effective, permitted, inheritable
