@@ -47,7 +47,8 @@ class Word(click.ParamType):  # type: ignore[type-arg,unused-ignore]
         if self.completes == table.AN_ID:
             return _matching(_ids(ctx.find_root().params.get("root")), incomplete)
         if self.completes == table.A_SIGNAL:
-            return _matching(SIGNALS, incomplete.upper())
+            prefix = "SIG" if incomplete.upper().startswith("SIG") else ""
+            return _matching([prefix + name for name in SIGNALS], incomplete.upper())
         if self.completes == table.A_VERB:
             return _matching([verb.name for verb in table.VERBS.values() if not verb.hidden], incomplete)
         return []

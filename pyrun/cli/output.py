@@ -59,3 +59,15 @@ def columns(rows: Iterable[Sequence[str]], least: int = 12, gap: int = 3) -> str
     widths = [max(least, max(map(len, column)) + gap) for column in list(zip(*table, strict=True))[:-1]]
     lines = ["".join(cell.ljust(width) for cell, width in zip(row, [*widths, 0], strict=True)) for row in table]
     return "\n".join(lines) + "\n"
+
+
+def terminal_style(fd: int) -> tuple[int, bool]:
+    """(columns, whether to use colours) for text on a descriptor: those of the terminal, or 110 and plain."""
+    if not posix.isatty(fd):
+        return 110, False
+    try:
+        width = posix.get_terminal_size(fd).columns
+    except OSError:
+        width = 0
+    color = b"NO_COLOR" not in posix.environ and posix.environ.get(b"TERM") != b"dumb"
+    return max(width or 110, 60), color

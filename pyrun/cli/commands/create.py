@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import posix
-
-from pyrun.errors import PyrunError, UsageError
+from pyrun.errors import PyrunError
 from pyrun.runtime.create import NO_PIVOT, create
+from pyrun.runtime.descriptors import listen_fds
 from pyrun.runtime.store import Store
 
 TYPE_CHECKING = False
@@ -25,21 +24,14 @@ def request_words(g: Globals, o: Options) -> dict[str, Any]:
     """The options that create and run share, as runtime.create takes them."""
     if o.no_pivot:
         raise PyrunError(NO_PIVOT)
-    if o.preserve_fds < 0:
-        raise UsageError(f"--preserve-fds {o.preserve_fds}: must not be negative")
     return {
         "config": o.config,
         "console_socket": o.console_socket,
         "pidfd_socket": o.pidfd_socket,
         "pid_file": o.pid_file,
         "keyring": not o.no_new_keyring,
-        "preserve_fds": o.preserve_fds + listen_fds(),
+        "preserve_fds": o.preserve_fds,
+        "listen_fds": listen_fds(),
         "systemd": g.systemd_cgroup,
         "rootless": g.rootless,
     }
-
-
-def listen_fds() -> int:
-    """How many sockets systemd handed us (sd_listen_fds(3)); the container gets them, whoever LISTEN_PID names."""
-    count = posix.environ.get(b"LISTEN_FDS", b"")
-    return int(count) if count.isdigit() and len(count) < 5 else 0

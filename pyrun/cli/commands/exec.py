@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pyrun.errors import UsageError
 from pyrun.runtime.exec import exec_process
+from pyrun.runtime.store import Store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,4 +15,4 @@ if TYPE_CHECKING:
 def run(g: Globals, o: Options) -> int:
     if not o.command and not o.process:
         raise UsageError("COMMAND is missing: pyrun exec [OPTIONS] ID COMMAND...", hint="or give --process FILE")
-    return exec_process(g, o)
+    return exec_process(Store(g.root), o, rootless=g.rootless)  # type: ignore[arg-type]

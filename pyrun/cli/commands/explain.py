@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 
 from pyrun.cli.commands.validate import config_path
-from pyrun.cli.output import write
+from pyrun.cli.output import terminal_style, write
 from pyrun.plan.explain import explain_data, explain_text
-from pyrun.runtime.create import prepare
+from pyrun.runtime.create import load_bundle, prepare
 from pyrun.runtime.store import Store
 
 TYPE_CHECKING = False
@@ -32,15 +31,21 @@ def run(g: Globals, o: Options) -> int:
     if os.path.isfile(bundle):
         bundle = os.path.dirname(bundle) or "."
     words: dict[str, Any] = {"config": config, "rootless": g.rootless, "systemd": g.systemd_cgroup}
-    plan = prepare(Store(g.root), PLACEHOLDER, bundle, detached=False, **words).plan
+    if has_terminal(bundle, config):
+        words["console_socket"] = CONSOLE
+    plan = prepare(Store(g.root), PLACEHOLDER, bundle, **words).plan
     if o.format == "json":
         _print(_as_json(plan, bundle, config))
     else:
-        tty = os.isatty(1)
-        width = shutil.get_terminal_size((110, 24)).columns if tty else 110
-        color = tty and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
-        _print(explain_text(plan, width=max(width, 60), color=color, title=f"create of {config}"))
+        width, color = terminal_style(1)
+        _print(explain_text(plan, width=width, color=color, title=f"create of {config}"))
     return 0
+
+
+def has_terminal(bundle: str, config: str) -> bool:
+    """Whether create would want a socket for the terminal."""
+    process = load_bundle(bundle, config)[2].process
+    return process is not None and process.terminal
 
 
 def _print(lines: Iterable[str]) -> None:
