@@ -56,10 +56,10 @@ def tree_flags(m: Entry) -> int:
 
 
 def plan_bind(b: Builder, spec: model.Spec, rp: RootfsPlan, m: Entry) -> None:
-    if m.o.data:
-        raise ConfigError(
-            [(f"{m.at}/options/{index}", f"{key} is not an option of a bind mount") for key, _, index in m.o.data]
-        )
+    # A file system's own settings (size=3) mean nothing to a bind and are passed over, as mount(2) does; a single word is a mistyped flag.
+    unknown = [(f"{m.at}/options/{index}", f"{key} is not an option of a bind mount") for key, value, index in m.o.data if value is None]
+    if unknown:
+        raise ConfigError(unknown)
     slot, idmap = rp.clones.get(m.index, rp.mount), m.o.idmap or m.spec.uid_mappings
     if slot == rp.mount or not idmap:
         # What the parent cloned stays for a source that we may not walk to, or that has locked mounts below it.

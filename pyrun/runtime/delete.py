@@ -11,7 +11,7 @@ from ..oci.load import load_bytes, read_file
 from ..plan.lifecycle import FILES, plan_delete, plan_poststop
 from .kill import SIGKILL, send
 from .start import request_of
-from .store import CREATED, STOPPED, Container, Store
+from .store import STOPPED, Container, Store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def delete(store: Store, container: str, *, force: bool = False, warn: Callable[
         _remove_debris(directory)
         return
     status = c.status()
-    if status not in (STOPPED, CREATED) and not force:
+    if status != STOPPED and not force:  # a created one too (runtime.md, Delete)
         raise PyrunError(f"cannot delete container {container} that is not stopped: {status}", hint=f"pyrun kill {container} KILL, or delete --force")
     if status != STOPPED:
         _kill_and_wait(c)
