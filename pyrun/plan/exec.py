@@ -1,32 +1,68 @@
 """The plan of `exec`: one more process in a container that is there.
 
-Parent: a pidfd of the container's init, its cgroup, the sockets. Stage 1 is born in that cgroup, makes itself untraceable before anything else
-(CVE-2016-9962), and joins by the pidfd each namespace that differs from ours, the user namespace first. Stage 2 is its child, because
-only a child is in a joined PID namespace; it gets its terminal, its identity, and execs. Everything that it touches in the container may be
-hostile, so labels are written through the host's /proc, and the terminal is opened on what is proved to be devpts.
+Parent: a pidfd of the container's init, its cgroup, the sockets. Stage 1 is born in that cgroup, makes itself
+untraceable before anything else (CVE-2016-9962), and joins by the pidfd each namespace that differs from ours, the user
+namespace first. Stage 2 is its child, because only a child is in a joined PID namespace; it gets its terminal, its
+identity, and execs. Everything that it touches in the container may be hostile, so labels are written through the
+host's /proc, and the terminal is opened on what is proved to be devpts.
 """
 
 from __future__ import annotations
 
 import posix
+from _json import encode_basestring_ascii as quote
 
 from ..errors import PyrunError
 from ..facts import Facts
 from ..oci import names
 from ..oci.model import Process, Spec
-from .hooks import quote, state_json
+from .hooks import state_json
 from .model import Builder, Plan
 from .namespaces import PROC_SUPER_MAGIC, READY, plan_rlimit_raises
 from .process import cpu_mask, environment, plan_identity
 from .request import Request
 from .seccomp import SeccompProgram, plan_seccomp
 from .steps import (
-    ANY, PARENT, PID_MARK, STAGE1, STAGE2, UNDO, Ack, Await, AwaitPid, CheckFs, Chroot, Clone3, Clone3Init, Connect, Dup, Execve, Goto, KeyctlSession, Label, Meet, Openat2,
-    Openpt, PidFile, PidfdGetfd, PidfdOpen, Prctl, SchedSetaffinity, SendFd, Setns, Setresgid, Setresuid, SetStdio, Setsid, Unlinkat, WaitExec, WriteFile,
+    ANY,
+    PARENT,
+    PID_MARK,
+    STAGE1,
+    STAGE2,
+    UNDO,
+    Ack,
+    Await,
+    AwaitPid,
+    CheckFs,
+    Chroot,
+    Clone3,
+    Clone3Init,
+    Connect,
+    Dup,
+    Execve,
+    Goto,
+    KeyctlSession,
+    Label,
+    Meet,
+    Openat2,
+    Openpt,
+    PidfdGetfd,
+    PidfdOpen,
+    PidFile,
+    Prctl,
+    SchedSetaffinity,
+    SendFd,
+    Setns,
+    Setresgid,
+    Setresuid,
+    Setsid,
+    SetStdio,
+    Unlinkat,
+    WaitExec,
+    WriteFile,
 )
 
 NONE = 0xFFFF
-O_PATH_DIRECTORY = posix.O_PATH | posix.O_DIRECTORY  # type: ignore[attr-defined]
+O_PATH_DIRECTORY = posix.O_PATH | posix.O_DIRECTORY
 PR_SET_DUMPABLE = 4
 EPERM, ENOENT, EACCES, EBUSY, EXDEV, EINVAL, ENOSYS, EDQUOT = 1, 2, 13, 16, 18, 22, 38, 122
 RESOLVE_NO_XDEV, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH = 1, 2, 4, 8
@@ -35,9 +71,12 @@ NEWUSER = names.NAMESPACES["user"]
 
 
 class Target:
-    """The running container, as facts: pid and start of its init; namespaces: CLONE_NEW* of those that are not ours; setgroups: its user
-    namespace allows the call; cgroup: its absolute path, None without one; init_cgroup: where its init has moved to meanwhile, or None;
-    chroot: it shares our mount namespace but has a root of its own; affinity: our own CPU mask."""
+    """The running container, as facts.
+
+    pid and start of its init; namespaces: CLONE_NEW* of those that are not ours; setgroups: its user namespace allows
+    the call; cgroup: its absolute path, None without one; init_cgroup: where its init has moved to meanwhile, or None;
+    chroot: it shares our mount namespace but has a root of its own; affinity: our own CPU mask.
+    """
 
     __slots__ = ("affinity", "cgroup", "chroot", "init_cgroup", "namespaces", "pid", "setgroups", "start")
 
@@ -54,18 +93,47 @@ class Target:
 
 class _Slots:
     __slots__ = ("console", "init", "pidfd", "proc", "root", "socket")
+    console: int
+    init: int
+    pidfd: int
+    proc: int
+    root: int
+    socket: int
 
 
 def plan_exec(spec: Spec, process: Process, facts: Facts, target: Target, req: Request) -> Plan:
-    """The plan of exec. spec: the container's, for its seccomp profile and its state. PyrunError before anything is made."""
+    """The plan of exec. spec: the container's, for its seccomp profile and its state. Raises PyrunError."""
     b = Builder(3 + req.preserve_fds)
     s = _Slots()
     seccomp = plan_seccomp(spec.linux.seccomp if spec.linux else None, arch=facts.arch, nnp=process.no_new_privileges)
-    s.proc, s.init, s.root = b.slot("proc", inherit=True), b.slot("init", inherit=True), b.slot("root", inherit=target.chroot)
-    b.add(PARENT, Openat2(path="/proc", flags=O_PATH_DIRECTORY, out=s.proc, why="the host's"), CheckFs(fd=s.proc, magic=PROC_SUPER_MAGIC, why="a real one (CVE-2019-16884)"),
-          PidfdOpen(pid=target.pid, start=target.start, proc=s.proc, out=s.init, why="the container's init, and nobody who got its number"))
+    s.proc, s.init, s.root = (
+        b.slot("proc", inherit=True),
+        b.slot("init", inherit=True),
+        b.slot("root", inherit=target.chroot),
+    )
+    b.add(
+        PARENT,
+        Openat2(path="/proc", flags=O_PATH_DIRECTORY, out=s.proc, why="the host's"),
+        CheckFs(fd=s.proc, magic=PROC_SUPER_MAGIC, why="a real one (CVE-2019-16884)"),
+        PidfdOpen(
+            pid=target.pid,
+            start=target.start,
+            proc=s.proc,
+            out=s.init,
+            why="the container's init, and nobody who got its number",
+        ),
+    )
     if target.chroot:
-        b.add(PARENT, Openat2(dir=s.proc, path=f"{target.pid}/root", flags=O_PATH_DIRECTORY, out=s.root, why="no mount namespace of its own leads there"))
+        b.add(
+            PARENT,
+            Openat2(
+                dir=s.proc,
+                path=f"{target.pid}/root",
+                flags=O_PATH_DIRECTORY,
+                out=s.root,
+                why="no mount namespace of its own leads there",
+            ),
+        )
     _plan_sockets(b, s, process, req)
     _plan_birth(b, process, facts, target, req)
     _plan_join(b, process, facts, target, s)
@@ -80,8 +148,12 @@ def _plan_sockets(b: Builder, s: _Slots, process: Process, req: Request) -> None
     s.pidfd = b.slot("pidfd")
     if process.terminal:
         s.console = b.slot("console-socket", inherit=True)
-        b.add(PARENT, Connect(path=req.console_socket, out=s.console, why="the terminal's master goes there") if req.console is None
-              else Dup(fd=req.console, out=s.console, why="the terminal's master comes back to us"))
+        b.add(
+            PARENT,
+            Connect(path=req.console_socket, out=s.console, why="the terminal's master goes there")
+            if req.console is None
+            else Dup(fd=req.console, out=s.console, why="the terminal's master comes back to us"),
+        )
     if req.pidfd_socket:
         s.socket = b.slot("pidfd-socket")
         b.add(PARENT, Connect(path=req.pidfd_socket, out=s.socket, why="a pidfd of the process goes there"))
@@ -94,7 +166,14 @@ def _plan_birth(b: Builder, process: Process, facts: Facts, target: Target, req:
     affinity = process.exec_cpu_affinity
     initial = affinity.initial if affinity else None
     if initial:
-        b.add(PARENT, SchedSetaffinity(mask=cpu_mask(initial, "/process/execCPUAffinity/initial"), at="/process/execCPUAffinity/initial", why="before the container's cgroup"))
+        b.add(
+            PARENT,
+            SchedSetaffinity(
+                mask=cpu_mask(initial, "/process/execCPUAffinity/initial"),
+                at="/process/execCPUAffinity/initial",
+                why="before the container's cgroup",
+            ),
+        )
     cgroup = _open_cgroup(b, facts, target, req)
     born, instead = Label("born"), Label("instead")
     why = "stage 1, born in the container's cgroup" if target.cgroup else "stage 1"
@@ -103,8 +182,14 @@ def _plan_birth(b: Builder, process: Process, facts: Facts, target: Target, req:
         b.add(PARENT, Clone3(image=facts.init_path, load=facts.memfd, cgroup=cgroup, flags=0, why=why))
     else:
         errno, other, reason = fallback
-        b.add(PARENT, Clone3(image=facts.init_path, load=facts.memfd, cgroup=cgroup, flags=0, why=why, on=((errno, instead),)), Goto(on=((ANY, born),)), instead,
-              Clone3(image=facts.init_path, load=facts.memfd, cgroup=other, flags=0, why=reason), born)
+        b.add(
+            PARENT,
+            Clone3(image=facts.init_path, load=facts.memfd, cgroup=cgroup, flags=0, why=why, on=((errno, instead),)),
+            Goto(on=((ANY, born),)),
+            instead,
+            Clone3(image=facts.init_path, load=facts.memfd, cgroup=other, flags=0, why=reason),
+            born,
+        )
     if initial:
         b.add(PARENT, SchedSetaffinity(mask=target.affinity, why="our own CPUs again"))
 
@@ -119,7 +204,17 @@ def _open_cgroup(b: Builder, facts: Facts, target: Target, req: Request) -> int:
     b.add(PARENT, Openat2(path=target.cgroup, flags=posix.O_DIRECTORY, out=slot, on=gone, why="the container's"))
     below = (req.subcgroup or "").strip("/")
     if below:
-        b.add(PARENT, Openat2(dir=slot, path=below, flags=posix.O_DIRECTORY, resolve=RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS, out=slot, why="--cgroup"))
+        b.add(
+            PARENT,
+            Openat2(
+                dir=slot,
+                path=below,
+                flags=posix.O_DIRECTORY,
+                resolve=RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
+                out=slot,
+                why="--cgroup",
+            ),
+        )
     return slot
 
 
@@ -129,7 +224,16 @@ def _fallback(b: Builder, facts: Facts, target: Target, req: Request) -> tuple[i
         return None
     if target.init_cgroup is not None:
         slot = b.slot("init-cgroup")
-        b.add(PARENT, Openat2(path=target.init_cgroup, flags=posix.O_DIRECTORY, out=slot, on=((ENOENT, None),), why="where the init has moved to"))
+        b.add(
+            PARENT,
+            Openat2(
+                path=target.init_cgroup,
+                flags=posix.O_DIRECTORY,
+                out=slot,
+                on=((ENOENT, None),),
+                why="where the init has moved to",
+            ),
+        )
         return EBUSY, slot, "a cgroup whose children have controllers takes no process: beside the init"
     if facts.rootless and target.cgroup is not None:
         return EACCES, NONE, "the cgroup is not ours to write: where we are"
@@ -138,15 +242,36 @@ def _fallback(b: Builder, facts: Facts, target: Target, req: Request) -> tuple[i
 
 def _plan_join(b: Builder, process: Process, facts: Facts, target: Target, s: _Slots) -> None:
     if process.oom_score_adj is not None:
-        b.add(STAGE1, WriteFile(dir=s.proc, path="self/oom_score_adj", data=str(process.oom_score_adj), magic=PROC_SUPER_MAGIC, resolve=RESOLVE_NO_XDEV,
-                                at="/process/oomScoreAdj", why="before a user namespace takes the right away"))
+        b.add(
+            STAGE1,
+            WriteFile(
+                dir=s.proc,
+                path="self/oom_score_adj",
+                data=str(process.oom_score_adj),
+                magic=PROC_SUPER_MAGIC,
+                resolve=RESOLVE_NO_XDEV,
+                at="/process/oomScoreAdj",
+                why="before a user namespace takes the right away",
+            ),
+        )
     plan_rlimit_raises(b, process.rlimits, facts)
-    b.add(STAGE1, Prctl(option=PR_SET_DUMPABLE, arg2=0, why="nothing in the container may trace us or open our descriptors (CVE-2016-9962)"))
+    b.add(
+        STAGE1,
+        Prctl(
+            option=PR_SET_DUMPABLE,
+            arg2=0,
+            why="nothing in the container may trace us or open our descriptors (CVE-2016-9962)",
+        ),
+    )
     others = target.namespaces & ~NEWUSER
     if target.namespaces & NEWUSER:
-        b.add(STAGE1, Setns(ns=s.init, nstype=NEWUSER, why="first: it gives the right to the others"),
-              Setresgid(gid=0, on=((EINVAL, None),), why="root of the namespace, where it has one"), Setresuid(uid=0, on=((EINVAL, None),), why="and with it all its capabilities"),
-              Prctl(option=PR_SET_DUMPABLE, arg2=0, why="a change of ids sets it anew"))
+        b.add(
+            STAGE1,
+            Setns(ns=s.init, nstype=NEWUSER, why="first: it gives the right to the others"),
+            Setresgid(gid=0, on=((EINVAL, None),), why="root of the namespace, where it has one"),
+            Setresuid(uid=0, on=((EINVAL, None),), why="and with it all its capabilities"),
+            Prctl(option=PR_SET_DUMPABLE, arg2=0, why="a change of ids sets it anew"),
+        )
     if others:
         b.add(STAGE1, Setns(ns=s.init, nstype=others, why="all others at once, as the init has them"))
     b.add(STAGE1, Clone3Init(flags=0, why="a child, which alone is in the PID namespace"))
@@ -155,7 +280,16 @@ def _plan_join(b: Builder, process: Process, facts: Facts, target: Target, s: _S
 # --- stage 2: the process -------------------------------------------------------------------------------------------
 
 
-def _plan_process(b: Builder, spec: Spec, process: Process, facts: Facts, target: Target, req: Request, s: _Slots, seccomp: SeccompProgram | None) -> None:
+def _plan_process(
+    b: Builder,
+    spec: Spec,
+    process: Process,
+    facts: Facts,
+    target: Target,
+    req: Request,
+    s: _Slots,
+    seccomp: SeccompProgram | None,
+) -> None:
     b.add(STAGE2, Setsid(why="a session of its own"))
     if req.keyring:
         unavailable = tuple((e, None) for e in (ENOSYS, EACCES, EDQUOT, EPERM))
@@ -168,27 +302,68 @@ def _plan_process(b: Builder, spec: Spec, process: Process, facts: Facts, target
     if affinity is not None and affinity.final:
         at = "/process/execCPUAffinity/final"
         b.add(STAGE2, SchedSetaffinity(mask=cpu_mask(affinity.final, at), at=at))
-    plan_identity(b, process, facts, proc=s.proc, own_userns=bool(target.namespaces & NEWUSER), seccomp=seccomp, setgroups=target.setgroups)
-    b.add(STAGE2, Meet(point=READY, why="all is set but the exec"), Execve(argv=process.args, env=environment(process.env), why="the command"))
+    plan_identity(
+        b,
+        process,
+        facts,
+        proc=s.proc,
+        own_userns=bool(target.namespaces & NEWUSER),
+        seccomp=seccomp,
+        setgroups=target.setgroups,
+    )
+    b.add(
+        STAGE2,
+        Meet(point=READY, why="all is set but the exec"),
+        Execve(argv=process.args, env=environment(process.env), why="the command"),
+    )
 
 
 def _plan_console(b: Builder, process: Process, socket: int) -> None:
-    """A terminal of the container's devpts, by no name that leads elsewhere: ptmx on what is devpts, the slave through its master."""
+    """A terminal of the container's devpts, by no name that leads elsewhere: the slave is opened through its master."""
     size = process.console_size
     devpts, master, slave = b.slot("devpts"), b.slot("terminal"), b.slot("terminal-slave")
-    b.add(STAGE2, Openat2(path="/dev/pts", flags=O_PATH_DIRECTORY, resolve=RESOLVE_NO_SYMLINKS, out=devpts, why="the container's terminals"),
-          CheckFs(fd=devpts, magic=DEVPTS_SUPER_MAGIC, why="a real devpts"),
-          Openpt(dev=devpts, path="ptmx", columns=size.width if size else 0, rows=size.height if size else 0, slave=slave, out=master),
-          SendFd(socket=socket, fd=master, data="/dev/ptmx", why="to who asked for the terminal"), SetStdio(terminal=slave, why="the command's terminal"))
+    b.add(
+        STAGE2,
+        Openat2(
+            path="/dev/pts",
+            flags=O_PATH_DIRECTORY,
+            resolve=RESOLVE_NO_SYMLINKS,
+            out=devpts,
+            why="the container's terminals",
+        ),
+        CheckFs(fd=devpts, magic=DEVPTS_SUPER_MAGIC, why="a real devpts"),
+        Openpt(
+            dev=devpts,
+            path="ptmx",
+            columns=size.width if size else 0,
+            rows=size.height if size else 0,
+            slave=slave,
+            out=master,
+        ),
+        SendFd(socket=socket, fd=master, data="/dev/ptmx", why="to who asked for the terminal"),
+        SetStdio(terminal=slave, why="the command's terminal"),
+    )
 
 
-def _plan_ready(b: Builder, spec: Spec, target: Target, req: Request, s: _Slots, seccomp: SeccompProgram | None) -> None:
+def _plan_ready(
+    b: Builder, spec: Spec, target: Target, req: Request, s: _Slots, seccomp: SeccompProgram | None
+) -> None:
     b.add(PARENT, AwaitPid(out=s.pidfd, why="stage 1 made the process"), Await(point=READY, why="it is complete"))
     if seccomp is not None and seccomp.listener_path:
         at = "/linux/seccomp/listenerPath"
         listener, agent = b.slot("seccomp-listener"), b.slot("seccomp-agent")
-        b.add(PARENT, PidfdGetfd(out=listener, at=at), Connect(path=seccomp.listener_path, out=agent, at=at),
-              SendFd(socket=agent, fd=listener, data=_agent_state(spec, target, req, seccomp), at=at, why="the agent answers for the process"))
+        b.add(
+            PARENT,
+            PidfdGetfd(out=listener, at=at),
+            Connect(path=seccomp.listener_path, out=agent, at=at),
+            SendFd(
+                socket=agent,
+                fd=listener,
+                data=_agent_state(spec, target, req, seccomp),
+                at=at,
+                why="the agent answers for the process",
+            ),
+        )
     if s.socket != NONE:
         b.add(PARENT, SendFd(socket=s.socket, fd=s.pidfd, data="setns", why="--pidfd-socket"))
     if req.pid_file:
@@ -200,7 +375,7 @@ def _plan_ready(b: Builder, spec: Spec, target: Target, req: Request, s: _Slots,
 
 
 def _agent_state(spec: Spec, target: Target, req: Request, seccomp: SeccompProgram) -> str:
-    """The container process state of config-linux.md, seccomp listener: pid is the new process, state.pid the container's init."""
+    """The container process state of config-linux.md, seccomp listener. pid is the new process, state.pid the init."""
     metadata = f',"metadata":{quote(seccomp.listener_metadata)}' if seccomp.listener_metadata else ""
     state = state_json(spec, req.id, req.bundle, "running", str(target.pid))
     return f'{{"ociVersion":{quote(spec.oci_version)},"fds":["seccompFd"],"pid":{PID_MARK}{metadata},"state":{state}}}'

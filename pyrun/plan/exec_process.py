@@ -1,8 +1,9 @@
 """The process that `exec` runs: what a file or the command line says, over what the container's own process has.
 
-As runc has it: COMMAND runs with the container's user, environment, directory and privileges, each of which an option changes. A process
-from a file stands for itself, and the container lends it only what it leaves out. Ids are read strictly: 4294967295 is
-(uid_t)-1, "no change" to setresuid(2), so a caller's typo would leave root (CVE-2026-30892 was such a parser).
+As runc has it: COMMAND runs with the container's user, environment, directory and privileges, each of which an option
+changes. A process from a file stands for itself, and the container lends it only what it leaves out. Ids are read
+strictly: 4294967295 is (uid_t)-1, "no change" to setresuid(2), so a caller's typo would leave root (CVE-2026-30892 was
+such a parser).
 """
 
 from __future__ import annotations
@@ -31,19 +32,37 @@ if TYPE_CHECKING:
 
 
 LAST_ID = 0xFFFFFFFE
-LENT = ("capabilities", "rlimits", "apparmor_profile", "selinux_label", "oom_score_adj", "scheduler", "io_priority", "exec_cpu_affinity")
+LENT = (
+    "capabilities",
+    "rlimits",
+    "apparmor_profile",
+    "selinux_label",
+    "oom_score_adj",
+    "scheduler",
+    "io_priority",
+    "exec_cpu_affinity",
+)
 
 
 def process_of_words(own: Process, words: Words) -> Process:
     """The container's own process, changed by the options. PyrunError where one can't be read."""
     cwd = words.cwd or own.cwd
     if not cwd.startswith("/"):
-        raise PyrunError(f'--cwd "{cwd}" is not an absolute path', hint="it is a directory in the container, from its root on")
+        raise PyrunError(
+            f'--cwd "{cwd}" is not an absolute path', hint="it is a directory in the container, from its root on"
+        )
     privileges = own.no_new_privileges if words.no_new_privs is None else words.no_new_privs
     return own.replace(
-        args=words.command, cwd=cwd, env=own.env + _variables(words.env), terminal=words.tty, console_size=None, user=_user(own.user, words),
-        capabilities=_capabilities(own.capabilities, words.cap), no_new_privileges=privileges,
-        apparmor_profile=words.apparmor or own.apparmor_profile, selinux_label=words.process_label or own.selinux_label,
+        args=words.command,
+        cwd=cwd,
+        env=own.env + _variables(words.env),
+        terminal=words.tty,
+        console_size=None,
+        user=_user(own.user, words),
+        capabilities=_capabilities(own.capabilities, words.cap),
+        no_new_privileges=privileges,
+        apparmor_profile=words.apparmor or own.apparmor_profile,
+        selinux_label=words.process_label or own.selinux_label,
     )
 
 
@@ -63,7 +82,10 @@ def with_size(process: Process, rows: int, columns: int) -> Process:
 def parse_id(text: str, what: str) -> int:
     """A uid or gid: ASCII digits, 0 to 4294967294."""
     if not (text.isascii() and text.isdigit() and len(text) <= 10 and int(text) <= LAST_ID):
-        raise PyrunError(f'--user: "{text}" is not a {what}', hint=f"write it as UID or UID:GID, by number, each from 0 to {LAST_ID}; names are not looked up")
+        raise PyrunError(
+            f'--user: "{text}" is not a {what}',
+            hint=f"write it as UID or UID:GID, by number, each from 0 to {LAST_ID}; names are not looked up",
+        )
     return int(text)
 
 
@@ -87,13 +109,20 @@ def _variables(given: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _capabilities(own: Capabilities | None, more: tuple[str, ...]) -> Capabilities | None:
-    """More in the bounding, effective and permitted sets. Never in the inheritable one (CVE-2022-29162), and so ambient only what is in there."""
+    """More in the bounding, effective and permitted sets. Never in the inheritable one (CVE-2022-29162), and so ambient
+    only what is in there.
+    """
     if not more:
         return own
     wanted = tuple([_capability(name) for name in more])
     sets = own or Capabilities()
     ambient = tuple([name for name in wanted if name in sets.inheritable])
-    return sets.replace(bounding=sets.bounding + wanted, effective=sets.effective + wanted, permitted=sets.permitted + wanted, ambient=sets.ambient + ambient)
+    return sets.replace(
+        bounding=sets.bounding + wanted,
+        effective=sets.effective + wanted,
+        permitted=sets.permitted + wanted,
+        ambient=sets.ambient + ambient,
+    )
 
 
 def _capability(text: str) -> str:

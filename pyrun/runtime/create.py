@@ -20,11 +20,17 @@ from ..plan.hooks import hooks_of, quote
 from ..plan.lifecycle import hooks_begun, plan_delete, plan_start
 from ..plan.request import Request
 from . import record as rec
+from .descriptors import kept_descriptors, with_listen_fds
 from .store import Store, boot_id, start_time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from ..plan.model import Plan
+    from .run import Joint
+
+    Traced = Callable[[Plan, list[int], int | None], None]
 
 NO_PIVOT = "--no-pivot is not supported: without pivot_root a container can climb out of its root"
 
@@ -52,26 +58,39 @@ def load_bundle(bundle: str, config: str | None = None) -> tuple[str, bytes, Spe
     return path, data, load_bytes(data)
 
 
-def prepare(store: Store, container: str, bundle: str, *, config: str | None = None, park: bool = True, rootless: bool | None = None, **words: object) -> Prepared:
-    """Plans a create (park) or a run. words: attributes of Request. Raises PyrunError; nothing has been made then."""
+def prepare(store: Store, container: str, bundle: str, *, config: str | None = None, park: bool = True, rootless: bool | None = None, preserve_fds: int = 0,
+            listen_fds: int = 0, foreground: Joint | None = None, **words: object) -> Prepared:
+    """Plans a create (park) or a run. foreground: gets the terminal. words: attributes of Request. Raises PyrunError; nothing has been made then."""
     directory = store.directory(container)
     path, data, spec = load_bundle(bundle, config)
+    kept = kept_descriptors(preserve_fds, listen_fds)
+    spec = with_listen_fds(spec, listen_fds)
     facts = collect_facts(rootless)
-    _check(spec, words)
-    request = Request(id=container, bundle=path, state_dir=directory, config=data, park=park, rootfs=_rootfs(spec, path), **words)
+    _check(spec, words.get("console_socket") is not None, foreground is not None)
+    if foreground is not None and spec.process is not None and spec.process.terminal:
+        words["console"] = foreground.socket()
+        spec = foreground.size(spec)
+    request = Request(id=container, bundle=path, state_dir=directory, config=data, park=park, rootfs=_rootfs(spec, path), preserve_fds=kept, **words)
     request.cgroup = _cgroup(spec, facts, container, request.systemd)
     request.record = _record(spec, facts, request).pack()
     return Prepared(spec, facts, request)
 
 
-def run_prepared(store: Store, prepared: Prepared, *, trace: bool = False, fault: dict[str, int] | None = None, warn: Callable[[str], None] | None = None) -> Outcome:
-    """Carries a create or run out. The outcome holds the init's pidfd; the caller closes it. warn: see delete()."""
+def run_prepared(store: Store, prepared: Prepared, *, traced: Traced | None = None, fault: dict[str, int] | None = None, warn: Callable[[str], None] | None = None) -> Outcome:
+    """Carries a create or run out. The outcome holds the init's pidfd; the caller closes it. warn: see delete().
+
+    traced: called with the plan, the nanoseconds that each step took, and the number of the step that failed, or None."""
     _make_root(store.root)
     try:
-        return run_plan(prepared.plan, trace=trace, fault=fault)
+        outcome = run_plan(prepared.plan, trace=traced is not None, fault=fault)
+        if traced is not None:
+            traced(prepared.plan, outcome.took(), None)
+        return outcome
     except StepFailed as e:
         from ..plan.step_errors import explain_failure
 
+        if traced is not None:
+            traced(prepared.plan, e.took, e.step)
         error = explain_failure(e, prepared.request.id)
         if hooks_begun(prepared.plan, e.lane, e.step):
             from .delete import run_poststop
@@ -86,15 +105,13 @@ def create(store: Store, container: str, bundle: str, **words: object) -> None:
     run_prepared(store, prepared).close()
 
 
-def _check(spec: Spec, words: dict[str, object]) -> None:
+def _check(spec: Spec, socket: bool, foreground: bool) -> None:
     if spec.process is None:
         raise ConfigError([("/process", "needed to create a container")], hint="config.json may leave it out only for tools that never start one")
-    socket = words.get("console_socket")
-    if spec.process.terminal and not socket and words.get("detached", True):
+    if spec.process.terminal and not socket and not foreground:
         raise ConfigError([("/process/terminal", "a terminal needs --console-socket, or `run` in the foreground")])
     if socket and not spec.process.terminal:
         raise PyrunError("--console-socket is given, but the container has no terminal", pointer="/process/terminal", hint="set process.terminal, or leave the option out")
-    words.pop("detached", None)
 
 
 def _absolute(path: str) -> str:
@@ -124,7 +141,8 @@ def _record(spec: Spec, facts: Facts, req: Request) -> rec.Record:
     me = posix.getpid()
     kinds = {ns.type: ns.path for ns in spec.linux.namespaces} if spec.linux else {}
     flags = (rec.HAS_POSTSTART * bool(hooks_of(spec, "poststart") or hooks_of(spec, "startContainer")) | rec.HAS_POSTSTOP * bool(hooks_of(spec, "poststop"))
-             | rec.SHARED_PIDNS * (kinds.get("pid", "") is not None) | rec.SYSTEMD * req.systemd | rec.ROOTLESS * facts.rootless)
+             | rec.SHARED_PIDNS * (kinds.get("pid", "") is not None) | rec.SYSTEMD * req.systemd | rec.ROOTLESS * facts.rootless
+             | rec.NO_KEYRING * (not req.keyring))
     created, owner = _now(), _owner(facts.euid)
     annotations = "".join(f"{',' if i else ''}\n    {quote(k)}: {quote(v)}" for i, (k, v) in enumerate(spec.annotations.items()))
     head = f'{{\n  "ociVersion": {quote(spec.oci_version)},\n  "id": {quote(req.id)},\n  "pid": '

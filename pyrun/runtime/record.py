@@ -13,7 +13,7 @@ MAGIC = b"PYRREC1\0"
 HEADER = Struct("<8s3Q2Q36s4xII")
 TABLE = Struct("<II")
 BLOBS = ("id", "bundle", "rootfs", "created", "owner", "annotations", "cgroup", "state_head", "state_tail", "start", "delete", "extra")
-HAS_POSTSTART, HAS_POSTSTOP, SHARED_PIDNS, SYSTEMD, ROOTLESS = 1, 2, 4, 8, 16
+HAS_POSTSTART, HAS_POSTSTOP, SHARED_PIDNS, SYSTEMD, ROOTLESS, NO_KEYRING = 1, 2, 4, 8, 16, 32
 CREATING, CREATED = 0, 1
 
 
