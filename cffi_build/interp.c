@@ -151,6 +151,7 @@ long px_step(struct px_ctx *x, const struct px_step *s)
 	case OP_CHECK_TYPE: return do_check_type(x, s);
 	case OP_CHECK_DEVICE: return do_check_device(x, s);
 	case OP_CHECK_FS: return do_check_fs(x, s);
+	case OP_CHECK_NS: return do_check_ns(x, s);
 	case OP_TMPFS_MODE: return do_tmpfs_mode(x, s);
 	case OP_MAKE_USERNS: return do_make_userns(x, s);
 	case OP_CHROOT: return do_chroot(x, s);

@@ -69,6 +69,7 @@ long do_mkfifoat(struct px_ctx *x, const struct px_step *s);
 long do_check_type(struct px_ctx *x, const struct px_step *s);
 long do_check_device(struct px_ctx *x, const struct px_step *s);
 long do_check_fs(struct px_ctx *x, const struct px_step *s);
+long do_check_ns(struct px_ctx *x, const struct px_step *s);
 long do_tmpfs_mode(struct px_ctx *x, const struct px_step *s);
 long do_make_userns(struct px_ctx *x, const struct px_step *s);
 long do_chroot(struct px_ctx *x, const struct px_step *s);

@@ -370,6 +370,24 @@ long do_check_fs(struct px_ctx *x, const struct px_step *s)
 	return (u64)fs[0] == s->a ? 0 : -EXDEV;
 }
 
+/* in0 must be a namespace (ENOTTY) of kind a (EINVAL); with s0, not the one that path names below in1 (EBUSY). */
+long do_check_ns(struct px_ctx *x, const struct px_step *s)
+{
+	struct statx mine, theirs;
+	long r = sys_ioctl(px_fd(x, s->in0), NS_GET_NSTYPE, NULL);
+	if (r < 0)
+		return r;
+	if ((u64)r != s->a)
+		return -EINVAL;
+	if (!s->n0)
+		return 0;
+	x->substep = 1;
+	r = sys_statx(px_fd(x, s->in0), "", AT_EMPTY_PATH, STATX_INO, &theirs);
+	if (r == 0)
+		r = sys_statx(px_fd(x, s->in1), px_str(x, s->s0), 0, STATX_INO, &mine);
+	return r < 0 ? r : mine.stx_ino == theirs.stx_ino ? -EBUSY : 0;
+}
+
 /* in0: the new root, already a mount point. The old root is stacked on it and let go (pivot_root(2), NOTES). "." is the old root only
  * for who has gone there: mount_setattr(2) does not step up to a mount that covers it, and would make slaves of the container's mounts. */
 long do_pivot_root(struct px_ctx *x, const struct px_step *s)

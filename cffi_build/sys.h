@@ -21,6 +21,7 @@
 #include <linux/memfd.h>
 #include <linux/mount.h>
 #include <linux/netlink.h>
+#include <linux/nsfs.h>
 #include <linux/openat2.h>
 #include <linux/prctl.h>
 #include <linux/sched.h>
@@ -58,7 +59,11 @@ struct px_timespec { i64 sec, nsec; };
 struct px_sigaction { void *handler; unsigned long flags; void *restorer; u64 mask; };
 struct px_winsize { u16 row, col, xpixel, ypixel; };
 
-#if defined(__x86_64__)
+#if defined(PX_DRY)
+/* The fuzzer's kernel (hosted/fuzz.c). */
+long sc6(long n, long a, long b, long c, long d, long e, long f);
+long clone_call(long nr, long a, long b, long c, int (*fn)(void *), void *arg);
+#elif defined(__x86_64__)
 static inline long sc6(long n, long a, long b, long c, long d, long e, long f)
 {
 	long r;

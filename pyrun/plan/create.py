@@ -46,7 +46,7 @@ def plan_create(spec: Spec, facts: Facts, req: Request) -> Plan:
     s.cgroup = plan_cgroup(b, spec, facts, req.cgroup) if req.cgroup else b.slot("cgroup")
     s.proc = b.slot("proc", inherit=True)
     b.add(PARENT, Openat2(path="/proc", flags=O_PATH_DIRECTORY, out=s.proc, why="the host's, for id maps and the like"), CheckFs(fd=s.proc, magic=PROC_SUPER_MAGIC, why="a real one (CVE-2019-16884)"))
-    joins = open_namespaces(b, spec)
+    joins = open_namespaces(b, spec, s.proc)
     root = plan_rootfs_parent(b, spec, facts, rootfs=req.rootfs, bundle=req.bundle, cgroup=req.cgroup)
     s.console = _plan_console_socket(b, spec, req)
     s.pidfd, s.pidfd_socket = b.slot("pidfd"), b.slot("pidfd-socket")

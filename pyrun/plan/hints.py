@@ -10,7 +10,7 @@ from ..facts import read_text
 from . import steps as s
 
 EPERM, ENOENT, EIO, E2BIG, ENOEXEC, EAGAIN, ENOMEM, EACCES, EBUSY = 1, 2, 5, 7, 8, 11, 12, 13, 16
-EEXIST, EXDEV, ENODEV, ENOTDIR, EISDIR, EINVAL, ENFILE, EMFILE, ETXTBSY = 17, 18, 19, 20, 21, 22, 23, 24, 26
+EEXIST, EXDEV, ENODEV, ENOTDIR, EISDIR, EINVAL, ENFILE, EMFILE, ENOTTY, ETXTBSY = 17, 18, 19, 20, 21, 22, 23, 24, 25, 26
 ENOSPC, EROFS, EPIPE, ERANGE, ENAMETOOLONG, ENOSYS, ENOTEMPTY, ELOOP = 28, 30, 32, 34, 36, 38, 39, 40
 ELIBBAD, EUSERS, EOPNOTSUPP, ECONNREFUSED, ETIMEDOUT, EDQUOT, ECHILD = 80, 87, 95, 111, 110, 122, 10
 
@@ -66,6 +66,9 @@ HINTS: dict[tuple[type[s.Step], int], str] = {
     (s.CheckType, EISDIR): "one of source and mount point is a directory and the other a file",
     (s.CheckDevice, ENODEV): "the image has put something else there (CVE-2025-31133)",
     (s.CheckFs, EXDEV): "something else is mounted there: it must be a real one (CVE-2019-16884)",
+    (s.CheckNs, ENOTTY): "the path is of a file that is no namespace: /proc/PID/ns/* and what is bound from there are",
+    (s.CheckNs, EINVAL): "the path is of a namespace of another type than config.json says",
+    (s.CheckNs, EBUSY): "it is the host's own mount namespace: leave it out of linux.namespaces to share the host's",
     (s.CheckEmpty, ENOTEMPTY): (
         "processes run in that cgroup: does another container use it? give linux.cgroupsPath another value"
     ),
@@ -127,7 +130,6 @@ HINTS: dict[tuple[type[s.Step], int], str] = {
     (s.KeyctlSession, EDQUOT): "this user has too many keys: see /proc/sys/kernel/keys; or use --no-new-keyring",
     (s.FindExecutable, ENOENT): "it is not in the image, or not on the PATH that process.env sets",
     (s.FindExecutable, EACCES): "the file is not executable for this user, or lies on a mount with noexec",
-    (s.FindExecutable, EISDIR): "it is a directory",
     (s.FindExecutable, ENOTDIR): "a part of its path is a file",
     (s.Execve, ENOENT): (
         "the file exists but its interpreter or dynamic loader does not: see its first line, or file(1) and "
@@ -225,6 +227,8 @@ def _special(step: s.Step, errno: int, substep: int) -> str | None:
             return "the root file system is not there; a relative root.path is below the bundle"
     if isinstance(step, s.Mkdirat) and at == "/linux/cgroupsPath" and errno in (EACCES, EPERM, EROFS):
         return "the cgroup file system is read-only here" if errno == EROFS else _cgroup_privilege()
+    if isinstance(step, s.FindExecutable) and errno == ENOENT and "/" in str(step.args["name"]):
+        return "there is no such file in the image"
     if isinstance(step, s.WriteFile):
         return _write_hint(step, errno, str(step.args["path"]), at)
     return None

@@ -14,7 +14,7 @@ from ..oci import names
 from ..oci.model import IdMapping, Spec
 from .model import Builder
 from .steps import (
-    PARENT, PID_MARK, PID_PREFIX, STAGE1, Ack, Await, Clone3Init, Meet, Openat2, Prctl, Setns, Setresgid, Setresuid, Setrlimit, Spawn, Unshare,
+    PARENT, PID_MARK, PID_PREFIX, STAGE1, Ack, Await, CheckNs, Clone3Init, Meet, Openat2, Prctl, Setns, Setresgid, Setresuid, Setrlimit, Spawn, Unshare,
     WriteFile,
 )
 
@@ -37,13 +37,17 @@ def new_userns(spec: Spec) -> bool:
     return namespaces(spec).get("user", (0, ""))[1] is None
 
 
-def open_namespaces(b: Builder, spec: Spec) -> dict[str, int]:
-    """Parent: opens each namespace to join, while paths mean what config.json's author saw. Type -> slot."""
+def open_namespaces(b: Builder, spec: Spec, proc: int) -> dict[str, int]:
+    """Parent: opens each namespace to join, while paths mean what config.json's author saw. Type -> slot. proc: the slot of /proc.
+
+    Our own mount namespace is refused: what is mounted there, and pivot_root(2), would change the host."""
     slots = {}
     for kind, (i, path) in namespaces(spec).items():
         if path is not None:
             slots[kind] = b.slot(f"{kind}-ns", inherit=True)
-            b.add(PARENT, Openat2(path=path, flags=0, out=slots[kind], at=f"/linux/namespaces/{i}/path", why=f"the {kind} namespace to join"))
+            at, own = f"/linux/namespaces/{i}/path", "self/ns/mnt" if kind == "mount" else ""
+            b.add(PARENT, Openat2(path=path, flags=0, out=slots[kind], at=at, why=f"the {kind} namespace to join"),
+                  CheckNs(ns=slots[kind], nstype=names.NAMESPACES[kind], proc=proc, own=own, at=at, why=f"it must be one of kind {kind}"))
     return slots
 
 
@@ -88,7 +92,7 @@ def _user(b: Builder, spec: Spec, joins: dict[str, int], kinds: dict[str, tuple[
         return
     at = f"/linux/namespaces/{kinds['user'][0]}"
     if "user" in joins:
-        b.add(STAGE1, Setns(ns=joins["user"], nstype=NEWUSER, at=at, why="first: it gives the right to the others"))
+        b.add(STAGE1, Setns(ns=joins["user"], nstype=NEWUSER, at=at, on=((EINVAL, None),), why="first: it gives the right to the others; EINVAL: we are in it"))
     else:
         b.add(STAGE1, Unshare(flags=NEWUSER, at=at, why="first: it gives the right to the others"),
               Prctl(option=PR_SET_DUMPABLE, arg2=1, why="so that newuidmap may write our maps"), Meet(point=MAPS, why="the parent writes the id maps"))

@@ -660,3 +660,10 @@ class Bind(Step):
 
     OP = 83
     FIELDS = {"dir": IN0, "name": S0, "mode": A, "out": OUT}
+
+
+class CheckNs(Step):
+    """ioctl(2) NS_GET_NSTYPE: ns must be a namespace (else ENOTTY) of nstype (else EINVAL) and not `own`, a path below proc (else EBUSY)."""
+
+    OP = 84
+    FIELDS = {"ns": IN0, "nstype": A, "proc": IN1, "own": S0}

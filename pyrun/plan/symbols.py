@@ -352,6 +352,7 @@ OPERANDS: dict[type[s.Step], dict[str, Shown]] = {
     s.CopyUp: {"keep_root": yes},
     s.CheckType: {"type": member(FILE_TYPES)},
     s.CheckFs: {"magic": member(MAGIC)},
+    s.CheckNs: {"nstype": bits(CLONE), "own": optional},
     s.Mkfifoat: {"mode": octal},
     s.Clone3: {"flags": bits(CLONE), "load": member(IMAGES)},
     s.Clone3Init: {"flags": bits(CLONE, "0")},
