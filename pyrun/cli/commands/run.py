@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pyrun.cli.commands.create import request_words
-from pyrun.errors import PyrunError
 from pyrun.runtime.run import run as run_container
 from pyrun.runtime.store import Store
 
@@ -17,20 +16,10 @@ if TYPE_CHECKING:
 def run(g: Globals, o: Options) -> int:
     words = request_words(g, o)
     words |= {"detach": o.detach, "keep": o.keep, "subreaper": not o.no_subreaper, "warn": g.warn}
-    if not o.trace:
-        return run_container(Store(g.root), o.id, o.bundle or ".", **words)
-    try:
-        return run_container(Store(g.root), o.id, o.bundle or ".", traced=print_trace, **words)
-    except PyrunError as error:
-        # The step's own exception, which this one explains, knows how far it came.
-        failure = error.__context__
-        took = getattr(failure, "took", None)
-        if took:
-            print_trace(failure.plan, took, failure.step)  # type: ignore[union-attr]
-        raise
+    return run_container(Store(g.root), o.id, o.bundle or ".", traced=print_trace if o.trace else None, **words)
 
 
-def print_trace(plan: Plan, took: list[int], failed: int | None = None) -> None:
+def print_trace(plan: Plan, took: list[int], failed: int | None) -> None:
     """On stderr, since stdout is the program's. Before the program says anything, or with what went wrong behind it."""
     from pyrun.cli.output import terminal_style, write
     from pyrun.plan.explain import format_trace
