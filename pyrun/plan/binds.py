@@ -56,8 +56,10 @@ def tree_flags(m: Entry) -> int:
 
 
 def plan_bind(b: Builder, spec: model.Spec, rp: RootfsPlan, m: Entry) -> None:
-    # A file system's own settings (size=3) mean nothing to a bind and are passed over, as mount(2) does; a single word is a mistyped flag.
-    unknown = [(f"{m.at}/options/{index}", f"{key} is not an option of a bind mount") for key, value, index in m.o.data if value is None]
+    # A file system's own settings (size=3) mean nothing to a bind and are passed over, as mount(2) does; a single word
+    # is a mistyped flag.
+    words = [(key, index) for key, value, index in m.o.data if value is None]
+    unknown = [(f"{m.at}/options/{index}", f"{key} is not an option of a bind mount") for key, index in words]
     if unknown:
         raise ConfigError(unknown)
     slot, idmap = rp.clones.get(m.index, rp.mount), m.o.idmap or m.spec.uid_mappings
