@@ -20,7 +20,7 @@ HERE = Path(__file__).resolve().parent
 PKG = HERE.parent / "pyrun"
 STEPS = ["interp.c", "steps_fs.c", "steps_proc.c", "steps_io.c"]
 PARENT = ["parent.c", "cgroup.c", *STEPS]
-LAUNCHER = ["launcher.c", "launcher_verbs.c", "start.c"]
+LAUNCHER = ["launcher.c", "launcher_verbs.c", "launcher_create.c", "start.c"]
 WARN = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-Wno-address-of-packed-member", "-fno-strict-aliasing"]
 FREE = ["-ffreestanding", "-nostdlib", "-static", "-fno-stack-protector", "-fno-asynchronous-unwind-tables", "-fno-unwind-tables",
         "-fno-pie", "-no-pie", "-fno-tree-loop-distribute-patterns", "-Wl,--build-id=none", "-Wl,-z,noexecstack", "-Wl,-z,norelro", "-s"]

@@ -13,8 +13,6 @@ char **environment;
 static char **arguments;
 static int argument_count;
 
-/* The executor asks for the steps that only one side has: ours are in parent.c. */
-
 int same(const char *a, const char *b)
 {
 	while (*a && *a == *b)
@@ -68,7 +66,7 @@ long read_small(const char *path, char *buf, usize size)
 int read_file(int dir, const char *path, usize most, struct bytes *out)
 {
 	struct statx st;
-	long fd = sys_openat(dir, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0), n;
+	long fd = sys_openat(dir, path, O_RDONLY | O_NONBLOCK | O_CLOEXEC, 0), n;
 	if (fd < 0)
 		return -1;
 	if (sys_statx((int)fd, "", AT_EMPTY_PATH, STATX_TYPE | STATX_SIZE, &st) < 0 || (st.stx_mode & S_IFMT) != S_IFREG || st.stx_size > most) {
@@ -185,6 +183,26 @@ void to_python(const struct px_result *failed)
 	die("can't run Python: ", python);
 }
 
+void delete_by_python(const struct call *c)
+{
+	static const char *words[12];
+	int n = 1;
+	words[n++] = "--root";
+	words[n++] = c->root;
+	if (c->log) {
+		words[n++] = "--log";
+		words[n++] = c->log;
+		words[n++] = "--log-format";
+		words[n++] = c->log_format ? c->log_format : "text";
+	}
+	words[n++] = "delete";
+	words[n++] = "--force";
+	words[n] = c->id;
+	arguments = (char **)words;
+	argument_count = n + 1;
+	to_python(NULL);
+}
+
 /* ---- the command line (pyrun/cli/table.py, pyrun/cli/parse.py) */
 
 struct option { const char *name, *letter; const char **text; int *flag; };
@@ -197,12 +215,21 @@ static const struct option GLOBAL[] = {
 };
 static const struct option NONE[] = { { 0, 0, 0, 0 } };
 static const struct option KILL[] = { { "all", "a", 0, &call.all }, { 0, 0, 0, 0 } };
+static const struct option CREATE[] = {
+	{ "bundle", "b", &call.bundle, 0 }, { "pid-file", 0, &call.pid_file, 0 }, { "no-new-keyring", 0, 0, &call.no_keyring }, { 0, 0, 0, 0 },
+};
+static const struct option RUN[] = {
+	{ "bundle", "b", &call.bundle, 0 }, { "pid-file", 0, &call.pid_file, 0 }, { "no-new-keyring", 0, 0, &call.no_keyring },
+	{ "detach", "d", 0, &call.detach }, { "keep", 0, 0, &call.keep }, { 0, 0, 0, 0 },
+};
 static const struct option DELETE[] = { { "force", "f", 0, &call.force }, { 0, 0, 0, 0 } };
 static const struct { const char *name; const struct option *options; void (*run)(struct call *); int words, stops; } VERBS[] = {
 	[VERB_START] = { "start", NONE, run_start, 1, 0 },
 	[VERB_STATE] = { "state", NONE, run_state, 1, 0 },
 	[VERB_KILL] = { "kill", KILL, run_kill, 2, 1 },
 	[VERB_DELETE] = { "delete", DELETE, run_delete, 1, 0 },
+	[VERB_CREATE] = { "create", CREATE, run_create, 1, 0 },
+	[VERB_RUN] = { "run", RUN, run_run, 1, 0 },
 };
 #define VERB_COUNT (int)(sizeof VERBS / sizeof *VERBS)
 
@@ -343,6 +370,8 @@ void __attribute__((noreturn, used)) px_start(long *sp)
 	argument_count = (int)sp[0];
 	arguments = (char **)(sp + 1);
 	environment = arguments + argument_count + 1;
+	const struct px_sigaction ignore = { .handler = (void *)1 };
+	sc4(__NR_rt_sigaction, 13 /* SIGPIPE, as Python has it */, &ignore, 0, 8);
 	/* A closed standard descriptor would be the number of the next one that is opened, and that one the container's. */
 	for (int fd = 0; fd < 3; fd++)
 		if (sys_fcntl(fd, F_GETFD, 0) == -EBADF)

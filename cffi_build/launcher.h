@@ -10,7 +10,7 @@ enum verb { VERB_START, VERB_STATE, VERB_KILL, VERB_DELETE, VERB_CREATE, VERB_RU
 struct call {                      /* a command line that we understand whole */
 	enum verb verb;
 	const char *root, *log, *log_format, *rootless, *bundle, *pid_file;
-	int debug, systemd, all, force, detach, no_keyring;
+	int debug, systemd, all, force, detach, keep, no_keyring;
 	const char *id, *signal;
 };
 
@@ -22,6 +22,8 @@ const char *get_env(const char *name);
 int same(const char *a, const char *b);
 /* Hands the command line to Python. failed: the plan that Python would run was run and failed thus, and is undone. */
 void __attribute__((noreturn)) to_python(const struct px_result *failed);
+/* `delete --force` of the container, in Python: it says what is in the way. */
+void __attribute__((noreturn)) delete_by_python(const struct call *c);
 char *join(char *to, const char *end, const char *text);
 long read_small(const char *path, char *buf, usize size);
 int read_file(int dir, const char *path, usize most, struct bytes *out);
@@ -32,5 +34,9 @@ void run_state(struct call *c);
 void run_start(struct call *c);
 void run_kill(struct call *c);
 void run_delete(struct call *c);
+void remove_container(struct call *c, int pid);
+/* launcher_create.c */
+void run_create(struct call *c);
+void run_run(struct call *c);
 
 #endif

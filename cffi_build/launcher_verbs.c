@@ -120,10 +120,10 @@ void run_state(struct call *c)
 		long w = sys_write(1, text + done, at - done);
 		if (w == -EINTR)
 			continue;
-		if (w <= 0 && !done)
+		if (w <= 0 && w != -EPIPE && !done)
 			return;
 		if (w <= 0)
-			sys_exit(1);
+			sys_exit(w == -EPIPE ? 128 + 13 : 1);
 		done += (usize)w;
 	}
 	sys_exit(0);
@@ -222,7 +222,7 @@ void run_delete(struct call *c)
 	if (!r || r->flags & (HAS_POSTSTOP | SYSTEMD))
 		return;
 	enum status s = status_of(c, r);
-	if (s == CREATING || ((s == RUNNING || s == PAUSED) && !c->force))
+	if (s == CREATING || (s != STOPPED && !c->force))
 		return;
 	if (s != STOPPED) {
 		int fd = send(r, PX_SIGKILL, s);
@@ -234,4 +234,13 @@ void run_delete(struct call *c)
 	if (replay(r, B_DELETE, 0) == 0)
 		sys_exit(0);
 	/* Python does it again and says what is wrong: each of its steps takes "it is gone" for done. */
+}
+
+/* What `run` does at its end: what pid was the init of is removed, unless it is another by now. */
+void remove_container(struct call *c, int pid)
+{
+	struct record *r = read_record(c);
+	if (!r || r->pid != (u64)pid || replay(r, B_DELETE, 0) == 0)
+		return;
+	delete_by_python(c);
 }

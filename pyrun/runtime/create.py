@@ -103,6 +103,32 @@ def create(store: Store, container: str, bundle: str, **words: object) -> None:
     """pyrun create: leaves the container created, its init parked."""
     prepared = prepare(store, container, bundle, **words)  # type: ignore[arg-type]
     run_prepared(store, prepared).close()
+    if is_plain(words):
+        keep_for_launcher(store, prepared)
+
+
+def is_plain(words: dict[str, object]) -> bool:
+    """Whether the launcher would take such a command line, as far as the request does not tell."""
+    return words.get("config") is None and words.get("rootless") is None and not words.get("listen_fds")
+
+
+def keep_for_launcher(store: Store, prepared: Prepared) -> None:
+    """Keeps a plan that has succeeded, where it may be used again (see cache.py). Called when the container is complete."""
+    from . import cache
+
+    if cache.worth_keeping(prepared):
+        other = cache.other_id(prepared.request.id)
+        cache.keep(store.root, prepared, _plan_for(store, prepared, other))
+
+
+def _plan_for(store: Store, prepared: Prepared, container: str) -> Prepared:
+    """The same create with another id."""
+    spec, facts = prepared.spec, prepared.facts
+    request = Request(**{name: getattr(prepared.request, name) for name in Request.__slots__})
+    request.id, request.state_dir = container, store.directory(container)
+    request.cgroup = _cgroup(spec, facts, container, request.systemd)
+    request.record = _record(spec, facts, request).pack()
+    return Prepared(spec, facts, request)
 
 
 def _check(spec: Spec, socket: bool, foreground: bool) -> None:

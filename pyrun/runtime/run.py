@@ -12,7 +12,7 @@ from ..executor import Outcome, StepFailed, run_plan
 from ..oci.model import Spec
 from ..plan.exec_process import with_size
 from ..plan.lifecycle import plan_delete
-from .create import Prepared, prepare, run_prepared
+from .create import Prepared, is_plain, keep_for_launcher, prepare, run_prepared
 from .foreground import SIGTTIN, SIGTTOU, Foreground, Signals
 from .store import Store
 
@@ -46,6 +46,8 @@ def run(
     if detach:
         prepared = prepare(store, container, bundle, park=False, console_socket=console_socket, **words)  # type: ignore[arg-type]
         run_prepared(store, prepared, traced=traced, warn=warn).close()
+        if is_plain(words):
+            keep_for_launcher(store, prepared)
         return 0
     if console_socket:
         raise PyrunError(
@@ -74,6 +76,8 @@ def _foreground(
         try:
             terminal = joint.open()
             signals.listen()
+            if is_plain(words):
+                keep_for_launcher(store, prepared)
             return Foreground(outcome.pid, outcome.pidfd(), signals, terminal).wait()
         finally:
             if terminal is not None:
