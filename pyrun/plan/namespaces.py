@@ -97,7 +97,13 @@ def _user(b: Builder, spec: Spec, joins: dict[str, int], kinds: dict[str, tuple[
         b.add(STAGE1, Unshare(flags=NEWUSER, at=at, why="first: it gives the right to the others"),
               Prctl(option=PR_SET_DUMPABLE, arg2=1, why="so that newuidmap may write our maps"), Meet(point=MAPS, why="the parent writes the id maps"))
     b.add(STAGE1, Prctl(option=PR_SET_DUMPABLE, arg2=0, why="the maps are written"),
-          Setresgid(gid=0, on=((EINVAL, None),), why="root of the namespace, where it has one"), Setresuid(uid=0, on=((EINVAL, None),), why="and with it all its capabilities"))
+          Setresgid(gid=_first_id(spec.linux.gid_mappings if spec.linux else ()), on=((EINVAL, None),), why="root of the namespace, where it has one"),
+          Setresuid(uid=_first_id(spec.linux.uid_mappings if spec.linux else ()), on=((EINVAL, None),), why="and with it all its capabilities"))
+
+
+def _first_id(maps: tuple[IdMapping, ...]) -> int:
+    """Root, or where a map has none the lowest id, as one without a mapping could make no files (EOVERFLOW)."""
+    return min((m.container_id for m in maps), default=0)
 
 
 def _new_time(b: Builder, spec: Spec, proc: int, kinds: dict[str, tuple[int, str | None]]) -> None:

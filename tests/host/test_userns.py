@@ -1,0 +1,183 @@
+"""User namespaces that root makes or joins: who is who, who owns what, and what root of one may do."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.bundle import Bundle, BundleMaker
+from tests.support.leaks import CGROUP_ROOT
+from tests.support.runner import Runner, wait_for
+
+FIRST, SIZE = 100000, 65536
+MAP = [{"containerID": 0, "hostID": FIRST, "size": SIZE}]
+
+
+@pytest.fixture
+def mapped(bundle: BundleMaker, tmp_path: Path) -> Any:
+    """Makes bundles with a user namespace in which root is FIRST, and owns the root file system."""
+    for parent in (tmp_path, *tmp_path.parents[:2]):
+        parent.chmod(0o755)
+
+    def make(*args: str, **overrides: Any) -> Bundle:
+        made = bundle(args, **overrides)
+        made.update(linux={"uidMappings": MAP, "gidMappings": MAP})
+        made.add_namespace("user")
+        subprocess.run(["chown", "-Rh", f"{FIRST}:{FIRST}", made.rootfs], check=True)
+        return made
+
+    return make
+
+
+@pytest.fixture
+def other() -> Iterator[int]:
+    """A process in a user namespace with the same map, and with a network namespace that belongs to it."""
+    process = subprocess.Popen(["unshare", "-Un", "sleep", "1000"])
+    try:
+        wait_for(lambda: Path(f"/proc/{process.pid}/cmdline").read_bytes() == b"sleep\x001000\0", 5, "unshare")
+        for name in ("uid_map", "gid_map"):
+            Path(f"/proc/{process.pid}/{name}").write_text(f"0 {FIRST} {SIZE}\n")
+        yield process.pid
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_ids_are_mapped(pyrun: Runner, mapped: Any) -> None:
+    id = pyrun.create_started(mapped("sleep", "1000", process={"user": {"uid": 7, "gid": 8, "additionalGids": [9]}}))
+    rows = [line.split() for line in Path(f"/proc/{pyrun.pid(id)}/status").read_text().splitlines()]
+    status = {row[0]: row[1:] for row in rows if row}
+    assert status["Uid:"] == [str(FIRST + 7)] * 4
+    assert status["Gid:"] == [str(FIRST + 8)] * 4
+    assert status["Groups:"] == [str(FIRST + 9)]
+    assert Path(f"/proc/{pyrun.pid(id)}/uid_map").read_text().split() == ["0", str(FIRST), str(SIZE)]
+
+
+def test_several_ranges(pyrun: Runner, mapped: Any) -> None:
+    ranges = [{"containerID": 0, "hostID": FIRST, "size": 10}, {"containerID": 50, "hostID": 300000, "size": 5}]
+    made = mapped("cat", "/proc/self/uid_map", "/proc/self/gid_map")
+    made.update(linux={"uidMappings": ranges, "gidMappings": ranges})
+    assert pyrun.run(made).ok().out.split() == ["0", str(FIRST), "10", "50", "300000", "5"] * 2
+
+
+def test_all_of_it_belongs_to_root_of_the_namespace(pyrun: Runner, mapped: Any) -> None:
+    look = "stat -c '%u:%g %n' / /proc /dev /dev/null /dev/pts /dev/shm /tmp /proc/self/task"
+    rows = [line.split() for line in pyrun.run(mapped("sh", "-c", look)).ok().out.splitlines()]
+    owners = {name: owner for owner, name in rows}
+    # The devices are the host's, bound: nobody here may make nodes. proc's root belongs to the host.
+    assert owners.pop("/dev/null") == owners.pop("/proc") == "65534:65534"
+    assert set(owners.values()) == {"0:0"}
+
+
+def test_files_made_belong_to_the_mapped_ids(pyrun: Runner, mapped: Any) -> None:
+    made = mapped("sh", "-c", "touch /made && chown 5:6 /made")
+    made.update(process={"capabilities": {s: ["CAP_CHOWN"] for s in ("bounding", "effective", "permitted")}})
+    pyrun.run(made).ok()
+    stat = (made.rootfs / "made").stat()
+    assert (stat.st_uid, stat.st_gid) == (FIRST + 5, FIRST + 6)
+
+
+def test_capabilities_are_of_the_namespace_only(pyrun: Runner, mapped: Any) -> None:
+    everything = {s: ["CAP_SYS_ADMIN", "CAP_SYS_TIME"] for s in ("bounding", "effective", "permitted")}
+    made = mapped("sh", "-c", "mkdir -p /m && mount -t tmpfs none /m && date -s 2000-01-01")
+    made.update(process={"capabilities": everything, "noNewPrivileges": False})
+    done = pyrun.run(made)
+    assert done.rc == 0 and done.err.count("\n") == 1 and "can't set date" in done.err, done.describe()
+
+
+def test_a_root_that_its_user_may_not_reach(pyrun: Runner, mapped: Any, tmp_path: Path) -> None:
+    """The parent opens what root of the namespace may not walk to: a bundle below a directory of mode 0700."""
+    made = mapped("cat", "/file/inside")
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "inside").write_text("seen")
+    made.add_mount("/file", str(tmp_path / "source"), "bind", "ro")
+    tmp_path.chmod(0o700)
+    assert pyrun.run(made).ok().out == "seen"
+
+
+def test_without_a_network_namespace_sysfs_is_bound(pyrun: Runner, mapped: Any) -> None:
+    made = mapped("ls", "/sys/kernel")
+    made.drop_namespace("network")
+    for mount in made.config["mounts"]:
+        if mount["destination"] == "/sys":
+            mount.update(type="none", source="/sys", options=["rbind", "nosuid", "noexec", "nodev", "ro"])
+    assert pyrun.run(made.save()).ok().out
+
+
+def test_masked_and_readonly_paths_hold(pyrun: Runner, mapped: Any) -> None:
+    made = mapped("sh", "-c", "cat /proc/kcore | wc -c; echo 1 > /proc/sys/vm/overcommit_memory || echo refused")
+    made.update(process={"capabilities": {s: ["CAP_SYS_ADMIN"] for s in ("bounding", "effective", "permitted")}})
+    assert pyrun.run(made).ok().out == "0\nrefused\n"
+
+
+def test_joined_user_namespace(pyrun: Runner, bundle: BundleMaker, mapped: Any, other: int) -> None:
+    made = mapped("sleep", "1000")
+    made.update(linux={"uidMappings": None, "gidMappings": None})
+    made.add_namespace("user", f"/proc/{other}/ns/user")
+    made.add_namespace("network", f"/proc/{other}/ns/net")
+    pid = pyrun.pid(pyrun.create_started(made))
+    for name in ("user", "net"):
+        assert os.readlink(f"/proc/{pid}/ns/{name}") == os.readlink(f"/proc/{other}/ns/{name}")
+    assert Path(f"/proc/{pid}/root").stat().st_uid == FIRST
+    assert f"\nUid:\t{FIRST}\t" in Path(f"/proc/{pid}/status").read_text()
+
+
+def test_our_own_user_namespace_by_path_is_no_change(pyrun: Runner, bundle: BundleMaker) -> None:
+    made = bundle(["id", "-u"])
+    made.add_namespace("user", "/proc/self/ns/user")
+    assert pyrun.run(made).ok().out == "0\n"
+
+
+@pytest.mark.parametrize("missing", ("uidMappings", "gidMappings"))
+def test_a_new_user_namespace_needs_mappings(pyrun: Runner, mapped: Any, missing: str) -> None:
+    made = mapped("true")
+    made.update(linux={missing: None})
+    pyrun.run(made).fails(1, "/linux/namespaces/6", missing)
+
+
+def test_a_user_without_a_mapping_is_refused(pyrun: Runner, mapped: Any) -> None:
+    pyrun.run(mapped("true", process={"user": {"uid": SIZE, "gid": 0}})).fails(1, "/process/user/uid", "EINVAL")
+    pyrun.run(mapped("true", process={"user": {"uid": 0, "gid": SIZE}})).fails(1, "/process/user/gid", "EINVAL")
+
+
+def test_overlapping_mappings_are_refused(pyrun: Runner, mapped: Any) -> None:
+    made = mapped("true")
+    made.update(linux={"uidMappings": [*MAP, {"containerID": 1, "hostID": 500000, "size": 1}]})
+    pyrun.run(made).fails(1, "/linux/uidMappings")
+
+
+def test_a_map_without_root(pyrun: Runner, mapped: Any) -> None:
+    """No id 0 in the namespace: stage 1 stays who it is and goes on."""
+    only = [{"containerID": 1000, "hostID": FIRST, "size": 1}]
+    made = mapped("id", "-u", process={"user": {"uid": 1000, "gid": 1000}})
+    made.update(linux={"uidMappings": only, "gidMappings": only})
+    assert pyrun.run(made).ok().out == "1000\n"
+
+
+def test_terminal_and_devices(pyrun: Runner, mapped: Any) -> None:
+    made = mapped("sh", "-c", "head -c 3 /dev/zero | wc -c && ls /dev/tty /dev/ptmx /dev/pts/ptmx")
+    assert sorted(pyrun.run(made).ok().out.split()) == ["/dev/ptmx", "/dev/pts/ptmx", "/dev/tty", "3"]
+
+
+def test_start_kill_and_delete(pyrun: Runner, mapped: Any) -> None:
+    id = pyrun.create_started(mapped("sleep", "1000"))
+    assert pyrun.exec(id, "id", "-u").ok().out == "0\n"
+    pyrun("pause", id).ok()
+    pyrun("resume", id).ok()
+    pyrun("kill", id, "KILL").ok()
+    pyrun.wait_status(id, "stopped")
+    pyrun("delete", id).ok()
+    assert not [path for path in CGROUP_ROOT.iterdir() if path.name == id]
+
+
+def test_hooks_run_as_the_hosts_root(pyrun: Runner, mapped: Any, tmp_path: Path) -> None:
+    made = mapped("true")
+    note = {"path": "/bin/sh", "args": ["sh", "-c", f"id -u >> {tmp_path}/ids"]}
+    made.config["hooks"] = {kind: [note] for kind in ("prestart", "createRuntime", "poststart", "poststop")}
+    pyrun.run(made.save()).ok()
+    assert (tmp_path / "ids").read_text().split() == ["0"] * 4
