@@ -8,209 +8,78 @@ reader, and `on`, its errno rules: pairs (errno, label), where label None means 
 
 from __future__ import annotations
 
-IN0, IN1, IN2, OUT, A, B, C, D, S0, S1, S2 = range(11)
-ANY = 0xFFFF  # an errno rule that matches every errno
-NEXT = 0xFFFFFFFF
-PID_MARK = "\x01" * 10  # ten characters that become the container's pid when the step runs
-PID_PREFIX = 1  # Openat2, WriteFile: put "PID/" in front of the path
-
-PARENT, STAGE1, STAGE2, UNDO = range(4)
-LANE_NAMES = ("parent", "stage1", "stage2", "undo")
-
-
-class Label:
-    """A place in a lane that an errno rule of an earlier step jumps to."""
-
-    __slots__ = ("index", "name")
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.index = -1
-
-
-class Step:
-    """One step. Unknown operands raise KeyError when the plan is encoded."""
-
-    __slots__ = ("args", "at", "on", "why")
-    OP = 0
-    FIELDS: dict[str, int] = {}
-
-    def __init__(self, *, at: str | None = None, why: str = "", on: tuple[tuple[int, Label | None], ...] = (), **args: object) -> None:
-        self.args = args
-        self.at = at
-        self.why = why
-        self.on = on
-
-    def wire(self) -> dict[str, object]:
-        """The operands as they are encoded."""
-        return self.args
-
-
-class Openat2(Step):
-    """openat2(2): dir (none: the working directory), path, flags, mode, resolve; pid=PID_PREFIX; out."""
-
-    OP = 1
-    FIELDS = {"dir": IN0, "path": S0, "flags": A, "mode": B, "resolve": C, "pid": D, "out": OUT}
-
-
-class OpenTree(Step):
-    """open_tree(2): dir, path ("" with AT_EMPTY_PATH: dir itself), flags; out."""
-
-    OP = 2
-    FIELDS = {"dir": IN0, "path": S0, "flags": A, "out": OUT}
-
-
-class MoveMount(Step):
-    """move_mount(2): mount (an O_PATH or detached mount), onto (the target) or dst (its path), flags."""
-
-    OP = 3
-    FIELDS = {"mount": IN0, "onto": IN1, "dst": S0, "flags": A}
-
-
-class MountSetattr(Step):
-    """mount_setattr(2): mount or path, at_flags, set, clear, propagation, userns (for MOUNT_ATTR_IDMAP)."""
-
-    OP = 4
-    FIELDS = {"mount": IN0, "path": S0, "userns": IN1, "at_flags": A, "set": B, "clear": C, "propagation": D}
-
-
-class Fsopen(Step):
-    """fsopen(2): fstype; out."""
-
-    OP = 5
-    FIELDS = {"fstype": S0, "out": OUT}
-
-
-class Fsconfig(Step):
-    """fsconfig(2): fs, cmd, key, value, fd (a slot). What the file system says of an error becomes the error's text."""
-
-    OP = 6
-    FIELDS = {"fs": IN0, "cmd": A, "key": S0, "value": S1, "fd": IN1, "aux": B}
-
-
-class Fsmount(Step):
-    """fsmount(2): fs, attrs (MOUNT_ATTR_*); out: a detached mount."""
-
-    OP = 7
-    FIELDS = {"fs": IN0, "attrs": B, "out": OUT}
-
-
-class Mount(Step):
-    """mount(2) on the target's descriptor, for data that fsconfig does not take: onto, fstype, source, data, flags."""
-
-    OP = 8
-    FIELDS = {"onto": IN0, "fstype": S0, "source": S1, "data": S2, "flags": A}
-
-
-class MakeTarget(Step):
-    """Opens path below root as O_PATH, making what is missing: a directory, or a file when `like` (what will be mounted) is none.
-
-    mode: of the new directory, or file without the x bits; those above it get 0755. resolve: more RESOLVE_* flags, as RESOLVE_NO_SYMLINKS
-    for /proc. mount: 1 when it is for a mount, which may not be on the root itself (EBUSY) nor on a file system with magic `forbid` (EXDEV).
-    """
-
-    OP = 9
-    FIELDS = {"root": IN0, "path": S0, "like": IN1, "mode": A, "forbid": B, "resolve": C, "mount": D, "out": OUT}
-
-
-class Mkdirat(Step):
-    """mkdirat(2): dir, path, mode."""
-
-    OP = 10
-    FIELDS = {"dir": IN0, "path": S0, "mode": A}
-
-
-class Mknodat(Step):
-    """mknodat(2) and chown: dir, name, mode with type, dev = major << 32 | minor, owner = gid << 32 | uid.
-
-    EEXIST is a success only when the node is the same device, which then keeps its owner and mode."""
-
-    OP = 11
-    FIELDS = {"dir": IN0, "name": S0, "mode": A, "dev": B, "owner": C}
-
-
-class Symlinkat(Step):
-    """symlinkat(2): dir, target, name."""
-
-    OP = 12
-    FIELDS = {"target": S0, "dir": IN0, "name": S1}
-
-
-class Unlinkat(Step):
-    """unlinkat(2): dir, path, flags; tries: how often EBUSY is tried again (10 ms apart); guard: only if that step made it."""
-
-    OP = 13
-    FIELDS = {"dir": IN0, "path": S0, "flags": A, "tries": B, "guard": D}
-
-
-class WriteFile(Step):
-    """One write to an existing file: dir, path, data, flags, magic (the file system it must be on), resolve, pid=PID_PREFIX."""
-
-    OP = 14
-    FIELDS = {"dir": IN0, "path": S0, "data": S1, "flags": A, "magic": B, "resolve": C, "pid": D, "guard": D}
-
-
-class CreateFile(Step):
-    """A new file (O_EXCL) with data: dir, name, mode, data; out: it, open."""
-
-    OP = 15
-    FIELDS = {"dir": IN0, "name": S0, "data": S1, "mode": A, "out": OUT}
-
-
-class CopyUp(Step):
-    """tmpcopyup: copies the tree below `hidden` (O_PATH) into the root of `mount`; keep_root: leave that root's owner and mode."""
-
-    OP = 16
-    FIELDS = {"hidden": IN0, "mount": IN1, "keep_root": A}
-
-
-class Fchownat(Step):
-    """fchownat(2) with AT_SYMLINK_NOFOLLOW: dir, path ("": dir itself), uid, gid."""
-
-    OP = 17
-    FIELDS = {"dir": IN0, "path": S0, "uid": A, "gid": B}
-
-
-class Close(Step):
-    """close(2) of a slot."""
-
-    OP = 18
-    FIELDS = {"fd": IN0}
-
-
-class CheckType(Step):
-    """fstat(2): fd must be of the S_IFMT type; ENOTDIR where a directory was wanted, EISDIR where something else was."""
-
-    OP = 19
-    FIELDS = {"fd": IN0, "type": A}
-
-
-class CheckDevice(Step):
-    """fstat(2): fd must be the character device major:minor, or ENODEV."""
-
-    OP = 20
-    FIELDS = {"fd": IN0, "major": A, "minor": B}
-
-
-class CheckFs(Step):
-    """fstatfs(2): fd must be on a file system with this magic, or EXDEV."""
-
-    OP = 21
-    FIELDS = {"fd": IN0, "magic": A}
-
-
-class Goto(Step):
-    """Nothing: its one rule (ANY, label) leads on. For the way round an alternative."""
-
-    OP = 22
-    FIELDS: dict[str, int] = {}
-
-
-class Mkfifoat(Step):
-    """mknodat(2) of a FIFO: dir, name, mode; out: it, open for reading and writing."""
-
-    OP = 23
-    FIELDS = {"dir": IN0, "name": S0, "mode": A, "out": OUT}
+from .step import (
+    ANY,
+    IN0,
+    IN1,
+    IN2,
+    LANE_NAMES,
+    NEXT,
+    OUT,
+    PARENT,
+    PID_MARK,
+    PID_PREFIX,
+    S0,
+    S1,
+    S2,
+    STAGE1,
+    STAGE2,
+    UNDO,
+    A,
+    B,
+    C,
+    D,
+    Label,
+    Step,
+)
+from .steps_fs import (
+    Chdir,
+    CheckDevice,
+    CheckEmpty,
+    CheckFs,
+    CheckType,
+    Close,
+    CopyUp,
+    CreateFile,
+    Fchdir,
+    Fchownat,
+    Fsconfig,
+    Fsmount,
+    Fsopen,
+    Goto,
+    MakeTarget,
+    MakeUserns,
+    Mkdirat,
+    Mkfifoat,
+    Mknodat,
+    Mount,
+    MountSetattr,
+    MoveMount,
+    Openat2,
+    OpenTree,
+    PidFile,
+    PivotRoot,
+    RemoveCgroup,
+    Symlinkat,
+    TmpfsMode,
+    Unlinkat,
+    WriteFile,
+)
+
+__all__ = [
+    "A", "ANY", "Ack", "Ambient", "Await", "AwaitPid", "B", "Bind", "BpfProgAttach", "BpfProgLoad", "C",
+    "Capbset", "Capset", "Chdir", "CheckDevice", "CheckEmpty", "CheckFs", "CheckNs", "CheckType", "Chroot",
+    "Clone3", "Clone3Init", "Close", "CloseFds", "Connect", "CopyUp", "CreateFile", "D", "Dup", "Execve",
+    "Fchdir", "FchownStdio", "Fchownat", "FindExecutable", "Fsconfig", "Fsmount", "Fsopen", "Goto", "IN0",
+    "IN1", "IN2", "IoprioSet", "KeyctlSession", "KillChild", "LANE_NAMES", "Label", "MakeTarget", "MakeUserns",
+    "Meet", "Mkdirat", "Mkfifoat", "Mknodat", "Mount", "MountSetattr", "MoveMount", "NEXT", "Netlink", "OUT",
+    "OpenTree", "Openat2", "Openpt", "PARENT", "PID_MARK", "PID_PREFIX", "Park", "Personality", "PidFile",
+    "PidfdGetfd", "PidfdOpen", "PivotRoot", "Prctl", "Release", "RemoveCgroup", "S0", "S1", "S2", "STAGE1",
+    "STAGE2", "SavePid", "SchedSetaffinity", "SchedSetattr", "Seccomp", "SendFd", "SetHome", "SetMempolicy",
+    "SetStdio", "Setdomainname", "Setgroups", "Sethostname", "Setns", "Setresgid", "Setresuid", "Setrlimit",
+    "Setsid", "Signal", "Spawn", "Step", "Symlinkat", "TmpfsMode", "TtyOutput", "UNDO", "Umask", "Unlinkat",
+    "Unshare", "WaitExec", "WriteFile", "Yield",
+]  # fmt: skip
 
 
 class Clone3(Step):
@@ -329,20 +198,6 @@ class Setdomainname(Step):
 
     OP = 39
     FIELDS = {"name": S0}
-
-
-class PivotRoot(Step):
-    """pivot_root(2) to root, then the old root is made a slave and unmounted; the working directory is the new root."""
-
-    OP = 40
-    FIELDS = {"root": IN0}
-
-
-class Chdir(Step):
-    """chdir(2): path; EPERM when the directory lies outside our root (getcwd(2)). again: only if no Chdir has succeeded yet."""
-
-    OP = 41
-    FIELDS = {"path": S0, "again": A}
 
 
 class Setsid(Step):
@@ -489,7 +344,16 @@ class Spawn(Step):
     ECHILD with what it said when it does not exit 0, ETIMEDOUT when its time is up."""
 
     OP = 61
-    FIELDS = {"args": S0, "env": S1, "stdin": S2, "timeout_ms": A, "stdin_pid": B, "args_pid": C, "counts": D, "dir": IN0}
+    FIELDS = {
+        "args": S0,
+        "env": S1,
+        "stdin": S2,
+        "timeout_ms": A,
+        "stdin_pid": B,
+        "args_pid": C,
+        "counts": D,
+        "dir": IN0,
+    }
 
     def wire(self) -> dict[str, object]:
         a = self.args
@@ -500,8 +364,16 @@ class Spawn(Step):
         mark = PID_MARK.encode()
         where = [s.encode("utf-8", "surrogateescape").find(mark) for s in (stdin, args)]
         stdin_pid, args_pid = (NEXT if w < 0 else w for w in where)
-        return {"args": args, "env": "\0".join(env), "stdin": stdin, "timeout_ms": a.get("timeout_ms", 0) | a.get("number", 0) << 32, "stdin_pid": stdin_pid,
-                "args_pid": args_pid, "counts": len(argv) + 1 | len(env) << 32, "dir": a.get("dir")}
+        return {
+            "args": args,
+            "env": "\0".join(env),
+            "stdin": stdin,
+            "timeout_ms": a.get("timeout_ms", 0) | a.get("number", 0) << 32,
+            "stdin_pid": stdin_pid,
+            "args_pid": args_pid,
+            "counts": len(argv) + 1 | len(env) << 32,
+            "dir": a.get("dir"),
+        }
 
 
 class BpfProgLoad(Step):
@@ -592,53 +464,11 @@ class WaitExec(Step):
     FIELDS = {"status": IN0}
 
 
-class Fchdir(Step):
-    """fchdir(2): dir."""
-
-    OP = 74
-    FIELDS = {"dir": IN0}
-
-
-class CheckEmpty(Step):
-    """ENOTEMPTY when a process runs in the cgroup."""
-
-    OP = 75
-    FIELDS = {"cgroup": IN0}
-
-
-class RemoveCgroup(Step):
-    """Kills what is in the cgroup at path (cgroup.kill) and removes it; recursive: with its children. guard as in Unlinkat."""
-
-    OP = 76
-    FIELDS = {"path": S0, "recursive": A, "guard": D}
-
-
-class PidFile(Step):
-    """Writes the pid to the file at path, whole or not at all (through tmp, beside it)."""
-
-    OP = 77
-    FIELDS = {"tmp": S0, "path": S1}
-
-
-class TmpfsMode(Step):
-    """The mode= of a tmpfs being configured, from the directory `hidden` that it will hide, unless the last MakeTarget made that: fs, hidden."""
-
-    OP = 78
-    FIELDS = {"fs": IN0, "hidden": IN1}
-
-
 class Chroot(Step):
     """chroot(2) into the directory root, and chdir there: for a container in the host's mount namespace."""
 
     OP = 79
     FIELDS = {"root": IN0}
-
-
-class MakeUserns(Step):
-    """A user namespace with these maps and no process in it, for idmapped mounts: proc (the host's), uid_map, gid_map; out."""
-
-    OP = 80
-    FIELDS = {"proc": IN0, "uid_map": S0, "gid_map": S1, "out": OUT}
 
 
 class PidfdOpen(Step):
@@ -667,3 +497,10 @@ class CheckNs(Step):
 
     OP = 84
     FIELDS = {"ns": IN0, "nstype": A, "proc": IN1, "own": S0}
+
+
+class TtyOutput(Step):
+    """ioctl(2) TCSETS: clears the output flags `clear` (c_oflag) of terminal."""
+
+    OP = 85
+    FIELDS = {"terminal": IN0, "clear": A}
