@@ -85,6 +85,8 @@ static void make_vectors(struct px_ctx *x)
 		if (s->op == OP_EXECVE) {
 			x->argv = px_vector(px_path(x, s->s0), s->n0, s->a, 0);
 			x->envp = px_vector(px_path(x, s->s1), s->n1, s->b, 1);
+			x->envc = s->b;
+			return;
 		}
 }
 

@@ -305,6 +305,16 @@ static long do_wait_exec(struct px *p, const struct px_step *s)
 	}
 }
 
+/* The init may be killed this very moment: that is EPIPE, not a signal for us. */
+static long do_release(struct px_ctx *x, const struct px_step *s)
+{
+	struct px_sigaction ign = { .handler = (void *)1 }, old;
+	sc4(__NR_rt_sigaction, 13, &ign, &old, 8);
+	long r = sys_write(px_fd(x, s->in0), "g", 1);
+	sc4(__NR_rt_sigaction, 13, &old, 0, 8);
+	return r < 0 ? r : 0;
+}
+
 /* s0 a name beside s1: written and renamed, so that a reader sees the whole pid or no file. */
 static long do_pid_file(struct px_ctx *x, const struct px_step *s)
 {
@@ -362,7 +372,7 @@ long px_side_step(struct px_ctx *x, const struct px_step *s)
 	case OP_SAVE_PID: return do_save_pid(x, s);
 	case OP_PIDFD_GETFD: return px_out(x, s->out, sc3(__NR_pidfd_getfd, x->pidfd, x->listener, 0));
 	case OP_WAIT_EXEC: return do_wait_exec(p, s);
-	case OP_RELEASE: return sys_write(px_fd(x, s->in0), "g", 1);
+	case OP_RELEASE: return do_release(x, s);
 	case OP_SIGNAL: return sys_pidfd_send_signal(px_fd(x, s->in0), (int)s->a);
 	case OP_KILL_CHILD: kill_child(x); return 0;
 	case OP_CHECK_EMPTY: return do_check_empty(x, s);

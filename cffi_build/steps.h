@@ -21,6 +21,7 @@ struct px_ctx {
 	char exec_path[4096];
 	char home[4096];
 	char **argv, **envp;   /* what EXECVE will pass on */
+	u64 envc;              /* strings in envp; there is room for HOME behind them */
 	int in_cwd;            /* a CHDIR has succeeded */
 	int fresh;             /* the last MAKE_TARGET made what it opened */
 	int keep;              /* descriptors below this number belong to the user's process */
@@ -100,5 +101,6 @@ long do_send_fd(struct px_ctx *x, const struct px_step *s);
 long do_set_stdio(struct px_ctx *x, const struct px_step *s);
 long do_connect(struct px_ctx *x, const struct px_step *s);
 long do_bind(struct px_ctx *x, const struct px_step *s);
+long do_tty_output(struct px_ctx *x, const struct px_step *s);
 
 #endif

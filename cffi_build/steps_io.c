@@ -164,7 +164,7 @@ long do_spawn(struct px_ctx *x, const struct px_step *s)
 		patch_pid(args + s->c, pid, 1);
 	/* The first string is the file, the rest its argv. */
 	char **argv = px_vector(args, s->n0, argc, 0), **envp = px_vector(px_path(x, s->s1), s->n1, envc, 0);
-	struct spawn p = { args, argv + 1, envp, -1, -1, px_fd(x, s->in0), 0 };
+	struct spawn p = { args, argv ? argv + 1 : NULL, envp, -1, -1, px_fd(x, s->in0), 0 };
 	long r = !argv || !envp || argc < 2 ? -EINVAL : sys_pipe2(in, O_CLOEXEC);
 	if (r == 0 && (r = sys_pipe2(out, O_CLOEXEC)) < 0) {
 		sys_close(in[0]);
@@ -322,6 +322,18 @@ long do_bind(struct px_ctx *x, const struct px_step *s)
 		return r;
 	}
 	return px_out(x, s->out, fd);
+}
+
+/* in0 a terminal, a: the output flags (c_oflag) that are cleared. */
+long do_tty_output(struct px_ctx *x, const struct px_step *s)
+{
+	struct termios mode;
+	long r = sys_ioctl(px_fd(x, s->in0), TCGETS, &mode);
+	if (r < 0)
+		return r;
+	x->substep = 1;
+	mode.c_oflag &= ~(tcflag_t)s->a;
+	return sys_ioctl(px_fd(x, s->in0), TCSETS, &mode);
 }
 
 /* in0 becomes the controlling terminal and the three standard streams. */

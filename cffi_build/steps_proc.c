@@ -227,10 +227,11 @@ void px_vector_free(char **v, u64 count, u32 more)
  * this must be one system call. HOME joins where SET_HOME found one. */
 long do_execve(struct px_ctx *x, const struct px_step *s)
 {
+	(void)s;
 	if (!x->argv || !x->envp)
 		return -ENOMEM;
 	if (x->home[0])
-		x->envp[s->b] = x->home;
+		x->envp[x->envc] = x->home;
 	return sc3(__NR_execve, x->exec_path, x->argv, x->envp); /* not execveat, which fewer profiles allow */
 }
 
