@@ -1,7 +1,8 @@
 """Exception types and the grammar of every message that a person reads.
 
-A leaf: it imports nothing, because each verb may need it. A message has one line of what went wrong, then, where they are known,
-the place in config.json (``from``) and a way out (``hint``). Nothing else formats errors; the command line adds ``pyrun: VERB ID: ``.
+A leaf: it imports nothing, because each verb may need it. A message has one line of what went wrong, then, where they
+are known, the place in config.json (``from``) and a way out (``hint``). Nothing else formats errors; the command line
+adds ``pyrun: VERB ID: ``.
 """
 
 from __future__ import annotations

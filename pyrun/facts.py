@@ -1,7 +1,7 @@
 """What the host has, read once: the only module that reads the host for planning.
 
-Planners get a Facts and read nothing themselves, so the same config and the same Facts always give the same plan. collect_facts()
-reads a handful of small files in /proc and /sys; it does no system call that changes anything.
+Planners get a Facts and read nothing themselves, so the same config and the same Facts always give the same plan.
+collect_facts() reads a handful of small files in /proc and /sys; it does no system call that changes anything.
 """
 
 from __future__ import annotations
@@ -15,14 +15,34 @@ CGROUP2 = "cgroup2"
 class Facts:
     """The host, as far as plans depend on it.
 
-    kernel: (major, minor). arch: as uname has it. euid, egid. caps: effective capability mask. in_userns: we are not in the initial user
-    namespace. cgroup_mount: where cgroup2 is mounted (None: nowhere). cgroup_own: our own cgroup below it. controllers: those of its root.
-    lsm: names of active LSMs. max_hard: hard limits of ours by RLIMIT number. memfd: how pyrun-init is loaded (Clone3.load). last_cap.
-    newuidmap, newgidmap: the setuid helpers, where a runtime without root may need them.
+    kernel: (major, minor). arch: as uname has it. euid, egid. caps: effective capability mask. in_userns: we are not
+    in the initial user namespace. cgroup_mount: where cgroup2 is mounted (None: nowhere). cgroup_own: our own cgroup
+    below it. controllers: those of its root. lsm: names of active LSMs. max_hard: hard limits of ours by RLIMIT
+    number. memfd: how pyrun-init is loaded (Clone3.load). last_cap. newuidmap, newgidmap: the setuid helpers, where a
+    runtime without root may need them.
     """
 
-    __slots__ = ("arch", "caps", "cgroup_mount", "cgroup_own", "controllers", "egid", "euid", "gid_map", "in_userns", "init_path", "kernel",
-                 "last_cap", "lsm", "max_hard", "memfd", "newgidmap", "newuidmap", "rootless", "uid_map")
+    __slots__ = (
+        "arch",
+        "caps",
+        "cgroup_mount",
+        "cgroup_own",
+        "controllers",
+        "egid",
+        "euid",
+        "gid_map",
+        "in_userns",
+        "init_path",
+        "kernel",
+        "last_cap",
+        "lsm",
+        "max_hard",
+        "memfd",
+        "newgidmap",
+        "newuidmap",
+        "rootless",
+        "uid_map",
+    )
 
     def __init__(self, **values: object) -> None:
         self.kernel: tuple[int, int] = (6, 1)
@@ -77,7 +97,8 @@ def _id_map(text: str) -> tuple[tuple[int, int, int], ...]:
 
 
 def cgroup2_mount(mountinfo: str) -> str | None:
-    """Where cgroup2 is mounted: the last one that is not hidden by a later mount on the same place (proc_pid_mountinfo(5))."""
+    """Where cgroup2 is mounted: the last one that is not hidden by a later mount on the same place
+    (proc_pid_mountinfo(5))."""
     found = None
     for line in mountinfo.splitlines():
         left, _, right = line.partition(" - ")
@@ -99,7 +120,7 @@ def _own_cgroup(text: str) -> str:
 
 def _status_mask(status: str, key: str) -> int:
     at = status.find(key)
-    return int(status[at + len(key):].split(None, 1)[0], 16) if at >= 0 else 0
+    return int(status[at + len(key) :].split(None, 1)[0], 16) if at >= 0 else 0
 
 
 def _memfd_mode(kernel: tuple[int, int]) -> int:
@@ -109,7 +130,8 @@ def _memfd_mode(kernel: tuple[int, int]) -> int:
 
 
 def collect_facts(rootless: bool | None = None) -> Facts:
-    """Reads the host. rootless: True or False to say so, None to find out (no root, or root in a user namespace without ids)."""
+    """Reads the host. rootless: True or False to say so, None to find out (no root, or root in a user namespace
+    without ids)."""
     uname = posix.uname()
     release = uname.release.split("-")[0].split(".")
     status = read_text("/proc/self/status")
@@ -119,13 +141,25 @@ def collect_facts(rootless: bool | None = None) -> Facts:
     in_userns = uid_map != ((0, 0, 0xFFFFFFFF),)
     euid = posix.geteuid()
     return Facts(
-        kernel=kernel, arch=uname.machine, euid=euid, egid=posix.getegid(), caps=_status_mask(status, "CapEff:"),
-        last_cap=int(read_text("/proc/sys/kernel/cap_last_cap") or 40), in_userns=in_userns,
-        rootless=(euid != 0 or in_userns) if rootless is None else rootless, uid_map=uid_map,
-        gid_map=_id_map(read_text("/proc/self/gid_map")), cgroup_mount=mount, cgroup_own=_own_cgroup(read_text("/proc/self/cgroup")),
+        kernel=kernel,
+        arch=uname.machine,
+        euid=euid,
+        egid=posix.getegid(),
+        caps=_status_mask(status, "CapEff:"),
+        last_cap=int(read_text("/proc/sys/kernel/cap_last_cap") or 40),
+        in_userns=in_userns,
+        rootless=(euid != 0 or in_userns) if rootless is None else rootless,
+        uid_map=uid_map,
+        gid_map=_id_map(read_text("/proc/self/gid_map")),
+        cgroup_mount=mount,
+        cgroup_own=_own_cgroup(read_text("/proc/self/cgroup")),
         controllers=frozenset(read_text(mount + "/cgroup.controllers").split()) if mount else frozenset(),
-        lsm=frozenset(read_text("/sys/kernel/security/lsm").strip().split(",")) - {""}, max_hard=_hard_limits(),
-        memfd=_memfd_mode(kernel), newuidmap=_find("newuidmap", euid), newgidmap=_find("newgidmap", euid), init_path=__file__.rpartition("/")[0] + "/bin/pyrun-init",
+        lsm=frozenset(read_text("/sys/kernel/security/lsm").strip().split(",")) - {""},
+        max_hard=_hard_limits(),
+        memfd=_memfd_mode(kernel),
+        newuidmap=_find("newuidmap", euid),
+        newgidmap=_find("newgidmap", euid),
+        init_path=__file__.rpartition("/")[0] + "/bin/pyrun-init",
     )
 
 
@@ -140,8 +174,22 @@ def _find(helper: str, euid: int) -> str | None:
     return None
 
 
-_LIMIT_NAMES = {"cpu": 0, "file": 1, "data": 2, "stack": 3, "core": 4, "resident": 5, "processes": 6, "open": 7, "locked": 8, "address": 9,
-                "pending": 11, "msgqueue": 12, "nice": 13, "realtime": 14}
+_LIMIT_NAMES = {
+    "cpu": 0,
+    "file": 1,
+    "data": 2,
+    "stack": 3,
+    "core": 4,
+    "resident": 5,
+    "processes": 6,
+    "open": 7,
+    "locked": 8,
+    "address": 9,
+    "pending": 11,
+    "msgqueue": 12,
+    "nice": 13,
+    "realtime": 14,
+}
 
 
 def _hard_limits() -> dict[int, int]:

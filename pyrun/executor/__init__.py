@@ -1,7 +1,8 @@
 """Plan -> Outcome: the only importer of the C module.
 
-run_plan() encodes, runs and, when a step fails, raises StepFailed after everything that was made has been undone in C. The GIL is
-released while C works. Errors stay numbers here; pyrun/plan/step_errors.py makes them words, on the error path alone.
+run_plan() encodes, runs and, when a step fails, raises StepFailed after everything that was made has been undone in
+C. The GIL is released while C works. Errors stay numbers here; pyrun/plan/step_errors.py makes them words, on the
+error path alone.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from ..plan.model import Plan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from typing import Any
 
 _OK, _FAILED, _YIELDED = 0, 1, 2
@@ -20,9 +21,11 @@ _FAILURE = b"PYRUN_FAILED"
 
 
 class StepFailed(Exception):
-    """A step failed: plan, lane, step (index in the plan), substep, errno, text (what a hook, helper or file system said).
+    """A step failed: plan, lane, step (index in the plan), substep, errno, text (what a hook, helper or file system
+    said).
 
-    child_status: wait status of a child that died without a word (else 0). undo_errno, undo_step: the first undo step that failed, or 0."""
+    child_status: wait status of a child that died without a word (else 0). undo_errno, undo_step: the first undo step
+    that failed, or 0."""
 
     def __init__(self, plan: Plan, result: Any, text: str, took: list[int]) -> None:
         self.plan = plan
@@ -39,7 +42,8 @@ class StepFailed(Exception):
 
 
 class Outcome:
-    """A plan that ran: pid of the container's init (0: none), its pidfd and the descriptors in slots while it is open. Close it."""
+    """A plan that ran: pid of the container's init (0: none), its pidfd and the descriptors in slots while it is
+    open. Close it."""
 
     __slots__ = ("_lib", "_run", "pid", "plan")
 
@@ -75,7 +79,7 @@ def native(faults: bool = False) -> tuple[Any, Any]:
     if faults:
         from pyrun import _native_faults as module  # type: ignore[attr-defined]
     else:
-        from pyrun import _native as module  # type: ignore[attr-defined,no-redef]
+        from pyrun import _native as module  # type: ignore[attr-defined]
     return module.ffi, module.lib
 
 
@@ -86,20 +90,30 @@ class _Told:
 
     def __init__(self, words: bytes) -> None:
         *numbers, text = words.split(b" ")
-        self.lane, self.step, self.substep, self.err, self.child_status, self.undo_err, self.undo_step = map(int, numbers)
+        self.lane, self.step, self.substep, self.err, self.child_status, self.undo_err, self.undo_step = map(
+            int, numbers
+        )
         self.text = bytes.fromhex(text.decode()).decode("utf-8", "replace")
 
 
 def was_replayed() -> bool:
-    """The launcher has run the plan that this command will make, and it failed: run_plan() raises that failure and runs nothing."""
+    """The launcher has run the plan that this command will make, and it failed: run_plan() raises that failure and
+    runs nothing."""
     return _FAILURE in posix.environ
 
 
-def run_plan(plan: Plan, *, pid: int = 0, trace: bool = False, on_yield: Callable[[int, int], None] | None = None, fault: dict[str, int] | None = None) -> Outcome:
+def run_plan(
+    plan: Plan,
+    *,
+    pid: int = 0,
+    trace: bool = False,
+    on_yield: Callable[[int, int], None] | None = None,
+    fault: dict[str, int] | None = None,
+) -> Outcome:
     """Runs a plan to its end. Raises StepFailed, with nothing of it left; OSError if it can't be set up.
 
-    pid: what PID_MARK stands for in a plan that makes no process. on_yield(code, pid of the child): called at a Yield step; what it raises
-    undoes the plan. fault: fail_step, fail_errno, kill_step, for test builds."""
+    pid: what PID_MARK stands for in a plan that makes no process. on_yield(code, pid of the child): called at a Yield
+    step; what it raises undoes the plan. fault: fail_step, fail_errno, kill_step, for test builds."""
     if was_replayed():
         told = _Told(posix.environ.pop(_FAILURE))
         raise StepFailed(plan, told, told.text, [])

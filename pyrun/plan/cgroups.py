@@ -1,8 +1,9 @@
 """The container's cgroup: where it is, how it is made, and its limits.
 
-Paths are those of cgroup v2 wherever it is mounted. An absolute cgroupsPath is taken below the mount, a relative one, and none, beside our own
-cgroup: a cgroup with processes in it can't have children with controllers, so below it nothing could be limited (cgroups(7), no
-internal processes). A cgroup that was there before is used if nothing runs in it, and never removed by an undo.
+Paths are those of cgroup v2 wherever it is mounted. An absolute cgroupsPath is taken below the mount, a relative one,
+and none, beside our own cgroup: a cgroup with processes in it can't have children with controllers, so below it
+nothing could be limited (cgroups(7), no internal processes). A cgroup that was there before is used if nothing runs
+in it, and never removed by an undo.
 """
 
 from __future__ import annotations
@@ -13,7 +14,21 @@ from ..oci.model import Spec
 from .devices import device_program, plan_device_rules
 from .model import Builder
 from .resources import Write, plan_resources
-from .steps import ANY, PARENT, UNDO, BpfProgAttach, BpfProgLoad, CheckEmpty, Goto, Label, Mkdirat, Openat2, RemoveCgroup, Step, WriteFile
+from .steps import (
+    ANY,
+    PARENT,
+    UNDO,
+    BpfProgAttach,
+    BpfProgLoad,
+    CheckEmpty,
+    Goto,
+    Label,
+    Mkdirat,
+    Openat2,
+    RemoveCgroup,
+    Step,
+    WriteFile,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,7 +38,13 @@ EEXIST, EACCES, EROFS, EPERM, ENOENT = 17, 13, 30, 1, 2
 O_RDONLY_DIRECTORY = 0o200000
 BPF_F_ALLOW_MULTI = 2
 CGROUP2_SUPER_MAGIC = 0x63677270
-COUNTED = ("cpu", "cpuset", "io", "memory", "pids")  # controllers that a container gets where they are to be had: events counts with them
+COUNTED = (
+    "cpu",
+    "cpuset",
+    "io",
+    "memory",
+    "pids",
+)  # controllers that a container gets where they are to be had: events counts with them
 
 
 def cgroup_path(spec: Spec, facts: Facts, container: str) -> str:
@@ -39,7 +60,8 @@ def cgroup_path(spec: Spec, facts: Facts, container: str) -> str:
 
 
 def plan_cgroup(b: Builder, spec: Spec, facts: Facts, path: str) -> int:
-    """Parent: makes the cgroup, delegates the controllers that the limits need, sets the limits. Returns the cgroup's slot.
+    """Parent: makes the cgroup, delegates the controllers that the limits need, sets the limits. Returns the cgroup's
+    slot.
 
     A rootless runtime that may not make cgroups goes without one, unless a limit was asked for."""
     resources = spec.linux.resources if spec.linux else None
@@ -48,8 +70,11 @@ def plan_cgroup(b: Builder, spec: Spec, facts: Facts, path: str) -> int:
     cgroup, skipped = b.slot("cgroup"), Label("no cgroup")
     optional = ((EACCES, skipped), (EROFS, skipped), (EPERM, skipped)) if facts.rootless and not limits.writes else ()
     _make(b, facts.cgroup_mount.rstrip("/"), path, limits.controllers, facts.controllers, optional)
-    b.add(PARENT, Openat2(path=path, flags=O_RDONLY_DIRECTORY, out=cgroup, on=optional, at="/linux/cgroupsPath"),
-          CheckEmpty(cgroup=cgroup, at="/linux/cgroupsPath", why="what runs there is not ours to limit or kill"))
+    b.add(
+        PARENT,
+        Openat2(path=path, flags=O_RDONLY_DIRECTORY, out=cgroup, on=optional, at="/linux/cgroupsPath"),
+        CheckEmpty(cgroup=cgroup, at="/linux/cgroupsPath", why="what runs there is not ours to limit or kill"),
+    )
     plan_writes(b, cgroup, (w for w in limits.writes if not w.late))
     _devices(b, spec, facts, cgroup)
     b.add(PARENT, skipped)
@@ -67,29 +92,74 @@ def plan_writes(b: Builder, cgroup: int, writes: Iterable[Write]) -> None:
     for write in writes:
         done, other = Label("done"), Label("otherwise")
         rules = tuple((errno, other if write.otherwise else None) for errno in write.tolerate)
-        b.add(PARENT, WriteFile(dir=cgroup, path=write.file, data=write.value, magic=CGROUP2_SUPER_MAGIC, on=rules, at=write.pointer))
+        b.add(
+            PARENT,
+            WriteFile(
+                dir=cgroup, path=write.file, data=write.value, magic=CGROUP2_SUPER_MAGIC, on=rules, at=write.pointer
+            ),
+        )
         if write.otherwise:
-            b.add(PARENT, Goto(on=((ANY, done),)), other, WriteFile(dir=cgroup, path=write.otherwise[0], data=write.otherwise[1], magic=CGROUP2_SUPER_MAGIC, at=write.pointer), done)
+            b.add(
+                PARENT,
+                Goto(on=((ANY, done),)),
+                other,
+                WriteFile(
+                    dir=cgroup,
+                    path=write.otherwise[0],
+                    data=write.otherwise[1],
+                    magic=CGROUP2_SUPER_MAGIC,
+                    at=write.pointer,
+                ),
+                done,
+            )
 
 
 def plan_controllers(b: Builder, cgroup: str, needed: tuple[str, ...], wanted: tuple[str, ...]) -> None:
-    """Parent: lets the children of a cgroup have the controllers; those that no limit needs only if all of them can be had."""
+    """Parent: lets the children of a cgroup have the controllers; those that no limit needs only if all of them can
+    be had."""
     only, done = Label("only those needed"), Label("enabled")
     file, why = f"{cgroup}/cgroup.subtree_control", "the limits need these controllers"
     if len(wanted) > len(needed):
-        b.add(PARENT, WriteFile(path=file, data=" ".join(f"+{c}" for c in wanted), magic=CGROUP2_SUPER_MAGIC, on=((ANY, only if needed else None),),
-                                at="/linux/resources", why="limits and statistics need controllers"))
+        b.add(
+            PARENT,
+            WriteFile(
+                path=file,
+                data=" ".join(f"+{c}" for c in wanted),
+                magic=CGROUP2_SUPER_MAGIC,
+                on=((ANY, only if needed else None),),
+                at="/linux/resources",
+                why="limits and statistics need controllers",
+            ),
+        )
         if needed:
             b.add(PARENT, Goto(on=((ANY, done),)))
     if needed:
-        b.add(PARENT, only, WriteFile(path=file, data=" ".join(f"+{c}" for c in needed), magic=CGROUP2_SUPER_MAGIC, at="/linux/resources", why=why), done)
+        b.add(
+            PARENT,
+            only,
+            WriteFile(
+                path=file,
+                data=" ".join(f"+{c}" for c in needed),
+                magic=CGROUP2_SUPER_MAGIC,
+                at="/linux/resources",
+                why=why,
+            ),
+            done,
+        )
 
 
-def _make(b: Builder, mount: str, path: str, controllers: tuple[str, ...], available: frozenset[str], optional: tuple[tuple[int, Label | None], ...]) -> None:
+def _make(
+    b: Builder,
+    mount: str,
+    path: str,
+    controllers: tuple[str, ...],
+    available: frozenset[str],
+    optional: tuple[tuple[int, Label | None], ...],
+) -> None:
     made: list[Step] = []
     wanted = (*controllers, *(c for c in COUNTED if c in available and c not in controllers))
     at, here = "/linux/cgroupsPath", mount
-    for name in path[len(mount):].strip("/").split("/"):
+    for name in path[len(mount) :].strip("/").split("/"):
         plan_controllers(b, here, controllers, wanted)
         here += f"/{name}"
         step = Mkdirat(path=here, mode=0o755, on=((EEXIST, None), *optional), at=at)
@@ -99,10 +169,19 @@ def _make(b: Builder, mount: str, path: str, controllers: tuple[str, ...], avail
 
 
 def _devices(b: Builder, spec: Spec, facts: Facts, cgroup: int) -> None:
-    """The device program. A user namespace may not attach one, and needs none: no node made in it can be opened (mknod(2))."""
+    """The device program. A user namespace may not attach one, and needs none: no node made in it can be opened
+    (mknod(2))."""
     rules = plan_device_rules(spec)
     if facts.rootless or facts.in_userns:
         return
     prog = b.slot("device-program")
-    b.add(PARENT, BpfProgLoad(insns=device_program(rules), out=prog, at="/linux/resources/devices", why="cgroup v2 has device rules as BPF"),
-          BpfProgAttach(cgroup=cgroup, prog=prog, flags=BPF_F_ALLOW_MULTI, at="/linux/resources/devices"))
+    b.add(
+        PARENT,
+        BpfProgLoad(
+            insns=device_program(rules),
+            out=prog,
+            at="/linux/resources/devices",
+            why="cgroup v2 has device rules as BPF",
+        ),
+        BpfProgAttach(cgroup=cgroup, prog=prog, flags=BPF_F_ALLOW_MULTI, at="/linux/resources/devices"),
+    )

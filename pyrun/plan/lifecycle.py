@@ -1,7 +1,9 @@
-"""What create prepares for later: the plans of start and delete, encoded into the record so that the launcher can replay them.
+"""What create prepares for later: the plans of start and delete, encoded into the record so that the launcher can
+replay them.
 
-Both have a parent lane only. Start: the FIFO is unlinked first, and who unlinks it is the one who starts. Delete undoes what create made; the
-poststop hooks come after it, each a plan of its own, because one that fails is a warning and the next one runs all the same.
+Both have a parent lane only. Start: the FIFO is unlinked first, and who unlinks it is the one who starts. Delete
+undoes what create made; the poststop hooks come after it, each a plan of its own, because one that fails is a warning
+and the next one runs all the same.
 """
 
 from __future__ import annotations
@@ -24,9 +26,15 @@ def plan_start(spec: Spec, req: Request) -> Plan:
     b = Builder()
     go, status = b.slot("go"), b.slot("status")
     bundle = open_bundle(b, spec, req, "poststart")
-    b.add(PARENT, Openat2(path=f"{req.state_dir}/go", flags=O_WRONLY_NONBLOCK, out=go), Openat2(path=f"{req.state_dir}/status", flags=O_RDONLY_NONBLOCK, out=status),
-          Unlinkat(path=f"{req.state_dir}/go", why="of two starts one wins"), Release(fifo=go, why="the init goes on to its exec"),
-          WaitExec(status=status, why="end of file: the exec took place"), Unlinkat(path=f"{req.state_dir}/status", on=((ENOENT, None),)))
+    b.add(
+        PARENT,
+        Openat2(path=f"{req.state_dir}/go", flags=O_WRONLY_NONBLOCK, out=go),
+        Openat2(path=f"{req.state_dir}/status", flags=O_RDONLY_NONBLOCK, out=status),
+        Unlinkat(path=f"{req.state_dir}/go", why="of two starts one wins"),
+        Release(fifo=go, why="the init goes on to its exec"),
+        WaitExec(status=status, why="end of file: the exec took place"),
+        Unlinkat(path=f"{req.state_dir}/status", on=((ENOENT, None),)),
+    )
     plan_hooks(b, PARENT, spec, "poststart", state_json(spec, req.id, req.bundle, "running"), bundle)
     return b.plan()
 
@@ -36,7 +44,11 @@ def plan_delete(spec: Spec, req: Request) -> Plan:
     b = Builder()
     if req.cgroup:
         b.add(PARENT, RemoveCgroup(path=req.cgroup, recursive=1, at="/linux/cgroupsPath"))
-    b.add(PARENT, *(Unlinkat(path=f"{req.state_dir}/{name}", on=((ENOENT, None),)) for name in reversed(FILES)), Unlinkat(path=req.state_dir, flags=AT_REMOVEDIR))
+    b.add(
+        PARENT,
+        *(Unlinkat(path=f"{req.state_dir}/{name}", on=((ENOENT, None),)) for name in reversed(FILES)),
+        Unlinkat(path=req.state_dir, flags=AT_REMOVEDIR),
+    )
     return b.plan()
 
 
@@ -53,6 +65,11 @@ def plan_poststop(spec: Spec, req: Request) -> list[Plan]:
 
 
 def hooks_begun(plan: Plan, lane: int, step: int) -> bool:
-    """Whether a create that failed there had come to its hooks. Then the lifecycle goes on with the poststop hooks (runtime.md, steps 3 to 5)."""
+    """Whether a create that failed there had come to its hooks. Then the lifecycle goes on with the poststop hooks
+    (runtime.md, steps 3 to 5)."""
     kind = {PARENT: Await, STAGE2: Meet}.get(lane)
-    return any(isinstance(s, kind) and s.args["point"] == HOOKS and plan.index(s) < step for s in plan.lanes[lane]) if kind else False
+    return (
+        any(isinstance(s, kind) and s.args["point"] == HOOKS and plan.index(s) < step for s in plan.lanes[lane])
+        if kind
+        else False
+    )

@@ -1,15 +1,15 @@
 """Plan and Builder: steps in lanes, slots, and the one buffer that they become.
 
-A Builder collects; `plan()` freezes it. `encode()` writes the wire format of cffi_build/wire.h. Nothing here knows what a step means.
-Slots are plan-time names for descriptors that exist only when the plan runs; a slot that stage 1 or 2 uses and the parent opened is
-handed over (`inherit`).
+A Builder collects; `plan()` freezes it. `encode()` writes the wire format of cffi_build/wire.h. Nothing here knows
+what a step means. Slots are plan-time names for descriptors that exist only when the plan runs; a slot that stage 1
+or 2 uses and the parent opened is handed over (`inherit`).
 """
 
 from __future__ import annotations
 
 from _struct import Struct
 
-from .steps import A, ANY, D, IN0, OUT, PARENT, S0, UNDO, Label, Step
+from .steps import ANY, IN0, OUT, PARENT, S0, UNDO, A, D, Label, Step
 
 _HEADER = Struct("<4I 2I 2I 2I 2I I 4I 4I I 3I")
 _STEP = Struct("<HHI4H4Q6I")
@@ -20,7 +20,8 @@ TRACE = 1
 
 
 class Plan:
-    """lanes: four lists of Step; slots: their names, by number; inherit: slots that the parent hands to stage 1; keep_fds >= 3."""
+    """lanes: four lists of Step; slots: their names, by number; inherit: slots that the parent hands to stage 1;
+    keep_fds >= 3."""
 
     __slots__ = ("inherit", "keep_fds", "lanes", "slots", "steps")
 
@@ -44,7 +45,9 @@ class Plan:
         """The number of a step in the whole plan, from 0."""
         return next(i for i, s in enumerate(self.steps) if s is step)
 
-    def encode(self, *, trace: bool = False, fail_step: int = _NEXT, fail_errno: int = 0, kill_step: int = _NEXT) -> bytes:
+    def encode(
+        self, *, trace: bool = False, fail_step: int = _NEXT, fail_errno: int = 0, kill_step: int = _NEXT
+    ) -> bytes:
         """The plan as one buffer. The fault operands are honoured by test builds of the executor only."""
         records, rules, blob = _encode_steps(self.steps)
         inherit = b"".join(s.to_bytes(2, "little") for s in self.inherit)
@@ -54,15 +57,36 @@ class Plan:
         inherit_at = rules_at + len(rules)
         blob_at = inherit_at + len(inherit)
         # The records were packed with offsets into the blob; now that its place is known they move there.
-        body = b"".join(_STEP.pack(*r[:11], *(v + blob_at - 1 if i % 2 == 0 and v else v for i, v in enumerate(r[11:]))) for r in records)
+        body = b"".join(
+            _STEP.pack(*r[:11], *(v + blob_at - 1 if i % 2 == 0 and v else v for i, v in enumerate(r[11:])))
+            for r in records
+        )
         first, firsts = 0, []
         for lane in self.lanes:
             firsts.append(first)
             first += len(lane)
         size = blob_at + len(blob)
-        head = _HEADER.pack(_MAGIC, _VERSION, size, TRACE if trace else 0, len(self.steps), steps_at, len(rules) // 8, rules_at,
-                            len(self.inherit), inherit_at, blob_at, len(blob), len(self.slots), *firsts, *(len(x) for x in self.lanes),
-                            self.keep_fds, fail_step, fail_errno, kill_step)
+        head = _HEADER.pack(
+            _MAGIC,
+            _VERSION,
+            size,
+            TRACE if trace else 0,
+            len(self.steps),
+            steps_at,
+            len(rules) // 8,
+            rules_at,
+            len(self.inherit),
+            inherit_at,
+            blob_at,
+            len(blob),
+            len(self.slots),
+            *firsts,
+            *(len(x) for x in self.lanes),
+            self.keep_fds,
+            fail_step,
+            fail_errno,
+            kill_step,
+        )
         return head + bytes(-len(head) % 8) + body + rules + inherit + bytes(blob)
 
 

@@ -1,9 +1,9 @@
 """Stage 1: what the process must be before it becomes the container's init.
 
-Order, each for a reason: oom_score_adj and raised limits first, as the user namespace takes the right to them away; the user
-namespace next, joined or made, because it gives the capabilities for all others; then ids 0 in it; time before the clone,
-as an offset can't be set once a process is inside; the PID namespace after dumpable is off, so nothing in there can trace us or open our
-descriptors (CVE-2016-9962); mount last, because it changes what paths mean.
+Order, each for a reason: oom_score_adj and raised limits first, as the user namespace takes the right to them away;
+the user namespace next, joined or made, because it gives the capabilities for all others; then ids 0 in it; time
+before the clone, as an offset can't be set once a process is inside; the PID namespace after dumpable is off, so
+nothing in there can trace us or open our descriptors (CVE-2016-9962); mount last, because it changes what paths mean.
 """
 
 from __future__ import annotations
@@ -11,10 +11,26 @@ from __future__ import annotations
 from ..errors import ConfigError
 from ..facts import CAP_SETGID, CAP_SETUID, Facts
 from ..oci import names
-from ..oci.model import IdMapping, Spec
+from ..oci.model import IdMapping, Rlimit, Spec
 from .model import Builder
 from .steps import (
-    PARENT, PID_MARK, PID_PREFIX, STAGE1, Ack, Await, CheckNs, Clone3Init, Meet, Openat2, Prctl, Setns, Setresgid, Setresuid, Setrlimit, Spawn, Unshare,
+    PARENT,
+    PID_MARK,
+    PID_PREFIX,
+    STAGE1,
+    Ack,
+    Await,
+    CheckNs,
+    Clone3Init,
+    Meet,
+    Openat2,
+    Prctl,
+    Setns,
+    Setresgid,
+    Setresuid,
+    Setrlimit,
+    Spawn,
+    Unshare,
     WriteFile,
 )
 
@@ -38,7 +54,8 @@ def new_userns(spec: Spec) -> bool:
 
 
 def open_namespaces(b: Builder, spec: Spec, proc: int) -> dict[str, int]:
-    """Parent: opens each namespace to join, while paths mean what config.json's author saw. Type -> slot. proc: the slot of /proc.
+    """Parent: opens each namespace to join, while paths mean what config.json's author saw. Type -> slot. proc: the
+    slot of /proc.
 
     Our own mount namespace is refused: what is mounted there, and pivot_root(2), would change the host."""
     slots = {}
@@ -46,8 +63,18 @@ def open_namespaces(b: Builder, spec: Spec, proc: int) -> dict[str, int]:
         if path is not None:
             slots[kind] = b.slot(f"{kind}-ns", inherit=True)
             at, own = f"/linux/namespaces/{i}/path", "self/ns/mnt" if kind == "mount" else ""
-            b.add(PARENT, Openat2(path=path, flags=0, out=slots[kind], at=at, why=f"the {kind} namespace to join"),
-                  CheckNs(ns=slots[kind], nstype=names.NAMESPACES[kind], proc=proc, own=own, at=at, why=f"it must be one of kind {kind}"))
+            b.add(
+                PARENT,
+                Openat2(path=path, flags=0, out=slots[kind], at=at, why=f"the {kind} namespace to join"),
+                CheckNs(
+                    ns=slots[kind],
+                    nstype=names.NAMESPACES[kind],
+                    proc=proc,
+                    own=own,
+                    at=at,
+                    why=f"it must be one of kind {kind}",
+                ),
+            )
     return slots
 
 
@@ -58,10 +85,20 @@ def plan_stage1(b: Builder, spec: Spec, facts: Facts, joins: dict[str, int], pro
     _user(b, spec, joins, kinds)
     if kinds.get("time", (0, ""))[1] is None:
         _new_time(b, spec, proc, kinds)
-    b.add(STAGE1, Prctl(option=PR_SET_DUMPABLE, arg2=0, why="nothing in a joined namespace may trace us (CVE-2016-9962)"))
+    b.add(
+        STAGE1, Prctl(option=PR_SET_DUMPABLE, arg2=0, why="nothing in a joined namespace may trace us (CVE-2016-9962)")
+    )
     for kind in _JOIN_ORDER[1:]:
         if kind in joins:
-            b.add(STAGE1, Setns(ns=joins[kind], nstype=names.NAMESPACES[kind], at=f"/linux/namespaces/{kinds[kind][0]}", why=f"join the {kind} namespace"))
+            b.add(
+                STAGE1,
+                Setns(
+                    ns=joins[kind],
+                    nstype=names.NAMESPACES[kind],
+                    at=f"/linux/namespaces/{kinds[kind][0]}",
+                    why=f"join the {kind} namespace",
+                ),
+            )
     flags = 0
     for kind, (_, path) in kinds.items():
         if path is None and kind not in ("user", "time"):
@@ -74,17 +111,37 @@ def _before_userns(b: Builder, spec: Spec, facts: Facts, proc: int) -> None:
     if process is None:
         return
     if process.oom_score_adj is not None:
-        b.add(STAGE1, WriteFile(dir=proc, path="self/oom_score_adj", data=str(process.oom_score_adj), magic=PROC_SUPER_MAGIC, resolve=RESOLVE_NO_XDEV,
-                                at="/process/oomScoreAdj", why="before a user namespace takes the right away"))
+        b.add(
+            STAGE1,
+            WriteFile(
+                dir=proc,
+                path="self/oom_score_adj",
+                data=str(process.oom_score_adj),
+                magic=PROC_SUPER_MAGIC,
+                resolve=RESOLVE_NO_XDEV,
+                at="/process/oomScoreAdj",
+                why="before a user namespace takes the right away",
+            ),
+        )
     plan_rlimit_raises(b, process.rlimits, facts)
 
 
-def plan_rlimit_raises(b: Builder, rlimits: object, facts: Facts, at: str = "/process/rlimits") -> None:
+def plan_rlimit_raises(b: Builder, rlimits: tuple[Rlimit, ...], facts: Facts, at: str = "/process/rlimits") -> None:
     """Hard limits above ours, while we may still raise them."""
-    for i, limit in enumerate(rlimits):  # type: ignore[call-overload,arg-type,var-annotated]
+    for i, limit in enumerate(rlimits):
         number = names.RLIMITS[limit.type]
         if limit.hard > facts.max_hard.get(number, limit.hard):
-            b.add(STAGE1, Setrlimit(resource=number, soft=limit.soft, hard=limit.hard, raise_only=1, at=f"{at}/{i}/hard", why="above the runtime's own hard limit"))
+            b.add(
+                STAGE1,
+                Setrlimit(
+                    resource=number,
+                    soft=limit.soft,
+                    hard=limit.hard,
+                    raise_only=1,
+                    at=f"{at}/{i}/hard",
+                    why="above the runtime's own hard limit",
+                ),
+            )
 
 
 def _user(b: Builder, spec: Spec, joins: dict[str, int], kinds: dict[str, tuple[int, str | None]]) -> None:
@@ -92,13 +149,37 @@ def _user(b: Builder, spec: Spec, joins: dict[str, int], kinds: dict[str, tuple[
         return
     at = f"/linux/namespaces/{kinds['user'][0]}"
     if "user" in joins:
-        b.add(STAGE1, Setns(ns=joins["user"], nstype=NEWUSER, at=at, on=((EINVAL, None),), why="first: it gives the right to the others; EINVAL: we are in it"))
+        b.add(
+            STAGE1,
+            Setns(
+                ns=joins["user"],
+                nstype=NEWUSER,
+                at=at,
+                on=((EINVAL, None),),
+                why="first: it gives the right to the others; EINVAL: we are in it",
+            ),
+        )
     else:
-        b.add(STAGE1, Unshare(flags=NEWUSER, at=at, why="first: it gives the right to the others"),
-              Prctl(option=PR_SET_DUMPABLE, arg2=1, why="so that newuidmap may write our maps"), Meet(point=MAPS, why="the parent writes the id maps"))
-    b.add(STAGE1, Prctl(option=PR_SET_DUMPABLE, arg2=0, why="the maps are written"),
-          Setresgid(gid=_first_id(spec.linux.gid_mappings if spec.linux else ()), on=((EINVAL, None),), why="root of the namespace, where it has one"),
-          Setresuid(uid=_first_id(spec.linux.uid_mappings if spec.linux else ()), on=((EINVAL, None),), why="and with it all its capabilities"))
+        b.add(
+            STAGE1,
+            Unshare(flags=NEWUSER, at=at, why="first: it gives the right to the others"),
+            Prctl(option=PR_SET_DUMPABLE, arg2=1, why="so that newuidmap may write our maps"),
+            Meet(point=MAPS, why="the parent writes the id maps"),
+        )
+    b.add(
+        STAGE1,
+        Prctl(option=PR_SET_DUMPABLE, arg2=0, why="the maps are written"),
+        Setresgid(
+            gid=_first_id(spec.linux.gid_mappings if spec.linux else ()),
+            on=((EINVAL, None),),
+            why="root of the namespace, where it has one",
+        ),
+        Setresuid(
+            uid=_first_id(spec.linux.uid_mappings if spec.linux else ()),
+            on=((EINVAL, None),),
+            why="and with it all its capabilities",
+        ),
+    )
 
 
 def _first_id(maps: tuple[IdMapping, ...]) -> int:
@@ -107,14 +188,31 @@ def _first_id(maps: tuple[IdMapping, ...]) -> int:
 
 
 def _new_time(b: Builder, spec: Spec, proc: int, kinds: dict[str, tuple[int, str | None]]) -> None:
-    b.add(STAGE1, Unshare(flags=NEWTIME, at=f"/linux/namespaces/{kinds['time'][0]}", why="before the clone: afterwards its clocks can't be set"))
+    b.add(
+        STAGE1,
+        Unshare(
+            flags=NEWTIME,
+            at=f"/linux/namespaces/{kinds['time'][0]}",
+            why="before the clone: afterwards its clocks can't be set",
+        ),
+    )
     offsets = spec.linux.time_offsets if spec.linux else None
     if offsets and "user" in kinds:
         b.add(STAGE1, Prctl(option=PR_SET_DUMPABLE, arg2=1, why="or our own file in /proc is the host root's"))
     for name, value in (("monotonic", offsets.monotonic), ("boottime", offsets.boottime)) if offsets else ():
         if value is not None:
-            b.add(STAGE1, WriteFile(dir=proc, path="self/timens_offsets", data=f"{name} {value.secs} {value.nanosecs}\n", magic=PROC_SUPER_MAGIC,
-                                    resolve=RESOLVE_NO_XDEV, at=f"/linux/timeOffsets/{name}", why=f"the container's {name} clock"))
+            b.add(
+                STAGE1,
+                WriteFile(
+                    dir=proc,
+                    path="self/timens_offsets",
+                    data=f"{name} {value.secs} {value.nanosecs}\n",
+                    magic=PROC_SUPER_MAGIC,
+                    resolve=RESOLVE_NO_XDEV,
+                    at=f"/linux/timeOffsets/{name}",
+                    why=f"the container's {name} clock",
+                ),
+            )
 
 
 def plan_id_maps(b: Builder, spec: Spec, facts: Facts, proc: int) -> None:
@@ -125,7 +223,10 @@ def plan_id_maps(b: Builder, spec: Spec, facts: Facts, proc: int) -> None:
     assert linux is not None
     if not linux.uid_mappings or not linux.gid_mappings:
         which = "uidMappings" if not linux.uid_mappings else "gidMappings"
-        raise ConfigError([(f"/linux/{which}", "a new user namespace needs id mappings")], hint="without them no process could run in it; map at least container id 0")
+        raise ConfigError(
+            [(f"/linux/{which}", "a new user namespace needs id mappings")],
+            hint="without them no process could run in it; map at least container id 0",
+        )
     b.add(PARENT, Await(point=MAPS, why="stage 1 is in its new user namespace"))
     _map(b, facts, proc, "gid", linux.gid_mappings, CAP_SETGID, facts.egid)
     _map(b, facts, proc, "uid", linux.uid_mappings, CAP_SETUID, facts.euid)
@@ -136,15 +237,59 @@ def _map(b: Builder, facts: Facts, proc: int, kind: str, maps: tuple[IdMapping, 
     at = f"/linux/{kind}Mappings"
     if facts.has_cap(cap):
         text = "".join(f"{m.container_id} {m.host_id} {m.size}\n" for m in maps)
-        b.add(PARENT, WriteFile(dir=proc, path=f"{kind}_map", pid=PID_PREFIX, data=text, magic=PROC_SUPER_MAGIC, resolve=RESOLVE_NO_MAGICLINKS, at=at, why="written at once, as the kernel takes one write"))
+        b.add(
+            PARENT,
+            WriteFile(
+                dir=proc,
+                path=f"{kind}_map",
+                pid=PID_PREFIX,
+                data=text,
+                magic=PROC_SUPER_MAGIC,
+                resolve=RESOLVE_NO_MAGICLINKS,
+                at=at,
+                why="written at once, as the kernel takes one write",
+            ),
+        )
         return
     if len(maps) == 1 and maps[0].size == 1 and maps[0].host_id == own:
         if kind == "gid":
-            b.add(PARENT, WriteFile(dir=proc, path="setgroups", pid=PID_PREFIX, data="deny", magic=PROC_SUPER_MAGIC, why="an unprivileged gid map needs it"))
-        b.add(PARENT, WriteFile(dir=proc, path=f"{kind}_map", pid=PID_PREFIX, data=f"{maps[0].container_id} {own} 1\n", magic=PROC_SUPER_MAGIC, at=at, why="our own id, which needs no privilege"))
+            b.add(
+                PARENT,
+                WriteFile(
+                    dir=proc,
+                    path="setgroups",
+                    pid=PID_PREFIX,
+                    data="deny",
+                    magic=PROC_SUPER_MAGIC,
+                    why="an unprivileged gid map needs it",
+                ),
+            )
+        b.add(
+            PARENT,
+            WriteFile(
+                dir=proc,
+                path=f"{kind}_map",
+                pid=PID_PREFIX,
+                data=f"{maps[0].container_id} {own} 1\n",
+                magic=PROC_SUPER_MAGIC,
+                at=at,
+                why="our own id, which needs no privilege",
+            ),
+        )
         return
     helper = facts.newuidmap if kind == "uid" else facts.newgidmap
     if helper is None:
-        raise ConfigError([(at, f"needs new{kind}map, which is not installed")], hint=f"install uidmap and give the user ranges in /etc/sub{kind}, or map only the own id")
+        raise ConfigError(
+            [(at, f"needs new{kind}map, which is not installed")],
+            hint=f"install uidmap and give the user ranges in /etc/sub{kind}, or map only the own id",
+        )
     words = [str(v) for m in maps for v in (m.container_id, m.host_id, m.size)]
-    b.add(PARENT, Spawn(path=helper, argv=(f"new{kind}map", PID_MARK, *words), at=at, why=f"setuid helper: the ranges come from /etc/sub{kind}"))
+    b.add(
+        PARENT,
+        Spawn(
+            path=helper,
+            argv=(f"new{kind}map", PID_MARK, *words),
+            at=at,
+            why=f"setuid helper: the ranges come from /etc/sub{kind}",
+        ),
+    )

@@ -1,8 +1,10 @@
 """Stage 2's last part, and all of an exec's: from a process of root's with all privileges to the user's program.
 
-The order is the safety. What needs privilege comes first; the bounding set is dropped while CAP_SETPCAP is there; after setresuid the kernel has
-cleared the effective set, so capset and ambient come behind it; seccomp is last, so that a profile need allow no more than capset, read, write and execve; the working directory is entered as root where that works and else as the user
-(directories that only one of the two may enter both work); the file to run is looked up as the user who will run it.
+The order is the safety. What needs privilege comes first; the bounding set is dropped while CAP_SETPCAP is there;
+after setresuid the kernel has cleared the effective set, so capset and ambient come behind it; seccomp is last, so
+that a profile need allow no more than capset, read, write and execve; the working directory is entered as root where
+that works and else as the user (directories that only one of the two may enter both work); the file to run is looked
+up as the user who will run it.
 """
 
 from __future__ import annotations
@@ -12,9 +14,27 @@ from ..facts import CAP_SETGID, CAP_SYS_ADMIN, Facts
 from ..oci import names
 from ..oci.model import Process
 from .model import Builder
+from .seccomp import SeccompProgram
 from .steps import (
-    STAGE2, Ambient, Capbset, Capset, Chdir, CloseFds, FchownStdio, FindExecutable, IoprioSet, Prctl, SchedSetattr, Seccomp, SetHome,
-    Setgroups, Setresgid, Setresuid, Setrlimit, Umask, WriteFile,
+    STAGE2,
+    Ambient,
+    Capbset,
+    Capset,
+    Chdir,
+    CloseFds,
+    FchownStdio,
+    FindExecutable,
+    IoprioSet,
+    Prctl,
+    SchedSetattr,
+    Seccomp,
+    Setgroups,
+    SetHome,
+    Setresgid,
+    Setresuid,
+    Setrlimit,
+    Umask,
+    WriteFile,
 )
 
 PR_SET_KEEPCAPS, PR_SET_NO_NEW_PRIVS = 8, 38
@@ -24,7 +44,8 @@ RESOLVE_NO_XDEV, RESOLVE_NO_MAGICLINKS = 0x01, 0x02
 
 
 def cap_mask(wanted: tuple[str, ...], available: int) -> int:
-    """The mask of the capabilities named, less those we have not got ourselves: runtimes ignore these, with a warning."""
+    """The mask of the capabilities named, less those we have not got ourselves: runtimes ignore these, with a
+    warning."""
     mask = 0
     for name in wanted:
         mask |= 1 << names.CAPABILITIES[name]
@@ -42,46 +63,121 @@ def environment(env: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(last.values())
 
 
-def plan_identity(b: Builder, process: Process, facts: Facts, *, proc: int, own_userns: bool, seccomp: object, setgroups: bool, kept: tuple[int, ...] = (),
-                  at: str = "/process") -> None:
-    """Everything between the finished file system and the exec. proc: a procfs that shows us. seccomp: SeccompProgram or None.
+def plan_identity(
+    b: Builder,
+    process: Process,
+    facts: Facts,
+    *,
+    proc: int,
+    own_userns: bool,
+    seccomp: SeccompProgram | None,
+    setgroups: bool,
+    kept: tuple[int | None, int | None] = (None, None),
+    at: str = "/process",
+) -> None:
+    """Everything between the finished file system and the exec. proc: a procfs that shows us. seccomp: SeccompProgram
+    or None.
 
-    own_userns: in a user namespace other than the runtime's, where all capabilities can be had. setgroups: the namespace allows the call. kept:
-    slots for Park."""
+    own_userns: in a user namespace other than the runtime's, where all capabilities can be had. setgroups: the
+    namespace allows the call. kept: slots for Park."""
     _labels(b, process, proc, at)
     env = environment(process.env)
     if not any(e.startswith("HOME=") for e in env):
-        b.add(STAGE2, SetHome(uid=process.user.uid, at=f"{at}/env", why="HOME is not set; /etc/passwd of the container says it"))
+        b.add(
+            STAGE2,
+            SetHome(uid=process.user.uid, at=f"{at}/env", why="HOME is not set; /etc/passwd of the container says it"),
+        )
     _scheduling(b, process, at)
     for i, limit in enumerate(process.rlimits):
-        b.add(STAGE2, Setrlimit(resource=names.RLIMITS[limit.type], soft=limit.soft, hard=limit.hard, at=f"{at}/rlimits/{i}"))
+        b.add(
+            STAGE2,
+            Setrlimit(resource=names.RLIMITS[limit.type], soft=limit.soft, hard=limit.hard, at=f"{at}/rlimits/{i}"),
+        )
     b.add(STAGE2, FchownStdio(uid=process.user.uid, at=f"{at}/user/uid", why="the program may reopen its streams"))
     b.add(STAGE2, Umask(mask=0o022 if process.user.umask is None else process.user.umask, at=f"{at}/user/umask"))
     if process.no_new_privileges:
         b.add(STAGE2, Prctl(option=PR_SET_NO_NEW_PRIVS, arg2=1, at=f"{at}/noNewPrivileges"))
-    b.add(STAGE2, Chdir(path=process.cwd, on=((EACCES, None), (EPERM, None)), at=f"{at}/cwd", why="as root; the user tries again"))
-    # Without noNewPrivileges seccomp(2) needs CAP_SYS_ADMIN: it is kept until then, and nothing but one capset comes after.
+    b.add(
+        STAGE2,
+        Chdir(
+            path=process.cwd, on=((EACCES, None), (EPERM, None)), at=f"{at}/cwd", why="as root; the user tries again"
+        ),
+    )
+    # Without noNewPrivileges seccomp(2) needs CAP_SYS_ADMIN: it is kept until then, and nothing but one capset comes
+    # after.
     held = 1 << CAP_SYS_ADMIN if seccomp is not None and not process.no_new_privileges else 0
     final = _user(b, process, facts, own_userns, setgroups, held, at)
     b.add(STAGE2, Chdir(path=process.cwd, again=1, at=f"{at}/cwd", why="as the user, if root could not"))
     path = next((e[5:] for e in env if e.startswith("PATH=")), "")
-    b.add(STAGE2, FindExecutable(name=process.args[0], path=path, at=f"{at}/args/0", why="so that create fails and not start"),
-          CloseFds(**dict(zip(("go", "status"), kept, strict=False)), why="nothing but the user's own descriptors (CVE-2024-21626)"))
+    b.add(
+        STAGE2,
+        FindExecutable(name=process.args[0], path=path, at=f"{at}/args/0", why="so that create fails and not start"),
+        CloseFds(
+            go=kept[0],
+            status=kept[1],
+            why="nothing but the user's own descriptors (CVE-2024-21626)",
+        ),
+    )
     if seccomp is not None:
         if held:
-            b.add(STAGE2, Capset(effective=final[0] | held, permitted=final[1] | held, inheritable=final[2], why="seccomp(2) without noNewPrivileges wants CAP_SYS_ADMIN"))
-        b.add(STAGE2, Seccomp(prog=seccomp.bpf, flags=seccomp.flags, at="/linux/seccomp", why="last, so that the profile need not allow what came before"))  # type: ignore[attr-defined]
+            b.add(
+                STAGE2,
+                Capset(
+                    effective=final[0] | held,
+                    permitted=final[1] | held,
+                    inheritable=final[2],
+                    why="seccomp(2) without noNewPrivileges wants CAP_SYS_ADMIN",
+                ),
+            )
+        b.add(
+            STAGE2,
+            Seccomp(
+                prog=seccomp.bpf,
+                flags=seccomp.flags,
+                at="/linux/seccomp",
+                why="last, so that the profile need not allow what came before",
+            ),
+        )
         if held & ~final[1]:
-            b.add(STAGE2, Capset(effective=final[0], permitted=final[1], inheritable=final[2], at=f"{at}/capabilities", why="CAP_SYS_ADMIN goes again"))
+            b.add(
+                STAGE2,
+                Capset(
+                    effective=final[0],
+                    permitted=final[1],
+                    inheritable=final[2],
+                    at=f"{at}/capabilities",
+                    why="CAP_SYS_ADMIN goes again",
+                ),
+            )
 
 
 def _labels(b: Builder, process: Process, proc: int, at: str) -> None:
     if process.apparmor_profile:
-        b.add(STAGE2, WriteFile(dir=proc, path="self/attr/apparmor/exec", data=f"exec {process.apparmor_profile}", magic=PROC_SUPER_MAGIC,
-                                resolve=RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS, at=f"{at}/apparmorProfile", why="takes effect at the exec"))
+        b.add(
+            STAGE2,
+            WriteFile(
+                dir=proc,
+                path="self/attr/apparmor/exec",
+                data=f"exec {process.apparmor_profile}",
+                magic=PROC_SUPER_MAGIC,
+                resolve=RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS,
+                at=f"{at}/apparmorProfile",
+                why="takes effect at the exec",
+            ),
+        )
     if process.selinux_label:
-        b.add(STAGE2, WriteFile(dir=proc, path="self/attr/exec", data=process.selinux_label, magic=PROC_SUPER_MAGIC,
-                                resolve=RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS, at=f"{at}/selinuxLabel", why="takes effect at the exec"))
+        b.add(
+            STAGE2,
+            WriteFile(
+                dir=proc,
+                path="self/attr/exec",
+                data=process.selinux_label,
+                magic=PROC_SUPER_MAGIC,
+                resolve=RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS,
+                at=f"{at}/selinuxLabel",
+                why="takes effect at the exec",
+            ),
+        )
 
 
 def _scheduling(b: Builder, process: Process, at: str) -> None:
@@ -90,17 +186,32 @@ def _scheduling(b: Builder, process: Process, at: str) -> None:
         flags = 0
         for flag in sched.flags:
             flags |= names.SCHEDULER_FLAGS[flag]
-        attr = b"".join(v.to_bytes(n, "little", signed=v < 0) for v, n in (
-            (48, 4), (names.SCHEDULER_POLICIES[sched.policy], 4), (flags, 8), (sched.nice or 0, 4), (sched.priority or 0, 4),
-            (sched.runtime or 0, 8), (sched.deadline or 0, 8), (sched.period or 0, 8)))
+        attr = b"".join(
+            v.to_bytes(n, "little", signed=v < 0)
+            for v, n in (
+                (48, 4),
+                (names.SCHEDULER_POLICIES[sched.policy], 4),
+                (flags, 8),
+                (sched.nice or 0, 4),
+                (sched.priority or 0, 4),
+                (sched.runtime or 0, 8),
+                (sched.deadline or 0, 8),
+                (sched.period or 0, 8),
+            )
+        )
         b.add(STAGE2, SchedSetattr(attr=attr, at=f"{at}/scheduler"))
     prio = process.io_priority
     if prio is not None:
-        b.add(STAGE2, IoprioSet(ioprio=names.IO_PRIORITY_CLASSES[prio.class_] << 13 | (prio.priority or 0), at=f"{at}/ioPriority"))
+        b.add(
+            STAGE2,
+            IoprioSet(
+                ioprio=names.IO_PRIORITY_CLASSES[prio.class_] << 13 | (prio.priority or 0), at=f"{at}/ioPriority"
+            ),
+        )
 
 
 def cpu_mask(text: str, pointer: str) -> bytes:
-    """"0-3,7" as the bytes of a cpu_set_t (cpuset(7), list format)."""
+    """ "0-3,7" as the bytes of a cpu_set_t (cpuset(7), list format)."""
     mask = 0
     for part in text.split(","):
         low, _, high = part.strip().partition("-")
@@ -114,22 +225,41 @@ def cpu_mask(text: str, pointer: str) -> bytes:
     return mask.to_bytes((mask.bit_length() + 63) // 64 * 8, "little")
 
 
-def _user(b: Builder, process: Process, facts: Facts, own_userns: bool, setgroups: bool, held: int, at: str) -> tuple[int, int, int]:
-    """Ids and capabilities; returns effective, permitted and inheritable as the program will have them. held stays permitted, not effective."""
+def _user(
+    b: Builder, process: Process, facts: Facts, own_userns: bool, setgroups: bool, held: int, at: str
+) -> tuple[int, int, int]:
+    """Ids and capabilities; returns effective, permitted and inheritable as the program will have them. held stays
+    permitted, not effective."""
     caps = process.capabilities
     known = (1 << facts.last_cap + 1) - 1
     available = known if own_userns else facts.caps & known
     sets = (caps.bounding, caps.effective, caps.permitted, caps.inheritable, caps.ambient) if caps else ((),) * 5
     bounding, effective, permitted, inheritable, ambient = (cap_mask(s, available) for s in sets)
     pointer = f"{at}/capabilities"
-    b.add(STAGE2, Capbset(keep=bounding, at=f"{pointer}/bounding"), Prctl(option=PR_SET_KEEPCAPS, arg2=1, why="capset below says what stays"))
+    b.add(
+        STAGE2,
+        Capbset(keep=bounding, at=f"{pointer}/bounding"),
+        Prctl(option=PR_SET_KEEPCAPS, arg2=1, why="capset below says what stays"),
+    )
     user = process.user
     if setgroups and (own_userns or facts.has_cap(CAP_SETGID)):
-        b.add(STAGE2, Setgroups(groups=user.additional_gids, at=f"{at}/user/additionalGids", why="also to drop the runtime's own groups"))
+        b.add(
+            STAGE2,
+            Setgroups(
+                groups=user.additional_gids, at=f"{at}/user/additionalGids", why="also to drop the runtime's own groups"
+            ),
+        )
     elif user.additional_gids:
-        raise ConfigError([(f"{at}/user/additionalGids", "setgroups(2) is not allowed in this user namespace")],
-                          hint="a namespace whose gid map was written without privilege has no supplementary groups; use newgidmap or drop them")
-    b.add(STAGE2, Setresgid(gid=user.gid, at=f"{at}/user/gid"), Setresuid(uid=user.uid, at=f"{at}/user/uid"), Prctl(option=PR_SET_KEEPCAPS, arg2=0),
-          Capset(effective=effective, permitted=permitted | held, inheritable=inheritable, at=pointer),
-          Ambient(raise_=ambient & permitted & inheritable, at=f"{pointer}/ambient"))
+        raise ConfigError(
+            [(f"{at}/user/additionalGids", "setgroups(2) is not allowed in this user namespace")],
+            hint="a gid map written without privilege forbids supplementary groups; use newgidmap or drop them",
+        )
+    b.add(
+        STAGE2,
+        Setresgid(gid=user.gid, at=f"{at}/user/gid"),
+        Setresuid(uid=user.uid, at=f"{at}/user/uid"),
+        Prctl(option=PR_SET_KEEPCAPS, arg2=0),
+        Capset(effective=effective, permitted=permitted | held, inheritable=inheritable, at=pointer),
+        Ambient(raise_=ambient & permitted & inheritable, at=f"{pointer}/ambient"),
+    )
     return effective, permitted, inheritable

@@ -1,4 +1,5 @@
-"""What every step is: a name, an opcode and named operands; and where operands go in the wire record (cffi_build/wire.h)."""
+"""What every step is: a name, an opcode and named operands; and where operands go in the wire record
+(cffi_build/wire.h)."""
 
 from __future__ import annotations
 

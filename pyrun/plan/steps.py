@@ -1,9 +1,10 @@
 """The steps of a plan: one class per Linux primitive, each a name, an opcode and named operands.
 
-A step is data. `FIELDS` says where each operand goes in the wire record (cffi_build/wire.h: three input slots, an output slot, four
-integers, three strings), and the class's docstring says what the executor does with it. Operands are slots (ints from
-Builder.slot), ints, strings or bytes. Every step also carries `at`, the JSON pointer that asked for it, `why`, half a line for a
-reader, and `on`, its errno rules: pairs (errno, label), where label None means "take it as done and go on".
+A step is data. `FIELDS` says where each operand goes in the wire record (cffi_build/wire.h: three input slots, an
+output slot, four integers, three strings), and the class's docstring says what the executor does with it. Operands
+are slots (ints from Builder.slot), ints, strings or bytes. Every step also carries `at`, the JSON pointer that asked
+for it, `why`, half a line for a reader, and `on`, its errno rules: pairs (errno, label), where label None means "take
+it as done and go on".
 """
 
 from __future__ import annotations
@@ -85,7 +86,8 @@ __all__ = [
 class Clone3(Step):
     """clone3(2) of stage 1 with CLONE_VM|CLONE_VFORK|CLONE_PIDFD, and CLONE_INTO_CGROUP with cgroup; execveat of image.
 
-    load: 0 a memfd, 1 a memfd made with MFD_EXEC, 2 the file through a read-only mount; flags: more CLONE_* flags; out: its pidfd."""
+    load: 0 a memfd, 1 a memfd made with MFD_EXEC, 2 the file through a read-only mount; flags: more CLONE_* flags;
+    out: its pidfd."""
 
     OP = 24
     FIELDS = {"image": S0, "cgroup": IN0, "flags": A, "load": B, "out": OUT}
@@ -250,7 +252,8 @@ class Seccomp(Step):
 
 
 class Setrlimit(Step):
-    """prlimit(2) on ourselves: resource, soft, hard; raise_only: lift the hard limit if it is lower, leave the soft one."""
+    """prlimit(2) on ourselves: resource, soft, hard; raise_only: lift the hard limit if it is lower, leave the soft
+    one."""
 
     OP = 49
     FIELDS = {"resource": A, "soft": B, "hard": C, "raise_only": D}
@@ -299,7 +302,8 @@ class KeyctlSession(Step):
 
 
 class FindExecutable(Step):
-    """Finds the file to run: name, and the PATH where name has no slash. ENOENT: none; EACCES: found, but it may not be run."""
+    """Finds the file to run: name, and the PATH where name has no slash. ENOENT: none; EACCES: found, but it may not
+    be run."""
 
     OP = 56
     FIELDS = {"name": S0, "path": S1}
@@ -313,7 +317,8 @@ class SetHome(Step):
 
 
 class CloseFds(Step):
-    """close(2) of every slot but go and status, and close_range(2) with CLOSE_RANGE_CLOEXEC on what else is not the user's."""
+    """close(2) of every slot but go and status, and close_range(2) with CLOSE_RANGE_CLOEXEC on what else is not the
+    user's."""
 
     OP = 58
     FIELDS = {"go": IN0, "status": IN1}
@@ -338,8 +343,8 @@ class Execve(Step):
 
 
 class Spawn(Step):
-    """Runs a hook or helper and waits: path, argv, env, stdin, timeout_ms (0: none), dir (its working directory). PID_MARK in argv and stdin
-    becomes the pid. number: an error's substep is number << 8 | what failed.
+    """Runs a hook or helper and waits: path, argv, env, stdin, timeout_ms (0: none), dir (its working directory).
+    PID_MARK in argv and stdin becomes the pid. number: an error's substep is number << 8 | what failed.
 
     ECHILD with what it said when it does not exit 0, ETIMEDOUT when its time is up."""
 
@@ -368,7 +373,7 @@ class Spawn(Step):
             "args": args,
             "env": "\0".join(env),
             "stdin": stdin,
-            "timeout_ms": a.get("timeout_ms", 0) | a.get("number", 0) << 32,
+            "timeout_ms": int(a.get("timeout_ms", 0)) | int(a.get("number", 0)) << 32,  # type: ignore[call-overload]
             "stdin_pid": stdin_pid,
             "args_pid": args_pid,
             "counts": len(argv) + 1 | len(env) << 32,
@@ -398,7 +403,8 @@ class Netlink(Step):
 
 
 class Openpt(Step):
-    """A new terminal of the devpts mount dev: path ("ptmx"), columns, rows; out the master, slave a slot for the other side."""
+    """A new terminal of the devpts mount dev: path ("ptmx"), columns, rows; out the master, slave a slot for the
+    other side."""
 
     OP = 65
     FIELDS = {"dev": IN0, "path": S0, "columns": A, "rows": B, "slave": IN2, "out": OUT}
@@ -472,7 +478,8 @@ class Chroot(Step):
 
 
 class PidfdOpen(Step):
-    """pidfd_open(2): pid, start (its start time, clock ticks since boot), proc (the host's /proc); out. ESRCH when the number is another's now."""
+    """pidfd_open(2): pid, start (its start time, clock ticks since boot), proc (the host's /proc); out. ESRCH when
+    the number is another's now."""
 
     OP = 81
     FIELDS = {"proc": IN0, "pid": A, "start": B, "out": OUT}
@@ -493,7 +500,8 @@ class Bind(Step):
 
 
 class CheckNs(Step):
-    """ioctl(2) NS_GET_NSTYPE: ns must be a namespace (else ENOTTY) of nstype (else EINVAL) and not `own`, a path below proc (else EBUSY)."""
+    """ioctl(2) NS_GET_NSTYPE: ns must be a namespace (else ENOTTY) of nstype (else EINVAL) and not `own`, a path
+    below proc (else EBUSY)."""
 
     OP = 84
     FIELDS = {"ns": IN0, "nstype": A, "proc": IN1, "own": S0}

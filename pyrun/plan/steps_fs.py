@@ -62,10 +62,12 @@ class Mount(Step):
 
 
 class MakeTarget(Step):
-    """Opens path below root as O_PATH, making what is missing: a directory, or a file when `like` (what will be mounted) is none.
+    """Opens path below root as O_PATH, making what is missing: a directory, or a file when `like` (what will be
+    mounted) is none.
 
-    mode: of the new directory, or file without the x bits; those above it get 0755. resolve: more RESOLVE_* flags, as RESOLVE_NO_SYMLINKS
-    for /proc. mount: 1 when it is for a mount, which may not be on the root itself (EBUSY) nor on a file system with magic `forbid` (EXDEV).
+    mode: of the new directory, or file without the x bits; those above it get 0755. resolve: more RESOLVE_* flags, as
+    RESOLVE_NO_SYMLINKS for /proc. mount: 1 when it is for a mount, which may not be on the root itself (EBUSY) nor on
+    a file system with magic `forbid` (EXDEV).
     """
 
     OP = 9
@@ -96,14 +98,16 @@ class Symlinkat(Step):
 
 
 class Unlinkat(Step):
-    """unlinkat(2): dir, path, flags; tries: how often EBUSY is tried again (10 ms apart); guard: only if that step made it."""
+    """unlinkat(2): dir, path, flags; tries: how often EBUSY is tried again (10 ms apart); guard: only if that step
+    made it."""
 
     OP = 13
     FIELDS = {"dir": IN0, "path": S0, "flags": A, "tries": B, "guard": D}
 
 
 class WriteFile(Step):
-    """One write to an existing file: dir, path, data, flags, magic (the file system it must be on), resolve, pid=PID_PREFIX."""
+    """One write to an existing file: dir, path, data, flags, magic (the file system it must be on), resolve,
+    pid=PID_PREFIX."""
 
     OP = 14
     FIELDS = {"dir": IN0, "path": S0, "data": S1, "flags": A, "magic": B, "resolve": C, "pid": D, "guard": D}
@@ -117,7 +121,8 @@ class CreateFile(Step):
 
 
 class CopyUp(Step):
-    """tmpcopyup: copies the tree below `hidden` (O_PATH) into the root of `mount`; keep_root: leave that root's owner and mode."""
+    """tmpcopyup: copies the tree below `hidden` (O_PATH) into the root of `mount`; keep_root: leave that root's owner
+    and mode."""
 
     OP = 16
     FIELDS = {"hidden": IN0, "mount": IN1, "keep_root": A}
@@ -138,7 +143,8 @@ class Close(Step):
 
 
 class CheckType(Step):
-    """fstat(2): fd must be of the S_IFMT type; ENOTDIR where a directory was wanted, EISDIR where something else was."""
+    """fstat(2): fd must be of the S_IFMT type; ENOTDIR where a directory was wanted, EISDIR where something else
+    was."""
 
     OP = 19
     FIELDS = {"fd": IN0, "type": A}
@@ -180,7 +186,8 @@ class PivotRoot(Step):
 
 
 class Chdir(Step):
-    """chdir(2): path; EPERM when the directory lies outside our root (getcwd(2)). again: only if no Chdir has succeeded yet."""
+    """chdir(2): path; EPERM when the directory lies outside our root (getcwd(2)). again: only if no Chdir has
+    succeeded yet."""
 
     OP = 41
     FIELDS = {"path": S0, "again": A}
@@ -201,7 +208,8 @@ class CheckEmpty(Step):
 
 
 class RemoveCgroup(Step):
-    """Kills what is in the cgroup at path (cgroup.kill) and removes it; recursive: with its children. guard as in Unlinkat."""
+    """Kills what is in the cgroup at path (cgroup.kill) and removes it; recursive: with its children. guard as in
+    Unlinkat."""
 
     OP = 76
     FIELDS = {"path": S0, "recursive": A, "guard": D}
@@ -215,14 +223,16 @@ class PidFile(Step):
 
 
 class TmpfsMode(Step):
-    """The mode= of a tmpfs being configured, from the directory `hidden` that it will hide, unless the last MakeTarget made that: fs, hidden."""
+    """The mode= of a tmpfs being configured, from the directory `hidden` that it will hide, unless the last
+    MakeTarget made that: fs, hidden."""
 
     OP = 78
     FIELDS = {"fs": IN0, "hidden": IN1}
 
 
 class MakeUserns(Step):
-    """A user namespace with these maps and no process in it, for idmapped mounts: proc (the host's), uid_map, gid_map; out."""
+    """A user namespace with these maps and no process in it, for idmapped mounts: proc (the host's), uid_map,
+    gid_map; out."""
 
     OP = 80
     FIELDS = {"proc": IN0, "uid_map": S0, "gid_map": S1, "out": OUT}

@@ -1,4 +1,5 @@
-"""delete: the state and the cgroup of a stopped container; with force also of one that runs, or of whatever a killed create left."""
+"""delete: the state and the cgroup of a stopped container; with force also of one that runs, or of whatever a killed
+create left."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ def say(text: str) -> None:
 
 
 def delete(store: Store, container: str, *, force: bool = False, warn: Callable[[str], None] | None = None) -> None:
-    """pyrun delete. force: kill it first; no error when it does not exist. warn: called with what a poststop hook's failure said."""
+    """pyrun delete. force: kill it first; no error when it does not exist. warn: called with what a poststop hook's
+    failure said."""
     directory = store.directory(container)
     try:
         c = store.open(container)
@@ -38,7 +40,10 @@ def delete(store: Store, container: str, *, force: bool = False, warn: Callable[
         return
     status = c.status()
     if status != STOPPED and not force:  # a created one too (runtime.md, Delete)
-        raise PyrunError(f"cannot delete container {container} that is not stopped: {status}", hint=f"pyrun kill {container} KILL, or delete --force")
+        raise PyrunError(
+            f"cannot delete container {container} that is not stopped: {status}",
+            hint=f"pyrun kill {container} KILL, or delete --force",
+        )
     if status != STOPPED:
         _kill_and_wait(c)
     _undo(c, warn)
@@ -53,7 +58,10 @@ def _kill_and_wait(c: Container) -> None:
         if not c.alive():
             return
         time.sleep(0.001 if i < 100 else 0.01)
-    raise PyrunError(f"the init, pid {c.record.pid}, did not die of SIGKILL in 10 s", hint="it may wait for a disk or a file system that does not answer")
+    raise PyrunError(
+        f"the init, pid {c.record.pid}, did not die of SIGKILL in 10 s",
+        hint="it may wait for a disk or a file system that does not answer",
+    )
 
 
 def _undo(c: Container, warn: Callable[[str], None] | None) -> None:
@@ -76,7 +84,8 @@ def _undo(c: Container, warn: Callable[[str], None] | None) -> None:
 
 
 def run_poststop(spec: Spec, request: Request, warn: Callable[[str], None] | None) -> None:
-    """The poststop hooks of a container that is gone. One that fails is a warning, and those behind it still run (runtime.md, step 13)."""
+    """The poststop hooks of a container that is gone. One that fails is a warning, and those behind it still run
+    (runtime.md, step 13)."""
     for plan in plan_poststop(spec, request):
         try:
             run_plan(plan).close()
@@ -114,4 +123,6 @@ def _remove_debris(directory: str) -> None:
     except FileNotFoundError:
         return
     except OSError as e:
-        raise PyrunError(f"{directory}: {e.strerror}", hint="look what is in there; pyrun removes only its own files") from None
+        raise PyrunError(
+            f"{directory}: {e.strerror}", hint="look what is in there; pyrun removes only its own files"
+        ) from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import _signal
+import _signal  # type: ignore[import-not-found]  # `signal` costs an enum
 import posix
 
 from ..errors import PyrunError
@@ -33,7 +33,8 @@ def kill(store: Store, container: str, signal: str = "TERM", *, everyone: bool =
 
 
 def send(c: Container, number: int) -> None:
-    """The signal to the init. Without a PID namespace of its own a SIGKILL goes to the whole cgroup, or its children would live on."""
+    """The signal to the init. Without a PID namespace of its own a SIGKILL goes to the whole cgroup, or its children
+    would live on."""
     from .record import SHARED_PIDNS
 
     cgroup = c.record.text("cgroup")
@@ -50,7 +51,10 @@ def send(c: Container, number: int) -> None:
     except ProcessLookupError:
         raise PyrunError("container not running") from None
     except PermissionError:
-        raise PyrunError(f"signal {number} to pid {c.record.pid}: permission denied", hint="kill it as the user who made it, or as root") from None
+        raise PyrunError(
+            f"signal {number} to pid {c.record.pid}: permission denied",
+            hint="kill it as the user who made it, or as root",
+        ) from None
     finally:
         posix.close(fd)
     if number == SIGKILL and cgroup and c.status() == PAUSED:

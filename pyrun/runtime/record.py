@@ -1,7 +1,8 @@
-"""The record: one small binary file per container, written by create and read by every other command and by the launcher.
+"""The record: one small binary file per container, written by create and read by every other command and by the
+launcher.
 
-A header of fixed places, then byte strings. Pid, start time and status lie at offset 8, so that the executor
-updates them with one pwrite. cffi_build/launcher.c reads the same layout; tests/unit/test_record.py holds the two together.
+A header of fixed places, then byte strings. Pid, start time and status lie at offset 8, so that the executor updates
+them with one pwrite. cffi_build/launcher.c reads the same layout; tests/unit/test_record.py holds the two together.
 The state that `pyrun state` prints is kept rendered but for pid and status: its two halves.
 """
 
@@ -12,14 +13,27 @@ from _struct import Struct
 MAGIC = b"PYRREC1\0"
 HEADER = Struct("<8s3Q2Q36s4xII")
 TABLE = Struct("<II")
-BLOBS = ("id", "bundle", "rootfs", "created", "owner", "annotations", "cgroup", "state_head", "state_tail", "start", "delete", "extra")
+BLOBS = (
+    "id",
+    "bundle",
+    "rootfs",
+    "created",
+    "owner",
+    "annotations",
+    "cgroup",
+    "state_head",
+    "state_tail",
+    "start",
+    "delete",
+    "extra",
+)
 HAS_POSTSTART, HAS_POSTSTOP, SHARED_PIDNS, SYSTEMD, ROOTLESS, NO_KEYRING = 1, 2, 4, 8, 16, 32
 CREATING, CREATED = 0, 1
 
 
 class Record:
-    """pid, start (clock ticks since boot) of the init, 0 until it is made; status CREATING or CREATED; creator: (pid, start) of the process
-    that creates; boot_id; flags; and one bytes attribute for each name in BLOBS."""
+    """pid, start (clock ticks since boot) of the init, 0 until it is made; status CREATING or CREATED; creator: (pid,
+    start) of the process that creates; boot_id; flags; and one bytes attribute for each name in BLOBS."""
 
     __slots__ = ("boot_id", "creator", "flags", "pid", "start", "status", *("b_" + name for name in BLOBS))
 
@@ -40,7 +54,9 @@ class Record:
         return self.blob(name).decode("utf-8", "surrogateescape")
 
     def pack(self) -> bytes:
-        head = HEADER.pack(MAGIC, self.pid, self.start, self.status, *self.creator, self.boot_id.encode(), self.flags, len(BLOBS))
+        head = HEADER.pack(
+            MAGIC, self.pid, self.start, self.status, *self.creator, self.boot_id.encode(), self.flags, len(BLOBS)
+        )
         at = HEADER.size + TABLE.size * len(BLOBS)
         table, body = b"", b""
         for name in BLOBS:
@@ -58,7 +74,14 @@ def unpack(data: bytes) -> Record:
     magic, pid, start, status, cpid, cstart, boot, flags, count = HEADER.unpack_from(data)
     if magic != MAGIC or count != len(BLOBS):
         raise ValueError("not a record of this version")
-    record = Record(pid=pid, start=start, status=status, creator=(cpid, cstart), boot_id=boot.decode("ascii", "replace"), flags=flags)
+    record = Record(
+        pid=pid,
+        start=start,
+        status=status,
+        creator=(cpid, cstart),
+        boot_id=boot.decode("ascii", "replace"),
+        flags=flags,
+    )
     for i, name in enumerate(BLOBS):
         off, size = TABLE.unpack_from(data, HEADER.size + i * TABLE.size)
         if off + size >= len(data) or data[off + size] != 0:

@@ -16,7 +16,13 @@ ENOENT = 2
 def request_of(container: Container) -> Request:
     """The request that a container's later plans need."""
     r = container.record
-    return Request(id=container.id, bundle=r.text("bundle"), rootfs=r.text("rootfs"), state_dir=container.directory, cgroup=r.text("cgroup") or None)
+    return Request(
+        id=container.id,
+        bundle=r.text("bundle"),
+        rootfs=r.text("rootfs"),
+        state_dir=container.directory,
+        cgroup=r.text("cgroup") or None,
+    )
 
 
 def start(store: Store, container: str) -> None:
@@ -24,7 +30,13 @@ def start(store: Store, container: str) -> None:
     c = store.open(container)
     status = c.status()
     if status != CREATED and not was_replayed():
-        what = "cannot start a container that has stopped" if status == "stopped" else f"cannot start an already {status} container" if status != "creating" else "cannot start a container that is still being created"
+        what = (
+            "cannot start a container that has stopped"
+            if status == "stopped"
+            else f"cannot start an already {status} container"
+            if status != "creating"
+            else "cannot start a container that is still being created"
+        )
         raise PyrunError(what, hint="start works once, on a container that `pyrun create` made")
     spec = load_file(c.directory + "/config.json")
     plan = plan_start(spec, request_of(c))
@@ -42,6 +54,6 @@ def start(store: Store, container: str) -> None:
 
 
 def _in_hook(e: StepFailed) -> bool:
-    """Whether a startContainer or poststart hook failed, after which the container is destroyed (runtime.md, steps 7 and 9). Of what the init
-    does behind its park only hooks have a number."""
+    """Whether a startContainer or poststart hook failed, after which the container is destroyed (runtime.md, steps 7
+    and 9). Of what the init does behind its park only hooks have a number."""
     return e.substep >> 8 > 0 if e.lane == STAGE2 else isinstance(e.plan.steps[e.step], Spawn)

@@ -1,7 +1,8 @@
 """The containers below one root directory: ROOT/ID/record, and what a container's status is now.
 
-A container is what its record says, held against the kernel: the init's pid counts only with its start time and the boot id, so a number
-used again is nobody's. There is no lock: of two creates mkdir lets one win, and start is won by who unlinks the FIFO.
+A container is what its record says, held against the kernel: the init's pid counts only with its start time and the
+boot id, so a number used again is nobody's. There is no lock: of two creates mkdir lets one win, and start is won by
+who unlinks the FIFO.
 """
 
 from __future__ import annotations
@@ -92,14 +93,22 @@ class Store:
             data = _read(directory + "/record")
         except FileNotFoundError:
             if _exists(directory):
-                raise PyrunError(f"container {container} has no record: its create was cut short", hint=f"pyrun delete --force {container}") from None
-            raise PyrunError(f"container does not exist: {container}", hint="pyrun list shows those below this --root") from None
+                raise PyrunError(
+                    f"container {container} has no record: its create was cut short",
+                    hint=f"pyrun delete --force {container}",
+                ) from None
+            raise PyrunError(
+                f"container does not exist: {container}", hint="pyrun list shows those below this --root"
+            ) from None
         except OSError as e:
             raise PyrunError(f"{directory}/record: {e.strerror}", hint="is this --root another user's?") from None
         try:
             return Container(container, directory, rec.unpack(data))
         except ValueError as e:
-            raise PyrunError(f"{directory}/record is damaged: {e}", hint=f"pyrun delete --force {container} removes what is left of it") from None
+            raise PyrunError(
+                f"{directory}/record is damaged: {e}",
+                hint=f"pyrun delete --force {container} removes what is left of it",
+            ) from None
 
     def ids(self) -> list[str]:
         try:

@@ -1,4 +1,5 @@
-"""containerd's own shim drives pyrun through ctr, as an operator would switch an engine over: --runc-binary names it."""
+"""containerd's own shim drives pyrun through ctr, as an operator would switch an engine over: --runc-binary names
+it."""
 
 from __future__ import annotations
 
@@ -38,13 +39,25 @@ class Engine:
     def run(self, id: str, *argv: str, options: tuple[str, ...] = ("--rm",)) -> Result:
         b = self._bundle(argv, linux={"cgroupsPath": f"/ctr/{id}"})
         b.update(root={"path": str(b.rootfs)})
-        return self.ctr("run", *options, "--runtime", "io.containerd.runc.v2", "--runc-binary", runtime_argv()[0], "--config", b.path / "config.json", id)
+        return self.ctr(
+            "run",
+            *options,
+            "--runtime",
+            "io.containerd.runc.v2",
+            "--runc-binary",
+            runtime_argv()[0],
+            "--config",
+            b.path / "config.json",
+            id,
+        )
 
 
 @pytest.fixture
 def engine(daemon: Containerd, bundle: BundleMaker) -> Iterator[Engine]:
     yield Engine(daemon, bundle)
-    if (parent := Path("/sys/fs/cgroup/ctr")).exists():  # the parent of cgroupsPath is the engine's, but where our create failed
+    if (
+        parent := Path("/sys/fs/cgroup/ctr")
+    ).exists():  # the parent of cgroupsPath is the engine's, but where our create failed
         parent.rmdir()
 
 

@@ -1,6 +1,7 @@
 """Every step of a plan is made to fail, and pyrun is killed at every step of its own: nothing may be left.
 
-The leak_check fixture looks for mounts, cgroups and processes; here state, descriptors and children are looked at as well.
+The leak_check fixture looks for mounts, cgroups and processes; here state, descriptors and children are looked at as
+well.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""A containerd of the test's own: private root, state and socket, no CRI. Its shim is the engine's half of a test, ctr the client."""
+"""A containerd of the test's own: private root, state and socket, no CRI. Its shim is the engine's half of a test,
+ctr the client."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ version = 2
 root = "{root}"
 state = "{state}"
 oom_score = 0
-disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt", "io.containerd.tracing.processor.v1.otlp"]
+disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt",
+"io.containerd.tracing.processor.v1.otlp"]
 [grpc]
   address = "{socket}"
 [plugins."io.containerd.runtime.v1.linux"]
@@ -52,7 +54,9 @@ def containerd(directory: Path) -> Iterator[Containerd]:
     config, socket, log = directory / "config.toml", directory / "c.sock", directory / "log"
     config.write_text(CONFIG.format(root=directory / "root", state=directory / "state", socket=socket))
     with log.open("wb") as out:
-        daemon = subprocess.Popen(["containerd", "--config", str(config)], stdout=out, stderr=out, stdin=subprocess.DEVNULL)
+        daemon = subprocess.Popen(
+            ["containerd", "--config", str(config)], stdout=out, stderr=out, stdin=subprocess.DEVNULL
+        )
     try:
         deadline = time.monotonic() + 30
         while not socket.exists():

@@ -39,7 +39,7 @@ def prepare(root: Path, id: str, bundle: Path, **words: object) -> tuple[Store, 
 
 
 def describe(prepared: Prepared, index: int) -> str:
-    """"stage2 42/90 PivotRoot"."""
+    """ "stage2 42/90 PivotRoot"."""
     return next(
         f"{LANE_NAMES[lane]} {index + 1}/{len(prepared.plan.steps)} {type(step).__name__}"
         for lane in range(len(prepared.plan.lanes))

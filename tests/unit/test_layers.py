@@ -21,7 +21,8 @@ def layer_of(module: str) -> int | None:
 
 
 def imports_of(path: Path) -> list[tuple[int, str]]:
-    """(line, absolute module) of every import in a file, those inside functions too; type-checking ones count as well."""
+    """(line, absolute module) of every import in a file, those inside functions too; type-checking ones count as
+    well."""
     package = ["pyrun", *path.relative_to(PACKAGE).with_suffix("").parts[:-1]]
     found = []
     for node in ast.walk(ast.parse(path.read_text())):
