@@ -52,7 +52,7 @@ static int PX_CHILD spawn_child(void *arg)
 
 static void patch_pid(char *p, u64 pid, int zeros)
 {
-	char num[20];
+	char num[24];
 	usize n = (usize)(px_num(num, pid) - num), pad = n < 10 ? 10 - n : 0;
 	for (usize i = 0; i < 10; i++)
 		p[i] = zeros ? (i < pad ? '0' : num[i - pad]) : (i < n ? num[i] : ' ');
