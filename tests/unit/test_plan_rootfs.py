@@ -596,6 +596,18 @@ def test_clean_path(path: str, clean: str) -> None:
     assert clean_path(path) == clean
 
 
+def is_well_formed(encoded: bytes) -> bool:
+    """By the executor's own check, where it is built."""
+    try:
+        from pyrun._native import ffi, lib
+    except ImportError:
+        return True
+    run = lib.px_new(encoded, len(encoded), ffi.new("int *"))
+    if run != ffi.NULL:
+        lib.px_free(run)
+    return bool(run != ffi.NULL)
+
+
 def elapsed(count: int) -> tuple[float, int]:
     spec = make_spec(*(bind(f"/s/{i}", "rbind", "ro", "rprivate", dest=f"/m/{i}") for i in range(count)))
     start = time.process_time()
@@ -641,7 +653,7 @@ def test_host_paths_come_only_from_where_they_may(
     except ConfigError as e:
         assert all(pointer.startswith("/mounts/") for pointer, _ in e.faults)
         return
-    plan.encode()
+    assert is_well_formed(plan.encode())
     sources = {m.source if (m.source or "").startswith("/") else f"/b/{m.source}" for m in mounts}
     ours = {"/", ROOTFS + "/", "/dev/null", "/proc/kcore", "/sys/fs/cgroup", "/sys/fs/cgroup/c", *sources}
     ours |= {f"/dev/{name}" for name in ("null", "zero", "full", "random", "urandom", "tty")}
