@@ -197,6 +197,7 @@ long px_step(struct px_ctx *x, const struct px_step *s)
 	case OP_SET_STDIO: return do_set_stdio(x, s);
 	case OP_CONNECT: return do_connect(x, s);
 	case OP_BIND: return do_bind(x, s);
+	case OP_TTY_OUTPUT: return do_tty_output(x, s);
 	case OP_DUP: return px_out(x, s->out, sys_fcntl((int)s->a, F_DUPFD_CLOEXEC, (long)x->keep));
 	default: return px_side_step(x, s);
 	}

@@ -10,6 +10,7 @@
 #include <asm/unistd.h>
 #include <asm/poll.h>
 #include <asm/ioctls.h>
+#include <asm/termbits.h>
 #include <linux/bpf.h>
 #include <linux/capability.h>
 #include <linux/close_range.h>

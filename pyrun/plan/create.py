@@ -1,7 +1,8 @@
 """The plan of `create` and `run`, one screen a lane.
 
 Parent: state, cgroup, what must be opened while paths are the host's, then stage 1 and the rendezvous. Stage 2: file
-system, hooks, pivot, identity, and then it parks, or execs at once. What fails anywhere is undone by the last lane, in reverse.
+system, hooks, pivot, identity, and then it parks, or execs at once. What fails anywhere is undone by the last lane,
+in reverse.
 """
 
 from __future__ import annotations
@@ -11,21 +12,58 @@ from ..oci.model import Spec
 from .cgroups import plan_cgroup, plan_late_limits
 from .hooks import open_bundle, plan_hooks, state_json
 from .model import Builder, Plan
-from .namespaces import HOOKS, READY, PROC_SUPER_MAGIC, namespaces, open_namespaces, plan_id_maps, plan_stage1
+from .namespaces import HOOKS, PROC_SUPER_MAGIC, READY, namespaces, open_namespaces, plan_id_maps, plan_stage1
 from .netlink import link_up
 from .process import environment, plan_identity
 from .request import Request
-from .rootfs import RootfsPlan, plan_console, plan_rootfs_child, plan_rootfs_finish, plan_rootfs_parent, plan_rootfs_pivot
+from .rootfs import (
+    RootfsPlan,
+    plan_console,
+    plan_rootfs_child,
+    plan_rootfs_finish,
+    plan_rootfs_parent,
+    plan_rootfs_pivot,
+)
 from .seccomp import SeccompProgram, plan_seccomp
 from .steps import (
-    NEXT, PARENT, STAGE2, UNDO, Ack, Await, AwaitPid, CheckFs, Clone3, Connect, CreateFile, Dup, Execve, KeyctlSession, Meet, Mkdirat, Mkfifoat, Netlink, Openat2,
-    Park, PidFile, PidfdGetfd, Prctl, SavePid, SendFd, Setdomainname, Sethostname, Setsid, Unlinkat, WaitExec,
+    NEXT,
+    PARENT,
+    STAGE2,
+    UNDO,
+    Ack,
+    Await,
+    AwaitPid,
+    CheckFs,
+    Clone3,
+    Connect,
+    CreateFile,
+    Dup,
+    Execve,
+    KeyctlSession,
+    Meet,
+    Mkdirat,
+    Mkfifoat,
+    Netlink,
+    Openat2,
+    Park,
+    PidfdGetfd,
+    PidFile,
+    Prctl,
+    SavePid,
+    SendFd,
+    Setdomainname,
+    Sethostname,
+    Setsid,
+    TtyOutput,
+    Unlinkat,
+    WaitExec,
 )
 
 O_PATH_DIRECTORY = 0o10000000 | 0o200000
 AT_REMOVEDIR = 0x200
 ENOENT, ENOSYS, EACCES, EDQUOT, EPERM = 2, 38, 13, 122, 1
 PR_SET_CHILD_SUBREAPER = 36
+ONLCR = 4
 RECORD_PID = 8  # offset of pid, start time and status in the record
 CREATING, CREATED = 0, 1
 STATE_FILES = ("record", "config.json", "go", "status")
@@ -35,17 +73,36 @@ class _Slots:
     """Slots that several parts of the plan share."""
 
     __slots__ = ("bundle", "cgroup", "console", "go", "pidfd", "pidfd_socket", "proc", "record", "state", "status")
+    bundle: int | None
+    cgroup: int
+    console: int
+    go: int
+    pidfd: int
+    pidfd_socket: int
+    proc: int
+    record: int
+    state: int
+    status: int
 
 
 def plan_create(spec: Spec, facts: Facts, req: Request) -> Plan:
-    """The plan of create (req.park) or run. ConfigError where the host lacks what config.json wants, before anything is made."""
+    """The plan of create (req.park) or run. ConfigError where the host lacks what config.json wants, before anything
+    is made."""
     b = Builder(3 + req.preserve_fds)
     s = _Slots()
-    seccomp = plan_seccomp(spec.linux.seccomp if spec.linux else None, arch=facts.arch, nnp=bool(spec.process and spec.process.no_new_privileges))
+    seccomp = plan_seccomp(
+        spec.linux.seccomp if spec.linux else None,
+        arch=facts.arch,
+        nnp=bool(spec.process and spec.process.no_new_privileges),
+    )
     _plan_state(b, s, req)
     s.cgroup = plan_cgroup(b, spec, facts, req.cgroup) if req.cgroup else b.slot("cgroup")
     s.proc = b.slot("proc", inherit=True)
-    b.add(PARENT, Openat2(path="/proc", flags=O_PATH_DIRECTORY, out=s.proc, why="the host's, for id maps and the like"), CheckFs(fd=s.proc, magic=PROC_SUPER_MAGIC, why="a real one (CVE-2019-16884)"))
+    b.add(
+        PARENT,
+        Openat2(path="/proc", flags=O_PATH_DIRECTORY, out=s.proc, why="the host's, for id maps and the like"),
+        CheckFs(fd=s.proc, magic=PROC_SUPER_MAGIC, why="a real one (CVE-2019-16884)"),
+    )
     joins = open_namespaces(b, spec, s.proc)
     root = plan_rootfs_parent(b, spec, facts, rootfs=req.rootfs, bundle=req.bundle, cgroup=req.cgroup)
     s.console = _plan_console_socket(b, spec, req)
@@ -53,12 +110,34 @@ def plan_create(spec: Spec, facts: Facts, req: Request) -> Plan:
     if req.pidfd_socket:
         b.add(PARENT, Connect(path=req.pidfd_socket, out=s.pidfd_socket, why="a pidfd of the init goes there"))
     if req.subreaper:
-        b.add(PARENT, Prctl(option=PR_SET_CHILD_SUBREAPER, arg2=1, why="what the container leaves behind is ours to reap"))
+        b.add(
+            PARENT, Prctl(option=PR_SET_CHILD_SUBREAPER, arg2=1, why="what the container leaves behind is ours to reap")
+        )
     s.bundle = open_bundle(b, spec, req, "prestart", "createRuntime", *(() if req.park else ("poststart",)))
-    b.add(PARENT, Clone3(image=facts.init_path, load=facts.memfd, cgroup=s.cgroup, flags=0, at="/linux/cgroupsPath", why="stage 1, born in the container's cgroup"))
+    b.add(
+        PARENT,
+        Clone3(
+            image=facts.init_path,
+            load=facts.memfd,
+            cgroup=s.cgroup,
+            flags=0,
+            at="/linux/cgroupsPath",
+            why="stage 1, born in the container's cgroup",
+        ),
+    )
     plan_stage1(b, spec, facts, joins, s.proc)
     plan_id_maps(b, spec, facts, s.proc)
-    b.add(PARENT, AwaitPid(out=s.pidfd, why="stage 1 made the init"), SavePid(record=s.record, proc=s.proc, offset=RECORD_PID, status=CREATING, why="so that delete finds it, whatever happens to us"))
+    b.add(
+        PARENT,
+        AwaitPid(out=s.pidfd, why="stage 1 made the init"),
+        SavePid(
+            record=s.record,
+            proc=s.proc,
+            offset=RECORD_PID,
+            status=CREATING,
+            why="so that delete finds it, whatever happens to us",
+        ),
+    )
     _plan_hooks_point(b, spec, req, s)
     _plan_init(b, spec, facts, req, s, root, seccomp)
     _plan_ready(b, spec, facts, req, s, seccomp)
@@ -67,15 +146,41 @@ def plan_create(spec: Spec, facts: Facts, req: Request) -> Plan:
 
 def _plan_state(b: Builder, s: _Slots, req: Request) -> None:
     made = Mkdirat(path=req.state_dir, mode=0o700, why="takes the id: of two creates one wins")
-    s.state, s.record, s.go, s.status = b.slot("state"), b.slot("record"), b.slot("go", inherit=req.park), b.slot("status", inherit=req.park)
-    b.add(PARENT, made, Openat2(path=req.state_dir, flags=O_PATH_DIRECTORY, out=s.state),
-          CreateFile(dir=s.state, name="record", mode=0o600, data=req.record, out=s.record, why="what the other commands know of the container"),
-          CreateFile(dir=s.state, name="config.json", mode=0o600, data=req.config, why="exec and update go by what was created"))
+    s.state, s.record, s.go, s.status = (
+        b.slot("state"),
+        b.slot("record"),
+        b.slot("go", inherit=req.park),
+        b.slot("status", inherit=req.park),
+    )
+    b.add(
+        PARENT,
+        made,
+        Openat2(path=req.state_dir, flags=O_PATH_DIRECTORY, out=s.state),
+        CreateFile(
+            dir=s.state,
+            name="record",
+            mode=0o600,
+            data=req.record,
+            out=s.record,
+            why="what the other commands know of the container",
+        ),
+        CreateFile(
+            dir=s.state, name="config.json", mode=0o600, data=req.config, why="exec and update go by what was created"
+        ),
+    )
     if req.park:
-        b.add(PARENT, Mkfifoat(dir=s.state, name="go", mode=0o600, out=s.go, why="start writes here"), Mkfifoat(dir=s.state, name="status", mode=0o600, out=s.status, why="and reads here what the exec said"))
+        b.add(
+            PARENT,
+            Mkfifoat(dir=s.state, name="go", mode=0o600, out=s.go, why="start writes here"),
+            Mkfifoat(dir=s.state, name="status", mode=0o600, out=s.status, why="and reads here what the exec said"),
+        )
     gone = ((ENOENT, None),)
     names = STATE_FILES if req.park else STATE_FILES[:2]
-    b.add(UNDO, *(Unlinkat(dir=s.state, path=name, on=gone) for name in names), Unlinkat(path=req.state_dir, flags=AT_REMOVEDIR, guard=made))
+    b.add(
+        UNDO,
+        *(Unlinkat(dir=s.state, path=name, on=gone) for name in names),
+        Unlinkat(path=req.state_dir, flags=AT_REMOVEDIR, guard=made),
+    )
 
 
 def _plan_console_socket(b: Builder, spec: Spec, req: Request) -> int:
@@ -83,9 +188,20 @@ def _plan_console_socket(b: Builder, spec: Spec, req: Request) -> int:
         return 0xFFFF
     console = b.slot("console-socket", inherit=True)
     if req.console is not None:
-        b.add(PARENT, Dup(fd=req.console, out=console, at="/process/terminal", why="the terminal's master comes back to us"))
+        b.add(
+            PARENT,
+            Dup(fd=req.console, out=console, at="/process/terminal", why="the terminal's master comes back to us"),
+        )
     else:
-        b.add(PARENT, Connect(path=req.console_socket or "", out=console, at="/process/terminal", why="the terminal's master goes there"))
+        b.add(
+            PARENT,
+            Connect(
+                path=req.console_socket or "",
+                out=console,
+                at="/process/terminal",
+                why="the terminal's master goes there",
+            ),
+        )
     return console
 
 
@@ -98,7 +214,9 @@ def _plan_hooks_point(b: Builder, spec: Spec, req: Request, s: _Slots) -> None:
     b.add(PARENT, Ack())
 
 
-def _plan_init(b: Builder, spec: Spec, facts: Facts, req: Request, s: _Slots, root: RootfsPlan, seccomp: SeccompProgram | None) -> None:
+def _plan_init(
+    b: Builder, spec: Spec, facts: Facts, req: Request, s: _Slots, root: RootfsPlan, seccomp: SeccompProgram | None
+) -> None:
     kinds = namespaces(spec)
     b.add(STAGE2, Setsid(why="a session, and a terminal, of its own"))
     if req.keyring:
@@ -113,14 +231,32 @@ def _plan_init(b: Builder, spec: Spec, facts: Facts, req: Request, s: _Slots, ro
         b.add(STAGE2, Setdomainname(name=spec.domainname, at="/domainname"))
     plan_rootfs_child(b, spec, facts, root)
     if s.console != 0xFFFF:
-        plan_console(b, root, spec, socket=s.console)
+        _, slave = plan_console(b, root, spec, socket=s.console)
+        if req.plain_output:
+            b.add(
+                STAGE2,
+                TtyOutput(
+                    terminal=slave,
+                    clear=ONLCR,
+                    at="/process/terminal",
+                    why="it goes to a file or pipe: lines end as they are written",
+                ),
+            )
     b.add(STAGE2, Meet(point=HOOKS, why="prestart and createRuntime hooks run now"))
     plan_hooks(b, STAGE2, spec, "createContainer", state_json(spec, req.id, req.bundle, "creating"), root.root)
     plan_rootfs_pivot(b, spec, facts, root)
     plan_rootfs_finish(b, spec, facts, root)
     if spec.process is not None:
-        plan_identity(b, spec.process, facts, proc=root.proc, own_userns="user" in kinds, seccomp=seccomp, setgroups=_setgroups(spec, facts),
-                      kept=(s.go, s.status) if req.park else ())
+        plan_identity(
+            b,
+            spec.process,
+            facts,
+            proc=root.proc,
+            own_userns="user" in kinds,
+            seccomp=seccomp,
+            setgroups=_setgroups(spec, facts),
+            kept=(s.go, s.status) if req.park else (None, None),
+        )
     b.add(STAGE2, Meet(point=READY, why="all is set but the exec"))
     if req.park:
         b.add(STAGE2, Park(go=s.go, status=s.status, why="until start"))
@@ -130,7 +266,8 @@ def _plan_init(b: Builder, spec: Spec, facts: Facts, req: Request, s: _Slots, ro
 
 
 def _setgroups(spec: Spec, facts: Facts) -> bool:
-    """Whether the container's user namespace allows setgroups(2): not when its gid map is written without privilege (user_namespaces(7))."""
+    """Whether the container's user namespace allows setgroups(2): not when its gid map is written without privilege
+    (user_namespaces(7))."""
     from .namespaces import new_userns
 
     if not new_userns(spec) or facts.has_cap(6):
@@ -143,8 +280,18 @@ def _plan_ready(b: Builder, spec: Spec, facts: Facts, req: Request, s: _Slots, s
     b.add(PARENT, Await(point=READY, why="the init is complete"))
     if seccomp is not None and seccomp.listener_path:
         listener, socket = b.slot("seccomp-listener"), b.slot("seccomp-agent")
-        b.add(PARENT, PidfdGetfd(out=listener, at="/linux/seccomp/listenerPath"), Connect(path=seccomp.listener_path, out=socket, at="/linux/seccomp/listenerPath"),
-              SendFd(socket=socket, fd=listener, data=_agent_state(spec, req, seccomp), at="/linux/seccomp/listenerPath", why="the agent answers for the container"))
+        b.add(
+            PARENT,
+            PidfdGetfd(out=listener, at="/linux/seccomp/listenerPath"),
+            Connect(path=seccomp.listener_path, out=socket, at="/linux/seccomp/listenerPath"),
+            SendFd(
+                socket=socket,
+                fd=listener,
+                data=_agent_state(spec, req, seccomp),
+                at="/linux/seccomp/listenerPath",
+                why="the agent answers for the container",
+            ),
+        )
     if req.cgroup:
         plan_late_limits(b, spec, facts, s.cgroup)
     if req.pidfd_socket:
@@ -154,7 +301,11 @@ def _plan_ready(b: Builder, spec: Spec, facts: Facts, req: Request, s: _Slots, s
         step = PidFile(tmp=f"{head}/.{tail}.new" if head else f".{tail}.new", path=req.pid_file, why="for the engine")
         b.add(PARENT, step)
         b.add(UNDO, Unlinkat(path=req.pid_file, guard=step))
-    b.add(PARENT, SavePid(record=s.record, proc=s.proc, offset=RECORD_PID, status=CREATED, why="from here on it exists"), Ack(why="it may wait for start, or exec"))
+    b.add(
+        PARENT,
+        SavePid(record=s.record, proc=s.proc, offset=RECORD_PID, status=CREATED, why="from here on it exists"),
+        Ack(why="it may wait for start, or exec"),
+    )
     if not req.park:
         b.add(PARENT, WaitExec(why="end of file: the exec took place"))
         plan_hooks(b, PARENT, spec, "poststart", state_json(spec, req.id, req.bundle, "running"), s.bundle)
@@ -165,7 +316,9 @@ def _agent_state(spec: Spec, req: Request, seccomp: SeccompProgram) -> str:
     from .hooks import PID_MARK, quote
 
     metadata = f',"metadata":{quote(seccomp.listener_metadata)}' if seccomp.listener_metadata else ""
-    return f'{{"ociVersion":{quote(spec.oci_version)},"fds":["seccompFd"],"pid":{PID_MARK}{metadata},"state":{state_json(spec, req.id, req.bundle, "creating")}}}'
+    state = state_json(spec, req.id, req.bundle, "creating")
+    head = f'{{"ociVersion":{quote(spec.oci_version)},"fds":["seccompFd"],"pid":{PID_MARK}'
+    return f'{head}{metadata},"state":{state}}}'
 
 
 __all__ = ["CAP_SYS_ADMIN", "plan_create"]

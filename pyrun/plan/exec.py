@@ -56,12 +56,14 @@ from .steps import (
     Setresuid,
     Setsid,
     SetStdio,
+    TtyOutput,
     Unlinkat,
     WaitExec,
     WriteFile,
 )
 
 NONE = 0xFFFF
+ONLCR = 4
 O_PATH_DIRECTORY = posix.O_PATH | posix.O_DIRECTORY
 PR_SET_DUMPABLE = 4
 EPERM, ENOENT, EACCES, EBUSY, EXDEV, EINVAL, ENOSYS, EDQUOT = 1, 2, 13, 16, 18, 22, 38, 122
@@ -297,7 +299,7 @@ def _plan_process(
     if target.chroot:
         b.add(STAGE2, Chroot(root=s.root))
     if s.console != NONE:
-        _plan_console(b, process, s.console)
+        _plan_console(b, process, s.console, plain=req.plain_output)
     affinity = process.exec_cpu_affinity
     if affinity is not None and affinity.final:
         at = "/process/execCPUAffinity/final"
@@ -318,7 +320,7 @@ def _plan_process(
     )
 
 
-def _plan_console(b: Builder, process: Process, socket: int) -> None:
+def _plan_console(b: Builder, process: Process, socket: int, *, plain: bool) -> None:
     """A terminal of the container's devpts, by no name that leads elsewhere: the slave is opened through its master."""
     size = process.console_size
     devpts, master, slave = b.slot("devpts"), b.slot("terminal"), b.slot("terminal-slave")
@@ -343,6 +345,8 @@ def _plan_console(b: Builder, process: Process, socket: int) -> None:
         SendFd(socket=socket, fd=master, data="/dev/ptmx", why="to who asked for the terminal"),
         SetStdio(terminal=slave, why="the command's terminal"),
     )
+    if plain:
+        b.add(STAGE2, TtyOutput(terminal=slave, clear=ONLCR, why="to a file or pipe: lines end as they are written"))
 
 
 def _plan_ready(

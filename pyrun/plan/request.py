@@ -6,14 +6,33 @@ from __future__ import annotations
 class Request:
     """id; bundle, rootfs and state_dir absolute; record: the bytes of the container's record file (runtime/record.py).
 
-    park: wait for `start` (create), else exec at once (run). preserve_fds: descriptors 3.. that the program keeps, those of LISTEN_FDS among
-    them. config: the bytes of config.json, kept for exec. cgroup: absolute path or None. systemd: make a scope of systemd's.
-    console: fd number of an already connected console socket, or console_socket its path. subreaper: adopt what the container leaves behind.
+    park: wait for `start` (create), else exec at once (run). preserve_fds: descriptors 3.. that the program keeps,
+    those of LISTEN_FDS among them. config: the bytes of config.json, kept for exec. cgroup: absolute path or None. systemd:
+    make a scope of systemd's. console: number of an already connected console socket, or console_socket its path.
+    plain_output: what the terminal shows goes to a file or a pipe. subreaper: adopt what the container leaves behind.
     subcgroup: the cgroup below the container's that exec is to be in.
     """
 
-    __slots__ = ("bundle", "cgroup", "config", "console", "console_socket", "id", "keyring", "park", "pid_file", "pidfd_socket", "preserve_fds", "record",
-                 "rootfs", "state_dir", "subcgroup", "subreaper", "systemd")
+    __slots__ = (
+        "bundle",
+        "cgroup",
+        "config",
+        "console",
+        "console_socket",
+        "id",
+        "keyring",
+        "park",
+        "pid_file",
+        "pidfd_socket",
+        "plain_output",
+        "preserve_fds",
+        "record",
+        "rootfs",
+        "state_dir",
+        "subcgroup",
+        "subreaper",
+        "systemd",
+    )
 
     def __init__(self, **values: object) -> None:
         self.id = ""
@@ -26,6 +45,7 @@ class Request:
         self.preserve_fds = 0
         self.keyring = True
         self.subreaper = False
+        self.plain_output = False
         self.console: int | None = None
         self.subcgroup: str | None = None
         self.pid_file: str | None = None

@@ -60,6 +60,11 @@ def caller_size() -> tuple[int, int] | None:
     return None
 
 
+def is_plain() -> bool:
+    """Output goes to a file or a pipe, where lines should end as the program writes them."""
+    return not posix.isatty(1)
+
+
 def raw_mode(mode: list[Any]) -> list[Any]:
     """cfmakeraw(3) of what tcgetattr gave."""
     raw = [*mode[:CC], list(mode[CC])]
@@ -86,8 +91,7 @@ class Terminal:
     __slots__ = (
         "_hung",
         "_input",
-        "_is_tty",
-        "_master",
+                "_master",
         "_mode",
         "_out",
         "_output",
@@ -95,40 +99,33 @@ class Terminal:
         "_raw",
         "_stdin",
         "_tail",
+        "_tty",
     )
 
     def __init__(self, master: int, stdin: int = 0, stdout: int = 1) -> None:
         self._master = master
         self._stdin = stdin if _is_open(stdin) else -1
-        self._is_tty = self._stdin >= 0 and posix.isatty(stdin)
+        self._tty = stdin if self._stdin >= 0 and posix.isatty(stdin) else -1
         self._out, self._owns_out = _own_writer(stdout)
         self._input, self._output = bytearray(), bytearray()
         self._mode: list[Any] | None = None
         self._hung = self._raw = False
         self._tail = b"\n"  # the last byte of the input
         posix.set_blocking(master, False)
-        if not posix.isatty(stdout):
-            self._plain_newlines()
-
-    def _plain_newlines(self) -> None:
-        """Output that goes to a file or a pipe has its lines end as the program writes them."""
-        mode = termios.tcgetattr(self._master)
-        mode[OFLAG] &= ~termios.ONLCR
-        termios.tcsetattr(self._master, termios.TCSANOW, mode)
 
     # --- the caller's terminal ---
 
     def begin(self) -> None:
         """Raw mode and the size; again after we were stopped."""
         self.resize()
-        if not self._is_tty or self._master < 0:
+        if self._tty < 0 or self._master < 0:
             return
         try:
             if not self._raw:
-                self._mode = termios.tcgetattr(self._stdin)
+                self._mode = termios.tcgetattr(self._tty)
                 self._raw = True
             assert self._mode is not None
-            termios.tcsetattr(self._stdin, termios.TCSANOW, raw_mode(self._mode))
+            termios.tcsetattr(self._tty, termios.TCSANOW, raw_mode(self._mode))
         except (OSError, termios.error):  # it has been closed meanwhile
             self._raw = False
 
@@ -138,12 +135,12 @@ class Terminal:
             return
         self._raw = False
         try:
-            if posix.tcgetpgrp(self._stdin) != posix.getpgrp():
+            if posix.tcgetpgrp(self._tty) != posix.getpgrp():
                 return
         except OSError:  # not our controlling terminal: there are no jobs on it
             pass
         try:
-            termios.tcsetattr(self._stdin, termios.TCSANOW, self._mode)
+            termios.tcsetattr(self._tty, termios.TCSANOW, self._mode)
         except (OSError, termios.error):
             return
 
@@ -226,8 +223,8 @@ class Terminal:
             self._input += data
             self._tail = data[-1:]
             return
-        gone, self._stdin = self._stdin, -1
-        if self._is_tty and gone >= 0:
+        self._stdin = -1
+        if self._tty >= 0:
             self.hang_up()
         else:
             self._end_input()

@@ -68,7 +68,7 @@ def prepare(store: Store, container: str, bundle: str, *, config: str | None = N
     facts = collect_facts(rootless)
     _check(spec, words.get("console_socket") is not None, foreground is not None)
     if foreground is not None and spec.process is not None and spec.process.terminal:
-        words["console"] = foreground.socket()
+        words["console"], words["plain_output"] = foreground.socket()
         spec = foreground.size(spec)
     request = Request(id=container, bundle=path, state_dir=directory, config=data, park=park, rootfs=_rootfs(spec, path), preserve_fds=kept, **words)
     request.cgroup = _cgroup(spec, facts, container, request.systemd)

@@ -71,7 +71,7 @@ def exec_process(store: Store, o: Options, *, rootless: bool | None = None) -> i
     if process.terminal and not o.detach:
         from .console import caller_size
 
-        request.console = joint.socket()
+        request.console, request.plain_output = joint.socket()
         size = caller_size()
         process = with_size(process, *size) if size else process
     plan = plan_exec(spec, process, facts, collect_target(c, facts), request)

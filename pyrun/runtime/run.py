@@ -100,13 +100,13 @@ class Joint:
         self._ours: socket | None = None
         self._theirs: socket | None = None
 
-    def socket(self) -> int:
-        """The descriptor for Request.console."""
-        from .console import make_socket
+    def socket(self) -> tuple[int, bool]:
+        """For Request: console and plain_output."""
+        from .console import is_plain, make_socket
 
         self.wanted = True
         self._ours, self._theirs = make_socket()
-        return self._theirs.fileno()
+        return self._theirs.fileno(), is_plain()
 
     def size(self, spec: Spec) -> Spec:
         """The spec whose terminal has the caller's size from the first moment."""
