@@ -1,8 +1,13 @@
 """Builds the native parts in place: the cffi modules, pyrun-init and the launcher.
 
-Run as ``python cffi_build/build.py [--faults] [--only NAME] [--cc CC]``; setuptools calls it too. A C compiler, the kernel's headers and
-libseccomp's are all it needs. Warnings are errors. pyrun-init and the launcher are freestanding: no C library, so they start in
-a fraction of a millisecond and park in little memory. ``--faults`` builds the second set that the tests of failure use.
+Run as ``python cffi_build/build.py [--faults] [--only NAME] [--cc CC] [--out DIR]``; setuptools calls it too. A C
+compiler, the kernel's headers and libseccomp's are all it needs. Warnings are errors. pyrun-init and the launcher are
+freestanding: no C library, so they start in a fraction of a millisecond and park in little memory. ``--faults`` builds
+the second set that the tests of failure use. ``--cc aarch64-linux-gnu-gcc --only init --out DIR`` compiles for another
+machine.
+
+``--asan`` builds hosted/run_plan.c and the init on a C library with ASan and UBSan instead, and ``--fuzz`` the
+fuzzers, with clang; with ``--seconds N`` it runs each for that long.
 """
 
 from __future__ import annotations
@@ -22,14 +27,39 @@ STEPS = ["interp.c", "steps_fs.c", "steps_proc.c", "steps_io.c"]
 PARENT = ["parent.c", "cgroup.c", *STEPS]
 LAUNCHER = ["launcher.c", "launcher_verbs.c", "launcher_create.c", "start.c"]
 WARN = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-Wno-address-of-packed-member", "-fno-strict-aliasing"]
-FREE = ["-ffreestanding", "-nostdlib", "-static", "-fno-stack-protector", "-fno-asynchronous-unwind-tables", "-fno-unwind-tables",
-        "-fno-pie", "-no-pie", "-fno-tree-loop-distribute-patterns", "-Wl,--build-id=none", "-Wl,-z,noexecstack", "-Wl,-z,norelro", "-s"]
-CDEF_SKIP = ("#", "/*")
+FREE = [
+    "-ffreestanding",
+    "-nostdlib",
+    "-static",
+    "-fno-stack-protector",
+    "-fno-asynchronous-unwind-tables",
+    "-fno-unwind-tables",
+    "-fno-pie",
+    "-no-pie",
+    "-fno-tree-loop-distribute-patterns",
+    "-Wl,--build-id=none",
+    "-Wl,-z,noexecstack",
+    "-Wl,-z,norelro",
+    "-s",
+]
+SANITIZE = [
+    "-std=gnu11",
+    "-g",
+    "-O1",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+    "-Wno-address-of-packed-member",
+    "-fno-strict-aliasing",
+    "-fno-omit-frame-pointer",
+    "-fno-sanitize-recover=all",
+]
+HOSTED = PKG.parent / ".cache" / "hosted"
 
 
 def freestanding(cc: str, out: Path, sources: list[str], extra: list[str]) -> None:
-    """Compiles `sources` to the static program `out`, written beside it first so that a running one is never half new."""
-    out.parent.mkdir(exist_ok=True)
+    """Compiles `sources` to the static program `out`, written beside it first: a running one is never half new."""
+    out.parent.mkdir(parents=True, exist_ok=True)
     new = out.with_name(out.name + ".new")
     subprocess.run([cc, *WARN, "-Os", *FREE, *extra, "-o", str(new), *(str(HERE / s) for s in sources)], check=True)
     new.replace(out)
@@ -42,8 +72,13 @@ def native(name: str, sources: list[str], extra: list[str]) -> None:
     ffi = FFI()
     header = (HERE / "px.h").read_text()
     ffi.cdef("\n".join(line for line in header.splitlines() if not line.startswith("#")))
-    ffi.set_source(f"pyrun.{name}", '#include "px.h"', sources=[str(HERE / s) for s in sources], include_dirs=[str(HERE)],
-                   extra_compile_args=[*WARN, "-Wno-unused-parameter", "-Wno-missing-field-initializers", *extra])
+    ffi.set_source(
+        f"pyrun.{name}",
+        '#include "px.h"',
+        sources=[str(HERE / s) for s in sources],
+        include_dirs=[str(HERE)],
+        extra_compile_args=[*WARN, "-Wno-unused-parameter", "-Wno-missing-field-initializers", *extra],
+    )
     compile_ffi(ffi)
 
 
@@ -63,18 +98,68 @@ def seccomp() -> None:
     compile_ffi(module.ffibuilder)
 
 
+def hosted(cc: str, out: Path, sources: list[str], extra: list[str]) -> None:
+    """Compiles `sources` to a program of this machine with sanitizers."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    new = out.with_name(out.name + ".new")
+    subprocess.run([cc, *SANITIZE, *extra, "-o", str(new), *(str(HERE / s) for s in sources)], check=True)
+    new.replace(out)
+
+
+def asan(cc: str, out: Path) -> None:
+    flags = ["-fsanitize=address,undefined"]
+    hosted(cc, out / "run-plan", ["hosted/run_plan.c", *PARENT], flags)
+    hosted(cc, out / "pyrun-init", ["hosted/init_main.c", "init.c", *STEPS], flags)
+
+
+def fuzz(out: Path, seconds: int) -> None:
+    """Builds both fuzzers and runs them. What a crash was made of stays in `out` as crash-*."""
+    flags = ["-fsanitize=fuzzer,address,undefined", "-DPX_DRY=1", "-Wno-unused-function"]
+    hosted("clang", out / "fuzz-parent", ["hosted/fuzz.c", "cgroup.c", *STEPS], flags)
+    hosted("clang", out / "fuzz-init", ["hosted/fuzz.c", *STEPS], [*flags, "-DFUZZ_INIT"])
+    if not seconds:
+        return
+    subprocess.run([sys.executable, str(HERE / "hosted" / "seeds.py"), str(out / "seeds")], check=True)
+    for name in ("fuzz-parent", "fuzz-init"):
+        (out / f"corpus-{name}").mkdir(exist_ok=True)
+        subprocess.run(
+            [
+                str(out / name),
+                f"-max_total_time={seconds}",
+                "-max_len=65536",
+                "-timeout=10",
+                "-print_final_stats=1",
+                f"corpus-{name}",
+                "seeds",
+            ],
+            check=True,
+            cwd=out,
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--faults", action="store_true", help="build _native_faults and pyrun-init-faults")
     parser.add_argument("--only", choices=["native", "seccomp", "init", "launcher"])
     parser.add_argument("--cc", default=os.environ.get("CC", "cc"))
+    parser.add_argument("--out", type=Path, help="where programs go; the default is pyrun/bin, or .cache/hosted")
+    parser.add_argument("--asan", action="store_true", help="build the hosted programs with ASan and UBSan")
+    parser.add_argument("--fuzz", action="store_true", help="build the fuzzers")
+    parser.add_argument("--seconds", type=int, default=0, help="with --fuzz: run each fuzzer that long")
     args = parser.parse_args()
+    if args.asan:
+        asan(args.cc, args.out or HOSTED)
+    if args.fuzz:
+        fuzz((args.out or HOSTED).resolve(), args.seconds)
+    if args.asan or args.fuzz:
+        return
+    bin = args.out or PKG / "bin"
     suffix, extra = ("-faults", ["-DPX_FAULTS"]) if args.faults else ("", [])
     want = [args.only] if args.only else ["init", "native"] + ([] if args.faults else ["launcher", "seccomp"])
     if "init" in want:
-        freestanding(args.cc, PKG / "bin" / f"pyrun-init{suffix}", ["init.c", "start.c", *STEPS], extra)
+        freestanding(args.cc, bin / f"pyrun-init{suffix}", ["init.c", "start.c", *STEPS], extra)
     if "launcher" in want and (HERE / "launcher.c").exists():
-        freestanding(args.cc, PKG / "bin" / "pyrun", [*LAUNCHER, *PARENT], extra)
+        freestanding(args.cc, bin / "pyrun", [*LAUNCHER, *PARENT], extra)
     if "native" in want:
         native("_native" + suffix.replace("-", "_"), PARENT, extra)
     if "seccomp" in want and (HERE / "seccomp.py").exists():
