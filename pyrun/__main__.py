@@ -15,6 +15,13 @@ if not __package__:
     sys.path.insert(0, here.rpartition("/")[0] or "/")
     sys.path.append(here + "/bin/site-packages")
 
+from pyrun.cli.hot import load, save  # noqa: E402
+
+verb = load(sys.argv[1:])
+
 from pyrun.cli.main import end, main  # noqa: E402
 
-posix._exit(end(main(sys.argv[1:])))
+code = end(main(sys.argv[1:]))
+if verb and code == 0:
+    save(verb)
+posix._exit(code)

@@ -1,13 +1,14 @@
 """Plans kept for the launcher, so that creating the same container again starts no interpreter.
 
-An entry is the encoded plan of a create that has succeeded, with holes where the container's id, the time and the creating process
-stand, and the conditions under which planning would give it again: config.json unchanged, and each thing of the host that facts.py
-reads, and our own code. cffi_build/launcher_create.c reads it: it compares the key, the config and the conditions, fills the holes and runs
-the plan; anything else than equal is Python's. The id's length is part of the key, so that filling moves nothing.
+An entry is the encoded plan of a create that has succeeded, with holes where the container's id, the time and the
+creating process stand, and the conditions under which planning would give it again: config.json unchanged, and each
+thing of the host that facts.py reads, and our own code. cffi_build/launcher_create.c reads it: it compares the key, the
+config and the conditions, fills the holes and runs the plan; whatever is not equal goes to Python. The id's length is
+part of the key, so that filling moves nothing.
 
-Where the holes are is not guessed: the same is planned for another id, and the two encodings must differ in the holes alone.
-Entries are for root only, in a directory that only root may enter. An entry is kept once its config.json is some seconds old: engines
-write a new one for each container, and that plan would never be used again.
+Where the holes are is not guessed: the same is planned for another id, and the two encodings must differ in the holes
+alone. Entries are for root only, in a directory that only root may enter. An entry is kept once its config.json is some
+seconds old: engines write a new one for each container, and that plan would never be used again.
 """
 
 from __future__ import annotations
@@ -40,25 +41,68 @@ CREATOR_AT, CREATOR_SIZE = 8 + 3 * 8, 16  # in a record
 DIRECTORY = ".plans~"  # no id can have this name
 MOST_ENTRIES, MOST_BYTES = 64, 1 << 20
 OLD_ENOUGH_S = 2.0
-_IN_KEY = ("bundle", "cgroup", "config", "id", "keyring", "park", "pid_file", "record", "rootfs", "state_dir", "subreaper")  # or follows from it
+# What of a Request is in the key, or follows from it.
+_IN_KEY = (
+    "bundle",
+    "cgroup",
+    "config",
+    "id",
+    "keyring",
+    "park",
+    "pid_file",
+    "record",
+    "rootfs",
+    "state_dir",
+    "subreaper",
+)
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_+-."
 _SHIFTED = dict(zip(_ALPHABET, _ALPHABET[1:] + _ALPHABET[:1], strict=True))
 
-# Where each of Facts' attributes comes from: the conditions hold all of these still. tests/unit/test_cache.py misses a new one.
-FILES = ("/proc/sys/kernel/random/boot_id", "/proc/self/uid_map", "/proc/self/gid_map", "/proc/self/limits", "/proc/sys/vm/memfd_noexec")
-LINES = (("/proc/self/status", "CapEff:"), ("/proc/self/status", "Uid:"), ("/proc/self/status", "Gid:"), ("/proc/self/cgroup", "0::"))
-COVERED = {"arch": FILES[0], "kernel": FILES[0], "last_cap": FILES[0], "lsm": FILES[0], "uid_map": FILES[1], "in_userns": FILES[1], "gid_map": FILES[2],
-           "max_hard": FILES[3], "memfd": FILES[4], "caps": LINES[0][0], "euid": LINES[1][0], "egid": LINES[2][0], "rootless": LINES[1][0],
-           "cgroup_own": LINES[3][0], "cgroup_mount": "SAME_PLACE", "controllers": "cgroup.controllers", "init_path": "SAME_FILE",
-           "newuidmap": "root has none", "newgidmap": "root has none"}
+# Where each of Facts' attributes comes from: these are the conditions. tests/unit/test_cache.py misses a new one.
+FILES = (
+    "/proc/sys/kernel/random/boot_id",
+    "/proc/self/uid_map",
+    "/proc/self/gid_map",
+    "/proc/self/limits",
+    "/proc/sys/vm/memfd_noexec",
+)
+LINES = (
+    ("/proc/self/status", "CapEff:"),
+    ("/proc/self/status", "Uid:"),
+    ("/proc/self/status", "Gid:"),
+    ("/proc/self/cgroup", "0::"),
+)
+COVERED = {
+    "arch": FILES[0],
+    "kernel": FILES[0],
+    "last_cap": FILES[0],
+    "lsm": FILES[0],
+    "uid_map": FILES[1],
+    "in_userns": FILES[1],
+    "gid_map": FILES[2],
+    "max_hard": FILES[3],
+    "memfd": FILES[4],
+    "caps": LINES[0][0],
+    "euid": LINES[1][0],
+    "egid": LINES[2][0],
+    "rootless": LINES[1][0],
+    "cgroup_own": LINES[3][0],
+    "cgroup_mount": "SAME_PLACE",
+    "controllers": "cgroup.controllers",
+    "init_path": "SAME_FILE",
+    "newuidmap": "root has none",
+    "newgidmap": "root has none",
+}
 
 
 class Entry:
-    """key; conditions: (kind, path, data); holes: (offset in plan, kind); plan; config and record: (offset, length) of these in plan."""
+    """key; conditions: (kind, path, data); holes: (offset in plan, kind); config, record: (offset, length) in plan."""
 
     __slots__ = ("conditions", "config", "holes", "key", "plan", "record")
 
-    def __init__(self, key: bytes, plan: bytes, holes: list[tuple[int, int]], config: tuple[int, int], record: tuple[int, int]) -> None:
+    def __init__(
+        self, key: bytes, plan: bytes, holes: list[tuple[int, int]], config: tuple[int, int], record: tuple[int, int]
+    ) -> None:
         self.key = key
         self.plan = plan
         self.holes = holes
@@ -77,10 +121,26 @@ class Entry:
             return offset
 
         for kind, path, data in self.conditions:
-            conditions += CONDITION.pack(kind, add(path.encode("utf-8", "surrogateescape")), add(data or b""), MISSING if data is None else len(data))
+            conditions += CONDITION.pack(
+                kind,
+                add(path.encode("utf-8", "surrogateescape")),
+                add(data or b""),
+                MISSING if data is None else len(data),
+            )
         key, plan = add(self.key), add(self.plan)
-        head = HEADER.pack(MAGIC, key, len(self.key), HEADER.size, len(self.conditions), HEADER.size + len(conditions), len(self.holes), plan, len(self.plan),
-                           *self.config, *self.record)
+        head = HEADER.pack(
+            MAGIC,
+            key,
+            len(self.key),
+            HEADER.size,
+            len(self.conditions),
+            HEADER.size + len(conditions),
+            len(self.holes),
+            plan,
+            len(self.plan),
+            *self.config,
+            *self.record,
+        )
         return head + conditions + b"".join(HOLE.pack(*hole) for hole in self.holes) + bytes(body)
 
 
@@ -110,7 +170,12 @@ def make_entry(root: str, first: Prepared, second: Prepared) -> Entry | None:
     a, b = first.plan.encode(), second.plan.encode()
     req = first.request
     record = a.find(RECORD_MAGIC)
-    if len(a) != len(b) or record < 0 or b.find(RECORD_MAGIC) != record or len(req.record) != len(second.request.record):
+    if (
+        len(a) != len(b)
+        or record < 0
+        or b.find(RECORD_MAGIC) != record
+        or len(req.record) != len(second.request.record)
+    ):
         return None
     created = unpack(req.record).blob("created")
     places = _places(a, created, b, unpack(second.request.record).blob("created"))
@@ -143,12 +208,18 @@ def _places(a: bytes, first: bytes, b: bytes, second: bytes) -> list[int]:
 
 
 def collect_conditions(mount: str, init: str) -> list[tuple[int, str, bytes | None]]:
-    """What must still hold, as it is now. mount: of cgroup2. init: pyrun-init. Code comes last, for it changes least."""
-    out: list[tuple[int, str, bytes | None]] = [(CONTENT, path, _content(path)) for path in (*FILES, mount + "/cgroup.controllers")]
+    """What must still hold, as it is now. mount: of cgroup2. init: pyrun-init. Code is last, for it changes least."""
+    out: list[tuple[int, str, bytes | None]] = [
+        (CONTENT, path, _content(path)) for path in (*FILES, mount + "/cgroup.controllers")
+    ]
     out += [(LINE, path, _line(path, start)) for path, start in LINES]
     stat = _place(mount)
     out.append((SAME_PLACE, mount, stat))
-    names = [module.__file__ for name, module in list(sys.modules.items()) if name.startswith("pyrun") and getattr(module, "__file__", None)]
+    names = [
+        module.__file__
+        for name, module in list(sys.modules.items())
+        if name.startswith("pyrun") and getattr(module, "__file__", None)
+    ]
     names += [init, *_libraries("libseccomp")]
     return out + [(SAME_FILE, name, _version(name)) for name in sorted({n for n in names if n})]
 
@@ -159,7 +230,10 @@ def _content(path: str) -> bytes | None:
 
 
 def _line(path: str, start: str) -> bytes | None:
-    return next((line.encode("utf-8", "surrogateescape") for line in read_text(path).splitlines() if line.startswith(start)), None)
+    return next(
+        (line.encode("utf-8", "surrogateescape") for line in read_text(path).splitlines() if line.startswith(start)),
+        None,
+    )
 
 
 def _place(path: str) -> bytes:
@@ -167,7 +241,11 @@ def _place(path: str) -> bytes:
     info = posix.stat(path)
     fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
     try:
-        mount = next(int(line.split()[1]) for line in read_text(f"/proc/self/fdinfo/{fd}").splitlines() if line.startswith("mnt_id:"))
+        mount = next(
+            int(line.split()[1])
+            for line in read_text(f"/proc/self/fdinfo/{fd}").splitlines()
+            if line.startswith("mnt_id:")
+        )
     finally:
         posix.close(fd)
     return IDENTITY.pack(info.st_dev, info.st_ino, mount)
@@ -188,7 +266,9 @@ def worth_keeping(prepared: Prepared) -> bool:
     plain = Request()
     if facts.euid != 0 or facts.rootless or facts.in_userns or (spec.process and spec.process.terminal):
         return False
-    if any(getattr(req, name) != getattr(plain, name) for name in Request.__slots__ if name not in _IN_KEY) or (req.park and req.subreaper):
+    if any(getattr(req, name) != getattr(plain, name) for name in Request.__slots__ if name not in _IN_KEY) or (
+        req.park and req.subreaper
+    ):
         return False
     if facts.cgroup_mount is None or not (facts.cgroup_mount + "/").startswith("/sys/fs/cgroup/"):
         return False
@@ -245,4 +325,3 @@ def _write(directory: str, name: str, data: bytes) -> bool:
         return False
     posix.rename(new, f"{directory}/{name}")
     return True
-

@@ -1,0 +1,1 @@
+"""PURE: (Spec, Facts) -> Plan. Planners read nothing and change nothing."""
