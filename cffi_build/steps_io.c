@@ -269,6 +269,8 @@ long do_send_fd(struct px_ctx *x, const struct px_step *s)
 	char *data = (char *)px_str(x, s->s0);
 	if (px_room(s->a, 10, s->n0))
 		patch_pid(data + s->a, (u64)x->pid, 0);
+	if (px_room(s->b, 10, s->n0))
+		patch_pid(data + s->b, (u64)x->pid, 0);
 	struct px_iovec iov = { data, s->n0 };
 	struct px_cmsg c = { sizeof(usize) + 12, SOL_SOCKET_, SCM_RIGHTS_, px_fd(x, s->in1), 0 };
 	struct px_msghdr m = { .iov = &iov, .iovlen = 1, .control = &c, .controllen = sizeof c };

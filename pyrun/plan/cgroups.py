@@ -16,6 +16,7 @@ from .model import Builder
 from .resources import Write, plan_resources
 from .steps import (
     ANY,
+    O_DIRECTORY,
     PARENT,
     UNDO,
     BpfProgAttach,
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 EEXIST, EACCES, EROFS, EPERM, ENOENT = 17, 13, 30, 1, 2
-O_RDONLY_DIRECTORY = 0o200000
 BPF_F_ALLOW_MULTI = 2
 CGROUP2_SUPER_MAGIC = 0x63677270
 COUNTED = (
@@ -72,7 +72,7 @@ def plan_cgroup(b: Builder, spec: Spec, facts: Facts, path: str) -> int:
     _make(b, facts.cgroup_mount.rstrip("/"), path, limits.controllers, facts.controllers, optional)
     b.add(
         PARENT,
-        Openat2(path=path, flags=O_RDONLY_DIRECTORY, out=cgroup, on=optional, at="/linux/cgroupsPath"),
+        Openat2(path=path, flags=O_DIRECTORY, out=cgroup, on=optional, at="/linux/cgroupsPath"),
         CheckEmpty(cgroup=cgroup, at="/linux/cgroupsPath", why="what runs there is not ours to limit or kill"),
     )
     plan_writes(b, cgroup, (w for w in limits.writes if not w.late))

@@ -27,6 +27,7 @@ from .rootfs import (
 from .seccomp import SeccompProgram, plan_seccomp
 from .steps import (
     NEXT,
+    O_PATH_DIRECTORY,
     PARENT,
     STAGE2,
     UNDO,
@@ -59,7 +60,6 @@ from .steps import (
     WaitExec,
 )
 
-O_PATH_DIRECTORY = 0o10000000 | 0o200000
 AT_REMOVEDIR = 0x200
 ENOENT, ENOSYS, EACCES, EDQUOT, EPERM = 2, 38, 13, 122, 1
 PR_SET_CHILD_SUBREAPER = 36

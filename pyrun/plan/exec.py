@@ -9,7 +9,6 @@ host's /proc, and the terminal is opened on what is proved to be devpts.
 
 from __future__ import annotations
 
-import posix
 from _json import encode_basestring_ascii as quote
 
 from ..errors import PyrunError
@@ -24,6 +23,8 @@ from .request import Request
 from .seccomp import SeccompProgram, plan_seccomp
 from .steps import (
     ANY,
+    O_DIRECTORY,
+    O_PATH_DIRECTORY,
     PARENT,
     PID_MARK,
     STAGE1,
@@ -64,7 +65,6 @@ from .steps import (
 
 NONE = 0xFFFF
 ONLCR = 4
-O_PATH_DIRECTORY = posix.O_PATH | posix.O_DIRECTORY
 PR_SET_DUMPABLE = 4
 EPERM, ENOENT, EACCES, EBUSY, EXDEV, EINVAL, ENOSYS, EDQUOT = 1, 2, 13, 16, 18, 22, 38, 122
 RESOLVE_NO_XDEV, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH = 1, 2, 4, 8
@@ -203,7 +203,7 @@ def _open_cgroup(b: Builder, facts: Facts, target: Target, req: Request) -> int:
         return NONE
     slot = b.slot("cgroup")
     gone = ((ENOENT, None),) if facts.rootless and req.subcgroup is None else ()
-    b.add(PARENT, Openat2(path=target.cgroup, flags=posix.O_DIRECTORY, out=slot, on=gone, why="the container's"))
+    b.add(PARENT, Openat2(path=target.cgroup, flags=O_DIRECTORY, out=slot, on=gone, why="the container's"))
     below = (req.subcgroup or "").strip("/")
     if below:
         b.add(
@@ -211,7 +211,7 @@ def _open_cgroup(b: Builder, facts: Facts, target: Target, req: Request) -> int:
             Openat2(
                 dir=slot,
                 path=below,
-                flags=posix.O_DIRECTORY,
+                flags=O_DIRECTORY,
                 resolve=RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
                 out=slot,
                 why="--cgroup",
@@ -230,7 +230,7 @@ def _fallback(b: Builder, facts: Facts, target: Target, req: Request) -> tuple[i
             PARENT,
             Openat2(
                 path=target.init_cgroup,
-                flags=posix.O_DIRECTORY,
+                flags=O_DIRECTORY,
                 out=slot,
                 on=((ENOENT, None),),
                 why="where the init has moved to",

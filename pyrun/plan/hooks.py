@@ -14,11 +14,10 @@ from _json import encode_basestring_ascii as quote
 from ..oci.model import Hook, Spec
 from .model import Builder
 from .request import Request
-from .steps import PARENT, PID_MARK, Openat2, Spawn, Step
+from .steps import O_PATH_DIRECTORY, PARENT, PID_MARK, Openat2, Spawn, Step
 
 __all__ = ["PID_MARK", "hook_steps", "hooks_of", "open_bundle", "plan_hooks", "quote", "state_json"]
 
-O_PATH_DIRECTORY = 0o10000000 | 0o200000
 ENOENT, EACCES = 2, 13
 KINDS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from posix import O_DIRECTORY  # its number is the architecture's
+
 IN0, IN1, IN2, OUT, A, B, C, D, S0, S1, S2 = range(11)
 ANY = 0xFFFF  # an errno rule that matches every errno
 NEXT = 0xFFFFFFFF
@@ -10,6 +12,8 @@ PID_MARK = "\x01" * 10  # ten characters that become the container's pid when th
 PID_PREFIX = 1  # Openat2, WriteFile: put "PID/" in front of the path
 
 PARENT, STAGE1, STAGE2, UNDO = range(4)
+O_PATH = 0o10000000
+O_PATH_DIRECTORY = O_PATH | O_DIRECTORY
 LANE_NAMES = ("parent", "stage1", "stage2", "undo")
 
 

@@ -16,6 +16,9 @@ from .step import (
     IN2,
     LANE_NAMES,
     NEXT,
+    O_DIRECTORY,
+    O_PATH,
+    O_PATH_DIRECTORY,
     OUT,
     PARENT,
     PID_MARK,
@@ -73,13 +76,13 @@ __all__ = [
     "Clone3", "Clone3Init", "Close", "CloseFds", "Connect", "CopyUp", "CreateFile", "D", "Dup", "Execve",
     "Fchdir", "FchownStdio", "Fchownat", "FindExecutable", "Fsconfig", "Fsmount", "Fsopen", "Goto", "IN0",
     "IN1", "IN2", "IoprioSet", "KeyctlSession", "KillChild", "LANE_NAMES", "Label", "MakeTarget", "MakeUserns",
-    "Meet", "Mkdirat", "Mkfifoat", "Mknodat", "Mount", "MountSetattr", "MoveMount", "NEXT", "Netlink", "OUT",
-    "OpenTree", "Openat2", "Openpt", "PARENT", "PID_MARK", "PID_PREFIX", "Park", "Personality", "PidFile",
-    "PidfdGetfd", "PidfdOpen", "PivotRoot", "Prctl", "Release", "RemoveCgroup", "S0", "S1", "S2", "STAGE1",
-    "STAGE2", "SavePid", "SchedSetaffinity", "SchedSetattr", "Seccomp", "SendFd", "SetHome", "SetMempolicy",
-    "SetStdio", "Setdomainname", "Setgroups", "Sethostname", "Setns", "Setresgid", "Setresuid", "Setrlimit",
-    "Setsid", "Signal", "Spawn", "Step", "Symlinkat", "TmpfsMode", "TtyOutput", "UNDO", "Umask", "Unlinkat",
-    "Unshare", "WaitExec", "WriteFile", "Yield",
+    "Meet", "Mkdirat", "Mkfifoat", "Mknodat", "Mount", "MountSetattr", "MoveMount", "NEXT", "O_DIRECTORY",
+    "O_PATH", "O_PATH_DIRECTORY", "Netlink", "OUT", "OpenTree", "Openat2", "Openpt", "PARENT", "PID_MARK",
+    "PID_PREFIX", "Park", "Personality", "PidFile", "PidfdGetfd", "PidfdOpen", "PivotRoot", "Prctl", "Release",
+    "RemoveCgroup", "S0", "S1", "S2", "STAGE1", "STAGE2", "SavePid", "SchedSetaffinity", "SchedSetattr",
+    "Seccomp", "SendFd", "SetHome", "SetMempolicy", "SetStdio", "Setdomainname", "Setgroups", "Sethostname",
+    "Setns", "Setresgid", "Setresuid", "Setrlimit", "Setsid", "Signal", "Spawn", "Step", "Symlinkat",
+    "TmpfsMode", "TtyOutput", "UNDO", "Umask", "Unlinkat", "Unshare", "WaitExec", "WriteFile", "Yield",
 ]  # fmt: skip
 
 
@@ -411,14 +414,16 @@ class Openpt(Step):
 
 
 class SendFd(Step):
-    """sendmsg(2) with SCM_RIGHTS: socket, fd, data (PID_MARK becomes the pid)."""
+    """sendmsg(2) with SCM_RIGHTS: socket, fd, data (PID_MARK becomes the pid, in two places at the most)."""
 
     OP = 66
-    FIELDS = {"socket": IN0, "fd": IN1, "data": S0, "pid_at": A}
+    FIELDS = {"socket": IN0, "fd": IN1, "data": S0, "pid_at": A, "pid_at_2": B}
 
     def wire(self) -> dict[str, object]:
-        at = str(self.args["data"]).encode("utf-8", "surrogateescape").find(PID_MARK.encode())
-        return {**self.args, "pid_at": NEXT if at < 0 else at}
+        data, mark = str(self.args["data"]).encode("utf-8", "surrogateescape"), PID_MARK.encode()
+        first = data.find(mark)
+        second = data.find(mark, first + 1)
+        return {**self.args, "pid_at": NEXT if first < 0 else first, "pid_at_2": NEXT if second < 0 else second}
 
 
 class SetStdio(Step):

@@ -6,10 +6,10 @@ a value that is there already changes nothing.
 
 from __future__ import annotations
 
-from .cgroups import CGROUP2_SUPER_MAGIC, O_RDONLY_DIRECTORY, plan_controllers, plan_writes
+from .cgroups import CGROUP2_SUPER_MAGIC, plan_controllers, plan_writes
 from .model import Builder, Plan
 from .resources import Write
-from .steps import ANY, PARENT, UNDO, Openat2, WriteFile
+from .steps import ANY, O_DIRECTORY, PARENT, UNDO, Openat2, WriteFile
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def plan_update(
     for name in cgroup[len(mount) :].strip("/").split("/"):
         plan_controllers(b, at, controllers, controllers)
         at += "/" + name
-    b.add(PARENT, Openat2(path=cgroup, flags=O_RDONLY_DIRECTORY, out=slot, at="/linux/cgroupsPath"))
+    b.add(PARENT, Openat2(path=cgroup, flags=O_DIRECTORY, out=slot, at="/linux/cgroupsPath"))
     plan_writes(b, slot, writes)
     for file, value in reversed([pair for write in writes for pair in before(write, now)]):
         # A value that can't be written back must not keep the others from it.

@@ -1,0 +1,164 @@
+"""Seccomp by its effect in a container: rules with and without noNewPrivileges, tight profiles, and a listener."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import select
+import socket
+import struct
+import tempfile
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.support.bundle import BundleMaker
+from tests.support.runner import Runner
+
+SIGSYS = 31
+NOTIF_RECV, NOTIF_SEND = 0xC0502100, 0xC0182101
+# What busybox's static binary itself needs to print a word and go, and what the runtime needs behind the filter.
+ECHO = """
+    brk arch_prctl set_tid_address set_robust_list rseq prlimit64 mprotect exit_group writev getrandom readlinkat
+    readlink mmap munmap getuid geteuid prctl setuid setgid getgid fstat newfstatat ioctl rt_sigaction rt_sigprocmask uname
+""".split()
+RUNTIME = ["read", "write", "execve"]
+
+
+def rule(names: list[str], action: str, **more: object) -> dict[str, object]:
+    return {"names": names, "action": action, **more}
+
+
+@pytest.mark.parametrize("nnp", [True, False], ids=["noNewPrivileges", "with CAP_SYS_ADMIN"])
+def test_errno(bundle: BundleMaker, pyrun: Runner, nnp: bool) -> None:
+    profile = {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [rule(["mkdir", "mkdirat"], "SCMP_ACT_ERRNO", errnoRet=errno.EXDEV)],
+    }
+    b = bundle(["mkdir", "/x"], process={"noNewPrivileges": nnp}, linux={"seccomp": profile})
+    result = pyrun.run(b)
+    assert result.rc == 1 and "Invalid cross-device link" in result.err, result.describe()
+    mode = pyrun.run(b.update(process={"args": ["grep", "-E", "Seccomp:|NoNewPrivs", "/proc/self/status"]})).ok().out
+    assert mode.split() == ["NoNewPrivs:", str(int(nnp)), "Seccomp:", "2"]
+
+
+@pytest.mark.parametrize("nnp", [True, False], ids=["noNewPrivileges", "with CAP_SYS_ADMIN"])
+def test_a_profile_needs_to_allow_little_for_us(bundle: BundleMaker, pyrun: Runner, nnp: bool) -> None:
+    """An allow-list with what the program itself calls, and read, write, execve (and capset) is enough."""
+    allowed = [*ECHO, *RUNTIME, *([] if nnp else ["capset"])]
+    profile = {"defaultAction": "SCMP_ACT_KILL_PROCESS", "syscalls": [rule(allowed, "SCMP_ACT_ALLOW")]}
+    b = bundle(["/bin/busybox", "echo", "tight"], process={"noNewPrivileges": nnp}, linux={"seccomp": profile})
+    assert pyrun.run(b).ok().out == "tight\n"
+    id = pyrun.create(b)
+    pyrun("start", id).ok()
+    pyrun.wait_status(id, "stopped")
+
+
+def test_no_capability_is_left_over(bundle: BundleMaker, pyrun: Runner) -> None:
+    """CAP_SYS_ADMIN, held for seccomp(2), is gone from every set before the program runs, for root and for others."""
+    profile = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule(["acct"], "SCMP_ACT_ERRNO")]}
+    for uid in (0, 1000):
+        b = bundle(
+            ["grep", "Cap", "/proc/self/status"],
+            process={"noNewPrivileges": False, "user": {"uid": uid, "gid": uid}},
+            linux={"seccomp": profile},
+        )
+        for line in pyrun.run(b).ok().out.splitlines():
+            assert not int(line.split()[1], 16) >> 21 & 1, line
+
+
+def test_kill(bundle: BundleMaker, pyrun: Runner) -> None:
+    profile = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule(["mkdir", "mkdirat"], "SCMP_ACT_KILL_PROCESS")]}
+    assert pyrun.run(bundle(["mkdir", "/x"], linux={"seccomp": profile})).rc == 128 + SIGSYS
+
+
+def test_exec_gets_the_profile_too(bundle: BundleMaker, pyrun: Runner) -> None:
+    profile = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule(["mkdir", "mkdirat"], "SCMP_ACT_ERRNO")]}
+    id = pyrun.create_started(bundle(["sleep", "60"], linux={"seccomp": profile}))
+    assert "Operation not permitted" in pyrun.exec(id, "mkdir", "/x").err
+    assert "\t2" in pyrun.exec(id, "grep", "Seccomp:", "/proc/self/status").ok().out
+    pyrun.delete(id, "--force").ok()
+
+
+def test_notify_on_our_own_calls_is_refused(bundle: BundleMaker, pyrun: Runner) -> None:
+    """The runtime writes behind the filter; nobody would be there to answer for it."""
+    profile = {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "listenerPath": "/tmp/agent",
+        "syscalls": [rule(["write"], "SCMP_ACT_NOTIFY")],
+    }
+    pyrun.run(bundle(linux={"seccomp": profile})).fails(1, "write", "/linux/seccomp")
+    assert pyrun.ids() == []
+
+
+class Agent(threading.Thread):
+    """A seccomp agent: takes one listener, and answers every notification with an errno."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.directory = tempfile.mkdtemp(prefix="a", dir="/tmp")
+        self.path = self.directory + "/s"
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.socket.bind(self.path)
+        self.socket.listen(1)
+        self.socket.settimeout(20)
+        self.state: dict[str, object] = {}
+        self.pids: list[int] = []
+
+    def run(self) -> None:
+        connection, _ = self.socket.accept()
+        data, fds, _, _ = socket.recv_fds(connection, 65536, 4)
+        self.state = json.loads(data)
+        poll = select.poll()
+        poll.register(fds[0], select.POLLIN)
+        while any(event & select.POLLIN for _, event in poll.poll(10000)):
+            request = bytearray(80)
+            fcntl.ioctl(fds[0], NOTIF_RECV, request)
+            number, pid = struct.unpack_from("<QI", request)
+            self.pids.append(pid)
+            fcntl.ioctl(fds[0], NOTIF_SEND, bytearray(struct.pack("<QqiI", number, 0, -errno.ENOTBLK, 0)))
+        os.close(fds[0])
+
+    def close(self) -> None:
+        self.join(20)
+        self.socket.close()
+        os.unlink(self.path)
+        os.rmdir(self.directory)
+
+
+@pytest.mark.parametrize("nnp", [True, False], ids=["noNewPrivileges", "with CAP_SYS_ADMIN"])
+def test_listener(bundle: BundleMaker, pyrun: Runner, nnp: bool) -> None:
+    """The listener's descriptor reaches the agent, with the container process state of the specification."""
+    agent = Agent()
+    agent.start()
+    try:
+        profile = {
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "listenerPath": agent.path,
+            "listenerMetadata": "who",
+            "syscalls": [rule(["mkdir", "mkdirat"], "SCMP_ACT_NOTIFY")],
+        }
+        b = bundle(["mkdir", "/x"], process={"noNewPrivileges": nnp}, linux={"seccomp": profile})
+        result = pyrun.run(b, id="notified")
+    finally:
+        agent.close()
+    assert result.rc == 1 and "Block device required" in result.err, result.describe()
+    assert agent.pids
+    assert agent.state["fds"] == ["seccompFd"] and agent.state["metadata"] == "who"
+    state = agent.state["state"]
+    assert isinstance(state, dict)
+    assert state["id"] == "notified" and state["status"] == "creating" and state["bundle"] == str(b.path)
+    assert agent.state["pid"] == state["pid"] and isinstance(state["pid"], int) and state["pid"] > 1
+
+
+def test_an_agent_that_is_not_there(bundle: BundleMaker, pyrun: Runner, tmp_path: Path) -> None:
+    profile = {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "listenerPath": str(tmp_path / "none"),
+        "syscalls": [rule(["mkdir"], "SCMP_ACT_NOTIFY")],
+    }
+    pyrun.run(bundle(linux={"seccomp": profile})).fails(1, "ENOENT", "/linux/seccomp/listenerPath")
+    assert pyrun.ids() == []
