@@ -1,0 +1,107 @@
+"""The record: packed and read back, damage is noticed, and the launcher's C reads the same layout."""
+
+from __future__ import annotations
+
+import re
+import struct
+from pathlib import Path
+
+import pytest
+
+from pyrun.runtime import cache, record
+from pyrun.runtime.record import BLOBS, HEADER, Record, unpack
+
+CFFI = Path(__file__).resolve().parents[2] / "cffi_build"
+C_TYPES = {"char": 1, "u32": 4, "u64": 8}
+
+
+def make_record() -> Record:
+    blobs: dict[str, object] = {f"b_{name}": name.encode() * (i + 1) for i, name in enumerate(BLOBS)}
+    return Record(
+        pid=41, start=42, status=1, creator=(43, 44), boot_id="0123456789-abcdef-0123456789-abcdef0", flags=5, **blobs
+    )
+
+
+def test_what_is_packed_is_read_back() -> None:
+    made = make_record()
+    back = unpack(made.pack())
+    for name in Record.__slots__:
+        assert getattr(back, name) == getattr(made, name), name
+
+
+def test_pid_start_and_status_are_where_the_executor_writes_them() -> None:
+    data = make_record().pack()
+    assert struct.unpack_from("<3Q", data, 8) == (41, 42, 1)
+
+
+def test_plans_in_a_record_are_aligned() -> None:
+    data = make_record().pack()
+    for i in range(len(BLOBS)):
+        offset, _ = struct.unpack_from("<II", data, HEADER.size + 8 * i)
+        assert offset % 8 == 0
+
+
+@pytest.mark.parametrize("keep", [0, 7, 95, 100, 190, 191, 192, 250, -1])
+def test_a_record_cut_short_is_damaged(keep: int) -> None:
+    with pytest.raises(ValueError):
+        unpack(make_record().pack()[:keep])
+
+
+@pytest.mark.parametrize("at", [0, 92, 96, 100])  # magic, count, an offset, a length
+def test_a_record_with_a_wrong_number_is_damaged(at: int) -> None:
+    data = bytearray(make_record().pack())
+    data[at + 3] ^= 0x40
+    with pytest.raises(ValueError):
+        unpack(bytes(data))
+
+
+def c_struct(source: str, name: str) -> list[tuple[str, int, int]]:
+    """(field, offset, size) of a struct in C that has no padding of the compiler's."""
+    match = re.search(rf"struct {name} \{{(.*?)\n\}};", source, re.S)
+    assert match, name
+    fields, at = [], 0
+    for kind, names in re.findall(r"\b(char|u32|u64) ([^;{}]+);", match[1].partition("struct {")[0]):
+        for field in names.split(","):
+            plain, _, count = field.strip().rstrip("]").partition("[")
+            size = C_TYPES[kind] * int(count or 1)
+            fields.append((plain, at, size))
+            at += size
+    return fields
+
+
+def test_the_launcher_has_the_same_layout() -> None:
+    source = (CFFI / "launcher_verbs.c").read_text()
+    fields = c_struct(source, "record")
+    assert [name for name, _, _ in fields][:3] == ["magic", "pid", "start"]
+    assert sum(size for _, _, size in fields) == HEADER.size
+    names = ("magic", "pid", "start", "status", "creator", "creator_start", "boot_id", "flags", "count")
+    values = {name: i for i, name in enumerate(names)}
+    packed = HEADER.pack(b"MAGICMAG", 1, 2, 3, 4, 5, b"b" * 36, 7, 8)
+    for name, offset, size in fields:
+        if size in (4, 8) and name not in ("magic", "pad"):
+            assert int.from_bytes(packed[offset : offset + size], "little") == values[name], name
+
+
+def test_the_launcher_has_the_same_blobs_and_flags() -> None:
+    source = (CFFI / "launcher_verbs.c").read_text()
+    blobs = re.search(r"enum blob \{ (.*?), B_COUNT \}", source)
+    assert blobs and tuple(name.removeprefix("B_").lower() for name in blobs[1].split(", ")) == BLOBS
+    for name, value in re.findall(r"#define (HAS_\w+|SHARED_PIDNS|SYSTEMD) (\d+)u", source):
+        assert getattr(record, name) == int(value), name
+    both = record.HAS_POSTSTART | record.HAS_POSTSTOP
+    create = (CFFI / "launcher_create.c").read_text()
+    assert re.search(rf"#define HAS_HOOKS {both}u", create)
+    flags_at = next(offset for name, offset, _ in c_struct(source, "record") if name == "flags")
+    assert re.search(rf"#define FLAGS_AT {flags_at}u", create)
+
+
+def test_the_launcher_reads_kept_plans_as_they_are_written() -> None:
+    source = (CFFI / "launcher_create.c").read_text()
+    entry = c_struct(source, "entry")
+    assert sum(size for _, _, size in entry) == cache.HEADER.size
+    kinds = re.search(r"enum condition_kind \{ (.*?) \}", source)
+    holes = re.search(r"enum hole_kind \{ (.*?) \}", source)
+    assert kinds and [getattr(cache, name) for name in kinds[1].split(", ")] == [0, 1, 2, 3]
+    assert holes and [getattr(cache, name.removeprefix("HOLE_")) for name in holes[1].split(", ")] == [0, 1, 2]
+    assert f'"/{cache.DIRECTORY}"' in source
+    assert re.search(rf"#define MISSING {cache.MISSING:#x}u", source)
