@@ -1,10 +1,10 @@
 # Everything here assumes `./bootstrap build` has run once; each target runs it, and the second time it is quick.
 PY := .venv/bin/python
 
-.PHONY: help build check test bench demo conformance fuzz asan clean
+.PHONY: help build check test bench demo conformance fuzz asan vm vm-shell vm-test clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build:  ## the C modules, the launcher and pyrun-init, in place
 	@./bootstrap build
@@ -30,6 +30,15 @@ fuzz: build  ## fuzz the plan decoder for a minute (needs clang)
 
 asan: build  ## the C test programs under ASan and UBSan
 	$(PY) cffi_build/build.py --asan
+
+vm: build  ## boots the guest with pyrun in it and runs JOB='a command' (root)
+	@$(PY) -m tests.support.vm run '$(or $(JOB),pyrun --version)'
+
+vm-shell: build  ## a root shell in the guest, on this terminal; exit ends it (root)
+	@$(PY) -m tests.support.vm shell
+
+vm-test:  ## the tests that need a kernel of their own, in the guest (root)
+	./bootstrap test tests/vm $(ARGS)
 
 clean:  ## what was built; the caches of root file systems and packages stay
 	rm -rf build dist *.egg-info pyrun/bin pyrun/*.so pyrun/_native.c pyrun/_seccomp.c .pytest_cache .mypy_cache .ruff_cache

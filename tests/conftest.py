@@ -9,8 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import vm_host
 from tests.support.bundle import BundleMaker
 from tests.support.runner import REPO, Runner
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    vm_host.install(config)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

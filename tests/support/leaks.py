@@ -13,6 +13,7 @@ from pathlib import Path
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 GRACE_S = 2.0
+PF_KTHREAD = 0x200000
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,9 @@ def _pids_of(cgroup: str) -> list[int]:
 
 
 def _name_of(pid: int) -> str:
+    """Its name; empty when it is gone, or is one of the kernel's threads, which a machine has in its root cgroup."""
     try:
-        return Path(f"/proc/{pid}/comm").read_text().strip()
+        name, _, fields = Path(f"/proc/{pid}/stat").read_text().partition("(")[2].rpartition(")")
     except OSError:
         return ""
+    return "" if int(fields.split()[6]) & PF_KTHREAD else name

@@ -1,0 +1,120 @@
+"""The disk with which a guest is booted: pyrun as `bootstrap install` installs it, the tests, and what to run.
+
+It is made without a mount, by mke2fs -d. In the guest it is /job; `prefix/` goes to /usr/local, and `run` is started.
+Pytest and what it needs come from the virtual environment of here, so both sides speak the same version's reports.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.support.runner import REPO
+
+CACHE = REPO / ".cache" / "vm"
+SLACK_MIB = 1024
+SOURCES = ("pyrun", "cffi_build", "pyproject.toml", "setup.py", "bootstrap")
+BUILT = {".so", ".pyc", ".o"}
+
+
+def installed_prefix() -> Path:
+    """A prefix with pyrun installed in it, made now unless it is there for the same sources; or PYRUN_VM_PREFIX."""
+    if "PYRUN_VM_PREFIX" in os.environ:
+        return Path(os.environ["PYRUN_VM_PREFIX"])
+    target = CACHE / f"prefix-{source_digest()}"
+    if not target.exists():
+        for old in CACHE.glob("prefix-*"):
+            shutil.rmtree(old)
+        partial = CACHE / "partial-prefix"
+        shutil.rmtree(partial, ignore_errors=True)
+        command = [str(REPO / "bootstrap"), "install", "--prefix", str(partial)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        if done.returncode:
+            raise RuntimeError(f"bootstrap install failed:\n{done.stdout}")
+        partial.rename(target)
+    return target
+
+
+def source_digest() -> str:
+    """Of everything that goes into the wheel."""
+    digest = hashlib.sha256()
+    for name in SOURCES:
+        top = REPO / name
+        for path in sorted(top.rglob("*")) if top.is_dir() else [top]:
+            if path.is_file() and path.suffix not in BUILT and "bin" not in path.relative_to(REPO).parts[:2]:
+                digest.update(f"{path.relative_to(REPO)}\0".encode() + path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def required_files(name: str, seen: set[str]) -> Iterator[tuple[Path, Path]]:
+    """(where it is, where it goes in site-packages) of a distribution's files and of those that it requires."""
+    key = name.lower().replace("_", "-")
+    if key in seen:
+        return
+    seen.add(key)
+    try:
+        distribution = importlib.metadata.distribution(name)
+    except importlib.metadata.PackageNotFoundError:  # required on other versions of Python only
+        return
+    for file in distribution.files or ():
+        if ".." not in file.parts:
+            yield Path(str(distribution.locate_file(file))), Path(file)
+    for requirement in distribution.requires or ():
+        if "extra ==" not in requirement:
+            bare = re.match(r"[\w.-]+", requirement)
+            assert bare, requirement
+            yield from required_files(bare[0], seen)
+
+
+def copy_packages(directory: Path, *names: str) -> None:
+    """Puts these distributions and what they require into a directory for PYTHONPATH."""
+    seen: set[str] = set()
+    for name in names:
+        for source, place in required_files(name, seen):
+            if source.is_file():
+                (directory / place).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(source, directory / place)
+
+
+def copy_tree(directory: Path) -> None:
+    """The tests, the bundles and a busybox root, laid out as in the repository; pyrun is the installed one."""
+    ignore = shutil.ignore_patterns("*.partial.*", ".hypothesis")
+    for name in ("tests", "bundles", "vagrant"):
+        shutil.copytree(REPO / name, directory / name, symlinks=True, ignore=ignore)
+    shutil.copy2(REPO / "pyproject.toml", directory)
+    (directory / "pyrun").symlink_to("/usr/local/lib/pyrun/pyrun")
+    rootfs = REPO / ".cache" / "rootfs"
+    for path in rootfs.glob("busybox*"):
+        (directory / ".cache" / "rootfs").mkdir(parents=True, exist_ok=True)
+        subprocess.run(["cp", "-a", path, directory / ".cache" / "rootfs"], check=True)
+
+
+@contextmanager
+def job_disk(run: str, with_tests: bool = True, **files: str) -> Iterator[Path]:
+    """A disk with this `run` script and these text files; with pyrun, and with the tests if asked for."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    prefix = installed_prefix()
+    with tempfile.TemporaryDirectory(prefix="job-", dir=CACHE) as name:
+        tree, disk = Path(name) / "tree", Path(name) / "job.ext4"
+        tree.mkdir()
+        subprocess.run(["cp", "-a", prefix, tree / "prefix"], check=True)
+        if with_tests:
+            (tree / "src").mkdir()
+            copy_tree(tree / "src")
+            copy_packages(tree / "site", "pytest")
+        for file, text in {"run": run, **files}.items():
+            (tree / file).write_text(text)
+        (tree / "run").chmod(0o755)
+        used = int(subprocess.run(["du", "-sm", tree], stdout=subprocess.PIPE, text=True, check=True).stdout.split()[0])
+        options = ["-q", "-t", "ext4", "-O", "^has_journal", "-m", "0", "-L", "job", "-d", str(tree)]
+        subprocess.run(["mke2fs", *options, disk, f"{used + SLACK_MIB}M"], check=True, stdout=subprocess.DEVNULL)
+        shutil.rmtree(tree)
+        yield disk

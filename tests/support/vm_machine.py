@@ -1,0 +1,226 @@
+"""A machine with a kernel of its own: QEMU boots the guest that vagrant/guest/ describes, and runs one job in it.
+
+The guest talks on its second serial port, one JSON object a line, which is QEMU's stdout here; its console goes to a
+file. QEMU emulates the processor, because a /dev/kvm may be there and not work: PYRUN_VM_ACCEL=kvm asks for it. What
+ends a guest before its job is done is told as what it is: a panic, a hang, a full disk.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import select
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.support.runner import REPO
+
+CPUS = 2
+MEMORY_MIB = 2048
+SCRATCH_MIB = 512
+BOOT_TIMEOUT_S = 240.0
+CMDLINE = (
+    "root=/dev/nvme0n1 rw console=ttyS0,115200 quiet loglevel=4 panic=-1 oops=panic sysrq_always_enabled "
+    "mitigations=off random.trust_cpu=on tsc=reliable no_timer_check net.ifnames=0 apparmor=1 security=apparmor "
+    "systemd.unit=pyrun-job.target systemd.show_status=no systemd.unified_cgroup_hierarchy=1"
+)
+FULL_MIB = 16
+CONSOLE_LINES = 40
+ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()][A-B0-2]|\r")
+
+
+class GuestDied(Exception):
+    """The guest ended before its job did. The text says how, and shows the end of its console."""
+
+
+def why_not() -> str:
+    """Why no guest can be booted on this machine; empty when one can."""
+    if platform.machine() != "x86_64":
+        return f"the guest is made for x86_64, and this is {platform.machine()}"
+    if os.geteuid() != 0:
+        return "making the guest needs root"
+    missing = [name for name in ("qemu-system-x86_64", "mke2fs", "mmdebstrap") if shutil.which(name) is None]
+    if missing:
+        return f"not installed: {', '.join(missing)} (Debian's qemu-system-x86, e2fsprogs, mmdebstrap)"
+    return ""
+
+
+def make_guest() -> Path:
+    """The directory with the guest's root and kernel, made now if need be."""
+    done = subprocess.run([REPO / "vagrant" / "make-guest"], stdout=subprocess.PIPE, text=True, check=True)
+    return Path(done.stdout.strip())
+
+
+def acceleration() -> list[str]:
+    """QEMU's options for the processor."""
+    chosen = os.environ.get("PYRUN_VM_ACCEL", "tcg")
+    if chosen == "kvm":
+        return ["-accel", "kvm", "-cpu", "host"]
+    if chosen == "tcg":
+        return ["-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max"]
+    raise ValueError(f"PYRUN_VM_ACCEL={chosen}: tcg or kvm")
+
+
+def disk(number: int, path: Path, raw: str = "raw") -> list[str]:
+    """QEMU's options for a disk: the namespace `number` of the one controller. What the guest writes is not kept."""
+    return [
+        "-drive",
+        f"file={path},if=none,id=d{number},format={raw},snapshot=on,cache=unsafe,discard=unmap",
+        "-device",
+        f"nvme-ns,drive=d{number},nsid={number}",
+    ]
+
+
+def qemu_argv(guest: Path, job: Path, scratch: Path, kind: str, append: str = "") -> list[str]:
+    """The command line, but for where the serial ports go. `kind` is what the guest does: run or shell."""
+    return [
+        *("qemu-system-x86_64", "-machine", "q35,hpet=off,graphics=off", *acceleration()),
+        *("-smp", str(CPUS), "-m", str(MEMORY_MIB), "-nodefaults", "-no-reboot", "-display", "none"),
+        *("-kernel", str(guest / "vmlinuz"), "-append", f"{CMDLINE} pyrun.job={kind} {append}".strip()),
+        *("-device", "nvme,serial=pyrun", *disk(1, guest / "root.ext4"), *disk(2, job), *disk(3, scratch)),
+        *("-device", "virtio-rng-pci"),
+    ]
+
+
+def tail(text: str, lines: int = CONSOLE_LINES) -> str:
+    """The last lines of a console, without a terminal's escapes and empty lines."""
+    return "\n".join([line for line in ESCAPES.sub("", text).splitlines() if line.strip()][-lines:])
+
+
+def diagnose(console: str, rc: int | None, hung_s: float = 0.0, errors: str = "") -> str:
+    """What ended the guest, in a line, and the part of its console that shows it. rc is QEMU's, None while it runs."""
+    clean = ESCAPES.sub("", console)
+    panic = re.search(r"^.*Kernel panic - not syncing: (.*)$", clean, re.M)
+    if panic:
+        start = clean.rfind("------------[ cut here ]", 0, panic.start())
+        bug = max(clean.rfind(word, 0, panic.start()) for word in ("BUG: ", "Oops: ", "general protection fault"))
+        first = min((at for at in (start, bug) if at >= 0), default=panic.start())
+        return f"the guest's kernel panicked: {panic[1]}\n{tail(clean[first:], 60)}"
+    if rc is not None and rc != 0:
+        return f"QEMU ended with status {rc}: {errors.strip()}\n{tail(clean)}"
+    full = re.search(r"^.*(No space left on device|ENOSPC).*$", clean, re.M)
+    if full:
+        return f"the guest's disk is full: {full[0].strip()}\n{tail(clean)}"
+    if hung_s:
+        return f"the guest hangs: it said nothing for {hung_s:.0f} s\n{tail(clean, 80)}"
+    return f"the guest ended without a word\n{tail(clean)}"
+
+
+class Machine:
+    """A running guest. `events` gives what it says until it is done; `rc` is then its job's exit code."""
+
+    def __init__(self, process: subprocess.Popen[bytes], directory: Path, console: Path) -> None:
+        self.process = process
+        self.console = console
+        self.rc: int | None = None
+        self._directory = directory
+        self._started = time.monotonic()
+
+    def seconds(self) -> float:
+        """How long it has run."""
+        return time.monotonic() - self._started
+
+    def events(self, silence: float) -> Iterator[dict[str, Any]]:
+        """What the guest says. Raises GuestDied when it ends early, or says nothing for `silence` seconds."""
+        assert self.process.stdout is not None
+        fd, pending, allowed = self.process.stdout.fileno(), b"", max(BOOT_TIMEOUT_S, silence)
+        while True:
+            if not select.select([fd], [], [], allowed)[0]:
+                raise GuestDied(self._explain_hang(allowed))
+            chunk = os.read(fd, 65536)
+            if not chunk:
+                break
+            *lines, pending = (pending + chunk).split(b"\n")
+            for line in filter(None, lines):
+                allowed = silence
+                event = parse_event(line)
+                if event["event"] == "exit":
+                    self.rc = int(event["rc"])
+                yield event
+        if self.rc is None:
+            raise GuestDied(self._explain_end())
+
+    def console_text(self) -> str:
+        return self.console.read_text(errors="replace")
+
+    def _explain_end(self) -> str:
+        rc = self.process.wait(20)
+        errors = (self._directory / "qemu.err").read_text(errors="replace")
+        free = shutil.disk_usage(self._directory).free >> 20
+        text = diagnose(self.console_text(), rc, errors=errors)
+        if free < FULL_MIB:
+            return f"this machine's disk is full ({free} MiB free in {tempfile.gettempdir()})\n{text}"
+        return text
+
+    def _explain_hang(self, seconds: float) -> str:
+        """Asks the kernel what is blocked and what runs (sysrq w and l, by a break on the console)."""
+        try:
+            for key in b"wl":
+                self._send_sysrq(bytes([key]))
+                time.sleep(2)
+        except OSError as error:
+            return f"{diagnose(self.console_text(), None, seconds)}\n(the console takes no sysrq: {error})"
+        return diagnose(self.console_text(), None, seconds)
+
+    def _send_sysrq(self, key: bytes) -> None:
+        with socket.socket(socket.AF_UNIX) as qmp, socket.socket(socket.AF_UNIX) as console:
+            qmp.settimeout(5)
+            console.connect(str(self._directory / "console"))
+            qmp.connect(str(self._directory / "qmp"))
+            send_break = {"execute": "chardev-send-break", "arguments": {"id": "con"}}
+            for command in ({"execute": "qmp_capabilities"}, send_break):
+                qmp.recv(65536)
+                qmp.sendall(json.dumps(command).encode())
+            qmp.recv(65536)
+            console.sendall(key)
+
+
+def parse_event(line: bytes) -> dict[str, Any]:
+    """One line of the guest's; what is no event becomes one that quotes it."""
+    try:
+        event = json.loads(line)
+    except ValueError:
+        event = None
+    if isinstance(event, dict) and "event" in event:
+        return event
+    return {"event": "noise", "text": line.decode(errors="replace")}
+
+
+def make_scratch(path: Path) -> Path:
+    """An empty disk for tests that need one."""
+    with path.open("wb") as file:
+        file.truncate(SCRATCH_MIB << 20)
+    return path
+
+
+@contextmanager
+def boot(guest: Path, job: Path, console: Path, append: str = "") -> Iterator[Machine]:
+    """Boots the guest with a job disk. It is gone at the end, and dies with this process."""
+    with tempfile.TemporaryDirectory(prefix="pyrun-vm-") as name:
+        directory = Path(name)
+        argv = [
+            *("setpriv", "--pdeathsig", "KILL"),
+            *qemu_argv(guest, job, make_scratch(directory / "scratch"), "run", append),
+            *("-chardev", f"socket,id=con,path={name}/console,server=on,wait=off,logfile={console},logappend=off"),
+            *("-chardev", "stdio,id=events,signal=off", "-serial", "chardev:con", "-serial", "chardev:events"),
+            *("-qmp", f"unix:{name}/qmp,server=on,wait=off"),
+        ]
+        console.write_bytes(b"")
+        with (directory / "qemu.err").open("wb") as errors:
+            process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors)
+        try:
+            yield Machine(process, directory, console)
+        finally:
+            process.kill()
+            process.wait()
+            assert process.stdout is not None
+            process.stdout.close()

@@ -1,0 +1,32 @@
+"""The tests in this directory run in a guest with a kernel of its own (tests/support/vm_host.py): as root, with systemd
+as process 1, cgroup v2 and every controller.
+
+They are collected on the host as well, so importing one must need nothing that only the guest has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.leaks import collect_traces, find_leaks
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks every test of this directory `vm`."""
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.vm)
+
+
+@pytest.fixture(autouse=True)
+def leak_check() -> Iterator[None]:
+    """Fails a test that leaves a mount, a cgroup or a process."""
+    before = collect_traces()
+    yield
+    leaks = find_leaks(before)
+    assert not leaks, "left behind:\n" + "\n".join(leaks)
