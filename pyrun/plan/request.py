@@ -7,10 +7,10 @@ class Request:
     """id; bundle, rootfs and state_dir absolute; record: the bytes of the container's record file (runtime/record.py).
 
     park: wait for `start` (create), else exec at once (run). preserve_fds: descriptors 3.. that the program keeps,
-    those of LISTEN_FDS among them. config: the bytes of config.json, kept for exec. cgroup: absolute path or None. systemd:
-    make a scope of systemd's. console: number of an already connected console socket, or console_socket its path.
-    plain_output: what the terminal shows goes to a file or a pipe. subreaper: adopt what the container leaves behind.
-    subcgroup: the cgroup below the container's that exec is to be in.
+    those of LISTEN_FDS among them. config: the bytes of config.json, kept for exec. cgroup: absolute path or None.
+    systemd: make a scope of systemd's. console: number of an already connected console socket, or console_socket its
+    path. plain_output: what the terminal shows goes to a file or a pipe. subreaper: adopt what the container leaves
+    behind. subcgroup: the cgroup below the container's that exec is to be in.
     """
 
     __slots__ = (

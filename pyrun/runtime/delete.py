@@ -10,9 +10,12 @@ from ..errors import PyrunError
 from ..executor import StepFailed, run_plan
 from ..oci.load import load_bytes, read_file
 from ..plan.lifecycle import FILES, plan_delete, plan_poststop
+from ..plan.steps import Unlinkat
 from .kill import SIGKILL, send
 from .start import request_of
 from .store import STOPPED, Container, Store
+
+ENOENT = 2
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -72,15 +75,30 @@ def _undo(c: Container, warn: Callable[[str], None] | None) -> None:
         _remove_cgroup(c)
         _remove_debris(c.directory)
         return
-    request = request_of(c)
-    plan = plan_delete(spec, request)
+    remove(spec, request_of(c), warn)
+
+
+def remove(spec: Spec, request: Request, warn: Callable[[str], None] | None) -> None:
+    """What create made, and then the poststop hooks; these are another's when a delete at the same time was quicker."""
+    plan = plan_delete(spec, request, _resctrl(spec))
     try:
         run_plan(plan).close()
     except StepFailed as e:
+        if e.errno == ENOENT and isinstance(plan.steps[e.step], Unlinkat):
+            return
         from ..plan.step_errors import explain_failure
 
-        raise explain_failure(e, c.id) from None
+        raise explain_failure(e, request.id) from None
     run_poststop(spec, request, warn)
+
+
+def _resctrl(spec: Spec) -> str | None:
+    """Where resctrl is mounted, for a container that has a group there."""
+    if spec.linux is None or spec.linux.intel_rdt is None:
+        return None
+    from ..facts_rare import resctrl_mount
+
+    return resctrl_mount()
 
 
 def run_poststop(spec: Spec, request: Request, warn: Callable[[str], None] | None) -> None:

@@ -8,10 +8,9 @@ the container with it.
 from __future__ import annotations
 
 from ..errors import PyrunError
-from ..executor import Outcome, StepFailed, run_plan
+from ..executor import Outcome
 from ..oci.model import Spec
 from ..plan.exec_process import with_size
-from ..plan.lifecycle import plan_delete
 from .create import Prepared, is_plain, keep_for_launcher, prepare, run_prepared
 from .foreground import SIGTTIN, SIGTTOU, Foreground, Signals
 from .store import Store
@@ -137,7 +136,7 @@ class Joint:
 
 def _delete(store: Store, prepared: Prepared, outcome: Outcome, warn: Callable[[str], None] | None) -> None:
     """Kills what is left and removes the container, if it is still ours and not another that has its name now."""
-    from .delete import destroy, run_poststop
+    from .delete import destroy, remove
 
     try:
         c = store.open(prepared.request.id)
@@ -147,11 +146,5 @@ def _delete(store: Store, prepared: Prepared, outcome: Outcome, warn: Callable[[
         return
     if c.alive():
         destroy(c, warn)
-        return
-    try:
-        run_plan(plan_delete(prepared.spec, prepared.request)).close()
-    except StepFailed as e:
-        from ..plan.step_errors import explain_failure
-
-        raise explain_failure(e, c.id) from None
-    run_poststop(prepared.spec, prepared.request, warn)
+    else:
+        remove(prepared.spec, prepared.request, warn)
