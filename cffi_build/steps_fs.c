@@ -3,6 +3,7 @@
 
 #define IN_ROOT (RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
 #define STEP_PID_PREFIX 1u     /* the path is below /proc/PID: "PID/" is put in front */
+#define STEP_PID_DATA 2u       /* the pid is what is written */
 
 /* The step's first string, behind the container's pid where the step asks for it; NULL when that is too long for a path. */
 static const char *pid_path(struct px_ctx *x, const struct px_step *s, char buf[4096])
@@ -289,8 +290,13 @@ static long write_all(int fd, const char *p, usize n)
 /* in0 directory, s0 path below it, s1 data in one write, a open flags, b file system magic that it must be on (0: any), c RESOLVE flags. */
 long do_write_file(struct px_ctx *x, const struct px_step *s)
 {
-	char buf[4096];
-	const char *path = pid_path(x, s, buf);
+	char buf[4096], pid[20];
+	const char *path = pid_path(x, s, buf), *data = px_path(x, s->s1);
+	usize len = s->n1;
+	if (s->d & STEP_PID_DATA) {
+		len = (usize)(px_num(pid, (u64)x->pid) - pid);
+		data = pid;
+	}
 	long fs[16], fd, r;
 	if (!path)
 		return -ENAMETOOLONG;
@@ -304,10 +310,10 @@ long do_write_file(struct px_ctx *x, const struct px_step *s)
 	x->substep = 2;
 	if (r == 0)
 		do
-			r = sys_write((int)fd, px_str(x, s->s1), s->n1);
+			r = sys_write((int)fd, data, len);
 		while (r == -EINTR);
 	sys_close((int)fd);
-	return r < 0 ? r : r == (long)s->n1 || s->b ? 0 : -EIO;
+	return r < 0 ? r : r == (long)len || s->b ? 0 : -EIO;
 }
 
 /* in0 directory, s0 name, s1 content, a mode, out: the open file. Made new; content is all of it or none. */

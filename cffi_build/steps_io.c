@@ -213,7 +213,7 @@ long do_bpf_prog_attach(struct px_ctx *x, const struct px_step *s)
 }
 
 /* s0 one rtnetlink request with NLM_F_ACK, in the network namespace we are in; a: offset where in0's number is put (PX_NEXT: nowhere). */
-long do_netlink(struct px_ctx *x, const struct px_step *s)
+static long netlink_send(struct px_ctx *x, const struct px_step *s)
 {
 	char *msg = (char *)px_str(x, s->s0), buf[2048] __attribute__((aligned(4)));
 	long r, fd = sc3(__NR_socket, AF_NETLINK_, SOCK_RAW_ | SOCK_CLOEXEC_, NETLINK_ROUTE);
@@ -239,6 +239,42 @@ long do_netlink(struct px_ctx *x, const struct px_step *s)
 	}
 	sys_close((int)fd);
 	return r;
+}
+
+struct visit {
+	struct px_ctx *x;
+	const struct px_step *s;
+	long r;
+};
+
+static int netlink_visit(void *arg)
+{
+	struct visit *v = arg;
+	v->x->substep = 3;
+	v->r = sc2(__NR_setns, px_fd(v->x, v->s->in1), CLONE_NEWNET);
+	if (v->r == 0)
+		v->r = netlink_send(v->x, v->s);
+	return 0;
+}
+
+/* With in1 it is sent in that network namespace, by a child: this process stays where it is. */
+long do_netlink(struct px_ctx *x, const struct px_step *s)
+{
+	struct visit v = { x, s, 0 };
+	i32 pidfd = -1;
+	long child;
+	if (s->in1 == PX_NONE)
+		v.r = netlink_send(x, s);
+	else if ((child = px_vfork(netlink_visit, &v, 0, -1, &pidfd)) < 0)
+		v.r = child;
+	else {
+		while (sys_wait4((int)child, NULL, 0) == -EINTR)
+			;
+		sys_close(pidfd);
+	}
+	if (v.r == 0 && x->made)
+		x->made[x->step] = 1;
+	return v.r;
 }
 
 /* in0 the devpts mount; out the master, in2 the slot of the slave, opened through the master and so by no path. a columns, b rows. */

@@ -20,6 +20,9 @@ class Facts:
     below it. controllers: those of its root. lsm: names of active LSMs. max_hard: hard limits of ours by RLIMIT
     number. memfd: how pyrun-init is loaded (Clone3.load). last_cap. newuidmap, newgidmap: the setuid helpers, where a
     runtime without root may need them.
+    Only for a config that asks for such things (facts_rare.py): net_devices, name -> (index, flags); net_addresses,
+    the kernel's replies to a dump of all; resctrl_mount; resctrl_schemata of the container's group, None where there
+    is none.
     """
 
     __slots__ = (
@@ -38,8 +41,12 @@ class Facts:
         "lsm",
         "max_hard",
         "memfd",
+        "net_addresses",
+        "net_devices",
         "newgidmap",
         "newuidmap",
+        "resctrl_mount",
+        "resctrl_schemata",
         "rootless",
         "uid_map",
     )
@@ -64,6 +71,10 @@ class Facts:
         self.newuidmap: str | None = None
         self.newgidmap: str | None = None
         self.init_path = "pyrun-init"
+        self.net_devices: dict[str, tuple[int, int]] = {}
+        self.net_addresses = b""
+        self.resctrl_mount: str | None = None
+        self.resctrl_schemata: str | None = None
         for name, value in values.items():
             setattr(self, name, value)
 

@@ -97,6 +97,11 @@ def plan_create(spec: Spec, facts: Facts, req: Request) -> Plan:
     )
     _plan_state(b, s, req)
     s.cgroup = plan_cgroup(b, spec, facts, req.cgroup) if req.cgroup else b.slot("cgroup")
+    linux = spec.linux
+    if linux and linux.intel_rdt:  # what few configs have is imported for them alone
+        from .intelrdt import plan_rdt_group
+
+        plan_rdt_group(b, spec, facts, req.id)
     s.proc = b.slot("proc", inherit=True)
     b.add(
         PARENT,
@@ -138,6 +143,14 @@ def plan_create(spec: Spec, facts: Facts, req: Request) -> Plan:
             why="so that delete finds it, whatever happens to us",
         ),
     )
+    if linux and linux.intel_rdt:
+        from .intelrdt import plan_rdt_join
+
+        plan_rdt_join(b, spec, facts.resctrl_mount, req.id)
+    if linux and linux.net_devices:
+        from .netdevices import plan_devices_of_host
+
+        plan_devices_of_host(b, spec, facts, s.proc)
     _plan_hooks_point(b, spec, req, s)
     _plan_init(b, spec, facts, req, s, root, seccomp)
     _plan_ready(b, spec, facts, req, s, seccomp)
@@ -246,6 +259,10 @@ def _plan_init(
     plan_hooks(b, STAGE2, spec, "createContainer", state_json(spec, req.id, req.bundle, "creating"), root.root)
     plan_rootfs_pivot(b, spec, facts, root)
     plan_rootfs_finish(b, spec, facts, root)
+    if spec.linux and (spec.linux.personality or spec.linux.memory_policy):
+        from .special import plan_special
+
+        plan_special(b, spec.linux)
     if spec.process is not None:
         plan_identity(
             b,

@@ -304,6 +304,10 @@ def _plan_process(
     if affinity is not None and affinity.final:
         at = "/process/execCPUAffinity/final"
         b.add(STAGE2, SchedSetaffinity(mask=cpu_mask(affinity.final, at), at=at))
+    if spec.linux and (spec.linux.personality or spec.linux.memory_policy):
+        from .special import plan_special
+
+        plan_special(b, spec.linux)
     plan_identity(
         b,
         process,

@@ -39,11 +39,15 @@ def plan_start(spec: Spec, req: Request) -> Plan:
     return b.plan()
 
 
-def plan_delete(spec: Spec, req: Request) -> Plan:
-    """Removes the cgroup with what is in it, and the state."""
+def plan_delete(spec: Spec, req: Request, resctrl: str | None = None) -> Plan:
+    """Removes the cgroup with what is in it, and the state. resctrl: where that is mounted."""
     b = Builder()
     if req.cgroup:
         b.add(PARENT, RemoveCgroup(path=req.cgroup, recursive=1, at="/linux/cgroupsPath"))
+    if spec.linux and spec.linux.intel_rdt:
+        from .intelrdt import plan_rdt_delete
+
+        plan_rdt_delete(b, spec, resctrl, req.id)
     b.add(
         PARENT,
         *(Unlinkat(path=f"{req.state_dir}/{name}", on=((ENOENT, None),)) for name in reversed(FILES)),

@@ -9,6 +9,7 @@ IN0, IN1, IN2, OUT, A, B, C, D, S0, S1, S2 = range(11)
 ANY = 0xFFFF  # an errno rule that matches every errno
 NEXT = 0xFFFFFFFF
 PID_MARK = "\x01" * 10  # ten characters that become the container's pid when the step runs
+PID_DATA = 2  # WriteFile: write the pid, in place of data
 PID_PREFIX = 1  # Openat2, WriteFile: put "PID/" in front of the path
 
 PARENT, STAGE1, STAGE2, UNDO = range(4)

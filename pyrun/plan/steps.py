@@ -21,6 +21,7 @@ from .step import (
     O_PATH_DIRECTORY,
     OUT,
     PARENT,
+    PID_DATA,
     PID_MARK,
     PID_PREFIX,
     S0,
@@ -78,7 +79,7 @@ __all__ = [
     "IN1", "IN2", "IoprioSet", "KeyctlSession", "KillChild", "LANE_NAMES", "Label", "MakeTarget", "MakeUserns",
     "Meet", "Mkdirat", "Mkfifoat", "Mknodat", "Mount", "MountSetattr", "MoveMount", "NEXT", "O_DIRECTORY",
     "O_PATH", "O_PATH_DIRECTORY", "Netlink", "OUT", "OpenTree", "Openat2", "Openpt", "PARENT", "PID_MARK",
-    "PID_PREFIX", "Park", "Personality", "PidFile", "PidfdGetfd", "PidfdOpen", "PivotRoot", "Prctl", "Release",
+    "PID_DATA", "PID_PREFIX", "Park", "Personality", "PidFile", "PidfdGetfd", "PidfdOpen", "PivotRoot", "Prctl", "Release",
     "RemoveCgroup", "S0", "S1", "S2", "STAGE1", "STAGE2", "SavePid", "SchedSetaffinity", "SchedSetattr",
     "Seccomp", "SendFd", "SetHome", "SetMempolicy", "SetStdio", "Setdomainname", "Setgroups", "Sethostname",
     "Setns", "Setresgid", "Setresuid", "Setrlimit", "Setsid", "Signal", "Spawn", "Step", "Symlinkat",
@@ -399,10 +400,11 @@ class BpfProgAttach(Step):
 
 
 class Netlink(Step):
-    """One rtnetlink request, acknowledged: msg (bytes); patch: the offset where fd's number goes."""
+    """One rtnetlink request, acknowledged: msg (bytes); patch: the offset where fd's number goes; ns: the network
+    namespace that it is sent in (none: ours)."""
 
     OP = 64
-    FIELDS = {"msg": S0, "patch": A, "fd": IN0}
+    FIELDS = {"msg": S0, "patch": A, "fd": IN0, "ns": IN1, "guard": D}
 
 
 class Openpt(Step):

@@ -107,7 +107,7 @@ class Unlinkat(Step):
 
 class WriteFile(Step):
     """One write to an existing file: dir, path, data, flags, magic (the file system it must be on), resolve,
-    pid=PID_PREFIX."""
+    pid=PID_PREFIX, or PID_DATA."""
 
     OP = 14
     FIELDS = {"dir": IN0, "path": S0, "data": S1, "flags": A, "magic": B, "resolve": C, "pid": D, "guard": D}

@@ -92,6 +92,10 @@ COVERED = {
     "init_path": "SAME_FILE",
     "newuidmap": "root has none",
     "newgidmap": "root has none",
+    "net_devices": "no plan that needs it is kept",
+    "net_addresses": "no plan that needs it is kept",
+    "resctrl_mount": "no plan that needs it is kept",
+    "resctrl_schemata": "no plan that needs it is kept",
 }
 
 
@@ -265,6 +269,8 @@ def worth_keeping(prepared: Prepared) -> bool:
     facts, req, spec = prepared.facts, prepared.request, prepared.spec
     plain = Request()
     if facts.euid != 0 or facts.rootless or facts.in_userns or (spec.process and spec.process.terminal):
+        return False
+    if spec.linux and (spec.linux.net_devices or spec.linux.intel_rdt):
         return False
     if any(getattr(req, name) != getattr(plain, name) for name in Request.__slots__ if name not in _IN_KEY) or (
         req.park and req.subreaper

@@ -66,6 +66,10 @@ def prepare(store: Store, container: str, bundle: str, *, config: str | None = N
     kept = kept_descriptors(preserve_fds, listen_fds)
     spec = with_listen_fds(spec, listen_fds)
     facts = collect_facts(rootless)
+    if spec.linux is not None and (spec.linux.net_devices or spec.linux.intel_rdt):
+        from ..facts_rare import collect_rare
+
+        collect_rare(facts, spec, container)
     _check(spec, words.get("console_socket") is not None, foreground is not None)
     if foreground is not None and spec.process is not None and spec.process.terminal:
         words["console"], words["plain_output"] = foreground.socket()
@@ -178,7 +182,7 @@ def _record(spec: Spec, facts: Facts, req: Request) -> rec.Record:
             "state_head": head, "state_tail": tail}
     blobs: dict[str, object] = {"b_" + name: value.encode("utf-8", "surrogateescape") for name, value in text.items()}
     blobs["b_start"] = plan_start(spec, req).encode()
-    blobs["b_delete"] = plan_delete(spec, req).encode()
+    blobs["b_delete"] = plan_delete(spec, req, facts.resctrl_mount).encode()
     return rec.Record(flags=flags, creator=(me, start_time(me)), boot_id=boot_id(), **blobs)
 
 
