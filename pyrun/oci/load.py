@@ -7,6 +7,7 @@ limit.
 
 from __future__ import annotations
 
+import sys
 from _json import make_scanner  # the C half of the json module, which costs 10 ms more
 
 from pyrun.errors import ConfigError, PyrunError
@@ -135,6 +136,13 @@ def parse(data: bytes, file: str) -> tuple[Any, Faults]:
         raise ConfigError([("", "is nested too deeply")], file=file) from None
     except _NotJSON as error:
         raise ConfigError([("", f"is not JSON: {error}")], file=file) from None
+    except SystemError:
+        # Python 3.11's scanner has no words for a fault unless json.decoder is imported. A faulty file may cost that.
+        if "json.decoder" in sys.modules:
+            raise
+        import json.decoder  # noqa: F401
+
+        return parse(data, file)
     except ValueError as error:
         position = getattr(error, "pos", None)
         if position is None:

@@ -320,3 +320,17 @@ def test_ten_thousand_faults_take_time_in_proportion() -> None:
     begin = time.process_time()
     assert len(faults(data)) == 20_000
     assert time.process_time() - begin < 3
+
+
+def test_faulty_json_where_json_decoder_is_not_imported() -> None:
+    """As in `create`: there the scanner of Python 3.11 fails without a word."""
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from pyrun.oci.load import load_bytes\n"
+        "assert 'json.decoder' not in sys.modules\n"
+        "try: load_bytes(b'{')\n"
+        "except Exception as error: print(type(error).__name__, error)"
+    )
+    argv = [sys.executable, "-I", "-S", "-c", script, str(REPO)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("ConfigError") and "line 1 column 2" in done.stdout
