@@ -140,7 +140,7 @@ def plan_exec(spec: Spec, process: Process, facts: Facts, target: Target, req: R
     _plan_birth(b, process, facts, target, req)
     _plan_join(b, process, facts, target, s)
     _plan_process(b, spec, process, facts, target, req, s, seccomp)
-    _plan_ready(b, spec, target, req, s, seccomp)
+    _plan_ready(b, spec, facts, target, req, s, seccomp)
     return b.plan()
 
 
@@ -354,9 +354,14 @@ def _plan_console(b: Builder, process: Process, socket: int, *, plain: bool) -> 
 
 
 def _plan_ready(
-    b: Builder, spec: Spec, target: Target, req: Request, s: _Slots, seccomp: SeccompProgram | None
+    b: Builder, spec: Spec, facts: Facts, target: Target, req: Request, s: _Slots, seccomp: SeccompProgram | None
 ) -> None:
-    b.add(PARENT, AwaitPid(out=s.pidfd, why="stage 1 made the process"), Await(point=READY, why="it is complete"))
+    b.add(PARENT, AwaitPid(out=s.pidfd, why="stage 1 made the process"))
+    if spec.linux and spec.linux.intel_rdt:
+        from .intelrdt import plan_rdt_join
+
+        plan_rdt_join(b, spec, facts.resctrl_mount, req.id)
+    b.add(PARENT, Await(point=READY, why="it is complete"))
     if seccomp is not None and seccomp.listener_path:
         at = "/linux/seccomp/listenerPath"
         listener, agent = b.slot("seccomp-listener"), b.slot("seccomp-agent")

@@ -7,6 +7,7 @@ a value that is there already changes nothing.
 from __future__ import annotations
 
 from .cgroups import CGROUP2_SUPER_MAGIC, plan_controllers, plan_writes
+from .intelrdt import RDTGROUP_SUPER_MAGIC
 from .model import Builder, Plan
 from .resources import Write
 from .steps import ANY, O_DIRECTORY, PARENT, UNDO, Openat2, WriteFile
@@ -19,10 +20,29 @@ _NO_LIMIT = {"io.max": "rbps=max wbps=max riops=max wiops=max", "io.weight": "de
 
 
 def plan_update(
-    writes: Sequence[Write], controllers: tuple[str, ...], *, mount: str, cgroup: str, now: Mapping[str, str]
+    writes: Sequence[Write],
+    controllers: tuple[str, ...],
+    *,
+    mount: str,
+    cgroup: str,
+    now: Mapping[str, str],
+    schemata: Sequence[tuple[str, str, str]] = (),
 ) -> Plan:
-    """mount: of cgroup2; cgroup: absolute, below it. now: what those of `files_of(writes)` that exist say."""
+    """mount: of cgroup2; cgroup: absolute, below it. now: what those of `files_of(writes)` that exist say.
+
+    schemata: (file, line, line before) of resctrl."""
     b = Builder()
+    for file, line, old in schemata:
+        b.add(PARENT, WriteFile(path=file, data=line + "\n", magic=RDTGROUP_SUPER_MAGIC, at="/linux/intelRdt"))
+        b.add(UNDO, WriteFile(path=file, data=old + "\n", magic=RDTGROUP_SUPER_MAGIC, why="as it was"))
+    if writes:
+        _plan_limits(b, writes, controllers, mount, cgroup, now)
+    return b.plan()
+
+
+def _plan_limits(
+    b: Builder, writes: Sequence[Write], controllers: tuple[str, ...], mount: str, cgroup: str, now: Mapping[str, str]
+) -> None:
     slot = b.slot("cgroup")
     at = mount
     for name in cgroup[len(mount) :].strip("/").split("/"):
@@ -34,7 +54,6 @@ def plan_update(
         # A value that can't be written back must not keep the others from it.
         back = WriteFile(dir=slot, path=file, data=value, magic=CGROUP2_SUPER_MAGIC, on=((ANY, None),), why="as it was")
         b.add(UNDO, back)
-    return b.plan()
 
 
 def files_of(writes: Sequence[Write]) -> set[str]:

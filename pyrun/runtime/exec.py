@@ -57,6 +57,10 @@ def exec_process(store: Store, o: Options, *, rootless: bool | None = None) -> i
     process = _process(spec, o)
     _check_terminal(process, o)
     facts = collect_facts(rootless)
+    if spec.linux is not None and spec.linux.intel_rdt is not None:
+        from ..facts_rare import resctrl_mount
+
+        facts.resctrl_mount = resctrl_mount()
     joint = Joint()
     request = Request(
         id=c.id,

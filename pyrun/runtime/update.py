@@ -25,8 +25,11 @@ if TYPE_CHECKING:
     from ..plan.resources import ResourcePlan
 
 
-def update(store: Store, container: str, change: bytes, *, file: str = "resources.json") -> None:
-    """change: the JSON of a linux.resources object; file: its name in errors. PyrunError with nothing changed."""
+def update(
+    store: Store, container: str, change: bytes, *, file: str = "resources.json", rdt: dict[str, str] | None = None
+) -> None:
+    """change: the JSON of a linux.resources object; file: its name in errors. rdt: l3CacheSchema and memBwSchema, those
+    that are to change. PyrunError with nothing changed."""
     c = store.open(container)
     if c.status() == STOPPED:
         raise PyrunError("container not running", hint="the limits of a stopped container limit nothing")
@@ -34,22 +37,40 @@ def update(store: Store, container: str, change: bytes, *, file: str = "resource
     config = json.loads(read_file(c.directory + "/config.json"))
     linux = config.setdefault("linux", {})
     applied, in_force = merge_resources(linux.get("resources") or {}, json.loads(change))
-    _apply(c, json.dumps(applied).encode(), file)
+    schemata = _schemata(c, linux.get("intelRdt"), rdt) if rdt else []
+    _apply(c, json.dumps(applied).encode(), file, schemata)
     linux["resources"] = in_force
+    if rdt:
+        linux["intelRdt"] |= rdt
     _save(c, config)
 
 
-def _apply(c: Container, applied: bytes, file: str) -> None:
+def _schemata(c: Container, stored: dict[str, Any] | None, rdt: dict[str, str]) -> list[tuple[str, str, str]]:
+    """(schemata file, new line, the line of the same resource now)."""
+    from ..facts_rare import resctrl_mount
+
+    mount = resctrl_mount()
+    if mount is None:
+        raise PyrunError("no resctrl file system is mounted", hint="mount -t resctrl resctrl /sys/fs/resctrl")
+    if stored is None:
+        raise PyrunError("updating a non-existent Intel RDT configuration is not supported", pointer="/linux/intelRdt")
+    path = f"{mount}/{(stored.get('closID') or c.id).strip('/')}".rstrip("/") + "/schemata"
+    now = {line.strip().partition(":")[0]: line.strip() for line in read_text(path).splitlines()}
+    return [(path, line, now.get(line.partition(":")[0], "")) for line in rdt.values()]
+
+
+def _apply(c: Container, applied: bytes, file: str, schemata: list[tuple[str, str, str]]) -> None:
     facts = collect_facts()
     cgroup = c.record.text("cgroup")
     limits = plan_resources(load_resources(applied, file=file), controllers=facts.controllers, base="", file=file)
-    if not limits.writes:
+    if not limits.writes and not schemata:
         return
-    if not cgroup or facts.cgroup_mount is None or not read_text(cgroup + "/cgroup.events"):
+    if limits.writes and (facts.cgroup_mount is None or not read_text(cgroup + "/cgroup.events")):
         raise PyrunError("the container has no cgroup of its own, so it can't be limited")
     _check_memory(cgroup, limits)
     now = {name: text for name in files_of(limits.writes) if (text := read_text(f"{cgroup}/{name}", 1 << 16))}
-    plan = plan_update(limits.writes, limits.controllers, mount=facts.cgroup_mount.rstrip("/"), cgroup=cgroup, now=now)
+    mount = (facts.cgroup_mount or "").rstrip("/")
+    plan = plan_update(limits.writes, limits.controllers, mount=mount, cgroup=cgroup, now=now, schemata=schemata)
     try:
         run_plan(plan).close()
     except StepFailed as e:

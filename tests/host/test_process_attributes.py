@@ -104,3 +104,10 @@ def test_memory_policy_with_a_bad_list(pyrun: Runner, bundle: BundleMaker, nodes
 def test_intel_rdt_without_resctrl(pyrun: Runner, bundle: BundleMaker, rdt: dict[str, Any]) -> None:
     done = pyrun.run(bundle(linux={"intelRdt": rdt}))
     done.fails(1, "/linux/intelRdt", "no resctrl file system is mounted", "mount -t resctrl")
+
+
+@pytest.mark.skipif(" resctrl " in Path("/proc/self/mounts").read_text(), reason="needs a host without resctrl")
+def test_update_of_schemata_without_resctrl(pyrun: Runner, bundle: BundleMaker) -> None:
+    id = pyrun.create_started(bundle(["sleep", "1000"]))
+    pyrun("update", "--l3-cache-schema", "L3:0=f", id).fails(1, "no resctrl file system is mounted")
+    pyrun("update", "--mem-bw-schema", "MB:0=20", id).fails(1, "no resctrl file system is mounted")

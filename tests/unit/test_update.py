@@ -61,3 +61,9 @@ def test_the_alternative_of_a_write_goes_back_too() -> None:
 )
 def test_what_goes_back(file: str, value: str, now: str, back: str) -> None:
     assert before(Write(file, value, ""), {file: now}) == [(file, back)]
+
+
+def test_schemata_of_resctrl() -> None:
+    group = "/sys/fs/resctrl/gold/schemata"
+    plan = plan_update((), (), mount=MOUNT, cgroup="", now={}, schemata=[(group, "L3:0=f", "L3:0=7ff")])
+    assert [written(plan.lanes[lane]) for lane in (PARENT, UNDO)] == [[(group, "L3:0=f\n")], [(group, "L3:0=7ff\n")]]

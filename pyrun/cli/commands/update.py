@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 
-from pyrun.errors import PyrunError
 from pyrun.oci.load import LIMIT, read_file
 from pyrun.runtime.store import Store
 from pyrun.runtime.update import update
@@ -39,9 +38,9 @@ PLACES = {
 def run(g: Globals, o: Options) -> int:
     if o.kernel_memory is not None or o.kernel_memory_tcp is not None:
         g.warn("--kernel-memory is ignored: cgroup v2 has no such limit")
-    if o.l3_cache_schema or o.mem_bw_schema:
-        raise PyrunError("Intel RDT schemata can't be changed by update", hint="set linux.intelRdt in config.json")
-    update(Store(g.root), o.id, _document(o), file=_name(o))
+    rdt = {"l3CacheSchema": o.l3_cache_schema, "memBwSchema": o.mem_bw_schema}
+    given = {name: line for name, line in rdt.items() if line}
+    update(Store(g.root), o.id, _document(o), file=_name(o), rdt=given)
     return 0
 
 
