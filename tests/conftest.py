@@ -14,6 +14,10 @@ from tests.support.bundle import BundleMaker
 from tests.support.runner import REPO, Runner
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    vm_host.add_option(parser)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     vm_host.install(config)
 

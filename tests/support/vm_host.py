@@ -26,11 +26,11 @@ IN_GUEST = "PYRUN_VM_ITEMS" in os.environ
 RUN = """#!/bin/sh
 # What the guest does: the tests that `items` names.
 exec 2>&1
-for program in dash bash; do command -v $program >/dev/null; done
 cd /job/src
 export PYRUN_VM_ITEMS=/job/items PYRUN_VIEW=vm PYRUN_TEST_RUNTIME=/usr/local/bin/pyrun
 export PYTHONPATH=/job/site:/usr/local/lib/pyrun PYTHONDONTWRITEBYTECODE=1
-python3 -m pytest -q -p tests.support.vm_guest -p no:cacheprovider --color=no --tb=short {options} {files}
+export PYTEST_DISABLE_PLUGIN_AUTOLOAD=1
+python3 -m pytest -q -p tests.support.vm_guest -p no:cacheprovider --color=no --tb=short {files}
 """
 
 
@@ -79,7 +79,7 @@ class GuestRun:
         guest = vm_machine.make_guest()
         LOGS.mkdir(parents=True, exist_ok=True)
         files = " ".join(dict.fromkeys(self.paths[nodeid] for nodeid in self.waiting))
-        run = RUN.format(options="", files=files)
+        run = RUN.format(files=files)
         log = (LOGS / f"events{self._guests}.jsonl").open("w")
         with log, job_disk(run, items="\n".join(self.waiting) + "\n") as disk:
             prepared = time.monotonic() - started
@@ -133,6 +133,11 @@ class Plugin:
         self._run: GuestRun | None = None
         self._reason: str | None = None
 
+    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
+        if config.getoption("--in-guest"):
+            for item in items:
+                item.add_marker(pytest.mark.vm)
+
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
         if item.get_closest_marker("vm") is None:
@@ -165,6 +170,10 @@ class Plugin:
         for line in self._run.figures:
             terminalreporter.write_line(line)
         terminalreporter.write_line(f"their consoles and reports: {os.path.relpath(LOGS)}")
+
+
+def add_option(parser: pytest.Parser) -> None:
+    parser.addoption("--in-guest", action="store_true", help="run every selected test in a guest, whatever its tier")
 
 
 def install(config: pytest.Config) -> None:
