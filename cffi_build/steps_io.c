@@ -216,14 +216,17 @@ long do_bpf_prog_attach(struct px_ctx *x, const struct px_step *s)
 static long netlink_send(struct px_ctx *x, const struct px_step *s)
 {
 	char *msg = (char *)px_str(x, s->s0), buf[2048] __attribute__((aligned(4)));
-	long r, fd = sc3(__NR_socket, AF_NETLINK_, SOCK_RAW_ | SOCK_CLOEXEC_, NETLINK_ROUTE);
-	if (fd < 0)
-		return fd;
+	const struct nlmsghdr *head = (const void *)msg;
 	if (px_room(s->a, 4, s->n0)) {
 		u32 v = (u32)px_fd(x, s->in0);
 		for (int i = 0; i < 4; i++)
 			msg[s->a + (u64)i] = (char)(v >> 8 * i);
 	}
+	if ((usize)msg % 4 || s->n0 < sizeof *head || head->nlmsg_len != s->n0 || !(head->nlmsg_flags & NLM_F_ACK))
+		return -EINVAL; /* no answer would come */
+	long r, fd = sc3(__NR_socket, AF_NETLINK_, SOCK_RAW_ | SOCK_CLOEXEC_, NETLINK_ROUTE);
+	if (fd < 0)
+		return fd;
 	x->substep = 1;
 	r = sys_write((int)fd, msg, s->n0);
 	x->substep = 2;
@@ -247,7 +250,7 @@ struct visit {
 	long r;
 };
 
-static int netlink_visit(void *arg)
+static int PX_CHILD netlink_visit(void *arg)
 {
 	struct visit *v = arg;
 	v->x->substep = 3;
@@ -260,7 +263,7 @@ static int netlink_visit(void *arg)
 /* With in1 it is sent in that network namespace, by a child: this process stays where it is. */
 long do_netlink(struct px_ctx *x, const struct px_step *s)
 {
-	struct visit v = { x, s, 0 };
+	struct visit v = { x, s, -ECHILD };
 	i32 pidfd = -1;
 	long child;
 	if (s->in1 == PX_NONE)
