@@ -2,10 +2,11 @@
 
     tests/view .venv/bin/python tests/bench/bench.py [--rounds N] [--runtime NAME=PATH]... [--json FILE] [--check]
 
-Machines are noisy, so only ratios within one run count: every round measures every runtime once, in turning order. A
-time is from posix_spawn to wait, which copies nothing of this process; waiting for a container's process to end is not
-in it. crun gets the config.json without linux.resources.devices, for it first raises a limit that takes
-CAP_SYS_RESOURCE.
+Machines are noisy, so only ratios within one run count: every round measures every runtime once, in turning order.
+Each container gets a config.json of its own, as engines write them. pyrun is measured twice: so, with Python planning
+every create and run, and as `pyrun again`, with the same config.json each time, where the launcher replays the plan
+that the first one has left. Then follow the memory of a created container, the size of the wheel, the growth of
+`explain`, and a table of where the time goes (where.py).
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import select
 import shutil
 import statistics
 import subprocess
@@ -27,11 +27,11 @@ from typing import Any
 REPO = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(REPO))
 
-from tests.support.bundle import make_bundle, make_config  # noqa: E402
+from tests.bench.peer import DEVNULL, VERBS, Peer  # noqa: E402
+from tests.bench.where import measure_where, report_where  # noqa: E402
+from tests.support.bundle import make_config  # noqa: E402
 
-DEVNULL = os.open("/dev/null", os.O_RDWR)
-VERBS = ("create+start+delete", "run", "create", "start", "state", "kill", "delete", "exec", "list")
-# The most that pyrun may take of runc's time.
+# The most that pyrun may take of runc's time, also where Python plans.
 TARGETS = {
     "create+start+delete": 0.75,
     "run": 0.9,
@@ -42,98 +42,37 @@ TARGETS = {
     "exec": 1.0,
     "list": 2.0,
 }
+AGAIN = "pyrun again"
 PSS_TARGET_KB = 300
 WHEEL_TARGET_BYTES = 5_000_000
 EXPLAIN_TARGET_S = 1.0
 EXPLAIN_MOUNTS = (1000, 2000, 5000, 10000)
+# What a wheel is made from.
+SOURCES = ("pyproject.toml", "setup.py", "README.md", "LICENSE", "pyrun", "cffi_build")
+PATIENCE_S = 10.0
 
 
-class Peer:
-    """One runtime: its command, its bundles (one ends at once, one sleeps) and the times seen, in ms per verb."""
-
-    def __init__(self, name: str, path: str, work: Path, rootfs: Path) -> None:
-        self.name = name
-        self.argv = [path, "--root", str(work / name / "state")]
-        devices = {"devices": [{"allow": False, "access": "rwm"}]}
-        resources = {} if name == "crun" else {"resources": devices}
-        quick = make_config(["/bin/true"], linux=resources)
-        lasting = make_config(["/bin/sleep", "1000"], linux=resources)
-        self.quick = make_bundle(work / name / "quick", quick, rootfs).path
-        self.lasting = make_bundle(work / name / "lasting", lasting, rootfs).path
-        self.pid_file = work / name / "pid"
-        self.stderr = str(work / name / "stderr")
-        self.times: dict[str, list[float]] = {verb: [] for verb in VERBS}
-
-    def spawn(self, *args: str | os.PathLike[str]) -> float:
-        """Runs one command line to its end; returns ms. Raises with its stderr when it fails."""
-        argv = [*self.argv, *map(str, args)]
-        actions = [
-            (os.POSIX_SPAWN_DUP2, DEVNULL, 0),
-            (os.POSIX_SPAWN_DUP2, DEVNULL, 1),
-            (os.POSIX_SPAWN_OPEN, 2, self.stderr, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600),
-        ]
-        start = time.perf_counter_ns()
-        pid = os.posix_spawn(argv[0], argv, os.environ, file_actions=actions)
-        _, status = os.waitpid(pid, 0)
-        took = (time.perf_counter_ns() - start) / 1e6
-        if status != 0:
-            raise RuntimeError(f"{' '.join(argv)}: status {status}\n{Path(self.stderr).read_text()}")
-        return took
-
-    def timed(self, verb: str, *args: str | os.PathLike[str]) -> float:
-        took = self.spawn(verb, *args)
-        self.times[verb].append(took)
-        return took
-
-    def pidfd(self) -> int:
-        return os.pidfd_open(int(self.pid_file.read_text()))
-
-    def round(self, number: int) -> None:
-        """Every verb once."""
-        id = f"bench-{self.name}-{number}"
-        self.timed("run", "--bundle", self.quick, id)
-        cycle = self.timed("create", "--bundle", self.quick, "--pid-file", self.pid_file, id)
-        process = self.pidfd()
-        cycle += self.timed("start", id)
-        wait_gone(process)
-        cycle += self.timed("delete", id)
-        self.times["create+start+delete"].append(cycle)
-        self.spawn("create", "--bundle", self.lasting, "--pid-file", self.pid_file, id)
-        process = self.pidfd()
-        self.spawn("start", id)
-        self.timed("exec", id, "/bin/true")
-        self.timed("state", id)
-        self.timed("list")
-        self.timed("kill", id, "KILL")
-        wait_gone(process)
-        self.spawn("delete", id)
-
-    def parked_pss(self) -> int:
-        """Proportional set size of a created container's init, in kB."""
-        id = f"bench-{self.name}-parked"
-        self.spawn("create", "--bundle", self.lasting, "--pid-file", self.pid_file, id)
-        rollup = Path("/proc", self.pid_file.read_text().strip(), "smaps_rollup").read_text()
-        self.spawn("delete", "--force", id)
-        return int(next(line for line in rollup.splitlines() if line.startswith("Pss:")).split()[1])
-
-
-def wait_gone(pidfd: int) -> None:
-    """Waits until the process has ended, which is when its pidfd is readable."""
-    ready, _, _ = select.select([pidfd], [], [], 10)
-    os.close(pidfd)
-    if not ready:
-        raise RuntimeError("the container's process did not end within 10 s")
+def warm(peer: Peer) -> None:
+    """A round that does not count; for `pyrun again`, until the plans of both bundles are kept."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        peer.round()
+        if peer.fresh or len(list((peer.directory / "state" / ".plans~").glob("*"))) >= 3:
+            break
+        if time.monotonic() > deadline:
+            raise RuntimeError("pyrun has kept no plan: its figures would be those of Python")
+        time.sleep(1)
+    peer.times = {verb: [] for verb in VERBS}
 
 
 def measure_verbs(peers: list[Peer], rounds: int) -> None:
-    """One round to warm the caches, then `rounds` that count, the runtimes' order turning by one each time."""
+    """`rounds` that count, the runtimes' order turning by one each time."""
     for peer in peers:
-        peer.round(0)
-        peer.times = {verb: [] for verb in VERBS}
-    for number in range(1, rounds + 1):
+        warm(peer)
+    for number in range(rounds):
         turn = number % len(peers)
         for peer in [*peers[turn:], *peers[:turn]]:
-            peer.round(number)
+            peer.round()
 
 
 def measure_explain(command: str, work: Path) -> dict[str, float]:
@@ -156,24 +95,31 @@ def measure_explain(command: str, work: Path) -> dict[str, float]:
     return seconds
 
 
-def measure_wheel() -> int | None:
-    """Bytes that our wheel takes once installed, or None where `./bootstrap install` has not built one."""
-    wheels = sorted(REPO.glob(".cache/wheel/pyrun-*.whl"))
-    if not wheels:
-        return None
-    with zipfile.ZipFile(wheels[-1]) as wheel:
+def measure_wheel(work: Path) -> int:
+    """Bytes that our wheel takes once installed. It is built from a copy, for building writes into the tree."""
+    copy = work / "tree"
+    copy.mkdir()
+    for name in SOURCES:
+        source = REPO / name
+        if source.is_dir():
+            shutil.copytree(source, copy / name, ignore=shutil.ignore_patterns("bin", "__pycache__", "*.so"))
+        elif source.exists():
+            shutil.copy(source, copy / name)
+    pip = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*pip, "-w", str(work / "wheel"), str(copy)], check=True, stdin=DEVNULL)
+    with zipfile.ZipFile(next((work / "wheel").glob("pyrun-*.whl"))) as wheel:
         return sum(entry.file_size for entry in wheel.infolist())
 
 
 def report_verbs(medians: dict[str, dict[str, float]]) -> list[str]:
     """The table in Markdown: medians in ms, and pyrun's share of each peer's time."""
-    others = [name for name in medians if name != "pyrun"]
-    ratios = others if "pyrun" in medians else []
-    header = ["verb", *(f"{name} ms" for name in medians), *(f"pyrun / {name}" for name in ratios), "target"]
+    ours = [name for name in ("pyrun", AGAIN) if name in medians]
+    pairs = [(mine, other) for mine in ours for other in medians if other not in ours]
+    header = ["verb", *(f"{name} ms" for name in medians), *(f"{a} / {b}" for a, b in pairs), "target"]
     lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
     for verb in VERBS:
         cells = [verb, *(f"{times[verb]:.1f}" for times in medians.values())]
-        cells += [f"{medians['pyrun'][verb] / medians[name][verb]:.2f}" for name in ratios]
+        cells += [f"{medians[mine][verb] / medians[other][verb]:.2f}" for mine, other in pairs]
         cells += [f"≤ {TARGETS[verb]} runc" if verb in TARGETS else ""]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
@@ -190,7 +136,7 @@ def find_misses(result: dict[str, Any]) -> list[str]:
                 misses.append(f"{verb}: {ratio:.2f} of runc, target {target}")
     if result["parked_pss_kb"].get("pyrun", 0) > PSS_TARGET_KB:
         misses.append(f"parked init: {result['parked_pss_kb']['pyrun']} kB, target {PSS_TARGET_KB}")
-    if (result["wheel_bytes"] or 0) > WHEEL_TARGET_BYTES:
+    if result["wheel_bytes"] > WHEEL_TARGET_BYTES:
         misses.append(f"wheel: {result['wheel_bytes']} bytes, target {WHEEL_TARGET_BYTES}")
     if max(result["explain_cpu_s"].values(), default=0) > EXPLAIN_TARGET_S:
         misses.append(f"explain: {result['explain_cpu_s']} s, target {EXPLAIN_TARGET_S}")
@@ -212,20 +158,35 @@ def find_runtimes(chosen: list[str]) -> dict[str, str]:
 def run_bench(runtimes: dict[str, str], rounds: int, work: Path) -> dict[str, Any]:
     """All measurements, as one value."""
     rootfs = Path(subprocess.check_output([REPO / "bundles" / "make-rootfs", "busybox"], text=True).strip())
-    peers = [Peer(name, path, work, rootfs) for name, path in runtimes.items()]
-    measure_verbs(peers, rounds)
+    peers = [Peer(name, [path], work, rootfs) for name, path in runtimes.items()]
+    again = Peer(AGAIN, [runtimes["pyrun"]], work, rootfs, fresh=False) if "pyrun" in runtimes else None
+    measured = [*peers, again] if again else peers
+    measure_verbs(measured, rounds)
     return {
         "rounds": rounds,
-        "medians_ms": {p.name: {verb: round(statistics.median(p.times[verb]), 2) for verb in VERBS} for p in peers},
+        "medians_ms": {p.name: {verb: round(statistics.median(p.times[verb]), 2) for verb in VERBS} for p in measured},
         "parked_pss_kb": {peer.name: peer.parked_pss() for peer in peers},
-        "wheel_bytes": measure_wheel(),
-        "explain_cpu_s": measure_explain(runtimes["pyrun"], work) if "pyrun" in runtimes else {},
+        "where_ms": measure_where(again, work, rootfs, rounds) if again else {},
+        "explain_cpu_s": measure_explain(runtimes["pyrun"], work) if again else {},
+        "wheel_bytes": measure_wheel(work) if again else 0,
     }
+
+
+def print_report(result: dict[str, Any]) -> None:
+    print(f"medians of {result['rounds']} interleaved rounds\n")
+    print("\n".join(report_verbs(result["medians_ms"])))
+    print("\nparked init, PSS: " + ", ".join(f"{name} {kb} kB" for name, kb in result["parked_pss_kb"].items()))
+    if result["where_ms"]:
+        print(f"installed wheel: {result['wheel_bytes'] / 1e6:.2f} MB")
+        curve = ", ".join(f"{count}: {seconds:.2f}" for count, seconds in result["explain_cpu_s"].items())
+        print(f"explain, CPU seconds by number of mounts: {curve}")
+        print("\nwhere the time goes, ms\n")
+        print("\n".join(report_where(result["where_ms"])))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="pyrun's verbs against runc's and crun's")
-    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--runtime", action="append", default=[], metavar="NAME[=PATH]", help="runc, crun and pyrun")
     parser.add_argument("--json", metavar="FILE", help="write all figures there as well")
     parser.add_argument("--check", action="store_true", help="exit 1 when a target is missed")
@@ -236,14 +197,7 @@ def main() -> int:
         result = run_bench(find_runtimes(args.runtime), args.rounds, Path(work))
     if args.json:
         Path(args.json).write_text(json.dumps(result, indent=1) + "\n")
-    print(f"medians of {args.rounds} interleaved rounds\n")
-    print("\n".join(report_verbs(result["medians_ms"])))
-    print("\nparked init, PSS: " + ", ".join(f"{name} {kb} kB" for name, kb in result["parked_pss_kb"].items()))
-    if result["wheel_bytes"]:
-        print(f"installed wheel: {result['wheel_bytes'] / 1e6:.2f} MB")
-    if result["explain_cpu_s"]:
-        curve = ", ".join(f"{count}: {seconds:.2f}" for count, seconds in result["explain_cpu_s"].items())
-        print(f"explain, CPU seconds by number of mounts: {curve}")
+    print_report(result)
     misses = find_misses(result)
     for miss in misses:
         print(f"missed: {miss}")

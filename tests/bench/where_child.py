@@ -1,0 +1,30 @@
+"""Stands in for pyrun/__main__.py under `python -I -S` and notes when it gets where; tests/bench/where.py starts it.
+
+As short as the original, and it imports no more than that before the first note.
+"""
+
+import gc
+import posix
+import sys
+import time
+
+begun = time.monotonic_ns()
+gc.disable()
+here = __file__.rpartition("/tests/")[0]
+sys.path.insert(0, here)
+sys.path.append(here + "/pyrun/bin/site-packages")
+
+from pyrun.cli.hot import load  # noqa: E402
+
+load(sys.argv[2:])
+
+from pyrun.cli.main import end, main  # noqa: E402
+
+imported = time.monotonic_ns()
+
+from tests.bench.where_notes import Notes  # noqa: E402
+
+notes = Notes(begun, imported)
+code = end(main(sys.argv[2:]))
+notes.write(sys.argv[1])
+posix._exit(code)
