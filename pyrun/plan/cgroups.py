@@ -75,10 +75,16 @@ def plan_cgroup(b: Builder, spec: Spec, facts: Facts, path: str) -> int:
         Openat2(path=path, flags=O_DIRECTORY, out=cgroup, on=optional, at="/linux/cgroupsPath"),
         CheckEmpty(cgroup=cgroup, at="/linux/cgroupsPath", why="what runs there is not ours to limit or kill"),
     )
-    plan_writes(b, cgroup, (w for w in limits.writes if not w.late))
-    _devices(b, spec, facts, cgroup)
+    plan_early_limits(b, spec, facts, cgroup)
     b.add(PARENT, skipped)
     return cgroup
+
+
+def plan_early_limits(b: Builder, spec: Spec, facts: Facts, cgroup: int) -> None:
+    """Parent: the limits for a cgroup that is there, and the device program."""
+    limits = plan_resources(spec.linux.resources if spec.linux else None, controllers=facts.controllers)
+    plan_writes(b, cgroup, (w for w in limits.writes if not w.late))
+    _devices(b, spec, facts, cgroup)
 
 
 def plan_late_limits(b: Builder, spec: Spec, facts: Facts, cgroup: int) -> None:

@@ -96,7 +96,8 @@ def plan_create(spec: Spec, facts: Facts, req: Request) -> Plan:
         nnp=bool(spec.process and spec.process.no_new_privileges),
     )
     _plan_state(b, s, req)
-    s.cgroup = plan_cgroup(b, spec, facts, req.cgroup) if req.cgroup else b.slot("cgroup")
+    # With systemd the cgroup comes later, around stage 1.
+    s.cgroup = plan_cgroup(b, spec, facts, req.cgroup) if req.cgroup and not req.systemd else b.slot("cgroup")
     linux = spec.linux
     if linux and linux.intel_rdt:  # what few configs have is imported for them alone
         from .intelrdt import plan_rdt_group
@@ -130,6 +131,10 @@ def plan_create(spec: Spec, facts: Facts, req: Request) -> Plan:
             why="stage 1, born in the container's cgroup",
         ),
     )
+    if req.systemd and req.cgroup:
+        from .scopes import plan_scope
+
+        plan_scope(b, spec, facts, req.cgroup, s.cgroup)
     plan_stage1(b, spec, facts, joins, s.proc)
     plan_id_maps(b, spec, facts, s.proc)
     b.add(
@@ -187,6 +192,10 @@ def _plan_state(b: Builder, s: _Slots, req: Request) -> None:
             Mkfifoat(dir=s.state, name="go", mode=0o600, out=s.go, why="start writes here"),
             Mkfifoat(dir=s.state, name="status", mode=0o600, out=s.status, why="and reads here what the exec said"),
         )
+    if req.notify:
+        from .notify import plan_notify_directory
+
+        plan_notify_directory(b, req)
     gone = ((ENOENT, None),)
     names = STATE_FILES if req.park else STATE_FILES[:2]
     b.add(

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from ..plan.model import Plan
     from .run import Joint
+    from .systemd import Scope
 
     Traced = Callable[[Plan, list[int], int | None], None]
 
@@ -65,6 +66,11 @@ def prepare(store: Store, container: str, bundle: str, *, config: str | None = N
     path, data, spec = load_bundle(bundle, config)
     kept = kept_descriptors(preserve_fds, listen_fds)
     spec = with_listen_fds(spec, listen_fds)
+    notify = b"NOTIFY_SOCKET" in posix.environ and spec.process is not None
+    if notify:
+        from ..plan.notify import with_notify
+
+        spec = with_notify(spec, directory)
     facts = collect_facts(rootless)
     if spec.linux is not None and (spec.linux.net_devices or spec.linux.intel_rdt):
         from ..facts_rare import collect_rare
@@ -74,7 +80,7 @@ def prepare(store: Store, container: str, bundle: str, *, config: str | None = N
     if foreground is not None and spec.process is not None and spec.process.terminal:
         words["console"], words["plain_output"] = foreground.socket()
         spec = foreground.size(spec)
-    request = Request(id=container, bundle=path, state_dir=directory, config=data, park=park, rootfs=_rootfs(spec, path), preserve_fds=kept, **words)
+    request = Request(id=container, bundle=path, state_dir=directory, config=data, park=park, rootfs=_rootfs(spec, path), preserve_fds=kept, notify=notify, **words)
     request.cgroup = _cgroup(spec, facts, container, request.systemd)
     request.record = _record(spec, facts, request).pack()
     return Prepared(spec, facts, request)
@@ -85,8 +91,9 @@ def run_prepared(store: Store, prepared: Prepared, *, traced: Traced | None = No
 
     traced: called with the plan, the nanoseconds that each step took, and the number of the step that failed, or None."""
     _make_root(store.root)
+    scope = _scope(prepared)
     try:
-        outcome = run_plan(prepared.plan, trace=traced is not None, fault=fault)
+        outcome = run_plan(prepared.plan, trace=traced is not None, fault=fault, on_yield=scope.on_yield if scope else None)
         if traced is not None:
             traced(prepared.plan, outcome.took(), None)
         return outcome
@@ -96,11 +103,22 @@ def run_prepared(store: Store, prepared: Prepared, *, traced: Traced | None = No
         if traced is not None:
             traced(prepared.plan, e.took, e.step)
         error = explain_failure(e, prepared.request.id)
+        if scope:
+            scope.undo()
         if hooks_begun(prepared.plan, e.lane, e.step):
             from .delete import run_poststop
 
             run_poststop(prepared.spec, prepared.request, warn)
         raise error from None
+
+
+def _scope(prepared: Prepared) -> Scope | None:
+    """What answers the plan's Yield, with --systemd-cgroup."""
+    if not prepared.request.systemd:
+        return None
+    from .systemd import Scope
+
+    return Scope(prepared.spec, prepared.facts, prepared.request.id)
 
 
 def create(store: Store, container: str, bundle: str, **words: object) -> None:
@@ -162,6 +180,10 @@ def _rootfs(spec: Spec, bundle: str) -> str:
 
 
 def _cgroup(spec: Spec, facts: Facts, container: str, systemd: bool) -> str | None:
+    if systemd:
+        from .systemd import unit_cgroup
+
+        return unit_cgroup(spec, facts, container)
     if facts.cgroup_mount is None and facts.rootless:
         return None
     return cgroup_path(spec, facts, container)

@@ -80,6 +80,8 @@ def _undo(c: Container, warn: Callable[[str], None] | None) -> None:
 
 def remove(spec: Spec, request: Request, warn: Callable[[str], None] | None) -> None:
     """What create made, and then the poststop hooks; these are another's when a delete at the same time was quicker."""
+    if request.systemd and request.cgroup:
+        _stop_unit(request.cgroup, warn)
     plan = plan_delete(spec, request, _resctrl(spec))
     try:
         run_plan(plan).close()
@@ -90,6 +92,16 @@ def remove(spec: Spec, request: Request, warn: Callable[[str], None] | None) -> 
 
         raise explain_failure(e, request.id) from None
     run_poststop(spec, request, warn)
+
+
+def _stop_unit(cgroup: str, warn: Callable[[str], None] | None) -> None:
+    """systemd's unit. Where systemd can't be asked the cgroup is removed all the same, and with it the unit ends."""
+    from .systemd import stop_unit
+
+    try:
+        stop_unit(cgroup)
+    except PyrunError as e:
+        (warn or say)("\n".join(e.lines()))
 
 
 def _resctrl(spec: Spec) -> str | None:
@@ -131,11 +143,15 @@ def _remove_cgroup(c: Container) -> None:
 
 def _remove_debris(directory: str) -> None:
     """What is left of a create that was killed before there was a record, or of one whose files are damaged."""
-    for name in FILES:
+    for name in (*FILES, "notify/notify.sock"):
         try:
             posix.unlink(f"{directory}/{name}")
         except OSError:
             continue
+    try:
+        posix.rmdir(directory + "/notify")
+    except OSError:  # most have none
+        pass
     try:
         posix.rmdir(directory)
     except FileNotFoundError:

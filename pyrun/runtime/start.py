@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import posix
+
 from ..errors import PyrunError
 from ..executor import StepFailed, run_plan, was_replayed
 from ..oci.load import load_file
 from ..plan.lifecycle import plan_start
 from ..plan.request import Request
 from ..plan.steps import STAGE2, Spawn
+from .record import SYSTEMD
+from .record import NOTIFY
 from .store import CREATED, Container, Store
 
 ENOENT = 2
@@ -22,6 +26,8 @@ def request_of(container: Container) -> Request:
         rootfs=r.text("rootfs"),
         state_dir=container.directory,
         cgroup=r.text("cgroup") or None,
+        notify=bool(r.flags & NOTIFY),
+        systemd=bool(r.flags & SYSTEMD),
     )
 
 
@@ -39,9 +45,11 @@ def start(store: Store, container: str) -> None:
         )
         raise PyrunError(what, hint="start works once, on a container that `pyrun create` made")
     spec = load_file(c.directory + "/config.json")
-    plan = plan_start(spec, request_of(c))
+    request = request_of(c)
+    request.notify = request.notify and b"NOTIFY_SOCKET" in posix.environ
+    plan = plan_start(spec, request)
     try:
-        run_plan(plan, pid=c.record.pid).close()
+        outcome = run_plan(plan, pid=c.record.pid)
     except StepFailed as e:
         from ..plan.step_errors import explain_start_failure
 
@@ -51,6 +59,11 @@ def start(store: Store, container: str) -> None:
 
             destroy(c)
         raise error from None
+    if request.notify:
+        from .notify import socket_of, wait_until_ready
+
+        wait_until_ready(socket_of(outcome), c.record.pid)
+    outcome.close()
 
 
 def _in_hook(e: StepFailed) -> bool:

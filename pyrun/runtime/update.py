@@ -16,6 +16,7 @@ from ..facts import collect_facts, read_text
 from ..oci.load import load_resources, read_file
 from ..plan.resources import check_memory_usage, merge_resources, plan_resources
 from ..plan.update import files_of, plan_update
+from .record import SYSTEMD
 from .store import STOPPED, Container, Store
 
 TYPE_CHECKING = False
@@ -71,6 +72,10 @@ def _apply(c: Container, applied: bytes, file: str, schemata: list[tuple[str, st
     now = {name: text for name in files_of(limits.writes) if (text := read_text(f"{cgroup}/{name}", 1 << 16))}
     mount = (facts.cgroup_mount or "").rstrip("/")
     plan = plan_update(limits.writes, limits.controllers, mount=mount, cgroup=cgroup, now=now, schemata=schemata)
+    if c.record.flags & SYSTEMD:
+        from .systemd import set_limits
+
+        set_limits(cgroup, load_resources(applied, file=file))
     try:
         run_plan(plan).close()
     except StepFailed as e:

@@ -1,0 +1,139 @@
+"""--systemd-cgroup: the container's cgroup is a transient unit of systemd's, and what that unit is to be.
+
+cgroupsPath is `slice:prefix:name` then. systemd is the only writer above the unit, so the planner makes no cgroup:
+stage 1 waits while systemd puts it into the unit (a Yield, answered by runtime/systemd.py), and the limits follow.
+They are also properties of the unit, because systemd writes its own values again when it is reloaded.
+"""
+
+from __future__ import annotations
+
+from ..errors import ConfigError
+from ..facts import Facts
+from ..oci.model import Cpu, Memory, Resources, Spec
+from .cgroups import plan_controllers, plan_early_limits
+from .model import Builder
+from .process import cpu_mask
+from .resources import cpu_weight, io_weight, plan_resources
+from .steps import O_DIRECTORY, PARENT, STAGE1, Ack, Await, Meet, Openat2, Yield
+
+SCOPE = 4  # the rendezvous, and the code of the Yield
+INFINITY = (1 << 64) - 1
+AT = "/linux/cgroupsPath"
+HINT = "with --systemd-cgroup it is SLICE:PREFIX:NAME, such as system.slice:pyrun:web1"
+
+
+class Unit:
+    """name; slice: its parent; cgroup: the path below the manager's own cgroup."""
+
+    __slots__ = ("cgroup", "name", "slice")
+
+    def __init__(self, slice: str, name: str) -> None:
+        self.slice = slice
+        self.name = name
+        self.cgroup = f"{expand_slice(slice)}/{name}"
+
+
+def unit_of(spec: Spec, facts: Facts, container: str) -> Unit:
+    """The unit that cgroupsPath names, by runc's defaults: system.slice, or user.slice without root."""
+    given = spec.linux.cgroups_path if spec.linux else None
+    parts = given.split(":") if given else ["", "pyrun", container]
+    if len(parts) != 3 or not parts[2]:
+        raise ConfigError([(AT, f"{given!r} has not three parts")], hint=HINT)
+    slice, prefix, name = parts
+    slice = slice or ("user.slice" if facts.rootless else "system.slice")
+    unit = f"{prefix}-{name}.scope" if prefix else f"{name}.scope"
+    if "/" in unit or len(unit) > 255 or name.endswith(".slice"):  # a slice holds units, and no process
+        raise ConfigError([(AT, f"{unit!r} can't be the name of a unit")], hint=HINT)
+    return Unit(slice, unit)
+
+
+def expand_slice(slice: str) -> str:
+    """system-a.slice -> /system.slice/system-a.slice (systemd.slice(5)); -.slice is the root."""
+    stem = slice.removesuffix(".slice")
+    if slice == "-.slice":
+        return ""
+    if stem == slice or not all(stem.split("-")) or "/" in slice:
+        raise ConfigError([(AT, f"{slice!r} is not the name of a slice")], hint=HINT)
+    parts = stem.split("-")
+    return "".join(f"/{'-'.join(parts[: i + 1])}.slice" for i in range(len(parts)))
+
+
+def plan_scope(b: Builder, spec: Spec, facts: Facts, path: str, cgroup: int) -> None:
+    """Before the other steps of stage 1, which waits while systemd makes the unit around it. Then the limits."""
+    b.add(STAGE1, Meet(point=SCOPE, why="until systemd has put us into the unit"))
+    b.add(
+        PARENT,
+        Await(point=SCOPE, why="stage 1 is there to be moved"),
+        Yield(code=SCOPE, at=AT, why="systemd makes the unit, with stage 1 in it"),
+        Openat2(path=path, flags=O_DIRECTORY, out=cgroup, at=AT, why="the unit's cgroup"),
+    )
+    needed = plan_resources(spec.linux.resources if spec.linux else None, controllers=facts.controllers).controllers
+    at = (facts.cgroup_mount or "").rstrip("/")
+    for name in path[len(at) :].strip("/").split("/") if needed else ():
+        plan_controllers(b, at, needed, needed)
+        at += "/" + name
+    plan_early_limits(b, spec, facts, cgroup)
+    b.add(PARENT, Ack(why="what comes now counts against the limits"))
+
+
+def unit_properties(unit: Unit, container: str, pid: int) -> list[tuple[str, tuple[str, object]]]:
+    """(name, (D-Bus signature, value)) for StartTransientUnit, but for the limits; as runc sets them."""
+    return [
+        ("Description", ("s", f"pyrun container {container}")),
+        ("Slice", ("s", unit.slice)),
+        ("Delegate", ("b", True)),
+        ("PIDs", ("au", [pid])),
+        *((f"{name}Accounting", ("b", True)) for name in ("Memory", "CPU", "IO", "Tasks")),
+        ("DefaultDependencies", ("b", False)),
+    ]
+
+
+def limit_properties(resources: Resources | None) -> list[tuple[str, tuple[str, object]]]:
+    """The limits that systemd knows, in its own units (systemd.resource-control(5))."""
+    if resources is None:
+        return []
+    found: list[tuple[str, int | None]] = []
+    if resources.memory is not None:
+        found += _memory(resources.memory)
+    if resources.cpu is not None:
+        found += _cpu(resources.cpu)
+    if resources.pids is not None:
+        found.append(("TasksMax", INFINITY if resources.pids.limit < 0 else max(resources.pids.limit, 1)))
+    if resources.block_io is not None and resources.block_io.weight:
+        found.append(("IOWeight", io_weight(resources.block_io.weight)))
+    made: list[tuple[str, tuple[str, object]]] = [(name, ("t", value)) for name, value in found if value is not None]
+    return made + _cpuset(resources.cpu)
+
+
+def _cpuset(cpu: Cpu | None) -> list[tuple[str, tuple[str, object]]]:
+    """CPUs and memory nodes as bytes, the lowest first."""
+    given = ((cpu.cpus, "AllowedCPUs", "cpus"), (cpu.mems, "AllowedMemoryNodes", "mems")) if cpu else ()
+    place = "/linux/resources/cpu/"
+    return [(prop, ("ay", cpu_mask(text, place + name).rstrip(b"\0"))) for text, prop, name in given if text]
+
+
+def _memory(memory: Memory) -> list[tuple[str, int | None]]:
+    limit, swap = memory.limit, memory.swap
+    swap_max = None
+    if swap and swap > 0 and limit and limit > 0:
+        swap_max = swap - limit
+    elif swap == -1 or (limit == -1 and not swap):
+        swap_max = INFINITY
+    low = _or_infinity(memory.reservation)
+    return [("MemoryMax", _or_infinity(limit)), ("MemoryLow", low), ("MemorySwapMax", swap_max)]
+
+
+def _or_infinity(value: int | None) -> int | None:
+    return None if not value else INFINITY if value < 0 else value
+
+
+def _cpu(cpu: Cpu) -> list[tuple[str, int | None]]:
+    weight = cpu_weight(cpu.shares) if cpu.shares and not cpu.idle else None
+    found: list[tuple[str, int | None]] = [("CPUWeight", weight)]
+    if cpu.quota or cpu.period:
+        per_second = INFINITY
+        if cpu.quota and cpu.quota > 0:
+            # systemd counts in percent of a CPU: up to the next 10 ms, or what is below could not be had.
+            per_second = -(-cpu.quota * 1_000_000 // (cpu.period or 100_000) // 10_000) * 10_000
+        found += [("CPUQuotaPeriodUSec", cpu.period or None), ("CPUQuotaPerSecUSec", per_second)]
+    return found

@@ -1,0 +1,203 @@
+"""--systemd-cgroup: asks systemd, over D-Bus, for the unit that is the container's cgroup.
+
+The system's manager where we are root, else the user's. jeepney speaks the protocol and is imported only here, so
+that nothing else pays for it. What can't be had is an error before anything is made: no systemd, no bus, no jeepney.
+"""
+
+from __future__ import annotations
+
+import posix
+
+from ..errors import PyrunError
+from ..facts import Facts
+from ..oci.model import Resources, Spec
+from ..plan.scopes import Unit, limit_properties, unit_of, unit_properties
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Properties = list[tuple[str, tuple[str, object]]]
+
+TIMEOUT_S = 30.0
+BOOTED = "/run/systemd/system"  # sd_booted(3)
+BUS, PATH = "org.freedesktop.systemd1", "/org/freedesktop/systemd1"
+MANAGER, SCOPE_INTERFACE = BUS + ".Manager", BUS + ".Scope"
+EXISTS, UNKNOWN = BUS + ".UnitExists", BUS + ".NoSuchUnit"
+HINT = "leave --systemd-cgroup out (containerd: SystemdCgroup = false), or run where systemd is process 1"
+
+
+class BusError(Exception):
+    """What systemd answered: its name, and its words."""
+
+    def __init__(self, name: str, text: str) -> None:
+        super().__init__(text)
+        self.name = name
+
+
+class Manager:
+    """A connection to a service manager of systemd's. Close it."""
+
+    def __init__(self, *, user: bool) -> None:
+        """PyrunError where there is none to talk to."""
+        if not user and not _is_there(BOOTED):
+            raise PyrunError("--systemd-cgroup: systemd does not run on this machine", hint=HINT)
+        try:
+            from jeepney.io.blocking import open_dbus_connection
+        except ImportError:
+            raise PyrunError("--systemd-cgroup: the Python package jeepney is missing", hint="pip install jeepney")
+        try:
+            self._bus = open_dbus_connection("SESSION" if user else "SYSTEM")
+        except (OSError, KeyError, ValueError, RuntimeError) as e:
+            which = "user's" if user else "system's"
+            raise PyrunError(
+                f"--systemd-cgroup: no connection to the {which} D-Bus: {e or type(e).__name__}", hint=HINT
+            )
+
+    def close(self) -> None:
+        self._bus.close()
+
+    def call(self, method: str, signature: str = "", body: tuple[Any, ...] = ()) -> tuple[Any, ...]:
+        """A method of the manager. BusError with its answer, PyrunError when none comes."""
+        from jeepney import DBusAddress, new_method_call
+
+        manager = DBusAddress(PATH, bus_name=BUS, interface=MANAGER)
+        return self._send(new_method_call(manager, method, signature or None, body))
+
+    def cgroup(self) -> str:
+        """The manager's own cgroup: "" for the system's, below user.slice for a user's."""
+        from jeepney import DBusAddress, Properties
+
+        manager = DBusAddress(PATH, bus_name=BUS, interface=MANAGER)
+        _, value = self._send(Properties(manager).get("ControlGroup"))[0]
+        return str(value).rstrip("/")
+
+    def _send(self, message: Any) -> tuple[Any, ...]:
+        from jeepney import HeaderFields, MessageType
+
+        try:
+            reply = self._bus.send_and_get_reply(message, timeout=TIMEOUT_S)
+        except (OSError, TimeoutError) as e:
+            raise PyrunError(f"--systemd-cgroup: systemd does not answer: {e or type(e).__name__}", hint=HINT)
+        body: tuple[Any, ...] = reply.body
+        if reply.header.message_type == MessageType.error:
+            name = reply.header.fields.get(HeaderFields.error_name, "")
+            raise BusError(name, str(body[0]) if body else name)
+        return body
+
+    def start(self, unit: str, properties: Properties) -> None:
+        """StartTransientUnit, and waits until its job is done. A failed unit of that name is reset first."""
+        from jeepney import MatchRule, message_bus
+
+        rule = MatchRule(type="signal", interface=MANAGER, member="JobRemoved", path=PATH)
+        self._send(message_bus.AddMatch(rule))
+        self.call("Subscribe")
+        with self._bus.filter(rule, bufsize=1000) as jobs:
+            (job,) = self._start(unit, properties)
+            while True:
+                try:
+                    _, path, _, result = self._bus.recv_until_filtered(jobs, timeout=TIMEOUT_S).body
+                except (OSError, TimeoutError):
+                    raise PyrunError(f"--systemd-cgroup: systemd did not make {unit} in {TIMEOUT_S:.0f} s")
+                if path == job and result != "done":
+                    raise PyrunError(
+                        f"--systemd-cgroup: systemd could not make {unit}: {result}", hint="see journalctl"
+                    )
+                if path == job:
+                    return
+
+    def _start(self, unit: str, properties: Properties) -> tuple[Any, ...]:
+        body: tuple[Any, ...] = (unit, "replace", properties, [])
+        try:
+            return self.call("StartTransientUnit", "ssa(sv)a(sa(sv))", body)
+        except BusError as e:
+            if e.name != EXISTS:
+                raise
+        self._reset(unit)
+        return self.call("StartTransientUnit", "ssa(sv)a(sa(sv))", body)
+
+    def stop(self, unit: str) -> None:
+        """StopUnit and ResetFailedUnit; a unit that is gone is what was wanted."""
+        try:
+            self.call("StopUnit", "ss", (unit, "replace"))
+        except BusError as e:
+            if e.name != UNKNOWN:
+                raise
+        self._reset(unit)
+
+    def _reset(self, unit: str) -> None:
+        try:
+            self.call("ResetFailedUnit", "s", (unit,))
+        except BusError:
+            return
+
+
+class Scope:
+    """The unit of a container that is being created; it answers the plan's Yield."""
+
+    def __init__(self, spec: Spec, facts: Facts, container: str) -> None:
+        self.unit: Unit = unit_of(spec, facts, container)
+        self.container = container
+        self.resources: Resources | None = spec.linux.resources if spec.linux else None
+        self.user = facts.rootless
+        self.started = False
+
+    def on_yield(self, _code: int, pid: int) -> None:
+        """Makes the unit around stage 1. PyrunError."""
+        properties = unit_properties(self.unit, self.container, pid) + limit_properties(self.resources)
+        with_manager(self.user, lambda m: m.start(self.unit.name, properties), f"make {self.unit.name}")
+        self.started = True
+
+    def undo(self) -> None:
+        """When a later step failed: the unit that was made goes."""
+        if self.started:
+            with_manager(self.user, lambda m: m.stop(self.unit.name), f"stop {self.unit.name}")
+
+
+def unit_cgroup(spec: Spec, facts: Facts, container: str) -> str:
+    """The absolute path that the container's cgroup will have. PyrunError where it can't be made at all."""
+    unit = unit_of(spec, facts, container)
+    if facts.cgroup_mount is None:
+        raise PyrunError("--systemd-cgroup: no cgroup2 hierarchy is mounted")
+    above: str = with_manager(facts.rootless, lambda m: m.cgroup(), "find its cgroup")
+    return facts.cgroup_mount.rstrip("/") + above + unit.cgroup
+
+
+def stop_unit(cgroup: str) -> None:
+    """delete: stops the unit whose cgroup this is."""
+    unit = cgroup.rpartition("/")[2]
+    with_manager(is_of_user(cgroup), lambda m: m.stop(unit), f"stop {unit}")
+
+
+def is_of_user(cgroup: str) -> bool:
+    """Whether a user's manager made it: those live in user@UID.service."""
+    return "/user@" in cgroup
+
+
+def set_limits(cgroup: str, resources: Resources) -> None:
+    """update: the unit's properties, until the next boot."""
+    unit, properties = cgroup.rpartition("/")[2], limit_properties(resources)
+    if properties:
+        body = (unit, True, properties)
+        with_manager(
+            is_of_user(cgroup), lambda m: m.call("SetUnitProperties", "sba(sv)", body), f"set the limits of {unit}"
+        )
+
+
+def with_manager(user: bool, action: Any, what: str) -> Any:
+    """action(manager), with what systemd says of it as a PyrunError."""
+    manager = Manager(user=user)
+    try:
+        return action(manager)
+    except BusError as e:
+        raise PyrunError(f"--systemd-cgroup: systemd would not {what}: {e} ({e.name})")
+    finally:
+        manager.close()
+
+
+def _is_there(path: str) -> bool:
+    try:
+        posix.stat(path)
+    except OSError:
+        return False
+    return True
