@@ -26,6 +26,10 @@ def plan_start(spec: Spec, req: Request) -> Plan:
     b = Builder()
     go, status = b.slot("go"), b.slot("status")
     bundle = open_bundle(b, spec, req, "poststart")
+    if req.notify:
+        from .notify import plan_notify_socket
+
+        plan_notify_socket(b, req)
     b.add(
         PARENT,
         Openat2(path=f"{req.state_dir}/go", flags=O_WRONLY_NONBLOCK, out=go),
@@ -48,6 +52,10 @@ def plan_delete(spec: Spec, req: Request, resctrl: str | None = None) -> Plan:
         from .intelrdt import plan_rdt_delete
 
         plan_rdt_delete(b, spec, resctrl, req.id)
+    if req.notify:
+        from .notify import notify_removal
+
+        b.add(PARENT, *notify_removal(req))
     b.add(
         PARENT,
         *(Unlinkat(path=f"{req.state_dir}/{name}", on=((ENOENT, None),)) for name in reversed(FILES)),

@@ -10,7 +10,7 @@ class Request:
     those of LISTEN_FDS among them. config: the bytes of config.json, kept for exec. cgroup: absolute path or None.
     systemd: make a scope of systemd's. console: number of an already connected console socket, or console_socket its
     path. plain_output: what the terminal shows goes to a file or a pipe. subreaper: adopt what the container leaves
-    behind. subcgroup: the cgroup below the container's that exec is to be in.
+    behind. subcgroup: the cgroup below the container's that exec is to be in. notify: it has a $NOTIFY_SOCKET.
     """
 
     __slots__ = (
@@ -21,6 +21,7 @@ class Request:
         "console_socket",
         "id",
         "keyring",
+        "notify",
         "park",
         "pid_file",
         "pidfd_socket",
@@ -46,6 +47,7 @@ class Request:
         self.keyring = True
         self.subreaper = False
         self.plain_output = False
+        self.notify = False
         self.console: int | None = None
         self.subcgroup: str | None = None
         self.pid_file: str | None = None

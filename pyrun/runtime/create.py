@@ -192,9 +192,9 @@ def _cgroup(spec: Spec, facts: Facts, container: str, systemd: bool) -> str | No
 def _record(spec: Spec, facts: Facts, req: Request) -> rec.Record:
     me = posix.getpid()
     kinds = {ns.type: ns.path for ns in spec.linux.namespaces} if spec.linux else {}
-    flags = (rec.HAS_POSTSTART * bool(hooks_of(spec, "poststart") or hooks_of(spec, "startContainer")) | rec.HAS_POSTSTOP * bool(hooks_of(spec, "poststop"))
+    flags = (rec.HAS_POSTSTART * bool(hooks_of(spec, "poststart") or hooks_of(spec, "startContainer") or req.notify) | rec.HAS_POSTSTOP * bool(hooks_of(spec, "poststop"))
              | rec.SHARED_PIDNS * (kinds.get("pid", "") is not None) | rec.SYSTEMD * req.systemd | rec.ROOTLESS * facts.rootless
-             | rec.NO_KEYRING * (not req.keyring))
+             | rec.NO_KEYRING * (not req.keyring) | rec.NOTIFY * req.notify)
     created, owner = _now(), _owner(facts.euid)
     annotations = "".join(f"{',' if i else ''}\n    {quote(k)}: {quote(v)}" for i, (k, v) in enumerate(spec.annotations.items()))
     head = f'{{\n  "ociVersion": {quote(spec.oci_version)},\n  "id": {quote(req.id)},\n  "pid": '

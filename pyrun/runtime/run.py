@@ -7,6 +7,8 @@ the container with it.
 
 from __future__ import annotations
 
+import posix
+
 from ..errors import PyrunError
 from ..executor import Outcome
 from ..oci.model import Spec
@@ -44,7 +46,12 @@ def run(
     """pyrun run. Returns the program's exit code, 0 with detach. traced: see run_prepared()."""
     if detach:
         prepared = prepare(store, container, bundle, park=False, console_socket=console_socket, **words)  # type: ignore[arg-type]
-        run_prepared(store, prepared, traced=traced, warn=warn).close()
+        outcome = run_prepared(store, prepared, traced=traced, warn=warn)
+        if prepared.request.notify:
+            from .notify import socket_of, wait_until_ready
+
+            wait_until_ready(socket_of(outcome), outcome.pid)
+        outcome.close()
         if is_plain(words):
             keep_for_launcher(store, prepared)
         return 0
@@ -77,7 +84,10 @@ def _foreground(
             signals.listen()
             if is_plain(words):
                 keep_for_launcher(store, prepared)
-            return Foreground(outcome.pid, outcome.pidfd(), signals, terminal).wait()
+            program = Foreground(outcome.pid, outcome.pidfd(), signals, terminal)
+            if prepared.request.notify:
+                _listen(program, outcome)
+            return program.wait()
         finally:
             if terminal is not None:
                 terminal.close()
@@ -87,6 +97,14 @@ def _foreground(
     finally:
         joint.close()
         signals.close()
+
+
+def _listen(program: Foreground, outcome: Outcome) -> None:
+    """What the program says of its readiness is handed on while we wait for it. The service is then we."""
+    from .notify import hand_on, socket_of
+
+    fd, pid = socket_of(outcome), posix.getpid()
+    program.add_listener(fd, lambda: not hand_on(fd, pid))
 
 
 class Joint:

@@ -10,8 +10,7 @@ from ..oci.load import load_file
 from ..plan.lifecycle import plan_start
 from ..plan.request import Request
 from ..plan.steps import STAGE2, Spawn
-from .record import SYSTEMD
-from .record import NOTIFY
+from .record import NOTIFY, SYSTEMD
 from .store import CREATED, Container, Store
 
 ENOENT = 2

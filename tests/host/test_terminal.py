@@ -45,7 +45,7 @@ def test_size_is_the_callers_from_the_first_moment_and_follows(pyrun: Runner, sh
         terminal.read_until(b"31 101")
         terminal.resize(17, 63)
         terminal.read_until(b"17 63")
-        terminal.type(b"\r")
+        terminal.press(b"\r")
         assert terminal.wait() == 0
 
 
@@ -53,7 +53,7 @@ def test_control_c_reaches_the_program_and_not_us(pyrun: Runner, shell: Bundle) 
     script = 'trap "echo interrupted; exit 5" INT; echo ready; while :; do sleep 0.05; done'
     with session(pyrun, shell, script) as terminal:
         terminal.read_until(b"ready")
-        terminal.type(b"\x03")
+        terminal.press(b"\x03")
         terminal.read_until(b"interrupted")
         assert terminal.wait() == 5
         assert terminal.is_restored()
@@ -78,7 +78,7 @@ def test_raw_mode_while_it_runs_and_sane_after(pyrun: Runner, shell: Bundle) -> 
     with session(pyrun, shell, "echo ready; read line; echo got $line") as terminal:
         terminal.read_until(b"ready")
         wait_for(terminal.is_raw, 5, "raw mode")
-        terminal.type(b"a line\r")
+        terminal.press(b"a line\r")
         terminal.read_until(b"got a line")
         assert terminal.wait() == 0
         assert terminal.is_restored()
@@ -122,7 +122,7 @@ def test_stopped_job_gives_the_terminal_back_meanwhile(pyrun: Runner, shell: Bun
         assert terminal.is_restored()
         terminal.process.send_signal(signal.SIGCONT)
         wait_for(terminal.is_raw, 5, "raw mode again")
-        terminal.type(b"on\r")
+        terminal.press(b"on\r")
         terminal.read_until(b"got on")
         assert terminal.wait() == 0
         assert terminal.is_restored()
@@ -230,10 +230,10 @@ def test_interactive_shell(pyrun: Runner, idle: str) -> None:
     """A shell that edits its line itself: keys go one by one, ^D ends it."""
     with TerminalSession(pyrun.command("exec", "-t", "-e", "PS1=prompt> ", idle, "sh")) as terminal:
         terminal.read_until(b"prompt> ")
-        terminal.type(b"echo $((6 * 7))\r")
+        terminal.press(b"echo $((6 * 7))\r")
         terminal.read_until(b"42")
         terminal.read_until(b"prompt> ")
-        terminal.type(b"\x04")
+        terminal.press(b"\x04")
         assert terminal.wait() == 0
         assert terminal.is_restored()
 

@@ -1,4 +1,4 @@
-"""A person at a terminal: a pty of its own on which a command runs as the foreground job, typed at and read by the test."""
+"""A person at a terminal: a pty on which a command runs as the foreground job, typed at and read by the test."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class TerminalSession:
     def resize(self, rows: int, columns: int) -> None:
         termios.tcsetwinsize(self.master, (rows, columns))
 
-    def type(self, data: bytes) -> None:
+    def press(self, data: bytes) -> None:
         os.write(self.master, data)
 
     def read_until(self, text: bytes, timeout: float = 20.0) -> bytes:
