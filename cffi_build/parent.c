@@ -318,7 +318,7 @@ static long do_release(struct px_ctx *x, const struct px_step *s)
 /* s0 a name beside s1: written and renamed, so that a reader sees the whole pid or no file. */
 static long do_pid_file(struct px_ctx *x, const struct px_step *s)
 {
-	char num[24];
+	char num[PX_NUM];
 	usize n = (usize)(px_num(num, (u64)x->pid) - num);
 	sc3(__NR_unlinkat, AT_FDCWD, px_str(x, s->s0), 0); /* what a killed one left */
 	long fd = sys_openat(AT_FDCWD, px_str(x, s->s0), O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0644), r;

@@ -46,6 +46,7 @@ static inline const char *px_path(struct px_ctx *x, u32 off) { return px_str(x, 
 static inline int px_room(u64 at, u64 need, u32 n) { return at != PX_NEXT && n >= need && at <= n - need; }
 long px_out(struct px_ctx *x, u16 slot, long fd);
 usize px_len(const char *s);
+#define PX_NUM 24              /* room for any number and its NUL: a negative one is a large one */
 char *px_num(char *p, u64 v);
 
 /* steps_fs.c */

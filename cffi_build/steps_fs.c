@@ -290,7 +290,7 @@ static long write_all(int fd, const char *p, usize n)
 /* in0 directory, s0 path below it, s1 data in one write, a open flags, b file system magic that it must be on (0: any), c RESOLVE flags. */
 long do_write_file(struct px_ctx *x, const struct px_step *s)
 {
-	char buf[4096], pid[20];
+	char buf[4096], pid[PX_NUM];
 	const char *path = pid_path(x, s, buf), *data = px_path(x, s->s1);
 	usize len = s->n1;
 	if (s->d & STEP_PID_DATA) {

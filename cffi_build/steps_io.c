@@ -52,7 +52,7 @@ static int PX_CHILD spawn_child(void *arg)
 
 static void patch_pid(char *p, u64 pid, int zeros)
 {
-	char num[24];
+	char num[PX_NUM];
 	usize n = (usize)(px_num(num, pid) - num), pad = n < 10 ? 10 - n : 0;
 	for (usize i = 0; i < 10; i++)
 		p[i] = zeros ? (i < pad ? '0' : num[i - pad]) : (i < n ? num[i] : ' ');
@@ -103,7 +103,7 @@ static long spawn_watch(struct px_ctx *x, int pidfd, int *in, int out, const cha
 /* How it ended, as a line below what it said. */
 static long spawn_failed(struct px_ctx *x, int status)
 {
-	char num[24];
+	char num[PX_NUM];
 	int sig = status & 0x7f;
 	px_num(num, (u64)(sig ? sig : status >> 8 & 0xff));
 	x->text_len = x->text_len > PX_TEXT - 64 ? PX_TEXT - 64 : x->text_len;
