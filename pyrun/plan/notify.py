@@ -6,7 +6,7 @@ the directory is there from create on, the socket from start on, and what comes 
 
 from __future__ import annotations
 
-import posix
+from posix import O_DIRECTORY, O_PATH
 
 from ..oci.model import Mount, Spec
 from .model import Builder
@@ -17,7 +17,7 @@ DIRECTORY, NAME, SLOT = "notify", "notify.sock", "notify-socket"
 INSIDE = "/run/notify"
 AT_REMOVEDIR = 0x200
 ENOENT = 2
-O_PATH_DIRECTORY = posix.O_PATH | posix.O_DIRECTORY
+O_PATH_DIRECTORY = O_PATH | O_DIRECTORY
 
 
 def with_notify(spec: Spec, state_dir: str) -> Spec:
