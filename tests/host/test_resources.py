@@ -248,3 +248,11 @@ def test_an_update_survives_in_what_exec_reads(pyrun: Runner, bundle: BundleMake
 def test_create_sets_limits(pyrun: Runner, bundle: BundleMaker) -> None:
     made = bundle(["true"], linux={"resources": {"unified": {"cgroup.max.depth": "2"}}})
     assert (cgroup_of(pyrun, pyrun.create(made)) / "cgroup.max.depth").read_text() == "2\n"
+
+
+def test_systemd_cgroup_without_systemd(pyrun: Runner, bundle: BundleMaker) -> None:
+    if Path("/run/systemd/system").exists():
+        pytest.skip("systemd runs here")
+    words = ("--systemd-cgroup", "run", "--bundle", bundle().path, "c")
+    pyrun(*words).fails(1, "systemd does not run on this machine", "leave --systemd-cgroup out")
+    assert pyrun.ids() == []
