@@ -312,3 +312,28 @@ def test_many_at_once(pyrun: Runner, bundle: BundleMaker) -> None:
     id = pyrun.create_started(made)
     running = [pyrun.popen("exec", id, "sh", "-c", f"exit {i}") for i in range(12)]
     assert [process.wait(30) for process in running] == list(range(12))
+
+
+def test_seccomp_listener_is_sent_with_both_pids(pyrun: Runner, bundle: BundleMaker) -> None:
+    """config-linux.md: pid is the new process, state.pid the container's init."""
+    with FdSocket() as agent:
+        profile = {
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "listenerPath": agent.path,
+            "listenerMetadata": "some words",
+            "syscalls": [{"names": ["sethostname"], "action": "SCMP_ACT_NOTIFY"}],
+        }
+        null = subprocess.DEVNULL
+        made = bundle(IDLE, linux={"seccomp": profile})
+        with subprocess.Popen(pyrun.command("create", "-b", made.path, "one"), stdin=null, stdout=null) as create:
+            os.close(agent.receive())
+            assert create.wait(10) == 0
+        pyrun("start", "one").ok()
+        process = pyrun.popen("exec", "one", *IDLE)
+        agent.receive()
+        told = json.loads(agent.name)
+        assert (told["fds"], told["metadata"], told["state"]["pid"]) == (["seccompFd"], "some words", pyrun.pid("one"))
+        assert Path(f"/proc/{told['pid']}/fd").exists() and told["pid"] != pyrun.pid("one")
+        assert os.readlink(f"/proc/self/fd/{agent.fd}") == "anon_inode:seccomp notify"
+        pyrun.delete("one", "--force").ok()
+        assert process.wait(10) == 137
