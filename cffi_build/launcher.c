@@ -62,14 +62,15 @@ long read_small(const char *path, char *buf, usize size)
 	return n;
 }
 
-/* A whole regular file; it stays in memory. 0, or -1: it can't be read, or is longer than `most`. */
-int read_file(int dir, const char *path, usize most, struct bytes *out)
+/* A whole regular file; it stays in memory. 0, or -1: it can't be read, or is longer than `most`, or OURS and others may have written it. */
+int read_file(int dir, const char *path, usize most, int whose, struct bytes *out)
 {
 	struct statx st;
 	long fd = sys_openat(dir, path, O_RDONLY | O_NONBLOCK | O_CLOEXEC, 0), n;
 	if (fd < 0)
 		return -1;
-	if (sys_statx((int)fd, "", AT_EMPTY_PATH, STATX_TYPE | STATX_SIZE, &st) < 0 || (st.stx_mode & S_IFMT) != S_IFREG || st.stx_size > most) {
+	if (sys_statx((int)fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS, &st) < 0 || (st.stx_mode & S_IFMT) != S_IFREG || st.stx_size > most ||
+	    (whose == OURS && ((st.stx_mode & 022) || st.stx_uid != (u32)sc0(__NR_geteuid)))) {
 		sys_close((int)fd);
 		return -1;
 	}

@@ -26,7 +26,8 @@ void __attribute__((noreturn)) to_python(const struct px_result *failed);
 void __attribute__((noreturn)) delete_by_python(const struct call *c);
 char *join(char *to, const char *end, const char *text);
 long read_small(const char *path, char *buf, usize size);
-int read_file(int dir, const char *path, usize most, struct bytes *out);
+enum whose { ANYONES, OURS };
+int read_file(int dir, const char *path, usize most, int whose, struct bytes *out);
 u64 start_time(int pid);
 int is_clean(const char *path);
 /* launcher_verbs.c: each ends the process, or returns to have Python do it */

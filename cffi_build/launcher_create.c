@@ -74,7 +74,7 @@ static int open_entry(const struct call *c, const struct key *k, struct bytes *b
 	if (fd < 0)
 		return 0;
 	int ours = sys_statx((int)fd, "", AT_EMPTY_PATH, STATX_MODE | STATX_UID, &st) == 0 && st.stx_uid == (u32)sc0(__NR_geteuid) && !(st.stx_mode & 077);
-	int ok = ours && read_file((int)fd, name, MOST, b) == 0 && is_whole(b);
+	int ok = ours && read_file((int)fd, name, MOST, OURS, b) == 0 && is_whole(b);
 	sys_close((int)fd);
 	const struct entry *e = (const void *)b->p;
 	return ok && e->key_len == k->n && equal(b->p + e->key, k->text, k->n);
@@ -148,7 +148,7 @@ static int same_config(const struct bytes *b, const char *bundle)
 	const struct entry *e = (const void *)b->p;
 	char path[4200];
 	struct bytes config;
-	return join(join(path, path + sizeof path, bundle), path + sizeof path, "/config.json") && read_file(AT_FDCWD, path, MOST, &config) == 0 &&
+	return join(join(path, path + sizeof path, bundle), path + sizeof path, "/config.json") && read_file(AT_FDCWD, path, MOST, ANYONES, &config) == 0 &&
 	       config.n == e->config_len && equal(config.p, b->p + e->plan + e->config, config.n);
 }
 

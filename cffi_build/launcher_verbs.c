@@ -29,12 +29,12 @@ static char *place(const struct call *c, char *buf, const char *end, const char 
 	return join(join(join(join(buf, end, c->root), end, "/"), end, c->id), end, name);
 }
 
-/* The record, whole and of this version, or NULL. */
+/* The record, whole and of this version, or NULL. What others could have written is Python's: it holds plans that we would run. */
 static struct record *read_record(const struct call *c)
 {
 	char path[4096];
 	struct bytes b;
-	if (!place(c, path, path + sizeof path, "/record") || read_file(AT_FDCWD, path, 64u << 20, &b) < 0 || b.n < sizeof(struct record))
+	if (!place(c, path, path + sizeof path, "/record") || read_file(AT_FDCWD, path, 64u << 20, OURS, &b) < 0 || b.n < sizeof(struct record))
 		return NULL;
 	struct record *r = (struct record *)(void *)b.p;
 	const char *magic = "PYRREC1";

@@ -255,6 +255,16 @@ def test_a_force_delete_starts_no_interpreter(pyrun: Runner, bundle: BundleMaker
     assert not pyrun.ids()
 
 
+@pytest.mark.parametrize("change", [lambda p: p.chmod(0o620), lambda p: p.chmod(0o602), lambda p: os.chown(p, 1, 0)])
+def test_a_record_that_others_could_have_written_is_not_run(
+    pyrun: Runner, bundle: BundleMaker, bare: list[str], change: Callable[[Path], None]
+) -> None:
+    id = pyrun.create(bundle(["sleep", "1000"]))
+    change(pyrun.root / id / "record")
+    run = Runner(pyrun.root, bare)
+    assert {run(*verb, id).rc for verb in (["state"], ["start"], ["kill"], ["delete", "-f"])} == {TO_PYTHON}
+
+
 def test_nobody_can_pretend_a_failure(pyrun: Runner, bundle: BundleMaker) -> None:
     id = pyrun.create(bundle(["sleep", "1000"]))
     env = {"PYRUN_FAILED": "0 0 0 13 0 0 0 "}
