@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from posix import O_DIRECTORY  # its number is the architecture's
+from posix import O_DIRECTORY as O_DIRECTORY  # its number is the architecture's
 
 IN0, IN1, IN2, OUT, A, B, C, D, S0, S1, S2 = range(11)
 ANY = 0xFFFF  # an errno rule that matches every errno
