@@ -391,18 +391,24 @@ def merge_resources(current: dict[str, Any], change: dict[str, Any]) -> tuple[di
 
     Both are such as the loader accepts; what is applied is for the loader and plan_resources, what is in force is kept
     for the next update. As in runc, members that depend on each other are applied together: all of memory, shares,
-    weights and throttles, and of quota and period the one not given. Burst, idle, cpus, mems, pids and unified are
-    applied only when given; devices, hugepages, rdma and network can't be updated.
+    weights and throttles, and of quota and period the one not given. Burst, idle, cpus, mems, pids, hugepages, rdma and
+    unified are applied only when given; devices and network can't be updated.
     """
     sections = {
         "memory": _section(current, "memory") | _section(change, "memory"),
         "cpu": _merge_cpu(_section(current, "cpu"), _section(change, "cpu")),
         "blockIO": _merge_block_io(_section(current, "blockIO"), _section(change, "blockIO")),
         "pids": _section(change, "pids"),
+        "rdma": _section(change, "rdma"),
         "unified": _section(change, "unified"),
     }
-    applied = {name: section for name, section in sections.items() if section}
-    return applied, current | {name: _section(current, name) | section for name, section in applied.items()}
+    applied: dict[str, Any] = {name: section for name, section in sections.items() if section}
+    in_force = current | {name: _section(current, name) | section for name, section in applied.items()}
+    if change.get("hugepageLimits"):
+        applied["hugepageLimits"] = change["hugepageLimits"]
+        limits = (current.get("hugepageLimits") or []) + change["hugepageLimits"]
+        in_force["hugepageLimits"] = list({given["pageSize"]: given for given in limits}.values())
+    return applied, in_force
 
 
 def _section(resources: dict[str, Any], name: str) -> dict[str, Any]:

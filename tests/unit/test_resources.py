@@ -378,6 +378,16 @@ def test_update_leaves_quota_and_period_alone_when_neither_is_given() -> None:
     assert applied == {"pids": {"limit": 3}}
 
 
+def test_update_of_huge_pages_and_rdma() -> None:
+    small, large = {"pageSize": "2MB", "limit": 1}, {"pageSize": "1GB", "limit": 2}
+    current = {"hugepageLimits": [small, large], "rdma": {"a": {"hcaHandles": 1}}}
+    change = {"hugepageLimits": [{"pageSize": "2MB", "limit": 3}], "rdma": {"b": {"hcaObjects": 2}}}
+    applied, kept = plan.merge_resources(current, change)
+    assert applied == change
+    assert kept["hugepageLimits"] == [{"pageSize": "2MB", "limit": 3}, large]
+    assert kept["rdma"] == {"a": {"hcaHandles": 1}, "b": {"hcaObjects": 2}}
+
+
 def test_update_does_not_weigh_an_idle_cgroup() -> None:
     applied, _ = plan.merge_resources({"cpu": {"shares": 512}}, {"cpu": {"idle": 1}})
     assert applied == {"cpu": {"idle": 1}}

@@ -61,8 +61,8 @@ def from_options(o: Options) -> dict[str, Any]:
     made: dict[str, Any] = {}
     for attribute, (group, member) in PLACES.items():
         value = getattr(o, attribute)
-        # To runc 0 is "not given" for these, and callers pass it for each that they leave alone.
-        if value is None or value == "" or (value == 0 and attribute != "cpu_idle" and attribute != "pids_limit"):
+        # To runc 0 is "not given" for the others, and callers pass it for each that they leave alone.
+        if value is None or value == "" or (value == 0 and attribute not in ("cpu_burst", "cpu_idle", "pids_limit")):
             continue
         made.setdefault(group, {})[member] = value
     return made
