@@ -1,0 +1,178 @@
+"""Every step of exec and of run is made to fail, and pyrun is killed at each of its own: nothing may be left.
+
+tests/host/test_faults.py does so for create. What must be gone here: the process, its pid file, descriptors, and of
+a run the container as well; the container that was entered must be there still.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pyrun.errors import PyrunError
+from pyrun.executor import StepFailed, run_plan
+from pyrun.facts import collect_facts
+from pyrun.oci.load import load_file
+from pyrun.plan.exec import plan_exec
+from pyrun.plan.model import Plan
+from pyrun.plan.request import Request
+from pyrun.plan.steps import PARENT, STAGE1, STAGE2, Clone3, Execve, Spawn
+from pyrun.runtime import create
+from pyrun.runtime.delete import delete
+from pyrun.runtime.exec import collect_target
+from pyrun.runtime.store import Store
+from tests.support.bundle import BundleMaker
+from tests.support.faults import EXDEV, children, descriptors, faults_build, prepare, steps_of
+from tests.support.leaks import collect_traces, find_leaks
+from tests.support.runner import Runner, wait_for
+
+PROCESS = {"oomScoreAdj": 10, "rlimits": [{"type": "RLIMIT_NOFILE", "soft": 64, "hard": 64}], "terminal": True}
+
+
+KEEPER = """
+import socket, sys
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(sys.argv[1])
+listener.listen(64)
+print("ready", flush=True)
+kept = []
+while True:
+    kept.append(listener.accept()[0])
+    kept[-1].settimeout(0.05)
+    try:
+        kept += socket.recv_fds(kept.pop(), 4096, 1)[1]
+    except OSError:
+        pass
+"""
+
+
+@pytest.fixture
+def sockets(tmp_path: Path) -> Iterator[str]:
+    """Someone who listens, and keeps the terminals that he is sent: one that nobody has is hung up."""
+    path = f"/tmp/keeper-{os.getpid()}"
+    keeper = subprocess.Popen([sys.executable, "-c", KEEPER, path], stdout=subprocess.PIPE)
+    assert keeper.stdout is not None and keeper.stdout.readline() == b"ready\n"
+    yield path
+    keeper.kill()
+    keeper.communicate()
+    os.unlink(path)
+
+
+def reap(before: list[int]) -> bool:
+    """Whether all new children have ended: a stage 2 that could not tell its pid is a zombie until we end."""
+    for pid in set(children()) - set(before):
+        os.waitpid(pid, os.WNOHANG)
+    return set(children()) <= set(before)
+
+
+def plan_of(root: Path, id: str, pid_file: Path, console: str) -> Plan:
+    """A plan of exec with a terminal, a pid file and a seccomp filter, for the test build."""
+    container = Store(str(root)).open(id)
+    spec, facts = load_file(container.directory + "/config.json"), collect_facts()
+    assert spec.process is not None
+    process = spec.process.replace(args=("sleep", "1000"), terminal=True)
+    request = Request(id=id, pid_file=str(pid_file), console_socket=console, pidfd_socket=console)
+    plan = plan_exec(spec, process, facts, collect_target(container, facts), request)
+    for step in plan.steps:
+        if isinstance(step, Clone3):
+            step.args["image"] = faults_build()
+    return plan
+
+
+@pytest.fixture
+def entered(pyrun: Runner, bundle: BundleMaker) -> str:
+    profile = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO"}]}
+    made = bundle(["sleep", "1000"], process={**PROCESS, "terminal": False}, linux={"seccomp": profile})
+    return pyrun.create_started(made)
+
+
+def numbered(plan: Plan, *lanes: int) -> list[tuple[int, str]]:
+    first, out = 0, []
+    for lane, steps in enumerate(plan.lanes):
+        if lane in lanes:
+            out += [(first + i, f"{i} {type(step).__name__}") for i, step in enumerate(steps)]
+        first += len(steps)
+    return out
+
+
+def more_than(fds: dict[str, str]) -> dict[str, str]:
+    """Descriptors of ours that were not open before."""
+    return {n: t for n, t in descriptors().items() if n not in fds and "pyrun-init" not in t}
+
+
+def test_each_step_of_exec_fails(pyrun: Runner, entered: str, tmp_path: Path, sockets: str) -> None:
+    pid_file = tmp_path / "pid"
+    plan = plan_of(pyrun.root, entered, pid_file, sockets)
+    fds, traces, before = descriptors(), collect_traces(), children()
+    for index, where in numbered(plan, PARENT, STAGE1, STAGE2):
+        with pytest.raises(StepFailed) as failure:
+            run_plan(plan, fault={"fail_step": index, "fail_errno": EXDEV}).close()
+        assert (failure.value.errno, failure.value.step) == (EXDEV, index), where
+        assert failure.value.undo_errno == 0, where
+        wait_for(lambda: reap(before), 5, f"{where}: no child")
+        assert not pid_file.exists(), where
+        assert not more_than(fds), f"{where}: {more_than(fds)}"
+    leaks = find_leaks(traces)
+    assert not leaks, leaks
+    assert pyrun.state(entered)["status"] == "running"
+
+
+def test_exec_killed_at_each_parent_step(pyrun: Runner, entered: str, tmp_path: Path, sockets: str) -> None:
+    """What it had made ends by itself; from the last answer on it is a process like any other, and stays."""
+    pid_file = tmp_path / "pid"
+    plan = plan_of(pyrun.root, entered, pid_file, sockets)
+    traces = collect_traces()
+    for index, where in numbered(plan, PARENT)[:-1]:
+        pid = os.fork()
+        if pid == 0:
+            try:
+                run_plan(plan, fault={"kill_step": index})
+            finally:
+                os._exit(3)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL, where
+        leaks = find_leaks(traces)
+        assert not leaks, f"{where}: {leaks}"
+        pid_file.unlink(missing_ok=True)
+
+
+def test_each_step_of_run_fails(bundle: BundleMaker, tmp_path: Path, sockets: str) -> None:
+    """Behind the exec too: there only the poststart hooks are left, and they take the container with them."""
+    made = bundle(["sleep", "1000"], hooks={"poststart": [{"path": "/bin/true"}] * 2}, process=PROCESS)
+    store, prepared = prepare(tmp_path / "state", "r0", made.path, park=False, console_socket=sockets)
+    fds, traces, before = descriptors(), collect_traces(), children()
+    steps = steps_of(prepared, PARENT, STAGE1, STAGE2)
+    late = [i for i, s in steps if isinstance(s, (Execve, Spawn))]
+    assert len(late) == 3
+    skipped = []
+    for index, step in steps:
+        where = f"{index} {type(step).__name__}"
+        try:
+            create.run_prepared(store, prepared, fault={"fail_step": index, "fail_errno": EXDEV}).close()
+        except PyrunError:
+            assert store.ids() == [], where
+        else:  # a rule led round it
+            skipped.append(where)
+            assert index not in late, where
+            delete(store, "r0", force=True)
+        wait_for(lambda: reap(before), 5, f"{where}: no child")
+        assert not more_than(fds), f"{where}: {more_than(fds)}"
+        leaks = find_leaks(traces)
+        assert not leaks, f"{where}: {leaks}"
+    assert len(skipped) < len(steps) / 4, skipped
+
+
+def test_pyrun_killed_in_the_foreground_leaves_a_container_that_can_be_deleted(
+    pyrun: Runner, bundle: BundleMaker
+) -> None:
+    process = pyrun.popen("run", "-b", bundle(["sleep", "1000"]).path, "one")
+    wait_for(lambda: bool(pyrun.ids()) and pyrun.state("one")["status"] == "running", 10, "the container")
+    process.kill()
+    process.wait()
+    assert pyrun.state("one")["status"] == "running"
+    pyrun.delete("one", "--force").ok()
