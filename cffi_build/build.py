@@ -93,7 +93,7 @@ def compile_ffi(ffi: object) -> None:
 
 def seccomp() -> None:
     sys.path.insert(0, str(HERE))
-    import seccomp as module
+    import seccomp as module  # type: ignore[import-not-found]  # found by the line above
 
     compile_ffi(module.ffibuilder)
 

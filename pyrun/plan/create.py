@@ -103,6 +103,24 @@ def plan_create(spec: Spec, facts: Facts, req: Request) -> Plan:
         from .intelrdt import plan_rdt_group
 
         plan_rdt_group(b, spec, facts, req.id)
+    joins, root = _plan_opened(b, s, spec, facts, req)
+    _plan_stages(b, s, spec, facts, req, joins)
+    if linux and linux.intel_rdt:
+        from .intelrdt import plan_rdt_join
+
+        plan_rdt_join(b, spec, facts.resctrl_mount, req.id)
+    if linux and linux.net_devices:
+        from .netdevices import plan_devices_of_host
+
+        plan_devices_of_host(b, spec, facts, s.proc)
+    _plan_hooks_point(b, spec, req, s)
+    _plan_init(b, spec, facts, req, s, root, seccomp)
+    _plan_ready(b, spec, facts, req, s, seccomp)
+    return b.plan()
+
+
+def _plan_opened(b: Builder, s: _Slots, spec: Spec, facts: Facts, req: Request) -> tuple[dict[str, int], RootfsPlan]:
+    """What the parent opens while paths are the host's: /proc, namespaces to join, mounts, sockets, the bundle."""
     s.proc = b.slot("proc", inherit=True)
     b.add(
         PARENT,
@@ -116,50 +134,26 @@ def plan_create(spec: Spec, facts: Facts, req: Request) -> Plan:
     if req.pidfd_socket:
         b.add(PARENT, Connect(path=req.pidfd_socket, out=s.pidfd_socket, why="a pidfd of the init goes there"))
     if req.subreaper:
-        b.add(
-            PARENT, Prctl(option=PR_SET_CHILD_SUBREAPER, arg2=1, why="what the container leaves behind is ours to reap")
-        )
+        why = "what the container leaves behind is ours to reap"
+        b.add(PARENT, Prctl(option=PR_SET_CHILD_SUBREAPER, arg2=1, why=why))
     s.bundle = open_bundle(b, spec, req, "prestart", "createRuntime", *(() if req.park else ("poststart",)))
-    b.add(
-        PARENT,
-        Clone3(
-            image=facts.init_path,
-            load=facts.memfd,
-            cgroup=s.cgroup,
-            flags=0,
-            at="/linux/cgroupsPath",
-            why="stage 1, born in the container's cgroup",
-        ),
-    )
+    return joins, root
+
+
+def _plan_stages(b: Builder, s: _Slots, spec: Spec, facts: Facts, req: Request, joins: dict[str, int]) -> None:
+    """Stage 1, up to the moment when the parent knows the init's pid."""
+    image = Clone3(image=facts.init_path, load=facts.memfd, cgroup=s.cgroup, flags=0, at="/linux/cgroupsPath")
+    image.why = "stage 1, born in the container's cgroup"
+    b.add(PARENT, image)
     if req.systemd and req.cgroup:
         from .scopes import plan_scope
 
         plan_scope(b, spec, facts, req.cgroup, s.cgroup)
     plan_stage1(b, spec, facts, joins, s.proc)
     plan_id_maps(b, spec, facts, s.proc)
-    b.add(
-        PARENT,
-        AwaitPid(out=s.pidfd, why="stage 1 made the init"),
-        SavePid(
-            record=s.record,
-            proc=s.proc,
-            offset=RECORD_PID,
-            status=CREATING,
-            why="so that delete finds it, whatever happens to us",
-        ),
-    )
-    if linux and linux.intel_rdt:
-        from .intelrdt import plan_rdt_join
-
-        plan_rdt_join(b, spec, facts.resctrl_mount, req.id)
-    if linux and linux.net_devices:
-        from .netdevices import plan_devices_of_host
-
-        plan_devices_of_host(b, spec, facts, s.proc)
-    _plan_hooks_point(b, spec, req, s)
-    _plan_init(b, spec, facts, req, s, root, seccomp)
-    _plan_ready(b, spec, facts, req, s, seccomp)
-    return b.plan()
+    found = SavePid(record=s.record, proc=s.proc, offset=RECORD_PID, status=CREATING)
+    found.why = "so that delete finds it, whatever happens to us"
+    b.add(PARENT, AwaitPid(out=s.pidfd, why="stage 1 made the init"), found)
 
 
 def _plan_state(b: Builder, s: _Slots, req: Request) -> None:

@@ -80,75 +80,55 @@ def plan_identity(
 
     own_userns: in a user namespace other than the runtime's, where all capabilities can be had. setgroups: the
     namespace allows the call. kept: slots for Park."""
-    _labels(b, process, proc, at)
-    env = environment(process.env)
-    if not any(e.startswith("HOME=") for e in env):
-        b.add(
-            STAGE2,
-            SetHome(uid=process.user.uid, at=f"{at}/env", why="HOME is not set; /etc/passwd of the container says it"),
-        )
-    _scheduling(b, process, at)
-    for i, limit in enumerate(process.rlimits):
-        b.add(
-            STAGE2,
-            Setrlimit(resource=names.RLIMITS[limit.type], soft=limit.soft, hard=limit.hard, at=f"{at}/rlimits/{i}"),
-        )
-    b.add(STAGE2, FchownStdio(uid=process.user.uid, at=f"{at}/user/uid", why="the program may reopen its streams"))
-    b.add(STAGE2, Umask(mask=0o022 if process.user.umask is None else process.user.umask, at=f"{at}/user/umask"))
-    if process.no_new_privileges:
-        b.add(STAGE2, Prctl(option=PR_SET_NO_NEW_PRIVS, arg2=1, at=f"{at}/noNewPrivileges"))
-    b.add(
-        STAGE2,
-        Chdir(
-            path=process.cwd, on=((EACCES, None), (EPERM, None)), at=f"{at}/cwd", why="as root; the user tries again"
-        ),
-    )
-    # Without noNewPrivileges seccomp(2) needs CAP_SYS_ADMIN: it is kept until then, and nothing but one capset comes
-    # after.
+    env = _before_privileges(b, process, proc, at)
+    # Without noNewPrivileges seccomp(2) needs CAP_SYS_ADMIN: it is held until then, and only a capset comes after.
     held = 1 << CAP_SYS_ADMIN if seccomp is not None and not process.no_new_privileges else 0
-    final = _user(b, process, facts, own_userns, setgroups, held, at)
+    caps = _user(b, process, facts, own_userns, setgroups, held, at)
     b.add(STAGE2, Chdir(path=process.cwd, again=1, at=f"{at}/cwd", why="as the user, if root could not"))
     path = next((e[5:] for e in env if e.startswith("PATH=")), "")
     b.add(
         STAGE2,
         FindExecutable(name=process.args[0], path=path, at=f"{at}/args/0", why="so that create fails and not start"),
-        CloseFds(
-            go=kept[0],
-            status=kept[1],
-            why="nothing but the user's own descriptors (CVE-2024-21626)",
-        ),
+        CloseFds(go=kept[0], status=kept[1], why="nothing but the user's own descriptors (CVE-2024-21626)"),
     )
     if seccomp is not None:
-        if held:
-            b.add(
-                STAGE2,
-                Capset(
-                    effective=final[0] | held,
-                    permitted=final[1] | held,
-                    inheritable=final[2],
-                    why="seccomp(2) without noNewPrivileges wants CAP_SYS_ADMIN",
-                ),
-            )
-        b.add(
-            STAGE2,
-            Seccomp(
-                prog=seccomp.bpf,
-                flags=seccomp.flags,
-                at="/linux/seccomp",
-                why="last, so that the profile need not allow what came before",
-            ),
-        )
-        if held & ~final[1]:
-            b.add(
-                STAGE2,
-                Capset(
-                    effective=final[0],
-                    permitted=final[1],
-                    inheritable=final[2],
-                    at=f"{at}/capabilities",
-                    why="CAP_SYS_ADMIN goes again",
-                ),
-            )
+        _seccomp(b, seccomp, caps, held, at)
+
+
+def _before_privileges(b: Builder, process: Process, proc: int, at: str) -> tuple[str, ...]:
+    """What root does for the user: labels, HOME, scheduling, limits, streams, umask, and the way into the working
+    directory. Returns the environment."""
+    _labels(b, process, proc, at)
+    env = environment(process.env)
+    if not any(e.startswith("HOME=") for e in env):
+        why = "HOME is not set; /etc/passwd of the container says it"
+        b.add(STAGE2, SetHome(uid=process.user.uid, at=f"{at}/env", why=why))
+    _scheduling(b, process, at)
+    for i, limit in enumerate(process.rlimits):
+        number = names.RLIMITS[limit.type]
+        b.add(STAGE2, Setrlimit(resource=number, soft=limit.soft, hard=limit.hard, at=f"{at}/rlimits/{i}"))
+    b.add(STAGE2, FchownStdio(uid=process.user.uid, at=f"{at}/user/uid", why="the program may reopen its streams"))
+    b.add(STAGE2, Umask(mask=0o022 if process.user.umask is None else process.user.umask, at=f"{at}/user/umask"))
+    if process.no_new_privileges:
+        b.add(STAGE2, Prctl(option=PR_SET_NO_NEW_PRIVS, arg2=1, at=f"{at}/noNewPrivileges"))
+    refused = ((EACCES, None), (EPERM, None))
+    b.add(STAGE2, Chdir(path=process.cwd, on=refused, at=f"{at}/cwd", why="as root; the user tries again"))
+    return env
+
+
+def _seccomp(b: Builder, program: SeccompProgram, caps: tuple[int, int, int], held: int, at: str) -> None:
+    """The filter, last. caps: effective, permitted, inheritable as the program will have them; held: what more the
+    permitted set has till now."""
+    effective, permitted, inheritable = caps
+    if held:
+        why = "seccomp(2) without noNewPrivileges wants CAP_SYS_ADMIN"
+        b.add(STAGE2, Capset(effective=effective | held, permitted=permitted | held, inheritable=inheritable, why=why))
+    why = "last, so that the profile need not allow what came before"
+    b.add(STAGE2, Seccomp(prog=program.bpf, flags=program.flags, at="/linux/seccomp", why=why))
+    if held & ~permitted:
+        final = Capset(effective=effective, permitted=permitted, inheritable=inheritable, at=f"{at}/capabilities")
+        final.why = "CAP_SYS_ADMIN goes again"
+        b.add(STAGE2, final)
 
 
 def _labels(b: Builder, process: Process, proc: int, at: str) -> None:

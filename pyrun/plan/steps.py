@@ -72,18 +72,18 @@ from .steps_fs import (
 )
 
 __all__ = [
-    "A", "ANY", "Ack", "Ambient", "Await", "AwaitPid", "B", "Bind", "BpfProgAttach", "BpfProgLoad", "C",
-    "Capbset", "Capset", "Chdir", "CheckDevice", "CheckEmpty", "CheckFs", "CheckNs", "CheckType", "Chroot",
-    "Clone3", "Clone3Init", "Close", "CloseFds", "Connect", "CopyUp", "CreateFile", "D", "Dup", "Execve",
-    "Fchdir", "FchownStdio", "Fchownat", "FindExecutable", "Fsconfig", "Fsmount", "Fsopen", "Goto", "IN0",
-    "IN1", "IN2", "IoprioSet", "KeyctlSession", "KillChild", "LANE_NAMES", "Label", "MakeTarget", "MakeUserns",
-    "Meet", "Mkdirat", "Mkfifoat", "Mknodat", "Mount", "MountSetattr", "MoveMount", "NEXT", "O_DIRECTORY",
-    "O_PATH", "O_PATH_DIRECTORY", "Netlink", "OUT", "OpenTree", "Openat2", "Openpt", "PARENT", "PID_MARK",
-    "PID_DATA", "PID_PREFIX", "Park", "Personality", "PidFile", "PidfdGetfd", "PidfdOpen", "PivotRoot", "Prctl", "Release",
-    "RemoveCgroup", "S0", "S1", "S2", "STAGE1", "STAGE2", "SavePid", "SchedSetaffinity", "SchedSetattr",
-    "Seccomp", "SendFd", "SetHome", "SetMempolicy", "SetStdio", "Setdomainname", "Setgroups", "Sethostname",
-    "Setns", "Setresgid", "Setresuid", "Setrlimit", "Setsid", "Signal", "Spawn", "Step", "Symlinkat",
-    "TmpfsMode", "TtyOutput", "UNDO", "Umask", "Unlinkat", "Unshare", "WaitExec", "WriteFile", "Yield",
+    "A", "ANY", "B", "C", "D", "IN0", "IN1", "IN2", "LANE_NAMES", "NEXT", "OUT", "O_DIRECTORY", "O_PATH",
+    "O_PATH_DIRECTORY", "PARENT", "PID_DATA", "PID_MARK", "PID_PREFIX", "S0", "S1", "S2", "STAGE1", "STAGE2",
+    "UNDO", "Ack", "Ambient", "Await", "AwaitPid", "Bind", "BpfProgAttach", "BpfProgLoad", "Capbset", "Capset",
+    "Chdir", "CheckDevice", "CheckEmpty", "CheckFs", "CheckNs", "CheckType", "Chroot", "Clone3", "Clone3Init",
+    "Close", "CloseFds", "Connect", "CopyUp", "CreateFile", "Dup", "Execve", "Fchdir", "FchownStdio",
+    "Fchownat", "FindExecutable", "Fsconfig", "Fsmount", "Fsopen", "Goto", "IoprioSet", "KeyctlSession",
+    "KillChild", "Label", "MakeTarget", "MakeUserns", "Meet", "Mkdirat", "Mkfifoat", "Mknodat", "Mount",
+    "MountSetattr", "MoveMount", "Netlink", "OpenTree", "Openat2", "Openpt", "Park", "Personality", "PidFile",
+    "PidfdGetfd", "PidfdOpen", "PivotRoot", "Prctl", "Release", "RemoveCgroup", "SavePid", "SchedSetaffinity",
+    "SchedSetattr", "Seccomp", "SendFd", "SetHome", "SetMempolicy", "SetStdio", "Setdomainname", "Setgroups",
+    "Sethostname", "Setns", "Setresgid", "Setresuid", "Setrlimit", "Setsid", "Signal", "Spawn", "Step",
+    "Symlinkat", "TmpfsMode", "TtyOutput", "Umask", "Unlinkat", "Unshare", "WaitExec", "WriteFile", "Yield",
 ]  # fmt: skip
 
 

@@ -1,1 +1,2 @@
-"""Containers that exist: their store, and the commands that act on them. Imports plan and executor; is imported by cli."""
+"""Containers that exist: their store, and the commands that act on them. Imports plan and executor; is imported by
+cli."""

@@ -1,7 +1,8 @@
 """create: config.json and the host's facts become a plan, the plan becomes a container.
 
-Everything that is made is made by the plan's steps, the state directory and the record among them, so that what fails is undone in one
-place. What a later start and delete will do is planned here too and kept in the record for the launcher to replay.
+Everything that is made is made by the plan's steps, the state directory and the record among them, so that what fails
+is undone in one place. What a later start and delete will do is planned here too and kept in the record for the
+launcher to replay.
 """
 
 from __future__ import annotations
@@ -54,14 +55,29 @@ def load_bundle(bundle: str, config: str | None = None) -> tuple[str, bytes, Spe
     try:
         posix.stat(path)
     except OSError as e:
-        raise PyrunError(f"bundle {path}: {e.strerror}", hint="--bundle names a directory with config.json; the default is the working directory") from None
+        raise PyrunError(
+            f"bundle {path}: {e.strerror}",
+            hint="--bundle names a directory with config.json; the default is the working directory",
+        ) from None
     data = read_file(config or path + "/config.json")
     return path, data, load_bytes(data)
 
 
-def prepare(store: Store, container: str, bundle: str, *, config: str | None = None, park: bool = True, rootless: bool | None = None, preserve_fds: int = 0,
-            listen_fds: int = 0, foreground: Joint | None = None, **words: object) -> Prepared:
-    """Plans a create (park) or a run. foreground: gets the terminal. words: attributes of Request. Raises PyrunError; nothing has been made then."""
+def prepare(
+    store: Store,
+    container: str,
+    bundle: str,
+    *,
+    config: str | None = None,
+    park: bool = True,
+    rootless: bool | None = None,
+    preserve_fds: int = 0,
+    listen_fds: int = 0,
+    foreground: Joint | None = None,
+    **words: object,
+) -> Prepared:
+    """Plans a create (park) or a run. foreground: gets the terminal. words: attributes of Request. Raises PyrunError;
+    nothing has been made then."""
     directory = store.directory(container)
     path, data, spec = load_bundle(bundle, config)
     kept = kept_descriptors(preserve_fds, listen_fds)
@@ -80,20 +96,40 @@ def prepare(store: Store, container: str, bundle: str, *, config: str | None = N
     if foreground is not None and spec.process is not None and spec.process.terminal:
         words["console"], words["plain_output"] = foreground.socket()
         spec = foreground.size(spec)
-    request = Request(id=container, bundle=path, state_dir=directory, config=data, park=park, rootfs=_rootfs(spec, path), preserve_fds=kept, notify=notify, **words)
+    request = Request(
+        id=container,
+        bundle=path,
+        state_dir=directory,
+        config=data,
+        park=park,
+        rootfs=_rootfs(spec, path),
+        preserve_fds=kept,
+        notify=notify,
+        **words,
+    )
     request.cgroup = _cgroup(spec, facts, container, request.systemd)
     request.record = _record(spec, facts, request).pack()
     return Prepared(spec, facts, request)
 
 
-def run_prepared(store: Store, prepared: Prepared, *, traced: Traced | None = None, fault: dict[str, int] | None = None, warn: Callable[[str], None] | None = None) -> Outcome:
+def run_prepared(
+    store: Store,
+    prepared: Prepared,
+    *,
+    traced: Traced | None = None,
+    fault: dict[str, int] | None = None,
+    warn: Callable[[str], None] | None = None,
+) -> Outcome:
     """Carries a create or run out. The outcome holds the init's pidfd; the caller closes it. warn: see delete().
 
-    traced: called with the plan, the nanoseconds that each step took, and the number of the step that failed, or None."""
+    traced: called with the plan, the nanoseconds that each step took, and the number of the step that failed, or
+    None."""
     _make_root(store.root)
     scope = _scope(prepared)
     try:
-        outcome = run_plan(prepared.plan, trace=traced is not None, fault=fault, on_yield=scope.on_yield if scope else None)
+        outcome = run_plan(
+            prepared.plan, trace=traced is not None, fault=fault, on_yield=scope.on_yield if scope else None
+        )
         if traced is not None:
             traced(prepared.plan, outcome.took(), None)
         return outcome
@@ -135,7 +171,8 @@ def is_plain(words: dict[str, object]) -> bool:
 
 
 def keep_for_launcher(store: Store, prepared: Prepared) -> None:
-    """Keeps a plan that has succeeded, where it may be used again (see cache.py). Called when the container is complete."""
+    """Keeps a plan that has succeeded, where it may be used again (see cache.py). Called when the container is
+    complete."""
     from . import cache
 
     if cache.worth_keeping(prepared):
@@ -155,11 +192,18 @@ def _plan_for(store: Store, prepared: Prepared, container: str) -> Prepared:
 
 def _check(spec: Spec, socket: bool, foreground: bool) -> None:
     if spec.process is None:
-        raise ConfigError([("/process", "needed to create a container")], hint="config.json may leave it out only for tools that never start one")
+        raise ConfigError(
+            [("/process", "needed to create a container")],
+            hint="config.json may leave it out only for tools that never start one",
+        )
     if spec.process.terminal and not socket and not foreground:
         raise ConfigError([("/process/terminal", "a terminal needs --console-socket, or `run` in the foreground")])
     if socket and not spec.process.terminal:
-        raise PyrunError("--console-socket is given, but the container has no terminal", pointer="/process/terminal", hint="set process.terminal, or leave the option out")
+        raise PyrunError(
+            "--console-socket is given, but the container has no terminal",
+            pointer="/process/terminal",
+            hint="set process.terminal, or leave the option out",
+        )
 
 
 def _absolute(path: str) -> str:
@@ -192,16 +236,39 @@ def _cgroup(spec: Spec, facts: Facts, container: str, systemd: bool) -> str | No
 def _record(spec: Spec, facts: Facts, req: Request) -> rec.Record:
     me = posix.getpid()
     kinds = {ns.type: ns.path for ns in spec.linux.namespaces} if spec.linux else {}
-    flags = (rec.HAS_POSTSTART * bool(hooks_of(spec, "poststart") or hooks_of(spec, "startContainer") or req.notify) | rec.HAS_POSTSTOP * bool(hooks_of(spec, "poststop"))
-             | rec.SHARED_PIDNS * (kinds.get("pid", "") is not None) | rec.SYSTEMD * req.systemd | rec.ROOTLESS * facts.rootless
-             | rec.NO_KEYRING * (not req.keyring) | rec.NOTIFY * req.notify)
+    flags = (
+        rec.HAS_POSTSTART * bool(hooks_of(spec, "poststart") or hooks_of(spec, "startContainer") or req.notify)
+        | rec.HAS_POSTSTOP * bool(hooks_of(spec, "poststop"))
+        | rec.SHARED_PIDNS * (kinds.get("pid", "") is not None)
+        | rec.SYSTEMD * req.systemd
+        | rec.ROOTLESS * facts.rootless
+        | rec.NO_KEYRING * (not req.keyring)
+        | rec.NOTIFY * req.notify
+    )
     created, owner = _now(), _owner(facts.euid)
-    annotations = "".join(f"{',' if i else ''}\n    {quote(k)}: {quote(v)}" for i, (k, v) in enumerate(spec.annotations.items()))
+    pairs = [f"\n    {quote(k)}: {quote(v)}" for k, v in spec.annotations.items()]
+    annotations = ",".join(pairs)
     head = f'{{\n  "ociVersion": {quote(spec.oci_version)},\n  "id": {quote(req.id)},\n  "pid": '
-    tail = (f'",\n  "bundle": {quote(req.bundle)},\n  "rootfs": {quote(req.rootfs)},\n  "created": "{created}",\n  "annotations": {{'
-            + (annotations + "\n  " if annotations else "") + f'}},\n  "owner": {quote(owner)}\n}}\n')
-    text = {"id": req.id, "bundle": req.bundle, "rootfs": req.rootfs, "created": created, "owner": owner, "annotations": annotations, "cgroup": req.cgroup or "",
-            "state_head": head, "state_tail": tail}
+    closed = annotations + "\n  " if annotations else ""
+    lines = (
+        f'",\n  "bundle": {quote(req.bundle)}',
+        f'  "rootfs": {quote(req.rootfs)}',
+        f'  "created": "{created}"',
+        f'  "annotations": {{{closed}}}',
+        f'  "owner": {quote(owner)}\n}}\n',
+    )
+    tail = ",\n".join(lines)
+    text = {
+        "id": req.id,
+        "bundle": req.bundle,
+        "rootfs": req.rootfs,
+        "created": created,
+        "owner": owner,
+        "annotations": annotations,
+        "cgroup": req.cgroup or "",
+        "state_head": head,
+        "state_tail": tail,
+    }
     blobs: dict[str, object] = {"b_" + name: value.encode("utf-8", "surrogateescape") for name, value in text.items()}
     blobs["b_start"] = plan_start(spec, req).encode()
     blobs["b_delete"] = plan_delete(spec, req, facts.resctrl_mount).encode()
@@ -235,4 +302,6 @@ def _make_root(root: str) -> None:
         except FileExistsError:
             continue
         except OSError as e:
-            raise PyrunError(f"--root {root}: {e.strerror}", hint="name a directory that you may write to, with --root") from None
+            raise PyrunError(
+                f"--root {root}: {e.strerror}", hint="name a directory that you may write to, with --root"
+            ) from None

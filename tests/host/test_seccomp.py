@@ -22,8 +22,9 @@ SIGSYS = 31
 NOTIF_RECV, NOTIF_SEND = 0xC0502100, 0xC0182101
 # What busybox's static binary itself needs to print a word and go, and what the runtime needs behind the filter.
 ECHO = """
-    brk arch_prctl set_tid_address set_robust_list rseq prlimit64 mprotect exit_group writev getrandom readlinkat
-    readlink mmap munmap getuid geteuid prctl setuid setgid getgid fstat newfstatat ioctl rt_sigaction rt_sigprocmask uname
+    brk arch_prctl set_tid_address set_robust_list rseq prlimit64 mprotect exit_group writev getrandom
+    readlinkat readlink mmap munmap getuid geteuid prctl setuid setgid getgid fstat newfstatat ioctl
+    rt_sigaction rt_sigprocmask uname
 """.split()
 RUNTIME = ["read", "write", "execve"]
 

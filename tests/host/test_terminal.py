@@ -8,6 +8,7 @@ import signal
 import subprocess
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -141,7 +142,8 @@ def test_big_paste_arrives_whole(pyrun: Runner, shell: Bundle) -> None:
         terminal.read_until(b"ready")
         wait_for(terminal.is_raw, 5, "raw mode")
         data = bytes(i * 7 % 251 for i in range(65536)) * 16
-        typist = threading.Thread(target=lambda: subprocess.run(["cat"], input=data, stdout=terminal.master, check=True))
+        paste = partial(subprocess.run, ["cat"], input=data, stdout=terminal.master, check=True)
+        typist = threading.Thread(target=paste)
         typist.start()
         terminal.read_until(hashlib.md5(data).hexdigest().encode())
         typist.join()
@@ -179,7 +181,10 @@ def test_input_from_a_pipe_ends_as_if_typed(pyrun: Runner, shell: Bundle) -> Non
 def test_lines_of_output_to_a_pipe_end_as_written(pyrun: Runner, shell: Bundle) -> None:
     shell.update(process={"args": ["printf", "a\\nb\\n"]})
     done = subprocess.run(
-        pyrun.command("run", "-b", shell.path, pyrun.new_id()), stdin=subprocess.DEVNULL, capture_output=True, check=True
+        pyrun.command("run", "-b", shell.path, pyrun.new_id()),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=True,
     )
     assert done.stdout == b"a\nb\n"
 
@@ -199,7 +204,8 @@ def test_child_that_keeps_the_terminal_does_not_keep_us(pyrun: Runner, idle: str
 
 
 def test_terminal_that_goes_away_hangs_up_the_program(pyrun: Runner, idle: str) -> None:
-    command = pyrun.command("exec", "-t", idle, "sh", "-c", 'trap "echo gone >/tmp/hup; exit" HUP; echo ready; while :; do sleep 0.05; done')
+    script = 'trap "echo gone >/tmp/hup; exit" HUP; echo ready; while :; do sleep 0.05; done'
+    command = pyrun.command("exec", "-t", idle, "sh", "-c", script)
     terminal = TerminalSession(command)
     terminal.read_until(b"ready")
     os.close(terminal.slave)
@@ -242,7 +248,8 @@ def test_interactive_shell(pyrun: Runner, idle: str) -> None:
 
 
 def test_create_sends_the_master(pyrun: Runner, shell: Bundle) -> None:
-    shell.update(process={"args": ["sh", "-c", "stty size; tty; read l; echo got $l"], "consoleSize": {"height": 45, "width": 91}})
+    script = "stty size; tty; read l; echo got $l"
+    shell.update(process={"args": ["sh", "-c", script], "consoleSize": {"height": 45, "width": 91}})
     with FdSocket() as console:
         id = pyrun.create(shell, "--console-socket", console.path)
         console.receive()
