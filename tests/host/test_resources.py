@@ -43,7 +43,7 @@ def stands_still(count: Path) -> bool:
 
 def test_pause_stops_everything_and_resume_goes_on(pyrun: Runner, counting: tuple[str, Path]) -> None:
     id, count = counting
-    assert not stands_still(count)
+    wait_for(lambda: not stands_still(count), 10, "the container to count")
     pyrun("pause", id).ok()
     assert stands_still(count)
     assert pyrun.state(id)["status"] == "paused"
