@@ -11,15 +11,17 @@ from pathlib import Path
 
 import pytest
 
+from pyrun.executor import run_plan
 from pyrun.plan import steps as s
 from pyrun.plan.lifecycle import plan_delete, plan_start
+from pyrun.plan.model import Builder
 from pyrun.plan.netlink import link_up
 from pyrun.plan.steps import NEXT, PARENT, PID_PREFIX, STAGE1, STAGE2, Step
 from pyrun.runtime import create
 from pyrun.runtime.store import Store
 from tests.support.bundle import BundleMaker
 from tests.support.hosted import HOSTED, Container, build, parent_plan, run_hosted, sh
-from tests.support.runner import wait_for
+from tests.support.runner import REPO, wait_for
 
 O_PATH_DIRECTORY = 0o10000000 | 0o200000
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x20000, 0x4000000, 0x8000000
@@ -249,3 +251,16 @@ def test_a_whole_container(tmp_path: Path, bundle: BundleMaker, park: bool) -> N
     wait_for(lambda: store.open("asan").status() == "stopped", 10, "its end")
     run_hosted(plan_delete(prepared.spec, prepared.request), tmp_path).ok()
     assert store.ids() == []
+
+
+def test_stage_2_that_is_quick(tmp_path: Path) -> None:
+    """It may meet at once: still the parent hears of its pid first.."""
+    for _ in range(200):
+        b = Builder()
+        image = str(REPO / "pyrun" / "bin" / "pyrun-init")
+        b.add(PARENT, s.Clone3(image=image, load=0, flags=0), s.AwaitPid(), s.Await(point=1), s.Ack())
+        b.add(STAGE1, s.Clone3Init(flags=CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWPID))
+        b.add(STAGE2, s.Meet(point=1))
+        outcome = run_plan(b.plan())
+        os.waitpid(outcome.pid, 0)
+        outcome.close()
