@@ -179,8 +179,8 @@ class Mkfifoat(Step):
 
 
 class PivotRoot(Step):
-    """pivot_root(2) to root, also out of a chroot; then the old root is made a slave and unmounted; the working directory is
-    the new root."""
+    """pivot_root(2) to root, also out of a chroot; then the old root is made a slave and unmounted; the working
+    directory is the new root."""
 
     OP = 40
     FIELDS = {"root": IN0}
