@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -263,6 +264,27 @@ def test_a_record_that_others_could_have_written_is_not_run(
     change(pyrun.root / id / "record")
     run = Runner(pyrun.root, bare)
     assert {run(*verb, id).rc for verb in (["state"], ["start"], ["kill"], ["delete", "-f"])} == {TO_PYTHON}
+
+
+def test_without_root_the_state_is_below_the_runtime_directory(pyrun: Runner, bundle: BundleMaker) -> None:
+    """Both ways find it there, and neither looks there when it is root who calls."""
+    if not all(parent.stat().st_mode & 0o001 for parent in LAUNCHER.parents):
+        pytest.skip("the repository lies where only root may go")
+    id = pyrun.create(bundle(["sleep", "1000"]))
+    with tempfile.TemporaryDirectory(dir="/tmp") as home:
+        there = Path(home, "pyrun", id)
+        there.mkdir(parents=True)
+        (there / "record").write_bytes((pyrun.root / id / "record").read_bytes())
+        for path in (Path(home), there.parent, there, there / "record"):
+            os.chown(path, 65534, 65534)
+        env = {"PATH": os.environ["PATH"], "XDG_RUNTIME_DIR": home}
+        seen = []
+        for argv in ([str(LAUNCHER)], ["/usr/bin/python3", *python_argv()[1:]]):
+            for user in ([], ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]):
+                done = subprocess.run([*user, *argv, "state", id], env=env, capture_output=True, text=True)
+                seen.append((done.returncode, done.stdout, done.stderr))
+    assert seen[:2] == seen[2:]
+    assert [code for code, _, _ in seen[:2]] == [1, 0]
 
 
 def test_nobody_can_pretend_a_failure(pyrun: Runner, bundle: BundleMaker) -> None:
