@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import time
 from collections.abc import Generator
 from typing import Any
@@ -65,6 +66,9 @@ class GuestRun:
             raise GuestDied("the guest's pytest ended before it came to this item")
         except GuestDied as death:
             return [*got, self._failure(nodeid, str(death), got)]
+        except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+            self.trouble = f"no guest could be prepared: {error}"
+            return [self._failure(nodeid, self.trouble, got)]
 
     def _stream(self) -> Generator[dict[str, Any], None, None]:
         if self._events is None:

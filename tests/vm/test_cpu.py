@@ -1,0 +1,116 @@
+"""Limits of processor time, by what a busy loop gets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.bundle import BundleMaker
+from tests.support.runner import Runner
+from tests.support.vm_cgroup import BUSY, Cgroup, resources
+
+SECONDS = 2.0
+
+
+def test_without_a_quota_a_loop_gets_a_processor(pyrun: Runner, bundle: BundleMaker) -> None:
+    assert Cgroup(pyrun, pyrun.create_started(bundle(BUSY))).cpu_share(SECONDS) > 0.6
+
+
+def test_quota(pyrun: Runner, bundle: BundleMaker) -> None:
+    id = pyrun.create_started(bundle(BUSY, linux=resources(cpu={"quota": 20000, "period": 100000})))
+    cgroup = Cgroup(pyrun, id)
+    assert 0.1 < cgroup.cpu_share(SECONDS) < 0.3
+    assert cgroup.counter("cpu.stat", "nr_throttled") > 5
+
+
+def test_update_of_the_quota(pyrun: Runner, bundle: BundleMaker) -> None:
+    id = pyrun.create_started(bundle(BUSY, linux=resources(cpu={"quota": 10000, "period": 100000})))
+    cgroup = Cgroup(pyrun, id)
+    assert cgroup.cpu_share(SECONDS) < 0.2
+    pyrun("update", "--cpu-quota", "50000", id).ok()
+    assert 0.35 < cgroup.cpu_share(SECONDS) < 0.65
+    pyrun("update", "--cpu-quota", "-1", id).ok()
+    assert cgroup.cpu_share(SECONDS) > 0.6
+
+
+@pytest.mark.parametrize(
+    ("light", "heavy"),
+    [({"cpu": {"shares": 128}}, {"cpu": {"shares": 4096}}), ({"unified": {"cpu.weight": "10"}}, {})],
+    ids=["shares", "unified weight"],
+)
+def test_weight(
+    pyrun: Runner, bundle: BundleMaker, light: dict[str, dict[str, object]], heavy: dict[str, dict[str, object]]
+) -> None:
+    """Two loops on one processor share it by weight."""
+    shares = compete(pyrun, bundle, light, heavy)
+    assert shares[1] > 3 * shares[0], shares
+    assert 0.6 < sum(shares) < 1.2
+
+
+def test_idle(pyrun: Runner, bundle: BundleMaker) -> None:
+    """An idle group gets what a busy one leaves, which is next to nothing; alone it gets everything."""
+    idle, busy = compete(pyrun, bundle, {"cpu": {"idle": 1}}, {})
+    assert idle < 0.1 < 0.6 < busy
+
+
+def compete(
+    pyrun: Runner, bundle: BundleMaker, *limits: dict[str, dict[str, object]], seconds: float = SECONDS
+) -> list[float]:
+    """The processor time that a loop under each of these limits gets, all of them on processor 1."""
+    cgroups = []
+    for limit in limits:
+        cpu = {**limit.get("cpu", {}), "cpus": "1"}
+        cgroups.append(Cgroup(pyrun, pyrun.create_started(bundle(BUSY, linux=resources(**{**limit, "cpu": cpu})))))
+    before = [cgroup.counter("cpu.stat", "usage_usec") for cgroup in cgroups]
+    cgroups[0].cpu_share(seconds)
+    after = [cgroup.counter("cpu.stat", "usage_usec") for cgroup in cgroups]
+    return [(b - a) / 1e6 / seconds for a, b in zip(before, after, strict=True)]
+
+
+def test_update_of_weight_and_idle(pyrun: Runner, bundle: BundleMaker) -> None:
+    pin = resources(cpu={"cpus": "1"})
+    ids = [pyrun.create_started(bundle(BUSY, linux=pin)) for _ in range(2)]
+    first, second = (Cgroup(pyrun, id) for id in ids)
+    pyrun("update", "--cpu-share", "64", ids[0]).ok()
+    assert first.cpu_share(SECONDS) < 0.25
+    pyrun("update", "--cpu-share", "1024", ids[0]).ok()
+    pyrun("update", "--cpu-idle", "1", ids[1]).ok()
+    assert second.read("cpu.idle") == "1"
+    assert second.cpu_share(SECONDS) < 0.1
+
+
+def test_cpuset(pyrun: Runner, bundle: BundleMaker) -> None:
+    made = bundle(["sh", "-c", "nproc; grep allowed_list /proc/self/status"])
+    made.update(linux=resources(cpu={"cpus": "1", "mems": "0"}))
+    assert pyrun.run(made).ok().out.split() == ["1", "Cpus_allowed_list:", "1", "Mems_allowed_list:", "0"]
+
+
+def test_update_of_the_cpuset(pyrun: Runner, bundle: BundleMaker) -> None:
+    id = pyrun.create_started(bundle(["sleep", "1000"], linux=resources(cpu={"cpus": "0"})))
+    status = Path(f"/proc/{pyrun.pid(id)}/status")
+    assert "Cpus_allowed_list:\t0\n" in status.read_text()
+    pyrun("update", "--cpuset-cpus", "0-1", id).ok()
+    assert "Cpus_allowed_list:\t0-1\n" in status.read_text()
+    assert pyrun.exec(id, "nproc").ok().out == "2\n"
+    pyrun("update", "--cpuset-cpus", "7", id)
+    assert "Cpus_allowed_list:\t0-1\n" in status.read_text()
+
+
+def test_burst(pyrun: Runner, bundle: BundleMaker) -> None:
+    """What a quiet period left of the quota is used in the next."""
+    script = "while :; do i=0; while [ $i -lt 4000 ]; do i=$((i + 1)); done; sleep 0.3; done"
+    cpu = {"quota": 20000, "period": 100000, "burst": 20000}
+    id = pyrun.create_started(bundle(["sh", "-c", script], linux=resources(cpu=cpu)))
+    cgroup = Cgroup(pyrun, id)
+
+    def saved_up() -> int:
+        before = cgroup.counter("cpu.stat", "burst_usec")
+        cgroup.cpu_share(SECONDS)
+        return cgroup.counter("cpu.stat", "burst_usec") - before
+
+    with_burst = saved_up()
+    assert with_burst > 20000
+    pyrun("update", "--cpu-burst", "0", id).ok()
+    assert cgroup.read("cpu.max.burst") == "0"
+    assert saved_up() < with_burst / 3
