@@ -111,6 +111,8 @@ static long do_clone3(struct px *p, const struct px_step *s)
 	x->substep = 1;
 	if ((r = sc4(__NR_socketpair, AF_UNIX_, SOCK_SEQPACKET_ | SOCK_CLOEXEC_, 0, pair)) < 0)
 		return r;
+	if (x->sync >= 0) /* of an earlier try, whose errno a rule led on from */
+		sys_close(x->sync);
 	x->sync = pair[0];
 	x->substep = 2;
 	/* A slot that a rule skipped has no descriptor to hand over: its entry is cleared in the copy that the child gets. */
