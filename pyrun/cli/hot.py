@@ -19,9 +19,8 @@ if TYPE_CHECKING:
 
     Row = tuple[str, str, int, int, bool, CodeType]  # name, file, mtime in ns, size, is a package, code
 
-VERBS = frozenset(
-    ("create", "run", "exec", "list", "start", "delete", "kill", "state", "pause", "resume", "ps", "update")
-)
+# Those that come often, and are not the launcher's.
+VERBS = frozenset(("create", "run", "exec", "list"))
 M32 = 0xFFFFFFFF
 _PACKAGE = __file__.rpartition("/")[0].rpartition("/")[0]
 _order: list[ModuleType] = []
