@@ -21,15 +21,19 @@ RTM_GETADDR, NLM_F_REQUEST_DUMP, NLMSG_DONE = 22, 0x301, 3
 _HEADER = Struct("=IHHII")
 
 
-def collect_rare(facts: Facts, spec: Spec, container: str) -> None:
-    """Fills in what the spec asks for; nothing for most."""
+def collect_rare(facts: Facts, spec: Spec, container: str, *, imagine: bool = False) -> None:
+    """Fills in what the spec asks for; nothing for most. imagine: for a plan that is only shown, devices and resctrl
+    are taken to be there."""
     linux = spec.linux
     if linux is not None and linux.net_devices:
-        facts.net_devices = collect_devices(linux.net_devices)
+        facts.net_devices = dict.fromkeys(linux.net_devices, (2, 0)) if imagine else {}
+        facts.net_devices |= collect_devices(linux.net_devices)
         facts.net_addresses = collect_addresses()
     if linux is not None and linux.intel_rdt is not None:
-        facts.resctrl_mount = resctrl_mount()
+        facts.resctrl_mount = resctrl_mount() or ("/sys/fs/resctrl" if imagine else None)
         facts.resctrl_schemata = collect_schemata(facts.resctrl_mount, linux.intel_rdt, container)
+        if imagine and facts.resctrl_schemata is None and linux.intel_rdt.clos_id and not linux.intel_rdt.schemata:
+            facts.resctrl_schemata = ""
 
 
 def collect_devices(names: Iterable[str]) -> dict[str, tuple[int, int]]:

@@ -74,10 +74,12 @@ def prepare(
     preserve_fds: int = 0,
     listen_fds: int = 0,
     foreground: Joint | None = None,
+    imagine: bool = False,
     **words: object,
 ) -> Prepared:
-    """Plans a create (park) or a run. foreground: gets the terminal. words: attributes of Request. Raises PyrunError;
-    nothing has been made then."""
+    """Plans a create (park) or a run. foreground: gets the terminal. imagine: the plan is only to be shown, so rare
+    things of the host are taken to be there. words: attributes of Request. Raises PyrunError; nothing has been made
+    then."""
     directory = store.directory(container)
     path, data, spec = load_bundle(bundle, config)
     kept = kept_descriptors(preserve_fds, listen_fds)
@@ -91,7 +93,7 @@ def prepare(
     if spec.linux is not None and (spec.linux.net_devices or spec.linux.intel_rdt):
         from ..facts_rare import collect_rare
 
-        collect_rare(facts, spec, container)
+        collect_rare(facts, spec, container, imagine=imagine)
     _check(spec, words.get("console_socket") is not None, foreground is not None)
     if foreground is not None and spec.process is not None and spec.process.terminal:
         words["console"], words["plain_output"] = foreground.socket()
@@ -107,7 +109,7 @@ def prepare(
         notify=notify,
         **words,
     )
-    request.cgroup = _cgroup(spec, facts, container, request.systemd)
+    request.cgroup = _cgroup(spec, facts, container, request.systemd, imagine)
     request.record = _record(spec, facts, request).pack()
     return Prepared(spec, facts, request)
 
@@ -223,11 +225,11 @@ def _rootfs(spec: Spec, bundle: str) -> str:
     return _absolute(path if path.startswith("/") else f"{bundle}/{path}")
 
 
-def _cgroup(spec: Spec, facts: Facts, container: str, systemd: bool) -> str | None:
+def _cgroup(spec: Spec, facts: Facts, container: str, systemd: bool, imagine: bool = False) -> str | None:
     if systemd:
         from .systemd import unit_cgroup
 
-        return unit_cgroup(spec, facts, container)
+        return unit_cgroup(spec, facts, container, imagine=imagine)
     if facts.cgroup_mount is None and facts.rootless:
         return None
     return cgroup_path(spec, facts, container)

@@ -154,12 +154,13 @@ class Scope:
             with_manager(self.user, lambda m: m.stop(self.unit.name), f"stop {self.unit.name}")
 
 
-def unit_cgroup(spec: Spec, facts: Facts, container: str) -> str:
-    """The absolute path that the container's cgroup will have. PyrunError where it can't be made at all."""
+def unit_cgroup(spec: Spec, facts: Facts, container: str, *, imagine: bool = False) -> str:
+    """The absolute path that the container's cgroup will have. PyrunError where it can't be made at all; imagine: no
+    manager is asked."""
     unit = unit_of(spec, facts, container)
     if facts.cgroup_mount is None:
         raise PyrunError("--systemd-cgroup: no cgroup2 hierarchy is mounted")
-    above: str = with_manager(facts.rootless, lambda m: m.cgroup(), "find its cgroup")
+    above: str = "" if imagine else with_manager(facts.rootless, lambda m: m.cgroup(), "find its cgroup")
     return facts.cgroup_mount.rstrip("/") + above + unit.cgroup
 
 

@@ -30,7 +30,7 @@ def run(g: Globals, o: Options) -> int:
     bundle = o.bundle or "."
     if os.path.isfile(bundle):
         bundle = os.path.dirname(bundle) or "."
-    words: dict[str, Any] = {"config": config, "rootless": g.rootless, "systemd": g.systemd_cgroup}
+    words: dict[str, Any] = {"config": config, "rootless": g.rootless, "systemd": g.systemd_cgroup, "imagine": True}
     if has_terminal(bundle, config):
         words["console_socket"] = CONSOLE
     plan = prepare(Store(g.root), PLACEHOLDER, bundle, **words).plan
