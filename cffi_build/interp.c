@@ -146,7 +146,6 @@ long px_step(struct px_ctx *x, const struct px_step *s)
 	case OP_WRITE_FILE: return do_write_file(x, s);
 	case OP_CREATE_FILE: return do_create_file(x, s);
 	case OP_COPY_UP: return do_copy_up(x, s);
-	case OP_FCHOWNAT: return do_fchownat(x, s);
 	case OP_MKFIFOAT: return do_mkfifoat(x, s);
 	case OP_CHECK_TYPE: return do_check_type(x, s);
 	case OP_CHECK_DEVICE: return do_check_device(x, s);
@@ -157,7 +156,6 @@ long px_step(struct px_ctx *x, const struct px_step *s)
 	case OP_CHROOT: return do_chroot(x, s);
 	case OP_PIVOT_ROOT: return do_pivot_root(x, s);
 	case OP_CHDIR: return do_chdir(x, s);
-	case OP_FCHDIR: return sc1(__NR_fchdir, px_fd(x, s->in0));
 	case OP_CLOSE:
 		if (x->slots[s->in0] >= 0)
 			sys_close(x->slots[s->in0]);

@@ -110,7 +110,6 @@ HINTS: dict[tuple[type[s.Step], int], str] = {
     (s.Setgroups, EPERM): (
         "the user namespace does not allow supplementary groups: its gid map was written without privilege"
     ),
-    (s.Fchownat, EINVAL): "the owner has no place in the container's user namespace: add it to its mappings",
     (s.Setrlimit, EPERM): "a hard limit above our own takes CAP_SYS_RESOURCE",
     (s.Setrlimit, EINVAL): "the soft limit is above the hard one, or above what the kernel allows",
     (s.Capset, EPERM): "pyrun has not got these capabilities itself",

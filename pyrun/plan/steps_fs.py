@@ -128,17 +128,10 @@ class CopyUp(Step):
     FIELDS = {"hidden": IN0, "mount": IN1, "keep_root": A}
 
 
-class Fchownat(Step):
-    """fchownat(2) with AT_SYMLINK_NOFOLLOW: dir, path ("": dir itself), uid, gid."""
-
-    OP = 17
-    FIELDS = {"dir": IN0, "path": S0, "uid": A, "gid": B}
-
-
 class Close(Step):
     """close(2) of a slot."""
 
-    OP = 18
+    OP = 17
     FIELDS = {"fd": IN0}
 
 
@@ -146,35 +139,35 @@ class CheckType(Step):
     """fstat(2): fd must be of the S_IFMT type; ENOTDIR where a directory was wanted, EISDIR where something else
     was."""
 
-    OP = 19
+    OP = 18
     FIELDS = {"fd": IN0, "type": A}
 
 
 class CheckDevice(Step):
     """fstat(2): fd must be the character device major:minor, or ENODEV."""
 
-    OP = 20
+    OP = 19
     FIELDS = {"fd": IN0, "major": A, "minor": B}
 
 
 class CheckFs(Step):
     """fstatfs(2): fd must be on a file system with this magic, or EXDEV."""
 
-    OP = 21
+    OP = 20
     FIELDS = {"fd": IN0, "magic": A}
 
 
 class Goto(Step):
     """Nothing: its one rule (ANY, label) leads on. For the way round an alternative."""
 
-    OP = 22
+    OP = 21
     FIELDS: dict[str, int] = {}
 
 
 class Mkfifoat(Step):
     """mknodat(2) of a FIFO: dir, name, mode; out: it, open for reading and writing."""
 
-    OP = 23
+    OP = 22
     FIELDS = {"dir": IN0, "name": S0, "mode": A, "out": OUT}
 
 
@@ -182,7 +175,7 @@ class PivotRoot(Step):
     """pivot_root(2) to root, also out of a chroot; then the old root is made a slave and unmounted; the working
     directory is the new root."""
 
-    OP = 40
+    OP = 39
     FIELDS = {"root": IN0}
 
 
@@ -190,21 +183,14 @@ class Chdir(Step):
     """chdir(2): path; EPERM when the directory lies outside our root (getcwd(2)). again: only if no Chdir has
     succeeded yet."""
 
-    OP = 41
+    OP = 40
     FIELDS = {"path": S0, "again": A}
-
-
-class Fchdir(Step):
-    """fchdir(2): dir."""
-
-    OP = 74
-    FIELDS = {"dir": IN0}
 
 
 class CheckEmpty(Step):
     """ENOTEMPTY when a process runs in the cgroup."""
 
-    OP = 75
+    OP = 71
     FIELDS = {"cgroup": IN0}
 
 
@@ -212,14 +198,14 @@ class RemoveCgroup(Step):
     """Kills what is in the cgroup at path (cgroup.kill) and removes it; recursive: with its children. guard as in
     Unlinkat."""
 
-    OP = 76
+    OP = 72
     FIELDS = {"path": S0, "recursive": A, "guard": D}
 
 
 class PidFile(Step):
     """Writes the pid to the file at path, whole or not at all (through tmp, beside it)."""
 
-    OP = 77
+    OP = 73
     FIELDS = {"tmp": S0, "path": S1}
 
 
@@ -227,7 +213,7 @@ class TmpfsMode(Step):
     """The mode= of a tmpfs being configured, from the directory `hidden` that it will hide, unless the last
     MakeTarget made that: fs, hidden."""
 
-    OP = 78
+    OP = 74
     FIELDS = {"fs": IN0, "hidden": IN1}
 
 
@@ -235,5 +221,5 @@ class MakeUserns(Step):
     """A user namespace with these maps and no process in it, for idmapped mounts: proc (the host's), uid_map,
     gid_map; out."""
 
-    OP = 80
+    OP = 76
     FIELDS = {"proc": IN0, "uid_map": S0, "gid_map": S1, "out": OUT}

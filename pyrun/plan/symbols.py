@@ -378,7 +378,6 @@ OPERANDS: dict[type[s.Step], dict[str, Shown]] = {
     s.BpfProgLoad: {"insns": instructions},
     s.BpfProgAttach: {"flags": bits(BPF_F)},
     s.Netlink: {"msg": netlink, "patch": hidden},
-    s.Signal: {"signal": signal},
     s.Chdir: {"again": yes},
     s.RemoveCgroup: {"recursive": yes},
     s.Openpt: {"columns": optional, "rows": optional},
