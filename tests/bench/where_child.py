@@ -20,6 +20,7 @@ load(sys.argv[2:])
 
 from pyrun.cli.main import end, main  # noqa: E402
 
+__import__("pyrun.cli.commands." + sys.argv[sys.argv.index("--root") + 2])
 imported = time.monotonic_ns()
 
 from tests.bench.where_notes import Notes  # noqa: E402
