@@ -69,7 +69,7 @@ def plan_cgroup(b: Builder, spec: Spec, facts: Facts, path: str) -> int:
     assert facts.cgroup_mount is not None
     cgroup, skipped = b.slot("cgroup"), Label("no cgroup")
     optional = ((EACCES, skipped), (EROFS, skipped), (EPERM, skipped)) if facts.rootless and not limits.writes else ()
-    _make(b, facts.cgroup_mount.rstrip("/"), path, limits.controllers, facts.controllers, optional)
+    _make(b, facts.cgroup_mount.rstrip("/"), path, limits.controllers, facts, optional)
     b.add(
         PARENT,
         Openat2(path=path, flags=O_DIRECTORY, out=cgroup, on=optional, at="/linux/cgroupsPath"),
@@ -120,9 +120,13 @@ def plan_writes(b: Builder, cgroup: int, writes: Iterable[Write]) -> None:
             )
 
 
-def plan_controllers(b: Builder, cgroup: str, needed: tuple[str, ...], wanted: tuple[str, ...]) -> None:
+def plan_controllers(
+    b: Builder, cgroup: str, needed: tuple[str, ...], wanted: tuple[str, ...], *, rootless: bool = False
+) -> None:
     """Parent: lets the children of a cgroup have the controllers; those that no limit needs only if all of them can
-    be had."""
+    be had. rootless: above what was delegated to us others decide, and may have enabled them already; a controller
+    that is missing in the end is seen by the limit that needs it."""
+    refused: tuple[tuple[int, Label | None], ...] = ((EACCES, None), (EPERM, None)) if rootless else ()
     only, done = Label("only those needed"), Label("enabled")
     file, why = f"{cgroup}/cgroup.subtree_control", "the limits need these controllers"
     if len(wanted) > len(needed):
@@ -147,6 +151,7 @@ def plan_controllers(b: Builder, cgroup: str, needed: tuple[str, ...], wanted: t
                 path=file,
                 data=" ".join(f"+{c}" for c in needed),
                 magic=CGROUP2_SUPER_MAGIC,
+                on=refused,
                 at="/linux/resources",
                 why=why,
             ),
@@ -159,14 +164,15 @@ def _make(
     mount: str,
     path: str,
     controllers: tuple[str, ...],
-    available: frozenset[str],
+    facts: Facts,
     optional: tuple[tuple[int, Label | None], ...],
 ) -> None:
+    available = facts.controllers
     made: list[Step] = []
     wanted = (*controllers, *(c for c in COUNTED if c in available and c not in controllers))
     at, here = "/linux/cgroupsPath", mount
     for name in path[len(mount) :].strip("/").split("/"):
-        plan_controllers(b, here, controllers, wanted)
+        plan_controllers(b, here, controllers, wanted, rootless=facts.rootless)
         here += f"/{name}"
         step = Mkdirat(path=here, mode=0o755, on=((EEXIST, None), *optional), at=at)
         made.append(step)

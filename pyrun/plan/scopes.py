@@ -18,6 +18,10 @@ from .steps import O_DIRECTORY, PARENT, STAGE1, Ack, Await, Meet, Openat2, Yield
 
 SCOPE = 4  # the rendezvous, and the code of the Yield
 INFINITY = (1 << 64) - 1
+_FILES = {
+    "memory.max": "MemoryMax", "memory.high": "MemoryHigh", "memory.low": "MemoryLow", "memory.min": "MemoryMin",
+    "memory.swap.max": "MemorySwapMax", "pids.max": "TasksMax", "cpu.weight": "CPUWeight", "io.weight": "IOWeight",
+}  # fmt: skip
 AT = "/linux/cgroupsPath"
 HINT = "with --systemd-cgroup it is SLICE:PREFIX:NAME, such as system.slice:pyrun:web1"
 
@@ -70,7 +74,7 @@ def plan_scope(b: Builder, spec: Spec, facts: Facts, path: str, cgroup: int) -> 
     needed = plan_resources(spec.linux.resources if spec.linux else None, controllers=facts.controllers).controllers
     at = (facts.cgroup_mount or "").rstrip("/")
     for name in path[len(at) :].strip("/").split("/") if needed else ():
-        plan_controllers(b, at, needed, needed)
+        plan_controllers(b, at, needed, needed, rootless=facts.rootless)
         at += "/" + name
     plan_early_limits(b, spec, facts, cgroup)
     b.add(PARENT, Ack(why="what comes now counts against the limits"))
@@ -101,8 +105,22 @@ def limit_properties(resources: Resources | None) -> list[tuple[str, tuple[str, 
         found.append(("TasksMax", INFINITY if resources.pids.limit < 0 else max(resources.pids.limit, 1)))
     if resources.block_io is not None and resources.block_io.weight:
         found.append(("IOWeight", io_weight(resources.block_io.weight)))
-    made: list[tuple[str, tuple[str, object]]] = [(name, ("t", value)) for name, value in found if value is not None]
+    known = {name: value for name, value in found if value is not None} | _unified(resources.unified)
+    made: list[tuple[str, tuple[str, object]]] = [(name, ("t", value)) for name, value in known.items()]
     return made + _cpuset(resources.cpu)
+
+
+def _unified(unified: dict[str, str]) -> dict[str, int]:
+    """Of the files that `unified` names those that systemd would else write over. memory.oom.group is not among them:
+    systemd writes it too, from an OOMPolicy that a scope can't have before version 253."""
+    named = {name: unified[file].strip() for file, name in _FILES.items() if file in unified}
+    return {name: _amount(text) for name, text in named.items() if text == "max" or text.rstrip("KMGkmg").isdigit()}
+
+
+def _amount(text: str) -> int:
+    """As the kernel reads it: a number, one with a unit, or max."""
+    unit = {"k": 10, "m": 20, "g": 30}.get(text[-1].lower(), 0)
+    return INFINITY if text == "max" else int(text.rstrip("KMGkmg")) << unit
 
 
 def _cpuset(cpu: Cpu | None) -> list[tuple[str, tuple[str, object]]]:

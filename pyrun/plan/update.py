@@ -27,6 +27,7 @@ def plan_update(
     cgroup: str,
     now: Mapping[str, str],
     schemata: Sequence[tuple[str, str, str]] = (),
+    rootless: bool = False,
 ) -> Plan:
     """mount: of cgroup2; cgroup: absolute, below it. now: what those of `files_of(writes)` that exist say.
 
@@ -36,17 +37,23 @@ def plan_update(
         b.add(PARENT, WriteFile(path=file, data=line + "\n", magic=RDTGROUP_SUPER_MAGIC, at="/linux/intelRdt"))
         b.add(UNDO, WriteFile(path=file, data=old + "\n", magic=RDTGROUP_SUPER_MAGIC, why="as it was"))
     if writes:
-        _plan_limits(b, writes, controllers, mount, cgroup, now)
+        _plan_limits(b, writes, controllers, mount, cgroup, now, rootless)
     return b.plan()
 
 
 def _plan_limits(
-    b: Builder, writes: Sequence[Write], controllers: tuple[str, ...], mount: str, cgroup: str, now: Mapping[str, str]
+    b: Builder,
+    writes: Sequence[Write],
+    controllers: tuple[str, ...],
+    mount: str,
+    cgroup: str,
+    now: Mapping[str, str],
+    rootless: bool,
 ) -> None:
     slot = b.slot("cgroup")
     at = mount
     for name in cgroup[len(mount) :].strip("/").split("/"):
-        plan_controllers(b, at, controllers, controllers)
+        plan_controllers(b, at, controllers, controllers, rootless=rootless)
         at += "/" + name
     b.add(PARENT, Openat2(path=cgroup, flags=O_DIRECTORY, out=slot, at="/linux/cgroupsPath"))
     plan_writes(b, slot, writes)

@@ -71,7 +71,15 @@ def _apply(c: Container, applied: bytes, file: str, schemata: list[tuple[str, st
     _check_memory(cgroup, limits)
     now = {name: text for name in files_of(limits.writes) if (text := read_text(f"{cgroup}/{name}", 1 << 16))}
     mount = (facts.cgroup_mount or "").rstrip("/")
-    plan = plan_update(limits.writes, limits.controllers, mount=mount, cgroup=cgroup, now=now, schemata=schemata)
+    plan = plan_update(
+        limits.writes,
+        limits.controllers,
+        mount=mount,
+        cgroup=cgroup,
+        now=now,
+        schemata=schemata,
+        rootless=facts.rootless,
+    )
     if c.record.flags & SYSTEMD:
         from .systemd import set_limits
 

@@ -94,6 +94,10 @@ def test_properties_of_the_unit() -> None:
         ('{"pids": {"limit": -1}}', {"TasksMax": ("t", INFINITY)}),
         ('{"pids": {"limit": 0}}', {"TasksMax": ("t", 1)}),
         ('{"blockIO": {"weight": 1000}}', {"IOWeight": ("t", 10000)}),
+        ('{"unified": {"memory.high": "48M", "memory.min": "max", "pids.max": "9", "memory.oom.group": "1"}}',
+         {"MemoryHigh": ("t", 48 << 20), "MemoryMin": ("t", INFINITY), "TasksMax": ("t", 9)}),
+        ('{"memory": {"limit": 4096}, "unified": {"memory.max": "8192", "io.weight": "8:0 100"}}',
+         {"MemoryMax": ("t", 8192)}),
     ],
 )  # fmt: skip
 def test_limits_as_properties(resources: str, wanted: dict[str, object]) -> None:

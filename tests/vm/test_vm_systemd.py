@@ -1,99 +1,296 @@
-"""--systemd-cgroup with a systemd that is process 1."""
+"""--systemd-cgroup with a real systemd: the cgroup is a transient scope, made for root and by a user's own manager."""
 
 from __future__ import annotations
 
+import os
+import pwd
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.support.bundle import Bundle, BundleMaker
+from tests.support.bundle import Bundle, BundleMaker, make_bundle, make_config
 from tests.support.leaks import CGROUP_ROOT
-from tests.support.runner import Runner, wait_for
+from tests.support.runner import Runner, runtime_argv, wait_for
+from tests.support.vm_cgroup import MIB, Cgroup, allocate, resources
 
-MIB = 1 << 20
-
-
-def show(unit: str, *properties: str) -> dict[str, str]:
-    words = ["systemctl", "show", unit, *(f"--property={name}" for name in properties)]
-    out = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout
-    return dict(line.split("=", 1) for line in out.splitlines())
-
-
-def is_active(unit: str) -> bool:
-    return show(unit, "ActiveState")["ActiveState"] == "active"
+LIMITS: dict[str, Any] = {
+    "memory": {"limit": 64 * MIB, "reservation": 16 * MIB, "swap": 96 * MIB},
+    "cpu": {"shares": 2048, "quota": 50000, "period": 100000, "cpus": "1"},
+    "pids": {"limit": 33},
+    "blockIO": {"weight": 500},
+}
+PROPERTIES = {
+    "MemoryMax": str(64 * MIB),
+    "MemoryLow": str(16 * MIB),
+    "MemorySwapMax": str(32 * MIB),
+    "CPUQuotaPerSecUSec": "500ms",
+    "AllowedCPUs": "1",
+    "TasksMax": "33",
+    "Delegate": "yes",
+    "Transient": "yes",
+    "ActiveState": "active",
+}
 
 
 @pytest.fixture
-def limited(pyrun: Runner, bundle: BundleMaker) -> Iterator[Bundle]:
-    limits = {"memory": {"limit": 64 * MIB}, "pids": {"limit": 20}, "unified": {"memory.high": str(48 * MIB)}}
-    yield bundle(["sleep", "1000"], linux={"resources": limits, "cgroupsPath": "pyruntest.slice:pt:one"})
-    pyrun.delete_all()
-    subprocess.run(["systemctl", "stop", "pyruntest.slice"], check=True)  # systemd made it for the unit, and keeps it
+def systemd(tmp_path: Path) -> Iterator[Runner]:
+    """pyrun --systemd-cgroup. No scope of a test's may stay."""
+    runner = Runner(tmp_path / "state", [*runtime_argv(), "--systemd-cgroup"])
+    yield runner
+    runner.delete_all()
+    listed = systemctl("list-units", "--all", "--no-legend", "pyrun-*.scope", "test-*.scope")
+    assert listed == "", listed
 
 
-def make(pyrun: Runner, made: Bundle) -> str:
-    id = pyrun.new_id()
-    words = pyrun.command("--systemd-cgroup", "create", "--bundle", made.path, id)
-    quiet = subprocess.DEVNULL
-    assert subprocess.run(words, stdin=quiet, stdout=quiet, timeout=120, check=False).returncode == 0
-    return id
+def systemctl(*argv: str) -> str:
+    return subprocess.run(["systemctl", *argv], stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
-def test_the_container_is_in_a_scope_with_its_limits(pyrun: Runner, limited: Bundle) -> None:
-    id = make(pyrun, limited)
-    cgroup = CGROUP_ROOT / "pyruntest.slice" / "pt-one.scope"
-    assert (cgroup / "cgroup.procs").read_text().split() == [str(pyrun.pid(id))]
-    unit = show("pt-one.scope", "ActiveState", "Delegate", "Slice", "MemoryMax", "TasksMax", "Description")
-    assert unit == {
-        "ActiveState": "active",
-        "Delegate": "yes",
-        "Slice": "pyruntest.slice",
-        "MemoryMax": str(64 * MIB),
-        "TasksMax": "20",
-        "Description": f"pyrun container {id}",
-    }
-    assert (cgroup / "memory.max").read_text() == f"{64 * MIB}\n"
-    assert (cgroup / "memory.high").read_text() == f"{48 * MIB}\n"
-    pyrun("start", id).ok()
-    pyrun("delete", "--force", id).ok()
-    assert not cgroup.exists() and not is_active("pt-one.scope")
+def show(unit: str, *names: str) -> dict[str, str]:
+    """Properties of a unit."""
+    rows = systemctl("show", unit, *(f"--property={name}" for name in names)).splitlines()
+    return dict(row.split("=", 1) for row in rows)
 
 
-def test_limits_outlive_a_reload(pyrun: Runner, limited: Bundle) -> None:
-    id = make(pyrun, limited)
-    pyrun("update", "--memory", "32M", id).ok()
-    subprocess.run(["systemctl", "daemon-reload"], check=True)
-    assert show("pt-one.scope", "MemoryMax")["MemoryMax"] == str(32 * MIB)
-    assert (CGROUP_ROOT / "pyruntest.slice/pt-one.scope/memory.max").read_text() == f"{32 * MIB}\n"
+def sleeping(bundle: BundleMaker, path: str | None = None, **limits: Any) -> Bundle:
+    return bundle(["sleep", "1000"], linux={"cgroupsPath": path, "resources": limits})
 
 
-def test_run_ends_with_its_unit(pyrun: Runner, bundle: BundleMaker) -> None:
-    made = bundle(["cat", "/proc/self/cgroup"])
-    made.drop_namespace("cgroup")
-    id = pyrun.new_id()
-    done = pyrun("--systemd-cgroup", "run", "--bundle", made.path, id).ok()
-    assert done.out == f"0::/system.slice/pyrun-{id}.scope\n"
-    wait_for(lambda: not is_active(f"pyrun-{id}.scope"), 20, "the unit to end")
-    assert not Path(f"/sys/fs/cgroup/system.slice/pyrun-{id}.scope").exists()
+@pytest.mark.parametrize(
+    ("path", "cgroup"),
+    [
+        ("test.slice:pyrun:one", "test.slice/pyrun-one.scope"),
+        ("test-a-b.slice:test:two", "test.slice/test-a.slice/test-a-b.slice/test-two.scope"),
+        (":test:three", "system.slice/test-three.scope"),
+        ("system.slice::test-four", "system.slice/test-four.scope"),
+        ("-.slice:test:five", "test-five.scope"),
+    ],
+)
+def test_slice_prefix_name(systemd: Runner, bundle: BundleMaker, path: str, cgroup: str) -> None:
+    id = systemd.create_started(sleeping(bundle, path))
+    assert Cgroup(systemd, id).path == CGROUP_ROOT / cgroup
+    unit = cgroup.rpartition("/")[2]
+    assert show(unit, "ControlGroup", "ActiveState") == {"ControlGroup": f"/{cgroup}", "ActiveState": "active"}
+    systemd.delete(id, "--force").ok()
+    wait_for(lambda: show(unit, "LoadState")["LoadState"] == "not-found", 10, "the unit to go")
+    for slice in sorted((part for part in cgroup.split("/") if part.startswith("test") and "slice" in part), key=len):
+        systemctl("stop", slice)
 
 
-def test_a_failed_create_leaves_no_unit(pyrun: Runner, limited: Bundle) -> None:
-    limited.update(process={"args": ["no-such-program"]})
-    words = ("--systemd-cgroup", "run", "--bundle", limited.path, pyrun.new_id())
-    pyrun(*words).fails(1, "executable file not found in $PATH")
-    assert not is_active("pt-one.scope")
-    assert not (CGROUP_ROOT / "pyruntest.slice" / "pt-one.scope").exists()
+def test_without_a_path(systemd: Runner, bundle: BundleMaker) -> None:
+    id = systemd.create_started(sleeping(bundle))
+    assert Cgroup(systemd, id).path == CGROUP_ROOT / "system.slice" / f"pyrun-{id}.scope"
 
 
-def test_a_unit_that_exists_is_not_taken_over(pyrun: Runner, limited: Bundle) -> None:
-    id = make(pyrun, limited)
-    words = ("--systemd-cgroup", "run", "--bundle", limited.path, pyrun.new_id())
-    pyrun(*words).fails(1, "pt-one.scope")
-    assert pyrun.state(id)["status"] == "created"
+@pytest.mark.parametrize("path", ["/absolute/path", "one:two", "a:b:c:d", "system.slice:test:"])
+def test_a_path_of_another_form_is_refused(systemd: Runner, bundle: BundleMaker, path: str) -> None:
+    systemd.run(sleeping(bundle, path)).fails(1, "/linux/cgroupsPath", "SLICE:PREFIX:NAME")
+    assert systemd.ids() == []
 
 
-def test_the_path_must_be_of_systemds_form(pyrun: Runner, limited: Bundle) -> None:
-    limited.update(linux={"cgroupsPath": "/a/b"})
-    pyrun("--systemd-cgroup", "run", "--bundle", limited.path, "x").fails(1, "/linux/cgroupsPath", "SLICE:PREFIX:NAME")
+def test_properties(systemd: Runner, bundle: BundleMaker) -> None:
+    id = systemd.create_started(sleeping(bundle, **LIMITS))
+    unit = f"pyrun-{id}.scope"
+    assert show(unit, *PROPERTIES) == PROPERTIES
+    assert id in show(unit, "Description")["Description"]
+
+
+def test_limits_outlive_a_reload(systemd: Runner, bundle: BundleMaker) -> None:
+    """systemd writes what it knows again, so it must know what was asked for."""
+    unified = {"memory.high": str(48 * MIB)}
+    id = systemd.create_started(sleeping(bundle, **LIMITS, unified=unified))
+    cgroup = Cgroup(systemd, id)
+    files = ["memory.max", "memory.low", "memory.swap.max", "memory.high"]
+    files += ["cpu.weight", "cpu.max", "cpuset.cpus", "pids.max", "io.weight"]
+    before = {file: cgroup.read(file) for file in files}
+    assert before["memory.high"] == str(48 * MIB) and before["pids.max"] == "33"
+    systemctl("daemon-reload")
+    systemctl("set-property", "--runtime", f"pyrun-{id}.scope", "IOAccounting=no")  # makes it write them again
+    assert {file: cgroup.read(file) for file in files} == before
+
+
+def test_update_changes_the_unit(systemd: Runner, bundle: BundleMaker) -> None:
+    id = systemd.create_started(sleeping(bundle, **LIMITS))
+    unit, cgroup = f"pyrun-{id}.scope", Cgroup(systemd, id)
+    systemd("update", "--memory", "80M", "--memory-swap", "80M", "--pids-limit", "44", "--cpu-quota", "20000", id).ok()
+    changed = {"MemoryMax": str(80 * MIB), "TasksMax": "44", "CPUQuotaPerSecUSec": "200ms"}
+    assert show(unit, *changed) == changed
+    systemctl("daemon-reload")
+    assert [cgroup.read(file) for file in ("memory.max", "pids.max", "cpu.max")] == [
+        str(80 * MIB),
+        "44",
+        "20000 100000",
+    ]
+
+
+def test_a_limit_holds(systemd: Runner, bundle: BundleMaker) -> None:
+    made = bundle(allocate(64), linux=resources(memory={"limit": 16 * MIB}))
+    assert systemd.run(made).rc == 137
+
+
+def test_device_rules_outlive_a_reload(systemd: Runner, bundle: BundleMaker) -> None:
+    rdev = os.stat("/dev/nvme0n3").st_rdev
+    device = {"path": "/dev/disk", "type": "b", "major": os.major(rdev), "minor": os.minor(rdev)}
+    made = sleeping(bundle, devices=[{"allow": False, "access": "rwm"}])
+    made.update(linux={"devices": [device]})
+    id = systemd.create_started(made)
+    read = ["dd", "if=/dev/disk", "of=/dev/null", "count=1"]
+    assert "not permitted" in systemd.exec(id, *read).err
+    systemctl("daemon-reload")
+    assert "not permitted" in systemd.exec(id, *read).err
+    systemd.exec(id, "dd", "if=/dev/zero", "of=/dev/null", "count=1").ok()
+
+
+def test_the_container_owns_its_subtree(systemd: Runner, bundle: BundleMaker) -> None:
+    """Delegation: what a process makes below the scope, systemd leaves alone."""
+    id = systemd.create_started(sleeping(bundle))
+    below = Cgroup(systemd, id).path / "below"
+    below.mkdir()
+    (below / "cgroup.procs").write_text(str(systemd.pid(id)))
+    systemctl("daemon-reload")
+    assert Path(f"/proc/{systemd.pid(id)}/cgroup").read_text().strip().endswith("/below")
+    systemd.delete(id, "--force").ok()
+    assert not below.parent.exists()
+
+
+def test_every_verb(systemd: Runner, bundle: BundleMaker) -> None:
+    id = systemd.create(sleeping(bundle, pids={"limit": 20}))
+    assert systemd.state(id)["status"] == "created"
+    systemd("start", id).ok()
+    systemd.exec(id, "sh", "-c", "cat /proc/self/cgroup").ok()
+    systemd("pause", id).ok()
+    assert systemd.state(id)["status"] == "paused"
+    systemd("resume", id).ok()
+    assert '"pids"' in systemd("events", "--stats", id).ok().out
+    systemd("kill", id, "KILL").ok()
+    systemd.wait_status(id, "stopped")
+    systemd.delete(id).ok()
+
+
+def test_the_same_name_again(systemd: Runner, bundle: BundleMaker) -> None:
+    """After a container that ended well, one that could not start, and one that failed."""
+    path = "system.slice:test:again"
+    for args, rc in ((["true"], 0), (["/no/such"], 127), (["false"], 1), (["true"], 0)):
+        made = bundle(args, linux={"cgroupsPath": path})
+        assert systemd.run(made, id="again").rc == rc
+        assert systemd.ids() == []
+
+
+def test_a_name_that_runs_is_refused(systemd: Runner, bundle: BundleMaker) -> None:
+    path = "system.slice:test:taken"
+    id = systemd.create_started(sleeping(bundle, path))
+    done = systemd("create", "--bundle", sleeping(bundle, path).path, "other")
+    done.fails(1, "test-taken.scope")
+    assert systemd.ids() == [id]
+    assert systemd.state(id)["status"] == "running"
+
+
+def test_a_failed_create_leaves_no_unit(systemd: Runner, bundle: BundleMaker) -> None:
+    made = sleeping(bundle, "system.slice:test:failed")
+    made.add_mount("/missing", "/no/such/source", "bind")
+    systemd("create", "--bundle", made.path, "failed").fails(1, "/no/such/source")
+    assert show("test-failed.scope", "LoadState")["LoadState"] == "not-found"
+
+
+def test_no_bus_is_a_clear_error(systemd: Runner, bundle: BundleMaker) -> None:
+    env = {"DBUS_SYSTEM_BUS_ADDRESS": "unix:path=/no/such/bus"}
+    done = systemd("create", "--bundle", sleeping(bundle).path, "nobus", env=env)
+    done.fails(1, "--systemd-cgroup", "D-Bus")
+    assert systemd.ids() == []
+
+
+# --- without root -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def user() -> Iterator[pwd.struct_passwd]:
+    """A user with a manager of its own."""
+    entry = pwd.getpwnam("user")
+    subprocess.run(["loginctl", "enable-linger", entry.pw_name], check=True)
+    wait_for(lambda: Path(f"/run/user/{entry.pw_uid}/bus").exists(), 60, "the user's bus")
+    yield entry
+    subprocess.run(["loginctl", "disable-linger", entry.pw_name], check=True)
+    systemctl("stop", f"user@{entry.pw_uid}.service")
+
+
+@pytest.fixture
+def rootless(tmp_path: Path, user: pwd.struct_passwd) -> Iterator[Runner]:
+    """pyrun --systemd-cgroup as that user."""
+    yield from run_as(user, tmp_path, [*runtime_argv(), "--systemd-cgroup"])
+
+
+@pytest.fixture
+def delegated(tmp_path: Path, user: pwd.struct_passwd) -> Iterator[Runner]:
+    """pyrun as that user, without the option but in a scope that was delegated to it."""
+    scope = ["systemd-run", "--user", "--scope", "--quiet", "--property=Delegate=yes"]
+    yield from run_as(user, tmp_path, [*scope, *runtime_argv()])
+
+
+def run_as(user: pwd.struct_passwd, tmp_path: Path, command: list[str]) -> Iterator[Runner]:
+    home = Path(user.pw_dir) / tmp_path.name
+    home.mkdir()
+    os.chown(home, user.pw_uid, user.pw_gid)
+    runtime = f"/run/user/{user.pw_uid}"
+    env = ["env", f"XDG_RUNTIME_DIR={runtime}", f"DBUS_SESSION_BUS_ADDRESS=unix:path={runtime}/bus"]
+    runner = Runner(home / "state", ["runuser", "-u", user.pw_name, "--", *env, *command])
+    yield runner
+    runner.delete_all()
+    subprocess.run(["rm", "-rf", home], check=True)
+
+
+def rootless_bundle(rootless: Runner, rootfs: Path, args: list[str], **linux: object) -> Bundle:
+    """A bundle for that user: its id and its subordinate ids are the container's."""
+    config = make_config(args, linux=linux, process={"rlimits": None})
+    config["linux"]["namespaces"].append({"type": "user"})
+    for kind in ("uidMappings", "gidMappings"):
+        config["linux"][kind] = [
+            {"containerID": 0, "hostID": 1000, "size": 1},
+            {"containerID": 1, "hostID": 100000, "size": 65535},
+        ]
+    made = make_bundle(rootless.root.parent / "bundle", config, rootfs)
+    subprocess.run(["chown", "-R", "user:user", made.path], check=True)
+    return made
+
+
+def test_rootless_scope(rootless: Runner, busybox_rootfs: Path) -> None:
+    made = rootless_bundle(rootless, busybox_rootfs, ["sleep", "1000"], **resources(memory={"limit": 32 * MIB}))
+    id = rootless.create_started(made)
+    cgroup = Cgroup(rootless, id)
+    manager = CGROUP_ROOT / "user.slice" / "user-1000.slice" / "user@1000.service"
+    assert cgroup.path == manager / "user.slice" / f"pyrun-{id}.scope"
+    assert cgroup.number("memory.max") == 32 * MIB
+    assert rootless.exec(id, *allocate(64)).rc == 137
+    assert rootless.exec(id, "id", "-u").ok().out == "0\n"
+    rootless("update", "--memory", "64M", id).ok()
+    assert cgroup.number("memory.max") == 64 * MIB
+    rootless("pause", id).ok()
+    rootless("resume", id).ok()
+    rootless("kill", id, "KILL").ok()
+    rootless.wait_status(id, "stopped")
+    rootless.delete(id).ok()
+    assert not cgroup.path.exists()
+
+
+def test_rootless_limits_hold(rootless: Runner, busybox_rootfs: Path) -> None:
+    made = rootless_bundle(rootless, busybox_rootfs, allocate(64), **resources(memory={"limit": 16 * MIB}))
+    assert rootless.run(made).rc == 137
+
+
+def test_limits_in_a_delegated_scope(delegated: Runner, busybox_rootfs: Path) -> None:
+    made = rootless_bundle(delegated, busybox_rootfs, ["sleep", "1000"], **resources(memory={"limit": 16 * MIB}))
+    id = delegated.create_started(made)
+    assert "/user@1000.service/" in str(Cgroup(delegated, id).path)
+    assert delegated.exec(id, *allocate(64)).rc == 137
+    delegated("update", "--memory", "128M", id).ok()
+    delegated.exec(id, *allocate(64)).ok()
+
+
+def test_a_limit_that_was_not_delegated_names_the_controller(rootless: Runner, busybox_rootfs: Path) -> None:
+    made = rootless_bundle(
+        rootless, busybox_rootfs, ["true"], **resources(hugepageLimits=[{"pageSize": "2MB", "limit": 0}])
+    )
+    rootless.run(made).fails(1, "hugetlb", "not enabled for this cgroup")
+    assert rootless.ids() == []
