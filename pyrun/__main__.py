@@ -15,13 +15,16 @@ if not __package__:
     sys.path.insert(0, here.rpartition("/")[0] or "/")
     sys.path.append(here + "/bin/site-packages")
 
-from pyrun.cli.hot import load, save  # noqa: E402
+try:
+    from pyrun.cli.hot import load, save
 
-verb = load(sys.argv[1:])
+    verb = load(sys.argv[1:])
 
-from pyrun.cli.main import end, main  # noqa: E402
+    from pyrun.cli.main import end, main
 
-code = end(main(sys.argv[1:]))
-if verb and code == 0:
-    save(verb)
+    code = end(main(sys.argv[1:]))
+    if verb and code == 0:
+        save(verb)
+except KeyboardInterrupt:  # before main() could take it for what it is
+    code = 128 + 2
 posix._exit(code)

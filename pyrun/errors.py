@@ -8,6 +8,11 @@ adds ``pyrun: VERB ID: ``.
 from __future__ import annotations
 
 
+def reason(error: OSError) -> str:
+    """What the system says of it, as messages have it: in small letters, which engines look for."""
+    return (error.strerror or str(error)).lower()
+
+
 class PyrunError(Exception):
     """An error that a user can act on.
 

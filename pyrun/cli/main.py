@@ -148,6 +148,8 @@ def as_error(error: Exception) -> PyrunError:
         what = f"{error.filename}: " if error.filename is not None else ""
         name = errorcode.get(error.errno, str(error.errno))
         return PyrunError(f"{what}{name} {error.strerror[:1].lower()}{error.strerror[1:]}")
+    if isinstance(error, MemoryError):
+        return PyrunError("out of memory", hint="pyrun needs some 30 MB: raise `ulimit -v`, or the limit of its cgroup")
     trace = error.__traceback__
     while trace and trace.tb_next:
         trace = trace.tb_next

@@ -317,8 +317,8 @@ def _plan_ready(b: Builder, spec: Spec, facts: Facts, req: Request, s: _Slots, s
     if req.pidfd_socket:
         b.add(PARENT, SendFd(socket=s.pidfd_socket, fd=s.pidfd, data="standard", why="--pidfd-socket"))
     if req.pid_file:
-        head, _, tail = req.pid_file.rpartition("/")
-        step = PidFile(tmp=f"{head}/.{tail}.new" if head else f".{tail}.new", path=req.pid_file, why="for the engine")
+        head, slash, tail = req.pid_file.rpartition("/")
+        step = PidFile(tmp=f"{head}{slash}.{tail}.new", path=req.pid_file, why="for the engine")
         b.add(PARENT, step)
         b.add(UNDO, Unlinkat(path=req.pid_file, guard=step))
     b.add(

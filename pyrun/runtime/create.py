@@ -10,7 +10,7 @@ from __future__ import annotations
 import posix
 import time
 
-from ..errors import ConfigError, PyrunError
+from ..errors import ConfigError, PyrunError, reason
 from ..executor import Outcome, StepFailed, run_plan
 from ..facts import Facts, collect_facts
 from ..oci.load import load_bytes, read_file
@@ -56,7 +56,7 @@ def load_bundle(bundle: str, config: str | None = None) -> tuple[str, bytes, Spe
         posix.stat(path)
     except OSError as e:
         raise PyrunError(
-            f"bundle {path}: {e.strerror}",
+            f"bundle {path}: {reason(e)}",
             hint="--bundle names a directory with config.json; the default is the working directory",
         ) from None
     data = read_file(config or path + "/config.json")
@@ -84,7 +84,7 @@ def prepare(
     path, data, spec = load_bundle(bundle, config)
     kept = kept_descriptors(preserve_fds, listen_fds)
     spec = with_listen_fds(spec, listen_fds)
-    notify = b"NOTIFY_SOCKET" in posix.environ and spec.process is not None
+    notify = bool(posix.environ.get(b"NOTIFY_SOCKET")) and spec.process is not None
     if notify:
         from ..plan.notify import with_notify
 
@@ -305,5 +305,5 @@ def _make_root(root: str) -> None:
             continue
         except OSError as e:
             raise PyrunError(
-                f"--root {root}: {e.strerror}", hint="name a directory that you may write to, with --root"
+                f"--root {root}: {reason(e)}", hint="name a directory that you may write to, with --root"
             ) from None

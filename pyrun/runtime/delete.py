@@ -6,7 +6,7 @@ from __future__ import annotations
 import posix
 import time
 
-from ..errors import PyrunError
+from ..errors import PyrunError, reason
 from ..executor import StepFailed, run_plan
 from ..oci.load import load_bytes, read_file
 from ..plan.lifecycle import FILES, plan_delete, plan_poststop
@@ -158,5 +158,5 @@ def _remove_debris(directory: str) -> None:
         return
     except OSError as e:
         raise PyrunError(
-            f"{directory}: {e.strerror}", hint="look what is in there; pyrun removes only its own files"
+            f"{directory}: {reason(e)}", hint="look what is in there; pyrun removes only its own files"
         ) from None

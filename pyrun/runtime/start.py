@@ -45,7 +45,7 @@ def start(store: Store, container: str) -> None:
         raise PyrunError(what, hint="start works once, on a container that `pyrun create` made")
     spec = load_file(c.directory + "/config.json")
     request = request_of(c)
-    request.notify = request.notify and b"NOTIFY_SOCKET" in posix.environ
+    request.notify = request.notify and bool(posix.environ.get(b"NOTIFY_SOCKET"))
     plan = plan_start(spec, request)
     try:
         outcome = run_plan(plan, pid=c.record.pid)

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import posix
 
-from ..errors import PyrunError
+from ..errors import PyrunError, reason
 from ..facts import read_text
 from . import record as rec
 
 CREATING, CREATED, RUNNING, PAUSED, STOPPED = "creating", "created", "running", "paused", "stopped"
+S_IFMT, S_IFREG = 0o170000, 0o100000
+LARGEST = 64 << 20  # as cffi_build/launcher_verbs.c, read_record()
 _ID_CHARS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
 
 
@@ -90,7 +92,7 @@ class Store:
         """PyrunError "container does not exist", or what is wrong with its record."""
         directory = self.directory(container)
         try:
-            data = _read(directory + "/record")
+            return Container(container, directory, rec.unpack(_read(directory + "/record")))
         except FileNotFoundError:
             if _exists(directory):
                 raise PyrunError(
@@ -101,9 +103,7 @@ class Store:
                 f"container does not exist: {container}", hint="pyrun list shows those below this --root"
             ) from None
         except OSError as e:
-            raise PyrunError(f"{directory}/record: {e.strerror}", hint="is this --root another user's?") from None
-        try:
-            return Container(container, directory, rec.unpack(data))
+            raise PyrunError(f"{directory}/record: {reason(e)}", hint="is this --root another user's?") from None
         except ValueError as e:
             raise PyrunError(
                 f"{directory}/record is damaged: {e}",
@@ -116,13 +116,17 @@ class Store:
         except FileNotFoundError:
             return []
         except OSError as e:
-            raise PyrunError(f"{self.root}: {e.strerror}", hint="is this --root another user's?") from None
+            raise PyrunError(f"{self.root}: {reason(e)}", hint="is this --root another user's?") from None
         return sorted(n for n in names if _ID_CHARS.issuperset(n))
 
 
 def _read(path: str) -> bytes:
-    fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
+    """A record's bytes. ValueError where it is no file, or far too long for one: what took its place may be a FIFO."""
+    fd = posix.open(path, posix.O_RDONLY | posix.O_NOFOLLOW | posix.O_NONBLOCK | posix.O_CLOEXEC)
     try:
+        info = posix.fstat(fd)
+        if info.st_mode & S_IFMT != S_IFREG or info.st_size > LARGEST:
+            raise ValueError("not a file of its kind")
         parts = []
         while part := posix.read(fd, 1 << 20):
             parts.append(part)

@@ -1,0 +1,42 @@
+"""Bad moments and bad input, as far as they can be tried without root."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from pyrun.cli.main import main
+
+REPO = Path(__file__).resolve().parents[2]
+
+
+def test_an_interrupt_while_the_modules_load_is_no_traceback() -> None:
+    script = f"""
+import runpy, sys
+sys.path.insert(0, {str(REPO)!r})
+import pyrun.cli.hot
+def load(argv):
+    raise KeyboardInterrupt
+pyrun.cli.hot.load = load
+runpy.run_path({str(REPO / "pyrun" / "__main__.py")!r}, run_name="__main__")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=30, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
+
+
+def test_no_memory_is_no_bug_of_ours(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    def run(g: object, o: object) -> int:
+        raise MemoryError
+
+    module: Any = ModuleType("pyrun.cli.commands.state")
+    module.run = run
+    monkeypatch.setitem(sys.modules, "pyrun.cli.commands.state", module)
+    assert main(["state", "web1"]) == 1
+    said = capfd.readouterr().err
+    assert said.startswith("pyrun: state web1: out of memory\n")
+    assert "bug" not in said
