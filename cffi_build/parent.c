@@ -103,6 +103,8 @@ static long do_clone3(struct px *p, const struct px_step *s)
 	int pair[2];
 	int fds[4100];
 	long r, plan;
+	if (x->pidfd >= 0)
+		return -EALREADY; /* a plan makes one child */
 	if (image_fd < 0) {
 		if ((r = load_image(px_str(x, s->s0), s->b)) < 0)
 			return r;
