@@ -28,7 +28,7 @@ REPO = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(REPO))
 
 from tests.bench.peer import DEVNULL, VERBS, Peer  # noqa: E402
-from tests.bench.where import measure_where, report_where  # noqa: E402
+from tests.bench.where import Where, report_where  # noqa: E402
 from tests.support.bundle import make_config  # noqa: E402
 
 # The most that pyrun may take of runc's time, also where Python plans.
@@ -65,7 +65,7 @@ def warm(peer: Peer) -> None:
     peer.times = {verb: [] for verb in VERBS}
 
 
-def measure_verbs(peers: list[Peer], rounds: int) -> None:
+def measure_verbs(peers: list[Peer], where: Where | None, rounds: int) -> None:
     """`rounds` that count, the runtimes' order turning by one each time."""
     for peer in peers:
         warm(peer)
@@ -73,6 +73,8 @@ def measure_verbs(peers: list[Peer], rounds: int) -> None:
         turn = number % len(peers)
         for peer in [*peers[turn:], *peers[:turn]]:
             peer.round()
+        if where:
+            where.round()
 
 
 def measure_explain(command: str, work: Path) -> dict[str, float]:
@@ -161,12 +163,13 @@ def run_bench(runtimes: dict[str, str], rounds: int, work: Path) -> dict[str, An
     peers = [Peer(name, [path], work, rootfs) for name, path in runtimes.items()]
     again = Peer(AGAIN, [runtimes["pyrun"]], work, rootfs, fresh=False) if "pyrun" in runtimes else None
     measured = [*peers, again] if again else peers
-    measure_verbs(measured, rounds)
+    where = Where(work, rootfs) if again else None
+    measure_verbs(measured, where, rounds)
     return {
         "rounds": rounds,
         "medians_ms": {p.name: {verb: round(statistics.median(p.times[verb]), 2) for verb in VERBS} for p in measured},
         "parked_pss_kb": {peer.name: peer.parked_pss() for peer in peers},
-        "where_ms": measure_where(again, work, rootfs, rounds) if again else {},
+        "where_ms": where.medians(again) if where and again else {},
         "explain_cpu_s": measure_explain(runtimes["pyrun"], work) if again else {},
         "wheel_bytes": measure_wheel(work) if again else 0,
     }

@@ -48,31 +48,33 @@ class Parts:
         return {"total": statistics.median(map(sum, self.seen))} | medians
 
 
-def measure_python(work: Path, rootfs: Path, rounds: int) -> dict[str, dict[str, float]]:
-    """Verb -> column -> ms, for what Python does."""
-    peer = Peer("where", [str(REPO / "pyrun" / "bin" / "python")], work, rootfs)
-    found = {verb: Parts() for verb in BY_PYTHON}
-    through = Peer("through", [str(REPO / "pyrun" / "bin" / "pyrun")], work, rootfs)
-    through.round()  # it keeps the verbs' modules in one file each, as the first use of an installation does
-    through.argv[1:] = peer.argv[1:]
-    for _ in range(rounds):
+class Where:
+    """Takes the verbs apart, a round at a time, so that its figures come from the same minute as the others."""
+
+    def __init__(self, work: Path, rootfs: Path) -> None:
+        self._peer = Peer("where", [str(REPO / "pyrun" / "bin" / "python")], work, rootfs)
+        self._launcher = Peer("launcher", [str(REPO / "pyrun" / "bin" / "pyrun")], work, rootfs)
+        self._launcher.round()  # it keeps a verb's modules in one file, as the first use of an installation does
+        self._launcher.argv[1:] = self._peer.argv[1:]
+        self._found = {verb: Parts() for verb in BY_PYTHON}
+
+    def round(self) -> None:
+        peer, found = self._peer, self._found
         peer.renew()
         found["run"].run(peer, "run", "--bundle", peer.quick, ID)
         found["create"].run(peer, "create", "--bundle", peer.lasting, "--pid-file", peer.pid_file, ID)
         process = peer.pidfd()
-        through.call("start", ID)
+        self._launcher.call("start", ID)
         found["exec"].run(peer, "exec", ID, "/bin/true")
         found["list"].run(peer, "list")
-        through.call("kill", ID, "KILL")
+        self._launcher.call("kill", ID, "KILL")
         wait_gone(process)
-        through.call("delete", ID)
-    return {verb: parts.medians() for verb, parts in found.items()}
+        self._launcher.call("delete", ID)
 
-
-def measure_where(again: Peer, work: Path, rootfs: Path, rounds: int) -> dict[str, dict[str, dict[str, float]]]:
-    """ms: {"python": {verb: {column: ...}}, "launcher": {verb: {"total": ...}}}. again: it has been measured."""
-    launcher = {verb: {"total": statistics.median(again.times[verb])} for verb in BY_LAUNCHER}
-    return {"python": measure_python(work, rootfs, rounds), "launcher": launcher}
+    def medians(self, again: Peer) -> dict[str, dict[str, dict[str, float]]]:
+        """ms: {"python": {verb: {column: ...}}, "launcher": {verb: {"total": ...}}}. again: where the plan is kept."""
+        launcher = {verb: {"total": statistics.median(again.times[verb])} for verb in BY_LAUNCHER}
+        return {"python": {verb: parts.medians() for verb, parts in self._found.items()}, "launcher": launcher}
 
 
 def report_where(where: dict[str, dict[str, dict[str, float]]]) -> list[str]:
