@@ -27,7 +27,16 @@ _BLANK = " \t\n\r"
 def load_bytes(data: bytes, *, file: str = "config.json") -> model.Spec:
     """The Spec of a config.json. Raises ConfigError."""
     spec: model.Spec = _load(data, file, tables.SPEC, checks.check_spec)
-    return spec
+    return _without_old_zero(spec)
+
+
+def _without_old_zero(spec: model.Spec) -> model.Spec:
+    """A pids.limit of 0 is a limit since 1.3.0. Before, it was none, and podman 4 writes it for --pids-limit -1."""
+    resources = spec.linux.resources if spec.linux is not None else None
+    if resources is None or resources.pids is None or resources.pids.limit != 0 or spec.oci_version >= "1.3":
+        return spec
+    assert spec.linux is not None
+    return spec.replace(linux=spec.linux.replace(resources=resources.replace(pids=None)))
 
 
 def load_file(path: str) -> model.Spec:

@@ -110,6 +110,8 @@ def plan_resources(
     if resources is not None:
         if not unified_only:
             _plan_limits(draft, resources)
+            # No limit is what there is where the controller is missing.
+            draft.writes = [w for w in draft.writes if w.value != MAX or w.file.partition(".")[0] in controllers]
         _plan_unified(draft, resources.unified, controllers)
     needed = _needed_controllers(draft, controllers)
     if draft.faults:

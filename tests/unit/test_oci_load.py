@@ -117,6 +117,17 @@ def test_unknown_capabilities_are_put_aside() -> None:
     assert process.capabilities.ignored == ("CAP_NOPE", "cap_chown")
 
 
+@pytest.mark.parametrize(("version", "kept"), [("1.0.2-dev", False), ("1.2.1", False), ("1.3.0", True)])
+def test_no_processes_was_no_limit_before_1_3(version: str, kept: bool) -> None:
+    def pids(limit: int) -> model.Pids | None:
+        spec = load.load_bytes(config(ociVersion=version, linux={"resources": {"pids": {"limit": limit}}}))
+        assert spec.linux is not None and spec.linux.resources is not None
+        return spec.linux.resources.pids
+
+    assert (pids(0) is not None) == kept
+    assert pids(1) == model.Pids(limit=1)
+
+
 def test_unknown_members_are_ignored() -> None:
     assert load.load_bytes(config(extra={"deep": [1, {"x": None}]}, linux={"new": 1})).linux == model.Linux()
 

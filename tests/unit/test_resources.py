@@ -164,6 +164,12 @@ def test_pids_are_limited_late(limit: int, value: str) -> None:
     assert (write.file, write.value, write.late) == ("pids.max", value, True)
 
 
+def test_no_limit_needs_no_controller() -> None:
+    unlimited = model.Resources(pids=model.Pids(limit=-1), memory=model.Memory(limit=-1, swap=-1))
+    assert plan_resources(unlimited, controllers=frozenset()).writes == ()
+    assert [write.value for write in plan_resources(unlimited, controllers=ALL).writes].count("max") == 3
+
+
 def test_block_io() -> None:
     throttle = model.ThrottleDevice
     io = model.BlockIO(
