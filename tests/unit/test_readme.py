@@ -1,0 +1,159 @@
+"""What README.md says is so: its commands, links, examples, pictures and figures."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from pyrun.cli.table import VERBS
+from tests.bench.bench import AGAIN, report_verbs
+from tests.bench.peer import VERBS as MEASURED
+from tests.bench.where import BY_LAUNCHER, BY_PYTHON, COLUMNS
+from tests.conformance.run import PROGRAMS, read_known
+from tests.support.bundle import BundleMaker
+from tests.support.runner import REPO, Runner
+
+README = (REPO / "README.md").read_text()
+BLOCKS = re.findall(r"^ *```\n(.*?)^ *```$", README, re.MULTILINE | re.DOTALL)
+CODE = "\n".join([*BLOCKS, *re.findall(r"`([^`\n]+)`", README)])
+
+
+def picture(command: str) -> list[str]:
+    """The lines that README.md shows below a command, without those that stand for others."""
+    block = next(block for block in BLOCKS if f"$ {command}\n" in block)
+    return [line for line in block.splitlines()[1:] if line.strip() and line != "…"]
+
+
+def plain(text: str) -> str:
+    """A line as it is on every machine: without its step's number, and with the usual place of cgroups."""
+    text = re.sub(r"/sys/fs/cgroup/[\w./-]*ID", "/sys/fs/cgroup/ID", text)
+    text = re.sub(r"\b\d+(/\d+| steps)", "N", re.sub(r"^(│?) +\d+ ", r"\1 ", text))
+    return " ".join(text.replace("│", " ").split())
+
+
+def tables() -> list[list[list[str]]]:
+    """Each table of README.md as rows of cells, the header first."""
+    found = re.findall(r"(?:^\|.*\|\n)+", README, re.MULTILINE)
+    rows = [[line.strip("|").split("|") for line in table.splitlines()] for table in found]
+    return [[[cell.strip() for cell in row] for row in [table[0], *table[2:]]] for table in rows]
+
+
+def table_of(first: str, *others: str) -> list[list[str]]:
+    """The table whose header begins so."""
+    return next(table for table in tables() if table[0][: 1 + len(others)] == [first, *others])
+
+
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([^)\s]+)\)", README))))
+def test_link_resolves(target: str) -> None:
+    if target.startswith("https://"):
+        return
+    path, _, anchor = target.partition("#")
+    text = (REPO / path).read_text() if path else README
+    headings = [
+        re.sub(r"[^\w\- ]", "", h).strip().lower().replace(" ", "-") for h in re.findall(r"^#+ (.*)$", text, re.M)
+    ]
+    assert not anchor or anchor in headings
+
+
+def test_bootstrap_verbs_exist() -> None:
+    named = set(re.findall(r"\./bootstrap (\w+)", CODE))
+    known = set(re.findall(r"^(\w+)(?: \| [-\w |]+)?\) ", (REPO / "bootstrap").read_text(), re.MULTILINE))
+    assert {"demo", "test", "install", "uninstall"} <= named <= known
+
+
+def test_make_targets_exist() -> None:
+    named = set(re.findall(r"^(?:sudo )?make ([a-z-]+)", CODE, re.MULTILINE))
+    known = set(re.findall(r"^([a-z-]+):", (REPO / "Makefile").read_text(), re.MULTILINE))
+    assert {"bench", "conformance"} <= named <= known
+
+
+def test_pyrun_verbs_exist() -> None:
+    named = set(re.findall(r"(?:^|\$ |sudo )pyrun ([a-z]+)\b", CODE, re.MULTILINE))
+    verbs = set(VERBS)
+    assert {"explain", "validate", "run"} <= named <= verbs
+    row = next(row[0] for table in tables() for row in table if row[0].startswith("`create "))
+    assert set(row.strip("`").split()) <= verbs
+
+
+def test_examples_are_those_that_exist() -> None:
+    listed = {re.sub(r"\[(.*)\].*", r"\1", row[0]) for row in table_of("bundle")[1:]}
+    assert listed == {path.parent.name for path in (REPO / "bundles").glob("*/config.json")}
+
+
+@pytest.fixture
+def web(tmp_path: Path, bundle: BundleMaker) -> Path:
+    """The bundle of the pictures: hello with a bind mount. Its parent is where the commands run."""
+    made = bundle()
+    config = json.loads((REPO / "bundles" / "hello" / "config.json").read_text())
+    config["mounts"].append({"destination": "/data", "source": "/srv/data", "options": ["rbind", "ro"]})
+    made.config = config
+    made.save()
+    os.rename(made.path, tmp_path / "web")
+    return tmp_path / "web"
+
+
+def test_picture_of_explain(pyrun: Runner, web: Path) -> None:
+    out = subprocess.run(
+        [*pyrun.argv, "explain", "web"], cwd=web.parent, check=True, capture_output=True, text=True
+    ).stdout
+    shown = {plain(line) for line in out.splitlines()}
+    assert [line for line in picture("pyrun explain web") if plain(line) not in shown] == []
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.path.exists("/srv/data"), reason="the picture is of a machine without /srv/data")
+def test_picture_of_an_error(pyrun: Runner, web: Path) -> None:
+    failed = pyrun("run", "--bundle", "web", "web1", cwd=web.parent).fails(1)
+    assert [*map(plain, failed.err.splitlines())] == [*map(plain, picture("sudo pyrun run --bundle web web1"))]
+
+
+def test_picture_of_validate(pyrun: Runner, web: Path) -> None:
+    config = json.loads((web / "config.json").read_text())
+    config["process"]["user"]["uid"] = -1
+    config["process"]["cwd"] = "srv"
+    config["linux"]["namespaces"].append({"type": "pid"})
+    config["linux"]["resources"] = {"memory": {"limit": "1G"}}
+    (web / "config.json").write_text(json.dumps(config))
+    result = pyrun("validate", "web", cwd=web.parent).fails(1)
+    assert (result.out + result.err).splitlines() == picture("pyrun validate web")
+
+
+def test_figures_of_the_verbs() -> None:
+    """All that the benchmark prints, and the ratios are those of the times."""
+    table = table_of("verb", "runc ms")
+    names = ("runc", "crun", "pyrun", AGAIN)
+    expected = report_verbs({name: dict.fromkeys(MEASURED, 1.0) for name in names})
+    assert table[0] == [cell.strip() for cell in expected[0].strip("|").split("|")]
+    assert [row[0] for row in table[1:]] == list(MEASURED)
+    for row in table[1:]:
+        times = dict(zip(names, map(float, row[1:5]), strict=True))
+        for title, ratio in zip(table[0][5:8], row[5:8], strict=True):
+            mine, other = title.split(" / ")
+            low, high = (times[mine] - 0.06) / (times[other] + 0.06), (times[mine] + 0.06) / (times[other] - 0.06)
+            assert low - 0.01 <= float(ratio) <= high + 0.01, (row[0], title)
+
+
+def test_figures_of_where_the_time_goes() -> None:
+    table = table_of("verb", "total")
+    assert table[0] == ["verb", "total", *COLUMNS]
+    verbs = [*BY_PYTHON, *(f"{verb} again" if verb in BY_PYTHON else verb for verb in BY_LAUNCHER)]
+    assert [row[0] for row in table[1:]] == verbs
+
+
+def test_figures_beside_the_tables() -> None:
+    """In the words of the benchmark, next to the command that prints them."""
+    assert "`sudo make bench`" in README
+    for start in ("parked init, PSS: runc ", "installed wheel: ", "explain, CPU seconds by number of mounts: 1000: "):
+        assert re.search(rf"^{re.escape(start)}.*\d", README, re.MULTILINE), start
+
+
+def test_count_of_conformance_programs() -> None:
+    told = re.findall(r"(\d+) of (\d+)(?: pass)?\*\*", README)
+    strict, by_tap = int(told[0][0]), int(told[1][0])
+    assert {int(total) for _, total in told} == {len(PROGRAMS)}
+    assert len(PROGRAMS) - len(read_known()) <= strict <= by_tap < len(PROGRAMS)
