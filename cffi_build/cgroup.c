@@ -79,13 +79,15 @@ static void remove_children(int dir)
 	}
 }
 
-/* s0 the cgroup's path, a: with its children and what runs in them. Killed processes leave it some time later: EBUSY is waited out, 10 s at most. */
+/* s0 the cgroup's path, a: with its children and what runs in them. Killed processes leave it some time later: EBUSY is waited out, 10 s at most.
+ * in1: our state directory, if it must still be there; when it was removed another container may have the cgroup's name by now, and keeps it. */
 long do_remove_cgroup(struct px_ctx *x, const struct px_step *s)
 {
 	const char *path = px_str(x, s->s0);
 	long r = sc3(__NR_unlinkat, AT_FDCWD, path, AT_REMOVEDIR);
-	if (r == 0 || r == -ENOENT || !s->a)
-		return r == -ENOENT ? 0 : r;
+	int ours = px_linked(x, s->in1);
+	if (r == 0 || r == -ENOENT || !s->a || !ours)
+		return r == -ENOENT || (r == -EBUSY && !ours) ? 0 : r;
 	long dir = sys_openat(AT_FDCWD, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
 	if (dir < 0)
 		return dir == -ENOENT ? 0 : dir;

@@ -106,23 +106,28 @@ long px_out(struct px_ctx *x, u16 slot, long fd)
 	return 0;
 }
 
+int px_linked(struct px_ctx *x, u16 slot)
+{
+	struct statx st;
+	return slot == PX_NONE || sys_statx(px_fd(x, slot), "", AT_EMPTY_PATH, STATX_NLINK, &st) < 0 || st.stx_nlink > 0;
+}
+
 long px_send_msg(struct px_ctx *x, u32 kind, i32 value, u32 substep)
 {
-	/* Not on the stack: the message is larger than a page, and a lane has only one in flight. */
-	static struct px_msg m;
-	m.kind = kind;
-	m.lane = x->lane;
-	m.step = x->step;
-	m.substep = substep;
-	m.err = x->err;
-	m.value = value;
-	m.text_len = kind == MSG_ERROR ? x->text_len : 0;
-	for (u32 i = 0; i < m.text_len; i++)
-		m.text[i] = x->text[i];
-	usize n = sizeof m - PX_TEXT + m.text_len;
+	struct px_msg *m = &x->msg;
+	m->kind = kind;
+	m->lane = x->lane;
+	m->step = x->step;
+	m->substep = substep;
+	m->err = x->err;
+	m->value = value;
+	m->text_len = kind == MSG_ERROR ? x->text_len : 0;
+	for (u32 i = 0; i < m->text_len; i++)
+		m->text[i] = x->text[i];
+	usize n = sizeof *m - PX_TEXT + m->text_len;
 	long r;
 	do
-		r = sys_write(x->sync, &m, n);
+		r = sys_write(x->sync, m, n);
 	while (r == -EINTR);
 	return r == (long)n ? 0 : r < 0 ? r : -EIO;
 }

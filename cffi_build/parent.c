@@ -37,7 +37,7 @@ static int image_fd = -1;
 static long load_image(const char *path, u64 how)
 {
 	long src = sys_openat(AT_FDCWD, path, O_RDONLY | O_CLOEXEC, 0), fd, n;
-	static char buf[65536];
+	char buf[8192];
 	if (src < 0)
 		return src;
 	if (how == 2) { /* memfds may not be executed here: the installed file, through a mount of its own that is read-only */
@@ -65,6 +65,15 @@ static long load_image(const char *path, u64 how)
 	return fd;
 }
 
+/* The image, loaded at its first use. Two threads that come first may load one each: both serve. */
+static long find_image(const char *path, u64 how)
+{
+	long fd = __atomic_load_n(&image_fd, __ATOMIC_ACQUIRE);
+	if (fd < 0 && (fd = load_image(path, how)) >= 0)
+		__atomic_store_n(&image_fd, (int)fd, __ATOMIC_RELEASE);
+	return fd;
+}
+
 struct stage {
 	const int *fds;
 	int count, keep, image;
@@ -78,7 +87,7 @@ static int PX_CHILD stage_child(void *p)
 {
 	struct stage *t = p;
 	int base = t->keep, high = base + t->count + 1;
-	static char *none[1];
+	static char *const none[1];
 	int moved[4100];
 	for (int i = 0; i < t->count; i++)
 		if ((moved[i] = (int)sys_fcntl(t->fds[i], F_DUPFD_CLOEXEC, high)) < 0)
@@ -105,11 +114,9 @@ static long do_clone3(struct px *p, const struct px_step *s)
 	long r, plan;
 	if (x->pidfd >= 0)
 		return -EALREADY; /* a plan makes one child */
-	if (image_fd < 0) {
-		if ((r = load_image(px_str(x, s->s0), s->b)) < 0)
-			return r;
-		image_fd = (int)r;
-	}
+	long init = find_image(px_str(x, s->s0), s->b);
+	if (init < 0)
+		return init;
 	x->substep = 1;
 	if ((r = sc4(__NR_socketpair, AF_UNIX_, SOCK_SEQPACKET_ | SOCK_CLOEXEC_, 0, pair)) < 0)
 		return r;
@@ -131,7 +138,7 @@ static long do_clone3(struct px *p, const struct px_step *s)
 		sys_close(pair[1]);
 		return plan;
 	}
-	struct stage t = { .fds = fds, .keep = (int)x->h->keep_fds, .image = image_fd };
+	struct stage t = { .fds = fds, .keep = (int)x->h->keep_fds, .image = (int)init };
 	fds[t.count++] = pair[1];
 	fds[t.count++] = (int)plan;
 	fds[t.count++] = p->trace_fd >= 0 ? p->trace_fd : (int)plan;
@@ -145,8 +152,11 @@ static long do_clone3(struct px *p, const struct px_step *s)
 	r = px_vfork(stage_child, &t, s->a, s->in0 == PX_NONE ? -1 : px_fd(x, s->in0), &pidfd);
 	sys_close(pair[1]);
 	sys_close((int)plan);
-	if (r < 0)
+	if (r < 0) { /* a rule may try again */
+		sys_close(x->sync);
+		x->sync = -1;
 		return r;
+	}
 	x->stage1 = (i32)r;
 	x->pidfd = pidfd;
 	if (t.err < 0) {
@@ -157,9 +167,10 @@ static long do_clone3(struct px *p, const struct px_step *s)
 }
 
 /* The next message of a child. An error of the child ends our lane with the child's own errno. */
-static long next_msg(struct px *p, struct px_msg *m)
+static long next_msg(struct px *p)
 {
 	struct px_ctx *x = &p->x;
+	struct px_msg *m = &x->msg;
 	long r;
 	do
 		r = sys_read(x->sync, m, sizeof *m);
@@ -190,32 +201,32 @@ static long ack(struct px_ctx *x)
 /* a: the rendezvous that must come. The number of a seccomp listener is told on the way to one. */
 static long do_await(struct px *p, const struct px_step *s)
 {
-	static struct px_msg m;
+	const struct px_msg *m = &p->x.msg;
 	for (;;) {
-		long r = next_msg(p, &m);
+		long r = next_msg(p);
 		if (r < 0)
 			return r;
-		if (m.kind == MSG_MEET && m.value == -1) {
-			p->x.listener = (i32)m.substep;
+		if (m->kind == MSG_MEET && m->value == -1) {
+			p->x.listener = (i32)m->substep;
 			if ((r = ack(&p->x)) < 0)
 				return r;
 			continue;
 		}
-		return m.kind == MSG_MEET && m.value == (i32)s->a ? 0 : -EPROTO;
+		return m->kind == MSG_MEET && m->value == (i32)s->a ? 0 : -EPROTO;
 	}
 }
 
 /* Stage 1 told the pid of stage 2 (a child of ours, CLONE_PARENT, so the number can't be reused before we reap it) and is gone. */
 static long do_await_pid(struct px *p, const struct px_step *s)
 {
-	static struct px_msg m;
 	struct px_ctx *x = &p->x;
-	long r = next_msg(p, &m);
+	const struct px_msg *m = &x->msg;
+	long r = next_msg(p);
 	if (r < 0)
 		return r;
-	if (m.kind != MSG_PID || m.value <= 0)
+	if (m->kind != MSG_PID || m->value <= 0)
 		return -EPROTO;
-	x->pid = m.value;
+	x->pid = m->value;
 	x->substep = 1;
 	r = sys_pidfd_open(x->pid);
 	if (r < 0) { /* without one kill_child() would take it for somebody else's */
@@ -262,7 +273,8 @@ static long start_time(int proc, i32 pid, u64 *ticks)
 	return *ticks ? 0 : -EPROTO;
 }
 
-/* in0 the record, in1 /proc; at offset a: the pid (8 bytes), its start time (8 bytes), and d (8 bytes), in one write. */
+/* in0 the record, in1 /proc; at offset a: the pid (8 bytes), its start time (8 bytes), and d (8 bytes), in one write. A record without a
+ * name is of a container that was deleted while we made it: nobody would find it again. */
 static long do_save_pid(struct px_ctx *x, const struct px_step *s)
 {
 	u64 rec[3] = { (u64)x->pid, 0, s->d };
@@ -271,7 +283,10 @@ static long do_save_pid(struct px_ctx *x, const struct px_step *s)
 		return r;
 	x->substep = 1;
 	r = sc4(__NR_pwrite64, px_fd(x, s->in0), rec, sizeof rec, s->a);
-	return r == (long)sizeof rec ? 0 : r < 0 ? r : -EIO;
+	if (r != (long)sizeof rec)
+		return r < 0 ? r : -EIO;
+	x->substep = 2;
+	return px_linked(x, s->in0) ? 0 : -ESTALE;
 }
 
 /* a the pid, b its start time, in0 /proc: a number used again meanwhile is nobody of ours. */
@@ -292,7 +307,6 @@ static long do_pidfd_open(struct px_ctx *x, const struct px_step *s)
 /* start: in0 the FIFO to release, in1 the FIFO of its status. EOF there: the exec took place. */
 static long do_wait_exec(struct px *p, const struct px_step *s)
 {
-	static struct px_msg m;
 	struct px_ctx *x = &p->x;
 	struct pollfd f = { s->in0 == PX_NONE ? x->sync : px_fd(x, s->in0), POLLIN, 0 };
 	for (;;) {
@@ -303,7 +317,7 @@ static long do_wait_exec(struct px *p, const struct px_step *s)
 			return r;
 		int keep = x->sync;
 		x->sync = f.fd;
-		r = next_msg(p, &m);
+		r = next_msg(p);
 		x->sync = keep;
 		return r == -ESRCH ? 0 : r < 0 ? r : -EPROTO;
 	}
@@ -312,10 +326,10 @@ static long do_wait_exec(struct px *p, const struct px_step *s)
 /* The init may be killed this very moment: that is EPIPE, not a signal for us. */
 static long do_release(struct px_ctx *x, const struct px_step *s)
 {
-	struct px_sigaction ign = { .handler = (void *)1 }, old;
-	sc4(__NR_rt_sigaction, 13, &ign, &old, 8);
+	struct px_sigaction old;
+	px_sigpipe_off(&old);
 	long r = sys_write(px_fd(x, s->in0), "g", 1);
-	sc4(__NR_rt_sigaction, 13, &old, 0, 8);
+	px_sigpipe_back(&old);
 	return r < 0 ? r : 0;
 }
 
@@ -342,17 +356,17 @@ static long do_pid_file(struct px_ctx *x, const struct px_step *s)
 
 static void kill_child(struct px_ctx *x)
 {
-	static struct px_msg m;
+	const struct px_msg *m = &x->msg;
 	if (x->pidfd >= 0)
 		sys_pidfd_send_signal(x->pidfd, PX_SIGKILL);
 	if (x->stage1 > 0) {
 		while (sys_wait4(x->stage1, NULL, 0x40000000) == -EINTR)
 			;
 		/* It may have made stage 2, and told, while we failed for a reason of our own. If it could not tell, stage 2 sees the socket close. */
-		while (sc6(__NR_recvfrom, x->sync, L(&m), sizeof m, 0x40 /* MSG_DONTWAIT */, 0, 0) > 0)
-			if (m.kind == MSG_PID && m.value > 0) {
-				sys_kill(m.value, PX_SIGKILL);
-				while (sys_wait4(m.value, NULL, 0x40000000) == -EINTR)
+		while (sc6(__NR_recvfrom, x->sync, L(m), sizeof *m, 0x40 /* MSG_DONTWAIT */, 0, 0) > 0)
+			if (m->kind == MSG_PID && m->value > 0) {
+				sys_kill(m->value, PX_SIGKILL);
+				while (sys_wait4(m->value, NULL, 0x40000000) == -EINTR)
 					;
 			}
 		sys_close(x->sync);

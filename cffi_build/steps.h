@@ -22,6 +22,7 @@ struct px_ctx {
 	char home[4096];
 	char **argv, **envp;   /* what EXECVE will pass on */
 	u64 envc;              /* strings in envp; there is room for HOME behind them */
+	struct px_msg msg;     /* the one in flight: larger than a page, so not on the stack */
 	int in_cwd;            /* a CHDIR has succeeded */
 	int fresh;             /* the last MAKE_TARGET made what it opened */
 	int keep;              /* descriptors below this number belong to the user's process */
@@ -45,9 +46,26 @@ static inline const char *px_path(struct px_ctx *x, u32 off) { return px_str(x, 
 /* Whether `need` bytes at offset `at` lie in a string of n: the place of a pid or a descriptor that is filled in. */
 static inline int px_room(u64 at, u64 need, u32 n) { return at != PX_NEXT && n >= need && at <= n - need; }
 long px_out(struct px_ctx *x, u16 slot, long fd);
+/* Whether the directory or file in a slot still has a name: 0 once somebody has removed it. No slot, or one never opened: yes. */
+int px_linked(struct px_ctx *x, u16 slot);
 usize px_len(const char *s);
 #define PX_NUM 24              /* room for any number and its NUL: a negative one is a large one */
 char *px_num(char *p, u64 v);
+
+/* SIGPIPE off, and back to what it was. Where it is off already nothing changes, so then several threads may run plans. */
+static inline void px_sigpipe_off(struct px_sigaction *old)
+{
+	const struct px_sigaction ignore = { .handler = (void *)1 };
+	old->handler = NULL;
+	sc4(__NR_rt_sigaction, 13, 0, old, 8);
+	if (old->handler != ignore.handler)
+		sc4(__NR_rt_sigaction, 13, &ignore, 0, 8);
+}
+static inline void px_sigpipe_back(const struct px_sigaction *old)
+{
+	if (old->handler != (void *)1)
+		sc4(__NR_rt_sigaction, 13, old, 0, 8);
+}
 
 /* steps_fs.c */
 long do_openat2(struct px_ctx *x, const struct px_step *s);

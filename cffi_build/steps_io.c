@@ -118,10 +118,10 @@ static long spawn_run(struct px_ctx *x, struct spawn *p, int in, int out, const 
 {
 	int status = 0;
 	i32 pidfd = -1;
-	struct px_sigaction ign = { .handler = (void *)1 }, old;
+	struct px_sigaction old;
 	sys_fcntl(in, F_SETFL, O_NONBLOCK);
 	sys_fcntl(out, F_SETFL, O_NONBLOCK);
-	sc4(__NR_rt_sigaction, 13, &ign, &old, 8); /* SIGPIPE: a hook need not read its state */
+	px_sigpipe_off(&old); /* a hook need not read its state */
 	long child = px_vfork(spawn_child, p, 0, -1, &pidfd), r = child;
 	sys_close(p->in);
 	sys_close(p->out);
@@ -145,7 +145,7 @@ static long spawn_run(struct px_ctx *x, struct spawn *p, int in, int out, const 
 	}
 	if (in >= 0)
 		sys_close(in);
-	sc4(__NR_rt_sigaction, 13, &old, 0, 8);
+	px_sigpipe_back(&old);
 	return r;
 }
 

@@ -59,17 +59,18 @@ def cgroup_path(spec: Spec, facts: Facts, container: str) -> str:
     return facts.cgroup_mount.rstrip("/") + "/" + below.strip("/")
 
 
-def plan_cgroup(b: Builder, spec: Spec, facts: Facts, path: str) -> int:
+def plan_cgroup(b: Builder, spec: Spec, facts: Facts, path: str, *, state: int | None = None) -> int:
     """Parent: makes the cgroup, delegates the controllers that the limits need, sets the limits. Returns the cgroup's
     slot.
 
-    A rootless runtime that may not make cgroups goes without one, unless a limit was asked for."""
+    A rootless runtime that may not make cgroups goes without one, unless a limit was asked for. state: slot of the
+    directory without which an undo kills nothing: the cgroup is another container's then."""
     resources = spec.linux.resources if spec.linux else None
     limits = plan_resources(resources, controllers=facts.controllers)
     assert facts.cgroup_mount is not None
     cgroup, skipped = b.slot("cgroup"), Label("no cgroup")
     optional = ((EACCES, skipped), (EROFS, skipped), (EPERM, skipped)) if facts.rootless and not limits.writes else ()
-    _make(b, facts.cgroup_mount.rstrip("/"), path, limits.controllers, facts, optional)
+    _make(b, facts.cgroup_mount.rstrip("/"), path, limits.controllers, facts, optional, state)
     b.add(
         PARENT,
         Openat2(path=path, flags=O_DIRECTORY, out=cgroup, on=optional, at="/linux/cgroupsPath"),
@@ -166,6 +167,7 @@ def _make(
     controllers: tuple[str, ...],
     facts: Facts,
     optional: tuple[tuple[int, Label | None], ...],
+    state: int | None,
 ) -> None:
     available = facts.controllers
     made: list[Step] = []
@@ -177,7 +179,10 @@ def _make(
         step = Mkdirat(path=here, mode=0o755, on=((EEXIST, None), *optional), at=at)
         made.append(step)
         b.add(PARENT, step)
-    b.add(UNDO, *(RemoveCgroup(path=s.args["path"], recursive=int(s is made[-1]), guard=s) for s in reversed(made)))
+    last = made[-1]
+    b.add(
+        UNDO, *(RemoveCgroup(path=s.args["path"], recursive=int(s is last), guard=s, still=state) for s in made[::-1])
+    )
 
 
 def _devices(b: Builder, spec: Spec, facts: Facts, cgroup: int) -> None:

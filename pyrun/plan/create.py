@@ -55,6 +55,7 @@ from .steps import (
     Setdomainname,
     Sethostname,
     Setsid,
+    Step,
     TtyOutput,
     Unlinkat,
     WaitExec,
@@ -72,11 +73,24 @@ STATE_FILES = ("record", "config.json", "go", "status")
 class _Slots:
     """Slots that several parts of the plan share."""
 
-    __slots__ = ("bundle", "cgroup", "console", "go", "pidfd", "pidfd_socket", "proc", "record", "state", "status")
+    __slots__ = (
+        "bundle",
+        "cgroup",
+        "console",
+        "go",
+        "made",
+        "pidfd",
+        "pidfd_socket",
+        "proc",
+        "record",
+        "state",
+        "status",
+    )
     bundle: int | None
     cgroup: int
     console: int
     go: int
+    made: Step  # the one that takes the id
     pidfd: int
     pidfd_socket: int
     proc: int
@@ -97,7 +111,10 @@ def plan_create(spec: Spec, facts: Facts, req: Request) -> Plan:
     )
     _plan_state(b, s, req)
     # With systemd the cgroup comes later, around stage 1.
-    s.cgroup = plan_cgroup(b, spec, facts, req.cgroup) if req.cgroup and not req.systemd else b.slot("cgroup")
+    if req.cgroup and not req.systemd:
+        s.cgroup = plan_cgroup(b, spec, facts, req.cgroup, state=s.state)
+    else:
+        s.cgroup = b.slot("cgroup")
     linux = spec.linux
     if linux and linux.intel_rdt:  # what few configs have is imported for them alone
         from .intelrdt import plan_rdt_group
@@ -116,6 +133,7 @@ def plan_create(spec: Spec, facts: Facts, req: Request) -> Plan:
     _plan_hooks_point(b, spec, req, s)
     _plan_init(b, spec, facts, req, s, root, seccomp)
     _plan_ready(b, spec, facts, req, s, seccomp)
+    _plan_undo_state(b, s, req)
     return b.plan()
 
 
@@ -157,7 +175,7 @@ def _plan_stages(b: Builder, s: _Slots, spec: Spec, facts: Facts, req: Request, 
 
 
 def _plan_state(b: Builder, s: _Slots, req: Request) -> None:
-    made = Mkdirat(path=req.state_dir, mode=0o700, why="takes the id: of two creates one wins")
+    s.made = Mkdirat(path=req.state_dir, mode=0o700, why="takes the id: of two creates one wins")
     s.state, s.record, s.go, s.status = (
         b.slot("state"),
         b.slot("record"),
@@ -166,7 +184,7 @@ def _plan_state(b: Builder, s: _Slots, req: Request) -> None:
     )
     b.add(
         PARENT,
-        made,
+        s.made,
         Openat2(path=req.state_dir, flags=O_PATH_DIRECTORY, out=s.state),
         CreateFile(
             dir=s.state,
@@ -190,12 +208,17 @@ def _plan_state(b: Builder, s: _Slots, req: Request) -> None:
         from .notify import plan_notify_directory
 
         plan_notify_directory(b, req)
+
+
+def _plan_undo_state(b: Builder, s: _Slots, req: Request) -> None:
+    """Last of all that is undone: until then `delete --force` finds what is left. Whoever deleted the container while
+    it was being made may have made another of this name, so what is not ours any more stays."""
     gone = ((ENOENT, None),)
     names = STATE_FILES if req.park else STATE_FILES[:2]
     b.add(
         UNDO,
         *(Unlinkat(dir=s.state, path=name, on=gone) for name in names),
-        Unlinkat(path=req.state_dir, flags=AT_REMOVEDIR, guard=made),
+        Unlinkat(path=req.state_dir, flags=AT_REMOVEDIR, guard=s.made, still=s.state),
     )
 
 

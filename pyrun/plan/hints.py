@@ -12,7 +12,8 @@ from . import steps as s
 EPERM, ENOENT, EIO, E2BIG, ENOEXEC, EAGAIN, ENOMEM, EACCES, EBUSY = 1, 2, 5, 7, 8, 11, 12, 13, 16
 EEXIST, EXDEV, ENODEV, ENOTDIR, EISDIR, EINVAL, ENFILE, EMFILE, ENOTTY, ETXTBSY = 17, 18, 19, 20, 21, 22, 23, 24, 25, 26
 ENOSPC, EROFS, EPIPE, ERANGE, ENAMETOOLONG, ENOSYS, ENOTEMPTY, ELOOP = 28, 30, 32, 34, 36, 38, 39, 40
-ELIBBAD, EUSERS, EOPNOTSUPP, ECONNREFUSED, ETIMEDOUT, EDQUOT, ECHILD = 80, 87, 95, 111, 110, 122, 10
+
+ELIBBAD, EUSERS, EOPNOTSUPP, ECONNREFUSED, ETIMEDOUT, EDQUOT, ECHILD, ESTALE = 80, 87, 95, 111, 110, 122, 10, 116
 
 _ROOTLESS_CGROUP = (
     "this user may not change that cgroup; let systemd delegate one: systemd-run --user --scope -p Delegate=yes pyrun …"
@@ -72,6 +73,7 @@ HINTS: dict[tuple[type[s.Step], int], str] = {
     (s.CheckEmpty, ENOTEMPTY): (
         "processes run in that cgroup: does another container use it? give linux.cgroupsPath another value"
     ),
+    (s.SavePid, ESTALE): "somebody deleted the container while it was being made",
     (s.RemoveCgroup, EBUSY): (
         "a process in it does not end even by SIGKILL: it may wait for a disk or a network file system"
     ),

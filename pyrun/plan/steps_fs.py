@@ -99,10 +99,10 @@ class Symlinkat(Step):
 
 class Unlinkat(Step):
     """unlinkat(2): dir, path, flags; tries: how often EBUSY is tried again (10 ms apart); guard: only if that step
-    made it."""
+    made it; still: only while that directory has not been removed, since the name may be another's after that."""
 
     OP = 13
-    FIELDS = {"dir": IN0, "path": S0, "flags": A, "tries": B, "guard": D}
+    FIELDS = {"dir": IN0, "still": IN1, "path": S0, "flags": A, "tries": B, "guard": D}
 
 
 class WriteFile(Step):
@@ -196,10 +196,10 @@ class CheckEmpty(Step):
 
 class RemoveCgroup(Step):
     """Kills what is in the cgroup at path (cgroup.kill) and removes it; recursive: with its children. guard as in
-    Unlinkat."""
+    Unlinkat; still: once that directory has been removed, only if nothing runs in the cgroup."""
 
     OP = 72
-    FIELDS = {"path": S0, "recursive": A, "guard": D}
+    FIELDS = {"still": IN1, "path": S0, "recursive": A, "guard": D}
 
 
 class PidFile(Step):

@@ -37,6 +37,8 @@ def send(c: Container, number: int) -> None:
     would live on."""
     from .record import SHARED_PIDNS
 
+    if not c.record.pid:
+        raise PyrunError("container not running", hint="it is still being created")
     cgroup = c.record.text("cgroup")
     if number == SIGKILL and c.record.flags & SHARED_PIDNS and cgroup and _write(cgroup + "/cgroup.kill", "1"):
         return

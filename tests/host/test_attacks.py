@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import struct
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.support.bundle import BundleMaker
-from tests.support.runner import Runner, python_argv, wait_for
+from tests.support.runner import REPO, Runner, python_argv, wait_for
 
 SLEEP = ["sleep", "1000"]
 
@@ -85,3 +86,85 @@ def test_a_pid_file_in_the_root_directory_is_written_there(pyrun: Runner, bundle
 def test_reasons_are_in_small_letters(pyrun: Runner, words: list[str], said: str) -> None:
     """Engines look for them, word for word."""
     assert said in pyrun(*words).fails(1).err
+
+
+# --- at once ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_create_that_was_deleted_leaves_its_successor_alone(pyrun: Runner, bundle: BundleMaker) -> None:
+    """The first create sits in a hook while the container is deleted by force and made anew; what it undoes then has
+    the names of the new one's state and cgroup."""
+    made, other, id = bundle(SLEEP), bundle(SLEEP), pyrun.new_id()
+    gate = made.path / "gate"
+    os.mkfifo(gate)
+    made.update(hooks={"prestart": [{"path": "/bin/sh", "args": ["sh", "-c", f"read x <{gate}; true"]}]})
+    nothing = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+    first = pyrun.popen("create", "-b", made.path, id, stderr=subprocess.PIPE, **nothing)
+    wait_for(lambda: pyrun("state", id).rc == 0 and pyrun.state(id)["pid"] != 0, 10, "the first init")
+    pyrun.delete(id, "--force").ok()
+    assert pyrun.create_started(other, id=id) == id
+    gate.write_text("go\n")
+    _, said = first.communicate(timeout=30)
+    assert first.returncode == 1
+    assert b"could not be undone" not in said, said
+    assert pyrun.state(id)["status"] == "running"
+
+
+def test_a_create_whose_record_was_deleted_does_not_succeed(pyrun: Runner, bundle: BundleMaker) -> None:
+    """Nothing would ever find the container again."""
+    made, id = bundle(SLEEP), pyrun.new_id()
+    script = f"rm -r {pyrun.root}/{id}"
+    made.update(hooks={"prestart": [{"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin:/usr/bin"]}]})
+    pyrun("create", "-b", made.path, id).fails(1, "ESTALE", "hint: somebody deleted the container")
+
+
+def test_a_container_that_has_no_init_yet_can_be_deleted_by_force(
+    either: Runner, pyrun: Runner, bundle: BundleMaker
+) -> None:
+    """Its creator lives, as the record has it: it is this test."""
+    pyrun.create(bundle(SLEEP), id="whole")
+    record = bytearray((pyrun.root / "whole" / "record").read_bytes())
+    pyrun.delete("whole", "--force").ok()
+    start = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    record[8:48] = struct.pack("<5Q", 0, 0, 0, os.getpid(), start)
+    (pyrun.root / "early").mkdir(mode=0o700)
+    (pyrun.root / "early" / "record").write_bytes(record)
+    assert '"status": "creating"' in either("state", "early").ok().out
+    either("kill", "early", "KILL").fails(1, "container not running")
+    either.delete("early").fails(1, "creating")
+    either.delete("early", "--force").ok()
+    assert pyrun.ids() == []
+
+
+def test_plans_run_in_threads_of_one_process(pyrun: Runner, bundle: BundleMaker) -> None:
+    """As a daemon will have it: each create fails with what its own hook said, and leaves nothing."""
+    made = [bundle(SLEEP) for _ in range(4)]
+    for i, one in enumerate(made):
+        say = f"echo {str(i) * 500}; exit 1"
+        one.update(hooks={"createContainer": [{"path": "/bin/sh", "args": ["sh", "-c", say]}]})
+    script = f"""
+import sys, threading
+sys.path.insert(0, {str(REPO)!r})
+from pyrun.errors import PyrunError
+from pyrun.runtime.create import create
+from pyrun.runtime.store import Store
+wrong = []
+def work(i, bundle):
+    for n in range(10):
+        try:
+            create(Store({str(pyrun.root)!r}), f"thread{{i}}-{{n}}", bundle)
+            wrong.append("it was created")
+        except PyrunError as e:
+            text = str(e)
+            if str(i) * 100 not in text or any(str(k) * 9 in text for k in range(4) if k != i):
+                wrong.append(text)
+        except BaseException as e:
+            wrong.append(repr(e))
+threads = [threading.Thread(target=work, args=x) for x in enumerate({[str(one.path) for one in made]!r})]
+for t in threads: t.start()
+for t in threads: t.join()
+print(*wrong, sep="\\n", end="")
+"""
+    done = subprocess.run([python_argv()[0], "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert pyrun.ids() == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -40,3 +41,11 @@ def test_no_memory_is_no_bug_of_ours(monkeypatch: pytest.MonkeyPatch, capfd: pyt
     said = capfd.readouterr().err
     assert said.startswith("pyrun: state web1: out of memory\n")
     assert "bug" not in said
+
+
+@pytest.mark.parametrize("file", ["parent", "interp", "cgroup", "steps_fs", "steps_io", "steps_proc"])
+def test_what_a_daemon_links_keeps_nothing_between_calls(file: str) -> None:
+    """Several threads run plans at once, so no function of the executor may have a buffer of its own."""
+    source = (REPO / "cffi_build" / f"{file}.c").read_text()
+    kept = re.findall(r"^\t+static (?!const\b)(?!.*\bconst \w+\[)[^(]*;", source, re.MULTILINE)
+    assert kept == []
