@@ -84,13 +84,16 @@ int read_file(int dir, const char *path, usize most, int whose, struct bytes *ou
 	return n == 0 && out->n == st.stx_size ? 0 : -1;
 }
 
-/* Field 22 of /proc/PID/stat; 0 when the process is gone or only a zombie. The name in field 2 may hold anything: count from its last ')'. */
+/* Field 22 of /proc/PID/stat; 0 when the process is gone or only a zombie. The name in field 2 may hold anything: count from its last ')'.
+ * Where /proc does not tell, Python says so: what may run must not be taken for stopped. */
 u64 start_time(int pid)
 {
 	char path[40], buf[1024];
 	char *e = join(path, path + sizeof path, "/proc/");
 	join(px_num(e, (u64)pid), path + sizeof path, "/stat");
 	long n = read_small(path, buf, sizeof buf), i = n - 1;
+	if (n < 0 && ((n != -ENOENT && n != -ESRCH) || sys_kill(pid, 0) == 0))
+		to_python(NULL);
 	while (i > 0 && buf[i] != ')')
 		i--;
 	if (i <= 0 || i + 2 >= n || buf[i + 2] == 'Z' || buf[i + 2] == 'X')
@@ -105,11 +108,12 @@ u64 start_time(int pid)
 
 /* ---- to Python */
 
-static void __attribute__((noreturn)) die(const char *what, const char *path)
+static void __attribute__((noreturn)) die(const char *what, const char *path, const char *hint)
 {
 	char buf[4400];
 	char *e = join(join(buf, buf + sizeof buf, "pyrun: "), buf + sizeof buf, what);
-	e = join(join(e, buf + sizeof buf, path), buf + sizeof buf, "\n  hint: is the package whole? sudo ./bootstrap install puts it in place\n");
+	e = join(join(join(e, buf + sizeof buf, path), buf + sizeof buf, "\n  hint: "), buf + sizeof buf, hint);
+	e = join(e, buf + sizeof buf, "\n");
 	if (e)
 		sys_write(2, buf, (usize)(e - buf));
 	sys_exit(1);
@@ -151,14 +155,14 @@ void to_python(const struct px_result *failed)
 		while (--n > 0 && dir[n] != '/')
 			;
 	if (n <= 0)
-		die("/proc is not mounted; it is needed to find the package", "");
+		die("/proc is not mounted", "", "mount -t proc proc /proc");
 	dir[n] = 0;
 	join(join(python, python + sizeof python, dir), python + sizeof python, "/bin/python");
 	join(join(script, script + sizeof script, dir), script + sizeof script, "/__main__.py");
 	/* What is kept open so far is closed on exec. Whoever runs us can't pretend a failure. */
 	char **argv = (char **)sys_mmap(NULL, (usize)(argument_count + 8) * sizeof *argv, 3, 0x22, -1), **a = argv, **keep = environment, **e;
 	if ((long)argv < 0 && (long)argv > -4096)
-		die("out of memory", "");
+		die("out of memory", "", "is there a limit? see `ulimit -v`");
 	for (e = environment; *e; e++)
 		if (!starts(*e, FAILED))
 			*keep++ = *e;
@@ -168,7 +172,7 @@ void to_python(const struct px_result *failed)
 		usize count = (usize)(keep - environment);
 		env = (char **)sys_mmap(NULL, (count + 2) * sizeof *env, 3, 0x22, -1);
 		if ((long)env < 0 && (long)env > -4096)
-			die("out of memory", "");
+			die("out of memory", "", "is there a limit? see `ulimit -v`");
 		for (usize i = 0; i < count; i++)
 			env[i + 1] = environment[i];
 		env[0] = render_failure(failed);
@@ -181,7 +185,7 @@ void to_python(const struct px_result *failed)
 		*a++ = arguments[i];
 	sys_execveat(AT_FDCWD, python, argv, env, 0);
 	sys_execveat(AT_FDCWD, "/usr/bin/python3", argv, env, 0);
-	die("can't run Python: ", python);
+	die("can't run Python: ", python, "is the package whole? sudo ./bootstrap install puts it in place");
 }
 
 void delete_by_python(const struct call *c)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import posix
 
+from .errors import PyrunError
+
 CAP_SETGID, CAP_SETUID, CAP_SYS_ADMIN, CAP_SYS_RESOURCE, CAP_MKNOD = 6, 7, 21, 24, 27
 CGROUP2 = "cgroup2"
 
@@ -142,10 +144,12 @@ def _memfd_mode(kernel: tuple[int, int]) -> int:
 
 def collect_facts(rootless: bool | None = None) -> Facts:
     """Reads the host. rootless: True or False to say so, None to find out (no root, or root in a user namespace
-    without ids)."""
+    without ids). PyrunError without a /proc: everything would seem other than it is."""
     uname = posix.uname()
     release = uname.release.split("-")[0].split(".")
     status = read_text("/proc/self/status")
+    if not status:
+        raise PyrunError("/proc is not mounted, or is something else", hint="mount -t proc proc /proc")
     uid_map = _id_map(read_text("/proc/self/uid_map"))
     mount = cgroup2_mount(read_text("/proc/self/mountinfo", 8 << 20))
     kernel = (int(release[0]), int(release[1]))

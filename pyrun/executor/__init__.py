@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import posix
 
+from ..errors import PyrunError
 from ..plan.model import Plan
 
 TYPE_CHECKING = False
@@ -76,10 +77,14 @@ def _took(lib: Any, run: Any, plan: Plan) -> list[int]:
 
 def native(faults: bool = False) -> tuple[Any, Any]:
     """(ffi, lib) of the C module; faults: of its test build."""
-    if faults:
-        from pyrun import _native_faults as module  # type: ignore[attr-defined]
-    else:
-        from pyrun import _native as module  # type: ignore[attr-defined]
+    try:
+        if faults:
+            from pyrun import _native_faults as module  # type: ignore[attr-defined]
+        else:
+            from pyrun import _native as module  # type: ignore[attr-defined]
+    except ImportError as e:
+        hint = "is the package whole, and may programs run from where it lies (no noexec)?"
+        raise PyrunError(f"the C module can't be loaded: {e}", hint=hint) from None
     return module.ffi, module.lib
 
 

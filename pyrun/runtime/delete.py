@@ -13,7 +13,7 @@ from ..plan.lifecycle import FILES, plan_delete, plan_poststop
 from ..plan.steps import Unlinkat
 from .kill import SIGKILL, send
 from .start import request_of
-from .store import STOPPED, Container, Store
+from .store import STOPPED, Container, Store, Unreadable
 
 ENOENT = 2
 
@@ -36,8 +36,8 @@ def delete(store: Store, container: str, *, force: bool = False, warn: Callable[
     directory = store.directory(container)
     try:
         c = store.open(container)
-    except PyrunError:
-        if not force:
+    except PyrunError as error:
+        if not force or isinstance(error, Unreadable):
             raise
         _remove_debris(directory)
         return

@@ -15,6 +15,7 @@ from . import record as rec
 
 CREATING, CREATED, RUNNING, PAUSED, STOPPED = "creating", "created", "running", "paused", "stopped"
 S_IFMT, S_IFREG = 0o170000, 0o100000
+WHOLE_PROC = "pyrun needs all of /proc: mount -t proc proc /proc, without subset=pid and hidepid="
 LARGEST = 64 << 20  # as cffi_build/launcher_verbs.c, read_record()
 _ID_CHARS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
 
@@ -26,14 +27,40 @@ def check_id(container: str) -> str:
     return container
 
 
+class Unreadable(PyrunError):
+    """What can't be read now, though it may be there: nothing may be taken for gone because of it."""
+
+
 def boot_id() -> str:
-    return read_text("/proc/sys/kernel/random/boot_id").strip()
+    """Unreadable where /proc lacks it: without it a container that runs would seem one of before a reboot."""
+    text = read_text("/proc/sys/kernel/random/boot_id").strip()
+    if not text:
+        raise Unreadable("/proc/sys/kernel/random/boot_id can't be read", hint=WHOLE_PROC)
+    return text
 
 
 def start_time(pid: int) -> int:
-    """Field 22 of /proc/PID/stat; 0 when the process is gone or only a zombie (proc_pid_stat(5))."""
-    fields = read_text(f"/proc/{pid}/stat").rpartition(")")[2].split()
-    return int(fields[19]) if len(fields) > 19 and fields[0] not in ("Z", "X") else 0
+    """Field 22 of /proc/PID/stat; 0 when the process is gone or only a zombie (proc_pid_stat(5)). Unreadable where
+    /proc does not tell."""
+    path = f"/proc/{pid}/stat"
+    try:
+        fields = _read_all(path, posix.O_RDONLY | posix.O_CLOEXEC).rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        if _is_there(pid):
+            raise Unreadable(f"{path} is hidden, though the process runs", hint=WHOLE_PROC) from None
+        return 0
+    except OSError as e:
+        raise Unreadable(f"{path}: {reason(e)}", hint="so it can't be told whether the container runs") from None
+    return int(fields[19]) if len(fields) > 19 and fields[0] not in (b"Z", b"X") else 0
+
+
+def _is_there(pid: int) -> bool:
+    """Whether it is a process that we may send signals to, as we may to what is ours."""
+    try:
+        posix.kill(pid, 0)
+    except (OSError, OverflowError):
+        return False
+    return pid > 0
 
 
 class Container:
@@ -103,7 +130,7 @@ class Store:
                 f"container does not exist: {container}", hint="pyrun list shows those below this --root"
             ) from None
         except OSError as e:
-            raise PyrunError(f"{directory}/record: {reason(e)}", hint="is this --root another user's?") from None
+            raise Unreadable(f"{directory}/record: {reason(e)}", hint="is this --root another user's?") from None
         except ValueError as e:
             raise PyrunError(
                 f"{directory}/record is damaged: {e}",
@@ -127,9 +154,21 @@ def _read(path: str) -> bytes:
         info = posix.fstat(fd)
         if info.st_mode & S_IFMT != S_IFREG or info.st_size > LARGEST:
             raise ValueError("not a file of its kind")
-        parts = []
-        while part := posix.read(fd, 1 << 20):
-            parts.append(part)
-        return b"".join(parts)
+        return _read_open(fd)
     finally:
         posix.close(fd)
+
+
+def _read_all(path: str, flags: int) -> bytes:
+    fd = posix.open(path, flags)
+    try:
+        return _read_open(fd)
+    finally:
+        posix.close(fd)
+
+
+def _read_open(fd: int) -> bytes:
+    parts = []
+    while part := posix.read(fd, 1 << 16):
+        parts.append(part)
+    return b"".join(parts)
