@@ -322,12 +322,13 @@ def _write(directory: str, name: str, data: bytes) -> bool:
         posix.unlink(f"{directory}/{old}")
     new = f"{directory}/{name}.{posix.getpid()}"
     fd = posix.open(new, posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC | posix.O_NOFOLLOW, 0o600)
+    written = 0
     try:
         written = posix.write(fd, data)
     finally:
         posix.close(fd)
-    if written != len(data):
-        posix.unlink(new)
-        return False
-    posix.rename(new, f"{directory}/{name}")
-    return True
+        if written != len(data):  # the disk is full
+            posix.unlink(new)
+    if written == len(data):
+        posix.rename(new, f"{directory}/{name}")
+    return written == len(data)

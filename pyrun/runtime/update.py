@@ -2,7 +2,8 @@
 
 What is given is merged with what is in force, as members of a section depend on each other. The limits are set by a
 plan whose undo lane puts the old ones back, so a failed update changes nothing. The stored config is replaced by
-rename: whoever reads it, for exec or the next update, finds the old or the new one whole.
+rename: whoever reads it, for exec or the next update, finds the old or the new one whole. It is written before any
+limit is set, so that a full disk changes nothing either.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import posix
 
-from ..errors import ConfigError, PyrunError
+from ..errors import ConfigError, PyrunError, reason
 from ..executor import StepFailed, run_plan
 from ..facts import collect_facts, read_text
 from ..oci.load import load_resources, read_file
@@ -39,11 +40,17 @@ def update(
     linux = config.setdefault("linux", {})
     applied, in_force = merge_resources(linux.get("resources") or {}, json.loads(change))
     schemata = _schemata(c, linux.get("intelRdt"), rdt) if rdt else []
-    _apply(c, json.dumps(applied).encode(), file, schemata)
     linux["resources"] = in_force
     if rdt:
         linux["intelRdt"] |= rdt
-    _save(c, config)
+    path = c.directory + "/config.json"
+    _write(path + ".new", config)  # first, for the disk may be full
+    try:
+        _apply(c, json.dumps(applied).encode(), file, schemata)
+    except BaseException:
+        posix.unlink(path + ".new")
+        raise
+    posix.rename(path + ".new", path)
 
 
 def _schemata(c: Container, stored: dict[str, Any] | None, rdt: dict[str, str]) -> list[tuple[str, str, str]]:
@@ -101,14 +108,19 @@ def _check_memory(cgroup: str, limits: ResourcePlan) -> None:
         check_memory_usage(limits.check_memory, int(usage))
 
 
-def _save(c: Container, config: dict[str, Any]) -> None:
-    path = c.directory + "/config.json"
+def _write(path: str, config: dict[str, Any]) -> None:
     data = json.dumps(config, ensure_ascii=False, indent=1).encode("utf-8", "surrogateescape")
-    fd = posix.open(path + ".new", posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_CLOEXEC, 0o600)
     try:
-        while data:
-            data = data[posix.write(fd, data) :]
-        posix.fsync(fd)
-    finally:
-        posix.close(fd)
-    posix.rename(path + ".new", path)
+        fd = posix.open(path, posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_CLOEXEC, 0o600)
+        try:
+            while data:
+                data = data[posix.write(fd, data) :]
+            posix.fsync(fd)
+        except BaseException:
+            posix.unlink(path)
+            raise
+        finally:
+            posix.close(fd)
+    except OSError as e:
+        hint = "no limit has been changed; is the disk of --root full?"
+        raise PyrunError(f"{path}: {reason(e)}", hint=hint) from None
