@@ -7,6 +7,7 @@ costs at most BARRIER_MS.
 
 from __future__ import annotations
 
+import _socket
 import posix
 import select
 
@@ -25,7 +26,9 @@ def socket_of(outcome: Outcome) -> int:
 
 
 def wait_until_ready(fd: int, pid: int) -> None:
-    """Until the program says that it is ready, or its process pid has ended."""
+    """Until the program says that it is ready, or its process pid has ended. Not at all if no manager would hear."""
+    if not _manager_listens():
+        return
     try:
         pidfd = posix.pidfd_open(pid)
     except ProcessLookupError:
@@ -60,14 +63,30 @@ def hand_on(fd: int, pid: int) -> bool:
     return True
 
 
-def _tell_manager(ready: bytes, pid: int) -> None:
-    import _socket
-
+def _connect() -> _socket.socket:
+    """To the service manager. OSError where it is gone."""
     address = posix.environ.get(VARIABLE, b"")
     address = b"\0" + address[1:] if address.startswith(b"@") else address
     sender = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
     try:
         sender.connect(address)
+    except OSError:
+        sender.close()
+        raise
+    return sender
+
+
+def _manager_listens() -> bool:
+    try:
+        _connect().close()
+    except OSError:
+        return False
+    return True
+
+
+def _tell_manager(ready: bytes, pid: int) -> None:
+    sender = _connect()
+    try:
         sender.send(ready + b"\n")
         sender.send(b"MAINPID=%d\n" % pid)
         reader, writer = posix.pipe2(posix.O_CLOEXEC)
