@@ -7,6 +7,7 @@ that nothing else pays for it. What can't be had is an error before anything is 
 from __future__ import annotations
 
 import posix
+import time
 
 from ..errors import PyrunError
 from ..facts import Facts
@@ -24,6 +25,7 @@ BOOTED = "/run/systemd/system"  # sd_booted(3)
 BUS, PATH = "org.freedesktop.systemd1", "/org/freedesktop/systemd1"
 MANAGER, SCOPE_INTERFACE = BUS + ".Manager", BUS + ".Scope"
 EXISTS, UNKNOWN = BUS + ".UnitExists", BUS + ".NoSuchUnit"
+JOBS = "is it busy, or does it wait for something? systemctl list-jobs tells"
 HINT = "leave --systemd-cgroup out (containerd: SystemdCgroup = false), or run where systemd is process 1"
 
 
@@ -43,11 +45,19 @@ class Manager:
         if not user and not _is_there(BOOTED):
             raise PyrunError("--systemd-cgroup: systemd does not run on this machine", hint=HINT)
         try:
-            from jeepney.io.blocking import open_dbus_connection
+            from jeepney.bus import get_bus
+            from jeepney.io.blocking import DBusConnection, prep_socket
         except ImportError:
             raise PyrunError("--systemd-cgroup: the Python package jeepney is missing", hint="pip install jeepney")
+
+        class Bus(DBusConnection):  # type: ignore[misc]
+            """Without a limit of its own its first call, Hello, would wait for ever."""
+
+            def receive(self, *, timeout: float | None = None) -> Any:
+                return super().receive(timeout=TIMEOUT_S if timeout is None else timeout)
+
         try:
-            self._bus = open_dbus_connection("SESSION" if user else "SYSTEM")
+            self._bus = Bus(prep_socket(get_bus("SESSION" if user else "SYSTEM"), timeout=TIMEOUT_S))
         except (OSError, KeyError, ValueError, RuntimeError) as e:
             which = "user's" if user else "system's"
             raise PyrunError(
@@ -94,11 +104,15 @@ class Manager:
         self.call("Subscribe")
         with self._bus.filter(rule, bufsize=1000) as jobs:
             (job,) = self._start(unit, properties)
+            last = time.monotonic() + TIMEOUT_S
             while True:
                 try:
-                    _, path, _, result = self._bus.recv_until_filtered(jobs, timeout=TIMEOUT_S).body
+                    left = max(0.0, last - time.monotonic())
+                    _, path, _, result = self._bus.recv_until_filtered(jobs, timeout=left).body
                 except (OSError, TimeoutError):
-                    raise PyrunError(f"--systemd-cgroup: systemd did not make {unit} in {TIMEOUT_S:.0f} s")
+                    raise PyrunError(
+                        f"--systemd-cgroup: systemd did not make {unit} in {TIMEOUT_S:.0f} s", hint=JOBS
+                    )
                 if path == job and result != "done":
                     raise PyrunError(
                         f"--systemd-cgroup: systemd could not make {unit}: {result}", hint="see journalctl"
