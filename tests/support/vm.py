@@ -11,6 +11,8 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from pathlib import Path
 
 from tests.support import vm_machine
@@ -27,17 +29,32 @@ def run(command: str) -> int:
     console = logs / "console.log"
     with job_disk(f"#!/bin/sh\nexec 2>&1\n{command}\n") as disk:
         with vm_machine.boot(vm_machine.make_guest(), disk, console) as machine:
-            shown = 0
             try:
                 for event in machine.events(SILENCE_S):
                     if event["event"] == "booted":
-                        shown = len(machine.console_text())
+                        shown = threading.Thread(target=show, args=(machine, len(machine.console_text())))
+                        shown.start()
             except GuestDied as death:
                 print(f"vm: {death}", file=sys.stderr)
                 return 125
-            output = machine.console_text()[shown:]
-            print(vm_machine.tail(output[: output.rfind("Rebooting.")], 1_000_000))
+            shown.join()
             return machine.rc or 0
+
+
+def show(machine: vm_machine.Machine, start: int) -> None:
+    """Prints the console from there on as it grows, until the guest has ended."""
+    while True:
+        over = machine.process.poll() is not None
+        text = machine.console_text()
+        end = text.rfind("\n") + 1
+        for line in text[start:end].splitlines():
+            clean = vm_machine.ESCAPES.sub("", line)
+            if clean and not clean.startswith("Rebooting.") and "reboot: Restarting system" not in clean:
+                print(clean, flush=True)
+        start = max(start, end)
+        if over:
+            return
+        time.sleep(0.2)
 
 
 def shell() -> int:

@@ -91,6 +91,8 @@ def copy_tree(directory: Path) -> None:
         shutil.copytree(REPO / name, directory / name, symlinks=True, ignore=ignore)
     shutil.copy2(REPO / "pyproject.toml", directory)
     (directory / "pyrun").symlink_to("/usr/local/lib/pyrun/pyrun")
+    (directory / ".venv" / "bin").mkdir(parents=True)
+    (directory / ".venv" / "bin" / "python").symlink_to("/usr/bin/python3")
     rootfs = REPO / ".cache" / "rootfs"
     for path in rootfs.glob("busybox*"):
         (directory / ".cache" / "rootfs").mkdir(parents=True, exist_ok=True)

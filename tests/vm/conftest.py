@@ -6,7 +6,6 @@ They are collected on the host as well, so importing one must need nothing that 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,8 +14,6 @@ import pytest
 from tests.support.leaks import collect_traces, find_leaks
 
 HERE = Path(__file__).parent
-# Workers of udev linger after a device came or went; a user's manager makes slices and a bus when first needed.
-SYSTEMS_OWN = re.compile(r"\(udev-worker\)$| dbus-daemon$|/user@\d+\.service/\w+\.slice(/dbus\.\w+)?$")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -31,5 +28,5 @@ def leak_check() -> Iterator[None]:
     """Fails a test that leaves a mount, a cgroup or a process."""
     before = collect_traces()
     yield
-    leaks = [leak for leak in find_leaks(before) if not SYSTEMS_OWN.search(leak)]
+    leaks = find_leaks(before)
     assert not leaks, "left behind:\n" + "\n".join(leaks)
