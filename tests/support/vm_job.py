@@ -22,6 +22,15 @@ from tests.support.runner import REPO
 CACHE = REPO / ".cache" / "vm"
 SLACK_MIB = 1024
 SOURCES = ("pyrun", "cffi_build", "pyproject.toml", "setup.py", "bootstrap")
+# What the tests would make themselves, which takes longer in the guest, or needs what it has not.
+CACHED = (
+    ".cache/rootfs/busybox*",
+    ".cache/conformance/*/process_capabilities",
+    ".cache/conformance/*/process_oom_score_adj",
+    ".cache/conformance/*/linux_process_apparmor_profile",
+    ".cache/conformance/*/runtimetest",
+    ".cache/conformance/*/rootfs-*.tar.gz",
+)
 BUILT = {".so", ".pyc", ".o"}
 
 
@@ -93,10 +102,11 @@ def copy_tree(directory: Path) -> None:
     (directory / "pyrun").symlink_to("/usr/local/lib/pyrun/pyrun")
     (directory / ".venv" / "bin").mkdir(parents=True)
     (directory / ".venv" / "bin" / "python").symlink_to("/usr/bin/python3")
-    rootfs = REPO / ".cache" / "rootfs"
-    for path in rootfs.glob("busybox*"):
-        (directory / ".cache" / "rootfs").mkdir(parents=True, exist_ok=True)
-        subprocess.run(["cp", "-a", path, directory / ".cache" / "rootfs"], check=True)
+    for pattern in CACHED:
+        for path in REPO.glob(pattern):
+            target = directory / path.relative_to(REPO)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            subprocess.run(["cp", "-a", "-T", path, target], check=True)
 
 
 @contextmanager
