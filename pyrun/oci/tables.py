@@ -331,13 +331,25 @@ RESOURCES = record(
 
 NAMESPACE = record(model.Namespace, field("type", one_of(names.NAMESPACES), REQUIRED), field("path", string))
 
+_PERMISSIONS = integer(0, 0o777)
+_FORMATS = (0o010000, 0o020000, 0o060000)  # S_IFIFO, S_IFCHR, S_IFBLK
+
+
+def permissions(value: Any, path: Path, faults: Faults) -> int | None:
+    """The 9 bits of a file's mode. podman gives st_mode as it is, so the bits of a device's type are taken off."""
+    if type(value) is int and value & ~0o777 in _FORMATS:
+        value &= 0o777
+    mode: int | None = _PERMISSIONS(value, path, faults)
+    return mode
+
+
 DEVICE = record(
     model.Device,
     field("type", one_of(("c", "b", "u", "p")), REQUIRED),
     field("path", absolute, REQUIRED),
     field("major", INT64),
     field("minor", INT64),
-    field("fileMode", integer(0, 0o777)),
+    field("fileMode", permissions),
     field("uid", ID),
     field("gid", ID),
 )

@@ -128,6 +128,13 @@ def test_no_processes_was_no_limit_before_1_3(version: str, kept: bool) -> None:
     assert pids(1) == model.Pids(limit=1)
 
 
+@pytest.mark.parametrize("mode", [0o666, 0o20666, 0o60666, 0o10666])
+def test_a_device_mode_may_have_the_bits_of_its_type(mode: int) -> None:
+    device = {"type": "c", "path": "/dev/f", "major": 1, "minor": 3, "fileMode": mode}
+    spec = load.load_bytes(config(linux={"devices": [device]}))
+    assert spec.linux is not None and spec.linux.devices[0].file_mode == 0o666
+
+
 def test_unknown_members_are_ignored() -> None:
     assert load.load_bytes(config(extra={"deep": [1, {"x": None}]}, linux={"new": 1})).linux == model.Linux()
 
