@@ -52,6 +52,19 @@ def cap_mask(wanted: tuple[str, ...], available: int) -> int:
     return mask & available
 
 
+def ignored_caps(process: Process, facts: Facts, own_userns: bool) -> tuple[str, ...]:
+    """The capabilities that are asked for and can't be had: unknown ones, and those that the runtime has not got. They
+    MUST be warned about (config.md, Linux Process)."""
+    caps = process.capabilities
+    if caps is None:
+        return ()
+    known = (1 << facts.last_cap + 1) - 1
+    available = known if own_userns else facts.caps & known
+    named = (*caps.bounding, *caps.effective, *caps.inheritable, *caps.permitted, *caps.ambient)
+    missing = dict.fromkeys(name for name in named if not available >> names.CAPABILITIES[name] & 1)
+    return (*caps.ignored, *missing)
+
+
 def environment(env: tuple[str, ...]) -> tuple[str, ...]:
     """The environment with each name once, as runc has it: of many the last counts, and an empty HOME is none."""
     last: dict[str, str] = {}

@@ -64,7 +64,11 @@ def explain_start_failure(failure: Failure, container: object, spec: Spec, *, ru
         return explain_failure(f, run_code=run_code)
     number = f.substep >> 8
     if number:
-        hook = hook_steps(spec, "startContainer", "")[number - 1]
+        hooks = hook_steps(spec, "startContainer", "")
+        if number > len(hooks):  # not our init: whoever may trace it in the container can also write to its pipe
+            hint = "another process of the container forged it"
+            return PyrunError("start: the init told of a hook that there is not", hint=hint)
+        hook = hooks[number - 1]
         assert isinstance(hook, Spawn)
         return _hook_error(hook, "start", f.errno, f.text)
     exec_step = Execve(argv=spec.process.args, env=spec.process.env, at="/process/args")
@@ -105,16 +109,21 @@ def exec_text(step: Step, errno: int) -> str | None:
     """runc's words for a program that can't be run; None for any other step."""
     reason = errno_text(errno)
     if isinstance(step, Chdir):
-        return f'chdir to cwd ("{step.args["path"]}") set in config.json failed: {reason}'
+        return f'chdir to cwd ("{_short(str(step.args["path"]))}") set in config.json failed: {reason}'
     if isinstance(step, FindExecutable):
-        name = str(step.args["name"])
+        name = _short(str(step.args["name"]))
         if errno == ENOENT:
             reason = f"stat {name}: {reason}" if "/" in name else "executable file not found in $PATH"
         return f'exec: "{name}": {reason}'
     if isinstance(step, Execve):
         argv: tuple[str, ...] = step.args["argv"]  # type: ignore[assignment]
-        return f'exec: "{argv[0]}": {reason}'
+        return f'exec: "{_short(argv[0])}": {reason}'
     return None
+
+
+def _short(name: str) -> str:
+    """A name as runc's words have it, but of bounded length."""
+    return name if len(name) <= TEXT_LIMIT else name[:TEXT_LIMIT] + "\u2026"
 
 
 def _hook_error(step: Spawn, place: str, errno: int, text: str) -> PyrunError:

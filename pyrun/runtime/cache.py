@@ -19,6 +19,7 @@ import time
 from _struct import Struct
 
 from ..facts import Facts, collect_facts, read_text
+from ..plan.process import ignored_caps
 from ..plan.request import Request
 from .record import MAGIC as RECORD_MAGIC
 from .record import unpack
@@ -269,6 +270,8 @@ def worth_keeping(prepared: Prepared) -> bool:
     facts, req, spec = prepared.facts, prepared.request, prepared.spec
     plain = Request()
     if facts.euid != 0 or facts.rootless or facts.in_userns or (spec.process and spec.process.terminal):
+        return False
+    if spec.process and ignored_caps(spec.process, facts, own_userns=False):  # to be warned about each time
         return False
     if spec.linux and (spec.linux.net_devices or spec.linux.intel_rdt):
         return False

@@ -19,6 +19,8 @@ from ..plan.cgroups import cgroup_path
 from ..plan.create import plan_create
 from ..plan.hooks import hooks_of, quote
 from ..plan.lifecycle import hooks_begun, plan_delete, plan_start
+from ..plan.namespaces import namespaces
+from ..plan.process import ignored_caps
 from ..plan.request import Request
 from . import record as rec
 from .descriptors import kept_descriptors, with_listen_fds
@@ -126,6 +128,7 @@ def run_prepared(
 
     traced: called with the plan, the nanoseconds that each step took, and the number of the step that failed, or
     None."""
+    _warn(prepared, warn)
     _make_root(store.root)
     scope = _scope(prepared)
     try:
@@ -159,10 +162,22 @@ def _scope(prepared: Prepared) -> Scope | None:
     return Scope(prepared.spec, prepared.facts, prepared.request.id)
 
 
-def create(store: Store, container: str, bundle: str, **words: object) -> None:
+def _warn(prepared: Prepared, warn: Callable[[str], None] | None) -> None:
+    """Says what of config.json is left out, where that is no error."""
+    spec = prepared.spec
+    if warn is None or spec.process is None:
+        return
+    ignored = ignored_caps(spec.process, prepared.facts, "user" in namespaces(spec))
+    if ignored:
+        warn(f"ignoring unknown or unavailable capabilities: {' '.join(ignored)}")
+
+
+def create(
+    store: Store, container: str, bundle: str, *, warn: Callable[[str], None] | None = None, **words: object
+) -> None:
     """pyrun create: leaves the container created, its init parked."""
     prepared = prepare(store, container, bundle, **words)  # type: ignore[arg-type]
-    run_prepared(store, prepared).close()
+    run_prepared(store, prepared, warn=warn).close()
     if is_plain(words):
         keep_for_launcher(store, prepared)
 

@@ -149,7 +149,7 @@ class Store:
 
 def _read(path: str) -> bytes:
     """A record's bytes. ValueError where it is no file, or far too long for one: what took its place may be a FIFO."""
-    fd = posix.open(path, posix.O_RDONLY | posix.O_NOFOLLOW | posix.O_NONBLOCK | posix.O_CLOEXEC)
+    fd = posix.open(path, posix.O_RDONLY | posix.O_NONBLOCK | posix.O_CLOEXEC)
     try:
         info = posix.fstat(fd)
         if info.st_mode & S_IFMT != S_IFREG or info.st_size > LARGEST:

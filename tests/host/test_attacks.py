@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import struct
 import subprocess
@@ -168,3 +169,44 @@ print(*wrong, sep="\\n", end="")
     done = subprocess.run([python_argv()[0], "-c", script], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert pyrun.ids() == []
+
+
+# --- what a config asks for, and what the init says ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("verb", ["create", "run"])
+def test_capabilities_that_cannot_be_had_are_warned_about_each_time(
+    pyrun: Runner, bundle: BundleMaker, tmp_path: Path, verb: str
+) -> None:
+    """config.md, Linux Process: MUST be logged as a warning; SHOULD NOT fail."""
+    sets = {name: ["CAP_CHOWN", "CAP_OF_TOMORROW"] for name in ("bounding", "effective", "permitted")}
+    made = bundle(["true"], process={"capabilities": sets})
+    os.utime(made.path / "config.json", (1, 1))  # old enough for a plan to be kept
+    for i in range(3):
+        log = tmp_path / f"{i}.log"
+        words: list[str | Path] = ["--log", log, "--log-format", "json", verb, "-b", made.path, f"caps{i}"]
+        assert pyrun.popen(*words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL).wait(30) == 0
+        (entry,) = [json.loads(line) for line in log.read_text().splitlines()]
+        assert entry["level"] == "warning"
+        assert entry["msg"].endswith("ignoring unknown or unavailable capabilities: CAP_OF_TOMORROW")
+
+
+@pytest.mark.parametrize("hook", [1, 9, 0xFFFFFF])
+def test_a_forged_message_of_the_init_is_no_bug_of_ours(
+    either: Runner, pyrun: Runner, bundle: BundleMaker, hook: int
+) -> None:
+    """Who may trace the parked init in the container can write to its status pipe: here that a hook failed, of none."""
+    id = pyrun.create(bundle(SLEEP))
+    status = os.open(pyrun.root / id / "status", os.O_RDWR | os.O_NONBLOCK)
+    os.write(status, struct.pack("<4IiiI", 3, 2, 0xFFFFFFFF, hook << 8, 2, 0, 3) + b"abc")
+    said = either("start", id, timeout=10).fails(1).err
+    os.close(status)
+    assert "internal error" not in said
+    assert "forged" in said
+
+
+@pytest.mark.parametrize("process", [{"args": ["x" * 100_000]}, {"cwd": "/" + "x" * 3000}])
+def test_a_message_is_not_as_long_as_the_name_in_it(
+    pyrun: Runner, bundle: BundleMaker, process: dict[str, object]
+) -> None:
+    assert len(pyrun.run(bundle(process=process)).fails(1).err) < 3000

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def run(g: Globals, o: Options) -> int:
-    create(Store(g.root), o.id, o.bundle or ".", **request_words(g, o))
+    create(Store(g.root), o.id, o.bundle or ".", warn=g.warn, **request_words(g, o))
     return 0
 
 
