@@ -41,6 +41,7 @@ class Globals:
         "log",
         "log_fd",
         "log_format",
+        "no_cgroup",
         "root",
         "root_given",
         "rootless",
@@ -55,6 +56,7 @@ class Globals:
         self.root_given = False
         self.rootless: bool | None = None
         self.systemd_cgroup = False
+        self.no_cgroup = False
         self.debug = debug
         self.log = log
         self.log_format = log_format
@@ -193,7 +195,8 @@ def _note_globals(g: Globals, call: Call, *, quiet: bool = False) -> None:
     g.id = getattr(call.options, "id", None) or ""
     g.debug = given.debug
     g.log_format = given.log_format
-    g.systemd_cgroup = given.systemd_cgroup
+    g.systemd_cgroup = given.systemd_cgroup or given.cgroup_manager == "systemd"
+    g.no_cgroup = given.cgroup_manager == "disabled"
     g.rootless = None if given.rootless == "auto" else given.rootless == "true"
     g.root_given = "root" in given.given
     if given.log:

@@ -137,6 +137,9 @@ GLOBALS = (
     choice("log-format", ("text", "json"), "how entries of --log are written"),
     flag("debug", "say more, and show tracebacks of errors that are bugs"),
     flag("systemd-cgroup", "let systemd make the cgroup; cgroupsPath is then slice:prefix:name"),
+    choice(
+        "cgroup-manager", ("cgroupfs", "systemd", "disabled"), "who makes the cgroup; disabled: it stays the caller's"
+    ),
     Option(
         "rootless",
         CHOICE,

@@ -8,7 +8,7 @@ in it, and never removed by an undo.
 
 from __future__ import annotations
 
-from ..errors import PyrunError
+from ..errors import ConfigError, PyrunError
 from ..facts import Facts
 from ..oci.model import Spec
 from .devices import device_program, plan_device_rules
@@ -79,6 +79,15 @@ def plan_cgroup(b: Builder, spec: Spec, facts: Facts, path: str, *, state: int |
     plan_early_limits(b, spec, facts, cgroup)
     b.add(PARENT, skipped)
     return cgroup
+
+
+def check_no_limits(spec: Spec, facts: Facts) -> None:
+    """For a container that is to get no cgroup of its own. ConfigError when it is to have limits."""
+    limits = plan_resources(spec.linux.resources if spec.linux else None, controllers=facts.controllers)
+    if limits.writes:
+        raise ConfigError(
+            [(limits.writes[0].pointer, "a limit needs a cgroup, and --cgroup-manager disabled asks for none")]
+        )
 
 
 def plan_early_limits(b: Builder, spec: Spec, facts: Facts, cgroup: int) -> None:

@@ -8,9 +8,10 @@ class Request:
 
     park: wait for `start` (create), else exec at once (run). preserve_fds: descriptors 3.. that the program keeps,
     those of LISTEN_FDS among them. config: the bytes of config.json, kept for exec. cgroup: absolute path or None.
-    systemd: make a scope of systemd's. console: number of an already connected console socket, or console_socket its
-    path. plain_output: what the terminal shows goes to a file or a pipe. subreaper: adopt what the container leaves
-    behind. subcgroup: the cgroup below the container's that exec is to be in. notify: it has a $NOTIFY_SOCKET.
+    systemd: make a scope of systemd's. no_cgroup: make none. console: number of an already connected console socket,
+    or console_socket its path. plain_output: what the terminal shows goes to a file or a pipe. subreaper: adopt what
+    the container leaves behind. subcgroup: the cgroup below the container's that exec is to be in. notify: it has a
+    $NOTIFY_SOCKET.
     """
 
     __slots__ = (
@@ -21,6 +22,7 @@ class Request:
         "console_socket",
         "id",
         "keyring",
+        "no_cgroup",
         "notify",
         "park",
         "pid_file",
@@ -55,5 +57,6 @@ class Request:
         self.pidfd_socket: str | None = None
         self.cgroup: str | None = None
         self.systemd = False
+        self.no_cgroup = False
         for name, value in values.items():
             setattr(self, name, value)

@@ -15,7 +15,7 @@ from ..executor import Outcome, StepFailed, run_plan
 from ..facts import Facts, collect_facts
 from ..oci.load import load_bytes, read_file
 from ..oci.model import Spec
-from ..plan.cgroups import cgroup_path
+from ..plan.cgroups import cgroup_path, check_no_limits
 from ..plan.create import plan_create
 from ..plan.hooks import hooks_of, quote
 from ..plan.lifecycle import hooks_begun, plan_delete, plan_start
@@ -111,7 +111,7 @@ def prepare(
         notify=notify,
         **words,
     )
-    request.cgroup = _cgroup(spec, facts, container, request.systemd, imagine)
+    request.cgroup = _cgroup(spec, facts, request, imagine)
     request.record = _record(spec, facts, request).pack()
     return Prepared(spec, facts, request)
 
@@ -202,7 +202,7 @@ def _plan_for(store: Store, prepared: Prepared, container: str) -> Prepared:
     spec, facts = prepared.spec, prepared.facts
     request = Request(**{name: getattr(prepared.request, name) for name in Request.__slots__})
     request.id, request.state_dir = container, store.directory(container)
-    request.cgroup = _cgroup(spec, facts, container, request.systemd)
+    request.cgroup = _cgroup(spec, facts, request)
     request.record = _record(spec, facts, request).pack()
     return Prepared(spec, facts, request)
 
@@ -240,8 +240,12 @@ def _rootfs(spec: Spec, bundle: str) -> str:
     return _absolute(path if path.startswith("/") else f"{bundle}/{path}")
 
 
-def _cgroup(spec: Spec, facts: Facts, container: str, systemd: bool, imagine: bool = False) -> str | None:
-    if systemd:
+def _cgroup(spec: Spec, facts: Facts, req: Request, imagine: bool = False) -> str | None:
+    container = req.id
+    if req.no_cgroup:
+        check_no_limits(spec, facts)
+        return None
+    if req.systemd:
         from .systemd import unit_cgroup
 
         return unit_cgroup(spec, facts, container, imagine=imagine)

@@ -115,6 +115,7 @@ def command_lines(run: Runner, _: Bundle) -> list[Result]:
         "--rootless false state c",
         "--rootless=maybe state c",
         "--systemd-cgroup state c",
+        "--cgroup-manager disabled state c",
         "--criu x state c",
         "state c --log-format=text",
         "-debug=true start nope",

@@ -74,6 +74,10 @@ CORPUS: list[tuple[str, dict[str, Any]]] = [
         {"verb": "create", "+log_format": "json", "+log": "/x/oci-log", "+systemd_cgroup": True}
         | {"bundle": "/b", "pid_file": "/p", "console_socket": "/s", "id": "c1"},
     ),
+    (
+        "--cgroup-manager disabled create --bundle /b c1",
+        {"verb": "create", "+cgroup_manager": "disabled", "bundle": "/b", "id": "c1"},
+    ),
     ("start c1", {"verb": "start", "id": "c1"}),
     ("kill c1 15", {"verb": "kill", "id": "c1", "signal": "15"}),
     ("kill --all c1 KILL", {"verb": "kill", "id": "c1", "signal": "KILL", "all": True}),

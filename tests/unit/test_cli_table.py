@@ -21,6 +21,7 @@ VISIBLE = [verb for verb in VERBS.values() if not verb.hidden]
 # Lines in the notation that both parsers know; click has neither `-bundle` nor `--flag=true`.
 SHARED = [
     "--root /r --log /l --log-format json --debug --systemd-cgroup --rootless true state c1",
+    "--cgroup-manager disabled state c1",
     "create --bundle /b --console-socket /s --pid-file /p --pidfd-socket /q --no-pivot --no-new-keyring c1",
     "create -b /b --preserve-fds 3 --config f c1",
     "create c1 --bundle=/b",

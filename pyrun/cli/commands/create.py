@@ -33,5 +33,6 @@ def request_words(g: Globals, o: Options) -> dict[str, Any]:
         "preserve_fds": o.preserve_fds,
         "listen_fds": listen_fds(),
         "systemd": g.systemd_cgroup,
+        "no_cgroup": g.no_cgroup,
         "rootless": g.rootless,
     }

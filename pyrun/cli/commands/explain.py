@@ -31,6 +31,7 @@ def run(g: Globals, o: Options) -> int:
     if os.path.isfile(bundle):
         bundle = os.path.dirname(bundle) or "."
     words: dict[str, Any] = {"config": config, "rootless": g.rootless, "systemd": g.systemd_cgroup, "imagine": True}
+    words["no_cgroup"] = g.no_cgroup
     if has_terminal(bundle, config):
         words["console_socket"] = CONSOLE
     plan = prepare(Store(g.root), PLACEHOLDER, bundle, **words).plan

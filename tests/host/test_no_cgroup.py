@@ -1,0 +1,27 @@
+"""--cgroup-manager disabled, as podman gives it for --cgroups=disabled: the container stays in its caller's cgroup."""
+
+from __future__ import annotations
+
+from tests.support.bundle import BundleMaker
+from tests.support.leaks import collect_traces
+from tests.support.runner import Runner, runtime_argv
+
+
+def test_a_container_in_the_cgroup_of_its_caller(bundle: BundleMaker, pyrun: Runner) -> None:
+    without = Runner(pyrun.root, [*runtime_argv(), "--cgroup-manager", "disabled"])
+    before = collect_traces().cgroups
+    b = bundle(["sleep", "100"])
+    id = without.create_started(b)
+    assert collect_traces().cgroups == before
+    assert pyrun.state(id)["status"] == "running"
+    assert len(pyrun("ps", id).ok().out.splitlines()) == 2
+    assert pyrun.exec(id, "id", "-u").ok().out == "0\n"
+    pyrun("kill", id, "KILL").ok()
+    pyrun.wait_status(id, "stopped")
+    pyrun.delete(id).ok()
+
+
+def test_limits_need_a_cgroup(bundle: BundleMaker, pyrun: Runner) -> None:
+    b = bundle(["true"], linux={"resources": {"unified": {"cgroup.max.depth": "3"}}})
+    without = Runner(pyrun.root, [*runtime_argv(), "--cgroup-manager", "disabled"])
+    without.run(b).fails(1, "/linux/resources/unified", "a limit needs a cgroup")
