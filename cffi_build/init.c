@@ -49,6 +49,7 @@ static long do_clone3_init(struct px_ctx *x, const struct px_step *s)
 		sys_exit(0);
 	}
 	await_ack(x);
+	x->self = (i32)sc0(__NR_getpid);
 	if (px_lane(x, LANE_STAGE2, x->h->lane_first[LANE_STAGE2]) < 0)
 		fail(x);
 	sys_exit(0);

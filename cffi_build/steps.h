@@ -13,6 +13,7 @@ struct px_ctx {
 	int sync;              /* the sync socket, or after PARK the status FIFO */
 	int parked;            /* past PARK: nobody answers a rendezvous any more */
 	i32 stage1, pidfd, pid;    /* parent: stage 1 and its pidfd; both: the container's pid as the host sees it */
+	i32 self;              /* stage 2: the same as it sees itself; kept, for behind seccomp it may not ask */
 	i32 listener;          /* number of the seccomp listener in the child */
 	u32 lane, step, substep;   /* where we are; substep counts the system calls of one step */
 	i32 err, yielded;

@@ -156,7 +156,7 @@ long do_spawn(struct px_ctx *x, const struct px_step *s)
 {
 	int in[2], out[2];
 	u64 argc = s->d & 0xffffffffu, envc = s->d >> 32;
-	u64 pid = (u64)(x->pid > 0 ? x->pid : x->stage1);
+	u64 pid = (u64)(x->self > 0 ? x->self : x->pid > 0 ? x->pid : x->stage1); /* as who reads it sees it (runtime.md, State) */
 	char *args = (char *)px_str(x, s->s0), *data = (char *)px_path(x, s->s2);
 	if (px_room(s->b, 10, s->n2))
 		patch_pid(data + s->b, pid, 0);
