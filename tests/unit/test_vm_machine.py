@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.support.vm_job import required_files
-from tests.support.vm_machine import diagnose, parse_event, tail
+from tests.support.vm_machine import acceleration, diagnose, parse_event, tail, why_not
 
 OOPS = "\n".join(
     [
@@ -51,6 +51,26 @@ def test_what_is_no_event(line: bytes) -> None:
 
 def test_event() -> None:
     assert parse_event(b'{"event": "exit", "rc": 3}') == {"event": "exit", "rc": 3}
+
+
+def test_a_machine_without_qemu_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    monkeypatch.setattr("shutil.which", lambda name: None if name.startswith("qemu") else name)
+    assert why_not() == "not installed: qemu-system-x86_64 (Debian's qemu-system-x86, e2fsprogs, mmdebstrap)"
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    assert "x86_64" in why_not() and "aarch64" in why_not()
+
+
+def test_kvm_only_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A /dev/kvm may be there and not work."""
+    monkeypatch.delenv("PYRUN_VM_ACCEL", raising=False)
+    assert acceleration()[1].startswith("tcg")
+    monkeypatch.setenv("PYRUN_VM_ACCEL", "kvm")
+    assert acceleration()[1] == "kvm"
+    monkeypatch.setenv("PYRUN_VM_ACCEL", "warp")
+    with pytest.raises(ValueError, match="PYRUN_VM_ACCEL=warp: tcg or kvm"):
+        acceleration()
 
 
 def test_required_files_follow_requirements() -> None:

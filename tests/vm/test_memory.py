@@ -140,8 +140,8 @@ def test_an_update_below_the_usage_can_be_refused(pyrun: Runner, bundle: BundleM
 def test_true_under_512_kib(pyrun: Runner, bundle: BundleMaker) -> None:
     """All that starts a container is charged to it from its birth in the cgroup, so this shows how little it is.
 
-    On one processor: the kernel charges 256 KiB ahead on each (MEMCG_CHARGE_BATCH) and may kill before it has taken back
-    what lies with another."""
+    On one processor: the kernel charges 256 KiB ahead on each (MEMCG_CHARGE_BATCH) and may kill before it has taken
+    back what lies with another."""
     limits = {"limit": 512 * 1024, "swap": 512 * 1024}
     for _ in range(5):
         made = bundle(["true"], linux=resources(memory=limits))
