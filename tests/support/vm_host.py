@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.support import vm_machine
-from tests.support.vm_job import CACHE, job_disk
+from tests.support.vm_job import CACHE, job_disk, one_at_a_time
 from tests.support.vm_machine import GuestDied
 
 LOGS = CACHE / "logs"
@@ -80,7 +80,8 @@ class GuestRun:
         """The events of one guest, which runs what still waits."""
         self._guests += 1
         started = time.monotonic()
-        guest = vm_machine.make_guest()
+        with one_at_a_time():
+            guest = vm_machine.make_guest()
         LOGS.mkdir(parents=True, exist_ok=True)
         files = " ".join(dict.fromkeys(self.paths[nodeid] for nodeid in self.waiting))
         run = RUN.format(files=files)

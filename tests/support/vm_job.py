@@ -6,6 +6,7 @@ Pytest and what it needs come from the virtual environment of here, so both side
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import importlib.metadata
 import os
@@ -40,8 +41,8 @@ def installed_prefix() -> Path:
         return Path(os.environ["PYRUN_VM_PREFIX"])
     target = CACHE / f"prefix-{source_digest()}"
     if not target.exists():
-        for old in CACHE.glob("prefix-*"):
-            shutil.rmtree(old)
+        for old in sorted(CACHE.glob("prefix-*"), key=lambda path: path.stat().st_mtime)[:-1]:
+            shutil.rmtree(old)  # all but the last, which another run may be at
         partial = CACHE / "partial-prefix"
         shutil.rmtree(partial, ignore_errors=True)
         command = [str(REPO / "bootstrap"), "install", "--prefix", str(partial)]
@@ -50,6 +51,15 @@ def installed_prefix() -> Path:
             raise RuntimeError(f"bootstrap install failed:\n{done.stdout}")
         partial.rename(target)
     return target
+
+
+@contextmanager
+def one_at_a_time() -> Iterator[None]:
+    """Guest and prefix are made once, however many runs want them."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def source_digest() -> str:
@@ -112,8 +122,8 @@ def copy_tree(directory: Path) -> None:
 @contextmanager
 def job_disk(run: str, with_tests: bool = True, **files: str) -> Iterator[Path]:
     """A disk with this `run` script and these text files; with pyrun, and with the tests if asked for."""
-    CACHE.mkdir(parents=True, exist_ok=True)
-    prefix = installed_prefix()
+    with one_at_a_time():
+        prefix = installed_prefix()
     with tempfile.TemporaryDirectory(prefix="job-", dir=CACHE) as name:
         tree, disk = Path(name) / "tree", Path(name) / "job.ext4"
         tree.mkdir()
