@@ -81,7 +81,7 @@ def native(faults: bool = False) -> tuple[Any, Any]:
         if faults:
             from pyrun import _native_faults as module  # type: ignore[attr-defined]
         else:
-            from pyrun import _native as module  # type: ignore[attr-defined]
+            from pyrun import _native as module
     except ImportError as e:
         hint = "is the package whole, and may programs run from where it lies (no noexec)?"
         raise PyrunError(f"the C module can't be loaded: {e}", hint=hint) from None
