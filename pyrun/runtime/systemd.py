@@ -1,18 +1,19 @@
 """--systemd-cgroup: asks systemd, over D-Bus, for the unit that is the container's cgroup.
 
-The system's manager where we are root, else the user's. jeepney speaks the protocol and is imported only here, so
-that nothing else pays for it. What can't be had is an error before anything is made: no systemd, no bus, no jeepney.
+The system's manager where we are root, else the user's. What can't be had is an error before anything is made: no
+systemd, no bus.
 """
 
 from __future__ import annotations
 
 import posix
-import time
 
 from ..errors import PyrunError
 from ..facts import Facts
 from ..oci.model import Resources, Spec
 from ..plan.scopes import Unit, limit_properties, unit_of, unit_properties
+from .dbus import BUS as DAEMON
+from .dbus import Bus, BusError, system_address, user_address
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,14 +30,6 @@ JOBS = "is it busy, or does it wait for something? systemctl list-jobs tells"
 HINT = "leave --systemd-cgroup out (containerd: SystemdCgroup = false), or run where systemd is process 1"
 
 
-class BusError(Exception):
-    """What systemd answered: its name, and its words."""
-
-    def __init__(self, name: str, text: str) -> None:
-        super().__init__(text)
-        self.name = name
-
-
 class Manager:
     """A connection to a service manager of systemd's. Close it."""
 
@@ -45,20 +38,8 @@ class Manager:
         if not user and not _is_there(BOOTED):
             raise PyrunError("--systemd-cgroup: systemd does not run on this machine", hint=HINT)
         try:
-            from jeepney.bus import get_bus
-            from jeepney.io.blocking import DBusConnection, prep_socket
-        except ImportError:
-            raise PyrunError("--systemd-cgroup: the Python package jeepney is missing", hint="pip install jeepney")
-
-        class Bus(DBusConnection):  # type: ignore[misc]
-            """Without a limit of its own its first call, Hello, would wait for ever."""
-
-            def receive(self, *, timeout: float | None = None) -> Any:
-                return super().receive(timeout=TIMEOUT_S if timeout is None else timeout)
-
-        try:
-            self._bus = Bus(prep_socket(get_bus("SESSION" if user else "SYSTEM"), timeout=TIMEOUT_S))
-        except (OSError, KeyError, ValueError, RuntimeError) as e:
+            self._bus = Bus(user_address() if user else system_address(), TIMEOUT_S)
+        except (OSError, ValueError) as e:
             which = "user's" if user else "system's"
             raise PyrunError(
                 f"--systemd-cgroup: no connection to the {which} D-Bus: {e or type(e).__name__}", hint=HINT
@@ -67,58 +48,38 @@ class Manager:
     def close(self) -> None:
         self._bus.close()
 
-    def call(self, method: str, signature: str = "", body: tuple[Any, ...] = ()) -> tuple[Any, ...]:
-        """A method of the manager. BusError with its answer, PyrunError when none comes."""
-        from jeepney import DBusAddress, new_method_call
-
-        manager = DBusAddress(PATH, bus_name=BUS, interface=MANAGER)
-        return self._send(new_method_call(manager, method, signature or None, body))
+    def call(self, method: str, signature: str = "", body: tuple[Any, ...] = (), to: str = MANAGER) -> tuple[Any, ...]:
+        """A method of the manager's interface `to`, and the reply's body. BusError with an error's; PyrunError."""
+        return self._reply(self._bus.send(BUS, PATH, to, method, signature, body))
 
     def cgroup(self) -> str:
         """The manager's own cgroup: "" for the system's, below user.slice for a user's."""
-        from jeepney import DBusAddress, Properties
-
-        manager = DBusAddress(PATH, bus_name=BUS, interface=MANAGER)
-        _, value = self._send(Properties(manager).get("ControlGroup"))[0]
+        ((_, value),) = self.call("Get", "ss", (MANAGER, "ControlGroup"), "org.freedesktop.DBus.Properties")
         return str(value).rstrip("/")
 
-    def _send(self, message: Any) -> tuple[Any, ...]:
-        from jeepney import HeaderFields, MessageType
-
+    def _reply(self, serial: int) -> tuple[Any, ...]:
         try:
-            reply = self._bus.send_and_get_reply(message, timeout=TIMEOUT_S)
-        except (OSError, TimeoutError) as e:
+            return self._bus.reply(serial)
+        except OSError as e:
             raise PyrunError(f"--systemd-cgroup: systemd does not answer: {e or type(e).__name__}", hint=HINT)
-        body: tuple[Any, ...] = reply.body
-        if reply.header.message_type == MessageType.error:
-            name = reply.header.fields.get(HeaderFields.error_name, "")
-            raise BusError(name, str(body[0]) if body else name)
-        return body
 
     def start(self, unit: str, properties: Properties) -> None:
         """StartTransientUnit, and waits until its job is done. A failed unit of that name is reset first."""
-        from jeepney import MatchRule, message_bus
-
-        rule = MatchRule(type="signal", interface=MANAGER, member="JobRemoved", path=PATH)
-        self._send(message_bus.AddMatch(rule))
-        self.call("Subscribe")
-        with self._bus.filter(rule, bufsize=1000) as jobs:
-            (job,) = self._start(unit, properties)
-            last = time.monotonic() + TIMEOUT_S
-            while True:
-                try:
-                    left = max(0.0, last - time.monotonic())
-                    _, path, _, result = self._bus.recv_until_filtered(jobs, timeout=left).body
-                except (OSError, TimeoutError):
-                    raise PyrunError(
-                        f"--systemd-cgroup: systemd did not make {unit} in {TIMEOUT_S:.0f} s", hint=JOBS
-                    )
+        rule = f"type='signal',interface='{MANAGER}',member='JobRemoved',path='{PATH}'"
+        first = self._bus.send(*DAEMON, "AddMatch", "s", (rule,)), self._bus.send(BUS, PATH, MANAGER, "Subscribe")
+        (job,) = self._start(unit, properties)
+        for serial in first:
+            self._reply(serial)
+        try:
+            for _, path, _, result in self._bus.signals("JobRemoved", TIMEOUT_S):
                 if path == job and result != "done":
                     raise PyrunError(
                         f"--systemd-cgroup: systemd could not make {unit}: {result}", hint="see journalctl"
                     )
                 if path == job:
                     return
+        except OSError:
+            raise PyrunError(f"--systemd-cgroup: systemd did not make {unit} in {TIMEOUT_S:.0f} s", hint=JOBS)
 
     def _start(self, unit: str, properties: Properties) -> tuple[Any, ...]:
         body: tuple[Any, ...] = (unit, "replace", properties, [])
