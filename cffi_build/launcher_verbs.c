@@ -214,12 +214,21 @@ static int is_missing(const struct call *c)
 	return place(c, path, path + sizeof path, "") && sys_statx(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, STATX_TYPE, &st) == -ENOENT;
 }
 
+/* Whether systemd has ended the container's unit: it removes the cgroup last. */
+static int unit_is_gone(const struct record *r)
+{
+	char path[4096];
+	struct statx st;
+	return r->blobs[B_CGROUP].len && join(path, path + sizeof path, blob(r, B_CGROUP)) &&
+	       sys_statx(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, STATX_TYPE, &st) == -ENOENT;
+}
+
 void run_delete(struct call *c)
 {
 	struct record *r = read_record(c);
 	if (!r && c->force && is_missing(c))
 		sys_exit(0);
-	if (!r || r->flags & (HAS_POSTSTOP | SYSTEMD))
+	if (!r || r->flags & HAS_POSTSTOP || (r->flags & SYSTEMD && !unit_is_gone(r)))
 		return;
 	enum status s = status_of(c, r);
 	if (s == CREATING || (s != STOPPED && !c->force))

@@ -89,6 +89,8 @@ def unit_properties(unit: Unit, container: str, pid: int) -> list[tuple[str, tup
         ("PIDs", ("au", [pid])),
         *((f"{name}Accounting", ("b", True)) for name in ("Memory", "CPU", "IO", "Tasks")),
         ("DefaultDependencies", ("b", False)),
+        # One whose cgroup is gone is gone as well, also when it failed for want of memory: delete need not ask.
+        ("CollectMode", ("s", "inactive-or-failed")),
     ]
 
 

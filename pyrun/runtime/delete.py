@@ -80,7 +80,7 @@ def _undo(c: Container, warn: Callable[[str], None] | None) -> None:
 
 def remove(spec: Spec, request: Request, warn: Callable[[str], None] | None) -> None:
     """What create made, and then the poststop hooks; these are another's when a delete at the same time was quicker."""
-    if request.systemd and request.cgroup:
+    if request.systemd and request.cgroup and is_there(request.cgroup):  # the unit goes before its cgroup
         _stop_unit(request.cgroup, warn)
     plan = plan_delete(spec, request, _resctrl(spec))
     try:
@@ -92,6 +92,17 @@ def remove(spec: Spec, request: Request, warn: Callable[[str], None] | None) -> 
 
         raise explain_failure(e, request.id) from None
     run_poststop(spec, request, warn)
+
+
+def is_there(path: str) -> bool:
+    """Whether there is a file of that name; yes where that can't be told."""
+    try:
+        posix.stat(path)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _stop_unit(cgroup: str, warn: Callable[[str], None] | None) -> None:

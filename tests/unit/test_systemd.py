@@ -72,6 +72,7 @@ def test_properties_of_the_unit() -> None:
         "IOAccounting": ("b", True),
         "TasksAccounting": ("b", True),
         "DefaultDependencies": ("b", False),
+        "CollectMode": ("s", "inactive-or-failed"),
     }
 
 
