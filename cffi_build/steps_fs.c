@@ -343,6 +343,12 @@ long do_mkfifoat(struct px_ctx *x, const struct px_step *s)
 	return px_out(x, s->out, sys_openat(px_fd(x, s->in0), px_str(x, s->s0), O_RDWR | O_NOFOLLOW | O_CLOEXEC, 0));
 }
 
+/* in0 a directory, s0 a name in it or "" for itself; a its new owner, the group stays. */
+long do_fchownat(struct px_ctx *x, const struct px_step *s)
+{
+	return sc5(__NR_fchownat, px_fd(x, s->in0), px_str(x, s->s0), s->a, 0xffffffffu, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW);
+}
+
 /* a: the S_IFMT type that in0 must have; ENOTDIR where a directory was wanted, EISDIR where not. */
 long do_check_type(struct px_ctx *x, const struct px_step *s)
 {

@@ -24,12 +24,13 @@ class Facts:
     runtime without root may need them.
     Only for a config that asks for such things (facts_rare.py): net_devices, name -> (index, flags); net_addresses,
     the kernel's replies to a dump of all; resctrl_mount; resctrl_schemata of the container's group, None where there
-    is none.
+    is none; cgroup_delegate, the files of a cgroup that go with it to another owner.
     """
 
     __slots__ = (
         "arch",
         "caps",
+        "cgroup_delegate",
         "cgroup_mount",
         "cgroup_own",
         "controllers",
@@ -75,6 +76,7 @@ class Facts:
         self.init_path = "pyrun-init"
         self.net_devices: dict[str, tuple[int, int]] = {}
         self.net_addresses = b""
+        self.cgroup_delegate: tuple[str, ...] = ("cgroup.procs", "cgroup.subtree_control", "cgroup.threads")
         self.resctrl_mount: str | None = None
         self.resctrl_schemata: str | None = None
         for name, value in values.items():

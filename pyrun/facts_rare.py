@@ -1,4 +1,5 @@
-"""Facts for configs that have linux.netDevices or linux.intelRdt: the devices and addresses of the host, and resctrl.
+"""Facts for configs that have linux.netDevices or linux.intelRdt, or a writable cgroup: the devices and addresses of
+the host, resctrl, and what of a cgroup can be delegated.
 
 Apart from facts.py, because few need them and every create pays for what it imports. Like facts.py it changes nothing.
 """
@@ -25,6 +26,9 @@ def collect_rare(facts: Facts, spec: Spec, container: str, *, imagine: bool = Fa
     """Fills in what the spec asks for; nothing for most. imagine: for a plan that is only shown, devices and resctrl
     are taken to be there."""
     linux = spec.linux
+    delegate = read_text("/sys/kernel/cgroup/delegate").split()
+    if delegate:
+        facts.cgroup_delegate = tuple(delegate)
     if linux is not None and linux.net_devices:
         facts.net_devices = dict.fromkeys(linux.net_devices, (2, 0)) if imagine else {}
         facts.net_devices |= collect_devices(linux.net_devices)

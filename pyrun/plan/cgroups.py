@@ -90,11 +90,26 @@ def check_no_limits(spec: Spec, facts: Facts) -> None:
         )
 
 
+def is_writable(spec: Spec) -> bool:
+    """Whether the container has a cgroup namespace of its own and its cgroup mounted read-write."""
+    kinds = spec.linux.namespaces if spec.linux else ()
+    return any(ns.type == "cgroup" and ns.path is None for ns in kinds) and any(
+        (m.type in ("cgroup", "cgroup2") or m.source == "cgroup")
+        and m.destination.rstrip("/") == "/sys/fs/cgroup"
+        and "ro" not in m.options
+        for m in spec.mounts
+    )
+
+
 def plan_early_limits(b: Builder, spec: Spec, facts: Facts, cgroup: int) -> None:
     """Parent: the limits for a cgroup that is there, and the device program."""
     limits = plan_resources(spec.linux.resources if spec.linux else None, controllers=facts.controllers)
     plan_writes(b, cgroup, (w for w in limits.writes if not w.late))
     _devices(b, spec, facts, cgroup)
+    if is_writable(spec):
+        from .cgroup_owner import plan_owner
+
+        plan_owner(b, spec, facts, cgroup)
 
 
 def plan_late_limits(b: Builder, spec: Spec, facts: Facts, cgroup: int) -> None:

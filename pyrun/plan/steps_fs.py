@@ -120,6 +120,13 @@ class CreateFile(Step):
     FIELDS = {"dir": IN0, "name": S0, "data": S1, "mode": A, "out": OUT}
 
 
+class Fchownat(Step):
+    """fchownat(2), not through a symlink: the file name in dir, or dir itself without one, to uid; its group stays."""
+
+    OP = 82
+    FIELDS = {"dir": IN0, "name": S0, "uid": A}
+
+
 class CopyUp(Step):
     """tmpcopyup: copies the tree below `hidden` (O_PATH) into the root of `mount`; keep_root: leave that root's owner
     and mode."""

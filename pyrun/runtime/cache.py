@@ -19,6 +19,7 @@ import time
 from _struct import Struct
 
 from ..facts import Facts, collect_facts, read_text
+from ..plan.cgroups import is_writable
 from ..plan.process import ignored_caps
 from ..plan.request import Request
 from .record import MAGIC as RECORD_MAGIC
@@ -93,6 +94,7 @@ COVERED = {
     "init_path": "SAME_FILE",
     "newuidmap": "root has none",
     "newgidmap": "root has none",
+    "cgroup_delegate": "no plan that needs it is kept",
     "net_devices": "no plan that needs it is kept",
     "net_addresses": "no plan that needs it is kept",
     "resctrl_mount": "no plan that needs it is kept",
@@ -273,7 +275,7 @@ def worth_keeping(prepared: Prepared) -> bool:
         return False
     if spec.process and ignored_caps(spec.process, facts, own_userns=False):  # to be warned about each time
         return False
-    if spec.linux and (spec.linux.net_devices or spec.linux.intel_rdt):
+    if spec.linux and (spec.linux.net_devices or spec.linux.intel_rdt or is_writable(spec)):
         return False
     if any(getattr(req, name) != getattr(plain, name) for name in Request.__slots__ if name not in _IN_KEY) or (
         req.park and req.subreaper

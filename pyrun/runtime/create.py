@@ -15,7 +15,7 @@ from ..executor import Outcome, StepFailed, run_plan
 from ..facts import Facts, collect_facts
 from ..oci.load import load_bytes, read_file
 from ..oci.model import Spec
-from ..plan.cgroups import cgroup_path, check_no_limits
+from ..plan.cgroups import cgroup_path, check_no_limits, is_writable
 from ..plan.create import plan_create
 from ..plan.hooks import hooks_of, quote
 from ..plan.lifecycle import hooks_begun, plan_delete, plan_start
@@ -92,7 +92,7 @@ def prepare(
 
         spec = with_notify(spec, directory)
     facts = collect_facts(rootless)
-    if spec.linux is not None and (spec.linux.net_devices or spec.linux.intel_rdt):
+    if spec.linux is not None and (spec.linux.net_devices or spec.linux.intel_rdt or is_writable(spec)):
         from ..facts_rare import collect_rare
 
         collect_rare(facts, spec, container, imagine=imagine)

@@ -181,3 +181,24 @@ def test_hooks_run_as_the_hosts_root(pyrun: Runner, mapped: Any, tmp_path: Path)
     made.config["hooks"] = {kind: [note] for kind in ("prestart", "createRuntime", "poststart", "poststop")}
     pyrun.run(made.save()).ok()
     assert (tmp_path / "ids").read_text().split() == ["0"] * 4
+
+
+@pytest.mark.parametrize("options", [["nosuid"], ["nosuid", "ro"]])
+def test_a_writable_cgroup_belongs_to_the_user_of_the_program(pyrun: Runner, mapped: Any, options: list[str]) -> None:
+    """Else no init could make cgroups of its own (config-linux.md, Cgroup ownership); a read-only one stays root's."""
+    made = mapped(
+        "sh", "-c", "cd /sys/fs/cgroup; mkdir -p sub/deep && echo 0 > sub/cgroup.procs; stat -c %u . cgroup.*"
+    )
+    for mount in made.config["mounts"]:
+        if mount["destination"] == "/sys/fs/cgroup":
+            mount["options"] = options
+    done = pyrun.run(made.save())
+    owners = done.out.split()
+    if "ro" in options:
+        assert "Read-only" in done.err
+        assert set(owners) == {"65534"}
+    else:
+        assert done.err == ""
+        assert owners[0] == "0"
+        assert sorted(set(owners)) == ["0", "65534"]  # what decides on limits stays the host's
+        assert owners.count("0") == 4  # the directory, procs, threads, subtree_control
