@@ -109,6 +109,9 @@ start_engines() {
 
 # An image without a registry: busybox, imported into each engine.
 import_image() {
+    if docker image inspect $IMAGE && podman image exists $IMAGE && ctr image ls -q | grep -qx $IMAGE; then
+        return
+    fi >/dev/null 2>&1
     tree=$(mktemp -d)
     mkdir -p "$tree/root/bin" "$tree/root/tmp" "$tree/root/etc"
     cp /bin/busybox "$tree/root/bin/busybox"
@@ -131,6 +134,7 @@ expect() {
 check_engines() {
     expect "podman's runtime" pyrun "$(podman info --format '{{.Host.OCIRuntime.Name}}')"
     expect "docker's runtime" pyrun "$(docker info --format '{{.DefaultRuntime}}')"
+    expect "containerd's CRI plugin" ok "$(ctr plugin ls | awk '$1 == "io.containerd.grpc.v1" && $2 == "cri" {print $NF}')"
     expect "podman run" "hello from podman" "$(podman run --rm $IMAGE echo hello from podman)"
     expect "docker run" "hello from docker" "$(docker run --rm $IMAGE echo hello from docker)"
     expect "ctr run" "hello from ctr" \
