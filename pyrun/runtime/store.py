@@ -139,7 +139,8 @@ class Store:
 
     def ids(self) -> list[str]:
         try:
-            names = posix.listdir(self.root)
+            with posix.scandir(self.root) as entries:
+                names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
         except FileNotFoundError:
             return []
         except OSError as e:
