@@ -1,0 +1,159 @@
+"""--systemd-cgroup where D-Bus or systemd is there and does not answer: an error in bounded time, and nothing left.
+
+A bus of our own takes part in the conversation as far as `knows` goes, and then says nothing more.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jeepney import HeaderFields, MessageType, new_error, new_method_return
+from jeepney.low_level import Message, Parser
+
+from tests.support.bundle import BundleMaker
+from tests.support.runner import REPO, Runner, wait_for
+
+GRAMMAR = re.compile(r"pyrun: [a-z]+ \S+: --systemd-cgroup: .+\n  hint: .+\n")
+# pyrun with less patience, where systemd seems to run.
+PROGRAM = f"""
+import sys
+sys.path.insert(0, {str(REPO)!r})
+from pyrun.runtime import systemd
+systemd.TIMEOUT_S = 1.0
+from pyrun.cli.main import main
+sys.exit(main(["--systemd-cgroup", *sys.argv[1:]]))
+"""
+BOOTED = 'mount -t tmpfs tmpfs /run; mkdir -p /run/systemd/system; exec "$@"'
+ANSWERS: dict[str, tuple[str, tuple[Any, ...]]] = {
+    "Hello": ("s", (":1.1",)),
+    "Get": ("v", (("s", ""),)),
+    "AddMatch": ("", ()),
+    "Subscribe": ("", ()),
+    "StartTransientUnit": ("o", ("/org/freedesktop/systemd1/job/7",)),
+}
+
+
+class Bus:
+    """Authenticates if it knows EXTERNAL, and answers the methods that it knows."""
+
+    def __init__(self, path: Path, knows: tuple[str, ...]) -> None:
+        self.knows = knows
+        self.called: list[str] = []
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(str(path))
+        self.listener.listen(8)
+        self.open: list[socket.socket] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection = self.listener.accept()[0]
+            except OSError:
+                return
+            self.open.append(connection)
+            threading.Thread(target=self._talk, args=(connection,), daemon=True).start()
+
+    def _talk(self, connection: socket.socket) -> None:
+        try:
+            if "EXTERNAL" in self.knows:
+                self._authenticate(connection)
+                self._answer(connection)
+        except OSError:
+            return
+
+    def _authenticate(self, connection: socket.socket) -> None:
+        said = b""
+        while not said.endswith(b"\r\n"):
+            said += connection.recv(1024)
+        connection.sendall(b"OK 0123456789abcdef0123456789abcdef\r\n")
+        while not said.endswith(b"BEGIN\r\n"):
+            said += connection.recv(7)
+
+    def _answer(self, connection: socket.socket) -> None:
+        parser, serial = Parser(), 0
+        while data := connection.recv(65536):
+            parser.add_data(data)
+            while (message := parser.get_next_message()) is not None:
+                serial += 1
+                reply = self._reply(message)
+                if reply is not None:
+                    connection.sendall(reply.serialise(serial=serial))
+
+    def _reply(self, message: Message) -> Message | None:
+        method = message.header.fields[HeaderFields.member]
+        self.called.append(method)
+        if message.header.message_type != MessageType.method_call or method not in self.knows:
+            return None
+        if method not in ANSWERS:
+            return new_error(message, "org.freedesktop.systemd1.NoSuchUnit", "s", ("no such unit",))
+        return new_method_return(message, *ANSWERS[method])
+
+    def close(self) -> None:
+        for one in (self.listener, *self.open):
+            one.close()
+
+
+@pytest.fixture
+def pyrun(tmp_path: Path) -> Iterator[Runner]:
+    shell = ["unshare", "--mount", "--propagation", "private", "sh", "-c", BOOTED, "sh"]
+    runner = Runner(tmp_path / "state", [*shell, str(REPO / ".venv" / "bin" / "python"), "-I", "-c", PROGRAM])
+    yield runner
+    runner.delete_all()
+
+
+CONVERSATIONS = [
+    ((), "no connection to the system's D-Bus: Did not authenticate in 1.0 seconds"),
+    (("EXTERNAL",), "no connection to the system's D-Bus: no answer in 1 s"),
+    (("EXTERNAL", "Hello"), "systemd can't be asked: no answer in 1 s"),
+    (("EXTERNAL", "Hello", "Get"), "systemd can't be asked: no answer in 1 s"),
+    (("EXTERNAL", "Hello", "Get", "AddMatch", "Subscribe"), "systemd can't be asked: no answer in 1 s"),
+    (("EXTERNAL", *ANSWERS), "systemd did not make pyrun-new.scope in 1 s"),
+]
+
+
+@pytest.mark.parametrize(("knows", "text"), CONVERSATIONS, ids=[str(knows[-1:]) for knows, _ in CONVERSATIONS])
+@pytest.mark.parametrize("verb", ["create", "run"])
+def test_a_bus_that_falls_silent(
+    pyrun: Runner, bundle: BundleMaker, tmp_path: Path, verb: str, knows: tuple[str, ...], text: str
+) -> None:
+    bus = Bus(tmp_path / "bus", knows)
+    env = {"DBUS_SYSTEM_BUS_ADDRESS": f"unix:path={tmp_path}/bus"}
+    begin = time.monotonic()
+    try:
+        done = pyrun(verb, "--bundle", bundle(["sleep", "1000"]).path, "new", env=env, timeout=30)
+    finally:
+        bus.close()
+    done.fails(1, text)
+    assert GRAMMAR.fullmatch(done.err), done.describe()
+    assert time.monotonic() - begin < 10
+    assert pyrun.ids() == []
+    assert set(bus.called) <= {*knows, "Hello", "Get", "AddMatch", "Subscribe", "StartTransientUnit", "StopUnit"}
+    assert len(set(bus.called)) >= len(knows) - 1, "the conversation ended before the silence"
+
+
+def test_a_bus_that_goes_away(pyrun: Runner, bundle: BundleMaker, tmp_path: Path) -> None:
+    """The connection is closed in the middle."""
+    bus = Bus(tmp_path / "bus", ("EXTERNAL", "Hello", "Get", "AddMatch", "Subscribe"))
+
+    def close_later() -> None:
+        wait_for(lambda: "StartTransientUnit" in bus.called, 20, "the call")
+        for one in bus.open:
+            one.shutdown(socket.SHUT_RDWR)
+
+    thread = threading.Thread(target=close_later)
+    thread.start()
+    env = {"DBUS_SYSTEM_BUS_ADDRESS": f"unix:path={tmp_path}/bus"}
+    done = pyrun("create", "--bundle", bundle(["sleep", "1000"]).path, "new", env=env, timeout=30)
+    thread.join()
+    bus.close()
+    done.fails(1, "systemd can't be asked", "reset")
+    assert GRAMMAR.fullmatch(done.err), done.describe()
+    assert pyrun.ids() == []
