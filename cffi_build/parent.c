@@ -297,9 +297,10 @@ static long do_pidfd_open(struct px_ctx *x, const struct px_step *s)
 	if (fd < 0)
 		return fd;
 	x->substep = 1;
-	if (start_time(px_fd(x, s->in0), (i32)s->a, &ticks) < 0 || ticks != s->b) {
+	long r = start_time(px_fd(x, s->in0), (i32)s->a, &ticks);
+	if (r < 0 || ticks != s->b) {
 		sys_close((int)fd);
-		return -ESRCH;
+		return r < 0 && r != -ENOENT ? r : -ESRCH;
 	}
 	return px_out(x, s->out, fd);
 }

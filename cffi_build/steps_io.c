@@ -332,6 +332,9 @@ long do_connect(struct px_ctx *x, const struct px_step *s)
 	if (fd < 0)
 		return fd;
 	x->substep = 1;
+	/* Where who listens does not accept: connect(2), and later a send, is then EAGAIN, not a wait for ever. */
+	const struct px_timespec patience = { 10, 0 }; /* its layout is timeval's, too */
+	sc5(__NR_setsockopt, fd, 1 /* SOL_SOCKET */, 21 /* SO_SNDTIMEO */, &patience, sizeof patience);
 	r = sc3(__NR_connect, fd, &a, 2 + s->n0 + 1);
 	if (r < 0) {
 		sys_close((int)fd);

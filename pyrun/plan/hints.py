@@ -11,6 +11,7 @@ from . import steps as s
 
 EPERM, ENOENT, EIO, E2BIG, ENOEXEC, EAGAIN, ENOMEM, EACCES, EBUSY = 1, 2, 5, 7, 8, 11, 12, 13, 16
 EEXIST, EXDEV, ENODEV, ENOTDIR, EISDIR, EINVAL, ENFILE, EMFILE, ENOTTY, ETXTBSY = 17, 18, 19, 20, 21, 22, 23, 24, 25, 26
+EFBIG = 27
 ENOSPC, EROFS, EPIPE, ERANGE, ENAMETOOLONG, ENOSYS, ENOTEMPTY, ELOOP = 28, 30, 32, 34, 36, 38, 39, 40
 
 ELIBBAD, EUSERS, EOPNOTSUPP, ECONNREFUSED, ETIMEDOUT, EDQUOT, ECHILD, ESTALE = 80, 87, 95, 111, 110, 122, 10, 116
@@ -18,6 +19,7 @@ ELIBBAD, EUSERS, EOPNOTSUPP, ECONNREFUSED, ETIMEDOUT, EDQUOT, ECHILD, ESTALE = 8
 _ROOTLESS_CGROUP = (
     "this user may not change that cgroup; let systemd delegate one: systemd-run --user --scope -p Delegate=yes pyrun …"
 )
+_PROCESSES = "too many processes: a pids limit, RLIMIT_NPROC of the user, or the sysctl kernel.pid_max"
 _NAMESPACES = "there are too many namespaces of one kind: see the limits in /proc/sys/user/max_*_namespaces"
 _NOT_MAPPED = "the id has no place in the container's user namespace: add it to linux.{kind}Mappings"
 _PRIVILEGE = "it takes a capability that pyrun has not got here, though it may be root"
@@ -79,7 +81,7 @@ HINTS: dict[tuple[type[s.Step], int], str] = {
     ),
     (s.PivotRoot, EINVAL): "the root must be a mount of its own, and its parent not shared",
     (s.CopyUp, ENOSPC): "the tmpfs is too small for what it is to hold: raise its size= option",
-    (s.Clone3, EAGAIN): "too many processes: a pids limit, or RLIMIT_NPROC of the user",
+    (s.Clone3, EAGAIN): _PROCESSES,
     (s.Clone3, ENOMEM): "out of memory, or the PID namespace has no init any more",
     (s.Clone3, EBUSY): "the cgroup hands controllers to its children, so no process may be in it itself",
     (s.Clone3, EOPNOTSUPP): "the cgroup is threaded, or below a threaded one",
@@ -89,7 +91,7 @@ HINTS: dict[tuple[type[s.Step], int], str] = {
         "vm.memfd_noexec)"
     ),
     (s.Clone3, ENOENT): "the file {image} is missing: reinstall pyrun",
-    (s.Clone3Init, EAGAIN): "too many processes: a pids limit, or RLIMIT_NPROC of the user",
+    (s.Clone3Init, EAGAIN): _PROCESSES,
     (s.Clone3Init, ENOSPC): _NAMESPACES,
     (s.Clone3Init, EUSERS): _NAMESPACES,
     (s.Clone3Init, EPERM): (
@@ -166,9 +168,17 @@ HINTS: dict[tuple[type[s.Step], int], str] = {
     (s.Openpt, ENOSPC): "there are too many terminals: see /proc/sys/kernel/pty/max",
     (s.Connect, ENOENT): "nobody has made that socket: who listens must be there first",
     (s.Connect, ECONNREFUSED): "nobody listens on that socket any more",
+    (s.Connect, EAGAIN): "who listens on that socket has not accepted for 10 s: is it stopped?",
     (s.Connect, EACCES): "this user may not write to that socket",
     (s.Connect, ENAMETOOLONG): "paths of unix sockets have at most 107 bytes: use a shorter or a relative one",
+    (s.SavePid, ENOENT): (
+        "this /proc does not show the container's process: is it mounted with hidepid=, or another PID namespace's?"
+    ),
     (s.SendFd, EPIPE): "who listened has gone away",
+    (s.SendFd, EAGAIN): "who listens on that socket has not read for 10 s: is it stopped?",
+    (s.CreateFile, ENOSPC): "the disk of --root is full: nothing was made",
+    (s.Mkfifoat, ENOSPC): "the disk of --root is full: nothing was made",
+    (s.PidFile, ENOSPC): "the disk of --pid-file is full",
     (s.PidFile, ENOENT): "the directory of --pid-file is not there",
     (s.PidFile, EACCES): "this user may not write to the directory of --pid-file",
     (s.PidFile, EROFS): "the directory of --pid-file can't be written",
@@ -181,10 +191,11 @@ HINTS: dict[tuple[type[s.Step], int], str] = {
 FOR_ERRNO = {
     ENOSPC: "the disk or a limit of the kernel is exhausted",
     EDQUOT: "the disk quota of this user is exhausted",
+    EFBIG: "a limit on the size of files is too low: raise `ulimit -f`",
     EMFILE: "pyrun has too many open files: raise `ulimit -n`",
     ENFILE: "the system has too many open files: see /proc/sys/fs/file-max",
     ENOMEM: "out of memory",
-    EAGAIN: "too many processes: a pids limit, or RLIMIT_NPROC of the user",
+    EAGAIN: _PROCESSES,
     EROFS: "the file system can't be written",
     EIO: "the disk or file system has a fault: see dmesg",
     ENOSYS: "this kernel lacks the system call; pyrun needs Linux 5.14",
