@@ -64,23 +64,23 @@ class Bus:
     def _talk(self, connection: socket.socket) -> None:
         try:
             if "EXTERNAL" in self.knows:
-                self._authenticate(connection)
-                self._answer(connection)
+                self._answer(connection, self._authenticate(connection))
         except OSError:
             return
 
-    def _authenticate(self, connection: socket.socket) -> None:
+    def _authenticate(self, connection: socket.socket) -> bytes:
+        """What came behind the log-in, which is all sent before we say anything."""
         said = b""
-        while not said.endswith(b"\r\n"):
+        while b"BEGIN\r\n" not in said:
             said += connection.recv(1024)
-        connection.sendall(b"OK 0123456789abcdef0123456789abcdef\r\n")
-        while not said.endswith(b"BEGIN\r\n"):
-            said += connection.recv(7)
+        connection.sendall(b"DATA\r\nOK 0123456789abcdef0123456789abcdef\r\n")
+        return said.partition(b"BEGIN\r\n")[2]
 
-    def _answer(self, connection: socket.socket) -> None:
+    def _answer(self, connection: socket.socket, data: bytes) -> None:
         parser, serial = Parser(), 0
-        while data := connection.recv(65536):
+        while data := data or connection.recv(65536):
             parser.add_data(data)
+            data = b""
             while (message := parser.get_next_message()) is not None:
                 serial += 1
                 reply = self._reply(message)
@@ -110,11 +110,11 @@ def pyrun(tmp_path: Path) -> Iterator[Runner]:
 
 
 CONVERSATIONS = [
-    ((), "no connection to the system's D-Bus: Did not authenticate in 1.0 seconds"),
-    (("EXTERNAL",), "no connection to the system's D-Bus: no answer in 1 s"),
-    (("EXTERNAL", "Hello"), "systemd can't be asked: no answer in 1 s"),
-    (("EXTERNAL", "Hello", "Get"), "systemd can't be asked: no answer in 1 s"),
-    (("EXTERNAL", "Hello", "Get", "AddMatch", "Subscribe"), "systemd can't be asked: no answer in 1 s"),
+    ((), "systemd does not answer: timed out"),
+    (("EXTERNAL",), "systemd does not answer: timed out"),
+    (("EXTERNAL", "Hello"), "systemd does not answer: timed out"),
+    (("EXTERNAL", "Hello", "Get"), "systemd does not answer: timed out"),
+    (("EXTERNAL", "Hello", "Get", "StartTransientUnit"), "systemd does not answer: timed out"),
     (("EXTERNAL", *ANSWERS), "systemd did not make pyrun-new.scope in 1 s"),
 ]
 
@@ -135,8 +135,7 @@ def test_a_bus_that_falls_silent(
     assert GRAMMAR.fullmatch(done.err), done.describe()
     assert time.monotonic() - begin < 10
     assert pyrun.ids() == []
-    assert set(bus.called) <= {*knows, "Hello", "Get", "AddMatch", "Subscribe", "StartTransientUnit", "StopUnit"}
-    assert len(set(bus.called)) >= len(knows) - 1, "the conversation ended before the silence"
+    assert {*knows} - {"EXTERNAL"} <= set(bus.called), "the conversation ended before the silence"
 
 
 def test_a_bus_that_goes_away(pyrun: Runner, bundle: BundleMaker, tmp_path: Path) -> None:
@@ -154,6 +153,6 @@ def test_a_bus_that_goes_away(pyrun: Runner, bundle: BundleMaker, tmp_path: Path
     done = pyrun("create", "--bundle", bundle(["sleep", "1000"]).path, "new", env=env, timeout=30)
     thread.join()
     bus.close()
-    done.fails(1, "systemd can't be asked", "reset")
+    done.fails(1, "systemd does not answer: the bus closed the connection")
     assert GRAMMAR.fullmatch(done.err), done.describe()
     assert pyrun.ids() == []
