@@ -8,6 +8,7 @@ error path alone.
 from __future__ import annotations
 
 import posix
+import sys
 
 from ..errors import PyrunError
 from ..plan.model import Plan
@@ -77,14 +78,13 @@ def _took(lib: Any, run: Any, plan: Plan) -> list[int]:
 
 def native(faults: bool = False) -> tuple[Any, Any]:
     """(ffi, lib) of the C module; faults: of its test build."""
+    name = "pyrun._native_faults" if faults else "pyrun._native"
     try:
-        if faults:
-            from pyrun import _native_faults as module  # type: ignore[attr-defined]
-        else:
-            from pyrun import _native as module
+        __import__(name)
     except ImportError as e:
         hint = "is the package whole, and may programs run from where it lies (no noexec)?"
         raise PyrunError(f"the C module can't be loaded: {e}", hint=hint) from None
+    module: Any = sys.modules[name]
     return module.ffi, module.lib
 
 
