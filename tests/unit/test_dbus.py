@@ -11,7 +11,8 @@ from jeepney.low_level import Endianness, parse_signature
 
 from pyrun.runtime import dbus
 
-UNITS: tuple[Any, ...] = ("p-n.scope", "replace", [("Slice", ("s", "ä.slice")), ("PIDs", ("au", [1, 2])), ("Delegate", ("b", True))], [])
+PROPERTIES = [("Slice", ("s", "ä.slice")), ("PIDs", ("au", [1, 2])), ("Delegate", ("b", True))]
+UNITS: tuple[Any, ...] = ("p-n.scope", "replace", PROPERTIES, [])
 VALUES: list[tuple[str, tuple[Any, ...]]] = [
     ("ssa(sv)a(sa(sv))", UNITS),
     ("yqnuitxdogb", (1, 2, -3, 4, -5, 6, -7, 1.5, "/a/b", "a{sv}", False)),
