@@ -1,6 +1,7 @@
 """How long the verbs take, against runc and crun: medians of interleaved rounds on the same busybox bundle.
 
-    tests/view .venv/bin/python tests/bench/bench.py [--rounds N] [--runtime NAME=PATH]... [--json FILE] [--check]
+    tests/view .venv/bin/python tests/bench/bench.py [--rounds N] [--runtime NAME=PATH]... [--json FILE] [--readme FILE]
+        [--check]
 
 Machines are noisy, so only ratios within one run count: every round measures every runtime once, in turning order.
 Each container gets a config.json of its own, as engines write them. pyrun is measured twice: so, with Python planning
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import statistics
 import subprocess
@@ -177,16 +179,34 @@ def run_bench(runtimes: dict[str, str], rounds: int, work: Path) -> dict[str, An
     }
 
 
+def report_beside(result: dict[str, Any]) -> list[str]:
+    """The figures that need no table."""
+    curve = ", ".join(f"{count}: {seconds:.2f}" for count, seconds in result["explain_cpu_s"].items())
+    return [
+        "parked init, PSS: " + ", ".join(f"{name} {kb} kB" for name, kb in result["parked_pss_kb"].items()),
+        f"installed wheel: {result['wheel_bytes'] / 1e6:.2f} MB",
+        f"explain, CPU seconds by number of mounts: {curve}",
+    ]
+
+
 def print_report(result: dict[str, Any]) -> None:
     print(f"medians of {result['rounds']} interleaved rounds\n")
     print("\n".join(report_verbs(result["medians_ms"])))
-    print("\nparked init, PSS: " + ", ".join(f"{name} {kb} kB" for name, kb in result["parked_pss_kb"].items()))
+    print()
+    print("\n".join(report_beside(result)))
     if result["where_ms"]:
-        print(f"installed wheel: {result['wheel_bytes'] / 1e6:.2f} MB")
-        curve = ", ".join(f"{count}: {seconds:.2f}" for count, seconds in result["explain_cpu_s"].items())
-        print(f"explain, CPU seconds by number of mounts: {curve}")
         print("\nwhere the time goes, ms\n")
         print("\n".join(report_where(result["where_ms"])))
+
+
+def renew_figures(text: str, result: dict[str, Any]) -> str:
+    """README.md with the figures of this run in the places of the old ones, known by how they begin."""
+    for lines in (report_verbs(result["medians_ms"]), report_where(result["where_ms"])):
+        old = re.compile("^" + re.escape(lines[0]) + r"\n(\|.*\n)+", re.MULTILINE)
+        text = old.sub(lambda _, lines=lines: "\n".join(lines) + "\n", text)  # type: ignore[misc]
+    for line in report_beside(result):
+        text = re.sub("^" + re.escape(line.split(": ")[0]) + ": .*", line, text, flags=re.MULTILINE)
+    return text
 
 
 def main() -> int:
@@ -194,6 +214,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--runtime", action="append", default=[], metavar="NAME[=PATH]", help="runc, crun and pyrun")
     parser.add_argument("--json", metavar="FILE", help="write all figures there as well")
+    parser.add_argument("--readme", metavar="FILE", help="put the figures into it, in the places of the old ones")
     parser.add_argument("--check", action="store_true", help="exit 1 when a target is missed")
     args = parser.parse_args()
     if "PYRUN_VIEW" not in os.environ:
@@ -202,6 +223,8 @@ def main() -> int:
         result = run_bench(find_runtimes(args.runtime), args.rounds, Path(work))
     if args.json:
         Path(args.json).write_text(json.dumps(result, indent=1) + "\n")
+    if args.readme:
+        Path(args.readme).write_text(renew_figures(Path(args.readme).read_text(), result))
     print_report(result)
     misses = find_misses(result)
     for miss in misses:

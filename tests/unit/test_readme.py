@@ -7,13 +7,14 @@ import os
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pyrun.cli.table import VERBS
-from tests.bench.bench import AGAIN, report_verbs
+from tests.bench.bench import AGAIN, renew_figures, report_beside, report_verbs
 from tests.bench.peer import VERBS as MEASURED
-from tests.bench.where import BY_LAUNCHER, BY_PYTHON, COLUMNS
+from tests.bench.where import BY_LAUNCHER, BY_PYTHON, COLUMNS, report_where
 from tests.conformance.run import PROGRAMS, read_known
 from tests.support.bundle import BundleMaker
 from tests.support.runner import REPO, Runner
@@ -150,6 +151,23 @@ def test_figures_beside_the_tables() -> None:
     assert "`sudo make bench`" in README
     for start in ("parked init, PSS: runc ", "installed wheel: ", "explain, CPU seconds by number of mounts: 1000: "):
         assert re.search(rf"^{re.escape(start)}.*\d", README, re.MULTILINE), start
+
+
+def test_benchmark_renews_every_figure() -> None:
+    """`bench.py --readme README.md` finds the places of all figures."""
+    parts = dict.fromkeys(("total", *COLUMNS), 7.7)
+    result: dict[str, Any] = {
+        "medians_ms": {name: dict.fromkeys(MEASURED, 7.7) for name in ("runc", "crun", "pyrun", AGAIN)},
+        "parked_pss_kb": {"runc": 7.7},
+        "wheel_bytes": 7700000,
+        "explain_cpu_s": {"1000": 7.7},
+        "where_ms": {"python": dict.fromkeys(BY_PYTHON, parts), "launcher": dict.fromkeys(BY_LAUNCHER, parts)},
+    }
+    renewed = renew_figures(README, result)
+    lines = [*report_verbs(result["medians_ms"]), *report_beside(result), *report_where(result["where_ms"])]
+    assert [line for line in lines if line not in renewed.splitlines()] == []
+    assert len(renewed.splitlines()) == len(README.splitlines())
+    assert renew_figures(renewed, result) == renewed
 
 
 def test_count_of_conformance_programs() -> None:
