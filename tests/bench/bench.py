@@ -211,7 +211,7 @@ def renew_figures(text: str, result: dict[str, Any]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="pyrun's verbs against runc's and crun's")
-    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--runtime", action="append", default=[], metavar="NAME[=PATH]", help="runc, crun and pyrun")
     parser.add_argument("--json", metavar="FILE", help="write all figures there as well")
     parser.add_argument("--readme", metavar="FILE", help="put the figures into it, in the places of the old ones")
