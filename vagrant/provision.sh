@@ -44,10 +44,10 @@ install_pyrun() {
     fi
 }
 
-# write_file PATH, from stdin; what was there is kept once as PATH.before-pyrun.
+# write_file PATH, from stdin; what was there, unless it is ours, is kept as PATH.before-pyrun.
 write_file() {
     mkdir -p "$(dirname "$1")"
-    if [ -e "$1" ] && [ ! -e "$1.before-pyrun" ]; then
+    if [ -e "$1" ] && ! grep -q pyrun "$1"; then
         cp -p "$1" "$1.before-pyrun"
     fi
     cat >"$1"
@@ -57,8 +57,9 @@ configure_podman() {
     write_file /etc/containers/containers.conf.d/pyrun.conf <<END
 [engine]
 runtime = "pyrun"
-runtime_supports_json = ["crun", "runc", "kata", "runsc", "krun", "pyrun"]
-runtime_supports_nocgroups = ["crun", "krun", "pyrun"]
+runtime_supports_json = ["crun", "runc", "kata", "runsc", "pyrun"]
+runtime_supports_nocgroups = ["crun", "pyrun"]
+runtime_supports_nocgroup = ["crun", "pyrun"]
 
 [engine.runtimes]
 pyrun = ["$PYRUN"]
@@ -68,8 +69,9 @@ END
 configure_docker() {
     write_file /etc/docker/daemon.json <<END
 {
+  "runtimes": {"pyrun": {"path": "$PYRUN"}},
   "default-runtime": "pyrun",
-  "runtimes": {"pyrun": {"path": "$PYRUN"}}
+  "live-restore": true
 }
 END
 }

@@ -52,18 +52,13 @@ def test_scripts_parse_and_may_be_run(name: str) -> None:
         subprocess.run(["shellcheck", "--severity=warning", path], check=True)
 
 
-def test_provision_makes_pyrun_the_runtime_of_docker() -> None:
-    config = json.loads(written("/etc/docker/daemon.json"))
-    assert config == {"default-runtime": "pyrun", "runtimes": {"pyrun": {"path": PYRUN}}}
-
-
-def test_provision_makes_pyrun_the_runtime_of_podman() -> None:
-    engine = tomllib.loads(written("/etc/containers/containers.conf.d/pyrun.conf"))["engine"]
-    assert engine["runtime"] == "pyrun"
-    assert engine["runtimes"] == {"pyrun": [PYRUN]}
-    # These lists replace podman's own: the other runtimes must stay in them.
-    assert {"pyrun", "crun", "runc"} <= set(engine["runtime_supports_json"])
-    assert {"pyrun", "crun"} <= set(engine["runtime_supports_nocgroups"])
+@pytest.mark.parametrize(
+    ("page", "path"),
+    [("podman", "/etc/containers/containers.conf.d/pyrun.conf"), ("docker", "/etc/docker/daemon.json")],
+)
+def test_provision_writes_what_the_page_says(page: str, path: str) -> None:
+    blocks = re.findall(r"^```(?:toml|json)\n(.*?)^```$", (REPO / "docs" / f"{page}.md").read_text(), re.M | re.S)
+    assert written(path) in blocks
 
 
 def test_provision_gives_containerd_both_handlers() -> None:
@@ -83,6 +78,25 @@ def test_the_box_has_what_provision_needs() -> None:
     box = packages(VAGRANT / "guest" / "packages") | packages(VAGRANT / "box" / "packages")
     assert shell_list("PACKAGES") | shell_list("PREFIX_PACKAGES") <= box
     assert {"openssh-server", "rsync", "sudo"} <= box
+
+
+def test_provision_keeps_what_was_there_once(tmp_path: Path) -> None:
+    path = tmp_path / "etc" / "daemon.json"
+    found = re.search(r"^write_file\(\) \{.*?^\}$", PROVISION, re.M | re.S)
+    assert found
+
+    def write(text: str) -> None:
+        subprocess.run(["sh", "-euc", f'{found[0]}\nwrite_file "$0"', path], input=text, text=True, check=True)
+
+    kept = Path(f"{path}.before-pyrun")
+    write("pyrun 1")
+    write("pyrun 2")
+    assert path.read_text() == "pyrun 2"
+    assert not kept.exists()
+    path.write_text("theirs")
+    write("pyrun 3")
+    write("pyrun 4")
+    assert (path.read_text(), kept.read_text()) == ("pyrun 4", "theirs")
 
 
 def test_provision_refuses_what_it_does_not_know() -> None:
