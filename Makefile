@@ -1,7 +1,7 @@
 # Everything here assumes `./bootstrap build` has run once; each target runs it, and the second time it is quick.
 PY := .venv/bin/python
 
-.PHONY: help build check test bench demo conformance fuzz asan vm vm-shell vm-test box clean
+.PHONY: help build check test bench demo conformance fuzz asan vm vm-shell vm-test box soak clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ vm-test:  ## the tests that need a kernel of their own, in the guest (root)
 
 box:  ## packs the guest as a box for Vagrant and prints its path (root)
 	@vagrant/make-box
+
+soak:  ## pyrun killed 200 times at random moments of lifecycles (root)
+	PYRUN_SOAK_KILLS=200 ./bootstrap test tests/host/test_soak.py -s $(ARGS)
 
 clean:  ## what was built; the caches of root file systems and packages stay
 	rm -rf build dist *.egg-info pyrun/bin pyrun/*.so pyrun/_native.c pyrun/_seccomp.c .pytest_cache .mypy_cache .ruff_cache
