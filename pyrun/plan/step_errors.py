@@ -36,7 +36,7 @@ if TYPE_CHECKING:
         undo_step: int
 
 
-ENOENT, ESRCH, ECHILD, EEXIST, ETIMEDOUT = 2, 3, 10, 17, 110
+ENOENT, ESRCH, ECHILD, EEXIST, EISDIR, ETIMEDOUT = 2, 3, 10, 17, 21, 110
 TEXT_LIMIT = 1000
 
 
@@ -112,6 +112,8 @@ def exec_text(step: Step, errno: int) -> str | None:
         return f'chdir to cwd ("{_short(str(step.args["path"]))}") set in config.json failed: {reason}'
     if isinstance(step, FindExecutable):
         name = _short(str(step.args["name"]))
+        if errno == EISDIR:  # docker 20 knows only these words for exit status 126
+            reason = f"permission denied: {reason}"
         if errno == ENOENT:
             reason = f"stat {name}: {reason}" if "/" in name else "executable file not found in $PATH"
         return f'exec: "{name}": {reason}'

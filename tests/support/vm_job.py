@@ -106,7 +106,7 @@ def copy_packages(directory: Path, *names: str) -> None:
 def copy_tree(directory: Path) -> None:
     """The tests, the bundles and a busybox root, laid out as in the repository; pyrun is the installed one."""
     ignore = shutil.ignore_patterns("*.partial.*", ".hypothesis")
-    for name in ("tests", "bundles", "vagrant"):
+    for name in ("tests", "bundles", "vagrant", "docs"):
         shutil.copytree(REPO / name, directory / name, symlinks=True, ignore=ignore)
     shutil.copy2(REPO / "pyproject.toml", directory)
     (directory / "pyrun").symlink_to("/usr/local/lib/pyrun/pyrun")

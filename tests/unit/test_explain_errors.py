@@ -66,7 +66,7 @@ def test_the_example_of_the_grammar() -> None:
         (s.FindExecutable(name="/app", path=""), errno.ENOENT, 'exec: "/app": stat /app: no such file or directory'),
         (s.FindExecutable(name="./app", path=""), errno.ENOENT, 'exec: "./app": stat ./app: no such file or directory'),
         (s.FindExecutable(name="app", path="/bin"), errno.EACCES, 'exec: "app": permission denied'),
-        (s.FindExecutable(name="/etc", path=""), errno.EISDIR, 'exec: "/etc": is a directory'),
+        (s.FindExecutable(name="/etc", path=""), errno.EISDIR, 'exec: "/etc": permission denied: is a directory'),
         (s.Execve(argv=("/app", "-x"), env=()), errno.ENOENT, 'exec: "/app": no such file or directory'),
         (s.Execve(argv=("/app",), env=()), errno.EACCES, 'exec: "/app": permission denied'),
         (s.Execve(argv=("/app",), env=()), errno.ENOEXEC, 'exec: "/app": exec format error'),
