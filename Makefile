@@ -1,7 +1,7 @@
 # Everything here assumes `./bootstrap build` has run once; each target runs it, and the second time it is quick.
 PY := .venv/bin/python
 
-.PHONY: help build check test bench demo conformance fuzz asan vm vm-shell vm-test box soak clean
+.PHONY: help build check test bench demo conformance fuzz asan vm vm-shell vm-test vm-engines box soak clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ vm-shell: build  ## a root shell in the guest, on this terminal; exit ends it (r
 
 vm-test:  ## the tests that need a kernel of their own, in the guest (root)
 	./bootstrap test tests/vm $(ARGS)
+
+vm-engines:  ## containerd, podman and docker on pyrun, in the guest; not part of `test` (root)
+	./bootstrap test tests/vm/engines $(ARGS)
 
 box:  ## packs the guest as a box for Vagrant and prints its path (root)
 	@vagrant/make-box
