@@ -7,7 +7,7 @@ in reverse.
 
 from __future__ import annotations
 
-from ..facts import CAP_SYS_ADMIN, Facts
+from ..facts import Facts
 from ..oci.model import Spec
 from .cgroups import plan_cgroup, plan_late_limits
 from .hooks import open_bundle, plan_hooks, state_json
@@ -362,6 +362,3 @@ def _agent_state(spec: Spec, req: Request, seccomp: SeccompProgram) -> str:
     state = state_json(spec, req.id, req.bundle, "creating")
     head = f'{{"ociVersion":{quote(spec.oci_version)},"fds":["seccompFd"],"pid":{PID_MARK}'
     return f'{head}{metadata},"state":{state}}}'
-
-
-__all__ = ["CAP_SYS_ADMIN", "plan_create"]
