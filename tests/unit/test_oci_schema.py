@@ -71,6 +71,7 @@ STRICTER = [
     ("/(host|domain)name", "needs a uts|longer than 64", "they would be the host's; sethostname(2)"),
     (".*/[ug]idMappings", "along with", "config.md: MUST be specified along with the other"),
     ("/mounts/[0-9]+/options/[0-9]+", "needs uidMappings", "config.md: idmap without any mapping is an error"),
+    ("/linux/netDevices/", "must not have an empty name", "the key is the device's name on the host; none is empty"),
     ("/hooks/.*/timeout", "must be from 1", "Go's int has 64 bits"),
     ("(.*/unified|.*/sysctl|/annotations)/", "must be a string", "an empty key is a fault whatever its value is"),
     ("/annotations/", "empty name", "config.md: keys MUST NOT be an empty string"),
