@@ -1,9 +1,13 @@
-"""Many containers at once, by the runtime alone: how long each takes to make, and what they and pyrun cost in memory.
+"""Many containers at once, by the runtime alone: how long each takes to make, and what they and the runtime cost in
+memory.
 
-    tests/view .venv/bin/python -m tests.bench.many [--count 500] [--runtime crun]
+    tests/view .venv/bin/python -m tests.bench.many [--count 500] [pyrun crun ...]
+    .venv/bin/python -m tests.bench.many --guest        in a guest with 4 GB, which is booted for it
 
 Each is busybox's sleep in a full set of namespaces, all from one bundle. Memory is seen twice: while all are created
-and parked, and while all run. `others` are processes of pyrun's that are no container's init; there should be none.
+and parked, and while all run. `pyrun` is given a config.json that was just written, as engines do, and plans each in
+Python; `again` is pyrun with one that it has planned before. Other processes are those of the runtime that are no
+container's init; there should be none.
 """
 
 from __future__ import annotations
@@ -24,13 +28,27 @@ from typing import Any
 from tests.support.bundle import Bundle, make_bundle, make_config
 from tests.support.runner import REPO, Runner, runtime_argv
 
+GUEST_MIB = 4096
+RUNTIMES = ("pyrun", "again", "crun", "runc")
+IN_GUEST = """
+export PYRUN_VIEW=vm PYRUN_TEST_RUNTIME=/usr/local/bin/pyrun PYTHONPATH=/job/site:/usr/local/lib/pyrun
+cd /job/src && python3 -m tests.bench.many {words}
+"""
+ROWS = (
+    ("create, ms", "create"),
+    ("start, ms", "start"),
+    ("delete --force, ms", "delete"),
+    ("list of all, ms", "list"),
+)
+
 
 class Many:
-    """`count` containers of one bundle."""
+    """`count` containers of one bundle. fresh: its config.json is as if just written, for each of them."""
 
-    def __init__(self, runner: Runner, bundle: Bundle, count: int) -> None:
+    def __init__(self, runner: Runner, bundle: Bundle, count: int, *, fresh: bool = False) -> None:
         self.runner = runner
         self.bundle = bundle
+        self.fresh = fresh
         self.ids = [f"m{number:05d}" for number in range(count)]
 
     def each(self, *argv: str) -> list[float]:
@@ -38,6 +56,8 @@ class Many:
         took = []
         for id in self.ids:
             command = self.runner.command(*argv, id)
+            if self.fresh:
+                os.utime(self.bundle.path / "config.json")
             begin = time.perf_counter()
             done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=False)
             took.append((time.perf_counter() - begin) * 1e3)
@@ -57,7 +77,7 @@ class Many:
     def memory(self) -> dict[str, float]:
         """What the inits take (PSS, KiB each, the median), pyrun's other processes, and what is available in all."""
         inits = {int(one["pid"]) for one in self.listed()[1]}
-        others = [pid for pid in own_processes() if pid not in inits]
+        others = [pid for pid in own_processes(self.runner.argv[0]) if pid not in inits]
         return {
             "init KiB": statistics.median(pss(pid) for pid in inits),
             "others": len(others),
@@ -66,20 +86,22 @@ class Many:
         }
 
 
-def own_processes() -> list[int]:
-    """Processes that run a program of the runtime's: pyrun, pyrun-init, or an interpreter with its package. Not those
-    outside of this cgroup namespace, which are another run's."""
-    found = []
-    for name in filter(str.isdigit, os.listdir("/proc")):
+def own_processes(program: str) -> list[int]:
+    """Processes that run a program of the runtime's: the program itself, a copy of it in a memfd, pyrun-init, or an
+    interpreter with pyrun's package. Not those outside of this cgroup namespace, which are another run's."""
+    found, name = [], os.path.basename(program)
+    for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
-            exe, argv = os.readlink(f"/proc/{name}/exe"), Path(f"/proc/{name}/cmdline").read_bytes().split(b"\0")
-            outside = "0::/.." in Path(f"/proc/{name}/cgroup").read_text()
+            exe = os.path.basename(os.readlink(f"/proc/{pid}/exe")).removeprefix("memfd:").partition(" ")[0]
+            argv = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            outside = "0::/.." in Path(f"/proc/{pid}/cgroup").read_text()
         except OSError:
             continue
-        if outside:
-            continue
-        if "pyrun-init" in exe or exe.endswith("/bin/pyrun") or any(a.endswith(b"pyrun/__main__.py") for a in argv):
-            found.append(int(name))
+        ours = exe in (name, f"{name}_cloned", "pyrun", "pyrun-init") or any(
+            a.endswith(b"pyrun/__main__.py") for a in argv
+        )
+        if ours and not outside:
+            found.append(int(pid))
     return found
 
 
@@ -116,42 +138,66 @@ def measure(many: Many, say: Callable[[str], None]) -> dict[str, Any]:
     return {"create": made, "start": started, "list": [took * 1e3], "delete": deleted, "memory": [parked, running]}
 
 
-def table(figures: dict[str, Any]) -> str:
-    """Rows of median, 95th percentile, and the last tenth against the first: does the number matter?"""
-    rows = [f"{'ms':8} {'median':>8} {'p95':>8} {'first tenth':>12} {'last tenth':>12}"]
-    for verb in ("create", "start", "list", "delete"):
-        took = figures[verb]
-        part = max(1, len(took) // 10)
-        values = (statistics.median(took), sorted(took)[int(len(took) * 0.95) - (len(took) > 1)])
-        ends = (statistics.median(took[:part]), statistics.median(took[-part:]))
-        rows.append(f"{verb:8} {values[0]:8.1f} {values[1]:8.1f} {ends[0]:12.1f} {ends[1]:12.1f}")
-    for state, memory in zip(("parked", "running"), figures["memory"], strict=True):
-        rows.append(f"{state:8} " + ", ".join(f"{name} {value:.0f}" for name, value in memory.items()))
+def table(count: int, all_figures: dict[str, dict[str, Any]]) -> str:
+    """A column for each runtime. A verb's row has the median, the 95th percentile, and the median of the last tenth
+    over that of the first: does the number matter?"""
+    names = list(all_figures)
+    rows = [f"| {count} at once | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    for title, key in ROWS:
+        rows.append(f"| {title} | " + " | ".join(spread(all_figures[name][key]) for name in names) + " |")
+    for number, state in enumerate(("created", "running")):
+        for key in all_figures[names[0]]["memory"][number]:
+            values = [f"{all_figures[name]['memory'][number][key]:.0f}" for name in names]
+            rows.append(f"| {state}: {key} | " + " | ".join(values) + " |")
     return "\n".join(rows)
 
 
-def prepare(directory: Path, count: int, runtime: list[str]) -> Many:
+def spread(took: list[float]) -> str:
+    """Median, 95th percentile and growth."""
+    if len(took) == 1:
+        return f"{took[0]:.0f}"
+    part = max(1, len(took) // 10)
+    growth = statistics.median(took[-part:]) / statistics.median(took[:part])
+    return f"{statistics.median(took):.1f} (p95 {sorted(took)[int(len(took) * 0.95) - 1]:.1f}, × {growth:.2f})"
+
+
+def prepare(directory: Path, count: int, runtime: list[str], *, fresh: bool = False) -> Many:
     """The bundle, old enough for its plan to be kept."""
     made = subprocess.run([REPO / "bundles" / "make-rootfs", "busybox"], check=True, stdout=subprocess.PIPE, text=True)
     config = make_config(["sleep", "100000"], process={"rlimits": None})
     bundle = make_bundle(directory / "bundle", config, Path(made.stdout.strip()))
     os.utime(bundle.path / "config.json", (1e9, 1e9))
-    return Many(Runner(directory / "state", runtime), bundle, count)
+    return Many(Runner(directory / "state", runtime), bundle, count, fresh=fresh)
+
+
+def figures_of(name: str, count: int) -> dict[str, Any]:
+    """One runtime's; its containers are gone then."""
+    runtime = runtime_argv() if name in ("pyrun", "again") else [shutil.which(name) or name]
+    with tempfile.TemporaryDirectory() as directory:
+        many = prepare(Path(directory), count, runtime, fresh=name == "pyrun")
+        try:
+            return measure(many, lambda what: print(f"{name}: {count} {what}", file=sys.stderr, flush=True))
+        finally:
+            many.runner.delete_all()
+
+
+def in_guest(words: list[str]) -> int:
+    """The same in a guest, its output on ours."""
+    os.environ.setdefault("PYRUN_VM_MEMORY", str(GUEST_MIB))  # before what reads it is imported
+    from tests.support.vm import run
+
+    return run(IN_GUEST.format(words=" ".join(words)))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=500)
-    parser.add_argument("--runtime", help="another runtime, such as crun")
+    parser.add_argument("--guest", action="store_true", help="boot a guest with 4 GB, and measure in it")
+    parser.add_argument("runtime", nargs="*", default=list(RUNTIMES), help="pyrun, again, or another runtime's name")
     options = parser.parse_args()
-    runtime = [shutil.which(options.runtime) or options.runtime] if options.runtime else runtime_argv()
-    with tempfile.TemporaryDirectory() as name:
-        many = prepare(Path(name), options.count, runtime)
-        try:
-            figures = measure(many, lambda what: print(f"{options.count} {what}", file=sys.stderr, flush=True))
-        finally:
-            many.runner.delete_all()
-    print(table(figures))
+    if options.guest:
+        return in_guest(["--count", str(options.count), *options.runtime])
+    print(table(options.count, {name: figures_of(name, options.count) for name in options.runtime}))
     return 0
 
 

@@ -25,7 +25,7 @@ from typing import Any
 from tests.support.runner import REPO
 
 CPUS = 2
-MEMORY_MIB = 2048
+MEMORY_MIB = int(os.environ.get("PYRUN_VM_MEMORY", "2048"))
 SCRATCH_MIB = 512
 BOOT_TIMEOUT_S = 240.0
 CMDLINE = (
@@ -70,11 +70,12 @@ def acceleration() -> list[str]:
     raise ValueError(f"PYRUN_VM_ACCEL={chosen}: tcg or kvm")
 
 
-def disk(number: int, path: Path, raw: str = "raw") -> list[str]:
-    """QEMU's options for a disk: the namespace `number` of the one controller. What the guest writes is not kept."""
+def disk(number: int, path: Path, *, kept: bool = False) -> list[str]:
+    """QEMU's options for a disk: the namespace `number` of the one controller. Writes to it are lost, or kept."""
+    how = "cache=writeback" if kept else "snapshot=on,cache=unsafe"
     return [
         "-drive",
-        f"file={path},if=none,id=d{number},format={raw},snapshot=on,cache=unsafe,discard=unmap",
+        f"file={path},if=none,id=d{number},format=raw,{how},discard=unmap",
         "-device",
         f"nvme-ns,drive=d{number},nsid={number}",
     ]
@@ -203,13 +204,15 @@ def make_scratch(path: Path) -> Path:
 
 
 @contextmanager
-def boot(guest: Path, job: Path, console: Path, append: str = "") -> Iterator[Machine]:
-    """Boots the guest with a job disk. It is gone at the end, and dies with this process."""
+def boot(guest: Path, job: Path, console: Path, append: str = "", keep: Path | None = None) -> Iterator[Machine]:
+    """Boots the guest with a job disk, and with /dev/nvme0n4 on `keep`, which outlives it. It is gone at the end, and
+    dies with this process."""
     with tempfile.TemporaryDirectory(prefix="pyrun-vm-") as name:
         directory = Path(name)
         argv = [
             *("setpriv", "--pdeathsig", "KILL"),
             *qemu_argv(guest, job, make_scratch(directory / "scratch"), "run", append),
+            *(disk(4, keep, kept=True) if keep else ()),
             *("-chardev", f"socket,id=con,path={name}/console,server=on,wait=off,logfile={console},logappend=off"),
             *("-chardev", "stdio,id=events,signal=off", "-serial", "chardev:con", "-serial", "chardev:events"),
             *("-qmp", f"unix:{name}/qmp,server=on,wait=off"),
