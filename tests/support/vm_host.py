@@ -1,8 +1,9 @@
 """A pytest plugin for the host's side: items marked `vm` run in a guest, and their reports appear as if they ran here.
 
-All of them are given to one guest at the first. One that dies (a panic, a hang) fails the item it was at, and the rest
-go to the next guest, of which there are a few at most. The guest's console and the reports as they came stay in
-.cache/vm/logs.
+The marker's argument names a group, `vm` if there is none: pytest.mark.vm("engines", memory=3072), with the MiB its
+guest needs. A group's items are given to one guest at the first. One that dies (a panic, a hang) fails the item it was
+at, and the rest go to the next guest, of which there are a few at most. The guests' consoles and their reports as they
+came stay in .cache/vm/logs, by the group's name.
 """
 
 from __future__ import annotations
@@ -35,10 +36,25 @@ python3 -m pytest -q -p tests.support.vm_guest -p no:cacheprovider --color=no --
 """
 
 
-class GuestRun:
-    """The items' run in as many guests as it takes. `reports(item)` waits for those of one item."""
+def group_of(item: pytest.Item) -> str:
+    """The name of the group that an item marked `vm` is in."""
+    marker = item.get_closest_marker("vm")
+    assert marker is not None
+    return str(marker.args[0]) if marker.args else "vm"
 
-    def __init__(self, items: list[pytest.Item]) -> None:
+
+def memory_of(items: list[pytest.Item]) -> int:
+    """The MiB that the neediest of these items asks for."""
+    markers = [marker for item in items for marker in item.iter_markers("vm")]
+    return max(int(marker.kwargs.get("memory", vm_machine.MEMORY_MIB)) for marker in markers)
+
+
+class GuestRun:
+    """A group's run in as many guests as it takes. `reports(item)` waits for those of one item."""
+
+    def __init__(self, name: str, items: list[pytest.Item]) -> None:
+        self.name = name
+        self.memory = memory_of(items)
         self.config = items[0].config
         self.waiting = [item.nodeid for item in items]
         self.paths = {item.nodeid: str(item.path.relative_to(item.config.rootpath)) for item in items}
@@ -85,10 +101,11 @@ class GuestRun:
         LOGS.mkdir(parents=True, exist_ok=True)
         files = " ".join(dict.fromkeys(self.paths[nodeid] for nodeid in self.waiting))
         run = RUN.format(files=files)
-        log = (LOGS / f"events{self._guests}.jsonl").open("w")
+        name = f"{self.name}{self._guests}"
+        log = (LOGS / f"{name}.jsonl").open("w")
         with log, job_disk(run, items="\n".join(self.waiting) + "\n") as disk:
             prepared = time.monotonic() - started
-            with vm_machine.boot(guest, disk, LOGS / f"console{self._guests}.log") as machine:
+            with vm_machine.boot(guest, disk, LOGS / f"{name}.log", memory=self.memory) as machine:
                 for event in machine.events(SILENCE_S):
                     log.write(json.dumps({"at": round(machine.seconds(), 2), **event}) + "\n")
                     log.flush()
@@ -103,7 +120,7 @@ class GuestRun:
                 raise GuestDied(f"{event['text']}\n{vm_machine.tail(machine.console_text())}")
             case "booted":
                 times = f"prepared in {prepared:.0f} s, up after {machine.seconds():.0f} s"
-                self.figures.append(f"guest {self._guests}: {times}")
+                self.figures.append(f"guest {self.name}{self._guests}: {times}")
             case "exit":
                 free = event["free_kib"] >> 10
                 self.figures[-1] += f", done after {machine.seconds():.0f} s with {free} MiB free"
@@ -135,13 +152,14 @@ class Plugin:
     """Registered on the host by tests/conftest.py."""
 
     def __init__(self) -> None:
-        self._run: GuestRun | None = None
+        self._runs: dict[str, GuestRun] = {}
         self._reason: str | None = None
 
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
         if config.getoption("--in-guest"):
             for item in items:
-                item.add_marker(pytest.mark.vm)
+                if item.get_closest_marker("vm") is None:
+                    item.add_marker(pytest.mark.vm)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
@@ -160,19 +178,21 @@ class Plugin:
         if self._reason:
             where = (str(item.path), 0, f"Skipped: no guest: {self._reason}")
             return [pytest.TestReport(item.nodeid, item.location, {}, "skipped", where, "setup")]
-        if self._run is None:
-            self._run = GuestRun([i for i in item.session.items if i.get_closest_marker("vm")])
-        return self._run.reports(item.nodeid)
+        name = group_of(item)
+        if name not in self._runs:
+            vm_items = [other for other in item.session.items if other.get_closest_marker("vm")]
+            self._runs[name] = GuestRun(name, [other for other in vm_items if group_of(other) == name])
+        return self._runs[name].reports(item.nodeid)
 
     def pytest_sessionfinish(self) -> None:
-        if self._run is not None:
-            self._run.close()
+        for run in self._runs.values():
+            run.close()
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        if self._run is None:
+        if not self._runs:
             return
         terminalreporter.section("guests")
-        for line in self._run.figures:
+        for line in sum((run.figures for run in self._runs.values()), []):
             terminalreporter.write_line(line)
         terminalreporter.write_line(f"their consoles and reports: {os.path.relpath(LOGS)}")
 

@@ -24,8 +24,8 @@ from typing import Any
 
 from tests.support.runner import REPO
 
-CPUS = 2
-MEMORY_MIB = int(os.environ.get("PYRUN_VM_MEMORY", "2048"))
+CPUS = int(os.environ.get("PYRUN_VM_CPUS", "2"))
+MEMORY_MIB = 2048
 SCRATCH_MIB = 512
 BOOT_TIMEOUT_S = 240.0
 CMDLINE = (
@@ -81,11 +81,18 @@ def disk(number: int, path: Path, *, kept: bool = False) -> list[str]:
     ]
 
 
-def qemu_argv(guest: Path, job: Path, scratch: Path, kind: str, append: str = "") -> list[str]:
+def memory_mib(wanted: int = MEMORY_MIB) -> int:
+    """The guest's memory: PYRUN_VM_MEMORY, or what is wanted."""
+    return int(os.environ.get("PYRUN_VM_MEMORY", wanted))
+
+
+def qemu_argv(
+    guest: Path, job: Path, scratch: Path, kind: str, append: str = "", memory: int = MEMORY_MIB
+) -> list[str]:
     """The command line, but for where the serial ports go. `kind` is what the guest does: run or shell."""
     return [
         *("qemu-system-x86_64", "-machine", "q35,hpet=off,graphics=off", *acceleration()),
-        *("-smp", str(CPUS), "-m", str(MEMORY_MIB), "-nodefaults", "-no-reboot", "-display", "none"),
+        *("-smp", str(CPUS), "-m", str(memory_mib(memory)), "-nodefaults", "-no-reboot", "-display", "none"),
         *("-kernel", str(guest / "vmlinuz"), "-append", f"{CMDLINE} pyrun.job={kind} {append}".strip()),
         *("-device", "nvme,serial=pyrun", *disk(1, guest / "root.ext4"), *disk(2, job), *disk(3, scratch)),
         *("-device", "virtio-rng-pci"),
@@ -204,14 +211,17 @@ def make_scratch(path: Path) -> Path:
 
 
 @contextmanager
-def boot(guest: Path, job: Path, console: Path, append: str = "", keep: Path | None = None) -> Iterator[Machine]:
+def boot(
+    guest: Path, job: Path, console: Path, append: str = "", keep: Path | None = None, memory: int = MEMORY_MIB
+) -> Iterator[Machine]:
     """Boots the guest with a job disk, and with /dev/nvme0n4 on `keep`, which outlives it. It is gone at the end, and
-    dies with this process."""
+    dies with this process. `memory` is in MiB; PYRUN_VM_MEMORY overrides it.
+    """
     with tempfile.TemporaryDirectory(prefix="pyrun-vm-") as name:
         directory = Path(name)
         argv = [
             *("setpriv", "--pdeathsig", "KILL"),
-            *qemu_argv(guest, job, make_scratch(directory / "scratch"), "run", append),
+            *qemu_argv(guest, job, make_scratch(directory / "scratch"), "run", append, memory),
             *(disk(4, keep, kept=True) if keep else ()),
             *("-chardev", f"socket,id=con,path={name}/console,server=on,wait=off,logfile={console},logappend=off"),
             *("-chardev", "stdio,id=events,signal=off", "-serial", "chardev:con", "-serial", "chardev:events"),

@@ -16,10 +16,11 @@ from tests.support.leaks import collect_traces, find_leaks
 HERE = Path(__file__).parent
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks every test of this directory `vm`."""
+    """Marks every test of this directory `vm` that has no such marker of its own."""
     for item in items:
-        if HERE in item.path.parents:
+        if HERE in item.path.parents and item.get_closest_marker("vm") is None:
             item.add_marker(pytest.mark.vm)
 
 

@@ -11,6 +11,7 @@ import pytest
 from tests.support.leaks import collect_traces, find_leaks
 from tests.vm.engines.engine import make_image
 
+HERE = Path(__file__).parent
 GRACE_S = 20.0  # an engine cleans up behind its client's back
 # What stays for the next container: slices, podman's own mount of its store, containerd's and docker's services.
 KEPT = (
@@ -23,6 +24,13 @@ KEPT = (
     " dockerd",
     " containerd",
 )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Gives the tests of this directory a guest of their own."""
+    for item in items:
+        if HERE in item.path.parents and item.get_closest_marker("vm") is None:
+            item.add_marker(pytest.mark.vm("engines"))
 
 
 @pytest.fixture(scope="session")

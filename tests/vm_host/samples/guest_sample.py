@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.vm
+pytestmark = pytest.mark.vm("sample")
 
 
 def test_fails() -> None:
