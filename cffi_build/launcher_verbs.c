@@ -29,7 +29,19 @@ static char *place(const struct call *c, char *buf, const char *end, const char 
 	return join(join(join(join(buf, end, c->root), end, "/"), end, c->id), end, name);
 }
 
-/* The record, whole and of this version, or NULL. What others could have written is Python's: it holds plans that we would run. */
+static int is_this_boot(const struct record *r)
+{
+	char now[64];
+	if (read_small("/proc/sys/kernel/random/boot_id", now, sizeof now) < 36)
+		to_python(NULL);
+	for (int i = 0; i < 36; i++)
+		if (now[i] != r->boot_id[i])
+			return 0;
+	return 1;
+}
+
+/* The record, whole and of this version and boot, or NULL. What others could have written is Python's: it holds plans that we would run.
+ * So is what a power cut may have torn, and whose cgroup's name may be another's by now. */
 static struct record *read_record(const struct call *c)
 {
 	char path[4096];
@@ -46,18 +58,7 @@ static struct record *read_record(const struct call *c)
 	for (int i = 0; i < B_COUNT; i++)
 		if (r->blobs[i].off > b.n || r->blobs[i].len >= b.n - r->blobs[i].off || b.p[r->blobs[i].off + r->blobs[i].len])
 			return NULL;
-	return r;
-}
-
-static int is_this_boot(const struct record *r)
-{
-	char now[64];
-	if (read_small("/proc/sys/kernel/random/boot_id", now, sizeof now) < 36)
-		to_python(NULL);
-	for (int i = 0; i < 36; i++)
-		if (now[i] != r->boot_id[i])
-			return 0;
-	return 1;
+	return is_this_boot(r) ? r : NULL;
 }
 
 static int is_frozen(const struct record *r)
@@ -76,9 +77,9 @@ static enum status status_of(const struct call *c, const struct record *r)
 {
 	char path[4096];
 	struct statx st;
-	int boot = is_this_boot(r), alive = boot && r->pid && start_time((int)r->pid) == r->start;
+	int alive = r->pid && start_time((int)r->pid) == r->start;
 	if (!alive || r->status == 0)
-		return r->status == 0 && boot && r->creator && start_time((int)r->creator) == r->creator_start ? CREATING : STOPPED;
+		return r->status == 0 && r->creator && start_time((int)r->creator) == r->creator_start ? CREATING : STOPPED;
 	if (is_frozen(r))
 		return PAUSED;
 	return !place(c, path, path + sizeof path, "/go") || sys_statx(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, STATX_TYPE, &st) == 0 ? CREATED : RUNNING;

@@ -9,6 +9,8 @@ part of the key, so that filling moves nothing.
 Where the holes are is not guessed: the same is planned for another id, and the two encodings must differ in the holes
 alone. Entries are for root only, in a directory that only root may enter. An entry is kept once its config.json is some
 seconds old: engines write a new one for each container, and that plan would never be used again.
+
+Nothing is synced to the disk: the boot id is a condition, so what a power cut tears is never used.
 """
 
 from __future__ import annotations

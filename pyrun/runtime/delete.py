@@ -13,7 +13,7 @@ from ..plan.lifecycle import FILES, plan_delete, plan_poststop
 from ..plan.steps import Unlinkat
 from .kill import SIGKILL, send
 from .start import request_of
-from .store import STOPPED, Container, Store, Unreadable
+from .store import STOPPED, Container, Store, Unreadable, boot_id
 
 ENOENT = 2
 
@@ -68,14 +68,20 @@ def _kill_and_wait(c: Container) -> None:
 
 
 def _undo(c: Container, warn: Callable[[str], None] | None) -> None:
-    """Runs the delete plan, then the poststop hooks."""
+    """Runs the delete plan, then the poststop hooks. Of a container from before a reboot only its files are left: what
+    has its cgroup's name now is another's."""
+    rebooted = c.record.boot_id != boot_id()
     try:
         spec = load_bytes(read_file(c.directory + "/config.json"))
     except PyrunError:
-        _remove_cgroup(c)
+        if not rebooted:
+            _remove_cgroup(c)
         _remove_debris(c.directory)
         return
-    remove(spec, request_of(c), warn)
+    if not rebooted:
+        remove(spec, request_of(c), warn)
+    elif _remove_debris(c.directory):
+        run_poststop(spec, request_of(c), warn)
 
 
 def remove(spec: Spec, request: Request, warn: Callable[[str], None] | None) -> None:
@@ -152,8 +158,9 @@ def _remove_cgroup(c: Container) -> None:
         run_plan(b.plan()).close()
 
 
-def _remove_debris(directory: str) -> None:
-    """What is left of a create that was killed before there was a record, or of one whose files are damaged."""
+def _remove_debris(directory: str) -> bool:
+    """What is left of a create that was killed before there was a record, of one whose files are damaged, or of one
+    from before a reboot. False when another delete was quicker."""
     for name in (*FILES, "notify/notify.sock"):
         try:
             posix.unlink(f"{directory}/{name}")
@@ -166,8 +173,9 @@ def _remove_debris(directory: str) -> None:
     try:
         posix.rmdir(directory)
     except FileNotFoundError:
-        return
+        return False
     except OSError as e:
         raise PyrunError(
             f"{directory}: {reason(e)}", hint="look what is in there; pyrun removes only its own files"
         ) from None
+    return True

@@ -119,7 +119,7 @@ class Store:
         """PyrunError "container does not exist", or what is wrong with its record."""
         directory = self.directory(container)
         try:
-            return Container(container, directory, rec.unpack(_read(directory + "/record")))
+            return Container(container, directory, _check(rec.unpack(_read(directory + "/record")), container))
         except FileNotFoundError:
             if _exists(directory):
                 raise PyrunError(
@@ -146,6 +146,16 @@ class Store:
         except OSError as e:
             raise PyrunError(f"{self.root}: {reason(e)}", hint="is this --root another user's?") from None
         return sorted(n for n in names if _ID_CHARS.issuperset(n))
+
+
+def _check(record: rec.Record, container: str) -> rec.Record:
+    """What a power cut left of a record may have its size and yet hold nothing. ValueError then."""
+    if record.text("id") != container:
+        raise ValueError(f"it is not that of {container}")
+    for name in rec.TEXTS:
+        if b"\0" in record.blob(name):
+            raise ValueError(f"{name} is not text")
+    return record
 
 
 def _read(path: str) -> bytes:
