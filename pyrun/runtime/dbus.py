@@ -113,6 +113,16 @@ class Bus:
         self._outgoing += message + content
         return self._serial
 
+    def post(self, *words: Any) -> None:
+        """A call as `send` takes it, whose reply nobody waits for, nor for the other side to take it."""
+        self.send(*words)
+        try:
+            self._socket.settimeout(0)
+            self._socket.send(self._outgoing)
+        except OSError:
+            pass
+        self._outgoing = b""
+
     def call(self, *words: Any) -> tuple[Any, ...]:
         """A call as `send` takes it, and its reply's body. BusError with an error's."""
         return self.reply(self.send(*words))

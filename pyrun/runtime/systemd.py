@@ -68,8 +68,15 @@ class Manager:
         rule = f"type='signal',interface='{MANAGER}',member='JobRemoved',path='{PATH}'"
         first = self._bus.send(*DAEMON, "AddMatch", "s", (rule,)), self._bus.send(BUS, PATH, MANAGER, "Subscribe")
         (job,) = self._start(unit, properties)
-        for serial in first:
-            self._reply(serial)
+        try:
+            for serial in first:
+                self._reply(serial)
+            self._wait_for(unit, job)
+        except PyrunError:
+            self._bus.post(BUS, PATH, MANAGER, "StopUnit", "ss", (unit, "replace"))  # or it comes once we are gone
+            raise
+
+    def _wait_for(self, unit: str, job: object) -> None:
         try:
             for _, path, _, result in self._bus.signals("JobRemoved", TIMEOUT_S):
                 if path == job and result != "done":

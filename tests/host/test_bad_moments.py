@@ -13,40 +13,21 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.support.bundle import Bundle, BundleMaker, make_bundle, make_config
-from tests.support.runner import REPO, Result, Runner, python_argv, runtime_argv
+from tests.support.place import UNSHARE, WAYS, Place, attempt, fill, limited, old, refused, refuses_all
+from tests.support.runner import REPO, Result, Runner, python_argv
 
-GRAMMAR = re.compile(r"pyrun: [a-z]+( \S+)?: .+\n(  from config\.json \S+\n)?  hint: .+\n")
-PROC_GRAMMAR = re.compile(r"pyrun: ([a-z]+ \S+: )?/proc.+\n  hint: .+\n")
 NOBODY = 65534
-UNSHARE = ["unshare", "--mount", "--propagation", "private"]
 PID_NAMESPACE = [*UNSHARE, "--pid", "--fork", "--kill-child", "--mount-proc"]
 HALF_PROC = "mount -t proc -o subset=pid proc /proc"
 NO_PROC = {"unmounted": "umount -l /proc", "tmpfs": "mount -t tmpfs tmpfs /proc", "subset": HALF_PROC}
-WAYS = {"launcher": runtime_argv, "python": python_argv}
-
-
-class Place:
-    """Runs pyrun, by the launcher or by Python, where `setup`, a shell script, has changed the surroundings."""
-
-    def __init__(self, root: Path, argv: list[str]) -> None:
-        self.root = root
-        self.argv = argv
-
-    def here(self, root: Path | None = None) -> Runner:
-        return Runner(root or self.root, self.argv)
-
-    def where(self, setup: str, root: Path | None = None, unshare: list[str] = UNSHARE) -> Runner:
-        shell = [*unshare, "sh", "-c", f'set -e\n{setup}\n"$@"', "sh"]
-        return Runner(root or self.root, [*shell, *self.argv])
+PROC_GRAMMAR = re.compile(r"pyrun: ([a-z]+ \S+: )?/proc.+\n  hint: .+\n")
 
 
 @pytest.fixture(params=WAYS)
@@ -67,46 +48,6 @@ def small_disk(tmp_path: Path, place: Place) -> Iterator[Path]:
         for id in [name for name in place.here(root).ids() if name != "state"]:
             place.here(root).delete(id, "--force")
     subprocess.run(["umount", path], check=True)
-
-
-def fill(directory: Path, leave: int = 0) -> None:
-    """Writes to the last byte, but for `leave`."""
-    space = os.statvfs(directory)
-    with open(directory / ".filler", "ab", buffering=0) as file:
-        os.posix_fallocate(file.fileno(), 0, space.f_bavail * space.f_bsize - leave or 1)
-        if not leave:
-            with pytest.raises(OSError, match="No space left"):
-                file.seek(0, os.SEEK_END)
-                while True:
-                    file.write(bytes(4096))
-
-
-def attempt(runner: Runner, *argv: str | os.PathLike[str], **popen: Any) -> Result:
-    """A command whose container, should it come to be, must not hold our pipes open."""
-    command = runner.command(*argv)
-    with tempfile.TemporaryFile() as file:
-        stdio: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": file, "stderr": file}
-        rc = subprocess.run(command, timeout=60, check=False, **{**stdio, **popen}).returncode
-        file.seek(0)
-        return Result(tuple(command), rc, "", file.read().decode(errors="replace"))
-
-
-def refused(result: Result, *texts: str, grammar: re.Pattern[str] = GRAMMAR) -> None:
-    """Exit status 1, these texts, one message by the grammar with a hint."""
-    result.fails(1, *texts)
-    assert grammar.fullmatch(result.err), result.describe()
-
-
-def refuses_all(runner: Runner, made: Bundle, *texts: str, grammar: re.Pattern[str] = GRAMMAR, **popen: Any) -> None:
-    """create and run are refused, and no state stays."""
-    for verb in ("create", "run"):
-        refused(attempt(runner, verb, "--bundle", made.path, "new", **popen), *texts, grammar=grammar)
-        assert "new" not in runner.ids()
-
-
-def old(path: Path) -> None:
-    """Makes a config.json old enough for its plan to be kept."""
-    os.utime(path / "config.json", (1e9, 1e9))
 
 
 def sleeping(bundle: BundleMaker) -> Bundle:
@@ -307,11 +248,6 @@ def test_log_on_a_full_disk(place: Place, bundle: BundleMaker, small_disk: Path)
 
 
 # --- limits of ours -----------------------------------------------------------------------------------------------
-
-
-def limited(which: int, value: int) -> Callable[[], None]:
-    """preexec_fn"""
-    return lambda: resource.setrlimit(which, (value, value))
 
 
 def test_few_open_files(place: Place, bundle: BundleMaker) -> None:
