@@ -195,7 +195,7 @@ static long next_msg(struct px *p)
 static long ack(struct px_ctx *x)
 {
 	long r = sc6(__NR_sendto, x->sync, L(&x->pid), 4, 0x4000 /* MSG_NOSIGNAL */, 0, 0);
-	return r < 0 ? r : 0;
+	return r == -EPIPE ? -ESRCH : r < 0 ? r : 0; /* as in next_msg() */
 }
 
 /* a: the rendezvous that must come. The number of a seccomp listener is told on the way to one. */
@@ -243,7 +243,7 @@ static long do_await_pid(struct px *p, const struct px_step *s)
 		;
 	x->stage1 = 0;
 	if (r < 0)
-		return r == -EPIPE ? -ESRCH : r;
+		return r;
 	return s->out == PX_NONE ? 0 : px_out(x, s->out, sys_fcntl(x->pidfd, F_DUPFD_CLOEXEC, 0));
 }
 

@@ -135,7 +135,9 @@ def _check_status(c: Container, ignore_paused: bool) -> None:
             hint=f"pyrun resume {c.id}, or --ignore-paused: the command then waits for that",
         )
     if status == CREATING:
-        raise PyrunError("cannot exec in a container that is still being created")
+        raise PyrunError(
+            "cannot exec in a container that is still being created", hint=f"once it is: pyrun state {c.id}"
+        )
 
 
 def _process(spec: Spec, o: Options) -> Process:

@@ -16,12 +16,25 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.support.bundle import Bundle, BundleMaker, make_bundle, make_config
-from tests.support.place import UNSHARE, WAYS, Place, attempt, fill, limited, old, refused, refuses_all
-from tests.support.runner import REPO, Result, Runner, python_argv
+from tests.support.place import (
+    GRAMMAR,
+    UNSHARE,
+    WAYS,
+    Place,
+    attempt,
+    fill,
+    limited,
+    old,
+    refused,
+    refuses_all,
+    stopped,
+)
+from tests.support.runner import REPO, Result, Runner, python_argv, wait_for
 
 NOBODY = 65534
 PID_NAMESPACE = [*UNSHARE, "--pid", "--fork", "--kill-child", "--mount-proc"]
@@ -50,8 +63,8 @@ def small_disk(tmp_path: Path, place: Place) -> Iterator[Path]:
     subprocess.run(["umount", path], check=True)
 
 
-def sleeping(bundle: BundleMaker) -> Bundle:
-    return bundle(["sleep", "1000"])
+def sleeping(bundle: BundleMaker, **overrides: Any) -> Bundle:
+    return bundle(["sleep", "1000"], **overrides)
 
 
 # --- file systems that are missing, read-only, or something else --------------------------------------------------
@@ -429,6 +442,42 @@ def test_console_socket_never_accepts(
         begin = time.monotonic()
         refused(with_console(place, bundle, tmp_path), "EAGAIN", "has not accepted for 10 s")
         assert 9 < time.monotonic() - begin < 30
+
+
+# --- other verbs in the middle ----------------------------------------------------------------------------------------
+
+
+def test_an_id_used_again_at_once(place: Place, bundle: BundleMaker) -> None:
+    runner, made = place.here(), sleeping(bundle)
+    for _ in range(5):
+        runner.create_started(made, id="one")
+        runner.delete("one", "--force").ok()
+
+
+def test_deleted_while_its_create_stands_still(place: Place, bundle: BundleMaker, tmp_path: Path) -> None:
+    """The other verbs say that it is being made; a delete by force takes it away; the create finds that out."""
+    hook = {
+        "path": "/bin/sh",
+        "args": ["sh", "-c", f"touch {tmp_path}/begun; while ! [ -e {tmp_path}/go ]; do sleep 0.1; done"],
+    }
+    made, runner = sleeping(bundle, hooks={"createRuntime": [hook]}), place.here()
+    with open(tmp_path / "errors", "wb") as errors:
+        process = runner.popen("create", "--bundle", made.path, "new", stdin=-3, stdout=errors, stderr=errors)
+        wait_for((tmp_path / "begun").exists, 30, "the hook")
+        with stopped(process.pid):
+            assert runner.state("new")["status"] == "creating"
+            refused(runner("start", "new"), "still being created")
+            refused(runner.exec("new", "true"), "still being created")
+            refused(runner.delete("new"), "creating")
+            runner.delete("new", "--force").ok()
+            assert runner.ids() == []
+            other = sleeping(bundle)
+            runner.create_started(other, id="new")
+            (tmp_path / "go").touch()
+        assert process.wait(30) == 1
+    text = (tmp_path / "errors").read_text()
+    assert GRAMMAR.fullmatch(text), text
+    assert runner.state("new")["status"] == "running"
 
 
 # --- without root -------------------------------------------------------------------------------------------------

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import re
 import resource
+import signal
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -79,3 +81,13 @@ def old(path: Path) -> None:
 def limited(which: int, value: int) -> Callable[[], None]:
     """preexec_fn"""
     return lambda: resource.setrlimit(which, (value, value))
+
+
+@contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    """A process that stands still for a while, and then goes on with what came meanwhile."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
