@@ -22,6 +22,7 @@ _ROOTLESS_CGROUP = (
 _PROCESSES = "too many processes: a pids limit, RLIMIT_NPROC of the user, or the sysctl kernel.pid_max"
 _NAMESPACES = "there are too many namespaces of one kind: see the limits in /proc/sys/user/max_*_namespaces"
 _NOT_MAPPED = "the id has no place in the container's user namespace: add it to linux.{kind}Mappings"
+_FULL = "the disk of --root is full, or has no inodes left: nothing was made"
 _PRIVILEGE = "it takes a capability that pyrun has not got here, though it may be root"
 
 HINTS: dict[tuple[type[s.Step], int], str] = {
@@ -176,8 +177,8 @@ HINTS: dict[tuple[type[s.Step], int], str] = {
     ),
     (s.SendFd, EPIPE): "who listened has gone away",
     (s.SendFd, EAGAIN): "who listens on that socket has not read for 10 s: is it stopped?",
-    (s.CreateFile, ENOSPC): "the disk of --root is full: nothing was made",
-    (s.Mkfifoat, ENOSPC): "the disk of --root is full: nothing was made",
+    (s.CreateFile, ENOSPC): _FULL,
+    (s.Mkfifoat, ENOSPC): _FULL,
     (s.PidFile, ENOSPC): "the disk of --pid-file is full",
     (s.PidFile, ENOENT): "the directory of --pid-file is not there",
     (s.PidFile, EACCES): "this user may not write to the directory of --pid-file",
@@ -239,6 +240,8 @@ def _special(step: s.Step, errno: int, substep: int) -> str | None:
             return "the root file system is not there; a relative root.path is below the bundle"
     if isinstance(step, s.Mkdirat) and at == "/linux/cgroupsPath" and errno in (EACCES, EPERM, EROFS):
         return "the cgroup file system is read-only here" if errno == EROFS else _cgroup_privilege()
+    if isinstance(step, s.Mkdirat) and not at and errno == ENOSPC:
+        return _FULL
     if isinstance(step, s.FindExecutable) and errno == ENOENT and "/" in str(step.args["name"]):
         return "there is no such file in the image"
     if isinstance(step, s.WriteFile):
