@@ -36,15 +36,19 @@ static long do_meet(struct px_ctx *x, const struct px_step *s)
 	return r;
 }
 
-/* Stage 2 comes to life as a child of the parent; stage 1 tells its pid and ends. a: clone flags. Stage 2 waits for the answer to that:
- * else it could meet, or fail, before the parent knows whom it made. */
+/* Stage 2 comes to life as a child of the parent, in cgroup in0 or in ours; stage 1 tells its pid and ends. a: clone flags, b: an errno that
+ * the parent's AWAIT_PID is to give. Stage 2 waits for the answer to that: else it could meet, or fail, before the parent knows whom it made. */
 static long do_clone3_init(struct px_ctx *x, const struct px_step *s)
 {
-	struct clone_args args = { .flags = s->a | CLONE_PARENT }; /* its exit signal is ours, as CLONE_PARENT has it */
+	int cgroup = s->in0 == PX_NONE ? -1 : px_fd(x, s->in0);
+	struct clone_args args = { /* its exit signal is ours, as CLONE_PARENT has it */
+		.flags = s->a | CLONE_PARENT | (cgroup >= 0 ? CLONE_INTO_CGROUP : 0), .cgroup = (u64)(cgroup >= 0 ? cgroup : 0),
+	};
 	long r = x->lane == LANE_STAGE1 ? sc2(__NR_clone3, &args, sizeof args) : -EINVAL;
 	if (r < 0)
 		return r;
 	if (r > 0) {
+		x->err = (i32)s->b;
 		px_send_msg(x, MSG_PID, (i32)r, 0);
 		sys_exit(0);
 	}

@@ -216,7 +216,8 @@ static long do_await(struct px *p, const struct px_step *s)
 	}
 }
 
-/* Stage 1 told the pid of stage 2 (a child of ours, CLONE_PARENT, so the number can't be reused before we reap it) and is gone. */
+/* Stage 1 told the pid of stage 2 (a child of ours, CLONE_PARENT, so the number can't be reused before we reap it) and is gone. When it told
+ * an errno as well, that is the result, and the answer for which stage 2 waits is left to an ACK. */
 static long do_await_pid(struct px *p, const struct px_step *s)
 {
 	struct px_ctx *x = &p->x;
@@ -238,13 +239,14 @@ static long do_await_pid(struct px *p, const struct px_step *s)
 	}
 	sys_close(x->pidfd);
 	x->pidfd = (i32)r;
-	r = ack(x);
+	r = m->err > 0 ? 0 : ack(x);
 	while (sys_wait4(x->stage1, NULL, 0x40000000) == -EINTR)
 		;
 	x->stage1 = 0;
 	if (r < 0)
 		return r;
-	return s->out == PX_NONE ? 0 : px_out(x, s->out, sys_fcntl(x->pidfd, F_DUPFD_CLOEXEC, 0));
+	r = s->out == PX_NONE ? 0 : px_out(x, s->out, sys_fcntl(x->pidfd, F_DUPFD_CLOEXEC, 0));
+	return r < 0 ? r : -(long)m->err;
 }
 
 /* Field 22 of /proc/PID/stat, in clock ticks since boot; the name in field 2 may hold anything, so count from its last ')'. */

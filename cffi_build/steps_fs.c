@@ -295,6 +295,8 @@ long do_write_file(struct px_ctx *x, const struct px_step *s)
 	const char *path = pid_path(x, s, buf), *data = px_path(x, s->s1);
 	usize len = s->n1;
 	if (s->d & STEP_PID_DATA) {
+		if (x->pid <= 0) /* 0 would be ourselves */
+			return -ESRCH;
 		len = (usize)(px_num(pid, (u64)x->pid) - pid);
 		data = pid;
 	}

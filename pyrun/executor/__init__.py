@@ -149,7 +149,7 @@ def _yielded(lib: Any, run: Any, result: Any, on_yield: Callable[[int, int], Non
     try:
         if on_yield is None:
             raise RuntimeError(f"nobody answers yield {result.yielded}")
-        on_yield(result.yielded, result.stage1)
+        on_yield(result.yielded, result.pid or result.stage1)
     except BaseException:
         lib.px_undo(run, result)
         raise

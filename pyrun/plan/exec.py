@@ -1,10 +1,15 @@
 """The plan of `exec`: one more process in a container that is there.
 
-Parent: a pidfd of the container's init, its cgroup, the sockets. Stage 1 is born in that cgroup, makes itself
-untraceable before anything else (CVE-2016-9962), and joins by the pidfd each namespace that differs from ours, the user
-namespace first. Stage 2 is its child, because only a child is in a joined PID namespace; it gets its terminal, its
-identity, and execs. Everything that it touches in the container may be hostile, so labels are written through the
-host's /proc, and the terminal is opened on what is proved to be devpts.
+Parent: a pidfd of the container's init, its cgroup, the sockets. Stage 1 stays outside of that cgroup, so that an exec
+counts as one process there. It makes itself untraceable before anything else (CVE-2016-9962), and joins by the pidfd
+each namespace that differs from ours, but for the two that would take away the right to the cgroup: the cgroup
+namespace, and the user namespace where we have rights over it already. Stage 2 is its child, because only a child is in
+a joined PID namespace, and is born in the cgroup; it joins the rest, gets its terminal, its identity, and execs.
+Everything that it touches in the container may be hostile, so labels are written through the host's /proc, and the
+terminal is opened on what is proved to be devpts.
+
+A cgroup that can't take a birth (it is full, it hands controllers to its children, this user may not write to it) may
+take a move: stage 2 then waits until the parent has moved it, or systemd has.
 """
 
 from __future__ import annotations
@@ -12,7 +17,7 @@ from __future__ import annotations
 from _json import encode_basestring_ascii as quote
 
 from ..errors import PyrunError
-from ..facts import Facts
+from ..facts import CAP_SYS_ADMIN, Facts
 from ..oci import names
 from ..oci.model import Process, Spec
 from .hooks import state_json
@@ -26,6 +31,7 @@ from .steps import (
     O_DIRECTORY,
     O_PATH_DIRECTORY,
     PARENT,
+    PID_DATA,
     PID_MARK,
     STAGE1,
     STAGE2,
@@ -37,6 +43,7 @@ from .steps import (
     Chroot,
     Clone3,
     Clone3Init,
+    Close,
     Connect,
     Dup,
     Execve,
@@ -61,15 +68,18 @@ from .steps import (
     Unlinkat,
     WaitExec,
     WriteFile,
+    Yield,
 )
 
 NONE = 0xFFFF
 ONLCR = 4
 PR_SET_DUMPABLE = 4
-EPERM, ENOENT, EACCES, EBUSY, EXDEV, EINVAL, ENOSYS, EDQUOT = 1, 2, 13, 16, 18, 22, 38, 122
+EPERM, ENOENT, EACCES, EBUSY, EINVAL, ENOSYS, EDQUOT = 1, 2, 13, 16, 22, 38, 122
 RESOLVE_NO_XDEV, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH = 1, 2, 4, 8
-DEVPTS_SUPER_MAGIC = 0x1CD1
-NEWUSER = names.NAMESPACES["user"]
+DEVPTS_SUPER_MAGIC, CGROUP2_SUPER_MAGIC = 0x1CD1, 0x63677270
+NEWUSER, NEWCGROUP = names.NAMESPACES["user"], names.NAMESPACES["cgroup"]
+OUTSIDE = 1000  # what AwaitPid gives when stage 2 is not in the container's cgroup; no errno that stage 1 may fail with
+ATTACH = 5  # the code of the Yield for which systemd moves stage 2
 
 
 class Target:
@@ -77,26 +87,29 @@ class Target:
 
     pid and start of its init; namespaces: CLONE_NEW* of those that are not ours; setgroups: its user namespace allows
     the call; cgroup: its absolute path, None without one; init_cgroup: where its init has moved to meanwhile, or None;
-    chroot: it shares our mount namespace but has a root of its own; affinity: our own CPU mask.
+    systemd: the cgroup is a unit's; chroot: it shares our mount namespace but has a root of its own; affinity: our own
+    CPU mask.
     """
 
-    __slots__ = ("affinity", "cgroup", "chroot", "init_cgroup", "namespaces", "pid", "setgroups", "start")
+    __slots__ = ("affinity", "cgroup", "chroot", "init_cgroup", "namespaces", "pid", "setgroups", "start", "systemd")
 
     def __init__(self, **values: object) -> None:
         self.pid = self.start = self.namespaces = 0
         self.setgroups = True
         self.cgroup: str | None = None
         self.init_cgroup: str | None = None
-        self.chroot = False
+        self.systemd = self.chroot = False
         self.affinity = b""
         for name, value in values.items():
             setattr(self, name, value)
 
 
 class _Slots:
-    __slots__ = ("console", "init", "pidfd", "proc", "root", "socket")
+    __slots__ = ("cgroup", "console", "init", "init_cgroup", "pidfd", "proc", "root", "socket")
+    cgroup: int
     console: int
     init: int
+    init_cgroup: int
     pidfd: int
     proc: int
     root: int
@@ -137,9 +150,12 @@ def plan_exec(spec: Spec, process: Process, facts: Facts, target: Target, req: R
             ),
         )
     _plan_sockets(b, s, process, req)
-    _plan_birth(b, process, facts, target, req)
-    _plan_join(b, process, facts, target, s)
+    _open_cgroup(b, s, facts, target, req)
+    _plan_birth(b, process, facts, target)
+    late = _plan_join(b, process, facts, target, s)
+    _plan_late_join(b, process, target, s, late)
     _plan_process(b, spec, process, facts, target, req, s, seccomp)
+    _plan_entered(b, spec, facts, target, s)
     _plan_ready(b, spec, facts, target, req, s, seccomp)
     return b.plan()
 
@@ -164,85 +180,51 @@ def _plan_sockets(b: Builder, s: _Slots, process: Process, req: Request) -> None
 # --- stage 1: into the container ------------------------------------------------------------------------------------
 
 
-def _plan_birth(b: Builder, process: Process, facts: Facts, target: Target, req: Request) -> None:
-    affinity = process.exec_cpu_affinity
-    initial = affinity.initial if affinity else None
-    if initial:
-        b.add(
-            PARENT,
-            SchedSetaffinity(
-                mask=cpu_mask(initial, "/process/execCPUAffinity/initial"),
-                at="/process/execCPUAffinity/initial",
-                why="before the container's cgroup",
-            ),
-        )
-    cgroup = _open_cgroup(b, facts, target, req)
-    born, instead = Label("born"), Label("instead")
-    why = "stage 1, born in the container's cgroup" if target.cgroup else "stage 1"
-    fallback = _fallback(b, facts, target, req)
-    if fallback is None:
-        b.add(PARENT, Clone3(image=facts.init_path, load=facts.memfd, cgroup=cgroup, flags=0, why=why))
-    else:
-        errno, other, reason = fallback
-        b.add(
-            PARENT,
-            Clone3(image=facts.init_path, load=facts.memfd, cgroup=cgroup, flags=0, why=why, on=((errno, instead),)),
-            Goto(on=((ANY, born),)),
-            instead,
-            Clone3(image=facts.init_path, load=facts.memfd, cgroup=other, flags=0, why=reason),
-            born,
-        )
-    if initial:
-        b.add(PARENT, SchedSetaffinity(mask=target.affinity, why="our own CPUs again"))
-
-
-def _open_cgroup(b: Builder, facts: Facts, target: Target, req: Request) -> int:
+def _open_cgroup(b: Builder, s: _Slots, facts: Facts, target: Target, req: Request) -> None:
+    """The container's cgroup, or the one below it that --cgroup names."""
+    s.cgroup = s.init_cgroup = NONE
     if target.cgroup is None:
         if req.subcgroup is not None:
             raise PyrunError("--cgroup: the container has no cgroup")
-        return NONE
-    slot = b.slot("cgroup")
+        return
+    s.cgroup = b.slot("cgroup", inherit=True)
     gone = ((ENOENT, None),) if facts.rootless and req.subcgroup is None else ()
-    b.add(PARENT, Openat2(path=target.cgroup, flags=O_DIRECTORY, out=slot, on=gone, why="the container's"))
+    b.add(PARENT, Openat2(path=target.cgroup, flags=O_DIRECTORY, out=s.cgroup, on=gone, why="the container's"))
     below = (req.subcgroup or "").strip("/")
     if below:
         b.add(
             PARENT,
             Openat2(
-                dir=slot,
+                dir=s.cgroup,
                 path=below,
                 flags=O_DIRECTORY,
                 resolve=RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
-                out=slot,
+                out=s.cgroup,
                 why="--cgroup",
             ),
         )
-    return slot
-
-
-def _fallback(b: Builder, facts: Facts, target: Target, req: Request) -> tuple[int, int, str] | None:
-    """Where to be born when the container's own cgroup can't take us: (errno, slot, why)."""
-    if req.subcgroup is not None:
-        return None
-    if target.init_cgroup is not None:
-        slot = b.slot("init-cgroup")
+    if target.init_cgroup is not None and req.subcgroup is None:
+        s.init_cgroup = b.slot("init-cgroup")
+        why = "where the init has moved to"
         b.add(
             PARENT,
-            Openat2(
-                path=target.init_cgroup,
-                flags=O_DIRECTORY,
-                out=slot,
-                on=((ENOENT, None),),
-                why="where the init has moved to",
-            ),
+            Openat2(path=target.init_cgroup, flags=O_DIRECTORY, out=s.init_cgroup, on=((ENOENT, None),), why=why),
         )
-        return EBUSY, slot, "a cgroup whose children have controllers takes no process: beside the init"
-    if facts.rootless and target.cgroup is not None:
-        return EACCES, NONE, "the cgroup is not ours to write: where we are"
-    return None
 
 
-def _plan_join(b: Builder, process: Process, facts: Facts, target: Target, s: _Slots) -> None:
+def _plan_birth(b: Builder, process: Process, facts: Facts, target: Target) -> None:
+    affinity = process.exec_cpu_affinity
+    initial = affinity.initial if affinity else None
+    if initial:
+        at = "/process/execCPUAffinity/initial"
+        b.add(PARENT, SchedSetaffinity(mask=cpu_mask(initial, at), at=at, why="before the container's cgroup"))
+    b.add(PARENT, Clone3(image=facts.init_path, load=facts.memfd, flags=0, why="stage 1"))
+    if initial:
+        b.add(PARENT, SchedSetaffinity(mask=target.affinity, why="our own CPUs again"))
+
+
+def _plan_join(b: Builder, process: Process, facts: Facts, target: Target, s: _Slots) -> int:
+    """Stage 1 up to stage 2. Returns the namespaces that are left for that."""
     if process.oom_score_adj is not None:
         b.add(
             STAGE1,
@@ -265,21 +247,43 @@ def _plan_join(b: Builder, process: Process, facts: Facts, target: Target, s: _S
             why="nothing in the container may trace us or open our descriptors (CVE-2016-9962)",
         ),
     )
-    others = target.namespaces & ~NEWUSER
+    # Where only the user namespace gives the right to the others it is joined now, under our own uid, which owns it.
+    late = target.namespaces & (NEWCGROUP | (NEWUSER if facts.has_cap(CAP_SYS_ADMIN) else 0))
+    early = target.namespaces & ~late
+    if early & NEWUSER:
+        b.add(STAGE1, Setns(ns=s.init, nstype=NEWUSER, why="first: it gives the right to the others"))
+    if early & ~NEWUSER:
+        b.add(STAGE1, Setns(ns=s.init, nstype=early & ~NEWUSER, why="all at once, as the init has them"))
+    why = "a child, which alone is in the PID namespace"
+    if s.cgroup != NONE:
+        outside = Label("outside")
+        born = Clone3Init(flags=0, cgroup=s.cgroup, on=((ANY, outside),), why=why + ", born in the container's cgroup")
+        b.add(
+            STAGE1, born, outside, Clone3Init(flags=0, told=OUTSIDE, why="the cgroup takes no birth: to be moved there")
+        )
+    else:
+        b.add(STAGE1, Clone3Init(flags=0, why=why))
+    return late
+
+
+# --- stage 2: the process -------------------------------------------------------------------------------------------
+
+
+def _plan_late_join(b: Builder, process: Process, target: Target, s: _Slots, late: int) -> None:
+    """Who may trace everything, CAP_SYS_PTRACE without a user namespace, may take our descriptors: so none too many."""
+    if not process.apparmor_profile and not process.selinux_label:
+        b.add(STAGE2, Close(fd=s.proc, why="the host's /proc"))
+    if s.cgroup != NONE:
+        b.add(STAGE2, Close(fd=s.cgroup, why="a directory of the host's (CVE-2024-21626)"))
+    if late:
+        b.add(STAGE2, Setns(ns=s.init, nstype=late, why="with these we could not have entered the cgroup"))
     if target.namespaces & NEWUSER:
         b.add(
-            STAGE1,
-            Setns(ns=s.init, nstype=NEWUSER, why="first: it gives the right to the others"),
+            STAGE2,
             Setresgid(gid=0, on=((EINVAL, None),), why="root of the namespace, where it has one"),
             Setresuid(uid=0, on=((EINVAL, None),), why="and with it all its capabilities"),
             Prctl(option=PR_SET_DUMPABLE, arg2=0, why="a change of ids sets it anew"),
         )
-    if others:
-        b.add(STAGE1, Setns(ns=s.init, nstype=others, why="all others at once, as the init has them"))
-    b.add(STAGE1, Clone3Init(flags=0, why="a child, which alone is in the PID namespace"))
-
-
-# --- stage 2: the process -------------------------------------------------------------------------------------------
 
 
 def _plan_process(
@@ -353,10 +357,51 @@ def _plan_console(b: Builder, process: Process, socket: int, *, plain: bool) -> 
         b.add(STAGE2, TtyOutput(terminal=slave, clear=ONLCR, why="to a file or pipe: lines end as they are written"))
 
 
+def _plan_entered(b: Builder, spec: Spec, facts: Facts, target: Target, s: _Slots) -> None:
+    """The parent learns of stage 2, and moves it to the cgroup in which it could not be born."""
+    if s.cgroup == NONE:
+        b.add(PARENT, AwaitPid(out=s.pidfd, why="stage 1 made the process"))
+        return
+    outside, entered, beside, systemd = Label("outside"), Label("entered"), Label("beside"), Label("systemd")
+    done = Goto(on=((ANY, entered),))
+    busy = ((EBUSY, beside),) if s.init_cgroup != NONE else ()
+    refused: tuple[tuple[int, Label | None], ...] = ()
+    if facts.rootless and target.systemd:
+        refused = (EACCES, systemd), (EPERM, systemd)
+    elif facts.rootless and not has_limits(spec):
+        refused = (EACCES, None), (EPERM, None)  # where we are is as good
+    b.add(
+        PARENT,
+        AwaitPid(out=s.pidfd, on=((OUTSIDE, outside),), why="stage 1 made the process"),
+        done,
+        outside,
+        _move(s.cgroup, (*busy, *refused), "a move is not counted, so it works where a birth does not"),
+    )
+    if busy:
+        b.add(PARENT, Goto(on=((ANY, (answer := Label("answer"))),)), beside)
+        b.add(PARENT, _move(s.init_cgroup, refused, "the cgroup's children have controllers: beside the init"), answer)
+    if refused and refused[0][1] is systemd:
+        b.add(PARENT, Goto(on=((ANY, (moved := Label("moved"))),)), systemd)
+        b.add(PARENT, Yield(code=ATTACH, why="the cgroup is not ours to write: systemd moves it"), moved)
+    b.add(PARENT, Ack(why="it is where it belongs"), entered)
+
+
+def _move(cgroup: int, rules: tuple[tuple[int, Label | None], ...], why: str) -> WriteFile:
+    return WriteFile(dir=cgroup, path="cgroup.procs", pid=PID_DATA, magic=CGROUP2_SUPER_MAGIC, on=rules, why=why)
+
+
+def has_limits(spec: Spec) -> bool:
+    """Whether the container's own cgroup limits it: a process must not run outside of that then."""
+    from .resources import CONTROLLERS, MAX, plan_resources
+
+    resources = spec.linux.resources if spec.linux else None
+    writes = plan_resources(resources, controllers=frozenset(CONTROLLERS)).writes
+    return any(write.value != MAX for write in writes)
+
+
 def _plan_ready(
     b: Builder, spec: Spec, facts: Facts, target: Target, req: Request, s: _Slots, seccomp: SeccompProgram | None
 ) -> None:
-    b.add(PARENT, AwaitPid(out=s.pidfd, why="stage 1 made the process"))
     if spec.linux and spec.linux.intel_rdt:
         from .intelrdt import plan_rdt_join
 

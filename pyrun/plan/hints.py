@@ -19,6 +19,7 @@ ELIBBAD, EUSERS, EOPNOTSUPP, ECONNREFUSED, ETIMEDOUT, EDQUOT, ECHILD, ESTALE = 8
 _ROOTLESS_CGROUP = (
     "this user may not change that cgroup; let systemd delegate one: systemd-run --user --scope -p Delegate=yes pyrun …"
 )
+_LIMITS = "outside of its cgroup the container's limits would not hold; "
 _PROCESSES = "too many processes: a pids limit, RLIMIT_NPROC of the user, or the sysctl kernel.pid_max"
 _NAMESPACES = "there are too many namespaces of one kind: see the limits in /proc/sys/user/max_*_namespaces"
 _NOT_MAPPED = "the id has no place in the container's user namespace: add it to linux.{kind}Mappings"
@@ -276,6 +277,13 @@ def _write_hint(step: s.WriteFile, errno: int, path: str, at: str) -> str | None
                 "(cgroups(7), no internal processes)"
             ),
             EACCES: _cgroup_privilege(), EPERM: _cgroup_privilege(), EOPNOTSUPP: "that cgroup is threaded",
+        }.get(errno)  # fmt: skip
+    if name == "cgroup.procs":
+        return {
+            EBUSY: "the cgroup hands controllers to its children, so no process may be in it itself",
+            EOPNOTSUPP: "the cgroup is threaded, or below a threaded one",
+            ENODEV: "the cgroup has been removed meanwhile",
+            EACCES: _LIMITS + _cgroup_privilege(), EPERM: _LIMITS + _cgroup_privilege(),
         }.get(errno)  # fmt: skip
     if at.startswith("/linux/resources"):
         controller = name.partition(".")[0]

@@ -97,10 +97,11 @@ class Clone3(Step):
 
 
 class Clone3Init(Step):
-    """clone3(2) with CLONE_PARENT and flags: makes stage 2. Stage 1 tells its pid and exits."""
+    """clone3(2) with CLONE_PARENT and flags, CLONE_INTO_CGROUP with cgroup: makes stage 2. Stage 1 tells its pid
+    and exits. told: an errno that AwaitPid is to give then."""
 
     OP = 24
-    FIELDS = {"flags": A}
+    FIELDS = {"flags": A, "cgroup": IN0, "told": B}
 
 
 class Setns(Step):
@@ -139,7 +140,8 @@ class Ack(Step):
 
 
 class AwaitPid(Step):
-    """The parent learns the pid of stage 2 and reaps stage 1; out: the pidfd."""
+    """The parent learns the pid of stage 2 and reaps stage 1; out: the pidfd. Stage 2 waits for the answer, which is
+    left to an Ack where stage 1 told an errno."""
 
     OP = 30
     FIELDS = {"out": OUT}

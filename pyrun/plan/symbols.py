@@ -355,7 +355,7 @@ OPERANDS: dict[type[s.Step], dict[str, Shown]] = {
     s.CheckNs: {"nstype": bits(CLONE), "own": optional},
     s.Mkfifoat: {"mode": octal},
     s.Clone3: {"flags": bits(CLONE), "load": member(IMAGES)},
-    s.Clone3Init: {"flags": bits(CLONE, "0")},
+    s.Clone3Init: {"flags": bits(CLONE, "0"), "told": hidden},
     s.Setns: {"nstype": bits(CLONE, "any")},
     s.Unshare: {"flags": bits(CLONE)},
     s.Meet: {"point": member(POINTS)},
@@ -395,7 +395,7 @@ def step_name(cls: type[s.Step]) -> str:
 def errno_name(number: int) -> str:
     from errno import errorcode
 
-    return "any error" if number == s.ANY else errorcode.get(number, f"errno {number}")
+    return "any error" if number == s.ANY else "as told" if number > 999 else errorcode.get(number, f"errno {number}")
 
 
 def errno_text(number: int) -> str:

@@ -28,6 +28,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..plan.exec_process import Words
     from ..plan.model import Plan
+    from .systemd import Attach
 
     class Options(Words):
         """The command line of exec."""
@@ -78,18 +79,24 @@ def exec_process(store: Store, o: Options, *, rootless: bool | None = None) -> i
         request.console, request.plain_output = joint.socket()
         size = caller_size()
         process = with_size(process, *size) if size else process
-    plan = plan_exec(spec, process, facts, collect_target(c, facts), request)
-    return _run(c, plan, joint, o.detach)
+    target = collect_target(c, facts)
+    attach = None
+    if target.systemd and facts.rootless:
+        from .systemd import Attach
+
+        attach = Attach(spec, target, request)
+    plan = plan_exec(spec, process, facts, target, request)
+    return _run(plan, joint, attach, o.detach)
 
 
-def _run(c: Container, plan: Plan, joint: Joint, detach: bool) -> int:
+def _run(plan: Plan, joint: Joint, attach: Attach | None, detach: bool) -> int:
     if detach:
-        _start(c, plan).close()
+        _start(plan, attach).close()
         return 0
     signals = Signals(OF_OUR_TERMINAL if joint.wanted else frozenset())
     terminal = None
     try:
-        outcome = _start(c, plan)
+        outcome = _start(plan, attach)
         try:
             terminal = joint.open()
             signals.listen()
@@ -103,9 +110,9 @@ def _run(c: Container, plan: Plan, joint: Joint, detach: bool) -> int:
         signals.close()
 
 
-def _start(c: Container, plan: Plan) -> Outcome:
+def _start(plan: Plan, attach: Attach | None) -> Outcome:
     try:
-        return run_plan(plan)
+        return run_plan(plan, on_yield=attach.on_yield if attach else None)
     except StepFailed as e:
         if e.errno == ESRCH and isinstance(plan.steps[e.step], (PidfdOpen, Setns)):
             raise PyrunError("container not running", hint="its init has ended just now") from None
@@ -187,6 +194,7 @@ def collect_target(c: Container, facts: Facts) -> Target:
         pid=pid,
         start=c.record.start,
         namespaces=namespaces,
+        systemd=bool(c.record.flags & rec.SYSTEMD),
         setgroups=read_text(f"/proc/{pid}/setgroups").strip() != "deny",
         cgroup=c.record.text("cgroup") or None,
         init_cgroup=_init_cgroup(c, facts),

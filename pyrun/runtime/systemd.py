@@ -19,6 +19,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from ..plan.exec import Target
+    from ..plan.request import Request
+
     Properties = list[tuple[str, tuple[str, object]]]
 
 TIMEOUT_S = 30.0
@@ -27,6 +30,9 @@ BUS, PATH = "org.freedesktop.systemd1", "/org/freedesktop/systemd1"
 MANAGER, SCOPE_INTERFACE = BUS + ".Manager", BUS + ".Scope"
 EXISTS, UNKNOWN = BUS + ".UnitExists", BUS + ".NoSuchUnit"
 JOBS = "is it busy, or does it wait for something? systemctl list-jobs tells"
+OUTSIDE = (
+    "outside of it the container's limits would not hold; try from a unit of the user's: systemd-run --user --scope"
+)
 HINT = "leave --systemd-cgroup out (containerd: SystemdCgroup = false), or run where systemd is process 1"
 
 
@@ -134,6 +140,34 @@ class Scope:
         """When a later step failed: the unit that was made goes."""
         if self.started:
             with_manager(self.user, lambda m: m.stop(self.unit.name), f"stop {self.unit.name}")
+
+
+class Attach:
+    """Answers the Yield of an exec whose process we may not move into the container's unit ourselves: the user's
+    manager does, or has the system's do it."""
+
+    def __init__(self, spec: Spec, target: Target, request: Request) -> None:
+        self.spec = spec
+        self.cgroup = target.cgroup or ""
+        below = (target.init_cgroup or self.cgroup)[len(self.cgroup) :]
+        self.below = below if request.subcgroup is None else "/" + request.subcgroup.strip("/")
+
+    def on_yield(self, _code: int, pid: int) -> None:
+        """PyrunError where the container's limits would not hold; without any the process runs where we are."""
+        unit = self.cgroup.rpartition("/")[2]
+        body = (unit, self.below.rstrip("/"), [pid])
+        try:
+            with_manager(
+                is_of_user(self.cgroup),
+                lambda m: m.call("AttachProcessesToUnit", "ssau", body),
+                f"move a process into {unit}",
+            )
+        except PyrunError as e:
+            from ..plan.exec import has_limits
+
+            if has_limits(self.spec):
+                e.hint = OUTSIDE
+                raise
 
 
 def unit_cgroup(spec: Spec, facts: Facts, container: str, *, imagine: bool = False) -> str:

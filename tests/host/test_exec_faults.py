@@ -22,7 +22,7 @@ from pyrun.oci.load import load_file
 from pyrun.plan.exec import plan_exec
 from pyrun.plan.model import Plan
 from pyrun.plan.request import Request
-from pyrun.plan.steps import PARENT, STAGE1, STAGE2, Clone3, Execve, Spawn
+from pyrun.plan.steps import PARENT, STAGE1, STAGE2, Ack, AwaitPid, Clone3, Clone3Init, Execve, Goto, Spawn
 from pyrun.runtime import create
 from pyrun.runtime.delete import delete
 from pyrun.runtime.exec import collect_target
@@ -71,8 +71,9 @@ def reap(before: list[int]) -> bool:
     return set(children()) <= set(before)
 
 
-def plan_of(root: Path, id: str, pid_file: Path, console: str) -> Plan:
-    """A plan of exec with a terminal, a pid file and a seccomp filter, for the test build."""
+def plan_of(root: Path, id: str, pid_file: Path, console: str, moved: bool) -> Plan:
+    """A plan of exec with a terminal, a pid file and a seccomp filter, for the test build. moved: the process can't be
+    born in the cgroup."""
     container = Store(str(root)).open(id)
     spec, facts = load_file(container.directory + "/config.json"), collect_facts()
     assert spec.process is not None
@@ -82,7 +83,19 @@ def plan_of(root: Path, id: str, pid_file: Path, console: str) -> Plan:
     for step in plan.steps:
         if isinstance(step, Clone3):
             step.args["image"] = faults_build()
+        if isinstance(step, Clone3Init) and "cgroup" in step.args and moved:
+            step.args["cgroup"] = plan.slots.index("proc")
     return plan
+
+
+def passed_over(plan: Plan, moved: bool) -> set[int]:
+    """The steps that are not done: those that move the process, or what leads around them."""
+    parent = plan.lanes[PARENT]
+    around = next(i for i, step in enumerate(parent) if isinstance(step, AwaitPid)) + 1
+    last = next(i for i, step in enumerate(parent) if i > around and isinstance(step, Ack))
+    outside = [i for i, step in enumerate(plan.steps) if isinstance(step, Clone3Init) and "told" in step.args]
+    assert isinstance(parent[around], Goto) and len(outside) == 1
+    return {around} if moved else {*range(around + 1, last + 1), *outside}
 
 
 @pytest.fixture
@@ -106,11 +119,15 @@ def more_than(fds: dict[str, str]) -> dict[str, str]:
     return {n: t for n, t in descriptors().items() if n not in fds and "pyrun-init" not in t}
 
 
-def test_each_step_of_exec_fails(pyrun: Runner, entered: str, tmp_path: Path, sockets: str) -> None:
+@pytest.mark.parametrize("moved", [False, True])
+def test_each_step_of_exec_fails(pyrun: Runner, entered: str, tmp_path: Path, sockets: str, moved: bool) -> None:
     pid_file = tmp_path / "pid"
-    plan = plan_of(pyrun.root, entered, pid_file, sockets)
+    plan = plan_of(pyrun.root, entered, pid_file, sockets, moved)
+    skipped = passed_over(plan, moved)
     fds, traces, before = descriptors(), collect_traces(), children()
     for index, where in numbered(plan, PARENT, STAGE1, STAGE2):
+        if index in skipped:
+            continue
         with pytest.raises(StepFailed) as failure:
             run_plan(plan, fault={"fail_step": index, "fail_errno": EXDEV}).close()
         assert (failure.value.errno, failure.value.step) == (EXDEV, index), where
@@ -123,12 +140,17 @@ def test_each_step_of_exec_fails(pyrun: Runner, entered: str, tmp_path: Path, so
     assert pyrun.state(entered)["status"] == "running"
 
 
-def test_exec_killed_at_each_parent_step(pyrun: Runner, entered: str, tmp_path: Path, sockets: str) -> None:
+@pytest.mark.parametrize("moved", [False, True])
+def test_exec_killed_at_each_parent_step(
+    pyrun: Runner, entered: str, tmp_path: Path, sockets: str, moved: bool
+) -> None:
     """What it had made ends by itself; from the last answer on it is a process like any other, and stays."""
     pid_file = tmp_path / "pid"
-    plan = plan_of(pyrun.root, entered, pid_file, sockets)
+    plan = plan_of(pyrun.root, entered, pid_file, sockets, moved)
     traces = collect_traces()
     for index, where in numbered(plan, PARENT)[:-1]:
+        if index in passed_over(plan, moved):
+            continue
         pid = os.fork()
         if pid == 0:
             try:

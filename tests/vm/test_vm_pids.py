@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from tests.support.bundle import BundleMaker
 from tests.support.runner import Runner, wait_for
 from tests.support.vm_cgroup import Cgroup, resources
@@ -31,10 +29,19 @@ def test_the_limit_holds_for_exec(pyrun: Runner, bundle: BundleMaker) -> None:
     pyrun.exec(id, *forks).ok()
 
 
-@pytest.mark.xfail(strict=True, reason="setting up an exec takes two of the limit; runc and crun take none")
 def test_exec_needs_no_more_than_its_own_process(pyrun: Runner, bundle: BundleMaker) -> None:
     id = pyrun.create_started(bundle(["sleep", "1000"], linux=resources(pids={"limit": 2})))
+    cgroup = Cgroup(pyrun, id)
     pyrun.exec(id, "true").ok()
+    assert cgroup.counter("pids.events", "max") == 0
+
+
+def test_a_full_container_can_be_looked_into(pyrun: Runner, bundle: BundleMaker) -> None:
+    """The process is moved in, which the kernel does not count (pids.max), as with runc and crun; it can't fork."""
+    id = pyrun.create_started(bundle(["sleep", "1000"], linux=resources(pids={"limit": 1})))
+    own = pyrun.exec(id, "sh", "-c", "read -r own </proc/self/cgroup; echo $own").ok().out
+    assert own == "0::/\n"
+    assert "fork" in pyrun.exec(id, "sh", "-c", "(true) || echo refused").err
 
 
 def test_one_process_is_enough_to_start(pyrun: Runner, bundle: BundleMaker) -> None:

@@ -273,12 +273,28 @@ def test_rootless_scope(rootless: Runner, busybox_rootfs: Path) -> None:
     assert not cgroup.path.exists()
 
 
-@pytest.mark.xfail(
-    strict=True, reason="from outside the user's manager, exec runs in the caller's cgroup, without limits"
-)
 def test_rootless_exec_is_in_the_scope(rootless: Runner, busybox_rootfs: Path) -> None:
     made = rootless_bundle(rootless, busybox_rootfs, ["sleep", "1000"], **resources(memory={"limit": 16 * MIB}))
-    assert rootless.exec(rootless.create_started(made), *allocate(64)).rc == 137
+    id = rootless.create_started(made)
+    assert rootless.exec(id, *allocate(64)).rc == 137
+    assert rootless.exec(id, "cat", "/proc/self/cgroup").ok().out == "0::/\n"
+    inside = Cgroup(rootless, id).path / "below"
+    subprocess.run(["runuser", "-u", "user", "--", "mkdir", inside], check=True)
+    done = rootless.exec(id, "cat", "/proc/self/cgroup", options=["--cgroup", "below"])
+    assert done.ok().out == "0::/below\n"
+
+
+def test_rootless_exec_outside_of_the_limits_is_refused(rootless: Runner, busybox_rootfs: Path) -> None:
+    """Without the user's manager nobody can move the process; where nothing is limited it may run where it is."""
+    made = rootless_bundle(rootless, busybox_rootfs, ["sleep", "1000"], **resources(memory={"limit": 16 * MIB}))
+    id = rootless.create_started(made)
+    at = rootless.argv.index(runtime_argv()[0])
+    no_bus = ["env", "DBUS_SESSION_BUS_ADDRESS=unix:path=/no/such/bus"]
+    outside = Runner(rootless.root, [*rootless.argv[:at], *no_bus, *rootless.argv[at:]])
+    outside.exec(id, "true").fails(1, "D-Bus", "limits would not hold")
+    assert Cgroup(rootless, id).read("cgroup.procs").split() == [str(rootless.pid(id))]
+    rootless("update", "--memory", "-1", id).ok()
+    outside.exec(id, "true").ok()
 
 
 def test_rootless_limits_hold(rootless: Runner, busybox_rootfs: Path) -> None:
