@@ -241,8 +241,8 @@ def _special(step: s.Step, errno: int, substep: int) -> str | None:
             return "the root file system is not there; a relative root.path is below the bundle"
     if isinstance(step, s.Mkdirat) and at == "/linux/cgroupsPath" and errno in (EACCES, EPERM, EROFS):
         return "the cgroup file system is read-only here" if errno == EROFS else _cgroup_privilege()
-    if isinstance(step, s.Mkdirat) and not at and errno == ENOSPC:
-        return _FULL
+    if isinstance(step, s.Mkdirat) and not at and errno in (ENOSPC, EROFS):
+        return _FULL if errno == ENOSPC else "name a directory that can be written to, with --root"
     if isinstance(step, s.FindExecutable) and errno == ENOENT and "/" in str(step.args["name"]):
         return "there is no such file in the image"
     if isinstance(step, s.WriteFile):

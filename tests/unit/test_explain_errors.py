@@ -275,6 +275,7 @@ def test_start_whose_own_step_fails() -> None:
         (s.CheckEmpty(cgroup=0, at="/linux/cgroupsPath"), errno.ENOTEMPTY, 0, "another container"),
         (s.Connect(path="/run/x.sock", out=0), errno.ECONNREFUSED, 0, "nobody listens"),
         (s.Mkdirat(path="/x", mode=0), errno.ENOSPC, 0, "disk of --root is full"),
+        (s.Mkdirat(path="/x", mode=0), errno.EROFS, 0, "with --root"),
         (s.Mkdirat(path="/x", mode=0, at="/linux/cgroupsPath"), errno.ENOSPC, 0, "exhausted"),
         (s.Openat2(path="/x", flags=0, out=0), errno.EMFILE, 0, "ulimit -n"),
         (s.Setsid(), errno.EPERM, 0, "capability"),
