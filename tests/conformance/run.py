@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
+import fcntl
 import json
 import os
 import platform
@@ -145,9 +146,16 @@ def download_module(go: str, module: str) -> Path:
 def build_suite() -> Path:
     """A directory with the programs, runtimetest and the root file system they unpack; built once per version."""
     archive = f"rootfs-{GO_ARCH.get(platform.machine(), platform.machine())}.tar.gz"
-    if (CACHE / archive).exists():
-        return CACHE
     CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE.parent / "lock").open("w") as lock:  # the host's tests and a guest's may want them at the same time
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (CACHE / archive).exists():
+            install_suite(archive)
+    return CACHE
+
+
+def install_suite(archive: str) -> None:
+    """Puts it into CACHE; the archive comes last."""
     go = find_go()
     env = os.environ | {"GOBIN": str(CACHE), "CGO_ENABLED": "0"}
     packages = [f"{MODULE}/validation/...@{VERSION}", f"{MODULE}/cmd/runtimetest@{VERSION}"]
@@ -160,7 +168,6 @@ def build_suite() -> Path:
     if not source.exists():
         raise SuiteUnavailable(f"the suite has no root file system for {platform.machine()}")
     shutil.copyfile(source, CACHE / archive)
-    return CACHE
 
 
 def run_program(suite: Path, program: str, runtime: str) -> Outcome:

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from tests.support import vm_machine
-from tests.support.vm_job import CACHE, job_disk
+from tests.support.vm_job import LOGS, job_disk
 from tests.support.vm_machine import GuestDied
 
 SILENCE_S = float(os.environ.get("PYRUN_VM_TIMEOUT", "3600"))
@@ -24,9 +24,8 @@ SILENCE_S = float(os.environ.get("PYRUN_VM_TIMEOUT", "3600"))
 
 def run(command: str) -> int:
     """Runs a shell command in the guest as root, its output on ours; its exit code."""
-    logs = CACHE / "logs"
-    logs.mkdir(parents=True, exist_ok=True)
-    console = logs / "console.log"
+    LOGS.mkdir(parents=True, exist_ok=True)
+    console = LOGS / "console.log"
     with job_disk(f"#!/bin/sh\nexec 2>&1\n{command}\n") as disk:
         with vm_machine.boot(vm_machine.make_guest(), disk, console) as machine:
             try:

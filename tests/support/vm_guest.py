@@ -50,7 +50,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     wanted = Path(os.environ["PYRUN_VM_ITEMS"]).read_text().splitlines()
     by_id = {item.nodeid: item for item in items}
     items[:] = [by_id[name] for name in wanted if name in by_id]
-    send("collected", missing=[name for name in wanted if name not in by_id])
+    send("collected", missing=[name for name in wanted if name not in by_id], kernel=os.uname().release)
 
 
 def pytest_collectreport(report: pytest.CollectReport) -> None:

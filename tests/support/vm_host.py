@@ -1,9 +1,9 @@
 """A pytest plugin for the host's side: items marked `vm` run in a guest, and their reports appear as if they ran here.
 
 The marker's argument names a group, `vm` if there is none: pytest.mark.vm("engines", memory=3072), with the MiB its
-guest needs. A group's items are given to one guest at the first. One that dies (a panic, a hang) fails the item it was
-at, and the rest go to the next guest, of which there are a few at most. The guests' consoles and their reports as they
-came stay in .cache/vm/logs, by the group's name.
+guest needs. Each group is run by a process of its own (vm_run.py), which starts before the first test and writes what
+its guest says into .cache/vm/logs/. The other tests run meanwhile; then come the items marked `vm`, whose reports are
+read from there. However the session ends, those processes end with it.
 """
 
 from __future__ import annotations
@@ -11,29 +11,35 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import time
-from collections.abc import Generator
-from typing import Any
+from collections.abc import Generator, Iterator
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.support import vm_machine
-from tests.support.vm_job import CACHE, job_disk, one_at_a_time
-from tests.support.vm_machine import GuestDied
+from tests.support.leaks import GUESTS_CGROUP
+from tests.support.runner import REPO
+from tests.support.vm_job import LOGS
 
-LOGS = CACHE / "logs"
-SILENCE_S = 240.0
-GUESTS = 3
+if TYPE_CHECKING:
+    from tests.support.vm_run import Request
+
 IN_GUEST = "PYRUN_VM_ITEMS" in os.environ
-RUN = """#!/bin/sh
-# What the guest does: the tests that `items` names.
-exec 2>&1
-cd /job/src
-export PYRUN_VM_ITEMS=/job/items PYRUN_VIEW=vm PYRUN_TEST_RUNTIME=/usr/local/bin/pyrun
-export PYTHONPATH=/job/site:/usr/local/lib/pyrun PYTHONDONTWRITEBYTECODE=1
-export PYTEST_DISABLE_PLUGIN_AUTOLOAD=1
-python3 -m pytest -q -p tests.support.vm_guest -p no:cacheprovider --color=no --tb=short {files}
-"""
+POLL_S = 0.05
+LAST_WORDS_S = 60.0  # from the last report of a guest to its end
+END_S = 30.0
+
+
+def guests_at_once() -> int:
+    """How many groups may run at a time: PYRUN_VM_GUESTS, or two where there are four processors."""
+    return int(os.environ.get("PYRUN_VM_GUESTS", 2 if len(os.sched_getaffinity(0)) >= 4 else 1))
+
+
+def is_vm(item: pytest.Item) -> bool:
+    return item.get_closest_marker("vm") is not None
 
 
 def group_of(item: pytest.Item) -> str:
@@ -49,121 +55,173 @@ def memory_of(items: list[pytest.Item]) -> int:
     return max(int(marker.kwargs.get("memory", vm_machine.MEMORY_MIB)) for marker in markers)
 
 
-class GuestRun:
-    """A group's run in as many guests as it takes. `reports(item)` waits for those of one item."""
+class Group:
+    """The items of one group, and the process that runs them."""
 
     def __init__(self, name: str, items: list[pytest.Item]) -> None:
         self.name = name
-        self.memory = memory_of(items)
         self.config = items[0].config
-        self.waiting = [item.nodeid for item in items]
-        self.paths = {item.nodeid: str(item.path.relative_to(item.config.rootpath)) for item in items}
+        self.request: Request = {
+            "name": name,
+            "items": [item.nodeid for item in items],
+            "files": {item.nodeid: str(item.path.relative_to(item.config.rootpath)) for item in items},
+            "memory": memory_of(items),
+        }
         self.figures: list[str] = []
-        self.trouble = ""
-        self._guests = 0
-        self._events: Generator[dict[str, Any], None, None] | None = None
+        self.kernel = ""
+        self.process: subprocess.Popen[bytes] | None = None
+        self._got: dict[str, list[pytest.TestReport]] = {}
+        self._done: set[str] = set()
+        self._pending = b""
+
+    def start(self) -> None:
+        """In a session of its own, so that Ctrl-C reaches pytest alone, and with mounts of its own, which making the
+        guest takes; its cgroup keeps it apart from what the other tests look at.
+        """
+        LOGS.mkdir(parents=True, exist_ok=True)
+        path = LOGS / f"{self.name}.jsonl"
+        path.unlink(missing_ok=True)
+        self._errors = path.with_suffix(".err")
+        argv = ["setpriv", "--pdeathsig", "TERM", "unshare", "--mount", "--propagation", "private"]
+        argv += [sys.executable, "-m", "tests.support.vm_run"]
+        with path.open("wb") as out, self._errors.open("wb") as errors:
+            self._events = path.open("rb")
+            self.process = subprocess.Popen(
+                argv, cwd=REPO, stdin=subprocess.PIPE, stdout=out, stderr=errors, start_new_session=True
+            )
+        self._cgroup = GUESTS_CGROUP / str(self.process.pid)
+        if os.environ.get("PYRUN_VIEW") == "1":
+            self._cgroup.mkdir(parents=True)
+            (self._cgroup / "cgroup.procs").write_text(str(self.process.pid))
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(self.request).encode())
+        self.process.stdin.close()
+
+    def is_running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
 
     def reports(self, nodeid: str) -> list[pytest.TestReport]:
-        """Setup, call and teardown of this item."""
-        got: list[pytest.TestReport] = []
+        """Waits for the item's setup, call and teardown, or for the word that it was lost."""
+        while nodeid not in self._done:
+            ended = not self.is_running()
+            if not self._read() and ended:
+                assert self.process is not None
+                said = self._errors.read_text(errors="replace")
+                self._add_lost(nodeid, f"the process that runs guests ended with {self.process.returncode}\n{said}")
+            time.sleep(POLL_S)
+        return self._got[nodeid]
+
+    def finish(self) -> None:
+        """Waits for the guest's end, and so for its last words."""
+        with suppress(subprocess.TimeoutExpired):
+            if self.process is not None:
+                self.process.wait(LAST_WORDS_S)
+                self._read()
+
+    def stop(self) -> None:
+        """Ends the process, its guest and whatever else it has started, if they still run."""
+        if self.process is None:
+            return
+        self.process.terminate()
         try:
-            if self.trouble:
-                raise GuestDied(self.trouble)
-            for event in self._stream():
-                if event["event"] == "report":
-                    report = self.config.hook.pytest_report_from_serializable(config=self.config, data=event["data"])
-                    assert report.nodeid == nodeid, f"{report.nodeid} came while waiting for {nodeid}"
-                    got.append(report)
-                    if report.when == "teardown":
-                        self.waiting.remove(nodeid)
-                        return got
-                elif nodeid in event.get("missing", ()):
-                    raise GuestDied(f"the guest did not collect this item\n{self._collect_errors}")
-            raise GuestDied("the guest's pytest ended before it came to this item")
-        except GuestDied as death:
-            return [*got, self._failure(nodeid, str(death), got)]
-        except (OSError, RuntimeError, subprocess.SubprocessError) as error:
-            self.trouble = f"no guest could be prepared: {error}"
-            return [self._failure(nodeid, self.trouble, got)]
+            self.process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self._events.close()
+        if self._cgroup.exists():
+            (self._cgroup / "cgroup.kill").write_text("1")
+            for _ in range(100):
+                with suppress(OSError):
+                    self._cgroup.rmdir()
+                    break
+                time.sleep(POLL_S)
+            with suppress(OSError):  # another group is still there
+                GUESTS_CGROUP.rmdir()
 
-    def _stream(self) -> Generator[dict[str, Any], None, None]:
-        if self._events is None:
-            self._collect_errors = ""
-            self._events = self._boot()
-        return self._events
+    def _read(self) -> bool:
+        """Takes in what is new; whether there was anything."""
+        data = self._events.read()
+        *lines, self._pending = (self._pending + data).split(b"\n")
+        for line in lines:
+            self._take(json.loads(line))
+        return bool(data)
 
-    def _boot(self) -> Generator[dict[str, Any], None, None]:
-        """The events of one guest, which runs what still waits."""
-        self._guests += 1
-        started = time.monotonic()
-        with one_at_a_time():
-            guest = vm_machine.make_guest()
-        LOGS.mkdir(parents=True, exist_ok=True)
-        files = " ".join(dict.fromkeys(self.paths[nodeid] for nodeid in self.waiting))
-        run = RUN.format(files=files)
-        name = f"{self.name}{self._guests}"
-        log = (LOGS / f"{name}.jsonl").open("w")
-        with log, job_disk(run, items="\n".join(self.waiting) + "\n") as disk:
-            prepared = time.monotonic() - started
-            with vm_machine.boot(guest, disk, LOGS / f"{name}.log", memory=self.memory) as machine:
-                for event in machine.events(SILENCE_S):
-                    log.write(json.dumps({"at": round(machine.seconds(), 2), **event}) + "\n")
-                    log.flush()
-                    self._note(event, machine, prepared)
-                    yield event
+    def _take(self, event: dict[str, Any]) -> None:
+        match event:
+            case {"event": "report", "data": data}:
+                report = self.config.hook.pytest_report_from_serializable(config=self.config, data=data)
+                self._got.setdefault(report.nodeid, []).append(report)
+                if report.when == "teardown":
+                    self._done.add(report.nodeid)
+            case {"event": "lost", "nodeid": nodeid, "text": text}:
+                self._add_lost(nodeid, text)
+            case {"event": "prepared", "name": name, "seconds": seconds}:
+                self.figures.append(f"guest {name}: prepared in {seconds:.0f} s")
+            case {"event": "booted", "at": seconds}:
+                self.figures[-1] += f", up after {seconds:.0f} s"
+            case {"event": "exit", "at": seconds, "free_kib": free}:
+                self.figures[-1] += f", done after {seconds:.0f} s with {free >> 10} MiB free"
+            case {"event": "collected", "kernel": kernel}:
+                self.kernel = kernel
 
-    def _note(self, event: dict[str, Any], machine: vm_machine.Machine, prepared: float) -> None:
-        match event["event"]:
-            case "collect-error":
-                self._collect_errors += f"{event['nodeid']}\n{event['text']}\n"
-            case "gone":
-                raise GuestDied(f"{event['text']}\n{vm_machine.tail(machine.console_text())}")
-            case "booted":
-                times = f"prepared in {prepared:.0f} s, up after {machine.seconds():.0f} s"
-                self.figures.append(f"guest {self.name}{self._guests}: {times}")
-            case "exit":
-                free = event["free_kib"] >> 10
-                self.figures[-1] += f", done after {machine.seconds():.0f} s with {free} MiB free"
-
-    def _failure(self, nodeid: str, text: str, got: list[pytest.TestReport]) -> pytest.TestReport:
-        """A report for an item that the guest did not finish; the next item gets a new guest, or is told the same."""
-        if self._events is not None:
-            self._events.close()
-            self._events = None
-        if self.waiting and nodeid in self.waiting:
-            self.waiting.remove(nodeid)
-        if self._guests >= GUESTS:
-            self.trouble = self.trouble or f"not run: {GUESTS} guests died, the last in {nodeid}"
+    def _add_lost(self, nodeid: str, text: str) -> None:
+        got = self._got.setdefault(nodeid, [])
         when = ("setup", "call", "teardown")[min(len(got), 2)]
         path, _, name = nodeid.partition("::")
-        return pytest.TestReport(nodeid, (path, 0, name), {}, "failed", text, when)  # type: ignore[arg-type]
-
-    def close(self) -> None:
-        """Waits for the last guest's end, and so for its last words."""
-        if self._events is not None:
-            try:
-                for _ in self._events:
-                    pass
-            except GuestDied as death:
-                self.figures.append(str(death))
+        got.append(pytest.TestReport(nodeid, (path, 0, name), {}, "failed", text, when))  # type: ignore[arg-type]
+        self._done.add(nodeid)
 
 
 class Plugin:
     """Registered on the host by tests/conftest.py."""
 
     def __init__(self) -> None:
-        self._runs: dict[str, GuestRun] = {}
-        self._reason: str | None = None
+        self.groups: dict[str, Group] = {}
+        self.reason = ""
 
-    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
-        if config.getoption("--in-guest"):
-            for item in items:
-                if item.get_closest_marker("vm") is None:
-                    item.add_marker(pytest.mark.vm)
+    @pytest.hookimpl(wrapper=True)
+    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
+        """Puts what runs in a guest last, group by group, once the markers are there and the selection is made."""
+        yield
+        for item in items:
+            if config.getoption("--in-guest") and not is_vm(item):
+                item.add_marker(pytest.mark.vm)
+        names = list(dict.fromkeys(group_of(item) for item in items if is_vm(item)))
+        items.sort(key=lambda item: names.index(group_of(item)) if is_vm(item) else -1)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
+        """The groups' processes live while this runs, whichever way it is left."""
+        items = [item for item in session.items if is_vm(item)]
+        option = session.config.option
+        failed = session.testsfailed and not option.continue_on_collection_errors
+        if not items or option.collectonly or failed:
+            return (yield)
+        self.reason = vm_machine.why_not()
+        if not self.reason:
+            for name in dict.fromkeys(map(group_of, items)):
+                self.groups[name] = Group(name, [item for item in items if group_of(item) == name])
+        try:
+            result = yield
+            for group in self.groups.values():
+                group.finish()
+            return result
+        finally:
+            for group in self.groups.values():
+                group.stop()
+
+    def _start_groups(self) -> None:
+        """Starts the next groups as far as there is room."""
+        for group in self.groups.values():
+            running = sum(other.is_running() for other in self.groups.values())
+            if group.process is None and running < guests_at_once():
+                group.start()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
-        if item.get_closest_marker("vm") is None:
+        self._start_groups()
+        if not is_vm(item):
             return None
         hook = item.ihook
         hook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
@@ -173,26 +231,20 @@ class Plugin:
         return True
 
     def _reports(self, item: pytest.Item) -> list[pytest.TestReport]:
-        if self._reason is None:
-            self._reason = vm_machine.why_not()
-        if self._reason:
-            where = (str(item.path), 0, f"Skipped: no guest: {self._reason}")
+        if self.reason:
+            where = (str(item.path), 0, f"Skipped: no guest: {self.reason}")
             return [pytest.TestReport(item.nodeid, item.location, {}, "skipped", where, "setup")]
-        name = group_of(item)
-        if name not in self._runs:
-            vm_items = [other for other in item.session.items if other.get_closest_marker("vm")]
-            self._runs[name] = GuestRun(name, [other for other in vm_items if group_of(other) == name])
-        return self._runs[name].reports(item.nodeid)
-
-    def pytest_sessionfinish(self) -> None:
-        for run in self._runs.values():
-            run.close()
+        group = self.groups[group_of(item)]
+        while group.process is None:
+            self._start_groups()
+            time.sleep(POLL_S)
+        return group.reports(item.nodeid)
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        if not self._runs:
+        if not self.groups:
             return
         terminalreporter.section("guests")
-        for line in sum((run.figures for run in self._runs.values()), []):
+        for line in sum((group.figures for group in self.groups.values()), []):
             terminalreporter.write_line(line)
         terminalreporter.write_line(f"their consoles and reports: {os.path.relpath(LOGS)}")
 

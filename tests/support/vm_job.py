@@ -21,6 +21,7 @@ from pathlib import Path
 from tests.support.runner import REPO
 
 CACHE = REPO / ".cache" / "vm"
+LOGS = CACHE / "logs"
 SLACK_MIB = 1024
 SOURCES = ("pyrun", "cffi_build", "pyproject.toml", "setup.py", "bootstrap")
 # What the tests would make themselves, which takes longer in the guest, or needs what it has not.
@@ -45,12 +46,19 @@ def installed_prefix() -> Path:
             shutil.rmtree(old)  # all but the last, which another run may be at
         partial = CACHE / "partial-prefix"
         shutil.rmtree(partial, ignore_errors=True)
-        command = [str(REPO / "bootstrap"), "install", "--prefix", str(partial)]
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        if done.returncode:
-            raise RuntimeError(f"bootstrap install failed:\n{done.stdout}")
+        run_maker(REPO / "bootstrap", "install", "--prefix", partial)
         partial.rename(target)
     return target
+
+
+def run_maker(*argv: str | Path) -> str:
+    """The output of a script that cleans up after itself: when this process is told to end, it waits for the script."""
+    null, pipe = subprocess.DEVNULL, subprocess.PIPE
+    with subprocess.Popen(argv, text=True, stdin=null, stdout=pipe, stderr=pipe) as process:
+        out, errors = process.communicate()
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(map(str, argv))} ended with {process.returncode}:\n{out}{errors}")
+    return out
 
 
 @contextmanager
@@ -105,7 +113,7 @@ def copy_packages(directory: Path, *names: str) -> None:
 
 def copy_tree(directory: Path) -> None:
     """The tests, the bundles and a busybox root, laid out as in the repository; pyrun is the installed one."""
-    ignore = shutil.ignore_patterns("*.partial.*", ".hypothesis")
+    ignore = shutil.ignore_patterns("*.partial.*", ".hypothesis", "*.pyc.*")
     for name in ("tests", "bundles", "vagrant", "docs"):
         shutil.copytree(REPO / name, directory / name, symlinks=True, ignore=ignore)
     shutil.copy2(REPO / "pyproject.toml", directory)

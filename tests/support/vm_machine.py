@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.runner import REPO
+from tests.support.vm_job import one_at_a_time, run_maker
 
 CPUS = int(os.environ.get("PYRUN_VM_CPUS", "2"))
 MEMORY_MIB = 2048
@@ -56,8 +57,8 @@ def why_not() -> str:
 
 def make_guest() -> Path:
     """The directory with the guest's root and kernel, made now if need be."""
-    done = subprocess.run([REPO / "vagrant" / "make-guest"], stdout=subprocess.PIPE, text=True, check=True)
-    return Path(done.stdout.strip())
+    with one_at_a_time():
+        return Path(run_maker(REPO / "vagrant" / "make-guest").strip())
 
 
 def acceleration() -> list[str]:

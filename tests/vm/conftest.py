@@ -16,7 +16,6 @@ from tests.support.leaks import collect_traces, find_leaks
 HERE = Path(__file__).parent
 
 
-@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks every test of this directory `vm` that has no such marker of its own."""
     for item in items:

@@ -1,0 +1,55 @@
+"""Guests run beside the tests of the host, and end with the session, whichever way it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support import vm_machine
+from tests.support.leaks import GUESTS_CGROUP
+from tests.support.runner import REPO, wait_for
+
+SAMPLE = "tests/vm_host/samples/beside_sample.py"
+ENDS = {"fail": 1, "exit": 7, "SIGINT": 2, "SIGKILL": -signal.SIGKILL}
+
+
+def pytest_argv(*argv: str) -> list[str]:
+    return [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *argv, SAMPLE]
+
+
+def test_what_needs_a_guest_comes_last() -> None:
+    done = subprocess.run(pytest_argv("--collect-only", "-q"), cwd=REPO, stdout=subprocess.PIPE, text=True, check=True)
+    names = [line.partition("::")[2] for line in done.stdout.splitlines()[:2]]
+    assert names == ["test_on_the_host", "test_in_the_guest"]
+    assert "guests" not in done.stdout
+
+
+@pytest.mark.parametrize("how", ENDS)
+def test_an_early_end_takes_the_guest_with_it(how: str, tmp_path: Path) -> None:
+    problem = vm_machine.why_not()
+    if problem:
+        pytest.skip(f"no guest: {problem}")
+    found = tmp_path / "found"
+    env = os.environ | {"BESIDE_END": how, "BESIDE_FOUND": str(found), "TMPDIR": str(tmp_path)}
+    done = subprocess.run(pytest_argv("-x"), cwd=REPO, env=env, stdout=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == ENDS[how], done.stdout
+    told = json.loads(found.read_text())
+    assert len(told["pids"]) >= 2 and len(told["files"]) == 3, told  # the program that runs guests, QEMU; three disks
+    root = {str(vm_machine.make_guest() / "root.ext4")}
+
+    def left() -> list[str]:
+        files = [file for file in told["files"] if file not in root and Path(file).exists()]
+        return [*files, *(pid for pid in told["pids"] if Path(f"/proc/{pid}").exists()), *tmp_path.glob("pyrun-vm-*")]
+
+    if how == "SIGKILL":  # nobody waits then
+        wait_for(lambda: not left(), 30, "the guest to go")
+        if GUESTS_CGROUP.exists():
+            (GUESTS_CGROUP / str(told["pids"][0])).rmdir()
+    assert left() == []
+    assert not (GUESTS_CGROUP / str(told["pids"][0])).exists()
