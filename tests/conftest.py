@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import vm_host
+from tests.support import tally, vm_host
 from tests.support.bundle import BundleMaker
 from tests.support.runner import REPO, Runner
 
@@ -20,6 +20,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     vm_host.install(config)
+    tally.install(config)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -69,6 +69,7 @@ class Group:
         }
         self.figures: list[str] = []
         self.kernel = ""
+        self.engines: dict[str, str] = {}
         self.process: subprocess.Popen[bytes] | None = None
         self._got: dict[str, list[pytest.TestReport]] = {}
         self._done: set[str] = set()
@@ -156,7 +157,8 @@ class Group:
                     self._done.add(report.nodeid)
             case {"event": "lost", "nodeid": nodeid, "text": text}:
                 self._add_lost(nodeid, text)
-            case {"event": "prepared", "name": name, "seconds": seconds}:
+            case {"event": "prepared", "name": name, "seconds": seconds, "engines": engines}:
+                self.engines = engines
                 self.figures.append(f"guest {name}: prepared in {seconds:.0f} s")
             case {"event": "booted", "at": seconds}:
                 self.figures[-1] += f", up after {seconds:.0f} s"

@@ -36,6 +36,7 @@ CMDLINE = (
 )
 FULL_MIB = 16
 CONSOLE_LINES = 40
+ENGINES = ("containerd", "podman", "docker.io")
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()][A-B0-2]|\r")
 
 
@@ -59,6 +60,12 @@ def make_guest() -> Path:
     """The directory with the guest's root and kernel, made now if need be."""
     with one_at_a_time():
         return Path(run_maker(REPO / "vagrant" / "make-guest").strip())
+
+
+def list_engines(guest: Path) -> dict[str, str]:
+    """The engines in the guest, and which versions."""
+    packages = dict(line.split("\t") for line in (guest / "packages").read_text().splitlines())
+    return {name: packages[name] for name in ENGINES if name in packages}
 
 
 def acceleration() -> list[str]:

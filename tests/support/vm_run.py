@@ -94,7 +94,8 @@ class GroupRun:
         name = f"{self.request['name']}{number}"
         items = "\n".join(self.waiting) + "\n"
         with job_disk(RUN.format(files=" ".join(files)), items=items) as disk:
-            tell("prepared", name=name, seconds=time.monotonic() - started)
+            engines = vm_machine.list_engines(guest)
+            tell("prepared", name=name, seconds=time.monotonic() - started, engines=engines)
             console = LOGS / f"{name}.log"
             with vm_machine.boot(guest, disk, console, memory=self.request["memory"]) as machine:
                 for event in machine.events(SILENCE_S):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -42,6 +43,7 @@ def test_reports_of_a_run(tmp_path: Path) -> None:
     assert "No space left on device" in section(out, "test_fills_the_disk")
     assert "the guest's disk is full" in section(out, "test_fills_the_disk")
     assert "the guest's kernel panicked: sysrq triggered crash" in section(out, "test_panics")
+    assert re.search(r"^in guest sample \(Linux 6\.\S+\): 2 passed, 3 failed; \d+ s\ndid not run: none\n=", out, re.M)
     assert junit.read_text().count("<testcase") == 5
 
 
