@@ -88,7 +88,8 @@ def test_a_step_after_start_fails(bundle: BundleMaker, tmp_path: Path) -> None:
 
     with pytest.raises(PyrunError, match="cross-device"):
         start(store, "f1")
-    os.wait()
+    while children():
+        os.wait()
     assert store.open("f1").status() == "stopped"
     delete(store, "f1")
     assert store.ids() == []

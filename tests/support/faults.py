@@ -12,6 +12,7 @@ from pyrun.plan.steps import LANE_NAMES, Step
 from pyrun.runtime import create
 from pyrun.runtime.create import Prepared
 from pyrun.runtime.store import Store
+from tests.support.leaks import BESIDE
 from tests.support.runner import REPO
 
 EXDEV = 18  # no errno rule of any plan names it, and no hint
@@ -59,9 +60,9 @@ def steps_of(prepared: Prepared, *lanes: int) -> list[tuple[int, Step]]:
 
 
 def children() -> list[int]:
-    """Processes that are children of ours, reaped or not."""
+    """Processes that are children of ours, reaped or not; but for those that run guests beside this run."""
     text = Path(f"/proc/self/task/{os.getpid()}/children").read_text()
-    return [int(pid) for pid in text.split()]
+    return [pid for pid in map(int, text.split()) if pid not in BESIDE]
 
 
 def descriptors() -> dict[str, str]:

@@ -9,12 +9,11 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
-GUESTS_CGROUP = CGROUP_ROOT / "guests"  # what vm_host.py runs beside the tests; not looked at
+BESIDE: set[int] = set()  # the sessions of processes that vm_host.py runs beside the tests; they are no leaks
 GRACE_S = 2.0
 PF_KTHREAD = 0x200000
 # Where systemd runs: workers of udev linger after a device came or went, and a user's manager makes slices and a bus
@@ -41,16 +40,9 @@ class Traces:
 
 def collect_traces() -> Traces:
     """The traces of now."""
-    cgroups = frozenset(walk_cgroups())
+    cgroups = frozenset(directory for directory, _, _ in os.walk(CGROUP_ROOT))
     pids = {pid for cgroup in cgroups for pid in _pids_of(cgroup)}
     return Traces(_mounts(), cgroups, frozenset(f"{pid} {_name_of(pid)}" for pid in pids if _name_of(pid)))
-
-
-def walk_cgroups() -> Iterator[str]:
-    """All cgroups but those of guests beside this run."""
-    for directory, names, _ in os.walk(CGROUP_ROOT):
-        names[:] = [name for name in names if Path(directory, name) != GUESTS_CGROUP]
-        yield directory
 
 
 def find_leaks(before: Traces, grace: float = GRACE_S) -> list[str]:
@@ -79,9 +71,12 @@ def _pids_of(cgroup: str) -> list[int]:
 
 
 def _name_of(pid: int) -> str:
-    """Its name; empty when it is gone, or is one of the kernel's threads, which a machine has in its root cgroup."""
+    """Its name; empty when it is gone, runs beside the tests, or is a thread of the kernel's, which a machine has in its
+    root cgroup.
+    """
     try:
         name, _, fields = Path(f"/proc/{pid}/stat").read_text().partition("(")[2].rpartition(")")
     except OSError:
         return ""
-    return "" if int(fields.split()[6]) & PF_KTHREAD else name
+    session, flags = int(fields.split()[3]), int(fields.split()[6])
+    return "" if flags & PF_KTHREAD or session in BESIDE else name

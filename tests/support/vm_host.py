@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.support import vm_machine
-from tests.support.leaks import GUESTS_CGROUP
+from tests.support.leaks import BESIDE
 from tests.support.runner import REPO
 from tests.support.vm_job import LOGS
 
@@ -76,8 +76,8 @@ class Group:
         self._pending = b""
 
     def start(self) -> None:
-        """In a session of its own, so that Ctrl-C reaches pytest alone, and with mounts of its own, which making the
-        guest takes; its cgroup keeps it apart from what the other tests look at.
+        """In a session of its own, so that Ctrl-C reaches pytest alone, and what other tests look at can leave it out;
+        and with mounts of its own, which making the guest takes.
         """
         LOGS.mkdir(parents=True, exist_ok=True)
         path = LOGS / f"{self.name}.jsonl"
@@ -90,10 +90,7 @@ class Group:
             self.process = subprocess.Popen(
                 argv, cwd=REPO, stdin=subprocess.PIPE, stdout=out, stderr=errors, start_new_session=True
             )
-        self._cgroup = GUESTS_CGROUP / str(self.process.pid)
-        if os.environ.get("PYRUN_VIEW") == "1":
-            self._cgroup.mkdir(parents=True)
-            (self._cgroup / "cgroup.procs").write_text(str(self.process.pid))
+        BESIDE.add(self.process.pid)
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps(self.request).encode())
         self.process.stdin.close()
@@ -130,15 +127,6 @@ class Group:
             self.process.kill()
             self.process.wait()
         self._events.close()
-        if self._cgroup.exists():
-            (self._cgroup / "cgroup.kill").write_text("1")
-            for _ in range(100):
-                with suppress(OSError):
-                    self._cgroup.rmdir()
-                    break
-                time.sleep(POLL_S)
-            with suppress(OSError):  # another group is still there
-                GUESTS_CGROUP.rmdir()
 
     def _read(self) -> bool:
         """Takes in what is new; whether there was anything."""
@@ -245,7 +233,7 @@ class Plugin:
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         if not self.groups:
             return
-        terminalreporter.section("guests")
+        terminalreporter.write_sep("=", "guests")
         for line in sum((group.figures for group in self.groups.values()), []):
             terminalreporter.write_line(line)
         terminalreporter.write_line(f"their consoles and reports: {os.path.relpath(LOGS)}")
