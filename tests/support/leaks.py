@@ -71,7 +71,7 @@ def _pids_of(cgroup: str) -> list[int]:
 
 
 def _name_of(pid: int) -> str:
-    """Its name; empty when it is gone, runs beside the tests, or is a thread of the kernel's, which a machine has in its
+    """Its name; empty when it is gone, runs beside the tests, or is a thread of the kernel, which a machine has in its
     root cgroup.
     """
     try:
