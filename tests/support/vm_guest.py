@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-TEST_LIMIT_S = 150
+TEST_LIMIT_S = 300
 FULL_KIB = 1024
 PORT = os.environ.get("PYRUN_VM_PORT", "/dev/ttyS1")
 
