@@ -81,7 +81,7 @@ def test_rounds(ctr: Client) -> None:
     """The same id again: nothing of the last round is in the way."""
     for _ in range(5):
         assert ctr(*RUN, "--rm", IMAGE, "again", "echo", "x").ok().out == "x\n"
-    assert os.listdir("/run/containerd/runc/default") == []
+    assert set(os.listdir("/run/containerd/runc/default")) <= {".plans~"}  # plans that pyrun keeps
 
 
 def test_the_shim_is_killed(ctr: Client, running: str) -> None:
