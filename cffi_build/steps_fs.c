@@ -553,7 +553,8 @@ static long copy_entry(int from, int to, const char *name, int depth)
 	return r;
 }
 
-/* tmpcopyup: in0 the directory that the mount will hide (O_PATH), in1 the root of the new mount. */
+/* tmpcopyup: in0 the directory that the mount will hide (O_PATH), in1 the root of the new mount. One that MAKE_TARGET has just made has no
+ * mode or owner to hand on. */
 long do_copy_up(struct px_ctx *x, const struct px_step *s)
 {
 	struct statx st;
@@ -562,7 +563,7 @@ long do_copy_up(struct px_ctx *x, const struct px_step *s)
 		return from == -ENOTDIR ? 0 : from;
 	to = sys_openat(px_fd(x, s->in1), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
 	r = to < 0 ? to : copy_dir((int)from, (int)to, 0);
-	if (r == 0 && !s->a && (r = sys_statx((int)from, "", AT_EMPTY_PATH, STATX_BASIC_STATS, &st)) == 0) {
+	if (r == 0 && !s->a && !x->fresh && (r = sys_statx((int)from, "", AT_EMPTY_PATH, STATX_BASIC_STATS, &st)) == 0) {
 		r = sc2(__NR_fchmod, (int)to, st.stx_mode & 07777);
 		if (r == 0)
 			r = sc3(__NR_fchown, (int)to, st.stx_uid, st.stx_gid);

@@ -9,7 +9,7 @@ mounted nowhere, where nothing can have been put in the way (CVE-2025-52881), an
 from __future__ import annotations
 
 from ..oci.checks_linux import sysctl_path
-from .mount_options import NODEV, NOEXEC, NOSUID, RDONLY
+from .mount_options import MS_PRIVATE, NODEV, NOEXEC, NOSUID, RDONLY
 from .rootfs_plan import (
     AT_EMPTY_PATH,
     AT_RECURSIVE,
@@ -54,6 +54,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..oci import model
     from .model import Builder
+    from .steps import Step
 
 CLONES_OF_DETACHED = (6, 15)  # the first kernel where open_tree(2) clones a mount that is attached nowhere
 
@@ -134,7 +135,9 @@ def _open(rp: RootfsPlan, path: str, at: str, missing: Label) -> Openat2:
 
 
 def plan_masked_paths(b: Builder, spec: model.Spec, rp: RootfsPlan) -> None:
-    """/dev/null on files, an empty read-only tmpfs on directories: one for all where the kernel can clone it."""
+    """/dev/null on files, an empty tmpfs on directories: one for all where the kernel can clone it. Both are read-only,
+    /dev/null because it is the host's, whose mode and owner would be the container's to change.
+    """
     paths = {
         clean_path(path): i for i, path in reversed(list(enumerate(spec.linux.masked_paths if spec.linux else ())))
     }
@@ -154,24 +157,37 @@ def plan_masked_paths(b: Builder, spec: model.Spec, rp: RootfsPlan) -> None:
     )
     shared = rp.kernel >= CLONES_OF_DETACHED
     if shared:
-        empty = b.slot("empty")
+        empty, source, null = b.slot("empty"), null, b.slot("mask")
         _empty_tmpfs(b, rp, "/linux/maskedPaths", empty)
+        b.add(STAGE2, *_clone_null(source, null, "/linux/maskedPaths"))
     for path, i in reversed(paths.items()):
         _mask(b, rp, path, f"/linux/maskedPaths/{i}", null, empty)
+
+
+def _clone_null(null: int, out: int, at: str) -> tuple[Step, ...]:
+    return (
+        OpenTree(dir=null, path="", flags=CLONE_FD, out=out, at=at),
+        MountSetattr(
+            mount=out, at_flags=AT_EMPTY_PATH, set=RDONLY, propagation=MS_PRIVATE, at=at, why="the host keeps its own"
+        ),
+    )
 
 
 def _mask(b: Builder, rp: RootfsPlan, path: str, at: str, null: int, empty: int) -> None:
     file, attach, done = Label("a file"), Label("attach"), Label(f"{path} is masked")
     b.add(STAGE2, _open(rp, path, at, done), CheckType(fd=rp.target, type=S_IFDIR, on=((ENOTDIR, file),), at=at))
+    file_mask: tuple[Step, ...]
     if empty == rp.mount:
         _empty_tmpfs(b, rp, at, empty)
+        file_mask = _clone_null(null, rp.mount, at)
     else:
         b.add(STAGE2, OpenTree(dir=empty, path="", flags=CLONE_FD, out=rp.mount, at=at))
+        file_mask = (OpenTree(dir=null, path="", flags=CLONE_FD, out=rp.mount, at=at),)
     b.add(
         STAGE2,
         Goto(on=((ANY, attach),)),
         file,
-        OpenTree(dir=null, path="", flags=CLONE_FD, out=rp.mount, at=at),
+        *file_mask,
         attach,
         MoveMount(mount=rp.mount, onto=rp.target, flags=BY_FD, at=at, why=f"{path} is hidden"),
         done,

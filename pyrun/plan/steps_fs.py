@@ -129,7 +129,7 @@ class Fchownat(Step):
 
 class CopyUp(Step):
     """tmpcopyup: copies the tree below `hidden` (O_PATH) into the root of `mount`; keep_root: leave that root's owner
-    and mode."""
+    and mode, as where the last MakeTarget made `hidden`."""
 
     OP = 16
     FIELDS = {"hidden": IN0, "mount": IN1, "keep_root": A}

@@ -286,6 +286,24 @@ def test_cve_2025_31133_dev_null_exchanged(pyrun: Runner, bundle: BundleMaker, t
     assert run_race(pyrun, made, (volume / "null", volume / "fake"), check) == ROUNDS
 
 
+def test_masks_do_not_reach_the_hosts_null(pyrun: Runner, bundle: BundleMaker) -> None:
+    """A mask is the host's /dev/null: whoever owns it in the container must not change its mode, owner or times."""
+    before = os.stat("/dev/null")
+    script = "chmod 600 /secret; chown 5 /secret; touch -d 2001-01-01 /secret; cat /secret; echo x >/secret; cat $0"
+    rights = dict.fromkeys(("bounding", "effective", "permitted"), ["CAP_CHOWN", "CAP_FOWNER", "CAP_DAC_OVERRIDE"])
+    made = bundle(["sh", "-c", script, "/proc/self/mountinfo"], process={"capabilities": rights})
+    made.update(linux={"maskedPaths": ["/secret"], "readonlyPaths": []})
+    (made.rootfs / "secret").write_text("SECRET")
+    result = pyrun.run(made).ok()
+    after = os.stat("/dev/null")
+    os.chmod("/dev/null", before.st_mode & 0o7777)
+    os.chown("/dev/null", before.st_uid, before.st_gid)
+    assert (after.st_mode, after.st_uid, after.st_mtime) == (before.st_mode, before.st_uid, before.st_mtime)
+    assert result.err.count("Read-only file system") == 3, result.describe()
+    (line,) = mountinfo_of(result.out, "/secret")
+    assert "SECRET" not in result.out and "master:" not in line and "shared:" not in line
+
+
 # --- /dev ------------------------------------------------------------------------------------------------------------
 
 

@@ -241,6 +241,13 @@ def test_tmpcopyup(pyrun: Runner, bundle: BundleMaker) -> None:
     assert (etc / "passwd").exists() and not (etc / "new").exists()
 
 
+def test_tmpcopyup_of_nothing(pyrun: Runner, bundle: BundleMaker) -> None:
+    """Where the image has no such directory everybody may write there, as in any tmpfs."""
+    made = bundle(["stat", "-c", "%a %u", "/none"], process={"user": {"uid": 5, "gid": 5}})
+    made.add_mount("/none", "tmpfs", "tmpcopyup", type="tmpfs")
+    assert pyrun.run(made).ok().out == "1777 0\n"
+
+
 def test_read_only_tmpfs_and_dev(pyrun: Runner, bundle: BundleMaker) -> None:
     """They are filled before they become read-only."""
     made = bundle(["sh", "-c", "ls /dev/null /ro/sub; touch /dev/x; touch /ro/x; echo >/dev/null"])

@@ -13,7 +13,7 @@ from pyrun.oci.model import (
 )
 from pyrun.plan.mount_options import RDONLY
 from pyrun.plan.rootfs_plan import IN_ROOT, NONE, PROC_SUPER_MAGIC, RESOLVE_NO_SYMLINKS
-from pyrun.plan.steps import STAGE2, Label, Openat2, Step
+from pyrun.plan.steps import STAGE2, Label, MountSetattr, Openat2, OpenTree, Step
 from tests.support.plans import at, bind, build, facts, fails, make_spec, names, of
 
 # --- /dev ------------------------------------------------------------------------------------------------------------
@@ -106,11 +106,23 @@ def test_masked_paths() -> None:
     assert done.index == plan.index(steps[-1]) + 1, "a missing path is passed over"
     file = jump(steps[1], 20)
     assert file is not None and file.index == plan.index(steps[3])
-    null = steps[3].args["dir"]
+    mask = steps[3].args["dir"]
+    (clone,) = (s for s in at(plan, "/linux/maskedPaths") if isinstance(s, OpenTree) and s.args["out"] == mask)
+    null = clone.args["dir"]
     checks = [s for s in plan.lanes[STAGE2] if type(s).__name__ == "CheckDevice" and s.args["fd"] == null]
     assert len(checks) == 1 and plan.index(checks[0]) < plan.index(steps[0])
     (opened,) = (s for s in plan.lanes[STAGE2] if isinstance(s, Openat2) and s.args["out"] == null)
     assert "dir" not in opened.args and opened.args["path"] == "/dev/null", "the host's (CVE-2025-31133)"
+
+
+@pytest.mark.parametrize(("kernel", "made"), [((6, 15), 1), ((6, 14), 3)])
+def test_masks_of_files_are_read_only(kernel: tuple[int, int], made: int) -> None:
+    """They are the host's /dev/null, whose mode and owner are not the container's to change."""
+    plan, _ = build(make_spec(masked_paths=("/a", "/b", "/c")), facts(kernel=kernel))
+    clones = [
+        s for s in plan.lanes[STAGE2] if isinstance(s, MountSetattr) and (s.at or "").startswith("/linux/maskedPaths")
+    ]
+    assert [(s.args["set"], s.args["propagation"]) for s in clones] == [(RDONLY, 1 << 18)] * made
 
 
 @pytest.mark.parametrize(("kernel", "made"), [((6, 15), 1), ((6, 14), 3)])
