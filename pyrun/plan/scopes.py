@@ -2,7 +2,8 @@
 
 cgroupsPath is `slice:prefix:name` then. systemd is the only writer above the unit, so the planner makes no cgroup:
 stage 1 waits while systemd puts it into the unit (a Yield, answered by runtime/systemd.py), and the limits follow.
-They are also properties of the unit, because systemd writes its own values again when it is reloaded.
+They are also properties of the unit, because systemd writes its own values again when it is reloaded. Device rules are
+not: systemd would add its program to ours, and leaves ours alone.
 """
 
 from __future__ import annotations
@@ -16,8 +17,19 @@ from .process import cpu_mask
 from .resources import cpu_weight, io_weight, plan_resources
 from .steps import O_DIRECTORY, PARENT, STAGE1, Ack, Await, Meet, Openat2, Yield
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .gvariant import Value
+
+    Properties = list[tuple[str, Value]]
+
 SCOPE = 4  # the rendezvous, and the code of the Yield
 INFINITY = (1 << 64) - 1
+IDLE, DEFAULT_WEIGHT = 0, 100  # of CPUWeight; idle is of systemd 252
+ANNOTATION = "org.systemd.property."
+OURS = ("PIDs", "Slice", "Delegate")
 _FILES = {
     "memory.max": "MemoryMax", "memory.high": "MemoryHigh", "memory.low": "MemoryLow", "memory.min": "MemoryMin",
     "memory.swap.max": "MemorySwapMax", "pids.max": "TasksMax", "cpu.weight": "CPUWeight", "io.weight": "IOWeight",
@@ -27,13 +39,14 @@ HINT = "with --systemd-cgroup it is SLICE:PREFIX:NAME, such as system.slice:pyru
 
 
 class Unit:
-    """name; slice: its parent; cgroup: the path below the manager's own cgroup."""
+    """name; slice: its parent; cgroup: the path below the manager's own cgroup; properties: of annotations."""
 
-    __slots__ = ("cgroup", "name", "slice")
+    __slots__ = ("cgroup", "name", "properties", "slice")
 
-    def __init__(self, slice: str, name: str) -> None:
+    def __init__(self, slice: str, name: str, properties: Properties) -> None:
         self.slice = slice
         self.name = name
+        self.properties = properties
         self.cgroup = f"{expand_slice(slice)}/{name}"
 
 
@@ -48,7 +61,51 @@ def unit_of(spec: Spec, facts: Facts, container: str) -> Unit:
     unit = f"{prefix}-{name}.scope" if prefix else f"{name}.scope"
     if "/" in unit or len(unit) > 255 or name.endswith(".slice"):  # a slice holds units, and no process
         raise ConfigError([(AT, f"{unit!r} can't be the name of a unit")], hint=HINT)
-    return Unit(slice, unit)
+    return Unit(slice, unit, annotated_properties(spec.annotations) if spec.annotations else [])
+
+
+def annotated_properties(annotations: Mapping[str, str]) -> Properties:
+    """org.systemd.property.NAME: VALUE, where VALUE is GVariant text, as runc and crun take it. ConfigError."""
+    found: Properties = []
+    faults: list[tuple[str, str]] = []
+    for key, text in annotations.items():
+        name = key.removeprefix(ANNOTATION)
+        if name == key or not name:
+            continue
+        from .gvariant import parse_variant  # few have any
+
+        try:
+            found.append(_in_microseconds(*_property(name, parse_variant(text))))
+        except ValueError as e:
+            faults.append((annotation_at(name), str(e)))
+    if faults:
+        hint = "write the value as GVariant text: 'text', true, uint64 5, ['a', 'b']"
+        raise ConfigError(faults, hint=hint)
+    return found
+
+
+def annotation_at(name: str) -> str:
+    """The JSON pointer of the annotation that sets a property."""
+    return f"/annotations/{ANNOTATION}{name}".replace("~", "~0")
+
+
+def _property(name: str, value: Value) -> tuple[str, Value]:
+    if len(name) < 3 or not (name.isascii() and name.isalpha()):
+        raise ValueError(f"{name!r} can't be the name of a property")
+    if name in OURS:
+        raise ValueError(f"{name} is pyrun's to set" + (": cgroupsPath says the slice" if name == "Slice" else ""))
+    return name, value
+
+
+def _in_microseconds(name: str, value: Value) -> tuple[str, Value]:
+    """systemd's files have NAMESec, its D-Bus NAMEUSec: seconds are converted, as runc does it."""
+    stem = name.removesuffix("Sec")
+    if stem == name or not stem[-1].islower():
+        return name, value
+    kind, seconds = value
+    if kind not in "ynqiuxtd" or not isinstance(seconds, (int, float)) or not 0 <= seconds < INFINITY / 1e6:
+        raise ValueError(f"{name} must be a number of seconds")
+    return f"{stem}USec", ("t", round(seconds * 1_000_000))
 
 
 def expand_slice(slice: str) -> str:
@@ -80,7 +137,7 @@ def plan_scope(b: Builder, spec: Spec, facts: Facts, path: str, cgroup: int) -> 
     b.add(PARENT, Ack(why="what comes now counts against the limits"))
 
 
-def unit_properties(unit: Unit, container: str, pid: int) -> list[tuple[str, tuple[str, object]]]:
+def unit_properties(unit: Unit, container: str, pid: int) -> Properties:
     """(name, (D-Bus signature, value)) for StartTransientUnit, but for the limits; as runc sets them."""
     return [
         ("Description", ("s", f"pyrun container {container}")),
@@ -91,10 +148,11 @@ def unit_properties(unit: Unit, container: str, pid: int) -> list[tuple[str, tup
         ("DefaultDependencies", ("b", False)),
         # One whose cgroup is gone is gone as well, also when it failed for want of memory: delete need not ask.
         ("CollectMode", ("s", "inactive-or-failed")),
+        *unit.properties,
     ]
 
 
-def limit_properties(resources: Resources | None) -> list[tuple[str, tuple[str, object]]]:
+def limit_properties(resources: Resources | None) -> Properties:
     """The limits that systemd knows, in its own units (systemd.resource-control(5))."""
     if resources is None:
         return []
@@ -108,15 +166,29 @@ def limit_properties(resources: Resources | None) -> list[tuple[str, tuple[str, 
     if resources.block_io is not None and resources.block_io.weight:
         found.append(("IOWeight", io_weight(resources.block_io.weight)))
     known = {name: value for name, value in found if value is not None} | _unified(resources.unified)
-    made: list[tuple[str, tuple[str, object]]] = [(name, ("t", value)) for name, value in known.items()]
-    return made + _cpuset(resources.cpu)
+    made: Properties = [(name, ("t", value)) for name, value in known.items()]
+    return made + _cpuset(resources.cpu, resources.unified)
+
+
+def no_limit(name: str) -> Value:
+    """The value of a property that limits nothing."""
+    if name.startswith("Allowed"):
+        return "ay", b""
+    return "t", 0 if name in ("MemoryLow", "MemoryMin") else INFINITY
 
 
 def _unified(unified: dict[str, str]) -> dict[str, int]:
     """Of the files that `unified` names those that systemd would else write over. memory.oom.group is not among them:
     systemd writes it too, from an OOMPolicy that a scope can't have before version 253."""
     named = {name: unified[file].strip() for file, name in _FILES.items() if file in unified}
-    return {name: _amount(text) for name, text in named.items() if text == "max" or text.rstrip("KMGkmg").isdigit()}
+    found = {name: _amount(text) for name, text in named.items() if text == "max" or text.rstrip("KMGkmg").isdigit()}
+    if unified.get("cpu.idle", "").strip() == "1":
+        found["CPUWeight"] = IDLE
+    quota, _, period = unified.get("cpu.max", "").strip().partition(" ")
+    if (quota == "max" or quota.isdigit()) and (not period or period.isdigit()):
+        given = _quota(0 if quota == "max" else int(quota), int(period or 0))
+        found |= {name: value for name, value in given if value is not None}
+    return found
 
 
 def _amount(text: str) -> int:
@@ -125,11 +197,16 @@ def _amount(text: str) -> int:
     return INFINITY if text == "max" else int(text.rstrip("KMGkmg")) << unit
 
 
-def _cpuset(cpu: Cpu | None) -> list[tuple[str, tuple[str, object]]]:
+def _cpuset(cpu: Cpu | None, unified: dict[str, str]) -> Properties:
     """CPUs and memory nodes as bytes, the lowest first."""
-    given = ((cpu.cpus, "AllowedCPUs", "cpus"), (cpu.mems, "AllowedMemoryNodes", "mems")) if cpu else ()
-    place = "/linux/resources/cpu/"
-    return [(prop, ("ay", cpu_mask(text, place + name).rstrip(b"\0"))) for text, prop, name in given if text]
+    found: Properties = []
+    for prop, name in (("AllowedCPUs", "cpus"), ("AllowedMemoryNodes", "mems")):
+        text, place = unified.get(f"cpuset.{name}", "").strip(), f"/linux/resources/unified/cpuset.{name}"
+        if not text:
+            text, place = getattr(cpu, name, None) or "", f"/linux/resources/cpu/{name}"
+        if text:
+            found.append((prop, ("ay", cpu_mask(text, place).rstrip(b"\0"))))
+    return found
 
 
 def _memory(memory: Memory) -> list[tuple[str, int | None]]:
@@ -148,12 +225,17 @@ def _or_infinity(value: int | None) -> int | None:
 
 
 def _cpu(cpu: Cpu) -> list[tuple[str, int | None]]:
-    weight = cpu_weight(cpu.shares) if cpu.shares and not cpu.idle else None
-    found: list[tuple[str, int | None]] = [("CPUWeight", weight)]
-    if cpu.quota or cpu.period:
-        per_second = INFINITY
-        if cpu.quota and cpu.quota > 0:
-            # systemd counts in percent of a CPU: up to the next 10 ms, or what is below could not be had.
-            per_second = -(-cpu.quota * 1_000_000 // (cpu.period or 100_000) // 10_000) * 10_000
-        found += [("CPUQuotaPeriodUSec", cpu.period or None), ("CPUQuotaPerSecUSec", per_second)]
-    return found
+    weight = cpu_weight(cpu.shares) if cpu.shares else None
+    if cpu.idle is not None and (cpu.idle or not weight):
+        weight = IDLE if cpu.idle else DEFAULT_WEIGHT
+    quota = _quota(cpu.quota or 0, cpu.period or 0) if cpu.quota or cpu.period else []
+    return [("CPUWeight", weight), *quota]
+
+
+def _quota(quota: int, period: int) -> list[tuple[str, int | None]]:
+    """Microseconds; no quota: 0 or less, no period: 0."""
+    per_second = INFINITY
+    if quota > 0:
+        # systemd counts in percent of a CPU: up to the next 10 ms, or what is below could not be had.
+        per_second = -(-quota * 1_000_000 // (period or 100_000) // 10_000) * 10_000
+    return [("CPUQuotaPeriodUSec", period or None), ("CPUQuotaPerSecUSec", per_second)]

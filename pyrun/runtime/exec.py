@@ -216,7 +216,7 @@ def _foreign_namespaces(pid: int) -> int:
         except PermissionError:
             raise PyrunError(
                 f"cannot look at the container's init, pid {pid}: permission denied",
-                hint="exec as the user who made the container, or as root",
+                hint="exec as the user who made the container, once it is started; or as root",
             ) from None
         except OSError:
             raise PyrunError("container not running", hint="its init has ended just now") from None

@@ -11,7 +11,7 @@ import posix
 from ..errors import PyrunError
 from ..facts import Facts
 from ..oci.model import Resources, Spec
-from ..plan.scopes import Unit, limit_properties, unit_of, unit_properties
+from ..plan.scopes import IDLE, Unit, annotation_at, limit_properties, no_limit, unit_of, unit_properties
 from .dbus import BUS as DAEMON
 from .dbus import Bus, BusError, system_address, user_address
 
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 
     from ..plan.exec import Target
     from ..plan.request import Request
-
-    Properties = list[tuple[str, tuple[str, object]]]
+    from ..plan.scopes import Properties
 
 TIMEOUT_S = 30.0
 BOOTED = "/run/systemd/system"  # sd_booted(3)
@@ -113,6 +112,14 @@ class Manager:
                 raise
         self._reset(unit)
 
+    def understood(self, properties: Properties) -> Properties:
+        """Without those that this systemd is too old for: CPUWeight=idle is of 252."""
+        if ("CPUWeight", ("t", IDLE)) not in properties:
+            return properties
+        ((_, version),) = self.call("Get", "ss", (MANAGER, "Version"), "org.freedesktop.DBus.Properties")
+        number = "".join(c for c in str(version)[:4] if c.isdigit())  # 252.39-1~deb12u2
+        return properties if int(number or 0) >= 252 else [p for p in properties if p[0] != "CPUWeight"]
+
     def _reset(self, unit: str) -> None:
         try:
             self.call("ResetFailedUnit", "s", (unit,))
@@ -133,7 +140,14 @@ class Scope:
     def on_yield(self, _code: int, pid: int) -> None:
         """Makes the unit around stage 1. PyrunError."""
         properties = unit_properties(self.unit, self.container, pid) + limit_properties(self.resources)
-        with_manager(self.user, lambda m: m.start(self.unit.name, properties), f"make {self.unit.name}")
+        try:
+            make = lambda m: m.start(self.unit.name, m.understood(properties))  # noqa: E731
+            with_manager(self.user, make, f"make {self.unit.name}")
+        except PyrunError as e:
+            # systemd names the property that it does not take.
+            asked = [name for name, _ in self.unit.properties if name in e.text]
+            e.pointer = annotation_at(asked[0]) if asked else None
+            raise
         self.started = True
 
     def undo(self) -> None:
@@ -193,12 +207,24 @@ def is_of_user(cgroup: str) -> bool:
 
 def set_limits(cgroup: str, resources: Resources) -> None:
     """update: the unit's properties, until the next boot."""
-    unit, properties = cgroup.rpartition("/")[2], limit_properties(resources)
+    _set_properties(cgroup, limit_properties(resources))
+
+
+def reset_limits(cgroup: str, resources: Resources, before: Resources) -> None:
+    """After an update that failed: what set_limits() changed, as it was."""
+    old = dict(limit_properties(before))
+    _set_properties(cgroup, [(name, old.get(name) or no_limit(name)) for name, _ in limit_properties(resources)])
+
+
+def _set_properties(cgroup: str, properties: Properties) -> None:
+    unit = cgroup.rpartition("/")[2]
+
+    def change(manager: Manager) -> None:
+        manager.call("SetUnitProperties", "sba(sv)", (unit, True, manager.understood(properties)))
+        manager.cgroup()  # what systemd writes to the cgroup is written before it answers again, and so before we write
+
     if properties:
-        body = (unit, True, properties)
-        with_manager(
-            is_of_user(cgroup), lambda m: m.call("SetUnitProperties", "sba(sv)", body), f"set the limits of {unit}"
-        )
+        with_manager(is_of_user(cgroup), change, f"set the limits of {unit}")
 
 
 def with_manager(user: bool, action: Any, what: str) -> Any:

@@ -3,13 +3,16 @@
 What is given is merged with what is in force, as members of a section depend on each other. The limits are set by a
 plan whose undo lane puts the old ones back, so a failed update changes nothing. The stored config is replaced by
 rename: whoever reads it, for exec or the next update, finds the old or the new one whole. It is written before any
-limit is set, so that a full disk changes nothing either.
+limit is set, so that a full disk changes nothing either. Of two updates the second waits for the first: else one would
+lose what it merged.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import posix
+import time
 
 from ..errors import ConfigError, PyrunError, reason
 from ..executor import StepFailed, run_plan
@@ -27,17 +30,44 @@ if TYPE_CHECKING:
     from ..plan.resources import ResourcePlan
 
 
+LOCK_S = 30.0
+
+
 def update(
     store: Store, container: str, change: bytes, *, file: str = "resources.json", rdt: dict[str, str] | None = None
 ) -> None:
     """change: the JSON of a linux.resources object; file: its name in errors. rdt: l3CacheSchema and memBwSchema, those
     that are to change. PyrunError with nothing changed."""
-    c = store.open(container)
-    if c.status() == STOPPED:
-        raise PyrunError("container not running", hint="the limits of a stopped container limit nothing")
     load_resources(change, file=file)
+    c = store.open(container)
+    lock = _lock(c)
+    try:
+        if c.status() == STOPPED:
+            raise PyrunError("container not running", hint="the limits of a stopped container limit nothing")
+        _update(c, change, file, rdt)
+    finally:
+        posix.close(lock)
+
+
+def _lock(c: Container) -> int:
+    """Its directory, locked. PyrunError after LOCK_S."""
+    last = time.monotonic() + LOCK_S
+    fd = posix.open(c.directory, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return fd
+        except BlockingIOError:
+            if time.monotonic() > last:
+                posix.close(fd)
+                raise PyrunError(f"another update of {c.id} has not ended in {LOCK_S:.0f} s") from None
+            time.sleep(0.01)
+
+
+def _update(c: Container, change: bytes, file: str, rdt: dict[str, str] | None) -> None:
     config = json.loads(read_file(c.directory + "/config.json"))
     linux = config.setdefault("linux", {})
+    before = json.dumps(linux.get("resources") or {}).encode()
     applied, in_force = merge_resources(linux.get("resources") or {}, json.loads(change))
     schemata = _schemata(c, linux.get("intelRdt"), rdt) if rdt else []
     linux["resources"] = in_force
@@ -46,7 +76,7 @@ def update(
     path = c.directory + "/config.json"
     _write(path + ".new", config)  # first, for the disk may be full
     try:
-        _apply(c, json.dumps(applied).encode(), file, schemata)
+        _apply(c, json.dumps(applied).encode(), before, file, schemata)
     except BaseException:
         posix.unlink(path + ".new")
         raise
@@ -67,7 +97,7 @@ def _schemata(c: Container, stored: dict[str, Any] | None, rdt: dict[str, str]) 
     return [(path, line, now.get(line.partition(":")[0], "")) for line in rdt.values()]
 
 
-def _apply(c: Container, applied: bytes, file: str, schemata: list[tuple[str, str, str]]) -> None:
+def _apply(c: Container, applied: bytes, before: bytes, file: str, schemata: list[tuple[str, str, str]]) -> None:
     facts = collect_facts()
     cgroup = c.record.text("cgroup")
     limits = plan_resources(load_resources(applied, file=file), controllers=facts.controllers, base="", file=file)
@@ -96,6 +126,10 @@ def _apply(c: Container, applied: bytes, file: str, schemata: list[tuple[str, st
     except StepFailed as e:
         from ..plan.step_errors import explain_failure
 
+        if c.record.flags & SYSTEMD:
+            from .systemd import reset_limits
+
+            reset_limits(cgroup, load_resources(applied, file=file), load_resources(before))
         error = explain_failure(e, c.id)
         if error.pointer is not None:  # a place in what was given, not in config.json
             raise ConfigError([(error.pointer, error.text)], file=file, hint=error.hint)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import subprocess
 import time
 from collections.abc import Iterator
@@ -191,6 +193,40 @@ def test_update_from_a_file_and_from_stdin(pyrun: Runner, bundle: BundleMaker, t
     assert (cgroup / "cgroup.max.depth").read_text() == "3\n"
     assert stored(pyrun, id)["unified"] == {"cgroup.max.depth": "3", "cgroup.max.descendants": "4"}
     assert pyrun.state(id)["status"] == "running"
+
+
+def test_of_updates_at_once_none_is_lost(pyrun: Runner, bundle: BundleMaker) -> None:
+    id = pyrun.create_started(bundle(["sleep", "1000"]))
+    names = ["cgroup.max.depth", "cgroup.max.descendants"]
+    for number in range(5, 11):
+        running = []
+        for name in names:
+            running.append(pyrun.popen("update", "--resources", "-", id, stdin=subprocess.PIPE))
+            assert running[-1].stdin is not None
+            running[-1].stdin.write(json.dumps({"unified": {name: str(number)}}).encode())
+        for process in running:
+            assert process.stdin is not None
+            process.stdin.close()  # now both begin
+        for process in running:
+            process.wait(20)
+        assert [process.returncode for process in running] == [0, 0]
+        kept = json.loads((pyrun.root / id / "config.json").read_text())["linux"]["resources"]["unified"]
+        assert kept == dict.fromkeys(names, str(number))
+    assert sorted(path.name for path in (pyrun.root / id).iterdir() if "config" in path.name) == ["config.json"]
+
+
+def test_an_update_waits_for_another(pyrun: Runner, bundle: BundleMaker) -> None:
+    id = pyrun.create_started(bundle(["sleep", "1000"]))
+    held = os.open(pyrun.root / id, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    waiting = pyrun.popen("update", "--resources", "-", id, stdin=subprocess.PIPE)
+    assert waiting.stdin is not None
+    waiting.stdin.write(b'{"unified": {"cgroup.max.depth": "3"}}')
+    waiting.stdin.close()
+    with pytest.raises(subprocess.TimeoutExpired):
+        waiting.wait(1)
+    os.close(held)
+    assert waiting.wait(10) == 0
 
 
 def test_a_failed_update_leaves_the_old_limits(pyrun: Runner, bundle: BundleMaker) -> None:

@@ -19,7 +19,7 @@ from pyrun.errors import ConfigError, PyrunError
 from pyrun.facts import Facts
 from pyrun.oci.load import load_resources
 from pyrun.oci.model import Linux, Root, Spec
-from pyrun.plan.scopes import INFINITY, expand_slice, limit_properties, unit_of, unit_properties
+from pyrun.plan.scopes import INFINITY, annotated_properties, expand_slice, limit_properties, unit_of, unit_properties
 from pyrun.runtime import systemd
 from pyrun.runtime.systemd import Manager
 
@@ -88,7 +88,9 @@ def test_properties_of_the_unit() -> None:
          {"CPUWeight": ("t", 100), "CPUQuotaPeriodUSec": ("t", 100000), "CPUQuotaPerSecUSec": ("t", 500000)}),
         ('{"cpu": {"quota": 1234}}', {"CPUQuotaPerSecUSec": ("t", 20000)}),
         ('{"cpu": {"quota": -1}}', {"CPUQuotaPerSecUSec": ("t", INFINITY)}),
-        ('{"cpu": {"shares": 2, "idle": 1}}', {}),
+        ('{"cpu": {"shares": 2, "idle": 1}}', {"CPUWeight": ("t", 0)}),
+        ('{"cpu": {"idle": 0}}', {"CPUWeight": ("t", 100)}),
+        ('{"cpu": {"idle": 0, "shares": 2}}', {"CPUWeight": ("t", 1)}),
         ('{"cpu": {"cpus": "0,9", "mems": "0"}}',
          {"AllowedCPUs": ("ay", b"\x01\x02"), "AllowedMemoryNodes": ("ay", b"\x01")}),
         ('{"pids": {"limit": 7}}', {"TasksMax": ("t", 7)}),
@@ -99,6 +101,10 @@ def test_properties_of_the_unit() -> None:
          {"MemoryHigh": ("t", 48 << 20), "MemoryMin": ("t", INFINITY), "TasksMax": ("t", 9)}),
         ('{"memory": {"limit": 4096}, "unified": {"memory.max": "8192", "io.weight": "8:0 100"}}',
          {"MemoryMax": ("t", 8192)}),
+        ('{"unified": {"cpu.max": "30000 60000", "cpu.idle": "1", "cpuset.cpus": "0,9", "cpuset.mems": "0"}}',
+         {"CPUQuotaPeriodUSec": ("t", 60000), "CPUQuotaPerSecUSec": ("t", 500000), "CPUWeight": ("t", 0),
+          "AllowedCPUs": ("ay", b"\x01\x02"), "AllowedMemoryNodes": ("ay", b"\x01")}),
+        ('{"unified": {"cpu.max": "max"}}', {"CPUQuotaPerSecUSec": ("t", INFINITY)}),
     ],
 )  # fmt: skip
 def test_limits_as_properties(resources: str, wanted: dict[str, object]) -> None:
@@ -245,4 +251,51 @@ def test_limits_are_set_on_the_unit(address: str) -> None:
     recorder = Recorder(address)
     resources = load_resources(b'{"pids": {"limit": 7}}')
     systemd.set_limits("/cg/user.slice/user@7.service/p-n.scope", resources)
-    assert recorder.asked == [("SetUnitProperties", ("p-n.scope", True, [("TasksMax", ("t", 7))]))]
+    assert recorder.asked[0] == ("SetUnitProperties", ("p-n.scope", True, [("TasksMax", ("t", 7))]))
+    assert [member for member, _ in recorder.asked[1:]] == ["Get"]  # waits until systemd has written its part
+
+
+def test_limits_are_as_they_were_after_a_failed_update(address: str) -> None:
+    recorder = Recorder(address)
+    change = load_resources(b'{"pids": {"limit": 7}, "memory": {"reservation": 5}, "cpu": {"cpus": "0"}}')
+    systemd.reset_limits("/cg/user.slice/user@7.service/p-n.scope", change, load_resources(b'{"pids": {"limit": 3}}'))
+    (_, _, sent) = recorder.asked[0][1]
+    assert dict(sent) == {"TasksMax": ("t", 3), "MemoryLow": ("t", 0), "AllowedCPUs": ("ay", b"")}
+
+
+def test_an_old_systemd_is_not_asked_for_an_idle_weight(address: str) -> None:
+    Recorder(address)  # whose Version is not a number
+    properties = limit_properties(load_resources(b'{"cpu": {"idle": 1}, "pids": {"limit": 7}}'))
+    assert systemd.with_manager(True, lambda m: m.understood(properties), "ask") == [("TasksMax", ("t", 7))]
+
+
+# --- annotations ------------------------------------------------------------------------------------------------------
+
+
+def annotated(**properties: str) -> dict[str, str]:
+    return {f"org.systemd.property.{name}": value for name, value in properties.items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "wanted"),
+    [
+        ("CollectMode", "'inactive'", ("CollectMode", ("s", "inactive"))),
+        ("TimeoutStopSec", "12", ("TimeoutStopUSec", ("t", 12_000_000))),
+        ("TimeoutStopSec", "uint64 12", ("TimeoutStopUSec", ("t", 12_000_000))),
+        ("TimeoutStopSec", "1.5", ("TimeoutStopUSec", ("t", 1_500_000))),
+        ("TimeoutStopUSec", "uint64 12", ("TimeoutStopUSec", ("t", 12))),
+        ("CPUQuotaPerSecUSec", "uint64 5", ("CPUQuotaPerSecUSec", ("t", 5))),
+        ("Wants", "['a.service', 'b.service']", ("Wants", ("as", ["a.service", "b.service"]))),
+    ],
+)
+def test_annotations_are_properties(name: str, value: str, wanted: object) -> None:
+    assert annotated_properties({"other": "x", **annotated(**{name: value})}) == [wanted]
+
+
+def test_bad_annotations_are_told_all_at_once() -> None:
+    given = {"Ab": "true", "With-dash": "true", "TasksMax": "many", "StopSec": "'x'", "Slice": "'a.slice'", "Good": "1"}
+    with pytest.raises(ConfigError) as caught:
+        annotated_properties(annotated(**given))
+    at = "/annotations/org.systemd.property."
+    assert [pointer for pointer, _ in caught.value.faults] == [at + name for name in given if name != "Good"]
+    assert "uint64" in (caught.value.hint or "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pwd
 import subprocess
@@ -55,6 +56,10 @@ def show(unit: str, *names: str) -> dict[str, str]:
     return dict(row.split("=", 1) for row in rows)
 
 
+def wait_gone(unit: str) -> None:
+    wait_for(lambda: show(unit, "LoadState")["LoadState"] == "not-found", 20, f"{unit} to go")
+
+
 def sleeping(bundle: BundleMaker, path: str | None = None, **limits: Any) -> Bundle:
     return bundle(["sleep", "1000"], linux={"cgroupsPath": path, "resources": limits})
 
@@ -75,7 +80,7 @@ def test_slice_prefix_name(systemd: Runner, bundle: BundleMaker, path: str, cgro
     unit = cgroup.rpartition("/")[2]
     assert show(unit, "ControlGroup", "ActiveState") == {"ControlGroup": f"/{cgroup}", "ActiveState": "active"}
     systemd.delete(id, "--force").ok()
-    wait_for(lambda: show(unit, "LoadState")["LoadState"] == "not-found", 10, "the unit to go")
+    wait_gone(unit)
     for slice in sorted((part for part in cgroup.split("/") if part.startswith("test") and "slice" in part), key=len):
         systemctl("stop", slice)
 
@@ -126,6 +131,71 @@ def test_update_changes_the_unit(systemd: Runner, bundle: BundleMaker) -> None:
     ]
 
 
+def test_a_failed_update_leaves_the_unit(systemd: Runner, bundle: BundleMaker) -> None:
+    id = systemd.create_started(sleeping(bundle, **LIMITS))
+    unit, cgroup = f"pyrun-{id}.scope", Cgroup(systemd, id)
+    change = {
+        "memory": {"limit": 80 * MIB, "swap": 80 * MIB},
+        "unified": {"cgroup.max.depth": "many", "memory.high": "9M"},
+    }
+    systemd("update", "--resources", "-", id, input=json.dumps(change)).fails(1, "cgroup.max.depth")
+    assert show(unit, *PROPERTIES) == PROPERTIES
+    assert show(unit, "MemoryHigh") == {"MemoryHigh": "infinity"}
+    assert (cgroup.read("memory.max"), cgroup.read("memory.high")) == (str(64 * MIB), "max")
+
+
+def test_idle_and_unified_outlive_a_reload(systemd: Runner, bundle: BundleMaker) -> None:
+    unified = {"cpuset.cpus": "1", "cpu.max": "30000 60000", "memory.low": "1M"}
+    id = systemd.create_started(sleeping(bundle, cpu={"idle": 1}, unified=unified))
+    cgroup = Cgroup(systemd, id)
+    wanted = {"cpu.idle": "1", "cpuset.cpus": "1", "cpu.max": "30000 60000", "memory.low": str(MIB)}
+    assert {file: cgroup.read(file) for file in wanted} == wanted
+    systemctl("daemon-reload")
+    systemctl("set-property", "--runtime", f"pyrun-{id}.scope", "IOAccounting=no", "TasksMax=99")
+    assert {file: cgroup.read(file) for file in wanted} == wanted
+    systemd("update", "--resources", "-", id, input='{"cpu": {"idle": 0}}').ok()
+    systemctl("set-property", "--runtime", f"pyrun-{id}.scope", "TasksMax=98")
+    assert {file: cgroup.read(file) for file in wanted} == wanted | {"cpu.idle": "0"}
+
+
+def test_properties_by_annotation(systemd: Runner, bundle: BundleMaker) -> None:
+    given = {
+        "TimeoutStopSec": "12", "CollectMode": "'inactive'", "MemoryHigh": f"uint64 {48 * MIB}", "SendSIGHUP": "true",
+        "After": "['basic.target', \"sysinit.target\"]", "Description": "'a \\u00e4 container'",
+    }  # fmt: skip
+    made = sleeping(bundle, memory={"limit": 64 * MIB})
+    made.update(annotations={f"org.systemd.property.{name}": value for name, value in given.items()})
+    id = systemd.create_started(made)
+    found = show(f"pyrun-{id}.scope", *given, "TimeoutStopUSec", "MemoryMax")
+    assert {"basic.target", "sysinit.target"} <= set(found.pop("After").split())
+    assert found == {
+        "TimeoutStopUSec": "12s", "CollectMode": "inactive", "MemoryHigh": str(48 * MIB), "SendSIGHUP": "yes",
+        "Description": "a ä container", "MemoryMax": str(64 * MIB),
+    }  # fmt: skip
+    assert Cgroup(systemd, id).number("memory.high") == 48 * MIB
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("TasksMax", "uint64 -1", "out of the range"),
+        ("TasksMax", "many", "quotes"),
+        ("NoSuchThing", "true", "NoSuchThing"),
+        ("MemoryHigh", "'much'", "MemoryHigh"),
+        ("PIDs", "[uint32 1]", "pyrun's to set"),
+    ],
+)
+def test_a_bad_annotation_names_its_place(
+    systemd: Runner, bundle: BundleMaker, name: str, value: str, says: str
+) -> None:
+    made = sleeping(bundle, "system.slice:test:annotated")
+    made.update(annotations={f"org.systemd.property.{name}": value})
+    done = systemd("create", "--bundle", made.path, "annotated")
+    done.fails(1, f"/annotations/org.systemd.property.{name}", says)
+    assert systemd.ids() == []
+    assert show("test-annotated.scope", "LoadState")["LoadState"] == "not-found"
+
+
 def test_a_limit_holds(systemd: Runner, bundle: BundleMaker) -> None:
     made = bundle(allocate(64), linux=resources(memory={"limit": 16 * MIB}))
     assert systemd.run(made).rc == 137
@@ -140,6 +210,9 @@ def test_device_rules_outlive_a_reload(systemd: Runner, bundle: BundleMaker) -> 
     read = ["dd", "if=/dev/disk", "of=/dev/null", "count=1"]
     assert "not permitted" in systemd.exec(id, *read).err
     systemctl("daemon-reload")
+    assert "not permitted" in systemd.exec(id, *read).err
+    systemctl("set-property", "--runtime", f"pyrun-{id}.scope", "DevicePolicy=closed", "DeviceAllow=/dev/nvme0n3 rwm")
+    systemctl("set-property", "--runtime", f"pyrun-{id}.scope", "DevicePolicy=auto", "DeviceAllow=")
     assert "not permitted" in systemd.exec(id, *read).err
     systemd.exec(id, "dd", "if=/dev/zero", "of=/dev/null", "count=1").ok()
 
@@ -200,6 +273,65 @@ def test_no_bus_is_a_clear_error(systemd: Runner, bundle: BundleMaker) -> None:
     done = systemd("create", "--bundle", sleeping(bundle).path, "nobus", env=env)
     done.fails(1, "--systemd-cgroup", "D-Bus")
     assert systemd.ids() == []
+
+
+# --- events, and what others do to the unit ---------------------------------------------------------------------------
+
+
+def test_events_tell_of_kills_for_want_of_memory(systemd: Runner, bundle: BundleMaker) -> None:
+    id = systemd.create_started(sleeping(bundle, memory={"limit": 16 * MIB}))
+    told = systemd.popen("events", "--interval", "1h", id, stdout=subprocess.PIPE)
+    fds = Path(f"/proc/{told.pid}/fd")
+    wait_for(lambda: any("memory.events" in os.readlink(fd) for fd in fds.iterdir()), 20, "events to watch")
+    assert systemd.exec(id, *allocate(64)).rc == 137
+    assert told.stdout is not None
+    assert json.loads(told.stdout.readline()) == {"type": "oom", "id": id}
+    systemd("kill", id, "KILL").ok()
+    assert told.wait(20) == 0
+    told.stdout.close()
+
+
+def test_statistics_of_a_scope(systemd: Runner, bundle: BundleMaker) -> None:
+    id = systemd.create_started(sleeping(bundle, memory={"limit": 64 * MIB}, pids={"limit": 9}))
+    data = json.loads(systemd("events", "--stats", id).ok().out)["data"]
+    assert data["memory"]["usage"]["limit"] == 64 * MIB
+    assert data["pids"] == {"current": 1, "limit": 9}
+    assert data["cpu"]["usage"]["total"] > 0
+
+
+def test_nothing_is_left_of_a_container_that_nobody_deletes(systemd: Runner, bundle: BundleMaker) -> None:
+    """Whether it ended well, failed, or was killed for want of memory."""
+    for args in (["true"], ["false"], allocate(64)):
+        id = systemd.create_started(bundle(args, linux=resources(memory={"limit": 16 * MIB})))
+        unit, path = f"pyrun-{id}.scope", CGROUP_ROOT / "system.slice" / f"pyrun-{id}.scope"
+        systemd.wait_status(id, "stopped", 60)
+        wait_gone(unit)
+        assert not path.exists()
+        systemd.delete(id).ok()
+
+
+def test_stopped_by_systemctl(systemd: Runner, bundle: BundleMaker) -> None:
+    id = systemd.create_started(sleeping(bundle))
+    unit = f"pyrun-{id}.scope"
+    systemctl("stop", unit)
+    assert systemd.state(id)["status"] == "stopped"
+    assert show(unit, "LoadState")["LoadState"] == "not-found"
+    systemd.exec(id, "true").fails(1, "not running")
+    systemd("update", "--pids-limit", "5", id).fails(1, "not running")
+    systemd("kill", id, "KILL").fails(1, "not running")
+    systemd.delete(id).ok()
+    assert systemd.ids() == []
+
+
+def test_kill_all_reaches_the_whole_scope(systemd: Runner, bundle: BundleMaker) -> None:
+    made = bundle(["sh", "-c", "sleep 1000 & sleep 1000 & wait"])
+    made.config["linux"]["namespaces"] = [n for n in made.config["linux"]["namespaces"] if n["type"] != "pid"]
+    id = systemd.create_started(made)
+    cgroup = Cgroup(systemd, id)
+    wait_for(lambda: len(cgroup.read("cgroup.procs").split()) == 3, 20, "all to run")
+    systemd("kill", "--all", id, "KILL").ok()
+    wait_for(lambda: not cgroup.path.exists(), 20, "the scope to go")
+    systemd.delete(id).ok()
 
 
 # --- without root -----------------------------------------------------------------------------------------------------

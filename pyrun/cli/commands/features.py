@@ -35,7 +35,7 @@ def features() -> dict[str, Any]:
         "linux": {
             "namespaces": sorted(names.NAMESPACES),
             "capabilities": list(names.CAPABILITIES),
-            "cgroup": {"v1": False, "v2": True, "systemd": True, "systemdUser": False, "rdma": True},
+            "cgroup": {"v1": False, "v2": True, "systemd": True, "systemdUser": True, "rdma": True},
             "seccomp": {
                 "enabled": True,
                 "actions": sorted(names.SECCOMP_ACTIONS),
