@@ -252,6 +252,13 @@ def test_the_same_name_again(systemd: Runner, bundle: BundleMaker) -> None:
         assert systemd.ids() == []
 
 
+def test_a_failed_unit_of_the_same_name_is_reset(systemd: Runner, bundle: BundleMaker) -> None:
+    words = ["--scope", "--quiet", "--unit=test-left.scope", "--property=RuntimeMaxSec=1", "sleep", "1000"]
+    assert subprocess.run(["systemd-run", *words], check=False).returncode != 0
+    wait_for(lambda: show("test-left.scope", "ActiveState")["ActiveState"] == "failed", 20, "the unit to fail")
+    systemd.run(bundle(["true"], linux={"cgroupsPath": "system.slice:test:left"})).ok()
+
+
 def test_a_name_that_runs_is_refused(systemd: Runner, bundle: BundleMaker) -> None:
     path = "system.slice:test:taken"
     id = systemd.create_started(sleeping(bundle, path))
