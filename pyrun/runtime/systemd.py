@@ -28,6 +28,7 @@ BOOTED = "/run/systemd/system"  # sd_booted(3)
 BUS, PATH = "org.freedesktop.systemd1", "/org/freedesktop/systemd1"
 MANAGER, SCOPE_INTERFACE = BUS + ".Manager", BUS + ".Scope"
 EXISTS, UNKNOWN = BUS + ".UnitExists", BUS + ".NoSuchUnit"
+WRONG_TYPE = "Unexpected message contents"
 JOBS = "is it busy, or does it wait for something? systemctl list-jobs tells"
 OUTSIDE = (
     "outside of it the container's limits would not hold; try from a unit of the user's: systemd-run --user --scope"
@@ -144,9 +145,12 @@ class Scope:
             make = lambda m: m.start(self.unit.name, m.understood(properties))  # noqa: E731
             with_manager(self.user, make, f"make {self.unit.name}")
         except PyrunError as e:
-            # systemd names the property that it does not take.
-            asked = [name for name, _ in self.unit.properties if name in e.text]
-            e.pointer = annotation_at(asked[0]) if asked else None
+            # systemd names the property that it does not know, and none where a value has the wrong type.
+            asked = [name for name, _ in self.unit.properties]
+            blamed = [name for name in asked if name in e.text] or (asked if WRONG_TYPE in e.text else [])
+            e.pointer = annotation_at(blamed[0]) if len(blamed) == 1 else None
+            if WRONG_TYPE in e.text and blamed:
+                e.hint = f"a value has not the type that systemd wants: of {', '.join(blamed)}"
             raise
         self.started = True
 
