@@ -145,12 +145,22 @@ def run_prepared(
             traced(prepared.plan, e.took, e.step)
         error = explain_failure(e, prepared.request.id)
         if scope:
-            scope.undo()
+            _undo_scope(scope, warn)
         if hooks_begun(prepared.plan, e.lane, e.step):
             from .delete import run_poststop
 
             run_poststop(prepared.spec, prepared.request, warn)
         raise error from None
+
+
+def _undo_scope(scope: Scope, warn: Callable[[str], None] | None) -> None:
+    """The unit goes. Where systemd can't be asked, that does not hide what failed before."""
+    try:
+        scope.undo()
+    except PyrunError as e:
+        from .delete import say
+
+        (warn or say)("\n".join(e.lines()))
 
 
 def _scope(prepared: Prepared) -> Scope | None:

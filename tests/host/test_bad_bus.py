@@ -26,7 +26,7 @@ PROGRAM = f"""
 import sys
 sys.path.insert(0, {str(REPO)!r})
 from pyrun.runtime import systemd
-systemd.TIMEOUT_S = 1.0
+systemd.TIMEOUT_S = 2.0
 from pyrun.cli.main import main
 sys.exit(main(["--systemd-cgroup", *sys.argv[1:]]))
 """
@@ -115,7 +115,7 @@ CONVERSATIONS = [
     (("EXTERNAL", "Hello"), "systemd does not answer: timed out"),
     (("EXTERNAL", "Hello", "Get"), "systemd does not answer: timed out"),
     (("EXTERNAL", "Hello", "Get", "StartTransientUnit"), "systemd does not answer: timed out"),
-    (("EXTERNAL", *ANSWERS), "systemd did not make pyrun-new.scope in 1 s"),
+    (("EXTERNAL", *ANSWERS), "systemd did not make pyrun-new.scope in 2 s"),
 ]
 
 
@@ -136,7 +136,7 @@ def test_a_bus_that_falls_silent(
     assert ("StopUnit" in bus.called) == ("StartTransientUnit" in knows)
     done.fails(1, text)
     assert GRAMMAR.fullmatch(done.err), done.describe()
-    assert time.monotonic() - begin < 10
+    assert time.monotonic() - begin < 15
     assert pyrun.ids() == []
     assert {*knows} - {"EXTERNAL"} <= set(bus.called), "the conversation ended before the silence"
 

@@ -1,0 +1,143 @@
+"""What a guest does whose power is cut: looks at what an earlier cut has left, and makes containers until the next one.
+
+    python3 -m tests.support.power_cut SEED [last]
+
+The state directory is on /dev/nvme0n4, which outlives the machine; another is at its default place, on /run. What the
+host must know goes out by the second serial port. tests/vm_host/test_power_cut.py is the host's side.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tests.support.bundle import Bundle, make_bundle, make_config
+from tests.support.runner import REPO, Result, Runner, runtime_argv
+from tests.support.vm_guest import send
+
+DISK = "/dev/nvme0n4"
+KEPT = Path("/mnt/kept")
+IDS = [f"c{number}" for number in range(6)]
+GRAMMAR = re.compile(r"pyrun: [a-z]+ \S+: .+\n  hint: .+\n")
+NOTHING_YET = "nothing was written yet"
+
+
+def mount() -> None:
+    """As a machine does it when it boots: repaired first. The disk writes soon, so that a cut finds some of it done."""
+    if subprocess.run(["blkid", DISK], stdout=subprocess.DEVNULL, check=False).returncode:
+        subprocess.run(["mkfs.ext4", "-q", "-b", "1024", DISK], check=True)
+    checked = subprocess.run(["e2fsck", "-p", DISK], stdout=subprocess.PIPE, text=True, check=False)
+    if checked.returncode not in (0, 1):
+        raise RuntimeError(f"e2fsck: {checked.stdout}")
+    KEPT.mkdir()
+    subprocess.run(["mount", "-o", "commit=1", DISK, KEPT], check=True)
+    for name in ("dirty_writeback_centisecs", "dirty_expire_centisecs"):
+        Path("/proc/sys/vm", name).write_text("100")
+
+
+def bundle() -> Bundle:
+    """On the kept disk, and kept itself; its plan is worth keeping too."""
+    path = KEPT / "bundle"
+    config = make_config(["sleep", "100000"], process={"rlimits": None})
+    if (path / "config.json").exists():
+        return Bundle(path, config)
+    made = subprocess.run([REPO / "bundles" / "make-rootfs", "busybox"], check=True, stdout=subprocess.PIPE, text=True)
+    bundle = make_bundle(path, config, Path(made.stdout.strip()))
+    os.utime(path / "config.json", (1e9, 1e9))
+    os.sync()
+    return bundle
+
+
+def told(done: Result, *rcs: int) -> None:
+    """One of these exit statuses, and an error by the grammar."""
+    assert done.rc in rcs and "Traceback" not in done.err, done.describe()
+    assert done.rc == 0 or GRAMMAR.fullmatch(done.err), done.describe()
+
+
+def check(runner: Runner, made: Bundle) -> dict[str, object]:
+    """Everything that a cut may have left is told and goes away, and all can be made again. What there was."""
+    default = Runner(Path("/run/pyrun"))
+    assert default.ids() == []
+    plain = Runner(Path("/none"), runtime_argv())
+    listed = subprocess.run([*plain.argv, "list", "-q"], stdout=subprocess.PIPE, text=True, check=True)
+    assert listed.stdout == ""
+    if not runner.root.exists():
+        return {"left": NOTHING_YET}
+    left = {id: sorted(os.listdir(runner.root / id)) for id in runner.ids()}
+    plans = [path.stat().st_size for path in (runner.root / ".plans~").glob("*")]
+    listing = runner("list").ok()
+    assert "Traceback" not in listing.err, listing.describe()
+    damaged = []
+    for id in left:
+        state = runner("state", id)
+        told(state, 0, 1)
+        if state.rc:
+            damaged.append(state.err)
+            assert id in listing.err, listing.describe()
+        else:
+            assert '"status": "stopped"' in state.out, state.describe()
+        told(runner("start", id), 1)
+        told(runner("create", "--bundle", made.path, id), 1)
+        told(runner.delete(id, "--force"), 0)
+        assert not (runner.root / id).exists(), id
+    for id in [*left, *IDS]:
+        runner.create(made, id=id)
+        runner("start", id).ok()
+        assert runner.exec(id, "echo", "hi").ok().out == "hi\n"
+        runner.delete(id, "--force").ok()
+    entries = list((runner.root / ".plans~").iterdir())
+    assert entries, "no plan was kept"
+    assert [path for path in entries if path.name.isalnum() and path.stat().st_size < 4096] == []
+    return {"left": left, "damaged": damaged, "plans": plans}
+
+
+def work(runner: Runner, made: Bundle, chosen: random.Random) -> None:
+    """Lifecycles without an end, each container at another point of its own."""
+    while True:
+        id = chosen.choice(IDS)
+        if not (runner.root / id).exists():
+            if chosen.random() < 0.3:  # planned in Python
+                os.utime(made.path / "config.json")
+            elif chosen.random() < 0.5:
+                os.utime(made.path / "config.json", (1e9, 1e9))
+            runner.create(made, id=id)
+            continue
+        match chosen.choice(["start", "exec", "update", "delete", "delete", "sync"]):
+            case "start":
+                runner("start", id)
+            case "exec":
+                runner.exec(id, "true")
+            case "update":
+                runner("update", "--pids-limit", str(chosen.randrange(20, 99)), id)
+            case "delete":
+                runner.delete(id, "--force").ok()
+            case "sync":
+                os.sync()
+
+
+def main(seed: str, last: str = "") -> int:
+    mount()
+    runner, made = Runner(KEPT / "state"), bundle()
+    begin = time.monotonic()
+    try:
+        found = check(runner, made)
+    except Exception as error:
+        send("failed", text=f"{type(error).__name__}: {error}")
+        return 1
+    send("checked", took=time.monotonic() - begin, **found)
+    if last:
+        return 0
+    send("working")
+    default = Runner(Path("/run/pyrun"))
+    default.create(made, id="on-run")
+    work(runner, made, random.Random(seed))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
