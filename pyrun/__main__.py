@@ -6,25 +6,49 @@ ends by `_exit`, since taking the interpreter apart costs milliseconds.
 """
 
 import gc
+import marshal
 import posix
 import sys
+from _frozen_importlib_external import MAGIC_NUMBER
+
+
+def load(here: str, verb: str) -> bool:
+    """Whether what pyrun/cli/hot.py has kept of the verb's modules served."""
+    path = f"{here}/__pycache__/{verb}.{sys.implementation.cache_tag}.hot"
+    try:
+        fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
+        data = posix.read(fd, posix.fstat(fd).st_size)
+        posix.close(fd)
+        if data[:4] != MAGIC_NUMBER:
+            return False
+        loader, rows = marshal.loads(memoryview(data)[4:])
+        del data
+        names = {"__name__": "pyrun.cli.hot"}
+        exec(loader, names)
+        served: bool = names["load"](rows, here)  # type: ignore[operator]
+        return served
+    except (OSError, ValueError, EOFError, TypeError):
+        return False
+
 
 gc.disable()
+here = __file__.rpartition("/")[0]
 if not __package__:
-    here = __file__.rpartition("/")[0]
     sys.path.insert(0, here.rpartition("/")[0] or "/")
     sys.path.append(here + "/bin/site-packages")
+verb = next((word for word in sys.argv if word in ("create", "run", "exec", "list")), "")
 
 try:
-    from pyrun.cli.hot import load, save
+    missing = verb and here[:1] == "/" and not load(here, verb)
+    if missing:
+        from pyrun.cli.hot import record, save
 
-    verb = load(sys.argv[1:])
-
+        record()
     from pyrun.cli.main import end, main
 
     code = end(main(sys.argv[1:]))
-    if verb and code == 0:
-        save(verb)
+    if missing and code == 0:
+        save(here, verb)
 except KeyboardInterrupt:  # before main() could take it for what it is
     code = 128 + 2
 posix._exit(code)

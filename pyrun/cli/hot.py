@@ -1,92 +1,51 @@
 """The modules that a verb needs, in one file: Python's importer takes longer to find forty than they take to run.
 
-`VERB.*.hot`, beside the package's own bytecode, holds the code of every module of ours that the verb imported when it
-last succeeded, in the order in which they were done, so that each finds what it imports. Each is held against its
-source by time and size, as Python does it; where one differs, nothing of the file is used. A module that is not in it
-is imported as ever.
+`VERB.*.hot`, beside the package's own bytecode, holds what the verb imported when it last succeeded, in the order in
+which it was done, so that each module finds what it imports: the code of Python's, and where the C ones lie. Each is
+held against its file by time and size, as Python does it; where one differs, nothing of the file is used. A module
+that is not in it is imported as ever. pyrun/__main__.py reads the file and runs this module's code out of it; so this
+module imports nothing that would have to be looked for, not even __future__.
 """
-
-from __future__ import annotations
 
 import marshal
 import posix
 import sys
-from _frozen_importlib_external import MAGIC_NUMBER, SourceFileLoader
+from _frozen_importlib import _load  # type: ignore[attr-defined]
+from _frozen_importlib_external import MAGIC_NUMBER, ExtensionFileLoader, SourceFileLoader, spec_from_file_location
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import CodeType, ModuleType
 
-    Row = tuple[str, str, int, int, bool, CodeType]  # name, file, mtime in ns, size, is a package, code
+    # name, file, mtime in ns, size, is a package, code: None where it is a C module
+    Row = tuple[str, str, int, int, bool, CodeType | None]
 
-# Those that come often, and are not the launcher's.
-VERBS = frozenset(("create", "run", "exec", "list"))
+# What is done after the container is made, and seldom.
+LATE = frozenset(("pyrun.runtime.cache",))
 M32 = 0xFFFFFFFF
-_PACKAGE = __file__.rpartition("/")[0].rpartition("/")[0]
-_order: list[ModuleType] = []
+_order: "list[ModuleType]" = []
 
 
-def load(argv: list[str]) -> str | None:
-    """Imports what the verb of a command line needs. The verb, where no such file serves and save() may write one."""
-    verb = next((word for word in argv if word in VERBS), None)
-    if verb is None or not _PACKAGE.startswith("/"):
-        return None
-    rows = _read(verb)
-    if rows is None:
-        _record()
-        return verb
+def load(rows: "list[Row]", here: str) -> bool:
+    """Imports all of the rows, or, where a file is another by now, none. here: where pyrun lies, for it may be a
+    copy."""
+    if rows[0][1] != here + "/__init__.py":
+        return False
+    for row in rows:
+        file, time, size = row[1:4]
+        info = posix.stat(file)
+        if info.st_mtime_ns != time or info.st_size != size:
+            return False
     for name, file, _, _, package, code in rows:
         if name not in sys.modules:
-            _run(name, file, package, code)
-    return None
+            if code is None:
+                _run_native(name, file)
+            else:
+                _run(name, file, package, code)
+    return True
 
 
-def save(verb: str) -> None:
-    """Keeps what has been imported since load(). That it can't be written is no error: the next import takes longer."""
-    try:
-        rows = [row for row in map(_row, _order) if row is not None]
-        path = _path(verb)
-        new = f"{path}.{posix.getpid()}"
-        fd = posix.open(new, posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC, 0o644)
-        try:
-            data = MAGIC_NUMBER + marshal.dumps(rows)
-            whole = posix.write(fd, data) == len(data)
-        finally:
-            posix.close(fd)
-        if whole:
-            posix.rename(new, path)
-        else:
-            posix.unlink(new)
-    except (OSError, ValueError, EOFError):
-        return
-
-
-def _path(verb: str) -> str:
-    return f"{_PACKAGE}/__pycache__/{verb}.{sys.implementation.cache_tag}.hot"
-
-
-def _read(verb: str) -> list[Row] | None:
-    try:
-        fd = posix.open(_path(verb), posix.O_RDONLY | posix.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        data = posix.read(fd, posix.fstat(fd).st_size)
-        if data[:4] != MAGIC_NUMBER:
-            return None
-        rows: list[Row] = marshal.loads(memoryview(data)[4:])
-        for _, file, time, size, _, _ in rows:
-            info = posix.stat(file)
-            if info.st_mtime_ns != time or info.st_size != size:
-                return None
-        return rows
-    except (OSError, ValueError, EOFError, TypeError):
-        return None
-    finally:
-        posix.close(fd)
-
-
-def _run(name: str, file: str, package: bool, code: CodeType) -> None:
+def _run(name: str, file: str, package: bool, code: "CodeType") -> None:
     """What Python's importer would do, without looking for anything."""
     parent, _, tail = name.rpartition(".")
     module = type(sys)(name)
@@ -100,34 +59,75 @@ def _run(name: str, file: str, package: bool, code: CodeType) -> None:
     except BaseException:
         del sys.modules[name]
         raise
-    setattr(sys.modules[parent], tail, module)
+    if parent:
+        setattr(sys.modules[parent], tail, module)
 
 
-def _record() -> None:
+def _run_native(name: str, file: str) -> None:
+    try:
+        module = _load(spec_from_file_location(name, file, loader=ExtensionFileLoader(name, file)))
+    except ImportError:  # who imports it says so
+        return
+    parent, _, tail = name.rpartition(".")
+    if parent:
+        setattr(sys.modules[parent], tail, module)
+
+
+def record() -> None:
     """Notes each module when it has been imported: after those that it imports itself."""
-    plain = SourceFileLoader.exec_module
+    _order.extend(sys.modules[name] for name in ("pyrun", "pyrun.cli", __name__))
+    for kind in (SourceFileLoader, ExtensionFileLoader):
+        _note(kind, kind.exec_module)
 
-    def exec_module(loader: SourceFileLoader, module: ModuleType) -> None:
-        plain(loader, module)
-        if module.__name__.startswith("pyrun."):
+
+def _note(kind: type, plain: object) -> None:
+    def exec_module(loader: object, module: "ModuleType") -> None:
+        plain(loader, module)  # type: ignore[operator]
+        name = module.__name__
+        if name not in LATE and (name.startswith("pyrun.") or "." not in name):
             _order.append(module)
 
-    SourceFileLoader.exec_module = exec_module  # type: ignore[method-assign,assignment]
+    kind.exec_module = exec_module  # type: ignore[attr-defined]
 
 
-def _row(module: ModuleType) -> Row | None:
-    """The module's code out of Python's own cache, if that is of the source as it is now."""
-    file, cached = module.__file__, module.__cached__
-    if file is None or cached is None:
-        return None
+def save(here: str, verb: str) -> None:
+    """Keeps what has been imported since record(). That it can't be written is no error: the next import takes
+    longer."""
+    try:
+        rows = [_row(module) for module in tuple(_order)]
+        own = next(row[5] for row in rows if row[0] == __name__)
+        path = f"{here}/__pycache__/{verb}.{sys.implementation.cache_tag}.hot"
+        new = f"{path}.{posix.getpid()}"
+        fd = posix.open(new, posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC, 0o644)
+        try:
+            data = MAGIC_NUMBER + marshal.dumps((own, rows))
+            whole = posix.write(fd, data) == len(data)
+        finally:
+            posix.close(fd)
+        if whole:
+            posix.rename(new, path)
+        else:
+            posix.unlink(new)
+    except (OSError, ValueError, EOFError):
+        return
+
+
+def _row(module: "ModuleType") -> "Row":
+    """A C module's place, or the code out of Python's own cache, if that is of the source as it is now."""
+    name, file = module.__name__, module.__file__ or ""
+    info = posix.stat(file)
+    cached = getattr(module, "__cached__", None)
+    if cached is None:
+        return name, file, info.st_mtime_ns, info.st_size, False, None
     fd = posix.open(cached, posix.O_RDONLY | posix.O_CLOEXEC)
     try:
         data = posix.read(fd, posix.fstat(fd).st_size)
     finally:
         posix.close(fd)
-    info = posix.stat(file)
     seen = int.from_bytes(data[8:12], "little"), int.from_bytes(data[12:16], "little")
     if data[:4] != MAGIC_NUMBER or any(data[4:8]) or seen != (int(info.st_mtime) & M32, info.st_size & M32):
         raise ValueError(f"{cached} is of another {file}")
-    code = marshal.loads(memoryview(data)[16:])
-    return module.__name__, file, info.st_mtime_ns, info.st_size, hasattr(module, "__path__"), code
+    from pyrun.cli.slim import slim
+
+    code = slim(marshal.loads(memoryview(data)[16:]))
+    return name, file, info.st_mtime_ns, info.st_size, hasattr(module, "__path__"), code

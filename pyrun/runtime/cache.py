@@ -17,13 +17,13 @@ from __future__ import annotations
 
 import posix
 import sys
-import time
 from _struct import Struct
 
 from ..facts import Facts, collect_facts, read_text
 from ..plan.cgroups import is_writable
 from ..plan.process import ignored_caps
 from ..plan.request import Request
+from .create import is_old
 from .record import MAGIC as RECORD_MAGIC
 from .record import unpack
 
@@ -44,7 +44,6 @@ CREATOR_AT, CREATOR_SIZE = 8 + 3 * 8, 16  # in a record
 
 DIRECTORY = ".plans~"  # no id can have this name
 MOST_ENTRIES, MOST_BYTES = 64, 1 << 20
-OLD_ENOUGH_S = 2.0
 # What of a Request is in the key, or follows from it.
 _IN_KEY = (
     "bundle",
@@ -283,16 +282,7 @@ def worth_keeping(prepared: Prepared) -> bool:
         req.park and req.subreaper
     ):
         return False
-    if facts.cgroup_mount is None or not (facts.cgroup_mount + "/").startswith("/sys/fs/cgroup/"):
-        return False
-    try:
-        return _is_old(req.bundle + "/config.json")
-    except OSError:
-        return False
-
-
-def _is_old(path: str) -> bool:
-    return time.time() - posix.stat(path).st_mtime > OLD_ENOUGH_S
+    return facts.cgroup_mount is not None and (facts.cgroup_mount + "/").startswith("/sys/fs/cgroup/")
 
 
 def keep(root: str, first: Prepared, second: Prepared) -> bool:
@@ -304,7 +294,7 @@ def keep(root: str, first: Prepared, second: Prepared) -> bool:
     try:
         entry.conditions = collect_conditions(mount, first.facts.init_path)
         # What has changed since it was planned by is not what it was planned by.
-        fresh = all(_is_old(path) for kind, path, _ in entry.conditions if kind == SAME_FILE)
+        fresh = all(is_old(path) for kind, path, _ in entry.conditions if kind == SAME_FILE)
         if not fresh or not _same_facts(first.facts, collect_facts()):
             return False
         data = entry.pack()

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     Traced = Callable[[Plan, list[int], int | None], None]
 
+OLD_ENOUGH_S = 2.0
 NO_PIVOT = "--no-pivot is not supported: without pivot_root a container can climb out of its root"
 
 
@@ -200,11 +201,21 @@ def is_plain(words: dict[str, object]) -> bool:
 def keep_for_launcher(store: Store, prepared: Prepared) -> None:
     """Keeps a plan that has succeeded, where it may be used again (see cache.py). Called when the container is
     complete."""
+    if not is_old(prepared.request.bundle + "/config.json"):
+        return
     from . import cache
 
     if cache.worth_keeping(prepared):
         other = cache.other_id(prepared.request.id)
         cache.keep(store.root, prepared, _plan_for(store, prepared, other))
+
+
+def is_old(path: str) -> bool:
+    """Whether a file was there before: an engine writes a config.json for each container. False where it is gone."""
+    try:
+        return time.time() - posix.stat(path).st_mtime > OLD_ENOUGH_S
+    except OSError:
+        return False
 
 
 def _plan_for(store: Store, prepared: Prepared, container: str) -> Prepared:

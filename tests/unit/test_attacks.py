@@ -20,10 +20,10 @@ def test_an_interrupt_while_the_modules_load_is_no_traceback() -> None:
     script = f"""
 import runpy, sys
 sys.path.insert(0, {str(REPO)!r})
-import pyrun.cli.hot
-def load(argv):
+import pyrun.cli.main
+def main(argv):
     raise KeyboardInterrupt
-pyrun.cli.hot.load = load
+pyrun.cli.main.main = main
 runpy.run_path({str(REPO / "pyrun" / "__main__.py")!r}, run_name="__main__")
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=30, check=False)

@@ -139,10 +139,17 @@ def test_only_the_plain_case_is_kept(tmp_path: Path, facts: Facts, change: dict[
     assert not cache.worth_keeping(first)
 
 
-def test_a_config_that_was_just_written_is_not_kept(tmp_path: Path) -> None:
-    _, first, _ = prepare_two(tmp_path, "aaaa", "bbbb", {})
+def test_a_config_that_was_just_written_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, first, _ = prepare_two(tmp_path, "aaaa", "bbbb", {})
+    kept = []
+    monkeypatch.setattr(cache, "keep", lambda root, first, second: kept.append(second.request.id))
+    create.keep_for_launcher(store, first)
+    assert kept == [cache.other_id("aaaa")]
     os.utime(Path(first.request.bundle) / "config.json")
-    assert not cache.worth_keeping(first)
+    create.keep_for_launcher(store, first)
+    (Path(first.request.bundle) / "config.json").unlink()
+    create.keep_for_launcher(store, first)
+    assert len(kept) == 1
 
 
 def test_the_number_of_entries_is_bounded(tmp_path: Path) -> None:

@@ -7,10 +7,15 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from types import CodeType
+from typing import Any
 
 import _cffi_backend  # type: ignore[import-untyped]
 import pytest
+
+from pyrun.cli.slim import by_line, slim
 
 REPO = Path(__file__).resolve().parents[2]
 PACKAGES = Path(_cffi_backend.__file__).parent
@@ -38,7 +43,7 @@ def command(package: Path, *argv: str, code: int = 0) -> str:
 
 def found(said: str) -> set[str]:
     lines = [line.rpartition("|")[2].strip() for line in said.splitlines() if line.startswith("import time:")]
-    return {name for name in lines if name.startswith("pyrun")}
+    return {name for name in lines if name.startswith(("pyrun", "__future__"))}
 
 
 def hot(package: Path, verb: str = "list") -> Path:
@@ -56,7 +61,7 @@ def warm(package: Path, tmp_path: Path) -> list[str]:
 
 def test_the_second_time_nothing_is_looked_for(package: Path, warm: list[str]) -> None:
     said = command(package, *warm)
-    assert found(said) == {"pyrun", "pyrun.cli", "pyrun.cli.hot"}
+    assert found(said) == set()
     assert "BUNDLE" in said
 
 
@@ -97,7 +102,7 @@ def test_a_damaged_file_is_made_anew(package: Path, warm: list[str], keep: int) 
     hot(package).write_bytes(whole[:keep])
     assert "BUNDLE" in command(package, *warm)
     assert len(hot(package).read_bytes()) > len(whole) // 2
-    assert found(command(package, *warm)) == {"pyrun", "pyrun.cli", "pyrun.cli.hot"}
+    assert found(command(package, *warm)) == set()
 
 
 def test_of_another_python_it_is_not_read(package: Path, warm: list[str]) -> None:
@@ -117,3 +122,36 @@ def test_an_option_named_as_a_verb_does_no_harm(package: Path, warm: list[str], 
     for _ in range(2):
         assert "BUNDLE" in command(package, "--root", str(tmp_path / "create"), "--log", "/dev/null", "list")
         assert "BUNDLE" in command(package, "--log-format", "text", "--criu", "create", *warm)
+
+
+def test_a_copy_of_the_package_does_not_run_the_first(package: Path, warm: list[str], tmp_path: Path) -> None:
+    copy = shutil.copytree(package, tmp_path / "copy" / "pyrun", symlinks=True)
+    for path in copy.rglob("*.py"):
+        os.utime(path, (1e9, 1e9))
+    source = copy / "cli" / "commands" / "list.py"
+    source.write_text(source.read_text().replace('"BUNDLE"', '"bundle"'))
+    assert " bundle " in command(copy, *warm)
+
+
+def walk(code: CodeType) -> Iterator[CodeType]:
+    yield code
+    for item in code.co_consts:
+        if isinstance(item, CodeType):
+            yield from walk(item)
+
+
+def test_slim_code_is_the_same_codeby_line() -> None:
+    """Of all of the package: what runs is what the source says, and messages name its lines."""
+    for path in (REPO / "pyrun").rglob("*.py"):
+        whole = compile(path.read_bytes(), str(path), "exec", dont_inherit=True)
+        for one, other in zip(walk(whole), walk(slim(whole)), strict=True):
+            assert one.co_code == other.co_code
+            assert by_line(one) == by_line(other)
+            assert len(other.co_linetable) <= len(one.co_linetable)
+
+
+def test_slim_code_keeps_a_text_that_is_docstring_and_value() -> None:
+    names: dict[str, Any] = {}
+    exec(slim(compile('def f():\n    "text"\n    return "text"\ndef g():\n    "text"\n', "f", "exec")), names)
+    assert names["f"]() == "text"
+    assert names["g"].__doc__ is None
