@@ -228,6 +228,7 @@ static const struct option RUN[] = {
 	{ "detach", "d", 0, &call.detach }, { "keep", 0, 0, &call.keep }, { 0, 0, 0, 0 },
 };
 static const struct option DELETE[] = { { "force", "f", 0, &call.force }, { 0, 0, 0, 0 } };
+static const struct option LIST[] = { { "format", "f", &call.format, 0 }, { "quiet", "q", 0, &call.quiet }, { 0, 0, 0, 0 } };
 static const struct { const char *name; const struct option *options; void (*run)(struct call *); int words, stops; } VERBS[] = {
 	[VERB_START] = { "start", NONE, run_start, 1, 0 },
 	[VERB_STATE] = { "state", NONE, run_state, 1, 0 },
@@ -235,6 +236,7 @@ static const struct { const char *name; const struct option *options; void (*run
 	[VERB_DELETE] = { "delete", DELETE, run_delete, 1, 0 },
 	[VERB_CREATE] = { "create", CREATE, run_create, 1, 0 },
 	[VERB_RUN] = { "run", RUN, run_run, 1, 0 },
+	[VERB_LIST] = { "list", LIST, run_list, 0, 0 },
 };
 #define VERB_COUNT (int)(sizeof VERBS / sizeof *VERBS)
 
@@ -284,7 +286,7 @@ static int read_options(int at, const struct option *mine, const char **words, i
 	return at;
 }
 
-static int is_id(const char *id)
+int is_id(const char *id)
 {
 	usize n = 0;
 	for (; id[n]; n++) {
@@ -354,12 +356,12 @@ static void run(void)
 		return;
 	while (verb < VERB_COUNT && !(VERBS[verb].name && same(VERBS[verb].name, arguments[at])))
 		verb++;
-	if (verb == VERB_COUNT || !read_options(at + 1, VERBS[verb].options, words, VERBS[verb].words, VERBS[verb].stops))
+	if (verb == VERB_COUNT || read_options(at + 1, VERBS[verb].options, words, VERBS[verb].words, VERBS[verb].stops) != argument_count)
 		return;
 	call.verb = (enum verb)verb;
 	call.id = words[0];
 	call.signal = words[1];
-	if (!call.id || !is_id(call.id) || call.debug)
+	if ((VERBS[verb].words && (!call.id || !is_id(call.id))) || call.debug)
 		return;
 	if (call.rootless && !same(call.rootless, "auto") && !same(call.rootless, "true") && !same(call.rootless, "false"))
 		return;

@@ -5,16 +5,33 @@
 #include "sys.h"
 #include "px.h"
 
-enum verb { VERB_START, VERB_STATE, VERB_KILL, VERB_DELETE, VERB_CREATE, VERB_RUN };
+enum verb { VERB_START, VERB_STATE, VERB_KILL, VERB_DELETE, VERB_CREATE, VERB_RUN, VERB_LIST };
 
 struct call {                      /* a command line that we understand whole */
 	enum verb verb;
-	const char *root, *log, *log_format, *rootless, *bundle, *pid_file;
-	int debug, systemd, all, force, detach, keep, no_keyring;
+	const char *root, *log, *log_format, *rootless, *bundle, *pid_file, *format;
+	int debug, quiet, systemd, all, force, detach, keep, no_keyring;
 	const char *id, *signal;
 };
 
 struct bytes { u8 *p; usize n; };
+
+/* ROOT/ID/record, as pyrun/runtime/record.py writes it. */
+#define HAS_POSTSTART 1u
+#define HAS_POSTSTOP 2u
+#define SHARED_PIDNS 4u
+#define SYSTEMD 8u
+enum blob { B_ID, B_BUNDLE, B_ROOTFS, B_CREATED, B_OWNER, B_ANNOTATIONS, B_CGROUP, B_STATE_HEAD, B_STATE_TAIL, B_START, B_DELETE, B_EXTRA, B_COUNT };
+enum status { CREATING, CREATED, RUNNING, PAUSED, STOPPED };
+extern const char *const STATUS[];
+
+struct record {
+	char magic[8];
+	u64 pid, start, status, creator, creator_start;
+	char boot_id[36];
+	u32 sum, flags, count;
+	struct { u32 off, len; } blobs[B_COUNT];
+};
 
 /* launcher.c */
 extern char **environment;
@@ -30,7 +47,17 @@ enum whose { ANYONES, OURS };
 int read_file(int dir, const char *path, usize most, int whose, struct bytes *out);
 u64 start_time(int pid);
 int is_clean(const char *path);
-/* launcher_verbs.c: each ends the process, or returns to have Python do it */
+int is_id(const char *id);
+/* launcher_record.c */
+static inline const char *blob(const struct record *r, enum blob b) { return (const char *)r + r->blobs[b].off; }
+u32 record_sum(const u8 *record, usize n);
+char *place(const struct call *c, char *buf, const char *end, const char *name);
+struct record *read_record(const struct call *c, struct bytes *whole);
+enum status status_of(const struct call *c, const struct record *r);
+usize render_state(const struct record *r, enum status s, char *text, usize room);
+/* launcher_verbs.c */
+void print(const char *text, usize n);
+/* Each ends the process, or returns to have Python do it */
 void run_state(struct call *c);
 void run_start(struct call *c);
 void run_kill(struct call *c);
@@ -39,5 +66,7 @@ void remove_container(struct call *c, int pid);
 /* launcher_create.c */
 void run_create(struct call *c);
 void run_run(struct call *c);
+/* launcher_list.c */
+void run_list(struct call *c);
 
 #endif

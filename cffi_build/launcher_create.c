@@ -192,13 +192,15 @@ static int fill(const struct bytes *b, const char *id)
 		for (usize k = 0; k < values[h[i].kind].n; k++)
 			plan.p[h[i].at + k] = ((const u8 *)values[h[i].kind].p)[k];
 	}
+	u8 *record = plan.p + e->record;
+	if (e->record_len < sizeof(struct record) || e->record_len % 8 || e->record % 8)
+		return 0;
+	((struct record *)(void *)record)->sum = record_sum(record, e->record_len);
 	return 1;
 }
 
 /* ---- the verbs */
 
-#define HAS_HOOKS 3u               /* HAS_POSTSTART, HAS_POSTSTOP */
-#define FLAGS_AT 88u               /* in the record */
 
 /* The plan for this command line, filled; NULL: Python has none for it. */
 static px_run_t *find_plan(struct call *c, struct bytes *b)
@@ -221,7 +223,7 @@ static px_run_t *find_plan(struct call *c, struct bytes *b)
 	if (!open_entry(c, &k, b) || !same_config(b, c->bundle) || !all_hold(b) || !fill(b, c->id))
 		return NULL;
 	const struct entry *e = (const void *)b->p;
-	if (c->verb == VERB_RUN && (e->record_len < FLAGS_AT + 4 || *(u32 *)(void *)(b->p + e->plan + e->record + FLAGS_AT) & HAS_HOOKS))
+	if (c->verb == VERB_RUN && ((const struct record *)(void *)(b->p + e->plan + e->record))->flags & (HAS_POSTSTART | HAS_POSTSTOP))
 		return NULL;
 	return px_new(b->p + e->plan, e->plan_len, &err);
 }

@@ -25,7 +25,7 @@ from ..plan.process import ignored_caps
 from ..plan.request import Request
 from .create import is_old
 from .record import MAGIC as RECORD_MAGIC
-from .record import unpack
+from .record import seal, unpack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -202,6 +202,8 @@ def fill(plan: bytes, holes: list[tuple[int, int]], into: Prepared) -> bytes:
     out = bytearray(plan)
     for at, kind in holes:
         out[at : at + len(values[kind])] = values[kind]
+    at = plan.find(RECORD_MAGIC)
+    seal(out, at, len(record))
     return bytes(out)
 
 

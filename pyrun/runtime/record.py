@@ -2,16 +2,19 @@
 launcher.
 
 A header of fixed places, then byte strings. Pid, start time and status lie at offset 8, so that the executor updates
-them with one pwrite. cffi_build/launcher.c reads the same layout; tests/unit/test_record.py holds the two together.
-The state that `pyrun state` prints is kept rendered but for pid and status: its two halves.
+them with one pwrite; a checksum is of the rest, for plans in it are replayed. cffi_build/launcher_record.c reads the
+same layout; tests/unit/test_record.py holds the two together. The state that `pyrun state` prints is kept rendered but
+for pid and status: its two halves.
 """
 
 from __future__ import annotations
 
 from _struct import Struct
 
-MAGIC = b"PYRREC1\0"
-HEADER = Struct("<8s3Q2Q36s4xII")
+MAGIC = b"PYRREC2\0"
+HEADER = Struct("<8s3Q2Q36sIII")
+SUM = Struct("<I")
+SUM_AT, SUMMED_FROM = 84, 32  # what is before it the executor writes
 TABLE = Struct("<II")
 BLOBS = (
     "id",
@@ -27,7 +30,6 @@ BLOBS = (
     "delete",
     "extra",
 )
-TEXTS = BLOBS[:9]
 HAS_POSTSTART, HAS_POSTSTOP, SHARED_PIDNS, SYSTEMD, ROOTLESS, NO_KEYRING, NOTIFY = 1, 2, 4, 8, 16, 32, 64
 CREATING, CREATED = 0, 1
 
@@ -56,7 +58,7 @@ class Record:
 
     def pack(self) -> bytes:
         head = HEADER.pack(
-            MAGIC, self.pid, self.start, self.status, *self.creator, self.boot_id.encode(), self.flags, len(BLOBS)
+            MAGIC, self.pid, self.start, self.status, *self.creator, self.boot_id.encode(), 0, self.flags, len(BLOBS)
         )
         at = HEADER.size + TABLE.size * len(BLOBS)
         table, body = b"", b""
@@ -65,16 +67,36 @@ class Record:
             at_here = (at + len(body) + 7) & ~7
             body += bytes(at_here - at - len(body)) + value + b"\0"
             table += TABLE.pack(at_here, len(value))
-        return head + table + body
+        whole = bytearray(head + table + body + bytes(-len(body) % 8))
+        seal(whole)
+        return bytes(whole)
+
+
+def seal(record: bytearray, at: int = 0, size: int | None = None) -> None:
+    """Puts the checksum into a record, or into the one that lies in a plan."""
+    whole = record[at : None if size is None else at + size]
+    SUM.pack_into(record, at + SUM_AT, checksum(whole))
+
+
+def checksum(record: bytes | bytearray) -> int:
+    """Of all behind pid, start and status, but the sum itself. A power cut may leave zeros in place of a page."""
+    words = memoryview(record)[SUMMED_FROM:].cast("Q")
+    hole = (SUM_AT - SUMMED_FROM) // 8
+    total = 0xCBF29CE484222325
+    for number, word in enumerate(words):
+        total = (total ^ (word & 0xFFFFFFFF if number == hole else word)) * 0x100000001B3 & 0xFFFFFFFFFFFFFFFF
+    return (total ^ total >> 32) & 0xFFFFFFFF
 
 
 def unpack(data: bytes) -> Record:
     """ValueError when it is not a whole record."""
     if len(data) < HEADER.size + TABLE.size * len(BLOBS):
         raise ValueError("too short")
-    magic, pid, start, status, cpid, cstart, boot, flags, count = HEADER.unpack_from(data)
+    magic, pid, start, status, cpid, cstart, boot, sum, flags, count = HEADER.unpack_from(data)
     if magic != MAGIC or count != len(BLOBS):
         raise ValueError("not a record of this version")
+    if len(data) % 8 or sum != checksum(data):
+        raise ValueError("its checksum is wrong, so it was not written whole")
     record = Record(
         pid=pid,
         start=start,

@@ -16,7 +16,7 @@ from . import record as rec
 CREATING, CREATED, RUNNING, PAUSED, STOPPED = "creating", "created", "running", "paused", "stopped"
 S_IFMT, S_IFREG = 0o170000, 0o100000
 WHOLE_PROC = "pyrun needs all of /proc: mount -t proc proc /proc, without subset=pid and hidepid="
-LARGEST = 64 << 20  # as cffi_build/launcher_verbs.c, read_record()
+LARGEST = 64 << 20  # as cffi_build/launcher_record.c, read_record()
 _ID_CHARS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
 
 
@@ -149,12 +149,9 @@ class Store:
 
 
 def _check(record: rec.Record, container: str) -> rec.Record:
-    """What a power cut left of a record may have its size and yet hold nothing. ValueError then."""
+    """ValueError where it is another's."""
     if record.text("id") != container:
         raise ValueError(f"it is not that of {container}")
-    for name in rec.TEXTS:
-        if b"\0" in record.blob(name):
-            raise ValueError(f"{name} is not text")
     return record
 
 

@@ -42,7 +42,7 @@ TARGETS = {
     "kill": 1.0,
     "delete": 1.0,
     "exec": 1.0,
-    "list": 2.0,
+    "list": 1.0,
 }
 AGAIN = "pyrun again"
 PSS_TARGET_KB = 300

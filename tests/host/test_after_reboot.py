@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.bundle import Bundle, BundleMaker
+from tests.support.record import sealed
 from tests.support.runner import Runner, python_argv, runtime_argv
 
 GRAMMAR = re.compile(r"pyrun: [a-z]+ \S+: .+\n  hint: pyrun delete --force one removes what is left of it\n")
@@ -37,7 +38,7 @@ def rebooted(runner: Runner, made: Bundle) -> dict[str, bytes]:
     record = kept["record"]
     now = Path("/proc/sys/kernel/random/boot_id").read_bytes().strip()
     assert record.count(now) == 1
-    kept["record"] = record.replace(now, OTHER_BOOT)
+    kept["record"] = sealed(record.replace(now, OTHER_BOOT))
     put(runner, kept)
     return kept
 

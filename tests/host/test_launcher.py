@@ -18,6 +18,7 @@ import pytest
 
 from pyrun.runtime.record import HEADER, unpack
 from tests.support.bundle import Bundle, BundleMaker
+from tests.support.record import sealed
 from tests.support.runner import REPO, Result, Runner, python_argv, wait_for
 
 LAUNCHER = REPO / "pyrun" / "bin" / "pyrun"
@@ -73,6 +74,7 @@ def life(run: Runner, _: Bundle) -> list[Result]:
 
 
 def signals(run: Runner, _: Bundle) -> list[Result]:
+    run("start", "c").ok()  # its shell, as process 1, takes no notice
     words = ["TERM", "SIGTERM", "sigterm", "15", "USR1", "CONT", "0", "65", "999999999999", "NOPE", "-9", "", "RTMIN+1"]
     out = [run("kill", "c", word) for word in words] + [run("kill", "c", "9", "9"), run("kill", "-a", "c", "CONT")]
     return [*out, run("kill", "--all", "c", "TERM"), run("kill", "--all=false", "c", "TERM"), run("kill", "c")]
@@ -138,7 +140,10 @@ def damaged(run: Runner, _: Bundle) -> list[Result]:
         whole[:50],
         whole[:300],
         b"X" + whole[1:],
-        whole[: HEADER.size + 4] + b"\xff" * 4 + whole[HEADER.size + 8 :],
+        sealed(whole[: HEADER.size + 4] + b"\xff" * 4 + whole[HEADER.size + 8 :]),
+        whole[:1024] + bytes(512) + whole[1536:],  # sectors that a power cut took
+        whole[:-8],
+        sealed(whole)[:-8] + b"\1" * 8,
     ):
         record.write_bytes(data)
         out += [run("state", "c"), run("start", "c"), run("kill", "c"), run("delete", "c")]
@@ -154,7 +159,7 @@ def another_boot(run: Runner, _: Bundle) -> list[Result]:
     whole = record.read_bytes()
     out = []
     for at in (16, 52):  # start time, boot id
-        record.write_bytes(whole[:at] + bytes((whole[at] ^ 1,)) + whole[at + 1 :])
+        record.write_bytes(sealed(whole[:at] + bytes((whole[at] ^ 1,)) + whole[at + 1 :]))
         out += [run("state", "c"), run("kill", "c", "KILL"), run("start", "c")]
     record.write_bytes(whole)
     return [*out, run("state", "c"), run("delete", "-f", "c")]
@@ -167,7 +172,7 @@ def half_made(run: Runner, _: Bundle) -> list[Result]:
     out = []
     for start in (own_start(), own_start() + 1):
         creator = os.getpid().to_bytes(8, "little") + start.to_bytes(8, "little")
-        record.write_bytes(whole[:24] + bytes(8) + creator + whole[48:])
+        record.write_bytes(sealed(whole[:24] + bytes(8) + creator + whole[48:]))
         out += [run("state", "c"), run("start", "c"), run("kill", "c", "CONT"), run("delete", "c")]
     return out
 
@@ -247,7 +252,55 @@ def test_the_plain_cases_start_no_interpreter(
     run("delete", id).ok()
     run("delete", "--force", id).ok()
     assert log.read_text() == ""
-    assert run("delete", id).rc == run("list").rc == run("--version").rc == TO_PYTHON
+    assert run("delete", id).rc == run("ps", id).rc == run("--version").rc == TO_PYTHON
+
+
+LISTS = ["", "-f json", "--format=table", "-q", "--quiet --format json", "-f xml", "c", "-q=false", "-f", "--debug"]
+
+
+def test_list_looks_the_same(pyrun: Runner, bundle: BundleMaker, bare: list[str]) -> None:
+    run, python = Runner(pyrun.root, bare), Runner(pyrun.root, python_argv())
+
+    def compare(by_launcher: bool) -> None:
+        for words in LISTS:
+            ours, theirs = pyrun("list", *words.split()), python("list", *words.split())
+            assert (ours.rc, ours.out, ours.err) == (theirs.rc, theirs.out, theirs.err), words
+        for words in ("", "-f json", "-q"):
+            assert run("list", *words.split()).rc == (0 if by_launcher or words == "-q" else TO_PYTHON), words
+
+    pyrun.root.mkdir(exist_ok=True)
+    compare(by_launcher=True)
+    made = bundle(["sleep", "1000"])
+    made.update(annotations={"b": "two  spaces ", "a": 'x" {', "c": "[1,\n 2]"})
+    ids = ["b", "a", "B", "a-1", "x" * 100, "0"]
+    for id in ids:
+        pyrun.create(made, id=id)
+    (pyrun.root / "a file").touch()
+    pyrun("start", "a").ok()
+    pyrun("kill", "b", "KILL").ok()
+    pyrun.wait_status("b", "stopped")
+    compare(by_launcher=True)
+    assert pyrun("list", "-q").out.split() == sorted(ids)
+    (pyrun.root / "dir").mkdir()
+    compare(by_launcher=False)
+    (pyrun.root / "dir").rmdir()
+    (pyrun.root / "link").symlink_to(pyrun.root / "a")
+    assert pyrun("list").out == python("list").out
+    (pyrun.root / "link").unlink()
+    (pyrun.root / "a file").unlink()
+    for id in ids:
+        pyrun("delete", "--force", id).ok()
+
+
+def test_list_leaves_widths_of_what_is_not_ascii_to_python(pyrun: Runner, bundle: BundleMaker, bare: list[str]) -> None:
+    made = bundle(["sleep", "1000"])
+    made.path = made.path.rename(made.path.with_name("bündel"))
+    pyrun.create(made, id="c")
+    run, python = Runner(pyrun.root, bare), Runner(pyrun.root, python_argv())
+    assert run("list").rc == TO_PYTHON
+    for words in ([], ["-f", "json"]):
+        assert pyrun("list", *words).out == python("list", *words).out
+    pyrun("delete", "--force", "c").ok()
 
 
 def test_a_force_delete_starts_no_interpreter(pyrun: Runner, bundle: BundleMaker, bare: list[str]) -> None:

@@ -47,10 +47,36 @@ def test_a_record_cut_short_is_damaged(keep: int) -> None:
         unpack(make_record().pack()[:keep])
 
 
+def test_what_steps_write_is_not_in_the_checksum() -> None:
+    data = bytearray(make_record().pack())
+    struct.pack_into("<3Q", data, 8, 51, 52, 0)
+    assert (unpack(bytes(data)).pid, unpack(bytes(data)).status) == (51, 0)
+
+
+def test_any_other_byte_that_changes_is_noticed() -> None:
+    data = bytearray(make_record().pack())
+    for at in [*range(8), *range(32, len(data))]:
+        data[at] ^= 0x80
+        with pytest.raises(ValueError):
+            unpack(bytes(data))
+        data[at] ^= 0x80
+    assert unpack(bytes(data)).pid == 41
+
+
+@pytest.mark.parametrize("size", [8, 64, 512])
+def test_zeros_in_place_of_what_was_written_are_noticed(size: int) -> None:
+    data = make_record().pack()
+    for at in range(32, len(data) - size, 8):
+        if any(data[at : at + size]):
+            with pytest.raises(ValueError):
+                unpack(data[:at] + bytes(size) + data[at + size :])
+
+
 @pytest.mark.parametrize("at", [0, 92, 96, 100])  # magic, count, an offset, a length
 def test_a_record_with_a_wrong_number_is_damaged(at: int) -> None:
     data = bytearray(make_record().pack())
     data[at + 3] ^= 0x40
+    record.seal(data)
     with pytest.raises(ValueError):
         unpack(bytes(data))
 
@@ -70,29 +96,26 @@ def c_struct(source: str, name: str) -> list[tuple[str, int, int]]:
 
 
 def test_the_launcher_has_the_same_layout() -> None:
-    source = (CFFI / "launcher_verbs.c").read_text()
+    source = (CFFI / "launcher.h").read_text()
     fields = c_struct(source, "record")
     assert [name for name, _, _ in fields][:3] == ["magic", "pid", "start"]
     assert sum(size for _, _, size in fields) == HEADER.size
-    names = ("magic", "pid", "start", "status", "creator", "creator_start", "boot_id", "flags", "count")
+    names = ("magic", "pid", "start", "status", "creator", "creator_start", "boot_id", "sum", "flags", "count")
     values = {name: i for i, name in enumerate(names)}
-    packed = HEADER.pack(b"MAGICMAG", 1, 2, 3, 4, 5, b"b" * 36, 7, 8)
+    packed = HEADER.pack(b"MAGICMAG", 1, 2, 3, 4, 5, b"b" * 36, 7, 8, 9)
     for name, offset, size in fields:
-        if size in (4, 8) and name not in ("magic", "pad"):
+        if size in (4, 8) and name != "magic":
             assert int.from_bytes(packed[offset : offset + size], "little") == values[name], name
 
 
 def test_the_launcher_has_the_same_blobs_and_flags() -> None:
-    source = (CFFI / "launcher_verbs.c").read_text()
+    source = (CFFI / "launcher.h").read_text()
     blobs = re.search(r"enum blob \{ (.*?), B_COUNT \}", source)
     assert blobs and tuple(name.removeprefix("B_").lower() for name in blobs[1].split(", ")) == BLOBS
     for name, value in re.findall(r"#define (HAS_\w+|SHARED_PIDNS|SYSTEMD) (\d+)u", source):
         assert getattr(record, name) == int(value), name
-    both = record.HAS_POSTSTART | record.HAS_POSTSTOP
-    create = (CFFI / "launcher_create.c").read_text()
-    assert re.search(rf"#define HAS_HOOKS {both}u", create)
-    flags_at = next(offset for name, offset, _ in c_struct(source, "record") if name == "flags")
-    assert re.search(rf"#define FLAGS_AT {flags_at}u", create)
+    assert next(offset for name, offset, _ in c_struct(source, "record") if name == "sum") == record.SUM_AT
+    assert f"first = {record.SUMMED_FROM}, " in (CFFI / "launcher_record.c").read_text()
 
 
 def test_the_launcher_reads_kept_plans_as_they_are_written() -> None:

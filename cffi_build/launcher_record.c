@@ -1,0 +1,96 @@
+/* The record of a container (pyrun/runtime/record.py): whole or not at all; and what the container's status is by it. */
+#include "launcher.h"
+#include "steps.h"
+
+const char *const STATUS[] = { "creating", "created", "running", "paused", "stopped" };
+
+/* Of all that is behind pid, start and status, which steps write, but the sum itself. n is a multiple of 8, as a record's length. */
+u32 record_sum(const u8 *record, usize n)
+{
+	const usize first = 32, sum_at = __builtin_offsetof(struct record, sum);
+	u64 total = 0xcbf29ce484222325ull;
+	for (usize at = first; at + 8 <= n; at += 8) {
+		u64 word = *(const u64 *)(const void *)(record + at);
+		if (at == (sum_at & ~7ul))
+			word &= 0xffffffffull << (sum_at & 4 ? 0 : 32);
+		total = (total ^ word) * 0x100000001b3ull;
+	}
+	return (u32)(total ^ total >> 32);
+}
+
+char *place(const struct call *c, char *buf, const char *end, const char *name)
+{
+	return join(join(join(join(buf, end, c->root), end, "/"), end, c->id), end, name);
+}
+
+static int is_this_boot(const struct record *r)
+{
+	char now[64];
+	if (read_small("/proc/sys/kernel/random/boot_id", now, sizeof now) < 36)
+		to_python(NULL);
+	for (int i = 0; i < 36; i++)
+		if (now[i] != r->boot_id[i])
+			return 0;
+	return 1;
+}
+
+/* The record, whole and of this version and boot, or NULL. What others could have written is Python's: it holds plans that we would run.
+ * So is what a power cut may have torn, and whose cgroup's name may be another's by now. */
+struct record *read_record(const struct call *c, struct bytes *whole)
+{
+	char path[4096];
+	struct bytes b;
+	if (!place(c, path, path + sizeof path, "/record") || read_file(AT_FDCWD, path, 64u << 20, OURS, &b) < 0)
+		return NULL;
+	if (whole)
+		*whole = b;
+	struct record *r = (struct record *)(void *)b.p;
+	const char *magic = "PYRREC2";
+	if (b.n < sizeof *r || b.n % 8 || r->sum != record_sum(b.p, b.n))
+		return NULL;
+	for (int i = 0; i < 8; i++)
+		if (r->magic[i] != magic[i])
+			return NULL;
+	if (r->count != B_COUNT)
+		return NULL;
+	for (int i = 0; i < B_COUNT; i++)
+		if (r->blobs[i].off > b.n || r->blobs[i].len >= b.n - r->blobs[i].off || b.p[r->blobs[i].off + r->blobs[i].len])
+			return NULL;
+	return is_this_boot(r) ? r : NULL;
+}
+
+static int is_frozen(const struct record *r)
+{
+	char path[4200], buf[256];
+	if (!r->blobs[B_CGROUP].len || !join(join(path, path + sizeof path, blob(r, B_CGROUP)), path + sizeof path, "/cgroup.events"))
+		return 0;
+	long n = read_small(path, buf, sizeof buf);
+	for (long i = 0; i + 8 <= n; i++)
+		if (buf[i] == 'f' && buf[i + 1] == 'r' && buf[i + 6] == ' ')
+			return buf[i + 7] == '1';
+	return 0;
+}
+
+enum status status_of(const struct call *c, const struct record *r)
+{
+	char path[4096];
+	struct statx st;
+	int alive = r->pid && start_time((int)r->pid) == r->start;
+	if (!alive || r->status == 0)
+		return r->status == 0 && r->creator && start_time((int)r->creator) == r->creator_start ? CREATING : STOPPED;
+	if (is_frozen(r))
+		return PAUSED;
+	return !place(c, path, path + sizeof path, "/go") || sys_statx(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, STATX_TYPE, &st) == 0 ? CREATED : RUNNING;
+}
+
+/* What `state` prints, with no NUL at its end. Its length, or 0: it does not fit. */
+usize render_state(const struct record *r, enum status s, char *text, usize room)
+{
+	const char *end = text + room;
+	char pid[PX_NUM], *to = text;
+	px_num(pid, s == STOPPED ? 0 : r->pid);
+	const char *const parts[] = { blob(r, B_STATE_HEAD), pid, ",\n  \"status\": \"", STATUS[s], blob(r, B_STATE_TAIL) };
+	for (usize i = 0; i < sizeof parts / sizeof *parts; i++)
+		to = join(to, end, parts[i]);
+	return to ? (usize)(to - text) : 0;
+}
