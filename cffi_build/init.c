@@ -36,6 +36,27 @@ static long do_meet(struct px_ctx *x, const struct px_step *s)
 	return r;
 }
 
+/* A seccomp profile may keep us from exiting, and nobody is behind this frame to return to; a fault of its own ends even process 1. */
+static void __attribute__((noreturn)) end_of(int number)
+{
+	sc1(__NR_exit_group, 128 + number);
+	__builtin_trap();
+}
+
+/* Process 1 of a PID namespace gets only signals that it has a handler for, so without these `kill TERM` of a created container would do
+ * nothing. Set before seccomp, which may forbid it; the exec takes them away. */
+static void catch_ends(struct px_ctx *x)
+{
+	static const u8 ends[] = { 1 /* HUP */, 2 /* INT */, 3 /* QUIT */, 15 /* TERM */ };
+	const struct px_sigaction end = { .handler = (void *)end_of, .flags = 0x04000000 /* SA_RESTORER */, .restorer = (void *)end_of };
+	const struct px_step *s = (const struct px_step *)(const void *)(x->plan + x->h->steps) + x->h->lane_first[LANE_STAGE2];
+	int parks = 0;
+	for (u32 i = 0; i < x->h->lane_count[LANE_STAGE2]; i++)
+		parks |= s[i].op == OP_PARK;
+	for (usize i = 0; x->self == 1 && parks && i < sizeof ends; i++)
+		sc4(__NR_rt_sigaction, ends[i], &end, 0, 8);
+}
+
 /* Stage 2 comes to life as a child of the parent, in cgroup in0 or in ours; stage 1 tells its pid and ends. a: clone flags, b: an errno that
  * the parent's AWAIT_PID is to give. Stage 2 waits for the answer to that: else it could meet, or fail, before the parent knows whom it made. */
 static long do_clone3_init(struct px_ctx *x, const struct px_step *s)
@@ -54,6 +75,7 @@ static long do_clone3_init(struct px_ctx *x, const struct px_step *s)
 	}
 	await_ack(x);
 	x->self = (i32)sc0(__NR_getpid);
+	catch_ends(x);
 	if (px_lane(x, LANE_STAGE2, x->h->lane_first[LANE_STAGE2]) < 0)
 		fail(x);
 	sys_exit(0);

@@ -13,11 +13,11 @@ SIGKILL = 9
 
 
 def parse_signal(text: str) -> int:
-    """TERM, SIGTERM, term, RTMIN+3 or a number from 1 to 64. PyrunError otherwise."""
+    """TERM, SIGTERM, term, RTMIN+3 or a number from 0, which only asks, to 64. PyrunError otherwise."""
     name = text.upper().removeprefix("SIG")
-    number = int(text) if text.isascii() and text.isdigit() else SIGNALS.get(name, 0)
-    if not 1 <= number <= 64:
-        raise PyrunError(f"unknown signal {text!r}", hint="a name such as TERM or SIGKILL, or a number from 1 to 64")
+    number = int(text) if text.isascii() and text.isdigit() else SIGNALS.get(name, -1)
+    if not 0 <= number <= 64:
+        raise PyrunError(f"unknown signal {text!r}", hint="a name such as TERM or SIGKILL, or a number from 0 to 64")
     return number
 
 
