@@ -115,14 +115,6 @@ def plan_device_rules(spec: Spec) -> tuple[DeviceRule, ...]:
     return (*rules, *default_device_rules())
 
 
-def may_go_without(rules: Iterable[DeviceRule]) -> bool:
-    """Whether the program may stay unloaded when bpf(2) is refused in a user namespace: nothing is denied or narrowed.
-
-    There a container can't make device nodes anyway; but a deny that is not enforced is an error.
-    """
-    return all(rule.allow and rule.access == RWM for rule in rules if rule.pointer is not None)
-
-
 def _rule(given: DeviceCgroup, pointer: str, faults: list[tuple[str, str]]) -> DeviceRule:
     type_ = _TYPES.get("a" if given.type is None else given.type)
     if type_ is None:

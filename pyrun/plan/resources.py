@@ -14,7 +14,6 @@ from pyrun.errors import ConfigError, PyrunError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any
 
     from pyrun.oci.model import BlockIO, Cpu, Memory, Resources
@@ -324,68 +323,6 @@ def _escape(name: str) -> str:
 
 
 # --- update -----------------------------------------------------------------------------------------------------------
-
-
-def parse_size(text: str) -> int:
-    """Bytes from ``512m``, ``1.5GiB``, ``4096`` or ``-1``; units are powers of 1024. Raises ValueError."""
-    import re  # not at the top: create imports this module and sizes come from flags of update only
-
-    found = re.fullmatch(r"(\d+)(?:\.(\d+))? ?(?:([kmgtp])i?)?b?", text.lower(), re.ASCII)
-    if text == "-1":
-        return -1
-    if not found:
-        raise ValueError("not a size: a number of bytes, with k, m, g, t or p for powers of 1024, or -1")
-    unit = 1 << 10 * " kmgtp".index(found[3] or " ")
-    fraction = found[2] or "0"
-    return int(found[1]) * unit + int(fraction) * unit // int("1" + "0" * len(fraction))
-
-
-def _count(text: str) -> int:
-    """A whole number that is not negative."""
-    if not (text.isascii() and text.isdigit()):
-        raise ValueError("not a whole number from 0")
-    return int(text)
-
-
-def _signed(text: str) -> int:
-    if not (text.isascii() and text.removeprefix("-").isdigit()):
-        raise ValueError("not a whole number")
-    return int(text)
-
-
-# The flags of `update` that set a member of LinuxResources: flag -> (section, member, how the text is read).
-UPDATE_FLAGS: dict[str, tuple[str, str, Callable[[str], int | str]]] = {
-    "blkio-weight": ("blockIO", "weight", _count),
-    "cpu-period": ("cpu", "period", _count),
-    "cpu-quota": ("cpu", "quota", _signed),
-    "cpu-burst": ("cpu", "burst", _count),
-    "cpu-share": ("cpu", "shares", _count),
-    "cpu-rt-period": ("cpu", "realtimePeriod", _count),
-    "cpu-rt-runtime": ("cpu", "realtimeRuntime", _signed),
-    "cpu-idle": ("cpu", "idle", _signed),
-    "cpuset-cpus": ("cpu", "cpus", str),
-    "cpuset-mems": ("cpu", "mems", str),
-    "memory": ("memory", "limit", parse_size),
-    "memory-reservation": ("memory", "reservation", parse_size),
-    "memory-swap": ("memory", "swap", parse_size),
-    "kernel-memory": ("memory", "kernel", parse_size),
-    "kernel-memory-tcp": ("memory", "kernelTCP", parse_size),
-    "pids-limit": ("pids", "limit", _signed),
-}
-
-
-def resources_from_flags(flags: dict[str, str]) -> dict[str, Any]:
-    """LinuxResources, as JSON has it, from those flags of ``update`` that were given; PyrunError names a bad one."""
-    made: dict[str, Any] = {}
-    for flag, text in flags.items():
-        section, member, read = UPDATE_FLAGS[flag]
-        if text == "":
-            continue
-        try:
-            made.setdefault(section, {})[member] = read(text)
-        except ValueError as fault:
-            raise PyrunError(f"invalid value for {flag}: {text!r} is {fault}")
-    return made
 
 
 def merge_resources(current: dict[str, Any], change: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

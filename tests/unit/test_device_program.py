@@ -167,14 +167,6 @@ def test_every_bad_rule_is_named() -> None:
     assert len(caught.value.faults) == 3
 
 
-def test_an_unloaded_program_is_only_tolerable_when_nothing_is_denied() -> None:
-    plan = devices.plan_device_rules
-    assert devices.may_go_without(plan(spec_with()))
-    assert devices.may_go_without(plan(spec_with(DeviceCgroup(allow=True, access="rwm"))))
-    assert not devices.may_go_without(plan(spec_with(DeviceCgroup(allow=True, access="rw"))))
-    assert not devices.may_go_without(plan(spec_with(DeviceCgroup(allow=False, access="rwm"))))
-
-
 # --- size, and the kernel's own opinion -------------------------------------------------------------------------------
 
 

@@ -319,46 +319,6 @@ def test_the_place_of_update() -> None:
 # --- update -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("text", "size"),
-    [("0", 0), ("4096", 4096), ("-1", -1), ("10b", 10), ("1k", 1024), ("1KB", 1024), ("1KiB", 1024),
-     ("512m", 512 << 20), ("1.5g", 3 << 29), ("2 GB", 2 << 30), ("1t", 1 << 40), ("1p", 1 << 50), ("0.5k", 512)],
-)  # fmt: skip
-def test_sizes(text: str, size: int) -> None:
-    assert plan.parse_size(text) == size
-
-
-@pytest.mark.parametrize("text", ["", "-2", "k", "1x", "1 kk", "1.", ".5", "1.2.3", "1e3", "\u0661", "1ki b", "0x10"])
-def test_bad_sizes(text: str) -> None:
-    with pytest.raises(ValueError, match="not a size"):
-        plan.parse_size(text)
-
-
-def test_flags_become_resources() -> None:
-    flags = {"memory": "64m", "cpu-quota": "-1", "cpuset-cpus": "0-1", "pids-limit": "-1", "cpuset-mems": ""}
-    assert plan.resources_from_flags(flags) == {
-        "memory": {"limit": 64 << 20},
-        "cpu": {"quota": -1, "cpus": "0-1"},
-        "pids": {"limit": -1},
-    }
-
-
-@pytest.mark.parametrize(
-    ("flag", "text"),
-    [("cpu-share", "-1"), ("cpu-period", "x"), ("memory", "1q"), ("pids-limit", "1.0"), ("cpu-quota", "--1")],
-)
-def test_a_bad_flag_is_named(flag: str, text: str) -> None:
-    with pytest.raises(PyrunError, match=f"invalid value for {flag}: '{text}' is not"):
-        plan.resources_from_flags({flag: text})
-
-
-def test_every_flag_sets_a_member_of_the_spec() -> None:
-    classes: dict[str, type] = {"memory": model.Memory, "cpu": model.Cpu, "blockIO": model.BlockIO, "pids": model.Pids}
-    for section, member, _ in plan.UPDATE_FLAGS.values():
-        snake = "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in member)
-        assert snake.replace("_t_c_p", "_tcp") in dir(classes[section])
-
-
 def test_update_applies_what_depends_on_the_change_and_keeps_the_rest() -> None:
     current = {
         "memory": {"limit": 4096, "reservation": 1},
