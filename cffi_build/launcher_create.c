@@ -230,15 +230,27 @@ static px_run_t *find_plan(struct call *c, struct bytes *b)
 
 static struct px_result result;
 
+#define BIT(n) (1ull << ((n) - 1))
+
+/* ^C must not end us in the middle (hold_interrupts() of pyrun/runtime/create.py). What failed is undone when it gets through. */
+static void __attribute__((noreturn)) run_whole(px_run_t *run)
+{
+	u64 before, held;
+	sys_sigmask(NULL, &before);
+	held = before | BIT(2);
+	sys_sigmask(&held, NULL);
+	if (!px_run(run, &result))
+		sys_exit(0);
+	sys_sigmask(&before, NULL);
+	to_python(&result);
+}
+
 void run_create(struct call *c)
 {
 	struct bytes b;
 	px_run_t *run = find_plan(c, &b);
-	if (!run)
-		return;
-	if (px_run(run, &result))
-		to_python(&result);
-	sys_exit(0);
+	if (run)
+		run_whole(run);
 }
 
 /* All children that have ended, those that the container left behind among them. The status of pid, or -1: it still runs. */
@@ -264,7 +276,6 @@ static int wait_for(int pid, int pidfd, const u64 *caught)
 	return status & 0x7f ? 128 + (status & 0x7f) : status >> 8 & 0xff;
 }
 
-#define BIT(n) (1ull << ((n) - 1))
 /* Not KILL and STOP, which nobody can catch; not what a fault of our own raises; 32 and 33 are a C library's. */
 #define CAUGHT (~(BIT(4) | BIT(7) | BIT(8) | BIT(9) | BIT(11) | BIT(19) | BIT(32) | BIT(33)))
 
@@ -277,19 +288,17 @@ void run_run(struct call *c)
 	px_run_t *run = find_plan(c, &b);
 	if (!run)
 		return;
+	if (c->detach)
+		run_whole(run);
 	/* From before the container is made, so that none is lost. A SIGCHLD that our caller ignored would take the exit status away. */
 	sys_sigmask(NULL, &before);
 	blocked = before | caught;
-	if (!c->detach) {
-		sys_sigmask(&blocked, NULL);
-		sc4(__NR_rt_sigaction, PX_SIGCHLD, &plain, 0, 8);
-	}
+	sys_sigmask(&blocked, NULL);
+	sc4(__NR_rt_sigaction, PX_SIGCHLD, &plain, 0, 8);
 	if (px_run(run, &result)) {
 		sys_sigmask(&before, NULL);
 		to_python(&result);
 	}
-	if (c->detach)
-		sys_exit(0);
 	int code = wait_for(result.pid, px_slot(run, 0xffffffffu), &caught);
 	if (!c->keep)
 		remove_container(c, result.pid);

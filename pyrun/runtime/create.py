@@ -7,6 +7,7 @@ launcher to replay.
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # `signal` costs an enum
 import posix
 import time
 
@@ -184,13 +185,26 @@ def _warn(prepared: Prepared, warn: Callable[[str], None] | None) -> None:
 
 
 def create(
-    store: Store, container: str, bundle: str, *, warn: Callable[[str], None] | None = None, **words: object
+    store: Store,
+    container: str,
+    bundle: str,
+    *,
+    warn: Callable[[str], None] | None = None,
+    begin: Callable[[], None] = lambda: None,
+    **words: object,
 ) -> None:
-    """pyrun create: leaves the container created, its init parked."""
+    """pyrun create: leaves the container created, its init parked. begin: called before the first step."""
     prepared = prepare(store, container, bundle, **words)  # type: ignore[arg-type]
+    begin()
     run_prepared(store, prepared, warn=warn).close()
     if is_plain(words):
         keep_for_launcher(store, prepared)
+
+
+def hold_interrupts() -> None:
+    """From here on ^C does not end us, whose exit status tells whether the container was made. A hook that hangs gets
+    it from the terminal as well, and when that fails all is undone. For the main thread of a command."""
+    _signal.signal(_signal.SIGINT, lambda *_: None)
 
 
 def is_plain(words: dict[str, object]) -> bool:

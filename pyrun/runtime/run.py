@@ -13,7 +13,7 @@ from ..errors import PyrunError
 from ..executor import Outcome
 from ..oci.model import Spec
 from ..plan.exec_process import with_size
-from .create import Prepared, is_plain, keep_for_launcher, prepare, run_prepared
+from .create import Prepared, hold_interrupts, is_plain, keep_for_launcher, prepare, run_prepared
 from .foreground import SIGTTIN, SIGTTOU, Foreground, Signals
 from .store import Store
 
@@ -46,6 +46,7 @@ def run(
     """pyrun run. Returns the program's exit code, 0 with detach. traced: see run_prepared()."""
     if detach:
         prepared = prepare(store, container, bundle, park=False, console_socket=console_socket, **words)  # type: ignore[arg-type]
+        hold_interrupts()
         outcome = run_prepared(store, prepared, traced=traced, warn=warn)
         if prepared.request.notify:
             from .notify import socket_of, wait_until_ready

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.bundle import BundleMaker
+from tests.support.record import sealed
 from tests.support.runner import REPO, Runner, python_argv, wait_for
 
 SLEEP = ["sleep", "1000"]
@@ -123,13 +124,13 @@ def test_a_container_that_has_no_init_yet_can_be_deleted_by_force(
     either: Runner, pyrun: Runner, bundle: BundleMaker
 ) -> None:
     """Its creator lives, as the record has it: it is this test."""
-    pyrun.create(bundle(SLEEP), id="whole")
-    record = bytearray((pyrun.root / "whole" / "record").read_bytes())
-    pyrun.delete("whole", "--force").ok()
+    pyrun.create(bundle(SLEEP), id="early")
+    record = bytearray((pyrun.root / "early" / "record").read_bytes())
+    pyrun.delete("early", "--force").ok()
     start = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
     record[8:48] = struct.pack("<5Q", 0, 0, 0, os.getpid(), start)
     (pyrun.root / "early").mkdir(mode=0o700)
-    (pyrun.root / "early" / "record").write_bytes(record)
+    (pyrun.root / "early" / "record").write_bytes(sealed(bytes(record)))
     assert '"status": "creating"' in either("state", "early").ok().out
     either("kill", "early", "KILL").fails(1, "container not running")
     either.delete("early").fails(1, "creating")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pyrun.errors import PyrunError
-from pyrun.runtime.create import NO_PIVOT, create
+from pyrun.runtime.create import NO_PIVOT, create, hold_interrupts
 from pyrun.runtime.descriptors import listen_fds
 from pyrun.runtime.store import Store
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def run(g: Globals, o: Options) -> int:
-    create(Store(g.root), o.id, o.bundle or ".", warn=g.warn, **request_words(g, o))
+    create(Store(g.root), o.id, o.bundle or ".", warn=g.warn, begin=hold_interrupts, **request_words(g, o))
     return 0
 
 
