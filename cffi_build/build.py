@@ -23,7 +23,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 PKG = HERE.parent / "pyrun"
-STEPS = ["interp.c", "steps_fs.c", "steps_proc.c", "steps_io.c"]
+STEPS = ["interp.c", "steps_fs.c", "steps_mount.c", "steps_root.c", "steps_proc.c", "steps_io.c"]
 PARENT = ["parent.c", "cgroup.c", *STEPS]
 LAUNCHER = ["launcher.c", "launcher_record.c", "launcher_verbs.c", "launcher_create.c", "launcher_list.c", "start.c"]
 WARN = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-Wno-address-of-packed-member", "-fno-strict-aliasing"]

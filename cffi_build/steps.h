@@ -29,6 +29,8 @@ struct px_ctx {
 	int keep;              /* descriptors below this number belong to the user's process */
 };
 
+#define IN_ROOT (RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+
 /* interp.c */
 long px_check(const void *plan, u64 len);
 long px_step(struct px_ctx *x, const struct px_step *s);
@@ -69,7 +71,21 @@ static inline void px_sigpipe_back(const struct px_sigaction *old)
 }
 
 /* steps_fs.c */
+long px_write_all(int fd, const char *p, usize n);
 long do_openat2(struct px_ctx *x, const struct px_step *s);
+long do_mkdirat(struct px_ctx *x, const struct px_step *s);
+long do_mknodat(struct px_ctx *x, const struct px_step *s);
+long do_symlinkat(struct px_ctx *x, const struct px_step *s);
+long do_unlinkat(struct px_ctx *x, const struct px_step *s);
+long do_write_file(struct px_ctx *x, const struct px_step *s);
+long do_create_file(struct px_ctx *x, const struct px_step *s);
+long do_fchownat(struct px_ctx *x, const struct px_step *s);
+long do_mkfifoat(struct px_ctx *x, const struct px_step *s);
+long do_check_type(struct px_ctx *x, const struct px_step *s);
+long do_check_device(struct px_ctx *x, const struct px_step *s);
+long do_check_fs(struct px_ctx *x, const struct px_step *s);
+long do_check_ns(struct px_ctx *x, const struct px_step *s);
+/* steps_mount.c */
 long do_open_tree(struct px_ctx *x, const struct px_step *s);
 long do_move_mount(struct px_ctx *x, const struct px_step *s);
 long do_mount_setattr(struct px_ctx *x, const struct px_step *s);
@@ -78,21 +94,10 @@ long do_fsconfig(struct px_ctx *x, const struct px_step *s);
 long do_fsmount(struct px_ctx *x, const struct px_step *s);
 long do_mount(struct px_ctx *x, const struct px_step *s);
 long do_make_target(struct px_ctx *x, const struct px_step *s);
-long do_mkdirat(struct px_ctx *x, const struct px_step *s);
-long do_mknodat(struct px_ctx *x, const struct px_step *s);
-long do_symlinkat(struct px_ctx *x, const struct px_step *s);
-long do_unlinkat(struct px_ctx *x, const struct px_step *s);
-long do_write_file(struct px_ctx *x, const struct px_step *s);
-long do_create_file(struct px_ctx *x, const struct px_step *s);
 long do_copy_up(struct px_ctx *x, const struct px_step *s);
-long do_fchownat(struct px_ctx *x, const struct px_step *s);
-long do_mkfifoat(struct px_ctx *x, const struct px_step *s);
-long do_check_type(struct px_ctx *x, const struct px_step *s);
-long do_check_device(struct px_ctx *x, const struct px_step *s);
-long do_check_fs(struct px_ctx *x, const struct px_step *s);
-long do_check_ns(struct px_ctx *x, const struct px_step *s);
 long do_tmpfs_mode(struct px_ctx *x, const struct px_step *s);
 long do_make_userns(struct px_ctx *x, const struct px_step *s);
+/* steps_root.c */
 long do_chroot(struct px_ctx *x, const struct px_step *s);
 long do_pivot_root(struct px_ctx *x, const struct px_step *s);
 long do_chdir(struct px_ctx *x, const struct px_step *s);

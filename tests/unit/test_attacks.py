@@ -43,7 +43,9 @@ def test_no_memory_is_no_bug_of_ours(monkeypatch: pytest.MonkeyPatch, capfd: pyt
     assert "bug" not in said
 
 
-@pytest.mark.parametrize("file", ["parent", "interp", "cgroup", "steps_fs", "steps_io", "steps_proc"])
+@pytest.mark.parametrize(
+    "file", ["parent", "interp", "cgroup", "steps_fs", "steps_mount", "steps_root", "steps_io", "steps_proc"]
+)
 def test_what_a_daemon_links_keeps_nothing_between_calls(file: str) -> None:
     """Several threads run plans at once, so no function of the executor may have a buffer of its own."""
     source = (REPO / "cffi_build" / f"{file}.c").read_text()
