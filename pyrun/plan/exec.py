@@ -22,7 +22,7 @@ from ..oci import names
 from ..oci.model import Process, Spec
 from .hooks import state_json
 from .model import Builder, Plan
-from .namespaces import PROC_SUPER_MAGIC, READY, plan_rlimit_raises
+from .namespaces import PROC_SUPER_MAGIC, READY, plan_before_userns
 from .process import cpu_mask, environment, plan_identity
 from .request import Request
 from .seccomp import SeccompProgram, plan_seccomp
@@ -225,20 +225,7 @@ def _plan_birth(b: Builder, process: Process, facts: Facts, target: Target) -> N
 
 def _plan_join(b: Builder, process: Process, facts: Facts, target: Target, s: _Slots) -> int:
     """Stage 1 up to stage 2. Returns the namespaces that are left for that."""
-    if process.oom_score_adj is not None:
-        b.add(
-            STAGE1,
-            WriteFile(
-                dir=s.proc,
-                path="self/oom_score_adj",
-                data=str(process.oom_score_adj),
-                magic=PROC_SUPER_MAGIC,
-                resolve=RESOLVE_NO_XDEV,
-                at="/process/oomScoreAdj",
-                why="before a user namespace takes the right away",
-            ),
-        )
-    plan_rlimit_raises(b, process.rlimits, facts)
+    plan_before_userns(b, process, facts, s.proc)
     b.add(
         STAGE1,
         Prctl(

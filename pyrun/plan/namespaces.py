@@ -11,7 +11,7 @@ from __future__ import annotations
 from ..errors import ConfigError
 from ..facts import CAP_SETGID, CAP_SETUID, Facts
 from ..oci import names
-from ..oci.model import IdMapping, Rlimit, Spec
+from ..oci.model import IdMapping, Process, Rlimit, Spec
 from .model import Builder
 from .steps import (
     PARENT,
@@ -81,7 +81,8 @@ def open_namespaces(b: Builder, spec: Spec, proc: int) -> dict[str, int]:
 def plan_stage1(b: Builder, spec: Spec, facts: Facts, joins: dict[str, int], proc: int) -> None:
     """Stage 1 from its start to the clone of the container's init. proc: the slot of the host's /proc."""
     kinds = namespaces(spec)
-    _before_userns(b, spec, facts, proc)
+    if spec.process is not None:
+        plan_before_userns(b, spec.process, facts, proc)
     _user(b, spec, joins, kinds)
     if kinds.get("time", (0, ""))[1] is None:
         _new_time(b, spec, proc, kinds)
@@ -106,10 +107,8 @@ def plan_stage1(b: Builder, spec: Spec, facts: Facts, joins: dict[str, int], pro
     b.add(STAGE1, Clone3Init(flags=flags, at="/linux/namespaces", why="the container's init, in its new namespaces"))
 
 
-def _before_userns(b: Builder, spec: Spec, facts: Facts, proc: int) -> None:
-    process = spec.process
-    if process is None:
-        return
+def plan_before_userns(b: Builder, process: Process, facts: Facts, proc: int) -> None:
+    """What takes rights that a user namespace takes away."""
     if process.oom_score_adj is not None:
         b.add(
             STAGE1,
@@ -233,49 +232,33 @@ def plan_id_maps(b: Builder, spec: Spec, facts: Facts, proc: int) -> None:
     b.add(PARENT, Ack(why="the maps are written"))
 
 
+def _write_map(b: Builder, proc: int, file: str, text: str, at: str | None, why: str) -> None:
+    b.add(
+        PARENT,
+        WriteFile(
+            dir=proc,
+            path=file,
+            pid=PID_PREFIX,
+            data=text,
+            magic=PROC_SUPER_MAGIC,
+            resolve=RESOLVE_NO_MAGICLINKS,
+            at=at,
+            why=why,
+        ),
+    )
+
+
 def _map(b: Builder, facts: Facts, proc: int, kind: str, maps: tuple[IdMapping, ...], cap: int, own: int) -> None:
     at = f"/linux/{kind}Mappings"
     if facts.has_cap(cap):
         text = "".join(f"{m.container_id} {m.host_id} {m.size}\n" for m in maps)
-        b.add(
-            PARENT,
-            WriteFile(
-                dir=proc,
-                path=f"{kind}_map",
-                pid=PID_PREFIX,
-                data=text,
-                magic=PROC_SUPER_MAGIC,
-                resolve=RESOLVE_NO_MAGICLINKS,
-                at=at,
-                why="written at once, as the kernel takes one write",
-            ),
-        )
+        _write_map(b, proc, f"{kind}_map", text, at, "written at once, as the kernel takes one write")
         return
     if len(maps) == 1 and maps[0].size == 1 and maps[0].host_id == own:
         if kind == "gid":
-            b.add(
-                PARENT,
-                WriteFile(
-                    dir=proc,
-                    path="setgroups",
-                    pid=PID_PREFIX,
-                    data="deny",
-                    magic=PROC_SUPER_MAGIC,
-                    why="an unprivileged gid map needs it",
-                ),
-            )
-        b.add(
-            PARENT,
-            WriteFile(
-                dir=proc,
-                path=f"{kind}_map",
-                pid=PID_PREFIX,
-                data=f"{maps[0].container_id} {own} 1\n",
-                magic=PROC_SUPER_MAGIC,
-                at=at,
-                why="our own id, which needs no privilege",
-            ),
-        )
+            _write_map(b, proc, "setgroups", "deny", None, "an unprivileged gid map needs it")
+        text = f"{maps[0].container_id} {own} 1\n"
+        _write_map(b, proc, f"{kind}_map", text, at, "our own id, which needs no privilege")
         return
     helper = facts.newuidmap if kind == "uid" else facts.newgidmap
     if helper is None:

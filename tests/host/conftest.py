@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.leaks import collect_traces, find_leaks
+from tests.support.leaks import leak_check as leak_check
 
 HERE = Path(__file__).parent
 
@@ -17,12 +16,3 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.root)
-
-
-@pytest.fixture(autouse=True)
-def leak_check() -> Iterator[None]:
-    """Fails a test that leaves a mount, a cgroup or a process. Ends after every other fixture, for it starts first."""
-    before = collect_traces()
-    yield
-    leaks = find_leaks(before)
-    assert not leaks, "left behind:\n" + "\n".join(leaks)

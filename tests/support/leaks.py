@@ -9,8 +9,11 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 BESIDE: set[int] = set()  # the sessions of processes that vm_host.py runs beside the tests; they are no leaks
@@ -80,3 +83,12 @@ def _name_of(pid: int) -> str:
         return ""
     session, flags = int(fields.split()[3]), int(fields.split()[6])
     return "" if flags & PF_KTHREAD or session in BESIDE else name
+
+
+@pytest.fixture(autouse=True)
+def leak_check() -> Iterator[None]:
+    """Fails a test that leaves a mount, a cgroup or a process. Ends after every other fixture, for it starts first."""
+    before = collect_traces()
+    yield
+    leaks = find_leaks(before)
+    assert not leaks, "left behind:\n" + "\n".join(leaks)

@@ -6,12 +6,11 @@ They are collected on the host as well, so importing one must need nothing that 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.leaks import collect_traces, find_leaks
+from tests.support.leaks import leak_check as leak_check
 
 HERE = Path(__file__).parent
 
@@ -21,12 +20,3 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents and item.get_closest_marker("vm") is None:
             item.add_marker(pytest.mark.vm)
-
-
-@pytest.fixture(autouse=True)
-def leak_check() -> Iterator[None]:
-    """Fails a test that leaves a mount, a cgroup or a process."""
-    before = collect_traces()
-    yield
-    leaks = find_leaks(before)
-    assert not leaks, "left behind:\n" + "\n".join(leaks)
