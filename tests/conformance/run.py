@@ -29,19 +29,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.support.golang import GO_ARCH, Unavailable, download_module, find_go
+
 HERE = Path(__file__).resolve().parent
 REPO = HERE.parent.parent
 MODULE = "github.com/opencontainers/runtime-tools"
 VERSION = "v0.9.1-0.20251205004911-5e639034dcdc"
 CACHE = REPO / ".cache" / "conformance" / VERSION
-# The oldest Go that compiles the suite (Debian 12 has 1.19), and the module that it can be had as.
-GO_MINOR = 21
-TOOLCHAIN = "golang.org/toolchain@v0.0.1-go1.21.13.linux-"
-GO_ARCH = {"x86_64": "amd64", "aarch64": "arm64"}
-# The oldest Go that compiles the suite (Debian 12 has 1.19), and the module that it can be had as.
-GO_MINOR = 21
-TOOLCHAIN = "golang.org/toolchain@v0.0.1-go1.21.13.linux-"
-GO_ARCH = {"x86_64": "amd64", "aarch64": "arm64"}
 VIEW = REPO / "tests" / "view"
 KNOWN = HERE / "KNOWN.md"
 TIMEOUT_S = 90.0
@@ -62,10 +56,6 @@ PROGRAMS = tuple(
     root_readonly_true start state
     """.split()
 )
-
-
-class SuiteUnavailable(Exception):
-    """The programs can't be had on this machine; the text says why."""
 
 
 @dataclass
@@ -114,35 +104,6 @@ def parse_tap(program: str, out: str) -> Outcome:
     return outcome
 
 
-def find_go() -> str:
-    """A go command that is new enough; raises SuiteUnavailable where there is none to be had."""
-    go = shutil.which("go", path=f"{os.environ.get('PATH', '')}:/usr/local/go/bin:/usr/lib/go/bin")
-    if go is None:
-        raise SuiteUnavailable("Go is not on this machine, and the validation programs are installed with it")
-    said = subprocess.run([go, "version"], capture_output=True, text=True, check=True).stdout
-    version = re.search(r"go1\.(\d+)", said)
-    return go if version is None or int(version[1]) >= GO_MINOR else download_go(go)
-
-
-def download_go(old: str) -> str:
-    """A newer Go, by way of an old one, as a module. Go before 1.21 loses the mode of the programs in it."""
-    root = download_module(old, TOOLCHAIN + GO_ARCH.get(platform.machine(), platform.machine()))
-    for folder in ("bin", "pkg/tool"):
-        for path in (root / folder).rglob("*"):
-            path.chmod(0o755)
-    return str(root / "bin" / "go")
-
-
-def download_module(go: str, module: str) -> Path:
-    """The directory of a module's source; raises SuiteUnavailable when it can't be had."""
-    argv = [go, "mod", "download", "-json", module]
-    env = os.environ | {"GOFLAGS": "-mod=mod"}
-    done = subprocess.run(argv, env=env, cwd=CACHE, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise SuiteUnavailable(f"{module} can't be had: {(done.stderr or done.stdout).strip()[-500:]}")
-    return Path(json.loads(done.stdout)["Dir"])
-
-
 def build_suite() -> Path:
     """A directory with the programs, runtimetest and the root file system they unpack; built once per version."""
     archive = f"rootfs-{GO_ARCH.get(platform.machine(), platform.machine())}.tar.gz"
@@ -156,17 +117,17 @@ def build_suite() -> Path:
 
 def install_suite(archive: str) -> None:
     """Puts it into CACHE; the archive comes last."""
-    go = find_go()
+    go = find_go(CACHE)
     env = os.environ | {"GOBIN": str(CACHE), "CGO_ENABLED": "0"}
     packages = [f"{MODULE}/validation/...@{VERSION}", f"{MODULE}/cmd/runtimetest@{VERSION}"]
     built = subprocess.run(
         [go, "install", "-ldflags", "-s -w", *packages], env=env, cwd=CACHE, capture_output=True, text=True, check=False
     )
     if built.returncode != 0:
-        raise SuiteUnavailable(f"go install failed: {built.stderr.strip()[-500:]}")
-    source = download_module(go, f"{MODULE}@{VERSION}") / archive
+        raise Unavailable(f"go install failed: {built.stderr.strip()[-500:]}")
+    source = download_module(go, f"{MODULE}@{VERSION}", CACHE) / archive
     if not source.exists():
-        raise SuiteUnavailable(f"the suite has no root file system for {platform.machine()}")
+        raise Unavailable(f"the suite has no root file system for {platform.machine()}")
     shutil.copyfile(source, CACHE / archive)
 
 
@@ -232,7 +193,7 @@ def main() -> int:
         parser.error(f"no runtime {args.runtime}")
     try:
         outcomes = run_programs(args.programs or list(PROGRAMS), os.path.abspath(runtime), args.jobs)
-    except SuiteUnavailable as error:
+    except Unavailable as error:
         print(f"conformance skipped: {error}", file=sys.stderr)
         return 0
     if args.json:

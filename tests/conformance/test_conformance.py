@@ -6,7 +6,8 @@ import os
 
 import pytest
 
-from tests.conformance.run import PROGRAMS, Outcome, SuiteUnavailable, parse_tap, read_known, run_programs
+from tests.conformance.run import PROGRAMS, Outcome, parse_tap, read_known, run_programs
+from tests.support.golang import Unavailable
 from tests.support.runner import runtime_argv
 
 
@@ -15,7 +16,7 @@ def outcomes() -> dict[str, Outcome]:
     """All programs, run once, several at a time."""
     try:
         done = run_programs(list(PROGRAMS), runtime_argv()[0], os.cpu_count() or 1)
-    except SuiteUnavailable as error:
+    except Unavailable as error:
         pytest.skip(str(error))
     return {outcome.program: outcome for outcome in done}
 

@@ -32,6 +32,7 @@ CACHED = (
     ".cache/conformance/*/linux_process_apparmor_profile",
     ".cache/conformance/*/runtimetest",
     ".cache/conformance/*/rootfs-*.tar.gz",
+    ".cache/cri-tools/*/*",
 )
 BUILT = {".so", ".pyc", ".o"}
 

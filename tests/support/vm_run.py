@@ -17,8 +17,10 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any, NoReturn, TypedDict
 
-from tests.conformance.run import SuiteUnavailable, build_suite
+from tests.conformance.run import build_suite
 from tests.support import vm_machine
+from tests.support.cri_tools import build_cri_tools
+from tests.support.golang import Unavailable
 from tests.support.vm_job import LOGS, job_disk
 from tests.support.vm_machine import GuestDied
 
@@ -89,8 +91,10 @@ class GroupRun:
         started = time.monotonic()
         files = list(dict.fromkeys(self.request["files"][nodeid] for nodeid in self.waiting))
         if any("conformance" in file for file in files):
-            with suppress(SuiteUnavailable):  # its tests say so
+            with suppress(Unavailable):  # its tests say so
                 build_suite()
+        if any("test_cri" in file for file in files):
+            build_cri_tools()  # or leaves word for the tests why not
         guest = vm_machine.make_guest()
         name = f"{self.request['name']}{number}"
         items = "\n".join(self.waiting) + "\n"

@@ -16,6 +16,7 @@ GRACE_S = 20.0  # an engine cleans up behind its client's back
 # What stays for the next container: slices, podman's own mount of its store, containerd's and docker's services.
 KEPT = (
     "/k8s.io",
+    "/cgroup/default",
     "machine.slice",
     "user.slice",
     "(udev-worker)",

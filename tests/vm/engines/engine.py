@@ -164,6 +164,11 @@ def wait_until(condition: Callable[[], bool], what: str, timeout: float = 60.0) 
         time.sleep(0.2)
 
 
+def containers_in(root: Path) -> list[str]:
+    """Those that pyrun has state of below this directory, beside which it keeps plans."""
+    return sorted(name for name in os.listdir(root) if not name.startswith("."))
+
+
 def pids_named(name: str, having: str = "") -> list[int]:
     """The processes of this program, with these words in their command line."""
     found = []

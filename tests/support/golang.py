@@ -1,0 +1,49 @@
+"""Programs of others that come as Go modules: tests drive them, so they are built here, once a version, and kept."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+# The oldest Go that is of use (Debian 12 has 1.19), and the module that it can be had as.
+GO_MINOR = 21
+TOOLCHAIN = "golang.org/toolchain@v0.0.1-go1.21.13.linux-"
+GO_ARCH = {"x86_64": "amd64", "aarch64": "arm64"}
+
+
+class Unavailable(Exception):
+    """The programs can't be had on this machine; the text says why."""
+
+
+def find_go(directory: Path) -> str:
+    """A go command that is new enough; raises Unavailable where there is none to be had. Works in this directory."""
+    go = shutil.which("go", path=f"{os.environ.get('PATH', '')}:/usr/local/go/bin:/usr/lib/go/bin")
+    if go is None:
+        raise Unavailable("Go is not on this machine, and these programs are built with it")
+    said = subprocess.run([go, "version"], capture_output=True, text=True, check=True).stdout
+    version = re.search(r"go1\.(\d+)", said)
+    return go if version is None or int(version[1]) >= GO_MINOR else download_go(go, directory)
+
+
+def download_go(old: str, directory: Path) -> str:
+    """A newer Go, by way of an old one, as a module. Go before 1.21 loses the mode of the programs in it."""
+    root = download_module(old, TOOLCHAIN + GO_ARCH.get(platform.machine(), platform.machine()), directory)
+    for folder in ("bin", "pkg/tool"):
+        for path in (root / folder).rglob("*"):
+            path.chmod(0o755)
+    return str(root / "bin" / "go")
+
+
+def download_module(go: str, module: str, directory: Path) -> Path:
+    """The directory of a module's source; raises Unavailable when it can't be had."""
+    argv = [go, "mod", "download", "-json", module]
+    env = os.environ | {"GOFLAGS": "-mod=mod"}
+    done = subprocess.run(argv, env=env, cwd=directory, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise Unavailable(f"{module} can't be had: {(done.stderr or done.stdout).strip()[-500:]}")
+    return Path(json.loads(done.stdout)["Dir"])
