@@ -19,15 +19,12 @@ __all__ = ["kubelet"]  # its fixture
 
 SPECS = {
     "containers": """
-        runtime should support starting container with volume when host path is a symlink [Conformance]
         runtime should support reopening container log [Conformance]
-        mount with 'rprivate' should not support propagation
         mount with 'rshared' should support propagation from host to container and vice versa
         mount with 'rslave' should support propagation from host to container
     """,
     "pods and streams": """
         should support unsafe sysctls
-        runtime should support DNS config [Conformance]
         runtime should support exec with tty=true and stdin=true [Conformance]
         runtime should support attach [Conformance]
     """,
