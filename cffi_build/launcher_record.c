@@ -34,8 +34,8 @@ static int is_this_boot(const struct record *r)
 	return 1;
 }
 
-/* The record, whole and of this version and boot, or NULL. What others could have written is Python's: it holds plans that we would run.
- * So is what a power cut may have torn, and whose cgroup's name may be another's by now. */
+/* The record, whole, of this container, version and boot, or NULL. What others could have written is Python's: it holds plans that we would
+ * run. So is a copy, whose plans are another container's, what a power cut may have torn, and whose cgroup's name may be another's by now. */
 struct record *read_record(const struct call *c, struct bytes *whole)
 {
 	char path[4096];
@@ -56,7 +56,7 @@ struct record *read_record(const struct call *c, struct bytes *whole)
 	for (int i = 0; i < B_COUNT; i++)
 		if (r->blobs[i].off > b.n || r->blobs[i].len >= b.n - r->blobs[i].off || b.p[r->blobs[i].off + r->blobs[i].len])
 			return NULL;
-	return is_this_boot(r) ? r : NULL;
+	return same(blob(r, B_ID), c->id) && is_this_boot(r) ? r : NULL;
 }
 
 static int is_frozen(const struct record *r)

@@ -320,6 +320,18 @@ def test_a_record_that_others_could_have_written_is_not_run(
     assert {run(*verb, id).rc for verb in (["state"], ["start"], ["kill"], ["delete", "-f"])} == {TO_PYTHON}
 
 
+def test_a_copy_of_a_record_is_not_that_of_another_container(pyrun: Runner, bundle: BundleMaker) -> None:
+    """The plans in it are the first one's: deleting the copy must not end that."""
+    id = pyrun.create(bundle(["sleep", "1000"]), id="one")
+    (pyrun.root / "two").mkdir()
+    shutil.copy2(pyrun.root / id / "record", pyrun.root / "two" / "record")
+    for verb in ("state", "kill", "start", "delete"):
+        pyrun(verb, "two").fails(1, "not that of two")
+    assert "not that of two" in pyrun("list").ok().err
+    pyrun.delete("two", "--force").ok()
+    assert pyrun.state(id)["status"] == "created"
+
+
 def test_without_root_the_state_is_below_the_runtime_directory(pyrun: Runner, bundle: BundleMaker) -> None:
     """Both ways find it there, and neither looks there when it is root who calls."""
     if not all(parent.stat().st_mode & 0o001 for parent in LAUNCHER.parents):
