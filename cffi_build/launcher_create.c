@@ -232,16 +232,16 @@ static struct px_result result;
 
 #define BIT(n) (1ull << ((n) - 1))
 
-/* ^C must not end us in the middle (hold_interrupts() of pyrun/runtime/create.py). What failed is undone when it gets through. */
+/* ^C must not end us in the middle (hold_interrupts() of pyrun/runtime/create.py), nor Python, which tells what failed and runs the
+ * poststop hooks. */
 static void __attribute__((noreturn)) run_whole(px_run_t *run)
 {
-	u64 before, held;
-	sys_sigmask(NULL, &before);
-	held = before | BIT(2);
+	u64 held;
+	sys_sigmask(NULL, &held);
+	held |= BIT(2);
 	sys_sigmask(&held, NULL);
 	if (!px_run(run, &result))
 		sys_exit(0);
-	sys_sigmask(&before, NULL);
 	to_python(&result);
 }
 

@@ -50,3 +50,23 @@ def test_a_hook_that_hangs_is_ended_and_all_is_undone(
     assert process.returncode == 1
     assert b"/hooks/createRuntime/0" in err
     assert pyrun.ids() == []
+
+
+def test_a_failed_create_of_the_launcher_is_told_and_its_poststop_hooks_run(
+    pyrun: Runner, bundle: BundleMaker, tmp_path: Path
+) -> None:
+    """The signal waits while the plan runs, and still does when Python tells of it."""
+    made = bundle(["sleep", "1000"])
+    fail, stopped = tmp_path / "fail", tmp_path / "stopped"
+    script = f"if [ -e {fail} ]; then kill -INT $PPID; exit 3; fi"
+    hooks = {"createRuntime": script, "poststop": f": >{stopped}"}
+    made.update(hooks={kind: [{"path": "/bin/sh", "args": ["sh", "-c", text]}] for kind, text in hooks.items()})
+    os.utime(made.path / "config.json", (1e9, 1e9))
+    pyrun.create(made, id="one")
+    pyrun.delete("one", "--force").ok()
+    stopped.unlink()
+    fail.touch()
+    for verb in (["create"], ["run", "--detach"]):
+        pyrun(*verb, "--bundle", made.path, "one").fails(1, "/hooks/createRuntime/0")
+        assert stopped.exists() and pyrun.ids() == []
+        stopped.unlink()
