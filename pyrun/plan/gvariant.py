@@ -1,8 +1,9 @@
 """GVariant's text form, in which annotations give properties of a unit: 'text', true, uint64 5, ['a', 'b'], @as [].
 
 A value becomes (D-Bus signature, value), the signature as GLib infers it: a bare whole number is an int32, one with a
-point or an exponent a double; a type word such as uint64, or @SIGNATURE, says another. Dictionaries and maybes are not
-read: no property of a unit takes them. GLib's "GVariant Text Format".
+point or an exponent a double; a type word such as uint64, or @SIGNATURE, says another. Dictionaries, maybes and
+handles are not read: no property of a unit takes them. What D-Bus can't carry is an error too: the bus would close the
+connection. GLib's "GVariant Text Format".
 """
 
 from __future__ import annotations
@@ -12,16 +13,17 @@ if TYPE_CHECKING:
     Value = tuple[str, object]
 
 WORDS = {
-    "boolean": "b", "byte": "y", "int16": "n", "uint16": "q", "int32": "i", "uint32": "u", "handle": "h", "int64": "x",
+    "boolean": "b", "byte": "y", "int16": "n", "uint16": "q", "int32": "i", "uint32": "u", "int64": "x",
     "uint64": "t", "double": "d", "string": "s", "objectpath": "o", "signature": "g",
 }  # fmt: skip
 RANGES = {
-    "y": (0, 8), "n": (15, 15), "q": (0, 16), "i": (31, 31), "u": (0, 32), "h": (31, 31), "x": (63, 63), "t": (0, 64),
+    "y": (0, 8), "n": (15, 15), "q": (0, 16), "i": (31, 31), "u": (0, 32), "x": (63, 63), "t": (0, 64),
 }  # fmt: skip
 ESCAPES = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "\n": ""}
-SIMPLE = frozenset("bynqiuhxtdsogv")
+SIMPLE = frozenset("bynqiuxtdsogv")
 WORD = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+-._")
 DEPTH = 16
+LONGEST = 255  # signature that D-Bus can carry
 
 
 def parse_variant(text: str) -> Value:
@@ -30,7 +32,7 @@ def parse_variant(text: str) -> Value:
     value = reader.value(None, 0)
     if reader.peek():
         raise ValueError(f"{reader.text[reader.at :]!r} follows the value")
-    return value
+    return _carried(value)
 
 
 class _Reader:
@@ -63,7 +65,7 @@ class _Reader:
         if depth > DEPTH:
             raise ValueError("it is nested too deeply")
         if first == "@":
-            return self.value(_checked(self.signature(), kind), depth)
+            return self.value(_checked(self.signature(), kind), depth + 1)
         if first in ("'", '"'):
             return _typed(kind or "s", self.string(first))
         if first == "[":
@@ -72,12 +74,12 @@ class _Reader:
             return self.tuple(kind, depth)
         if first == "<":
             self.at += 1
-            inner = self.value(None, depth + 1)
+            inner = _carried(self.value(None, depth + 1))
             self.take(">")
             return _checked("v", kind), inner
         word = self.word()
         if word in WORDS:
-            return self.value(_checked(WORDS[word], kind), depth)
+            return self.value(_checked(WORDS[word], kind), depth + 1)
         if word in ("true", "false"):
             return _typed(kind or "b", word == "true")
         return _number(word, kind) if word else self.unexpected(first)
@@ -90,17 +92,8 @@ class _Reader:
         """What follows an @: one complete type."""
         self.at += 1
         start = self.at
-        while self.text[self.at : self.at + 1] == "a":
-            self.at += 1
-        depth = 0
-        while True:
-            character = self.text[self.at : self.at + 1]
-            depth += (character == "(") - (character == ")")
-            if not character or not (character in SIMPLE or character in "()a") or depth < 0:
-                raise ValueError(f"{self.text[start : self.at + 1]!r} is not the signature of a type")
-            self.at += 1
-            if not depth and character != "a":
-                return self.text[start : self.at]
+        self.at = _end_of_type(self.text, start, 0)
+        return self.text[start : self.at]
 
     def string(self, quote: str) -> str:
         self.at += 1
@@ -145,7 +138,7 @@ class _Reader:
     def tuple(self, kind: str | None, depth: int) -> Value:
         if kind is not None and kind[0] != "(":
             raise ValueError(f"a tuple can't be of type {kind}")
-        kinds = _members(kind) if kind else None
+        kinds = _types(kind[1:-1]) if kind else None
         self.at += 1
         found: list[Value] = []
         while self.peek() != ")":
@@ -157,18 +150,42 @@ class _Reader:
                 raise ValueError("there are more values than the type has")
             found.append(self.value(kinds[len(found)] if kinds is not None else None, depth + 1))
         self.at += 1
+        if not found:
+            raise ValueError("a tuple of nothing can't be told to systemd")
         if kinds is not None and len(found) < len(kinds):
             raise ValueError("there are fewer values than the type has")
         return f"({''.join(k for k, _ in found)})", tuple(value for _, value in found)
 
 
-def _members(kind: str) -> list[str]:
-    """The types in a tuple's."""
-    reader, found = _Reader(kind[1:-1]), []
-    while reader.at < len(reader.text):
-        reader.at -= 1  # where the @ would be
-        found.append(reader.signature())
+def _end_of_type(text: str, at: int, depth: int) -> int:
+    """Where the complete type ends that begins there. ValueError."""
+    first = text[at : at + 1]
+    if first in SIMPLE:
+        return at + 1
+    if first == "a" and depth < DEPTH:
+        return _end_of_type(text, at + 1, depth + 1)
+    if first != "(" or depth >= DEPTH:
+        raise ValueError(f"no signature of a type, or too deep a one, at character {at + 1}")
+    at = _end_of_type(text, at + 1, depth + 1)
+    while text[at : at + 1] != ")":
+        at = _end_of_type(text, at, depth + 1)
+    return at + 1
+
+
+def _types(signature: str) -> list[str]:
+    """The complete types of a signature. ValueError."""
+    at, found = 0, []
+    while at < len(signature):
+        end = _end_of_type(signature, at, 0)
+        found.append(signature[at:end])
+        at = end
     return found
+
+
+def _carried(value: Value) -> Value:
+    if len(value[0]) > LONGEST:
+        raise ValueError(f"a type has at most {LONGEST} characters")
+    return value
 
 
 def _checked(kind: str, wanted: str | None) -> str:
@@ -178,11 +195,26 @@ def _checked(kind: str, wanted: str | None) -> str:
 
 
 def _typed(kind: str, value: str | bool) -> Value:
-    if (kind in ("s", "o", "g") and isinstance(value, str)) or (kind == "b" and isinstance(value, bool)):
-        if isinstance(value, str) and ("\0" in value or any("\ud800" <= c <= "\udfff" for c in value)):
-            raise ValueError("a text can hold neither a zero byte nor half a surrogate pair")
+    if kind in ("s", "o", "g") and isinstance(value, str):
+        return kind, _text(kind, value)
+    if kind == "b" and isinstance(value, bool):
         return kind, value
     raise ValueError(f"{value!r} can't be of type {kind}")
+
+
+def _text(kind: str, value: str) -> str:
+    if "\0" in value or any("\ud800" <= c <= "\udfff" for c in value):
+        raise ValueError("a text can hold neither a zero byte nor half a surrogate pair")
+    if kind == "o" and value != "/" and (value[:1] != "/" or not all(map(_is_element, value[1:].split("/")))):
+        raise ValueError(f"{value!r} is not the path of an object")
+    if kind == "g":
+        _carried(("".join(_types(value)), None))
+    return value
+
+
+def _is_element(name: str) -> bool:
+    """Whether an object's path may have it between two slashes."""
+    return name.isascii() and name.replace("_", "a").isalnum()
 
 
 def _number(word: str, kind: str | None) -> Value:
@@ -191,11 +223,14 @@ def _number(word: str, kind: str | None) -> Value:
     base = 8 if body[:1] == "0" and body.isdigit() else 0
     try:
         number: int | float = int(word, base) if whole else float(word)
+        kind = kind or ("i" if whole else "d")
+        number = float(number) if kind == "d" else number
+    except OverflowError:
+        raise ValueError(f"{word} is out of the range of type d") from None
     except ValueError:
         raise ValueError(f"{word!r} is no value; a text is written in quotes") from None
-    kind = kind or ("i" if whole else "d")
     if kind == "d":
-        return kind, float(number)
+        return kind, number
     if kind not in RANGES or not whole:
         raise ValueError(f"{word} can't be of type {kind}")
     below, above = RANGES[kind]

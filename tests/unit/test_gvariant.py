@@ -32,6 +32,8 @@ GOOD = {
     "@a(st) [('x', 1)]": ("a(st)", [("x", 1)]),
     "<'a'>": ("v", ("s", "a")),
     "  objectpath   '/a' ": ("o", "/a"),
+    "[objectpath '/', '/a_1/B']": ("ao", ["/", "/a_1/B"]),
+    "signature 'a(st)v'": ("g", "a(st)v"),
 }
 BAD = {
     "": "missing", "foo": "in quotes", "[]": "@as", "[1, 'a']": "type i", "uint64 -1": "out of the range",
@@ -50,6 +52,21 @@ def test_values(text: str) -> None:
 @pytest.mark.parametrize("text", BAD)
 def test_what_is_wrong(text: str) -> None:
     with pytest.raises(ValueError, match=BAD[text].replace("(", "\\(")):
+        parse_variant(text)
+
+
+TOO_MUCH = {
+    "string " * 2000 + "'a'": "deeply", "@s " * 2000 + "'a'": "deeply", "double " + "1" * 400: "range of type d",
+    "@" + "a" * 300 + "s []": "signature", "@" + "(" * 300: "signature", "@a(a) []": "signature", "@() ()": "signature",
+    "()": "nothing", "(" + "1," * 300 + ")": "255", "<(" + "1," * 300 + ")>": "255", "handle 0": "no value",
+    "objectpath 'a'": "path", "objectpath '/a/'": "path", "signature 'a'": "signature",
+    "signature '" + "s" * 256 + "'": "255",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", TOO_MUCH, ids=lambda text: text[:12])
+def test_what_the_bus_would_not_carry_is_an_error_of_ours(text: str) -> None:
+    with pytest.raises(ValueError, match=TOO_MUCH[text]):
         parse_variant(text)
 
 
