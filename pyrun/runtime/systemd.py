@@ -11,7 +11,16 @@ import posix
 from ..errors import PyrunError
 from ..facts import Facts
 from ..oci.model import Resources, Spec
-from ..plan.scopes import IDLE, Unit, annotation_at, limit_properties, no_limit, unit_of, unit_properties
+from ..plan.scopes import (
+    IDLE,
+    Unit,
+    annotated_properties,
+    annotation_at,
+    limit_properties,
+    no_limit,
+    unit_of,
+    unit_properties,
+)
 from .dbus import BUS as DAEMON
 from .dbus import Bus, BusError, system_address, user_address
 
@@ -171,7 +180,8 @@ class Attach:
         self.below = below if request.subcgroup is None else "/" + request.subcgroup.strip("/")
 
     def on_yield(self, _code: int, pid: int) -> None:
-        """PyrunError where the container's limits would not hold; without any the process runs where we are."""
+        """PyrunError where the container's limits would not hold, or what annotations ask of the unit, such as
+        IPAddressDeny; without any the process runs where we are."""
         unit = self.cgroup.rpartition("/")[2]
         body = (unit, self.below.rstrip("/"), [pid])
         try:
@@ -183,7 +193,7 @@ class Attach:
         except PyrunError as e:
             from ..plan.exec import has_limits
 
-            if has_limits(self.spec):
+            if has_limits(self.spec) or annotated_properties(self.spec.annotations):
                 e.hint = OUTSIDE
                 raise
 
@@ -215,9 +225,15 @@ def set_limits(cgroup: str, resources: Resources) -> None:
 
 
 def reset_limits(cgroup: str, resources: Resources, before: Resources) -> None:
-    """After an update that failed: what set_limits() changed, as it was."""
+    """After an update that failed: what set_limits() changed, as it was. That systemd refuses it is only a warning, for
+    why the update failed matters more."""
     old = dict(limit_properties(before))
-    _set_properties(cgroup, [(name, old.get(name) or no_limit(name)) for name, _ in limit_properties(resources)])
+    try:
+        _set_properties(cgroup, [(name, old.get(name) or no_limit(name)) for name, _ in limit_properties(resources)])
+    except PyrunError as e:
+        from .delete import say
+
+        say("\n".join(e.lines()))
 
 
 def _set_properties(cgroup: str, properties: Properties) -> None:

@@ -19,6 +19,8 @@ from pyrun.errors import ConfigError, PyrunError
 from pyrun.facts import Facts
 from pyrun.oci.load import load_resources
 from pyrun.oci.model import Linux, Root, Spec
+from pyrun.plan.exec import ATTACH, Target
+from pyrun.plan.request import Request
 from pyrun.plan.scopes import INFINITY, annotated_properties, expand_slice, limit_properties, unit_of, unit_properties
 from pyrun.runtime import systemd
 from pyrun.runtime.systemd import Manager
@@ -261,6 +263,29 @@ def test_limits_are_as_they_were_after_a_failed_update(address: str) -> None:
     systemd.reset_limits("/cg/user.slice/user@7.service/p-n.scope", change, load_resources(b'{"pids": {"limit": 3}}'))
     (_, _, sent) = recorder.asked[0][1]
     assert dict(sent) == {"TasksMax": ("t", 3), "MemoryLow": ("t", 0), "AllowedCPUs": ("ay", b"")}
+
+
+def test_that_systemd_refuses_the_old_limits_does_not_hide_why_the_update_failed(
+    address: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    Recorder(address, answers={"SetUnitProperties": ["org.freedesktop.DBus.Error.AccessDenied"]})
+    change = load_resources(b'{"pids": {"limit": 7}}')
+    systemd.reset_limits("/cg/user.slice/user@7.service/p-n.scope", change, load_resources(b"{}"))
+    assert "warning: --systemd-cgroup: systemd would not set the limits of p-n.scope" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("annotations", [{}, {"org.systemd.property.IPAddressDeny": "[(2, [byte 0], uint32 0)]"}])
+def test_an_exec_runs_outside_of_the_unit_only_where_nothing_is_asked_of_that(
+    address: str, annotations: dict[str, str]
+) -> None:
+    Recorder(address, answers={"AttachProcessesToUnit": ["org.freedesktop.DBus.Error.AccessDenied"]})
+    spec = Spec(oci_version="1.3.0", root=Root(path="rootfs"), annotations=annotations)
+    attach = systemd.Attach(spec, Target(cgroup="/cg/user.slice/user@7.service/p-n.scope"), Request(id="web"))
+    if not annotations:
+        attach.on_yield(ATTACH, 1)
+        return
+    with pytest.raises(PyrunError, match="systemd would not move a process into p-n.scope"):
+        attach.on_yield(ATTACH, 1)
 
 
 def test_an_old_systemd_is_not_asked_for_an_idle_weight(address: str) -> None:
