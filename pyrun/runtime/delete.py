@@ -57,14 +57,20 @@ def _kill_and_wait(c: Container) -> None:
         send(c, SIGKILL)
     except PyrunError:
         return
+    if not wait_for_end(c):
+        raise PyrunError(
+            f"the init, pid {c.record.pid}, did not die of SIGKILL in 10 s",
+            hint="it may wait for a disk or a file system that does not answer",
+        )
+
+
+def wait_for_end(c: Container) -> bool:
+    """Waits 10 s for an init that is about to end: its end takes as long as that of all in its PID namespace."""
     for i in range(1000):
         if not c.alive():
-            return
+            return True
         time.sleep(0.001 if i < 100 else 0.01)
-    raise PyrunError(
-        f"the init, pid {c.record.pid}, did not die of SIGKILL in 10 s",
-        hint="it may wait for a disk or a file system that does not answer",
-    )
+    return False
 
 
 def _undo(c: Container, warn: Callable[[str], None] | None) -> None:

@@ -57,6 +57,10 @@ def start(store: Store, container: str) -> None:
             from .delete import destroy
 
             destroy(c)
+        elif e.lane == STAGE2:
+            from .delete import wait_for_end
+
+            wait_for_end(c)
         raise error from None
     if request.notify:
         from .notify import socket_of, wait_until_ready

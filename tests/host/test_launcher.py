@@ -9,8 +9,10 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -368,6 +370,27 @@ def test_a_failed_start_is_told_with_its_step(pyrun: Runner, bundle: BundleMaker
     assert result.rc == TO_PYTHON
     lane, _, _, errno, *_ = result.out.split()
     assert (lane, errno) == ("2", "2")
+
+
+def test_a_container_whose_start_failed_is_stopped(pyrun: Runner, bundle: BundleMaker) -> None:
+    """Also where its init takes its time to end: all in its PID namespace must have been reaped before."""
+    made = with_program(bundle)
+    id = pyrun.create(made)
+    (made.rootfs / "bin" / "mine").unlink()
+    begun = made.rootfs / "begun"
+    stdio = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+    parent = pyrun.popen("exec", id, "sh", "-c", ": >/begun; exec sleep 1000", **stdio)
+    wait_for(begun.exists, 20, "the exec")
+    parent.send_signal(signal.SIGSTOP)
+    go_on = threading.Timer(1, parent.send_signal, [signal.SIGCONT])
+    go_on.start()
+    try:
+        pyrun("start", id).fails()
+        assert pyrun.state(id)["status"] == "stopped"
+        pyrun.delete(id).ok()
+    finally:
+        go_on.join()
+        parent.wait(60)
 
 
 def test_closed_standard_descriptors_stay_closed_to_the_container(pyrun: Runner, bundle: BundleMaker) -> None:
