@@ -14,7 +14,7 @@ from .hooks import open_bundle, plan_hooks, state_json
 from .model import Builder, Plan
 from .namespaces import HOOKS, PROC_SUPER_MAGIC, READY, namespaces, open_namespaces, plan_id_maps, plan_stage1
 from .netlink import link_up
-from .process import environment, plan_identity
+from .process import environment, plan_identity, plan_keyring
 from .request import Request
 from .rootfs import (
     RootfsPlan,
@@ -40,7 +40,6 @@ from .steps import (
     CreateFile,
     Dup,
     Execve,
-    KeyctlSession,
     Meet,
     Mkdirat,
     Mkfifoat,
@@ -62,7 +61,7 @@ from .steps import (
 )
 
 AT_REMOVEDIR = 0x200
-ENOENT, ENOSYS, EACCES, EDQUOT, EPERM = 2, 38, 13, 122, 1
+ENOENT = 2
 PR_SET_CHILD_SUBREAPER = 36
 ONLCR = 4
 RECORD_PID = 8  # offset of pid, start time and status in the record
@@ -259,8 +258,7 @@ def _plan_init(
     kinds = namespaces(spec)
     b.add(STAGE2, Setsid(why="a session, and a terminal, of its own"))
     if req.keyring:
-        unavailable = tuple((e, None) for e in (ENOSYS, EACCES, EDQUOT, EPERM))
-        b.add(STAGE2, KeyctlSession(name=f"_ses.{req.id}", on=unavailable, why="the host's keys stay on the host"))
+        plan_keyring(b, spec.process, root.proc, req.id)
     if kinds.get("network", (0, ""))[1] is None:
         msg, _ = link_up("lo")
         b.add(STAGE2, Netlink(msg=msg, patch=NEXT, at=f"/linux/namespaces/{kinds['network'][0]}", why="loopback up"))

@@ -23,7 +23,7 @@ from ..oci.model import Process, Spec
 from .hooks import state_json
 from .model import Builder, Plan
 from .namespaces import PROC_SUPER_MAGIC, READY, plan_before_userns
-from .process import cpu_mask, environment, plan_identity
+from .process import cpu_mask, environment, plan_identity, plan_keyring
 from .request import Request
 from .seccomp import SeccompProgram, plan_seccomp
 from .steps import (
@@ -48,7 +48,6 @@ from .steps import (
     Dup,
     Execve,
     Goto,
-    KeyctlSession,
     Label,
     Meet,
     Openat2,
@@ -74,7 +73,7 @@ from .steps import (
 NONE = 0xFFFF
 ONLCR = 4
 PR_SET_DUMPABLE = 4
-EPERM, ENOENT, EACCES, EBUSY, EINVAL, ENOSYS, EDQUOT = 1, 2, 13, 16, 22, 38, 122
+EPERM, ENOENT, EACCES, EBUSY, EINVAL = 1, 2, 13, 16, 22
 RESOLVE_NO_XDEV, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH = 1, 2, 4, 8
 DEVPTS_SUPER_MAGIC, CGROUP2_SUPER_MAGIC = 0x1CD1, 0x63677270
 NEWUSER, NEWCGROUP = names.NAMESPACES["user"], names.NAMESPACES["cgroup"]
@@ -285,8 +284,7 @@ def _plan_process(
 ) -> None:
     b.add(STAGE2, Setsid(why="a session of its own"))
     if req.keyring:
-        unavailable = tuple((e, None) for e in (ENOSYS, EACCES, EDQUOT, EPERM))
-        b.add(STAGE2, KeyctlSession(name=f"_ses.{req.id}", on=unavailable, why="the container's keys, not the host's"))
+        plan_keyring(b, process, s.proc, req.id)
     if target.chroot:
         b.add(STAGE2, Chroot(root=s.root))
     if s.console != NONE:

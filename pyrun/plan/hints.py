@@ -247,6 +247,8 @@ def _special(step: s.Step, errno: int, substep: int) -> str | None:
         return "there is no such file in the image"
     if isinstance(step, s.WriteFile):
         return _write_hint(step, errno, str(step.args["path"]), at)
+    if isinstance(step, s.Execve) and errno in (EACCES, EPERM) and "selinux" in read_text("/sys/kernel/security/lsm"):
+        return f"{HINTS[s.Execve, errno]}, or SELinux does not let it become process.selinuxLabel (see the audit log)"
     return None
 
 
@@ -318,5 +320,5 @@ def _write_hint(step: s.WriteFile, errno: int, path: str, at: str) -> str | None
     if at.endswith("apparmorProfile"):
         return "AppArmor is not on here, or the profile is not loaded: see aa-status"
     if at.endswith("selinuxLabel"):
-        return "SELinux is not on here, or it does not allow this label"
+        return "SELinux is not on here, or does not know this label (process.selinuxLabel, exec --process-label)"
     return None

@@ -25,6 +25,7 @@ from .steps import (
     FchownStdio,
     FindExecutable,
     IoprioSet,
+    KeyctlSession,
     Prctl,
     SchedSetattr,
     Seccomp,
@@ -38,7 +39,7 @@ from .steps import (
 )
 
 PR_SET_KEEPCAPS, PR_SET_NO_NEW_PRIVS = 8, 38
-EACCES, EPERM, ENOENT, EINVAL = 13, 1, 2, 22
+EACCES, EPERM, ENOENT, EINVAL, ENOSYS, EDQUOT = 13, 1, 2, 22, 38, 122
 PROC_SUPER_MAGIC = 0x9FA0
 RESOLVE_NO_XDEV, RESOLVE_NO_MAGICLINKS = 0x01, 0x02
 
@@ -159,18 +160,28 @@ def _labels(b: Builder, process: Process, proc: int, at: str) -> None:
             ),
         )
     if process.selinux_label:
-        b.add(
-            STAGE2,
-            WriteFile(
-                dir=proc,
-                path="self/attr/exec",
-                data=process.selinux_label,
-                magic=PROC_SUPER_MAGIC,
-                resolve=RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS,
-                at=f"{at}/selinuxLabel",
-                why="takes effect at the exec",
-            ),
-        )
+        b.add(STAGE2, _selinux_label(process.selinux_label, proc, "exec", at, "takes effect at the exec"))
+
+
+def _selinux_label(label: str, proc: int, name: str, at: str, why: str) -> WriteFile:
+    return WriteFile(
+        dir=proc,
+        path=f"self/attr/{name}",
+        data=label,
+        magic=PROC_SUPER_MAGIC,
+        resolve=RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS,
+        at=f"{at}/selinuxLabel",
+        why=why,
+    )
+
+
+def plan_keyring(b: Builder, process: Process | None, proc: int, id: str) -> None:
+    """A session keyring by the container's name, which its processes share. proc: a procfs that shows us."""
+    if process is not None and process.selinux_label:
+        why = "the keys are the container's, till the exec"
+        b.add(STAGE2, _selinux_label(process.selinux_label, proc, "keycreate", "/process", why))
+    unavailable = tuple((e, None) for e in (ENOSYS, EACCES, EDQUOT, EPERM))
+    b.add(STAGE2, KeyctlSession(name=f"_ses.{id}", on=unavailable, why="the container's keys, not the host's"))
 
 
 def _scheduling(b: Builder, process: Process, at: str) -> None:

@@ -55,6 +55,12 @@ def memory_of(items: list[pytest.Item]) -> int:
     return max(int(marker.kwargs.get("memory", vm_machine.MEMORY_MIB)) for marker in markers)
 
 
+def append_of(items: list[pytest.Item]) -> str:
+    """What these items ask to have on the kernel's command line, behind the rest, where a later word wins."""
+    markers = [marker for item in items for marker in item.iter_markers("vm")]
+    return " ".join(dict.fromkeys(str(marker.kwargs["append"]) for marker in markers if "append" in marker.kwargs))
+
+
 class Group:
     """The items of one group, and the process that runs them."""
 
@@ -66,6 +72,7 @@ class Group:
             "items": [item.nodeid for item in items],
             "files": {item.nodeid: str(item.path.relative_to(item.config.rootpath)) for item in items},
             "memory": memory_of(items),
+            "append": append_of(items),
         }
         self.figures: list[str] = []
         self.kernel = ""
