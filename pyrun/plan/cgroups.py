@@ -59,16 +59,19 @@ def cgroup_path(spec: Spec, facts: Facts, container: str) -> str:
     return facts.cgroup_mount.rstrip("/") + "/" + below.strip("/")
 
 
-def plan_cgroup(b: Builder, spec: Spec, facts: Facts, path: str, *, state: int | None = None) -> int:
+def plan_cgroup(
+    b: Builder, spec: Spec, facts: Facts, path: str, *, state: int | None = None, inherit: bool = False
+) -> int:
     """Parent: makes the cgroup, delegates the controllers that the limits need, sets the limits. Returns the cgroup's
     slot.
 
     A rootless runtime that may not make cgroups goes without one, unless a limit was asked for. state: slot of the
-    directory without which an undo kills nothing: the cgroup is another container's then."""
+    directory without which an undo kills nothing: the cgroup is another container's then. inherit: stage 1
+    puts the init there."""
     resources = spec.linux.resources if spec.linux else None
     limits = plan_resources(resources, controllers=facts.controllers)
     assert facts.cgroup_mount is not None
-    cgroup, skipped = b.slot("cgroup"), Label("no cgroup")
+    cgroup, skipped = b.slot("cgroup", inherit=inherit), Label("no cgroup")
     optional = ((EACCES, skipped), (EROFS, skipped), (EPERM, skipped)) if facts.rootless and not limits.writes else ()
     _make(b, facts.cgroup_mount.rstrip("/"), path, limits.controllers, facts, optional, state)
     b.add(

@@ -12,7 +12,17 @@ from ..oci.model import Spec
 from .cgroups import plan_cgroup, plan_late_limits
 from .hooks import open_bundle, plan_hooks, state_json
 from .model import Builder, Plan
-from .namespaces import HOOKS, PROC_SUPER_MAGIC, READY, namespaces, open_namespaces, plan_id_maps, plan_stage1
+from .namespaces import (
+    HOOKS,
+    PROC_SUPER_MAGIC,
+    READY,
+    is_born_early,
+    namespaces,
+    open_namespaces,
+    plan_entered,
+    plan_id_maps,
+    plan_stage1,
+)
 from .netlink import link_up
 from .process import environment, plan_identity, plan_keyring
 from .request import Request
@@ -29,6 +39,7 @@ from .steps import (
     NEXT,
     O_PATH_DIRECTORY,
     PARENT,
+    STAGE1,
     STAGE2,
     UNDO,
     Ack,
@@ -109,9 +120,9 @@ def plan_create(spec: Spec, facts: Facts, req: Request) -> Plan:
         nnp=bool(spec.process and spec.process.no_new_privileges),
     )
     _plan_state(b, s, req)
-    # With systemd the cgroup comes later, around stage 1.
+    # With systemd the cgroup comes later, around a process that is there.
     if req.cgroup and not req.systemd:
-        s.cgroup = plan_cgroup(b, spec, facts, req.cgroup, state=s.state)
+        s.cgroup = plan_cgroup(b, spec, facts, req.cgroup, state=s.state, inherit=not is_born_early(spec))
     else:
         s.cgroup = b.slot("cgroup")
     linux = spec.linux
@@ -158,19 +169,30 @@ def _plan_opened(b: Builder, s: _Slots, spec: Spec, facts: Facts, req: Request) 
 
 
 def _plan_stages(b: Builder, s: _Slots, spec: Spec, facts: Facts, req: Request, joins: dict[str, int]) -> None:
-    """Stage 1, up to the moment when the parent knows the init's pid."""
-    image = Clone3(image=facts.init_path, load=facts.memfd, cgroup=s.cgroup, flags=0, at="/linux/cgroupsPath")
-    image.why = "stage 1, born in the container's cgroup"
+    """Stage 1 and how the init gets into its cgroup, up to the moment when the parent knows the init's pid."""
+    early, scope = is_born_early(spec), req.cgroup if req.systemd else None
+    image = Clone3(image=facts.init_path, load=facts.memfd, flags=0, at="/linux/cgroupsPath", why="stage 1")
+    if early and req.cgroup:
+        image.args["cgroup"] = s.cgroup
+        image.why = "stage 1, born in the container's cgroup"
     b.add(PARENT, image)
-    if req.systemd and req.cgroup:
-        from .scopes import plan_scope
-
-        plan_scope(b, spec, facts, req.cgroup, s.cgroup)
-    plan_stage1(b, spec, facts, joins, s.proc)
+    if scope and early:
+        _plan_scope(b, s, spec, facts, scope, STAGE1)
+    cgroup = s.cgroup if req.cgroup and not (early or scope) else None
+    plan_stage1(b, spec, facts, joins, s.proc, cgroup)
     plan_id_maps(b, spec, facts, s.proc)
     found = SavePid(record=s.record, proc=s.proc, offset=RECORD_PID, status=CREATING)
     found.why = "so that delete finds it, whatever happens to us"
     b.add(PARENT, AwaitPid(out=s.pidfd, why="stage 1 made the init"), found)
+    if scope and not early:
+        _plan_scope(b, s, spec, facts, scope, STAGE2)
+    plan_entered(b, spec, joins, cgroup)
+
+
+def _plan_scope(b: Builder, s: _Slots, spec: Spec, facts: Facts, path: str, lane: int) -> None:
+    from .scopes import plan_scope
+
+    plan_scope(b, spec, facts, path, s.cgroup, lane)
 
 
 def _plan_state(b: Builder, s: _Slots, req: Request) -> None:

@@ -85,9 +85,15 @@ HINTS: dict[tuple[type[s.Step], int], str] = {
     (s.CopyUp, ENOSPC): "the tmpfs is too small for what it is to hold: raise its size= option",
     (s.Clone3, EAGAIN): _PROCESSES,
     (s.Clone3, ENOMEM): "out of memory, or the PID namespace has no init any more",
-    (s.Clone3, EBUSY): "the cgroup hands controllers to its children, so no process may be in it itself",
-    (s.Clone3, EOPNOTSUPP): "the cgroup is threaded, or below a threaded one",
-    (s.Clone3, ENODEV): "the cgroup has been removed meanwhile",
+    **{
+        (step, errno): hint
+        for step in (s.Clone3, s.Clone3Init)
+        for errno, hint in (
+            (EBUSY, "the cgroup hands controllers to its children, so no process may be in it itself"),
+            (EOPNOTSUPP, "the cgroup is threaded, or below a threaded one"),
+            (ENODEV, "the cgroup has been removed meanwhile"),
+        )
+    },
     (s.Clone3, EACCES): (
         "this user may not put a process into that cgroup, or memfds may not be executed (sysctl "
         "vm.memfd_noexec)"
@@ -232,6 +238,8 @@ def find(step: s.Step, errno: int, operands: dict[str, str], substep: int) -> st
 def _special(step: s.Step, errno: int, substep: int) -> str | None:
     """Hints that depend on more than the class: which file is opened or written, and in whose place."""
     at = step.at or ""
+    if isinstance(step, s.Clone3Init) and errno == EACCES:
+        return _cgroup_privilege()
     if isinstance(step, s.Clone3):
         return _clone_hint(errno, substep)
     if isinstance(step, s.Openat2) and errno == ENOENT:

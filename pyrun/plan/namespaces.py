@@ -2,7 +2,8 @@
 
 Order, each for a reason: oom_score_adj and raised limits first, as the user namespace takes the right to them away;
 the user namespace next, joined or made, because it gives the capabilities for all others; then ids 0 in it; time
-before the clone, as an offset can't be set once a process is inside; the PID namespace after dumpable is off, so
+before the clone, as an offset can't be set once a process is inside; the cgroup namespace after it, by stage 2, for its
+root is the cgroup that one is in; the PID namespace after dumpable is off, so
 nothing in there can trace us or open our descriptors (CVE-2016-9962); mount last, because it changes what paths mean.
 """
 
@@ -18,10 +19,12 @@ from .steps import (
     PID_MARK,
     PID_PREFIX,
     STAGE1,
+    STAGE2,
     Ack,
     Await,
     CheckNs,
     Clone3Init,
+    Close,
     Meet,
     Openat2,
     Prctl,
@@ -40,7 +43,8 @@ NEWUSER, NEWTIME, NEWNS = names.NAMESPACES["user"], names.NAMESPACES["time"], na
 EINVAL = 22
 PROC_SUPER_MAGIC = 0x9FA0
 RESOLVE_NO_XDEV, RESOLVE_NO_MAGICLINKS = 0x01, 0x02
-_JOIN_ORDER = ("user", "ipc", "uts", "network", "cgroup", "time", "pid", "mount")
+NEWCGROUP = names.NAMESPACES["cgroup"]
+_JOIN_ORDER = ("user", "ipc", "uts", "network", "time", "pid", "mount")
 
 
 def namespaces(spec: Spec) -> dict[str, tuple[int, str | None]]:
@@ -51,6 +55,12 @@ def namespaces(spec: Spec) -> dict[str, tuple[int, str | None]]:
 
 def new_userns(spec: Spec) -> bool:
     return namespaces(spec).get("user", (0, ""))[1] is None
+
+
+def is_born_early(spec: Spec) -> bool:
+    """Whether stage 1 is in the container's cgroup already. Else stage 2 is the first to be, and what the kernel takes
+    to make namespaces is not charged to the container. In a user namespace stage 1 may not put it there any more."""
+    return "user" in namespaces(spec)
 
 
 def open_namespaces(b: Builder, spec: Spec, proc: int) -> dict[str, int]:
@@ -78,8 +88,11 @@ def open_namespaces(b: Builder, spec: Spec, proc: int) -> dict[str, int]:
     return slots
 
 
-def plan_stage1(b: Builder, spec: Spec, facts: Facts, joins: dict[str, int], proc: int) -> None:
-    """Stage 1 from its start to the clone of the container's init. proc: the slot of the host's /proc."""
+def plan_stage1(
+    b: Builder, spec: Spec, facts: Facts, joins: dict[str, int], proc: int, cgroup: int | None = None
+) -> None:
+    """Stage 1 from its start to the clone of the container's init. proc: the slot of the host's /proc; cgroup: of the
+    one that the init is born in, if that is not stage 1's."""
     kinds = namespaces(spec)
     if spec.process is not None:
         plan_before_userns(b, spec.process, facts, proc)
@@ -102,9 +115,27 @@ def plan_stage1(b: Builder, spec: Spec, facts: Facts, joins: dict[str, int], pro
             )
     flags = 0
     for kind, (_, path) in kinds.items():
-        if path is None and kind not in ("user", "time"):
+        if path is None and kind not in ("user", "time", "cgroup"):
             flags |= names.NAMESPACES[kind]
-    b.add(STAGE1, Clone3Init(flags=flags, at="/linux/namespaces", why="the container's init, in its new namespaces"))
+    init = Clone3Init(flags=flags, at="/linux/namespaces", why="the container's init, in its new namespaces")
+    if cgroup is not None:
+        init.args["cgroup"] = cgroup
+        init.why = "the container's init, in its cgroup and its new namespaces"
+    b.add(STAGE1, init)
+
+
+def plan_entered(b: Builder, spec: Spec, joins: dict[str, int], cgroup: int | None) -> None:
+    """Stage 2, in the container's cgroup, and now in its cgroup namespace: only from outside of that may one be born
+    elsewhere (nsdelegate), and a new one's root is where one is. cgroup: what stage 1 needed for it."""
+    if cgroup is not None:
+        b.add(STAGE2, Close(fd=cgroup, why="a directory of the host's (CVE-2024-21626)"))
+    if "cgroup" not in namespaces(spec):
+        return
+    at = f"/linux/namespaces/{namespaces(spec)['cgroup'][0]}"
+    if "cgroup" in joins:
+        b.add(STAGE2, Setns(ns=joins["cgroup"], nstype=NEWCGROUP, at=at, why="join the cgroup namespace"))
+    else:
+        b.add(STAGE2, Unshare(flags=NEWCGROUP, at=at, why="its root is the container's cgroup"))
 
 
 def plan_before_userns(b: Builder, process: Process, facts: Facts, proc: int) -> None:

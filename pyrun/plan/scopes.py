@@ -1,9 +1,9 @@
 """--systemd-cgroup: the container's cgroup is a transient unit of systemd's, and what that unit is to be.
 
 cgroupsPath is `slice:prefix:name` then. systemd is the only writer above the unit, so the planner makes no cgroup:
-stage 1 waits while systemd puts it into the unit (a Yield, answered by runtime/systemd.py), and the limits follow.
-They are also properties of the unit, because systemd writes its own values again when it is reloaded. Device rules are
-not: systemd would add its program to ours, and leaves ours alone.
+a process of ours waits while systemd puts it into the unit (a Yield, answered by runtime/systemd.py), and the limits
+follow. They are also properties of the unit, because systemd writes its own values again when it is reloaded. Device
+rules are not: systemd would add its program to ours, and leaves ours alone.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .cgroups import plan_controllers, plan_early_limits
 from .model import Builder
 from .process import cpu_mask
 from .resources import cpu_weight, io_weight, plan_resources
-from .steps import O_DIRECTORY, PARENT, STAGE1, Ack, Await, Meet, Openat2, Yield
+from .steps import O_DIRECTORY, PARENT, Ack, Await, Meet, Openat2, Yield
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -119,13 +119,13 @@ def expand_slice(slice: str) -> str:
     return "".join(f"/{'-'.join(parts[: i + 1])}.slice" for i in range(len(parts)))
 
 
-def plan_scope(b: Builder, spec: Spec, facts: Facts, path: str, cgroup: int) -> None:
-    """Before the other steps of stage 1, which waits while systemd makes the unit around it. Then the limits."""
-    b.add(STAGE1, Meet(point=SCOPE, why="until systemd has put us into the unit"))
+def plan_scope(b: Builder, spec: Spec, facts: Facts, path: str, cgroup: int, lane: int) -> None:
+    """Before the other steps of stage 1 or 2, which waits while systemd makes the unit around it. Then the limits."""
+    b.add(lane, Meet(point=SCOPE, why="until systemd has put us into the unit"))
     b.add(
         PARENT,
-        Await(point=SCOPE, why="stage 1 is there to be moved"),
-        Yield(code=SCOPE, at=AT, why="systemd makes the unit, with stage 1 in it"),
+        Await(point=SCOPE, why="it is there to be moved"),
+        Yield(code=SCOPE, at=AT, why="systemd makes the unit, with it inside"),
         Openat2(path=path, flags=O_DIRECTORY, out=cgroup, at=AT, why="the unit's cgroup"),
     )
     needed = plan_resources(spec.linux.resources if spec.linux else None, controllers=facts.controllers).controllers

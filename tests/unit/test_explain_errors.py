@@ -264,6 +264,8 @@ def test_start_whose_own_step_fails() -> None:
         (s.Clone3(image="/x/pyrun-init", load=1, out=0), errno.EACCES, 4, "memfd_noexec"),
         (s.Clone3(image="/x/pyrun-init", load=1, out=0), errno.EAGAIN, 3, "pids limit"),
         (s.Clone3Init(flags=0), errno.ENOSPC, 0, "/proc/sys/user"),
+        (s.Clone3Init(flags=0, cgroup=0), errno.EBUSY, 0, "hands controllers to its children"),
+        (s.Clone3Init(flags=0, cgroup=0), errno.EACCES, 0, "this cgroup belongs to another"),
         (s.Clone3Init(flags=0), errno.EPERM, 0, "user namespace"),
         (s.Setrlimit(resource=7, soft=1, hard=2), errno.EPERM, 0, "CAP_SYS_RESOURCE"),
         (s.Setresgid(gid=5), errno.EINVAL, 0, "gidMappings"),

@@ -75,14 +75,28 @@ def test_the_id_is_taken_before_anything_else() -> None:
     assert isinstance(first, s.Mkdirat) and first.args["path"] == "/run/pyrun/web" and first.args["mode"] == 0o700
 
 
-def test_stage_1_is_born_in_a_cgroup_that_has_its_limits() -> None:
+@pytest.mark.parametrize("early", [False, True], ids=["the init", "stage 1 of a user namespace"])
+def test_who_comes_first_is_born_in_a_cgroup_that_has_its_limits(early: bool) -> None:
+    """In a user namespace stage 1 has no right to the cgroup any more."""
     resources = Resources(unified={"memory.max": "4096"})
     host = facts(controllers=frozenset(("memory",)))
-    parent = create(make_spec(resources=resources), host).lanes[PARENT]
+    spec = make_spec(kinds=(*ALL, "user"), resources=resources, **USER) if early else make_spec(resources=resources)
+    plan = create(spec, host)
+    parent, init = plan.lanes[PARENT], plan.lanes[STAGE1][-1]
     clone = parent[place(parent, s.Clone3)]
-    made = next(i for i in places(parent, s.Openat2, path=CGROUP) if parent[i].args["out"] == clone.args["cgroup"])
+    first, other = (clone, init) if early else (init, clone)
+    slot = first.args["cgroup"]
+    made = next(i for i in places(parent, s.Openat2, path=CGROUP) if parent[i].args["out"] == slot)
     limit, attached = place(parent, s.WriteFile, path="memory.max"), place(parent, s.BpfProgAttach)
     assert made < limit < place(parent, s.Clone3) and attached < place(parent, s.Clone3)
+    assert "cgroup" not in other.args and (slot in plan.inherit) is not early
+
+
+def test_the_init_lets_go_of_its_cgroups_directory_first() -> None:
+    """CVE-2024-21626: a descriptor of the host's would lead there."""
+    plan = create()
+    first = plan.lanes[STAGE2][0]
+    assert isinstance(first, s.Close) and first.args["fd"] == plan.lanes[STAGE1][-1].args["cgroup"]
 
 
 def test_the_limit_of_processes_comes_when_the_init_is_alone() -> None:
@@ -118,18 +132,22 @@ def test_without_a_cgroup_nothing_of_one_is_planned() -> None:
     assert "cgroup" not in " ".join(str(step.args.get("path")) for step in parent)
 
 
-def test_with_systemd_stage_1_waits_for_its_unit_and_then_gets_its_limits() -> None:
+@pytest.mark.parametrize("early", [False, True], ids=["the init", "stage 1 of a user namespace"])
+def test_with_systemd_who_comes_first_waits_for_its_unit_and_then_gets_its_limits(early: bool) -> None:
     resources = Resources(unified={"memory.max": "4096"})
-    plan = create(make_spec(resources=resources), facts(controllers=frozenset(("memory",))), systemd=True)
-    parent, stage1 = plan.lanes[PARENT], plan.lanes[STAGE1]
-    assert isinstance(stage1[0], s.Meet) and stage1[0].args["point"] == SCOPE
+    spec = make_spec(kinds=(*ALL, "user"), resources=resources, **USER) if early else make_spec(resources=resources)
+    plan = create(spec, facts(controllers=frozenset(("memory",))), systemd=True)
+    parent, lane = plan.lanes[PARENT], plan.lanes[STAGE1 if early else STAGE2]
+    assert isinstance(lane[0], s.Meet) and lane[0].args["point"] == SCOPE
     order = [
         place(parent, s.Clone3),
+        *([] if early else [place(parent, s.AwaitPid)]),
         place(parent, s.Await, point=SCOPE),
         place(parent, s.Yield),
         place(parent, s.Openat2, path=CGROUP),
         place(parent, s.WriteFile, path="memory.max"),
-        place(parent, s.AwaitPid),
+        *([place(parent, s.AwaitPid)] if early else []),
+        place(parent, s.Await, point=HOOKS),
     ]
     assert order == sorted(order)
     assert not places(parent, s.Mkdirat, path=CGROUP)
@@ -145,9 +163,10 @@ def joined(*kinds: str, **linux: Any) -> Spec:
 
 
 def test_namespaces_are_joined_user_first_and_mount_last() -> None:
-    stage1 = create(joined(*sorted(NAMESPACES))).lanes[STAGE1]
+    plan = create(joined(*sorted(NAMESPACES)))
+    stage1, stage2 = plan.lanes[STAGE1], plan.lanes[STAGE2]
     order = [step.args["nstype"] for step in stage1 if isinstance(step, s.Setns)]
-    assert len(order) == 8
+    assert len(order) == 7 and places(stage2, s.Setns, nstype=NAMESPACES["cgroup"]) == [0]
     assert order[0] == NAMESPACES["user"] and order[-2:] == [NAMESPACES["pid"], NAMESPACES["mount"]]
     assert stage1[-1].args["flags"] == 0
 
@@ -174,7 +193,16 @@ def test_new_namespaces_are_the_flags_of_the_second_clone() -> None:
     flags = 0
     for kind in ALL:
         flags |= NAMESPACES[kind]
-    assert isinstance(stage1[-1], s.Clone3Init) and stage1[-1].args["flags"] == flags
+    assert isinstance(stage1[-1], s.Clone3Init) and stage1[-1].args["flags"] == flags & ~NAMESPACES["cgroup"]
+
+
+def test_the_new_cgroup_namespace_is_of_the_containers_cgroup() -> None:
+    """Its root is where one is when it is made."""
+    for spec in (make_spec(), make_spec(kinds=(*ALL, "user"), **USER)):
+        stage2 = create(spec).lanes[STAGE2]
+        assert place(stage2, s.Unshare, flags=NAMESPACES["cgroup"]) < place(stage2, s.Setsid)
+    with_systemd = create(systemd=True).lanes[STAGE2]
+    assert place(with_systemd, s.Meet, point=SCOPE) < place(with_systemd, s.Unshare, flags=NAMESPACES["cgroup"])
 
 
 def test_time_is_unshared_and_set_before_the_clone() -> None:
