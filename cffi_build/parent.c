@@ -360,6 +360,12 @@ static long do_pid_file(struct px_ctx *x, const struct px_step *s)
 static void kill_child(struct px_ctx *x)
 {
 	const struct px_msg *m = &x->msg;
+	if (x->stage1 > 0) { /* killed between making stage 2 and telling it would leave us a child that we can't name: it ends by itself */
+		struct pollfd ended = { x->pidfd, POLLIN, 0 };
+		sc2(__NR_shutdown, x->sync, 1 /* SHUT_WR */);
+		while (sys_poll(&ended, 1, 1000) == -EINTR)
+			;
+	}
 	if (x->pidfd >= 0)
 		sys_pidfd_send_signal(x->pidfd, PX_SIGKILL);
 	if (x->stage1 > 0) {
