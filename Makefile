@@ -46,8 +46,9 @@ vm-engines:  ## containerd, podman and docker on pyrun, in the guest (root)
 box:  ## packs the guest as a box for Vagrant and prints its path (root)
 	@vagrant/make-box
 
-soak:  ## pyrun killed 200 times at random moments of lifecycles (root)
-	PYRUN_SOAK_KILLS=200 ./bootstrap test tests/host/test_soak.py -s $(ARGS)
+soak:  ## 200 kills at random moments of lifecycles, by pyrun alone and in each engine; takes hours (root)
+	PYRUN_SOAK_KILLS=200 PYRUN_SOAK_SEEDS=100 ./bootstrap test -rP tests/host/test_soak.py \
+		tests/vm/engines/test_engine_soak.py $(ARGS)
 
 clean:  ## what was built; the caches of root file systems and packages stay
 	rm -rf build dist *.egg-info pyrun/bin pyrun/*.so pyrun/_native.c pyrun/_seccomp.c .pytest_cache .mypy_cache .ruff_cache

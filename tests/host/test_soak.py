@@ -77,6 +77,8 @@ class Victims:
         done = self.random.choice(self.ways)("delete", "--force", "victim")
         if done.rc or runner.ids() not in ([], ["other"]):
             return f"{verb}: {done.describe()} {runner.ids()}"
+        for again in ("create", "delete"):  # nothing is in the way of the next one of this name
+            subprocess.run(runner.command(*words(again, bundle, "victim")), timeout=60, check=True, **QUIET)
         return f"{verb}: " + ", ".join(leaks) if (leaks := self.leaks(before)) else ""
 
     def leaks(self, before: Traces) -> list[str]:

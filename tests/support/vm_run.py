@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -27,13 +28,14 @@ from tests.support.vm_machine import GuestDied
 SILENCE_S = 400.0  # more than a test may take there
 NICE = 5  # the tests of the host wait for shorter times
 GUESTS = 3
+PASSED = "PYRUN_SOAK_"  # variables that reach the guest
 RUN = """#!/bin/sh
 # What the guest does: the tests that `items` names.
 exec 2>&1
 cd /job/src
 export PYRUN_VM_ITEMS=/job/items PYRUN_VIEW=vm PYRUN_TEST_RUNTIME=/usr/local/bin/pyrun
 export PYTHONPATH=/job/site:/usr/local/lib/pyrun PYTHONDONTWRITEBYTECODE=1
-export PYTEST_DISABLE_PLUGIN_AUTOLOAD=1
+export PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 {passed}
 python3 -m pytest -q -p tests.support.vm_guest -p no:cacheprovider --color=no --tb=short \
     --continue-on-collection-errors {files}
 """
@@ -101,7 +103,8 @@ class GroupRun:
         guest = vm_machine.make_guest()
         name = f"{self.request['name']}{number}"
         items = "\n".join(self.waiting) + "\n"
-        with job_disk(RUN.format(files=" ".join(files)), items=items) as disk:
+        passed = [f"{key}={shlex.quote(value)}" for key, value in os.environ.items() if key.startswith(PASSED)]
+        with job_disk(RUN.format(files=" ".join(files), passed=" ".join(passed)), items=items) as disk:
             engines = vm_machine.list_engines(guest)
             tell("prepared", name=name, seconds=time.monotonic() - started, engines=engines)
             console = LOGS / f"{name}.log"
