@@ -51,7 +51,8 @@ class Process:
         cgroup = read(f"/proc/{pid}/cgroup")
         self.kind, self.name = "", program
         if program == "pyrun-init" or words[1:2] == ["init"]:
-            self.kind, self.name = INIT * (id in cgroup or id in _parent_words(pid)), " ".join(words[:2]).split("/")[-1]
+            self.kind = INIT * (id in cgroup or id in _parent_words(pid))
+            self.name = program if program == "pyrun-init" else f"{program} init"
         elif id in words and (program in RUNTIMES or _is_pyrun(words)):
             verb = next((word for word in words if word in VERBS), "")
             self.kind = RUNTIME

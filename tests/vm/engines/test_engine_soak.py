@@ -24,7 +24,7 @@ from tests.support.leaks import CGROUP_ROOT
 from tests.support.soak import INIT, KINDS, MONITOR, Killer, Process
 from tests.vm.engines.engine import IMAGE, Client, config_file, systemctl
 
-KILLS, ROUNDS = 2, 1
+KILLS, ROUNDS, MISSES = 2, 1, 6
 FIRST = int(os.environ.get("PYRUN_SOAK_SEED", "1"))
 SEEDS = range(FIRST, FIRST + int(os.environ.get("PYRUN_SOAK_SEEDS", "10")))
 RUNTIME = os.environ.get("PYRUN_SOAK_RUNTIME", "pyrun")
@@ -237,8 +237,9 @@ class Soak:
         beside.start()
         try:
             hits = sum(self.kill(f"kill{self.seed}x{number}") for number in range(KILLS))
-            while hits < KILLS:
-                hits += self.kill(f"again{self.seed}x{hits}")
+            for number in range(MISSES):
+                hits += hits < KILLS and self.kill(f"again{self.seed}x{number}")
+            self.expect("" if hits == KILLS else f"hit {hits} of {KILLS}")
         finally:
             beside.join()
         self.notes.append(f"{time.monotonic() - started:.0f} s")
