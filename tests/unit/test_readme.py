@@ -170,6 +170,28 @@ def test_benchmark_renews_every_figure() -> None:
     assert renew_figures(renewed, result) == renewed
 
 
+def test_engines_table_is_all_tests() -> None:
+    """A column's names are tests of that engine's files, or of those of all engines; and no test is missing."""
+    defined = {
+        path.stem: set(re.findall(r"^def test_(\w+)", path.read_text(), re.MULTILINE))
+        for path in (REPO / "tests" / "vm" / "engines").glob("test_*.py")
+    }
+    of = {
+        "containerd 1.6": ("test_containerd", "test_cri", "test_critest"),
+        "podman 4.3": tuple(stem for stem in defined if stem.startswith("test_podman")),
+        "docker 20.10": tuple(stem for stem in defined if stem.startswith("test_docker")),
+    }
+    shared = set(defined) - {stem for stems in of.values() for stem in stems}
+    header, *rows = table_of("", *of)
+    for column, (engine, stems) in enumerate(of.items(), 1):
+        told = [name for row in rows for name in re.findall(r"`(\w+)`", row[column])]
+        assert len(told) == len(set(told)), engine
+        assert set(told) <= set().union(*(defined[stem] for stem in (*stems, *shared))), engine
+        assert set().union(*(defined[stem] for stem in stems)) <= set(told), engine
+    everything = {name for row in rows for cell in row[1:] for name in re.findall(r"`(\w+)`", cell)}
+    assert set().union(*defined.values()) == everything
+
+
 def test_count_of_conformance_programs() -> None:
     told = re.findall(r"(\d+) of (\d+)(?: pass)?\*\*", README)
     strict, by_tap = int(told[0][0]), int(told[1][0])
