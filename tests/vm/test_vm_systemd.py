@@ -288,8 +288,14 @@ def test_no_bus_is_a_clear_error(systemd: Runner, bundle: BundleMaker) -> None:
 def test_events_tell_of_kills_for_want_of_memory(systemd: Runner, bundle: BundleMaker) -> None:
     id = systemd.create_started(sleeping(bundle, memory={"limit": 16 * MIB}))
     told = systemd.popen("events", "--interval", "1h", id, stdout=subprocess.PIPE)
-    fds = Path(f"/proc/{told.pid}/fd")
-    wait_for(lambda: any("memory.events" in os.readlink(fd) for fd in fds.iterdir()), 20, "events to watch")
+
+    def watches() -> bool:
+        try:
+            return any("memory.events" in os.readlink(fd) for fd in Path(f"/proc/{told.pid}/fd").iterdir())
+        except FileNotFoundError:  # closed between the two
+            return False
+
+    wait_for(watches, 20, "events to watch")
     assert systemd.exec(id, *allocate(64)).rc == 137
     assert told.stdout is not None
     assert json.loads(told.stdout.readline()) == {"type": "oom", "id": id}
