@@ -9,11 +9,23 @@ from pathlib import Path
 import pytest
 
 from tests.support.leaks import collect_traces, find_leaks
-from tests.vm.engines.engine import make_image
+from tests.vm.engines.engine import (
+    IMAGE,
+    Client,
+    add_subordinate_ids,
+    config_file,
+    config_of,
+    make_image,
+    restart,
+    systemctl,
+)
 
 HERE = Path(__file__).parent
+PODMAN_CONF = "/etc/containers/containers.conf.d/pyrun.conf"
+DOCKER_CONF = "/etc/docker/daemon.json"
 GRACE_S = 20.0  # an engine cleans up behind its client's back
-# What stays for the next container: slices, podman's own mount of its store, containerd's and docker's services.
+# What stays for the next container: slices, podman's own mount of its store, docker's of the host's network, the
+# services of containerd and docker.
 KEPT = (
     "/k8s.io",
     "/cgroup/default",
@@ -21,6 +33,7 @@ KEPT = (
     "user.slice",
     "(udev-worker)",
     "/containers/storage/overlay ext4",
+    "/run/docker/netns/default nsfs",
     ".service",
     " dockerd",
     " containerd",
@@ -37,6 +50,35 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def image(tmp_path_factory: pytest.TempPathFactory, busybox_rootfs: Path) -> Path:
     return make_image(busybox_rootfs, tmp_path_factory.mktemp("image") / "busybox.tar")
+
+
+@pytest.fixture(scope="module")
+def podman(image: Path) -> Iterator[Client]:
+    """podman as docs/podman.md configures it, with the image."""
+    client = Client("podman")
+    add_subordinate_ids("containers", 2000000, 1000000)  # for --userns=auto
+    with config_file(PODMAN_CONF, config_of("podman.md", PODMAN_CONF)):
+        if client("image", "exists", IMAGE).rc:
+            client("load", "-q", "-i", str(image)).ok()
+            client("run", "--rm", "--network", "none", IMAGE, "true").ok()
+        yield client
+        client("rm", "-fa", "-t", "0")
+        client("volume", "rm", "-fa")
+
+
+@pytest.fixture(scope="module")
+def docker(image: Path) -> Iterator[Client]:
+    """docker as docs/docker.md configures it, with the image and both runtimes."""
+    client = Client("docker")
+    with config_file(DOCKER_CONF, config_of("docker.md", DOCKER_CONF)):
+        restart("docker")
+        if client("image", "inspect", IMAGE).rc:
+            client("load", "-q", "-i", str(image)).ok()
+        yield client
+        left = client("ps", "-aq").out.split()
+        if left:
+            client("rm", "-f", *left)
+        systemctl("stop", "docker.socket", "docker", "containerd")
 
 
 @pytest.fixture(autouse=True)

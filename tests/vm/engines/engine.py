@@ -19,6 +19,7 @@ from pathlib import Path
 from tests.support.runner import REPO, Result
 
 IMAGE = "localhost/busybox:latest"
+ISOLATED = ("--network", "none")
 TIMEOUT_S = 120.0
 # What a container says about itself for test_options of each engine; each line starts with a word to find it by.
 REPORT = """
@@ -47,6 +48,7 @@ def make_image(rootfs: Path, target: Path) -> Path:
         {
             "architecture": "amd64",
             "os": "linux",
+            "history": [{"created_by": "the tests"}],
             "config": {"Cmd": ["sleep", "100000"], "Env": ["PATH=/bin:/sbin:/usr/bin"]},
             "rootfs": {"type": "layers", "diff_ids": ["sha256:" + hashlib.sha256(data).hexdigest()]},
         }
@@ -66,6 +68,31 @@ def config_of(page: str, path: str, index: int = 0) -> str:
     text = (REPO / "docs" / page).read_text()
     blocks = re.findall(rf"^`{re.escape(path)}`[^\n]*\n+```\w*\n(.*?)^```$", text, re.M | re.S)
     return str(blocks[index])
+
+
+@contextmanager
+def mounted(directory: Path) -> Iterator[Path]:
+    """A tmpfs there that propagates, while it lasts."""
+    directory.mkdir(exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "--make-shared", "tmpfs", directory], check=True, timeout=TIMEOUT_S)
+    try:
+        yield directory
+    finally:
+        subprocess.run(["umount", directory], check=True, timeout=TIMEOUT_S)
+
+
+def share(directory: Path) -> Path:
+    """Lets everybody into a directory of pytest's, which is root's alone."""
+    for path in (directory, *directory.parents[:2]):
+        path.chmod(0o755)
+    return directory
+
+
+def add_subordinate_ids(name: str, first: int, count: int) -> None:
+    """Gives a user a range of /etc/subuid and /etc/subgid, unless it has one."""
+    for file in (Path("/etc/subuid"), Path("/etc/subgid")):
+        if f"{name}:" not in file.read_text():
+            file.write_text(file.read_text() + f"{name}:{first}:{count}\n")
 
 
 @contextmanager
@@ -90,6 +117,12 @@ def systemctl(*argv: str) -> str:
     return done.stdout
 
 
+def restart(unit: str) -> None:
+    """Starts it anew, however often that was done: systemd's limit is for units that fail."""
+    subprocess.run(["systemctl", "reset-failed", unit], capture_output=True, timeout=TIMEOUT_S)  # may not be loaded
+    systemctl("restart", unit)
+
+
 class Client:
     """An engine's command line. Calling it runs one and waits."""
 
@@ -98,6 +131,10 @@ class Client:
 
     def __call__(self, *argv: str, input: str | None = None, timeout: float = TIMEOUT_S) -> Result:
         return self._run((*self.argv, *argv), input, timeout)
+
+    def says(self, *argv: str) -> str:
+        """What it prints, when it exits 0."""
+        return self(*argv).ok().out.strip()
 
     def terminal(self, *argv: str) -> Result:
         """The same on a terminal of its own."""
