@@ -40,8 +40,8 @@ vm-shell: build  ## a root shell in the guest, on this terminal; exit ends it (r
 vm-test:  ## the tests that need a kernel of their own, in the guest (root)
 	./bootstrap test tests/vm $(ARGS)
 
-vm-engines:  ## containerd, podman and docker on pyrun, in the guest (root)
-	./bootstrap test tests/vm/engines $(ARGS)
+vm-engines:  ## containerd, podman and docker on pyrun, in the guest, with what `test` leaves out for its time (root)
+	./bootstrap test tests/vm/engines -o norecursedirs=__pycache__ $(ARGS)
 
 box:  ## packs the guest as a box for Vagrant and prints its path (root)
 	@vagrant/make-box
