@@ -48,7 +48,7 @@ box:  ## packs the guest as a box for Vagrant and prints its path (root)
 
 soak:  ## 200 kills at random moments of lifecycles, by pyrun alone and in each engine; takes hours (root)
 	PYRUN_SOAK_KILLS=200 PYRUN_SOAK_SEEDS=100 ./bootstrap test -rP tests/host/test_soak.py \
-		tests/vm/engines/test_engine_soak.py $(ARGS)
+		tests/vm/engines/wide/test_engine_soak.py $(ARGS)
 
 clean:  ## what was built; the caches of root file systems and packages stay
 	rm -rf build dist *.egg-info pyrun/bin pyrun/*.so pyrun/_native.c pyrun/_seccomp.c .pytest_cache .mypy_cache .ruff_cache

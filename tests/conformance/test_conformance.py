@@ -13,12 +13,14 @@ from tests.support.runner import runtime_argv
 
 @pytest.fixture(scope="session")
 def outcomes() -> dict[str, Outcome]:
-    """All programs, run once, several at a time."""
+    """All programs, several at a time; those that should have passed once more, one by one: they wait for fixed times,
+    which may not do on a busy machine."""
     try:
         done = run_programs(list(PROGRAMS), runtime_argv()[0], os.cpu_count() or 1)
     except Unavailable as error:
         pytest.skip(str(error))
-    return {outcome.program: outcome for outcome in done}
+    again = [outcome.program for outcome in done if not outcome.ok and outcome.program not in read_known()]
+    return {outcome.program: outcome for outcome in [*done, *run_programs(again, runtime_argv()[0], 1)]}
 
 
 @pytest.mark.root
