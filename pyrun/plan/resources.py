@@ -275,9 +275,7 @@ def _plan_weight(draft: _Draft, device: str, weight: int, place: str) -> None:
     """BFQ's file where that scheduler is there, else io.weight, which has another scale."""
     if not 10 <= weight <= 1000:
         draft.fault(place, f"must be from 10 to 1000, not {weight}")
-    draft.write(
-        "io.bfq.weight", f"{device}{weight}", place, (ENOENT,), ("io.weight", f"{device}{io_weight(weight)}")
-    )
+    draft.write("io.bfq.weight", f"{device}{weight}", place, (ENOENT,), ("io.weight", f"{device}{io_weight(weight)}"))
 
 
 def _plan_hugepages(draft: _Draft, resources: Resources) -> None:

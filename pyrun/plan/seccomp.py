@@ -243,9 +243,7 @@ def _archs(seccomp: Seccomp, base: str, faults: list[tuple[str, str]]) -> dict[i
     return archs
 
 
-def _flags(
-    seccomp: Seccomp, notifies: bool, kernel_flags: int, base: str, faults: list[tuple[str, str]]
-) -> int:
+def _flags(seccomp: Seccomp, notifies: bool, kernel_flags: int, base: str, faults: list[tuple[str, str]]) -> int:
     """Absent flags (None) mean SPEC_ALLOW, an empty list none, as in runc. TSYNC says nothing: there is one thread."""
     flags = FLAG_NEW_LISTENER if notifies else 0
     if seccomp.flags is None:

@@ -91,7 +91,7 @@ class Terminal:
     __slots__ = (
         "_hung",
         "_input",
-                "_master",
+        "_master",
         "_mode",
         "_out",
         "_output",

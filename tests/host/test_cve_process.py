@@ -180,9 +180,7 @@ def test_cve_2022_29162_no_inheritable_capabilities(pyrun: Runner, bundle: Bundl
     assert more["CapPrm"] == more["CapEff"] == more["CapBnd"] == own["CapPrm"] | 1 << 13
 
 
-def test_cve_2022_27650_exec_adds_none_that_are_inheritable(
-    pyrun: Runner, bundle: BundleMaker, tmp_path: Path
-) -> None:
+def test_cve_2022_27650_exec_adds_none_that_are_inheritable(pyrun: Runner, bundle: BundleMaker, tmp_path: Path) -> None:
     id = pyrun.create_started(bundle(IDLE))
     assert capabilities_of(pyrun.exec(id, "cat", "/proc/self/status").ok().out)["CapInh"] == 0
     process = {

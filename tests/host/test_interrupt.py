@@ -18,9 +18,7 @@ DEVNULL = subprocess.DEVNULL
 
 @pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb[0])
 @pytest.mark.parametrize("old", [False, True], ids=["new", "old"])
-def test_a_container_that_is_made_is_said_to_be(
-    pyrun: Runner, bundle: BundleMaker, verb: list[str], old: bool
-) -> None:
+def test_a_container_that_is_made_is_said_to_be(pyrun: Runner, bundle: BundleMaker, verb: list[str], old: bool) -> None:
     """The hook is pyrun's child, so the signal comes while the plan runs; old: the second time the launcher runs it."""
     made = bundle(["sleep", "1000"])
     hook = {"path": "/bin/sh", "args": ["sh", "-c", "kill -INT $PPID; sleep 0.05"]}

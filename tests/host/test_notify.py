@@ -16,8 +16,7 @@ from tests.support.bundle import Bundle, BundleMaker
 from tests.support.runner import Runner, wait_for
 
 SAY = (
-    "use Socket; socket(S, AF_UNIX, SOCK_DGRAM, 0);"
-    "send(S, $_, 0, sockaddr_un($ENV{NOTIFY_SOCKET})) or die $! for @ARGV"
+    "use Socket; socket(S, AF_UNIX, SOCK_DGRAM, 0);send(S, $_, 0, sockaddr_un($ENV{NOTIFY_SOCKET})) or die $! for @ARGV"
 )
 
 

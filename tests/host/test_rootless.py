@@ -52,6 +52,7 @@ class User:
         own = {"HOME": str(self.home), "XDG_RUNTIME_DIR": str(self.home), "CGROUP": self.cgroup, "USER": NAME}
         return {**os.environ, **own}
 
+
 class UserRunner(Runner):
     """The runtime as this user starts it: no --root, so $XDG_RUNTIME_DIR/pyrun."""
 

@@ -7,6 +7,7 @@ import select
 import socket
 import tempfile
 import time
+from pathlib import Path
 from types import TracebackType
 
 
@@ -25,7 +26,11 @@ class FdSocket:
     def receive(self, timeout: float = 20.0) -> int:
         """Waits for the runtime to connect and send its fd, which stays open until the socket is closed."""
         self._listener.settimeout(timeout)
-        connection, _ = self._listener.accept()
+        try:
+            connection, _ = self._listener.accept()
+        except TimeoutError:
+            known = [line for line in Path("/proc/net/unix").read_text().splitlines() if self.path in line]
+            raise AssertionError(f"nobody connected to {self.path} in {timeout} s; the kernel has {known}") from None
         with connection:
             connection.settimeout(timeout)
             data, fds, _, _ = socket.recv_fds(connection, 4096, 1)

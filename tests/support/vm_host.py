@@ -105,16 +105,15 @@ class Group:
     def is_running(self) -> bool:
         return self.process is not None and self.process.poll() is None
 
-    def reports(self, nodeid: str) -> list[pytest.TestReport]:
-        """Waits for the item's setup, call and teardown, or for the word that it was lost."""
-        while nodeid not in self._done:
-            ended = not self.is_running()
-            if not self._read() and ended:
-                assert self.process is not None
-                said = self._errors.read_text(errors="replace")
-                self._add_lost(nodeid, f"the process that runs guests ended with {self.process.returncode}\n{said}")
-            time.sleep(POLL_S)
-        return self._got[nodeid]
+    def reports(self, nodeid: str) -> list[pytest.TestReport] | None:
+        """Of the item's setup, call and teardown, or of its loss; None until they are all there."""
+        if self.process is None:
+            return None
+        ended = not self.is_running()
+        if not self._read() and ended and nodeid not in self._done:
+            said = self._errors.read_text(errors="replace")
+            self._add_lost(nodeid, f"the process that runs guests ended with {self.process.returncode}\n{said}")
+        return self._got[nodeid] if nodeid in self._done else None
 
     def finish(self) -> None:
         """Waits for the guest's end, and so for its last words."""
@@ -232,10 +231,10 @@ class Plugin:
             where = (str(item.path), 0, f"Skipped: no guest: {self.reason}")
             return [pytest.TestReport(item.nodeid, item.location, {}, "skipped", where, "setup")]
         group = self.groups[group_of(item)]
-        while group.process is None:
+        while (reports := group.reports(item.nodeid)) is None:
             self._start_groups()
             time.sleep(POLL_S)
-        return group.reports(item.nodeid)
+        return reports
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         if not self.groups:

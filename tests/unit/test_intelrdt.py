@@ -114,5 +114,3 @@ def test_delete_removes_what_is_the_containers_alone() -> None:
     assert removed(clos_id="gold", schemata=("L3:0=f",)) == []
     assert removed(clos_id="gold", enable_monitoring=True) == [f"{MOUNT}/gold/mon_groups/web"]
     assert removed(enable_monitoring=True) == [f"{MOUNT}/web/mon_groups/web", f"{MOUNT}/web"]
-
-

@@ -355,9 +355,7 @@ def test_flags() -> None:
 
 def test_listener() -> None:
     seccomp = profile("ALLOW", call("mkdir", "NOTIFY"), flags=("SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV",))
-    made = plan_seccomp(
-        seccomp.replace(listener_path="/run/agent", listener_metadata="m"), arch="x86_64", nnp=False
-    )
+    made = plan_seccomp(seccomp.replace(listener_path="/run/agent", listener_metadata="m"), arch="x86_64", nnp=False)
     assert made is not None
     assert (made.flags, made.listener_path, made.listener_metadata) == (8 | 32, "/run/agent", "m")
     assert made.before_capabilities

@@ -117,8 +117,11 @@ def test_the_box_has_one_partition_behind_grub(tmp_path: Path) -> None:
     disk.write_bytes(b"\xaa" * (2 * SECTOR))
     script = shell_functions(VAGRANT / "make-box") + '\nwrite_table "$DISK"\necho "$size $start"'
     done = subprocess.run(
-        ["sh", "-c", script, VAGRANT / "make-box"], env={"DISK": str(disk), "PATH": "/usr/bin:/bin"},
-        capture_output=True, text=True, check=True,
+        ["sh", "-c", script, VAGRANT / "make-box"],
+        env={"DISK": str(disk), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=True,
     )
     size, start = map(int, done.stdout.split())
     head = disk.read_bytes()
