@@ -40,15 +40,15 @@ vm-shell: build  ## a root shell in the guest, on this terminal; exit ends it (r
 vm-test:  ## the tests that need a kernel of their own, in the guest (root)
 	./bootstrap test tests/vm $(ARGS)
 
-vm-engines:  ## containerd, podman and docker on pyrun, in the guest, with what `test` leaves out for its time (root)
-	./bootstrap test tests/vm/engines -o norecursedirs=__pycache__ $(ARGS)
+vm-engines:  ## containerd, podman and docker on pyrun, each in a guest of its own (root)
+	./bootstrap test tests/vm/engines $(ARGS)
 
 box:  ## packs the guest as a box for Vagrant and prints its path (root)
 	@vagrant/make-box
 
 soak:  ## 200 kills at random moments of lifecycles, by pyrun alone and in each engine; takes hours (root)
 	PYRUN_SOAK_KILLS=200 PYRUN_SOAK_SEEDS=100 ./bootstrap test -rP tests/host/test_soak.py \
-		tests/vm/engines/wide/test_engine_soak.py $(ARGS)
+		tests/vm/engines/test_engine_soak.py $(ARGS)
 
 clean:  ## what was built; the caches of root file systems and packages stay
 	rm -rf build dist *.egg-info pyrun/bin pyrun/*.so pyrun/_native.c pyrun/_seccomp.c .pytest_cache .mypy_cache .ruff_cache

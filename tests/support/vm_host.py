@@ -34,8 +34,8 @@ END_S = 30.0
 
 
 def guests_at_once() -> int:
-    """How many groups may run at a time: PYRUN_VM_GUESTS, or two where there is more than one processor."""
-    return int(os.environ.get("PYRUN_VM_GUESTS", min(2, len(os.sched_getaffinity(0)))))
+    """How many groups may run at a time: PYRUN_VM_GUESTS, or as many as there are processors, up to three."""
+    return int(os.environ.get("PYRUN_VM_GUESTS", min(3, len(os.sched_getaffinity(0)))))
 
 
 def is_vm(item: pytest.Item) -> bool:

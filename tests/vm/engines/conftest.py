@@ -41,10 +41,13 @@ KEPT = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Gives the tests of this directory a guest of their own."""
+    """Gives the tests of each engine a guest of their own. The registry is docker's and podman's."""
     for item in items:
         if HERE in item.path.parents and item.get_closest_marker("vm") is None:
-            item.add_marker(pytest.mark.vm("engines"))
+            _, engine, *_ = item.path.stem.split("_")
+            item.add_marker(
+                pytest.mark.vm({"podman": "podman", "docker": "docker", "registry": "docker"}.get(engine, "containerd"))
+            )
 
 
 @pytest.fixture(scope="session")

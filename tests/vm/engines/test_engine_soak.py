@@ -26,7 +26,7 @@ from tests.vm.engines.engine import IMAGE, Client, config_file, systemctl
 
 KILLS, ROUNDS, MISSES = 2, 1, 6
 FIRST = int(os.environ.get("PYRUN_SOAK_SEED", "1"))
-SEEDS = range(FIRST, FIRST + int(os.environ.get("PYRUN_SOAK_SEEDS", "4")))
+SEEDS = range(FIRST, FIRST + int(os.environ.get("PYRUN_SOAK_SEEDS", "10")))
 RUNTIME = os.environ.get("PYRUN_SOAK_RUNTIME", "pyrun")
 BINARY = shutil.which(RUNTIME) or RUNTIME
 COMMAND_S = 60.0
@@ -282,19 +282,19 @@ def containerd(image: Path) -> Iterator[Engine]:
     systemctl("stop", "containerd")
 
 
-@pytest.mark.vm("soak-containerd")
+@pytest.mark.vm("containerd")
 @pytest.mark.parametrize("seed", SEEDS)
 def test_containerd(containerd: Engine, seed: int) -> None:
     Soak(containerd, seed).run()
 
 
-@pytest.mark.vm("soak-podman")
+@pytest.mark.vm("podman")
 @pytest.mark.parametrize("seed", SEEDS)
 def test_podman(podman: Engine, seed: int) -> None:
     Soak(podman, seed).run()
 
 
-@pytest.mark.vm("soak-docker")
+@pytest.mark.vm("docker")
 @pytest.mark.parametrize("seed", SEEDS)
 def test_docker(docker: Engine, seed: int) -> None:
     Soak(docker, seed).run()
