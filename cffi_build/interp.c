@@ -152,6 +152,7 @@ long px_step(struct px_ctx *x, const struct px_step *s)
 	case OP_CREATE_FILE: return do_create_file(x, s);
 	case OP_COPY_UP: return do_copy_up(x, s);
 	case OP_FCHOWNAT: return do_fchownat(x, s);
+	case OP_SETXATTR: return do_setxattr(x, s);
 	case OP_MKFIFOAT: return do_mkfifoat(x, s);
 	case OP_CHECK_TYPE: return do_check_type(x, s);
 	case OP_CHECK_DEVICE: return do_check_device(x, s);

@@ -80,6 +80,7 @@ long do_unlinkat(struct px_ctx *x, const struct px_step *s);
 long do_write_file(struct px_ctx *x, const struct px_step *s);
 long do_create_file(struct px_ctx *x, const struct px_step *s);
 long do_fchownat(struct px_ctx *x, const struct px_step *s);
+long do_setxattr(struct px_ctx *x, const struct px_step *s);
 long do_mkfifoat(struct px_ctx *x, const struct px_step *s);
 long do_check_type(struct px_ctx *x, const struct px_step *s);
 long do_check_device(struct px_ctx *x, const struct px_step *s);

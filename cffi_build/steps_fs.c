@@ -156,6 +156,14 @@ long do_fchownat(struct px_ctx *x, const struct px_step *s)
 	return sc5(__NR_fchownat, px_fd(x, s->in0), px_str(x, s->s0), s->a, 0xffffffffu, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW);
 }
 
+/* in0 a file or a mount, O_PATH or not, and so by its number; s0 the name, s1 the value. */
+long do_setxattr(struct px_ctx *x, const struct px_step *s)
+{
+	char path[14 + PX_NUM] = "/proc/self/fd/";
+	px_num(path + 14, (u64)px_fd(x, s->in0));
+	return sc5(__NR_setxattr, path, px_str(x, s->s0), px_str(x, s->s1), s->n1, 0);
+}
+
 /* a: the S_IFMT type that in0 must have; ENOTDIR where a directory was wanted, EISDIR where not. */
 long do_check_type(struct px_ctx *x, const struct px_step *s)
 {

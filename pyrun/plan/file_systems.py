@@ -49,6 +49,7 @@ from .steps import (
     Mount,
     Openat2,
     OpenTree,
+    Setxattr,
     TmpfsMode,
 )
 
@@ -114,6 +115,9 @@ def plan_file_system(b: Builder, spec: model.Spec, rp: RootfsPlan, m: Entry) -> 
     b.add(STAGE2, Fsmount(fs=rp.fs, attrs=attrs, out=rp.mount, at=m.at, why="mounted, but nowhere yet"))
     if m.o.idmap or m.spec.uid_mappings:
         _add_idmap_here(b, spec, rp, m)
+    if rp.label and m.fstype == "mqueue" and not attrs & RDONLY:
+        why = "an mqueue takes no context="
+        b.add(STAGE2, Setxattr(fd=rp.mount, name="security.selinux", value=rp.label, at="/linux/mountLabel", why=why))
     set_recursive_attrs(b, m, rp.mount)
     set_propagation(b, m, rp.mount, m.o.propagation)
     if m.o.copyup and m.fstype == "tmpfs":

@@ -64,6 +64,7 @@ from .steps_fs import (
     PidFile,
     PivotRoot,
     RemoveCgroup,
+    Setxattr,
     Symlinkat,
     TmpfsMode,
     Unlinkat,
@@ -81,7 +82,8 @@ __all__ = [
     "MountSetattr", "MoveMount", "Netlink", "OpenTree", "Openat2", "Openpt", "Park", "Personality", "PidFile",
     "PidfdGetfd", "PidfdOpen", "PivotRoot", "Prctl", "Release", "RemoveCgroup", "SavePid", "SchedSetaffinity",
     "SchedSetattr", "Seccomp", "SendFd", "SetHome", "SetMempolicy", "SetStdio", "Setdomainname", "Setgroups",
-    "Sethostname", "Setns", "Setresgid", "Setresuid", "Setrlimit", "Setsid", "Spawn", "Step",
+    "Sethostname", "Setns", "Setresgid", "Setresuid", "Setrlimit", "Setsid", "Setxattr", "Spawn",
+    "Step",
     "Symlinkat", "TmpfsMode", "TtyOutput", "Umask", "Unlinkat", "Unshare", "WaitExec", "WriteFile", "Yield",
 ]  # fmt: skip
 

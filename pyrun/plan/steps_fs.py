@@ -127,6 +127,13 @@ class Fchownat(Step):
     FIELDS = {"dir": IN0, "name": S0, "uid": A}
 
 
+class Setxattr(Step):
+    """setxattr(2): the attribute name of fd, which may be O_PATH or a mount that is nowhere yet, to value."""
+
+    OP = 83
+    FIELDS = {"fd": IN0, "name": S0, "value": S1}
+
+
 class CopyUp(Step):
     """tmpcopyup: copies the tree below `hidden` (O_PATH) into the root of `mount`; keep_root: leave that root's owner
     and mode, as where the last MakeTarget made `hidden`."""

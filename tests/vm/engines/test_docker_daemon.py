@@ -17,15 +17,14 @@ AS_DEFAULT = config_of("docker.md", CONF, 1)
 
 @contextmanager
 def dockerd(docker: Client, **more: object) -> Iterator[None]:
-    """pyrun as the default runtime, and these options."""
+    """pyrun as the default runtime, and these options. The next test restarts it with its own."""
     with config_file(CONF, json.dumps({**json.loads(AS_DEFAULT), **more})):
         restart("docker")
         yield
-    restart("docker")
 
 
 def test_default_runtime_after_a_reload(docker: Client) -> None:
-    """What is on the page takes effect without a restart, for new containers."""
+    """What is on the page takes effect without a restart, for new containers. First: it has the fixture's dockerd."""
     docker("create", "--name", "before", IMAGE).ok()
     with config_file(CONF, AS_DEFAULT):
         systemctl("reload", "docker")
@@ -34,7 +33,6 @@ def test_default_runtime_after_a_reload(docker: Client) -> None:
         runtimes = docker.says("inspect", "--format", "{{.HostConfig.Runtime}}", "before", "after").split()
         assert runtimes == ["runc", "pyrun"]
         docker("rm", "before", "after").ok()
-    restart("docker")
 
 
 def test_build_with_run_steps(docker: Client, tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def test_the_mount_label(pyrun: Runner, bundle: BundleMaker) -> None:
     id = pyrun.create_started(labelled(bundle, ["sh", "-c", "echo >/dev/shm/new; echo >/guarded/new; sleep 1000"]))
     root = f"/proc/{pyrun.pid(id)}/root"
     pyrun.exec(id, "sh", "-c", "while ! [ -e /guarded/new ]; do :; done").ok()
-    for path in ("dev", "dev/null", "dev/shm/new", "dev/pts", "guarded", "guarded/new"):
+    for path in ("dev", "dev/null", "dev/shm/new", "dev/pts", "dev/mqueue", "guarded", "guarded/new"):
         assert label_of_file(f"{root}/{path}") == GUARDED, path
     assert label_of_file(f"{root}/bin/busybox") == FILE
     mounts = Path(f"/proc/{pyrun.pid(id)}/mountinfo").read_text().splitlines()
