@@ -167,7 +167,12 @@ def format_step(step: Step, plan: Plan) -> str:
 
 
 def _resolved(step: Step, plan: Plan, names: _Names) -> Iterator[tuple[str, str]]:
-    made = {s.args["out"]: s for s in plan.steps if s.args.get("out") is not None}
+    made: dict[Any, Step] = {}  # by then: many a slot is used again
+    for earlier in plan.steps:
+        if earlier is step:
+            break
+        if earlier.args.get("out") is not None:
+            made[earlier.args["out"]] = earlier
     value: Any
     for name, value in step.args.items():
         if name == "out":

@@ -142,6 +142,17 @@ def test_a_detached_mount_is_named_by_its_file_system() -> None:
     assert format_step(plan.steps[3], plan) == 'step 4/4 close fd="$handed in"'
 
 
+def test_a_slot_is_named_by_what_was_in_it_then() -> None:
+    """A container's mounts take turns in one slot."""
+    b = Builder()
+    mount = b.slot("mount")
+    for path in ("/first", "/last"):
+        b.add(s.STAGE2, s.OpenTree(path=path, flags=1, out=mount), s.MoveMount(mount=mount, dst="/data", flags=4))
+    plan = b.plan()
+    told = [format_step(plan.steps[i], plan) for i in (1, 3)]
+    assert told == ["step 2/4 move_mount src=/first dst=/data", "step 4/4 move_mount src=/last dst=/data"]
+
+
 @pytest.mark.parametrize(
     ("pointer", "entry"),
     [("/mounts/3/options/1", "/mounts/3"), ("/mounts/3", "/mounts/3"), ("/process/cwd", "/process/cwd"), ("", "")]
