@@ -57,8 +57,8 @@ def tree_flags(m: Entry) -> int:
 
 def plan_bind(b: Builder, spec: model.Spec, rp: RootfsPlan, m: Entry) -> None:
     # A file system's own settings (size=3) mean nothing to a bind and are passed over, as mount(2) does; a single word
-    # is a mistyped flag.
-    words = [(key, index) for key, value, index in m.o.data if value is None]
+    # is a mistyped flag, but for the two that podman leaves among the options of a named volume.
+    words = [(key, index) for key, value, index in m.o.data if value is None and key not in ("copy", "nocopy")]
     unknown = [(f"{m.at}/options/{index}", f"{key} is not an option of a bind mount") for key, index in words]
     if unknown:
         raise ConfigError(unknown)

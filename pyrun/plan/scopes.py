@@ -145,6 +145,8 @@ def unit_properties(unit: Unit, container: str, pid: int) -> Properties:
         ("Delegate", ("b", True)),
         ("PIDs", ("au", [pid])),
         *((f"{name}Accounting", ("b", True)) for name in ("Memory", "CPU", "IO", "Tasks")),
+        # Unless a limit follows: systemd would else set its DefaultTasksMax, which nobody asked for.
+        ("TasksMax", ("t", INFINITY)),
         ("DefaultDependencies", ("b", False)),
         # One whose cgroup is gone is gone as well, also when it failed for want of memory: delete need not ask.
         ("CollectMode", ("s", "inactive-or-failed")),

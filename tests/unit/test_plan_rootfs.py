@@ -115,6 +115,12 @@ def test_unknown_option_of_a_bind_is_named() -> None:
     fails(make_spec(bind("/src", "bind", "ro", "nosuit")), "/mounts/0/options/2", "nosuit is not an option")
 
 
+@pytest.mark.parametrize("option", ["copy", "nocopy"])
+def test_podmans_options_of_a_named_volume_mean_nothing(option: str) -> None:
+    plans = [build(make_spec(bind("/src", "rbind", *words)))[0] for words in ((), (option,))]
+    assert plans[0].encode() == plans[1].encode()
+
+
 def test_unknown_option_of_a_file_system_is_its_own() -> None:
     plan, _ = build(make_spec(Mount(destination="/t", type="tmpfs", options=("huge=never", "nr_inodes=9", "odd"))))
     data = [((s.at or "")[-1], s.args["key"]) for s in at(plan, "/mounts/0/options")]

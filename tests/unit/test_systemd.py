@@ -73,6 +73,7 @@ def test_properties_of_the_unit() -> None:
         "CPUAccounting": ("b", True),
         "IOAccounting": ("b", True),
         "TasksAccounting": ("b", True),
+        "TasksMax": ("t", INFINITY),
         "DefaultDependencies": ("b", False),
         "CollectMode": ("s", "inactive-or-failed"),
     }

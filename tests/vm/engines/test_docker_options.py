@@ -60,8 +60,9 @@ def test_as_with_runc(docker: Client, shared: Path, name: str) -> None:
     """The container sees the same on either."""
     words = shlex.split(AS_RUNC[name].format(dir=shared))
     network = () if "--network=host" in words else ("--network", "none")
+    limit = ("--pids-limit", "99")  # without, runc's scopes have systemd's default
     seen = [
-        docker("run", "--runtime", runtime, "--rm", *network, *words, IMAGE, "sh", "-c", PROBE)
+        docker("run", "--runtime", runtime, "--rm", *network, *limit, *words, IMAGE, "sh", "-c", PROBE)
         for runtime in ("runc", "pyrun")
     ]
     assert differences(*seen) == []

@@ -33,8 +33,8 @@ AS_CRUN = {
     "no-new-privileges,user,group-add,ipc=none,cgroups=no-conmon": (
         "--security-opt no-new-privileges -u 1000:1000 --group-add 50 --group-add 60 --ipc=none --cgroups=no-conmon"
     ),
-    "tmpfs,init,stop-signal,read-only,shm-size,ulimit": (
-        "--tmpfs /t:size=1m --tmpfs /srv --init --stop-signal USR1 --read-only --mount "
+    "tmpfs,init,stop-signal,read-only,shm-size,ulimit,pids-limit=-1": (
+        "--pids-limit -1 --tmpfs /t:size=1m --tmpfs /srv --init --stop-signal USR1 --read-only --mount "
         "type=tmpfs,dst=/u,tmpfs-mode=711 --shm-size=1m --ulimit nofile=100:200 --ulimit core=0 --ulimit "
         "nproc=50:60 --ulimit memlock=-1:-1"
     ),
@@ -42,7 +42,7 @@ AS_CRUN = {
         "--device /dev/null:/dev/mynull:r --device /dev/nvme0n1 --device-cgroup-rule 'c 1:* rwm' --sysctl "
         "net.ipv4.ip_forward=1 --sysctl kernel.shmmax=1000000 --sysctl fs.mqueue.msg_max=20 -v {dir}:/ro:ro "
         "-v {dir}:/b2:rshared -v {dir}:/b3:nosuid,noexec,nodev,rslave -v {dir}:/o:O -v "
-        "{dir}/seccomp.json:/etc/passwd -v sweep:/v --mount "
+        "{dir}/seccomp.json:/etc/passwd -v sweep:/v:nocopy --mount "
         "type=bind,src={dir},dst=/x,ro=true,bind-nonrecursive --mount "
         "type=image,src=localhost/busybox,dst=/image"
     ),
