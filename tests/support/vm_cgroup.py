@@ -14,6 +14,7 @@ from tests.support.leaks import CGROUP_ROOT
 from tests.support.runner import Runner
 
 MIB = 1 << 20
+ATTEMPTS = 5
 BUSY = ["sh", "-c", "while :; do :; done"]
 ALL_CAPABILITIES = """AUDIT_CONTROL AUDIT_READ AUDIT_WRITE BLOCK_SUSPEND BPF CHECKPOINT_RESTORE CHOWN DAC_OVERRIDE
     DAC_READ_SEARCH FOWNER FSETID IPC_LOCK IPC_OWNER KILL LEASE LINUX_IMMUTABLE MAC_ADMIN MAC_OVERRIDE MKNOD NET_ADMIN
@@ -57,12 +58,22 @@ class Cgroup:
     def pids(self) -> list[int]:
         return [int(pid) for pid in self.read("cgroup.procs").split()]
 
-    def cpu_share(self, seconds: float) -> float:
-        """How many processors it uses, seen for this long."""
-        before, start = self.counter("cpu.stat", "usage_usec"), time.monotonic()
+    def cpu_share(self, seconds: float, least: float = 0.0) -> float:
+        """How many processors it uses, seen for this long; again, a few times, while that is less than `least`: where
+        the host is busy the guest may stand still."""
+        return cpu_shares([self], seconds, least)[0]
+
+
+def cpu_shares(cgroups: list[Cgroup], seconds: float, least: float = 0.0) -> list[float]:
+    """The same of several at once; `least` is for all together."""
+    for _ in range(ATTEMPTS):
+        before, start = [cgroup.counter("cpu.stat", "usage_usec") for cgroup in cgroups], time.monotonic()
         time.sleep(seconds)
-        used = self.counter("cpu.stat", "usage_usec") - before
-        return used / 1e6 / (time.monotonic() - start)
+        after, end = [cgroup.counter("cpu.stat", "usage_usec") for cgroup in cgroups], time.monotonic()
+        shares = [(b - a) / 1e6 / (end - start) for a, b in zip(before, after, strict=True)]
+        if sum(shares) >= least:
+            break
+    return shares
 
 
 def next_event(process: subprocess.Popen[bytes], type: str) -> dict[str, object]:
