@@ -14,7 +14,7 @@ static void __attribute__((noreturn)) fail(struct px_ctx *x)
 	sys_exit(1);
 }
 
-/* The parent's answer brings our pid as the host sees it. */
+/* The parent's answer brings our pid as the host sees it. PX_UNKNOWN: it could not learn that, and wants to hear from us once more. */
 static void await_ack(struct px_ctx *x)
 {
 	i32 pid = 0;
@@ -22,8 +22,10 @@ static void await_ack(struct px_ctx *x)
 	do
 		r = sys_read(x->sync, &pid, 4);
 	while (r == -EINTR);
-	if (r != 4)
-		sys_exit(1); /* the parent is gone: so are we */
+	if (r == 4 && pid == PX_UNKNOWN)
+		px_send_msg(x, MSG_PID, 0, 0);
+	if (r != 4 || pid == PX_UNKNOWN)
+		sys_exit(1); /* the parent is gone, or goes: so are we */
 	x->pid = pid;
 }
 
@@ -69,6 +71,10 @@ static long do_clone3_init(struct px_ctx *x, const struct px_step *s)
 	if (r < 0)
 		return r;
 	if (r > 0) {
+#ifdef PX_FAULTS
+		if (x->h->kill_step == (x->step | PX_UNTOLD))
+			sys_kill((int)sc0(__NR_getpid), PX_SIGKILL);
+#endif
 		x->err = (i32)s->b;
 		px_send_msg(x, MSG_PID, (i32)r, 0);
 		sys_exit(0);

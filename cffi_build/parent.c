@@ -216,13 +216,55 @@ static long do_await(struct px *p, const struct px_step *s)
 	}
 }
 
+/* Waits until stage 1 speaks or dies. Stage 2 has the other end of the socket as well, so its closing does not tell of stage 1's end. */
+static long stage1_speaks(struct px_ctx *x)
+{
+	struct pollfd f[2] = { { x->sync, POLLIN, 0 }, { x->pidfd, POLLIN, 0 } };
+	long r;
+	do
+		r = sys_poll(f, 2, -1);
+	while (r == -EINTR);
+	if (r > 0 && !f[0].revents) /* the last thing that it did may have been to speak */
+		r = sys_poll(f, 1, 0);
+	return r;
+}
+
+/* Stage 1 was killed when it had made stage 2 and not told us. That waits for our answer, which tells it to end; its own is signed by the
+ * kernel, and so names it. */
+static void end_untold(struct px_ctx *x)
+{
+	const int on = 1;
+	const i32 unknown = PX_UNKNOWN;
+	struct px_ucred_cmsg c = { 0 };
+	struct px_iovec iov = { &x->msg, sizeof x->msg };
+	struct px_msghdr m = { .iov = &iov, .iovlen = 1, .control = &c, .controllen = sizeof c };
+	long r = sc5(__NR_setsockopt, x->sync, SOL_SOCKET_, SO_PASSCRED_, &on, sizeof on);
+	if (r == 0)
+		r = sc6(__NR_sendto, x->sync, L(&unknown), 4, 0x4000 /* MSG_NOSIGNAL */, 0, 0);
+	if (r == 4)
+		do
+			r = sc3(__NR_recvmsg, x->sync, &m, 0);
+		while (r == -EINTR);
+	if (r > 0 && c.type == SCM_CREDENTIALS_ && c.pid > 0)
+		while (sys_wait4(c.pid, NULL, 0x40000000 /* __WALL */) == -EINTR)
+			;
+	sys_close(x->sync);
+	x->sync = -1;
+}
+
 /* Stage 1 told the pid of stage 2 (a child of ours, CLONE_PARENT, so the number can't be reused before we reap it) and is gone. When it told
  * an errno as well, that is the result, and the answer for which stage 2 waits is left to an ACK. */
 static long do_await_pid(struct px *p, const struct px_step *s)
 {
 	struct px_ctx *x = &p->x;
 	const struct px_msg *m = &x->msg;
-	long r = next_msg(p);
+	long r = stage1_speaks(x);
+	if (r == 0) {
+		end_untold(x);
+		return -ESRCH; /* as in next_msg() */
+	}
+	if (r > 0)
+		r = next_msg(p);
 	if (r < 0)
 		return r;
 	if (m->kind != MSG_PID || m->value <= 0)

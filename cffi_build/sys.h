@@ -46,6 +46,8 @@
 #define SOCK_CLOEXEC_ 02000000
 #define SOL_SOCKET_ 1
 #define SCM_RIGHTS_ 1
+#define SCM_CREDENTIALS_ 2
+#define SO_PASSCRED_ 16
 #define MNT_DETACH_ 2
 
 typedef __SIZE_TYPE__ usize;
@@ -56,6 +58,7 @@ typedef __SIZE_TYPE__ usize;
 struct px_iovec { void *base; usize len; };
 struct px_msghdr { void *name; i32 namelen; i32 pad; struct px_iovec *iov; usize iovlen; void *control; usize controllen; u32 flags; u32 pad2; };
 struct px_cmsg { usize len; i32 level, type; i32 fd; i32 pad; };
+struct px_ucred_cmsg { usize len; i32 level, type; i32 pid; u32 uid, gid, pad; };
 struct px_timespec { i64 sec, nsec; };
 struct px_sigaction { void *handler; unsigned long flags; void *restorer; u64 mask; };
 struct px_winsize { u16 row, col, xpixel, ypixel; };

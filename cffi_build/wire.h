@@ -27,6 +27,8 @@ enum px_lane { LANE_PARENT, LANE_STAGE1, LANE_STAGE2, LANE_UNDO, PX_LANES };
 /* Plan flags. */
 #define PX_TRACE 1u            /* keep the time each step took */
 
+#define PX_UNTOLD 0x40000000u
+
 struct px_header {
 	u32 magic, version, size, flags;
 	u32 n_steps, steps;            /* count, offset of px_step[] */
@@ -36,7 +38,8 @@ struct px_header {
 	u32 n_slots;
 	u32 lane_first[PX_LANES], lane_count[PX_LANES];
 	u32 keep_fds;                  /* descriptors 0..keep_fds-1 stay with the user's process */
-	/* Fault injection, honoured by test builds (-DPX_FAULTS) only; PX_NEXT: none. */
+	/* Fault injection, honoured by test builds (-DPX_FAULTS) only; PX_NEXT: none. kill_step with PX_UNTOLD: not before that CLONE3_INIT,
+	 * but when the child is made and nobody told. */
 	u32 fail_step, fail_errno, kill_step;
 };
 
@@ -56,6 +59,7 @@ struct px_rule {                       /* when the step fails with err, go to st
 
 /* One message on the sync socket (SOCK_SEQPACKET), child to parent; the parent answers with one byte. */
 enum px_msg_kind { MSG_MEET = 1, MSG_PID = 2, MSG_ERROR = 3 };
+#define PX_UNKNOWN (-1)                /* an answer, instead of the pid */
 struct px_msg {
 	u32 kind, lane, step, substep;
 	i32 err;                       /* errno of MSG_ERROR */

@@ -17,7 +17,7 @@ import pytest
 
 from pyrun.errors import PyrunError
 from pyrun.executor import StepFailed, run_plan
-from pyrun.plan.steps import PARENT, STAGE1, STAGE2, Execve, Park
+from pyrun.plan.steps import PARENT, STAGE1, STAGE2, Clone3Init, Execve, Park
 from pyrun.runtime import create
 from pyrun.runtime.delete import delete
 from pyrun.runtime.store import Store
@@ -27,6 +27,7 @@ from tests.support.leaks import collect_traces, find_leaks
 
 HOOK = [{"path": "/bin/true", "args": ["true"]}]
 HOOKS = dict.fromkeys(("prestart", "createRuntime", "createContainer"), HOOK)
+UNTOLD = 0x40000000  # PX_UNTOLD of wire.h
 MAPS = [{"containerID": 0, "hostID": 100000, "size": 65536}]
 
 
@@ -116,6 +117,31 @@ def test_killed_at_each_parent_step(bundle: BundleMaker, tmp_path: Path, userns:
             assert os.WTERMSIG(status) == signal.SIGKILL, where
         delete(store, "k0", force=True)
         assert store.ids() == [], where
+        leaks = find_leaks(traces)
+        assert not leaks, f"{where}: {leaks}"
+
+
+@pytest.mark.parametrize("userns", [False, True], ids=["plain", "userns"])
+def test_a_child_is_killed_at_each_step(bundle: BundleMaker, tmp_path: Path, userns: bool) -> None:
+    """SIGKILL of stage 1 or of the init: create says so, and cleans up. UNTOLD: the init is there, and nobody knows."""
+    b = rich(bundle, tmp_path, userns=userns)
+    store, prepared = prepare(tmp_path / "state", "k1", b.path)
+    steps = [i for i, step in steps_of(prepared, STAGE1, STAGE2) if not isinstance(step, (Park, Execve))]
+    untold = [i | UNTOLD for i, step in steps_of(prepared, STAGE1) if isinstance(step, Clone3Init)]
+    assert untold
+    fds, traces = descriptors(), collect_traces()
+    for index in [*untold, *steps]:
+        where = f"{describe(prepared, index & ~UNTOLD)} {index:#x}"
+        try:
+            create.run_prepared(store, prepared, fault={"kill_step": index}).close()
+        except PyrunError as error:
+            assert "SIGKILL" in str(error), f"{where}: {error}"
+            assert_gone(store, fds, where)
+        else:  # a rule led round it, and then it was a whole create
+            assert index not in untold, where
+            delete(store, "k1", force=True)
+            while children():
+                os.wait()
         leaks = find_leaks(traces)
         assert not leaks, f"{where}: {leaks}"
 
