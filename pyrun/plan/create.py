@@ -24,7 +24,7 @@ from .namespaces import (
     plan_stage1,
 )
 from .netlink import link_up
-from .process import environment, plan_identity, plan_keyring
+from .process import environment, keeps_groups, plan_identity, plan_keyring
 from .request import Request
 from .rootfs import (
     RootfsPlan,
@@ -317,7 +317,7 @@ def _plan_init(
             proc=root.proc,
             own_userns="user" in kinds,
             seccomp=seccomp,
-            setgroups=_setgroups(spec, facts),
+            setgroups=None if keeps_groups(spec) else _setgroups(spec, facts),
             kept=(s.go, s.status) if req.park else (None, None),
         )
     b.add(STAGE2, Meet(point=READY, why="all is set but the exec"))

@@ -23,7 +23,7 @@ from ..oci.model import Process, Spec
 from .hooks import state_json
 from .model import Builder, Plan
 from .namespaces import PROC_SUPER_MAGIC, READY, plan_before_userns
-from .process import cpu_mask, environment, plan_identity, plan_keyring
+from .process import cpu_mask, environment, keeps_groups, plan_identity, plan_keyring
 from .request import Request
 from .seccomp import SeccompProgram, plan_seccomp
 from .steps import (
@@ -304,7 +304,7 @@ def _plan_process(
         proc=s.proc,
         own_userns=bool(target.namespaces & NEWUSER),
         seccomp=seccomp,
-        setgroups=target.setgroups,
+        setgroups=None if keeps_groups(spec) else target.setgroups,
     )
     b.add(
         STAGE2,

@@ -12,7 +12,7 @@ from __future__ import annotations
 from ..errors import ConfigError
 from ..facts import CAP_SETGID, CAP_SYS_ADMIN, Facts
 from ..oci import names
-from ..oci.model import Process
+from ..oci.model import Process, Spec
 from .model import Builder
 from .seccomp import SeccompProgram
 from .steps import (
@@ -77,6 +77,12 @@ def environment(env: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(last.values())
 
 
+def keeps_groups(spec: Spec) -> bool:
+    """Whether the caller's supplementary groups stay, which no container could be given otherwise without privilege:
+    crun's annotation, by which podman asks for it (--group-add keep-groups)."""
+    return spec.annotations.get("run.oci.keep_original_groups") == "1"
+
+
 def plan_identity(
     b: Builder,
     process: Process,
@@ -85,7 +91,7 @@ def plan_identity(
     proc: int,
     own_userns: bool,
     seccomp: SeccompProgram | None,
-    setgroups: bool,
+    setgroups: bool | None,
     kept: tuple[int | None, int | None] = (None, None),
     at: str = "/process",
 ) -> None:
@@ -93,7 +99,7 @@ def plan_identity(
     or None.
 
     own_userns: in a user namespace other than the runtime's, where all capabilities can be had. setgroups: the
-    namespace allows the call. kept: slots for Park."""
+    namespace allows the call; None: the caller's groups stay. kept: slots for Park."""
     env = _before_privileges(b, process, proc, at)
     # Without noNewPrivileges seccomp(2) needs CAP_SYS_ADMIN: it is held until then, and only a capset comes after.
     held = 1 << CAP_SYS_ADMIN if seccomp is not None and not process.no_new_privileges else 0
@@ -230,7 +236,7 @@ def cpu_mask(text: str, pointer: str) -> bytes:
 
 
 def _user(
-    b: Builder, process: Process, facts: Facts, own_userns: bool, setgroups: bool, held: int, at: str
+    b: Builder, process: Process, facts: Facts, own_userns: bool, setgroups: bool | None, held: int, at: str
 ) -> tuple[int, int, int]:
     """Ids and capabilities; returns effective, permitted and inheritable as the program will have them. held stays
     permitted, not effective."""
@@ -253,7 +259,7 @@ def _user(
                 groups=user.additional_gids, at=f"{at}/user/additionalGids", why="also to drop the runtime's own groups"
             ),
         )
-    elif user.additional_gids:
+    elif user.additional_gids and setgroups is not None:
         raise ConfigError(
             [(f"{at}/user/additionalGids", "setgroups(2) is not allowed in this user namespace")],
             hint="a gid map written without privilege forbids supplementary groups; use newgidmap or drop them",

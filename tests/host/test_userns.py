@@ -58,6 +58,22 @@ def test_ids_are_mapped(pyrun: Runner, mapped: Any) -> None:
     assert Path(f"/proc/{pyrun.pid(id)}/uid_map").read_text().split() == ["0", str(FIRST), str(SIZE)]
 
 
+@pytest.mark.parametrize(
+    ("own", "annotation", "wanted"), [(True, "1", "65534 65534"), (True, "0", ""), (False, "1", "4 27")]
+)
+def test_the_callers_groups_stay_where_an_annotation_asks(
+    pyrun: Runner, bundle: BundleMaker, mapped: Any, own: bool, annotation: str, wanted: str
+) -> None:
+    """podman's --group-add keep-groups; in run and exec. They are nobody's in a user namespace; else they go."""
+    user = {"uid": 5, "gid": 6}
+    made = mapped("sleep", "1000", process={"user": user}) if own else bundle(["sleep", "1000"], process={"user": user})
+    made.update(annotations={"run.oci.keep_original_groups": annotation})
+    id = pyrun.create_started(made, extra_groups=[4, 27])
+    command = ("sed", "-n", "s/^Groups://p", "/proc/1/status", "/proc/self/status")
+    told = pyrun.exec(id, *command, extra_groups=[4, 27]).ok().out
+    assert [line.strip() for line in told.splitlines()] == [wanted, wanted]
+
+
 def test_several_ranges(pyrun: Runner, mapped: Any) -> None:
     ranges = [{"containerID": 0, "hostID": FIRST, "size": 10}, {"containerID": 50, "hostID": 300000, "size": 5}]
     made = mapped("cat", "/proc/self/uid_map", "/proc/self/gid_map")
