@@ -25,7 +25,8 @@ HERE = Path(__file__).resolve().parent
 PKG = HERE.parent / "pyrun"
 STEPS = ["interp.c", "steps_fs.c", "steps_mount.c", "steps_root.c", "steps_proc.c", "steps_io.c"]
 PARENT = ["parent.c", "cgroup.c", *STEPS]
-LAUNCHER = ["launcher.c", "launcher_record.c", "launcher_verbs.c", "launcher_create.c", "launcher_list.c", "start.c"]
+LAUNCHER = ["launcher.c", "launcher_record.c", "launcher_verbs.c", "launcher_list.c"]
+LAUNCHER += ["launcher_kept.c", "launcher_create.c", "launcher_exec.c", "start.c"]
 WARN = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-Wno-address-of-packed-member", "-fno-strict-aliasing"]
 FREE = [
     "-ffreestanding",

@@ -5,13 +5,18 @@
 #include "sys.h"
 #include "px.h"
 
-enum verb { VERB_START, VERB_STATE, VERB_KILL, VERB_DELETE, VERB_CREATE, VERB_RUN, VERB_LIST };
+enum verb { VERB_START, VERB_STATE, VERB_KILL, VERB_DELETE, VERB_CREATE, VERB_RUN, VERB_LIST, VERB_EXEC };
+
+struct list { const char *items[64]; int count; };
 
 struct call {                      /* a command line that we understand whole */
 	enum verb verb;
-	const char *root, *log, *log_format, *rootless, *bundle, *pid_file, *format;
+	const char *root, *log, *log_format, *rootless, *bundle, *pid_file, *format, *process, *cwd, *user;
 	int debug, quiet, systemd, all, force, detach, keep, no_keyring;
 	const char *id, *signal;
+	struct list env;
+	char **rest;               /* of exec: the command */
+	int rest_count;
 };
 
 struct bytes { u8 *p; usize n; };
@@ -66,6 +71,8 @@ void remove_container(struct call *c, int pid);
 /* launcher_create.c */
 void run_create(struct call *c);
 void run_run(struct call *c);
+/* launcher_exec.c */
+void run_exec(struct call *c);
 /* launcher_list.c */
 void run_list(struct call *c);
 

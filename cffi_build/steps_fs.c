@@ -71,7 +71,7 @@ long do_symlinkat(struct px_ctx *x, const struct px_step *s)
 long do_unlinkat(struct px_ctx *x, const struct px_step *s)
 {
 	long r = px_linked(x, s->in1) ? -EBUSY : 0;
-	for (u64 i = 0; i <= s->b && r == -EBUSY; i++) {
+	for (u64 i = 0; i <= s->b && (r == -EBUSY || r == -ENOTEMPTY); i++) {
 		if (i)
 			sys_poll(NULL, 0, i < 10 ? 1 : 10);
 		r = sc3(__NR_unlinkat, px_fd(x, s->in0), px_str(x, s->s0), s->a);

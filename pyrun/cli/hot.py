@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     Row = tuple[str, str, int, int, bool, CodeType | None]
 
 # What is done after the container is made, and seldom.
-LATE = frozenset(("pyrun.runtime.cache",))
+LATE = frozenset(("pyrun.runtime.cache", "pyrun.runtime.exec_kept"))
 M32 = 0xFFFFFFFF
 _order: "list[ModuleType]" = []
 

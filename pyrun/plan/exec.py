@@ -86,17 +86,29 @@ class Target:
 
     pid and start of its init; namespaces: CLONE_NEW* of those that are not ours; setgroups: its user namespace allows
     the call; cgroup: its absolute path, None without one; init_cgroup: where its init has moved to meanwhile, or None;
-    systemd: the cgroup is a unit's; chroot: it shares our mount namespace but has a root of its own; affinity: our own
-    CPU mask.
+    cgroup_line: what told so; systemd: the cgroup is a unit's; chroot: it shares our mount namespace but has a root of
+    its own; affinity: our own CPU mask.
     """
 
-    __slots__ = ("affinity", "cgroup", "chroot", "init_cgroup", "namespaces", "pid", "setgroups", "start", "systemd")
+    __slots__ = (
+        "affinity",
+        "cgroup",
+        "cgroup_line",
+        "chroot",
+        "init_cgroup",
+        "namespaces",
+        "pid",
+        "setgroups",
+        "start",
+        "systemd",
+    )
 
     def __init__(self, **values: object) -> None:
         self.pid = self.start = self.namespaces = 0
         self.setgroups = True
         self.cgroup: str | None = None
         self.init_cgroup: str | None = None
+        self.cgroup_line = ""
         self.systemd = self.chroot = False
         self.affinity = b""
         for name, value in values.items():

@@ -18,7 +18,10 @@ from .steps import PARENT, STAGE2, Await, Meet, Openat2, Release, RemoveCgroup, 
 O_WRONLY_NONBLOCK, O_RDONLY_NONBLOCK = 0o4001, 0o4000
 AT_REMOVEDIR = 0x200
 ENOENT = 2
-FILES = ("record", "config.json", "config.json.new", "go", "status")
+EXEC_NOTES = "exec.seen"
+KEPT_EXECS = ("exec.0", "exec.1", "exec.2", "exec.3")
+# In the order in which delete removes them. What an exec keeps is last: it looks whether the record is there still.
+FILES = ("status", "go", "config.json.new", "config.json", "record", EXEC_NOTES, *KEPT_EXECS)
 
 
 def plan_start(spec: Spec, req: Request) -> Plan:
@@ -58,8 +61,10 @@ def plan_delete(spec: Spec, req: Request, resctrl: str | None = None) -> Plan:
         b.add(PARENT, *notify_removal(req))
     b.add(
         PARENT,
-        *(Unlinkat(path=f"{req.state_dir}/{name}", on=((ENOENT, None),)) for name in reversed(FILES)),
-        Unlinkat(path=req.state_dir, flags=AT_REMOVEDIR),
+        *(Unlinkat(path=f"{req.state_dir}/{name}", on=((ENOENT, None),)) for name in FILES),
+        Unlinkat(
+            path=req.state_dir, flags=AT_REMOVEDIR, tries=5, why="an exec may be about to see that the record is gone"
+        ),
     )
     return b.plan()
 

@@ -98,8 +98,9 @@ class Symlinkat(Step):
 
 
 class Unlinkat(Step):
-    """unlinkat(2): dir, path, flags; tries: how often EBUSY is tried again (10 ms apart); guard: only if that step
-    made it; still: only while that directory has not been removed, since the name may be another's after that."""
+    """unlinkat(2): dir, path, flags; tries: how often EBUSY and ENOTEMPTY are tried again (1 ms apart, later 10);
+    guard: only if that step made it; still: only while that directory has not been removed, since the name may be
+    another's after that."""
 
     OP = 13
     FIELDS = {"dir": IN0, "still": IN1, "path": S0, "flags": A, "tries": B, "guard": D}

@@ -39,7 +39,7 @@ IDENTITY = Struct("<3Q")
 VERSION = Struct("<4Q")
 CONTENT, LINE, SAME_PLACE, SAME_FILE = range(4)  # kinds of conditions
 MISSING = 0xFFFFFFFF  # length of a content that must not be readable
-ID, CREATED, CREATOR = range(3)  # kinds of holes
+ID, CREATED, CREATOR, PID_FILE, PID_FILE_NEW = range(5)  # kinds of holes; the last two are of exec_kept.py
 CREATOR_AT, CREATOR_SIZE = 8 + 3 * 8, 16  # in a record
 
 DIRECTORY = ".plans~"  # no id can have this name
@@ -69,11 +69,12 @@ FILES = (
     "/proc/self/limits",
     "/proc/sys/vm/memfd_noexec",
 )
+OWN_CGROUP = "0::"
 LINES = (
     ("/proc/self/status", "CapEff:"),
     ("/proc/self/status", "Uid:"),
     ("/proc/self/status", "Gid:"),
-    ("/proc/self/cgroup", "0::"),
+    ("/proc/self/cgroup", OWN_CGROUP),
 )
 COVERED = {
     "arch": FILES[0],
@@ -186,8 +187,8 @@ def make_entry(root: str, first: Prepared, second: Prepared) -> Entry | None:
     ):
         return None
     created = unpack(req.record).blob("created")
-    places = _places(a, created, b, unpack(second.request.record).blob("created"))
-    ids = _places(a, req.id.encode(), b, second.request.id.encode())
+    places = find_places(a, created, b, unpack(second.request.record).blob("created"))
+    ids = find_places(a, req.id.encode(), b, second.request.id.encode())
     holes = [(p, CREATED) for p in places] + [(p, ID) for p in ids] + [(record + CREATOR_AT, CREATOR)]
     config = a.find(req.config)
     if fill(a, holes, second) != b or config < 0 or a[record : record + len(req.record)] != req.record:
@@ -207,7 +208,7 @@ def fill(plan: bytes, holes: list[tuple[int, int]], into: Prepared) -> bytes:
     return bytes(out)
 
 
-def _places(a: bytes, first: bytes, b: bytes, second: bytes) -> list[int]:
+def find_places(a: bytes, first: bytes, b: bytes, second: bytes) -> list[int]:
     """Where a has `first` and b has `second`."""
     found, at = [], a.find(first)
     while at >= 0:
@@ -217,12 +218,13 @@ def _places(a: bytes, first: bytes, b: bytes, second: bytes) -> list[int]:
     return found
 
 
-def collect_conditions(mount: str, init: str) -> list[tuple[int, str, bytes | None]]:
-    """What must still hold, as it is now. mount: of cgroup2. init: pyrun-init. Code is last, for it changes least."""
-    out: list[tuple[int, str, bytes | None]] = [
-        (CONTENT, path, _content(path)) for path in (*FILES, mount + "/cgroup.controllers")
-    ]
-    out += [(LINE, path, _line(path, start)) for path, start in LINES]
+def collect_conditions(mount: str, init: str, *, exec_only: bool = False) -> list[tuple[int, str, bytes | None]]:
+    """What must still hold, as it is now. mount: of cgroup2. init: pyrun-init. Code is last, for it changes least.
+
+    exec_only: without what no plan of exec depends on, which is where the caller is."""
+    files = FILES if exec_only else (*FILES, mount + "/cgroup.controllers")
+    out: list[tuple[int, str, bytes | None]] = [(CONTENT, path, _content(path)) for path in files]
+    out += [(LINE, path, _line(path, start)) for path, start in LINES if not exec_only or start != OWN_CGROUP]
     stat = _place(mount)
     out.append((SAME_PLACE, mount, stat))
     names = [
@@ -231,7 +233,7 @@ def collect_conditions(mount: str, init: str) -> list[tuple[int, str, bytes | No
         if name.startswith("pyrun") and getattr(module, "__file__", None)
     ]
     names += [init, *_libraries("libseccomp")]
-    return out + [(SAME_FILE, name, _version(name)) for name in sorted({n for n in names if n})]
+    return out + [(SAME_FILE, name, version_of(name)) for name in sorted({n for n in names if n})]
 
 
 def _content(path: str) -> bytes | None:
@@ -261,7 +263,7 @@ def _place(path: str) -> bytes:
     return IDENTITY.pack(info.st_dev, info.st_ino, mount)
 
 
-def _version(path: str) -> bytes:
+def version_of(path: str) -> bytes:
     info = posix.stat(path)
     return VERSION.pack(info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns)
 

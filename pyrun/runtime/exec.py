@@ -13,19 +13,22 @@ from ..executor import Outcome, StepFailed, run_plan
 from ..facts import Facts, collect_facts, read_text
 from ..oci import names
 from ..oci.load import load_file, load_process, read_file
-from ..oci.model import Process, Spec
+from ..oci.model import Process
 from ..plan.exec import Target, plan_exec
 from ..plan.exec_process import lend, process_of_words, with_size
 from ..plan.request import Request
 from ..plan.steps import Chdir, PidfdOpen, Setns
 from . import record as rec
 from .descriptors import kept_descriptors
+from .exec_again import Planned, keep_for_launcher
 from .foreground import Foreground, Signals
 from .run import OF_OUR_TERMINAL, Joint
 from .store import PAUSED, STOPPED, Container, Store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..plan.exec_process import Words
     from ..plan.model import Plan
     from .systemd import Attach
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
         preserve_fds: int
         ignore_paused: bool
         cgroup: tuple[str, ...]
+        given: frozenset[str]
 
 
 CANNOT_RUN = 255
@@ -53,21 +57,45 @@ def exec_process(store: Store, o: Options, *, rootless: bool | None = None) -> i
     """pyrun exec. The program's exit code, 0 with --detach. PyrunError, with code 255 when the command can't be run."""
     c = store.open(o.id)
     _check_status(c, o.ignore_paused)
+    joint = Joint()
+    planned = prepare(c, o, joint, rootless, o.pid_file)
+    attach = None
+    if planned.target.systemd and planned.facts.rootless:
+        from .systemd import Attach
+
+        attach = Attach(planned.spec, planned.target, planned.request)
+
+    def keep() -> None:
+        def again(pid_file: str | None) -> Planned:
+            return prepare(c, o, Joint(), rootless, pid_file, planned.content)
+
+        keep_for_launcher(c, store.root, o, planned, again)
+
+    return _run(planned.plan, joint, attach, o.detach, keep)
+
+
+def prepare(
+    c: Container, o: Options, joint: Joint, rootless: bool | None, pid_file: str | None, content: bytes | None = None
+) -> Planned:
+    """Plans it. joint: gets the terminal. content: of --process, where that has been read before."""
     kept = kept_descriptors(o.preserve_fds)
     spec = load_file(c.directory + "/config.json")
-    process = _process(spec, o)
+    if spec.process is None:
+        raise PyrunError("the container has no process whose place the command could take")
+    if o.process and content is None:
+        content = read_file(o.process)
+    process = _process(spec.process, o, content)
     _check_terminal(process, o)
     facts = collect_facts(rootless)
     if spec.linux is not None and spec.linux.intel_rdt is not None:
         from ..facts_rare import resctrl_mount
 
         facts.resctrl_mount = resctrl_mount()
-    joint = Joint()
     request = Request(
         id=c.id,
         bundle=c.record.text("bundle"),
         preserve_fds=kept,
-        pid_file=o.pid_file,
+        pid_file=pid_file,
         console_socket=o.console_socket,
         pidfd_socket=o.pidfd_socket,
         subcgroup=_subcgroup(o.cgroup),
@@ -80,18 +108,15 @@ def exec_process(store: Store, o: Options, *, rootless: bool | None = None) -> i
         size = caller_size()
         process = with_size(process, *size) if size else process
     target = collect_target(c, facts)
-    attach = None
-    if target.systemd and facts.rootless:
-        from .systemd import Attach
-
-        attach = Attach(spec, target, request)
     plan = plan_exec(spec, process, facts, target, request)
-    return _run(plan, joint, attach, o.detach)
+    return Planned(spec, process, facts, target, request, plan, content)
 
 
-def _run(plan: Plan, joint: Joint, attach: Attach | None, detach: bool) -> int:
+def _run(plan: Plan, joint: Joint, attach: Attach | None, detach: bool, keep: Callable[[], None]) -> int:
+    """keep: called when the process runs."""
     if detach:
         _start(plan, attach).close()
+        keep()
         return 0
     signals = Signals(OF_OUR_TERMINAL if joint.wanted else frozenset())
     terminal = None
@@ -100,6 +125,7 @@ def _run(plan: Plan, joint: Joint, attach: Attach | None, detach: bool) -> int:
         try:
             terminal = joint.open()
             signals.listen()
+            keep()
             return Foreground(outcome.pid, outcome.pidfd(), signals, terminal).wait()
         finally:
             if terminal is not None:
@@ -147,13 +173,11 @@ def _check_status(c: Container, ignore_paused: bool) -> None:
         )
 
 
-def _process(spec: Spec, o: Options) -> Process:
-    if spec.process is None:
-        raise PyrunError("the container has no process whose place the command could take")
-    if not o.process:
-        return process_of_words(spec.process, o)
-    process: Process = load_process(read_file(o.process), file=o.process)
-    return lend(spec.process, process)
+def _process(own: Process, o: Options, content: bytes | None) -> Process:
+    if content is None or not o.process:
+        return process_of_words(own, o)
+    process: Process = load_process(content, file=o.process)
+    return lend(own, process)
 
 
 def _check_terminal(process: Process, o: Options) -> None:
@@ -190,6 +214,8 @@ def collect_target(c: Container, facts: Facts) -> Target:
     """The container as it is now. PyrunError when its init is gone."""
     pid = c.record.pid
     namespaces = _foreign_namespaces(pid)
+    lines = read_text(f"/proc/{pid}/cgroup").splitlines()
+    line = next((line for line in lines if line.startswith("0::")), "")
     return Target(
         pid=pid,
         start=c.record.start,
@@ -197,7 +223,8 @@ def collect_target(c: Container, facts: Facts) -> Target:
         systemd=bool(c.record.flags & rec.SYSTEMD),
         setgroups=read_text(f"/proc/{pid}/setgroups").strip() != "deny",
         cgroup=c.record.text("cgroup") or None,
-        init_cgroup=_init_cgroup(c, facts),
+        cgroup_line=line,
+        init_cgroup=_init_cgroup(c, facts, line),
         affinity=_affinity(),
         chroot=not namespaces & names.NAMESPACES["mount"] and _root_of(pid) != "/",
     )
@@ -232,16 +259,13 @@ def _root_of(pid: int) -> str:
         return "/"
 
 
-def _init_cgroup(c: Container, facts: Facts) -> str | None:
+def _init_cgroup(c: Container, facts: Facts, line: str) -> str | None:
     """Where the init is, if that is not the container's own cgroup: an init such as systemd's moves itself below it."""
     own = c.record.text("cgroup")
-    if not own or facts.cgroup_mount is None:
+    if not own or facts.cgroup_mount is None or not line:
         return None
-    for line in read_text(f"/proc/{c.record.pid}/cgroup").splitlines():
-        if line.startswith("0::"):
-            now = facts.cgroup_mount.rstrip("/") + line[3:]
-            return now if now.startswith(own + "/") else None
-    return None
+    now = facts.cgroup_mount.rstrip("/") + line[3:]
+    return now if now.startswith(own + "/") else None
 
 
 def _affinity() -> bytes:

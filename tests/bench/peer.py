@@ -16,7 +16,7 @@ from typing import Any
 from tests.support.bundle import make_bundle, make_config
 
 DEVNULL = os.open("/dev/null", os.O_RDWR)
-VERBS = ("create+start+delete", "run", "create", "start", "state", "kill", "delete", "exec", "list")
+VERBS = ("create+start+delete", "run", "create", "start", "state", "kill", "delete", "exec", "exec again", "list")
 ID = "bench"
 AN_HOUR_S = 3600
 
@@ -40,8 +40,9 @@ def spawn(argv: list[str], stderr: Path) -> float:
 class Peer:
     """name; argv: the command; fresh: each container gets a config.json that nobody has seen, as engines write it.
 
-    quick: a bundle whose program ends at once; lasting: one that sleeps. times: ms, by verb. crun gets no
-    linux.resources.devices, for it first raises a limit that takes CAP_SYS_RESOURCE."""
+    keeps: an exec of the last round was kept. quick: a bundle whose program ends at once; lasting: one that sleeps.
+    times: ms, by verb. crun gets no linux.resources.devices, for it first raises a limit that takes
+    CAP_SYS_RESOURCE."""
 
     def __init__(self, name: str, argv: list[str], work: Path, rootfs: Path, *, fresh: bool = True) -> None:
         self.name = name
@@ -49,6 +50,7 @@ class Peer:
         self.argv = [*argv, "--root", str(self.directory / "state")]
         self.fresh = fresh
         self.number = 0
+        self.keeps = False
         devices = {"devices": [{"allow": False, "access": "rwm"}]}
         self.linux: dict[str, Any] = {} if name == "crun" else {"resources": devices}
         self.quick = make_bundle(self.directory / "quick", self._config("/bin/true"), rootfs).path
@@ -93,6 +95,9 @@ class Peer:
         self.times["create+start+delete"].append(cycle)
         process = self.make_lasting()
         self.timed("exec", ID, "/bin/true")
+        self.call("exec", ID, "/bin/true")  # what has come twice is kept
+        self.keeps = (self.directory / "state" / ID / "exec.0").exists()
+        self.times["exec again"].append(self.call("exec", ID, "/bin/true"))
         self.timed("state", ID)
         self.timed("list")
         self.timed("kill", ID, "KILL")

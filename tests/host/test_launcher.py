@@ -21,14 +21,9 @@ import pytest
 from pyrun.runtime.record import HEADER, unpack
 from tests.support.bundle import Bundle, BundleMaker
 from tests.support.record import sealed
-from tests.support.runner import REPO, Result, Runner, python_argv, wait_for
+from tests.support.runner import Result, Runner, python_argv, wait_for
+from tests.support.stub import LAUNCHER, TO_PYTHON, bare_launcher
 
-LAUNCHER = REPO / "pyrun" / "bin" / "pyrun"
-TO_PYTHON = 42
-STUB = f"""import os, sys
-print(os.environ.get("PYRUN_FAILED", ""), flush=True)
-os._exit({TO_PYTHON})
-"""
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 Script = Callable[[Runner, Bundle], list[Result]]
 
@@ -36,9 +31,7 @@ Script = Callable[[Runner, Bundle], list[Result]]
 @pytest.fixture
 def bare(tmp_path: Path) -> list[str]:
     """The launcher with a package whose Python exits with TO_PYTHON and prints what it was told of a failed plan."""
-    (tmp_path / "stub" / "bin").mkdir(parents=True)
-    (tmp_path / "stub" / "__main__.py").write_text(STUB)
-    return [str(shutil.copy2(LAUNCHER, tmp_path / "stub" / "bin" / "pyrun"))]
+    return bare_launcher(tmp_path)
 
 
 def make_runners(tmp_path: Path) -> dict[str, Runner]:

@@ -21,12 +21,8 @@ from pyrun.runtime import cache
 from pyrun.runtime.record import BLOBS, Record, unpack
 from tests.support.bundle import BundleMaker
 from tests.support.runner import REPO, Runner, python_argv, wait_for
+from tests.support.stub import TO_PYTHON, bare_launcher
 
-TO_PYTHON = 42
-STUB = f"""import os
-print(os.environ.get("PYRUN_FAILED", ""), flush=True)
-os._exit({TO_PYTHON})
-"""
 DEVICES = {"resources": {"devices": [{"allow": False, "access": "rwm"}]}}
 
 
@@ -38,10 +34,7 @@ class Kept:
         self.age()
         self.root = tmp_path / "kept"
         self.python = Runner(self.root, python_argv())
-        (tmp_path / "stub" / "bin").mkdir(parents=True)
-        (tmp_path / "stub" / "__main__.py").write_text(STUB)
-        launcher = shutil.copy2(REPO / "pyrun" / "bin" / "pyrun", tmp_path / "stub" / "bin" / "pyrun")
-        self.bare = Runner(self.root, [str(launcher)])
+        self.bare = Runner(self.root, bare_launcher(tmp_path))
 
     def age(self) -> None:
         os.utime(self.bundle.path / "config.json", (1e9, 1e9))
