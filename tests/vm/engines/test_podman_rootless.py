@@ -31,10 +31,15 @@ def rootless(podman: Client, image: Path) -> Iterator[Client]:
 
 
 def test_limits_with_systemd(rootless: Client) -> None:
-    script = "id -u; cat /proc/self/uid_map; cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/pids.max"
-    told = rootless("run", "--rm", *ISOLATED, "--memory", "64m", "--pids-limit", "30", IMAGE, "sh", "-c", script).ok()
+    """And with the groups that the user has: the first 0 is user's own, as the container sees it."""
+    limits = ("--memory", "64m", "--pids-limit", "30")
+    script = (
+        "sed -n s/Groups://p /proc/self/status; id -u; cat /proc/self/uid_map; "
+        "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/pids.max"
+    )
+    told = rootless("run", "--rm", *ISOLATED, *limits, "--group-add=keep-groups", IMAGE, "sh", "-c", script).ok()
     words = told.out.split()
-    assert words[:4] == ["0", "0", "1000", "1"] and words[-2:] == [str(64 << 20), "30"], told.describe()
+    assert words[:5] == ["0", "0", "0", "1000", "1"] and words[-2:] == [str(64 << 20), "30"], told.describe()
 
 
 def test_a_life(rootless: Client) -> None:
