@@ -9,7 +9,14 @@ long do_open_tree(struct px_ctx *x, const struct px_step *s)
 
 long do_move_mount(struct px_ctx *x, const struct px_step *s)
 {
-	return sc5(__NR_move_mount, px_fd(x, s->in0), "", px_fd(x, s->in1), px_path(x, s->s0), s->a);
+	struct statx from, onto;
+	long r = sc5(__NR_move_mount, px_fd(x, s->in0), "", px_fd(x, s->in1), px_path(x, s->s0), s->a);
+	/* A directory onto a file, or a file onto a directory: mount(2) says ENOTDIR, for which docker looks, and this call EINVAL. */
+	if (r == -EINVAL && sys_statx(px_fd(x, s->in0), "", AT_EMPTY_PATH, STATX_TYPE, &from) == 0 &&
+	    sys_statx(px_fd(x, s->in1), px_path(x, s->s0), AT_EMPTY_PATH, STATX_TYPE, &onto) == 0 &&
+	    ((from.stx_mode & S_IFMT) == S_IFDIR) != ((onto.stx_mode & S_IFMT) == S_IFDIR))
+		return -ENOTDIR;
+	return r;
 }
 
 long do_mount_setattr(struct px_ctx *x, const struct px_step *s)

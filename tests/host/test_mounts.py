@@ -70,6 +70,18 @@ def run_mountinfo(pyrun: Runner, bundle: Bundle) -> dict[str, tuple[set[str], st
 # --- binds -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("name", "onto"), [("", "/etc/passwd"), ("file", "/etc")])
+def test_a_directory_onto_a_file_and_a_file_onto_a_directory(
+    pyrun: Runner, bundle: BundleMaker, source: Path, name: str, onto: str
+) -> None:
+    """By the words that docker looks for; the kernel's move_mount says EINVAL."""
+    made = bundle(["true"])
+    (made.rootfs / "etc").mkdir(exist_ok=True)
+    (made.rootfs / "etc" / "passwd").touch()
+    made.add_mount(onto, str(source / name), "rbind")
+    pyrun.run(made).fails(1, "not a directory", "one of source and mount point is a directory and the other a file")
+
+
 @pytest.mark.parametrize(
     ("options", "flags", "below"),
     [

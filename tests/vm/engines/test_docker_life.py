@@ -31,6 +31,8 @@ def test_run_and_how_it_ends(docker: Client) -> None:
     result = docker(*RUN, "--rm", IMAGE, "no-such-program")
     assert result.rc == 127 and '"no-such-program": executable file not found in $PATH' in result.err
     assert docker(*RUN, "--rm", IMAGE, "/etc").rc == 126
+    onto_a_file = docker(*RUN, "--rm", "-v", "/etc:/bin/busybox", IMAGE, "true")
+    assert onto_a_file.rc == 125 and "Are you trying to mount a directory onto a file" in onto_a_file.err
     terminal = docker.terminal(*RUN, "--rm", "-it", IMAGE, "sh", "-c", "tty; exit 3")
     assert terminal.rc == 3 and "/dev/pts/0" in terminal.out, terminal.describe()
     assert docker(*RUN, "--rm", "-i", IMAGE, "cat", input="in put").ok().out == "in put"
