@@ -2,7 +2,7 @@
 
     python3 -m tests.support.power_cut SEED [last]
 
-The state directory is on /dev/nvme0n4, which outlives the machine; another is at its default place, on /run. What the
+The state directory is on /dev/kept, which outlives the machine; another is at its default place, on /run. What the
 host must know goes out by the second serial port. tests/vm_host/test_power_cut.py is the host's side.
 """
 
@@ -20,7 +20,7 @@ from tests.support.bundle import Bundle, make_bundle, make_config
 from tests.support.runner import REPO, Result, Runner, runtime_argv
 from tests.support.vm_guest import send
 
-DISK = "/dev/nvme0n4"
+DISK = "/dev/kept"
 KEPT = Path("/mnt/kept")
 IDS = [f"c{number}" for number in range(6)]
 GRAMMAR = re.compile(r"pyrun: [a-z]+ \S+: .+\n  hint: .+\n")

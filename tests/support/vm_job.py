@@ -22,6 +22,7 @@ from tests.support.runner import REPO
 
 CACHE = REPO / ".cache" / "vm"
 LOGS = CACHE / "logs"
+SUITE = os.environ.get("PYRUN_VM_SUITE", "")  # of Debian, for the guest; this machine's unless it is set
 SLACK_MIB = 1024
 SOURCES = ("pyrun", "cffi_build", "pyproject.toml", "setup.py", "bootstrap")
 # What the tests would make themselves, which takes longer in the guest, or needs what it has not.
@@ -41,21 +42,25 @@ def installed_prefix() -> Path:
     """A prefix with pyrun installed in it, made now unless it is there for the same sources; or PYRUN_VM_PREFIX."""
     if "PYRUN_VM_PREFIX" in os.environ:
         return Path(os.environ["PYRUN_VM_PREFIX"])
-    target = CACHE / f"prefix-{source_digest()}"
+    kind = f"prefix-{SUITE or 'here'}"
+    target = CACHE / f"{kind}-{source_digest()}"
     if not target.exists():
-        for old in sorted(CACHE.glob("prefix-*"), key=lambda path: path.stat().st_mtime)[:-1]:
+        for old in sorted(CACHE.glob(f"{kind}-*"), key=lambda path: path.stat().st_mtime)[:-1]:
             shutil.rmtree(old)  # all but the last, which another run may be at
         partial = CACHE / "partial-prefix"
         shutil.rmtree(partial, ignore_errors=True)
-        run_maker(REPO / "bootstrap", "install", "--prefix", partial)
+        run_maker(REPO / "vagrant" / "make-prefix", partial)
         partial.rename(target)
     return target
 
 
 def run_maker(*argv: str | Path) -> str:
-    """The output of a script that cleans up after itself: when this process is told to end, it waits for the script."""
+    """The output of a script that cleans up after itself: when this process is told to end, it waits for the script.
+    It is told the guest's suite.
+    """
     null, pipe = subprocess.DEVNULL, subprocess.PIPE
-    with subprocess.Popen(argv, text=True, stdin=null, stdout=pipe, stderr=pipe) as process:
+    env = {**os.environ, "SUITE": SUITE} if SUITE else None
+    with subprocess.Popen(argv, text=True, stdin=null, stdout=pipe, stderr=pipe, env=env) as process:
         out, errors = process.communicate()
     if process.returncode:
         raise RuntimeError(f"{' '.join(map(str, argv))} ended with {process.returncode}:\n{out}{errors}")

@@ -30,7 +30,7 @@ MEMORY_MIB = 2048
 SCRATCH_MIB = 512
 BOOT_TIMEOUT_S = 240.0
 CMDLINE = (
-    "root=/dev/nvme0n1 rw console=ttyS0,115200 quiet loglevel=4 panic=-1 oops=panic sysrq_always_enabled "
+    "root=PARTUUID=75727970-01 rw console=ttyS0,115200 quiet loglevel=4 panic=-1 oops=panic sysrq_always_enabled "
     "mitigations=off random.trust_cpu=on tsc=reliable no_timer_check net.ifnames=0 apparmor=1 security=apparmor "
     "systemd.unit=pyrun-job.target systemd.show_status=no systemd.unified_cgroup_hierarchy=1"
 )
@@ -102,7 +102,7 @@ def qemu_argv(
         *("qemu-system-x86_64", "-machine", "q35,hpet=off,graphics=off", *acceleration()),
         *("-smp", str(CPUS), "-m", str(memory_mib(memory)), "-nodefaults", "-no-reboot", "-display", "none"),
         *("-kernel", str(guest / "vmlinuz"), "-append", f"{CMDLINE} pyrun.job={kind} {append}".strip()),
-        *("-device", "nvme,serial=pyrun", *disk(1, guest / "root.ext4"), *disk(2, job), *disk(3, scratch)),
+        *("-device", "nvme,serial=pyrun", *disk(1, guest / "root.disk"), *disk(2, job), *disk(3, scratch)),
         *("-device", "virtio-rng-pci"),
     ]
 
@@ -222,7 +222,7 @@ def make_scratch(path: Path) -> Path:
 def boot(
     guest: Path, job: Path, console: Path, append: str = "", keep: Path | None = None, memory: int = MEMORY_MIB
 ) -> Iterator[Machine]:
-    """Boots the guest with a job disk, and with /dev/nvme0n4 on `keep`, which outlives it. It is gone at the end, and
+    """Boots the guest with a job disk, and with /dev/kept on `keep`, which outlives it. It is gone at the end, and
     dies with this process. `memory` is in MiB; PYRUN_VM_MEMORY overrides it.
     """
     with tempfile.TemporaryDirectory(prefix="pyrun-vm-") as name:

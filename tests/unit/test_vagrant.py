@@ -17,7 +17,7 @@ VAGRANT = REPO / "vagrant"
 VAGRANTFILE = (VAGRANT / "Vagrantfile").read_text()
 PROVISION = (VAGRANT / "provision.sh").read_text()
 PYRUN = "/usr/local/bin/pyrun"
-SCRIPTS = ["make-box", "make-guest", "provision.sh", "box/setup", "guest/setup"]
+SCRIPTS = ["make-box", "make-guest", "make-prefix", "provision.sh", "box/setup", "guest/setup"]
 SECTOR = 512
 
 

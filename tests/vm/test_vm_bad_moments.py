@@ -25,7 +25,7 @@ from tests.support.place import WAYS, Place, attempt, old, refused, refuses_all,
 from tests.support.runner import Result, Runner, runtime_argv, wait_for
 from tests.support.vm_cgroup import MIB, resources
 
-SCRATCH = "/dev/nvme0n3"
+SCRATCH = "/dev/scratch"
 INTO = 'echo $$ >{cgroup}/cgroup.procs; exec "$@"'
 PATIENCE_S = 100.0
 

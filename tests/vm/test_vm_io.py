@@ -14,7 +14,7 @@ from tests.support.bundle import Bundle, BundleMaker
 from tests.support.runner import Runner
 from tests.support.vm_cgroup import MIB, Cgroup, resources
 
-DISK = "/dev/nvme0n3"
+DISK = "/dev/scratch"
 READ = "dd if=/dev/disk of=/dev/null bs=64k count=48 iflag=direct"
 WRITE = "dd if=/dev/zero of=/dev/disk bs=64k count=48 oflag=direct"
 SLOW_S = 2.0  # 3 MiB at 1 MiB/s; without a limit it takes some 0.1 s
@@ -67,7 +67,7 @@ def test_update_of_a_throttle(pyrun: Runner, bundle: BundleMaker) -> None:
 @pytest.fixture
 def bfq() -> Iterator[None]:
     """The scheduler that has weights, on the disk."""
-    scheduler = Path("/sys/block", Path(DISK).name, "queue", "scheduler")
+    scheduler = Path("/sys/block", Path(DISK).resolve().name, "queue", "scheduler")
     subprocess.run(["modprobe", "bfq"], check=True)
     scheduler.write_text("bfq")
     yield

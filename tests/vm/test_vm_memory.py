@@ -12,7 +12,7 @@ from tests.support.bundle import BundleMaker
 from tests.support.runner import Runner, wait_for
 from tests.support.vm_cgroup import MIB, Cgroup, allocate, next_event, resources
 
-SCRATCH = "/dev/nvme0n3"
+SCRATCH = "/dev/scratch"
 KEEP_THEN_WAIT = "head -c 24000000 /dev/zero > /dev/shm/kept; echo done > /done; sleep 1000"
 
 

@@ -70,7 +70,7 @@ def test_unified_overrides(pyrun: Runner, bundle: BundleMaker) -> None:
 
 @pytest.mark.parametrize(("access", "reads", "writes"), [("r", True, False), ("rw", True, True), ("m", False, False)])
 def test_devices(pyrun: Runner, bundle: BundleMaker, access: str, reads: bool, writes: bool) -> None:
-    rdev = os.stat("/dev/nvme0n3").st_rdev
+    rdev = os.stat("/dev/scratch").st_rdev
     number = {"major": os.major(rdev), "minor": os.minor(rdev)}
     rules = [{"allow": False, "access": "rwm"}, {"allow": True, "type": "b", **number, "access": access}]
     device = {"path": "/dev/disk", "type": "b", **number}

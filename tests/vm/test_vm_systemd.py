@@ -202,7 +202,7 @@ def test_a_limit_holds(systemd: Runner, bundle: BundleMaker) -> None:
 
 
 def test_device_rules_outlive_a_reload(systemd: Runner, bundle: BundleMaker) -> None:
-    rdev = os.stat("/dev/nvme0n3").st_rdev
+    rdev = os.stat("/dev/scratch").st_rdev
     device = {"path": "/dev/disk", "type": "b", "major": os.major(rdev), "minor": os.minor(rdev)}
     made = sleeping(bundle, devices=[{"allow": False, "access": "rwm"}])
     made.update(linux={"devices": [device]})
@@ -211,7 +211,7 @@ def test_device_rules_outlive_a_reload(systemd: Runner, bundle: BundleMaker) -> 
     assert "not permitted" in systemd.exec(id, *read).err
     systemctl("daemon-reload")
     assert "not permitted" in systemd.exec(id, *read).err
-    systemctl("set-property", "--runtime", f"pyrun-{id}.scope", "DevicePolicy=closed", "DeviceAllow=/dev/nvme0n3 rwm")
+    systemctl("set-property", "--runtime", f"pyrun-{id}.scope", "DevicePolicy=closed", "DeviceAllow=/dev/scratch rwm")
     systemctl("set-property", "--runtime", f"pyrun-{id}.scope", "DevicePolicy=auto", "DeviceAllow=")
     assert "not permitted" in systemd.exec(id, *read).err
     systemd.exec(id, "dd", "if=/dev/zero", "of=/dev/null", "count=1").ok()

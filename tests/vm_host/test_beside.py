@@ -40,7 +40,7 @@ def test_an_early_end_takes_the_guest_with_it(how: str, tmp_path: Path) -> None:
     assert done.returncode == ENDS[how], done.stdout
     told = json.loads(found.read_text())
     assert len(told["pids"]) >= 2 and len(told["files"]) == 3, told  # the program that runs guests, QEMU; three disks
-    root = {str(vm_machine.make_guest() / "root.ext4")}
+    root = {str(vm_machine.make_guest() / "root.disk")}
 
     def left() -> list[str]:
         files = [file for file in told["files"] if file not in root and Path(file).exists()]

@@ -51,6 +51,10 @@ def normal(told: str) -> list[str]:
         elif re.match(r"[-dlcbps][-r][-w]", line):
             line = _file(words)
         line = re.sub(r"^(0::.*)/container$", r"\1", line)  # a cgroup below its scope, which only crun makes
+        # Debian 13 has AppArmor profiles for crun and runc themselves, which confine nothing. A container of theirs has
+        # that where it asks for none, and has it beside its own where it asks for no new privileges.
+        line = re.sub(r"^(crun|runc) \(unconfined\)$", "unconfined", line)
+        line = re.sub(r"//&(crun|runc) \(mixed\)$", " (enforce)", line)
         lines.append(re.sub(r"\b[0-9a-f]{64}\b", "ID", re.sub(r"\b[0-9a-f]{12}\b", "ID", line)))
     return sorted(set(lines))
 

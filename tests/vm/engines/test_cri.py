@@ -107,6 +107,22 @@ def test_a_pod_in_the_hosts_pid_namespace(kubelet: Kubelet) -> None:
     assert "containerd" in kubelet.told(pod, "ps")
 
 
+def test_a_pod_in_a_user_namespace(kubelet: Kubelet) -> None:
+    """Its containers join the namespace of its sandbox, and so does its network. containerd 1.6 knows of none."""
+    maps = [{"host_id": 200000, "container_id": 0, "length": 65536}]
+    options = {"network": POD, "userns_options": {"mode": POD, "uids": maps, "gids": maps}}
+    pod = kubelet.pod("pyrun", {"security_context": {"namespace_options": options}})
+    one, other = (kubelet.run(pod, linux=limits()) for _ in "12")
+    script = "cat /proc/self/uid_map; touch /mine; stat -c %u /mine; cat /sys/class/net/eth0/operstate"
+    told = kubelet.exec(one, "sh", "-c", script).ok().out.split()
+    if Client("containerd").version() < (1, 7):
+        assert told == ["0", "0", "4294967295", "0", "up"]
+        return
+    assert told == ["0", "200000", "65536", "0", "up"]
+    users = {os.readlink(f"/proc/{kubelet.info(id)['pid']}/ns/user") for id in (one, other)}
+    assert len(users) == 1 and users != {os.readlink("/proc/self/ns/user")}
+
+
 def test_exec_and_its_exit_code(kubelet: Kubelet, pod: str) -> None:
     id = kubelet.run(pod)
     assert kubelet.exec(id, "echo", "out").ok().out == "out\n"

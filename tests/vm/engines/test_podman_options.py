@@ -71,7 +71,8 @@ def test_as_with_crun(podman: Client, shared: Path, name: str) -> None:
         podman("--runtime", runtime, "run", "--rm", *network, *words, IMAGE, "sh", "-c", PROBE).ok()
         for runtime in ("crun", "/usr/local/bin/pyrun")
     ]
-    assert differences(*seen) == []
+    found = differences(*seen)
+    assert not found, "\n".join(found)
 
 
 def test_memory_cpus_pids_limit_cap_ulimit_read_only_tmpfs_device_sysctl_volumes(podman: Client, shared: Path) -> None:
