@@ -106,7 +106,7 @@ void run_create(struct call *c)
 	struct bytes b;
 	px_run_t *run = find_plan(c, &b);
 	if (run)
-		run_whole(run);
+		run_whole(run, TOLD);
 }
 
 void run_run(struct call *c)
@@ -117,8 +117,8 @@ void run_run(struct call *c)
 	if (!run)
 		return;
 	if (c->detach)
-		run_whole(run);
-	int code = run_foreground(run, &pid);
+		run_whole(run, TOLD);
+	int code = run_foreground(run, TOLD, &pid);
 	if (!c->keep)
 		remove_container(c, pid);
 	sys_exit(code);

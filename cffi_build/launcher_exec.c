@@ -166,7 +166,7 @@ void run_exec(struct call *c)
 	px_run_t *run = px_new(b.p + e->plan, e->plan_len, &err);
 	if (!run)
 		return;
-	if (c->detach)
-		run_whole(run);
-	sys_exit(run_foreground(run, &pid));
+	if (c->detach) /* the container may have moved since we looked */
+		run_whole(run, DONE_AGAIN);
+	sys_exit(run_foreground(run, DONE_AGAIN, &pid));
 }

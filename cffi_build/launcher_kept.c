@@ -148,7 +148,7 @@ static struct px_result result;
 
 /* ^C must not end us in the middle (hold_interrupts() of pyrun/runtime/create.py), nor Python, which tells what failed and runs the
  * poststop hooks. */
-void run_whole(px_run_t *run)
+void run_whole(px_run_t *run, enum failing how)
 {
 	u64 held;
 	sys_sigmask(NULL, &held);
@@ -156,7 +156,7 @@ void run_whole(px_run_t *run)
 	sys_sigmask(&held, NULL);
 	if (!px_run(run, &result))
 		sys_exit(0);
-	to_python(&result);
+	to_python(how == TOLD ? &result : NULL);
 }
 
 /* All children that have ended, those that the container left behind among them. The status of pid, or -1: it still runs. */
@@ -185,7 +185,7 @@ static int wait_for(int pid, int pidfd, const u64 *caught)
 /* Not KILL and STOP, which nobody can catch; not what a fault of our own raises; 32 and 33 are a C library's. */
 #define CAUGHT (~(BIT(4) | BIT(7) | BIT(8) | BIT(9) | BIT(11) | BIT(19) | BIT(32) | BIT(33)))
 
-int run_foreground(px_run_t *run, int *pid)
+int run_foreground(px_run_t *run, enum failing how, int *pid)
 {
 	const struct px_sigaction plain = { 0 };
 	const u64 caught = CAUGHT;
@@ -197,7 +197,7 @@ int run_foreground(px_run_t *run, int *pid)
 	sc4(__NR_rt_sigaction, PX_SIGCHLD, &plain, 0, 8);
 	if (px_run(run, &result)) {
 		sys_sigmask(&before, NULL);
-		to_python(&result);
+		to_python(how == TOLD ? &result : NULL);
 	}
 	*pid = result.pid;
 	return wait_for(result.pid, px_slot(run, 0xffffffffu), &caught);

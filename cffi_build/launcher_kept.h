@@ -29,9 +29,11 @@ int read_entry(int dir, const char *path, const struct key *k, struct bytes *b);
 int all_hold(const struct bytes *b);
 /* Puts the value of each kind into its holes; a kind without a value has no hole. */
 int fill_holes(const struct bytes *b, const struct bytes values[HOLE_KINDS]);
-/* Runs the plan, with Python to tell when it fails. */
-void __attribute__((noreturn)) run_whole(px_run_t *run);
+/* When it fails Python tells of it, or does it again: where Python might plan something else by now, a step's number says nothing to it. */
+enum failing { TOLD, DONE_AGAIN };
+/* Runs the plan. */
+void __attribute__((noreturn)) run_whole(px_run_t *run, enum failing how);
 /* The same, and hands signals on until its process has ended. Its exit code; pid: the process that it was. */
-int run_foreground(px_run_t *run, int *pid);
+int run_foreground(px_run_t *run, enum failing how, int *pid);
 
 #endif

@@ -51,7 +51,7 @@ class Signals:
         _signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         for number in self.caught:
             self._old[number] = _signal.signal(number, _noted)
-        _signal.pthread_sigmask(_signal.SIG_SETMASK, self._mask)
+        _signal.pthread_sigmask(_signal.SIG_UNBLOCK, self.caught)  # those that our caller blocked, too
 
     def pending(self) -> bytes:
         """The numbers of the signals that have come since the last call, each once."""

@@ -13,7 +13,7 @@ import pytest
 from tests.support.bundle import Bundle, BundleMaker
 from tests.support.console import FdSocket
 from tests.support.leaks import CGROUP_ROOT
-from tests.support.runner import Runner, wait_for
+from tests.support.runner import Runner, python_argv, wait_for
 
 IDLE = ["sleep", "1000"]
 NOT_FOUND = "executable file not found in $PATH"
@@ -277,6 +277,22 @@ def test_signals_are_forwarded(pyrun: Runner, idle: str) -> None:
     process.send_signal(signal.SIGUSR1)
     assert process.stdout.readline() == b"got\n"
     assert process.wait(10) == 4
+
+
+def test_signals_that_the_caller_blocks_or_ignores_are_forwarded(pyrun: Runner, idle: str) -> None:
+    """As with runc; by the launcher and by Python, which a caller can't tell apart."""
+    script = "trap 'echo got; exit 4' TERM; echo ready; while :; do sleep 0.05; done"
+    for set_up in (
+        lambda: signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM}),
+        lambda: signal.signal(signal.SIGTERM, signal.SIG_IGN),
+    ):
+        for command in (python_argv(), pyrun.argv):
+            runner = Runner(pyrun.root, command)
+            process = runner.popen("exec", idle, "sh", "-c", script, stdout=subprocess.PIPE, preexec_fn=set_up)
+            assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+            process.send_signal(signal.SIGTERM)
+            assert process.stdout.read() == b"got\n"
+            assert process.wait(10) == 4
 
 
 # --- bad input -------------------------------------------------------------------------------------------------------

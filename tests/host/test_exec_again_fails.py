@@ -56,10 +56,23 @@ def test_a_failure_is_python_s_to_tell(one: Again, bundle: BundleMaker) -> None:
     both(one, "/bin/mine").fails(255, "permission denied")
     program.unlink()
     below.rmdir()
-    assert one.exec(one.bare, "/bin/mine").out.split()[3] == "2"
+    assert one.exec(one.bare, "/bin/mine").rc == TO_PYTHON
     both(one, "/bin/mine").fails(255, "no such file or directory")
     both(one, "mine").fails(255, "executable file not found in $PATH")
     both(one, "true", options=["--cwd", "/below"]).fails(255, "no such file or directory")
+
+
+@pytest.mark.parametrize("options", [(), ("--detach",)], ids=["foreground", "detached"])
+def test_what_fails_is_planned_anew(one: Again, options: tuple[str, ...]) -> None:
+    """A container that moves in the middle may make Python's plan another, whose steps have other numbers."""
+    one.warm("true", options=options, quiet=True)
+    entry = one.entries()[0]
+    entry.write_bytes(
+        entry.read_bytes().replace(b"sys/fs/cgroup/" + one.id.encode(), b"sys/fs/cgroup/" + b"x" * len(one.id))
+    )
+    one.exec(one.launcher, "true", options=options).ok()
+    failed = one.exec(one.bare, "true", options=options)
+    assert (failed.rc, failed.out) == (TO_PYTHON, "\n")
 
 
 def test_a_pid_file_that_can_t_be_written(one: Again) -> None:
