@@ -81,7 +81,7 @@ def keep_for_launcher(
                 keep(c, directory, key, done, again)
         finally:
             posix.close(directory)
-    except (OSError, PyrunError):
+    except (OSError, PyrunError, StopIteration):  # as in cache.keep()
         return
 
 
