@@ -35,7 +35,7 @@ def test_on_the_host() -> None:
 def disks() -> set[str]:
     """The files that QEMU, and no shorter run of it for its version, was given."""
     lines = [read(pid, "cmdline") for pid in descendants(os.getpid())]
-    return {file for line in lines for file in re.findall(r"file=([^,]+\.ext4|[^,]+/scratch)", line)}
+    return {file for line in lines for file in re.findall(r"file=([^,]+(?:\.ext4|\.disk|/scratch))", line)}
 
 
 def read(pid: int, name: str) -> str:
