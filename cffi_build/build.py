@@ -23,10 +23,12 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 PKG = HERE.parent / "pyrun"
-STEPS = ["interp.c", "steps_fs.c", "steps_mount.c", "steps_root.c", "steps_proc.c", "steps_io.c"]
-PARENT = ["parent.c", "cgroup.c", *STEPS]
-LAUNCHER = ["launcher.c", "launcher_record.c", "launcher_verbs.c", "launcher_list.c"]
-LAUNCHER += ["launcher_kept.c", "launcher_create.c", "launcher_exec.c", "start.c"]
+EXECUTOR = HERE / "executor"
+STEPS = [f"executor/{name}.c" for name in ("interp", "steps_fs", "steps_mount", "steps_root", "steps_proc", "steps_io")]
+PARENT = ["executor/parent.c", "executor/cgroup.c", *STEPS]
+INIT = ["init/init.c", "init/start.c", *STEPS]
+LAUNCHER = [f"launcher/{name}.c" for name in ("main", "record", "verbs", "list", "kept", "create", "exec")]
+LAUNCHER += ["init/start.c"]
 WARN = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-Wno-address-of-packed-member", "-fno-strict-aliasing"]
 FREE = [
     "-ffreestanding",
@@ -62,7 +64,8 @@ def freestanding(cc: str, out: Path, sources: list[str], extra: list[str]) -> No
     """Compiles `sources` to the static program `out`, written beside it first: a running one is never half new."""
     out.parent.mkdir(parents=True, exist_ok=True)
     new = out.with_name(out.name + ".new")
-    subprocess.run([cc, *WARN, "-Os", *FREE, *extra, "-o", str(new), *(str(HERE / s) for s in sources)], check=True)
+    command = [cc, *WARN, "-Os", *FREE, f"-I{EXECUTOR}", *extra, "-o", str(new), *(str(HERE / s) for s in sources)]
+    subprocess.run(command, check=True)
     new.replace(out)
 
 
@@ -71,13 +74,13 @@ def native(name: str, sources: list[str], extra: list[str]) -> None:
     from cffi import FFI
 
     ffi = FFI()
-    header = (HERE / "px.h").read_text()
+    header = (EXECUTOR / "px.h").read_text()
     ffi.cdef("\n".join(line for line in header.splitlines() if not line.startswith("#")))
     ffi.set_source(
         f"pyrun.{name}",
         '#include "px.h"',
         sources=[str(HERE / s) for s in sources],
-        include_dirs=[str(HERE)],
+        include_dirs=[str(EXECUTOR)],
         extra_compile_args=[*WARN, "-Wno-unused-parameter", "-Wno-missing-field-initializers", *extra],
     )
     compile_ffi(ffi)
@@ -103,20 +106,21 @@ def hosted(cc: str, out: Path, sources: list[str], extra: list[str]) -> None:
     """Compiles `sources` to a program of this machine with sanitizers."""
     out.parent.mkdir(parents=True, exist_ok=True)
     new = out.with_name(out.name + ".new")
-    subprocess.run([cc, *SANITIZE, *extra, "-o", str(new), *(str(HERE / s) for s in sources)], check=True)
+    command = [cc, *SANITIZE, f"-I{EXECUTOR}", *extra, "-o", str(new), *(str(HERE / s) for s in sources)]
+    subprocess.run(command, check=True)
     new.replace(out)
 
 
 def asan(cc: str, out: Path) -> None:
     flags = ["-fsanitize=address,undefined"]
     hosted(cc, out / "run-plan", ["hosted/run_plan.c", *PARENT], flags)
-    hosted(cc, out / "pyrun-init", ["hosted/init_main.c", "init.c", *STEPS], flags)
+    hosted(cc, out / "pyrun-init", ["hosted/init_main.c", "init/init.c", *STEPS], flags)
 
 
 def fuzz(out: Path, seconds: int) -> None:
     """Builds both fuzzers and runs them. What a crash was made of stays in `out` as crash-*."""
     flags = ["-fsanitize=fuzzer,address,undefined", "-DPX_DRY=1", "-Wno-unused-function"]
-    hosted("clang", out / "fuzz-parent", ["hosted/fuzz.c", "cgroup.c", *STEPS], flags)
+    hosted("clang", out / "fuzz-parent", ["hosted/fuzz.c", "executor/cgroup.c", *STEPS], flags)
     hosted("clang", out / "fuzz-init", ["hosted/fuzz.c", *STEPS], [*flags, "-DFUZZ_INIT"])
     if not seconds:
         return
@@ -158,12 +162,12 @@ def main() -> None:
     suffix, extra = ("-faults", ["-DPX_FAULTS"]) if args.faults else ("", [])
     want = [args.only] if args.only else ["init", "native"] + ([] if args.faults else ["launcher", "seccomp"])
     if "init" in want:
-        freestanding(args.cc, bin / f"pyrun-init{suffix}", ["init.c", "start.c", *STEPS], extra)
-    if "launcher" in want and (HERE / "launcher.c").exists():
+        freestanding(args.cc, bin / f"pyrun-init{suffix}", INIT, extra)
+    if "launcher" in want:
         freestanding(args.cc, bin / "pyrun", [*LAUNCHER, *PARENT], extra)
     if "native" in want:
         native("_native" + suffix.replace("-", "_"), PARENT, extra)
-    if "seccomp" in want and (HERE / "seccomp.py").exists():
+    if "seccomp" in want:
         seccomp()
 
 

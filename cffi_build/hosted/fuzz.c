@@ -6,9 +6,9 @@
  */
 #define PX_DRY 1
 #ifdef FUZZ_INIT
-#include "../init.c"
+#include "../init/init.c"
 #else
-#include "../parent.c"
+#include "../executor/parent.c"
 #endif
 #include "fuzz_kernel.h"
 

@@ -13,7 +13,7 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
-#include "../px.h"
+#include "../executor/px.h"
 #include "options.h"
 
 /* Open descriptors but for the init's image, which one process keeps for all its containers. */

@@ -15,9 +15,9 @@ REPO = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(REPO))
 
 from pyrun.errors import PyrunError  # noqa: E402
-from pyrun.plan import steps  # noqa: E402
 from pyrun.plan.lifecycle import plan_delete, plan_start  # noqa: E402
-from pyrun.plan.model import Builder, Plan  # noqa: E402
+from pyrun.plan.model import steps  # noqa: E402
+from pyrun.plan.model.plan import Builder, Plan  # noqa: E402
 from pyrun.runtime.create import prepare  # noqa: E402
 from pyrun.runtime.store import Store  # noqa: E402
 

@@ -20,7 +20,7 @@ def version_text() -> str:
 def libseccomp_version() -> str | None:
     """As X.Y.Z; None where pyrun was built without it."""
     try:
-        from pyrun.plan.seccomp import libseccomp_version
+        from pyrun.plan.process.seccomp import libseccomp_version
     except ImportError:
         return None
     return libseccomp_version()

@@ -1,7 +1,7 @@
 """Plan -> Outcome: the only importer of the C module.
 
 run_plan() encodes, runs and, when a step fails, raises StepFailed after everything that was made has been undone in
-C. The GIL is released while C works. Errors stay numbers here; pyrun/plan/step_errors.py makes them words, on the
+C. The GIL is released while C works. Errors stay numbers here; pyrun/plan/words/step_errors.py makes them words, on the
 error path alone.
 """
 
@@ -11,7 +11,7 @@ import posix
 import sys
 
 from ..errors import PyrunError
-from ..plan.model import Plan
+from ..plan.model.plan import Plan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

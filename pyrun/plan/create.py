@@ -9,33 +9,10 @@ from __future__ import annotations
 
 from ..facts import Facts
 from ..oci.model import Spec
-from .cgroups import plan_cgroup, plan_late_limits
-from .hooks import open_bundle, plan_hooks, state_json
-from .model import Builder, Plan
-from .namespaces import (
-    HOOKS,
-    PROC_SUPER_MAGIC,
-    READY,
-    is_born_early,
-    namespaces,
-    open_namespaces,
-    plan_entered,
-    plan_id_maps,
-    plan_stage1,
-)
-from .netlink import link_up
-from .process import environment, keeps_groups, plan_identity, plan_keyring
-from .request import Request
-from .rootfs import (
-    RootfsPlan,
-    plan_console,
-    plan_rootfs_child,
-    plan_rootfs_finish,
-    plan_rootfs_parent,
-    plan_rootfs_pivot,
-)
-from .seccomp import SeccompProgram, plan_seccomp
-from .steps import (
+from .cgroup.cgroups import plan_cgroup, plan_late_limits
+from .model.plan import Builder, Plan
+from .model.request import Request
+from .model.steps import (
     NEXT,
     O_PATH_DIRECTORY,
     PARENT,
@@ -69,6 +46,29 @@ from .steps import (
     TtyOutput,
     Unlinkat,
     WaitExec,
+)
+from .namespace.namespaces import (
+    HOOKS,
+    PROC_SUPER_MAGIC,
+    READY,
+    is_born_early,
+    namespaces,
+    open_namespaces,
+    plan_entered,
+    plan_id_maps,
+    plan_stage1,
+)
+from .namespace.netlink import link_up
+from .process.hooks import open_bundle, plan_hooks, state_json
+from .process.process import environment, keeps_groups, plan_identity, plan_keyring
+from .process.seccomp import SeccompProgram, plan_seccomp
+from .rootfs.rootfs import (
+    RootfsPlan,
+    plan_console,
+    plan_rootfs_child,
+    plan_rootfs_finish,
+    plan_rootfs_parent,
+    plan_rootfs_pivot,
 )
 
 AT_REMOVEDIR = 0x200
@@ -127,17 +127,17 @@ def plan_create(spec: Spec, facts: Facts, req: Request) -> Plan:
         s.cgroup = b.slot("cgroup")
     linux = spec.linux
     if linux and linux.intel_rdt:  # what few configs have is imported for them alone
-        from .intelrdt import plan_rdt_group
+        from .cgroup.intelrdt import plan_rdt_group
 
         plan_rdt_group(b, spec, facts, req.id)
     joins, root = _plan_opened(b, s, spec, facts, req)
     _plan_stages(b, s, spec, facts, req, joins)
     if linux and linux.intel_rdt:
-        from .intelrdt import plan_rdt_join
+        from .cgroup.intelrdt import plan_rdt_join
 
         plan_rdt_join(b, spec, facts.resctrl_mount, req.id)
     if linux and linux.net_devices:
-        from .netdevices import plan_devices_of_host
+        from .namespace.netdevices import plan_devices_of_host
 
         plan_devices_of_host(b, spec, facts, s.proc)
     _plan_hooks_point(b, spec, req, s)
@@ -190,7 +190,7 @@ def _plan_stages(b: Builder, s: _Slots, spec: Spec, facts: Facts, req: Request, 
 
 
 def _plan_scope(b: Builder, s: _Slots, spec: Spec, facts: Facts, path: str, lane: int) -> None:
-    from .scopes import plan_scope
+    from .cgroup.scopes import plan_scope
 
     plan_scope(b, spec, facts, path, s.cgroup, lane)
 
@@ -226,7 +226,7 @@ def _plan_state(b: Builder, s: _Slots, req: Request) -> None:
             Mkfifoat(dir=s.state, name="status", mode=0o600, out=s.status, why="and reads here what the exec said"),
         )
     if req.notify:
-        from .notify import plan_notify_directory
+        from .rootfs.notify import plan_notify_directory
 
         plan_notify_directory(b, req)
 
@@ -306,7 +306,7 @@ def _plan_init(
     plan_rootfs_pivot(b, spec, facts, root)
     plan_rootfs_finish(b, spec, facts, root)
     if spec.linux and (spec.linux.personality or spec.linux.memory_policy):
-        from .special import plan_special
+        from .process.special import plan_special
 
         plan_special(b, spec.linux)
     if spec.process is not None:
@@ -331,7 +331,7 @@ def _plan_init(
 def _setgroups(spec: Spec, facts: Facts) -> bool:
     """Whether the container's user namespace allows setgroups(2): not when its gid map is written without privilege
     (user_namespaces(7))."""
-    from .namespaces import new_userns
+    from .namespace.namespaces import new_userns
 
     if not new_userns(spec) or facts.has_cap(6):
         return True
@@ -376,7 +376,7 @@ def _plan_ready(b: Builder, spec: Spec, facts: Facts, req: Request, s: _Slots, s
 
 def _agent_state(spec: Spec, req: Request, seccomp: SeccompProgram) -> str:
     """The container process state of config-linux.md, seccomp listener."""
-    from .hooks import PID_MARK, quote
+    from .process.hooks import PID_MARK, quote
 
     metadata = f',"metadata":{quote(seccomp.listener_metadata)}' if seccomp.listener_metadata else ""
     state = state_json(spec, req.id, req.bundle, "creating")

@@ -20,13 +20,9 @@ from ..errors import PyrunError
 from ..facts import CAP_SYS_ADMIN, Facts
 from ..oci import names
 from ..oci.model import Process, Spec
-from .hooks import state_json
-from .model import Builder, Plan
-from .namespaces import PROC_SUPER_MAGIC, READY, plan_before_userns
-from .process import cpu_mask, environment, keeps_groups, plan_identity, plan_keyring
-from .request import Request
-from .seccomp import SeccompProgram, plan_seccomp
-from .steps import (
+from .model.plan import Builder, Plan
+from .model.request import Request
+from .model.steps import (
     ANY,
     O_DIRECTORY,
     O_PATH_DIRECTORY,
@@ -69,6 +65,10 @@ from .steps import (
     WriteFile,
     Yield,
 )
+from .namespace.namespaces import PROC_SUPER_MAGIC, READY, plan_before_userns
+from .process.hooks import state_json
+from .process.process import cpu_mask, environment, keeps_groups, plan_identity, plan_keyring
+from .process.seccomp import SeccompProgram, plan_seccomp
 
 NONE = 0xFFFF
 ONLCR = 4
@@ -306,7 +306,7 @@ def _plan_process(
         at = "/process/execCPUAffinity/final"
         b.add(STAGE2, SchedSetaffinity(mask=cpu_mask(affinity.final, at), at=at))
     if spec.linux and (spec.linux.personality or spec.linux.memory_policy):
-        from .special import plan_special
+        from .process.special import plan_special
 
         plan_special(b, spec.linux)
     plan_identity(
@@ -389,7 +389,7 @@ def _move(cgroup: int, rules: tuple[tuple[int, Label | None], ...], why: str) ->
 
 def has_limits(spec: Spec) -> bool:
     """Whether the container's own cgroup limits it: a process must not run outside of that then."""
-    from .resources import CONTROLLERS, MAX, plan_resources
+    from .cgroup.resources import CONTROLLERS, MAX, plan_resources
 
     resources = spec.linux.resources if spec.linux else None
     writes = plan_resources(resources, controllers=frozenset(CONTROLLERS)).writes
@@ -400,7 +400,7 @@ def _plan_ready(
     b: Builder, spec: Spec, facts: Facts, target: Target, req: Request, s: _Slots, seccomp: SeccompProgram | None
 ) -> None:
     if spec.linux and spec.linux.intel_rdt:
-        from .intelrdt import plan_rdt_join
+        from .cgroup.intelrdt import plan_rdt_join
 
         plan_rdt_join(b, spec, facts.resctrl_mount, req.id)
     b.add(PARENT, Await(point=READY, why="it is complete"))

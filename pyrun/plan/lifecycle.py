@@ -9,11 +9,11 @@ and the next one runs all the same.
 from __future__ import annotations
 
 from ..oci.model import Spec
-from .hooks import hook_steps, hooks_of, open_bundle, plan_hooks, state_json
-from .model import Builder, Plan
-from .namespaces import HOOKS
-from .request import Request
-from .steps import PARENT, STAGE2, Await, Meet, Openat2, Release, RemoveCgroup, Unlinkat, WaitExec
+from .model.plan import Builder, Plan
+from .model.request import Request
+from .model.steps import PARENT, STAGE2, Await, Meet, Openat2, Release, RemoveCgroup, Unlinkat, WaitExec
+from .namespace.namespaces import HOOKS
+from .process.hooks import hook_steps, hooks_of, open_bundle, plan_hooks, state_json
 
 O_WRONLY_NONBLOCK, O_RDONLY_NONBLOCK = 0o4001, 0o4000
 AT_REMOVEDIR = 0x200
@@ -30,7 +30,7 @@ def plan_start(spec: Spec, req: Request) -> Plan:
     go, status = b.slot("go"), b.slot("status")
     bundle = open_bundle(b, spec, req, "poststart")
     if req.notify:
-        from .notify import plan_notify_socket
+        from .rootfs.notify import plan_notify_socket
 
         plan_notify_socket(b, req)
     b.add(
@@ -52,11 +52,11 @@ def plan_delete(spec: Spec, req: Request, resctrl: str | None = None) -> Plan:
     if req.cgroup:
         b.add(PARENT, RemoveCgroup(path=req.cgroup, recursive=1, at="/linux/cgroupsPath"))
     if spec.linux and spec.linux.intel_rdt:
-        from .intelrdt import plan_rdt_delete
+        from .cgroup.intelrdt import plan_rdt_delete
 
         plan_rdt_delete(b, spec, resctrl, req.id)
     if req.notify:
-        from .notify import notify_removal
+        from .rootfs.notify import notify_removal
 
         b.add(PARENT, *notify_removal(req))
     b.add(

@@ -6,11 +6,11 @@ a value that is there already changes nothing.
 
 from __future__ import annotations
 
-from .cgroups import CGROUP2_SUPER_MAGIC, plan_controllers, plan_writes
-from .intelrdt import RDTGROUP_SUPER_MAGIC
-from .model import Builder, Plan
-from .resources import Write
-from .steps import ANY, O_DIRECTORY, PARENT, UNDO, Openat2, WriteFile
+from .cgroup.cgroups import CGROUP2_SUPER_MAGIC, plan_controllers, plan_writes
+from .cgroup.intelrdt import RDTGROUP_SUPER_MAGIC
+from .cgroup.resources import Write
+from .model.plan import Builder, Plan
+from .model.steps import ANY, O_DIRECTORY, PARENT, UNDO, Openat2, WriteFile
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 An entry is the encoded plan of a create that has succeeded, with holes where the container's id, the time and the
 creating process stand, and the conditions under which planning would give it again: config.json unchanged, and each
-thing of the host that facts.py reads, and our own code. cffi_build/launcher_create.c reads it: it compares the key, the
+thing of the host that facts.py reads, and our own code. cffi_build/launcher/create.c reads it: it compares the key, the
 config and the conditions, fills the holes and runs the plan; whatever is not equal goes to Python. The id's length is
 part of the key, so that filling moves nothing.
 
@@ -20,9 +20,9 @@ import sys
 from _struct import Struct
 
 from ..facts import Facts, collect_facts, read_text
-from ..plan.cgroups import is_writable
-from ..plan.process import ignored_caps
-from ..plan.request import Request
+from ..plan.cgroup.cgroups import is_writable
+from ..plan.model.request import Request
+from ..plan.process.process import ignored_caps
 from .create import is_old
 from .record import MAGIC as RECORD_MAGIC
 from .record import seal, unpack

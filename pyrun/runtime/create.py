@@ -16,13 +16,13 @@ from ..executor import Outcome, StepFailed, run_plan
 from ..facts import Facts, collect_facts
 from ..oci.load import load_bytes, read_file
 from ..oci.model import Spec
-from ..plan.cgroups import cgroup_path, check_no_limits, is_writable
+from ..plan.cgroup.cgroups import cgroup_path, check_no_limits, is_writable
 from ..plan.create import plan_create
-from ..plan.hooks import hooks_of, quote
 from ..plan.lifecycle import hooks_begun, plan_delete, plan_start
-from ..plan.namespaces import namespaces
-from ..plan.process import ignored_caps
-from ..plan.request import Request
+from ..plan.model.request import Request
+from ..plan.namespace.namespaces import namespaces
+from ..plan.process.hooks import hooks_of, quote
+from ..plan.process.process import ignored_caps
 from . import record as rec
 from .descriptors import kept_descriptors, with_listen_fds
 from .store import Store, boot_id, start_time
@@ -31,7 +31,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..plan.model import Plan
+    from ..plan.model.plan import Plan
     from .run import Joint
     from .systemd import Scope
 
@@ -90,7 +90,7 @@ def prepare(
     spec = with_listen_fds(spec, listen_fds)
     notify = bool(posix.environ.get(b"NOTIFY_SOCKET")) and spec.process is not None
     if notify:
-        from ..plan.notify import with_notify
+        from ..plan.rootfs.notify import with_notify
 
         spec = with_notify(spec, directory)
     facts = collect_facts(rootless)
@@ -141,7 +141,7 @@ def run_prepared(
             traced(prepared.plan, outcome.took(), None)
         return outcome
     except StepFailed as e:
-        from ..plan.step_errors import explain_failure
+        from ..plan.words.step_errors import explain_failure
 
         if traced is not None:
             traced(prepared.plan, e.took, e.step)

@@ -10,7 +10,7 @@ from ..errors import PyrunError, reason
 from ..executor import StepFailed, run_plan
 from ..oci.load import load_bytes, read_file
 from ..plan.lifecycle import FILES, plan_delete, plan_poststop
-from ..plan.steps import Unlinkat
+from ..plan.model.steps import Unlinkat
 from .kill import SIGKILL, send
 from .start import request_of
 from .store import STOPPED, Container, Store, Unreadable, boot_id
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..oci.model import Spec
-    from ..plan.request import Request
+    from ..plan.model.request import Request
 
 
 def say(text: str) -> None:
@@ -100,7 +100,7 @@ def remove(spec: Spec, request: Request, warn: Callable[[str], None] | None) -> 
     except StepFailed as e:
         if e.errno == ENOENT and isinstance(plan.steps[e.step], Unlinkat):
             return
-        from ..plan.step_errors import explain_failure
+        from ..plan.words.step_errors import explain_failure
 
         raise explain_failure(e, request.id) from None
     run_poststop(spec, request, warn)
@@ -143,7 +143,7 @@ def run_poststop(spec: Spec, request: Request, warn: Callable[[str], None] | Non
         try:
             run_plan(plan).close()
         except StepFailed as e:
-            from ..plan.step_errors import explain_failure
+            from ..plan.words.step_errors import explain_failure
 
             (warn or say)("\n".join(explain_failure(e, request.id).lines()))
 
@@ -155,8 +155,8 @@ def destroy(c: Container, warn: Callable[[str], None] | None = None) -> None:
 
 
 def _remove_cgroup(c: Container) -> None:
-    from ..plan.model import Builder
-    from ..plan.steps import PARENT, RemoveCgroup
+    from ..plan.model.plan import Builder
+    from ..plan.model.steps import PARENT, RemoveCgroup
 
     if c.record.text("cgroup"):
         b = Builder()

@@ -11,7 +11,7 @@ import posix
 from ..errors import PyrunError, UsageError
 from ..oci.model import Spec
 
-MOST = 1021  # cffi_build/interp.c, px_check()
+MOST = 1021  # cffi_build/executor/interp.c, px_check()
 
 
 def listen_fds() -> int:

@@ -15,9 +15,9 @@ from ..oci import names
 from ..oci.load import load_file, load_process, read_file
 from ..oci.model import Process
 from ..plan.exec import Target, plan_exec
-from ..plan.exec_process import lend, process_of_words, with_size
-from ..plan.request import Request
-from ..plan.steps import Chdir, PidfdOpen, Setns
+from ..plan.model.request import Request
+from ..plan.model.steps import Chdir, PidfdOpen, Setns
+from ..plan.process.exec_process import lend, process_of_words, with_size
 from . import record as rec
 from .descriptors import kept_descriptors
 from .exec_again import Planned, keep_for_launcher
@@ -29,8 +29,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..plan.exec_process import Words
-    from ..plan.model import Plan
+    from ..plan.model.plan import Plan
+    from ..plan.process.exec_process import Words
     from .systemd import Attach
 
     class Options(Words):
@@ -142,7 +142,7 @@ def _start(plan: Plan, attach: Attach | None) -> Outcome:
     except StepFailed as e:
         if e.errno == ESRCH and isinstance(plan.steps[e.step], (PidfdOpen, Setns)):
             raise PyrunError("container not running", hint="its init has ended just now") from None
-        from ..plan.step_errors import explain_failure
+        from ..plan.words.step_errors import explain_failure
 
         error = explain_failure(e, run_code=CANNOT_RUN)
         if isinstance(plan.steps[e.step], Chdir):

@@ -3,7 +3,7 @@
 An engine's health check is the same process in the same container every few seconds; what somebody types comes once,
 and must not pay. So the first time leaves only a note of its key. The key is all that the plan was made from but for
 what the entry's conditions hold: the command line, the process, and what the container was then.
-cffi_build/launcher_exec.c makes the same from what it finds.
+cffi_build/launcher/exec.c makes the same from what it finds.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from ..oci import names
 from ..oci.model import Process, Spec
 from ..plan.exec import Target
 from ..plan.lifecycle import EXEC_NOTES, KEPT_EXECS
-from ..plan.request import Request
-from ..plan.steps import Connect, Dup, PidfdGetfd, SchedSetaffinity, Yield
+from ..plan.model.request import Request
+from ..plan.model.steps import Connect, Dup, PidfdGetfd, SchedSetaffinity, Yield
 from . import record as rec
 from .store import Container
 
@@ -25,7 +25,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..plan.model import Plan
+    from ..plan.model.plan import Plan
     from .exec import Options
 
 NOTE_SIZE, MOST_NOTES = 8, 16

@@ -12,7 +12,7 @@ import posix
 import select
 
 from ..executor import Outcome
-from ..plan.notify import SLOT
+from ..plan.rootfs.notify import SLOT
 
 VARIABLE = b"NOTIFY_SOCKET"
 BARRIER_MS = 30_000

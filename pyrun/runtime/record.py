@@ -2,7 +2,7 @@
 launcher.
 
 A header of fixed places, then byte strings. Pid, start time and status lie at offset 8, so that the executor updates
-them with one pwrite; a checksum is of the rest, for plans in it are replayed. cffi_build/launcher_record.c reads the
+them with one pwrite; a checksum is of the rest, for plans in it are replayed. cffi_build/launcher/record.c reads the
 same layout; tests/unit/test_record.py holds the two together. The state that `pyrun state` prints is kept rendered but
 for pid and status: its two halves.
 """

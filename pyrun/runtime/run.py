@@ -12,7 +12,7 @@ import posix
 from ..errors import PyrunError
 from ..executor import Outcome
 from ..oci.model import Spec
-from ..plan.exec_process import with_size
+from ..plan.process.exec_process import with_size
 from .create import Prepared, hold_interrupts, is_plain, keep_for_launcher, prepare, run_prepared
 from .foreground import SIGTTIN, SIGTTOU, Foreground, Signals
 from .store import Store

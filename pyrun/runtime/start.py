@@ -8,8 +8,8 @@ from ..errors import PyrunError
 from ..executor import StepFailed, run_plan, was_replayed
 from ..oci.load import load_file
 from ..plan.lifecycle import plan_start
-from ..plan.request import Request
-from ..plan.steps import STAGE2, Spawn
+from ..plan.model.request import Request
+from ..plan.model.steps import STAGE2, Spawn
 from .record import NOTIFY, SYSTEMD
 from .store import CREATED, Container, Store
 
@@ -50,7 +50,7 @@ def start(store: Store, container: str) -> None:
     try:
         outcome = run_plan(plan, pid=c.record.pid)
     except StepFailed as e:
-        from ..plan.step_errors import explain_start_failure
+        from ..plan.words.step_errors import explain_start_failure
 
         error = explain_start_failure(e, c, spec)
         if _in_hook(e):

@@ -16,7 +16,7 @@ from . import record as rec
 CREATING, CREATED, RUNNING, PAUSED, STOPPED = "creating", "created", "running", "paused", "stopped"
 S_IFMT, S_IFREG = 0o170000, 0o100000
 WHOLE_PROC = "pyrun needs all of /proc: mount -t proc proc /proc, without subset=pid and hidepid="
-LARGEST = 64 << 20  # as cffi_build/launcher_record.c, read_record()
+LARGEST = 64 << 20  # as cffi_build/launcher/record.c, read_record()
 _ID_CHARS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
 
 

@@ -11,7 +11,7 @@ import posix
 from ..errors import PyrunError
 from ..facts import Facts
 from ..oci.model import Resources, Spec
-from ..plan.scopes import (
+from ..plan.cgroup.scopes import (
     IDLE,
     Unit,
     annotated_properties,
@@ -28,9 +28,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from ..plan.cgroup.scopes import Properties
     from ..plan.exec import Target
-    from ..plan.request import Request
-    from ..plan.scopes import Properties
+    from ..plan.model.request import Request
 
 TIMEOUT_S = 30.0
 BOOTED = "/run/systemd/system"  # sd_booted(3)

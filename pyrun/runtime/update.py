@@ -18,7 +18,7 @@ from ..errors import ConfigError, PyrunError, reason
 from ..executor import StepFailed, run_plan
 from ..facts import collect_facts, read_text
 from ..oci.load import load_resources, read_file
-from ..plan.resources import check_memory_usage, merge_resources, plan_resources
+from ..plan.cgroup.resources import check_memory_usage, merge_resources, plan_resources
 from ..plan.update import files_of, plan_update
 from .record import SYSTEMD
 from .store import STOPPED, Container, Store
@@ -27,7 +27,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from ..plan.resources import ResourcePlan
+    from ..plan.cgroup.resources import ResourcePlan
 
 
 LOCK_S = 30.0
@@ -124,7 +124,7 @@ def _apply(c: Container, applied: bytes, before: bytes, file: str, schemata: lis
     try:
         run_plan(plan).close()
     except StepFailed as e:
-        from ..plan.step_errors import explain_failure
+        from ..plan.words.step_errors import explain_failure
 
         if c.record.flags & SYSTEMD:
             from .systemd import reset_limits

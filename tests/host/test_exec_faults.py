@@ -20,9 +20,9 @@ from pyrun.executor import StepFailed, run_plan
 from pyrun.facts import collect_facts
 from pyrun.oci.load import load_file
 from pyrun.plan.exec import plan_exec
-from pyrun.plan.model import Plan
-from pyrun.plan.request import Request
-from pyrun.plan.steps import PARENT, STAGE1, STAGE2, Ack, AwaitPid, Clone3, Clone3Init, Execve, Goto, Spawn
+from pyrun.plan.model.plan import Plan
+from pyrun.plan.model.request import Request
+from pyrun.plan.model.steps import PARENT, STAGE1, STAGE2, Ack, AwaitPid, Clone3, Clone3Init, Execve, Goto, Spawn
 from pyrun.runtime import create
 from pyrun.runtime.delete import delete
 from pyrun.runtime.exec import collect_target

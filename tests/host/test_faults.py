@@ -17,7 +17,7 @@ import pytest
 
 from pyrun.errors import PyrunError
 from pyrun.executor import StepFailed, run_plan
-from pyrun.plan.steps import PARENT, STAGE1, STAGE2, Clone3Init, Execve, Park
+from pyrun.plan.model.steps import PARENT, STAGE1, STAGE2, Clone3Init, Execve, Park
 from pyrun.runtime import create
 from pyrun.runtime.delete import delete
 from pyrun.runtime.store import Store

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from pyrun.plan.steps import LANE_NAMES, Step
+from pyrun.plan.model.steps import LANE_NAMES, Step
 from pyrun.runtime import create
 from pyrun.runtime.create import Prepared
 from pyrun.runtime.store import Store
@@ -23,7 +23,7 @@ def faults_build() -> str:
     """Builds pyrun._native_faults and pyrun-init-faults if a source is newer; the path of the init."""
     init = REPO / "pyrun" / "bin" / "pyrun-init-faults"
     module = next((REPO / "pyrun").glob("_native_faults*.so"), None)
-    newest = max(path.stat().st_mtime for path in (REPO / "cffi_build").glob("*.[ch]"))
+    newest = max(path.stat().st_mtime for path in (REPO / "cffi_build").rglob("*.[ch]"))
     if module is None or not init.exists() or min(init.stat().st_mtime, module.stat().st_mtime) < newest:
         subprocess.run([sys.executable, str(REPO / "cffi_build" / "build.py"), "--faults"], check=True)
     return str(init)

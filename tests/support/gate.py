@@ -27,8 +27,8 @@ def main(root: str, id: str, position: str, *options: str) -> None:
     from pyrun.facts import collect_facts
     from pyrun.oci.load import load_file
     from pyrun.plan.exec import plan_exec
-    from pyrun.plan.request import Request
-    from pyrun.plan.steps import STAGE2, Ambient, Execve, Openat2, Prctl, Setsid
+    from pyrun.plan.model.request import Request
+    from pyrun.plan.model.steps import STAGE2, Ambient, Execve, Openat2, Prctl, Setsid
     from pyrun.runtime.exec import collect_target
     from pyrun.runtime.store import Store
 

@@ -10,8 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pyrun.plan.model import Builder, Plan
-from pyrun.plan.steps import PARENT, STAGE1, STAGE2, UNDO, Ack, Await, AwaitPid, Clone3, Clone3Init, Meet, Spawn, Step
+from pyrun.plan.model.plan import Builder, Plan
+from pyrun.plan.model.steps import (
+    PARENT,
+    STAGE1,
+    STAGE2,
+    UNDO,
+    Ack,
+    Await,
+    AwaitPid,
+    Clone3,
+    Clone3Init,
+    Meet,
+    Spawn,
+    Step,
+)
 from tests.support.runner import REPO
 
 HOSTED = REPO / ".cache" / "hosted"

@@ -18,8 +18,9 @@ from pyrun.oci.model import (
     Spec,
     User,
 )
-from pyrun.plan.model import Builder, Plan
-from pyrun.plan.rootfs import (
+from pyrun.plan.model.plan import Builder, Plan
+from pyrun.plan.model.steps import STAGE2, Step
+from pyrun.plan.rootfs.rootfs import (
     RootfsPlan,
     plan_console,
     plan_rootfs_child,
@@ -27,7 +28,6 @@ from pyrun.plan.rootfs import (
     plan_rootfs_parent,
     plan_rootfs_pivot,
 )
-from pyrun.plan.steps import STAGE2, Step
 
 ALL = ("pid", "network", "ipc", "uts", "mount", "cgroup")
 MAPS = (IdMapping(container_id=0, host_id=100000, size=65536),)

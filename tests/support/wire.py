@@ -1,4 +1,4 @@
-"""cffi_build/wire.h as a test reads it: numbers by its text, the layout by a C compiler; and a plan with every step."""
+"""executor/wire.h as a test reads it: numbers by its text, the layout by a C compiler; and a plan with every step."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from pyrun.plan import steps
-from pyrun.plan.model import Builder, Plan
-from pyrun.plan.steps import ANY, IN0, LANE_NAMES, S0, A, D, Label, Step
+from pyrun.plan.model import steps
+from pyrun.plan.model.plan import Builder, Plan
+from pyrun.plan.model.steps import ANY, IN0, LANE_NAMES, S0, A, D, Label, Step
 
-SOURCES = Path(__file__).resolve().parent.parent.parent / "cffi_build"
+SOURCES = Path(__file__).resolve().parent.parent.parent / "cffi_build" / "executor"
 WIRE_H = (SOURCES / "wire.h").read_text()
 FORMATS = {1: "<B", 2: "<H", 4: "<I", 8: "<Q"}
 STRUCTS = ("px_header", "px_step", "px_rule", "px_msg")

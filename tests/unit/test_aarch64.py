@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from pyrun.plan import steps as s
-from pyrun.plan.model import Builder
-from pyrun.plan.steps import PARENT, STAGE1, Step
+from pyrun.plan.model import steps as s
+from pyrun.plan.model.plan import Builder
+from pyrun.plan.model.steps import PARENT, STAGE1, Step
 from tests.support.runner import REPO
 from tests.support.wire import enum, every_step, size_of
 
@@ -70,10 +70,11 @@ def test_freestanding(tmp_path: Path, name: str) -> None:
 
 def test_nothing_is_undefined(tmp_path: Path) -> None:
     """The objects of the init need nobody: the compiler calls no function of a C library."""
-    sources = [REPO / "cffi_build" / name for name in ("init.c", "start.c", "interp.c")]
-    sources += sorted((REPO / "cffi_build").glob("steps_*.c"))
+    sources = [REPO / "cffi_build" / name for name in ("init/init.c", "init/start.c", "executor/interp.c")]
+    sources += sorted((REPO / "cffi_build" / "executor").glob("steps_*.c"))
     out = str(tmp_path / "init.o")
-    flags = ["-Os", "-ffreestanding", "-nostdlib", "-r", "-fno-stack-protector", "-fno-pie", "-o", out]
+    flags = ["-Os", "-ffreestanding", "-nostdlib", "-r", "-fno-stack-protector", "-fno-pie"]
+    flags += ["-I", str(REPO / "cffi_build" / "executor"), "-o", out]
     subprocess.run(["cc", *flags, *map(str, sources)], check=True)
     done = subprocess.run(["nm", "--undefined-only", out], stdout=subprocess.PIPE, text=True, check=True)
     assert done.stdout == ""

@@ -48,6 +48,6 @@ def test_no_memory_is_no_bug_of_ours(monkeypatch: pytest.MonkeyPatch, capfd: pyt
 )
 def test_what_a_daemon_links_keeps_nothing_between_calls(file: str) -> None:
     """Several threads run plans at once, so no function of the executor may have a buffer of its own."""
-    source = (REPO / "cffi_build" / f"{file}.c").read_text()
+    source = (REPO / "cffi_build" / "executor" / f"{file}.c").read_text()
     kept = re.findall(r"^\t+static (?!const\b)(?!.*\bconst \w+\[)[^(]*;", source, re.MULTILINE)
     assert kept == []

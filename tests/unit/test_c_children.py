@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from pyrun.executor import run_plan
-from pyrun.plan import steps as s
 from pyrun.plan.lifecycle import plan_delete, plan_start
-from pyrun.plan.model import Builder
-from pyrun.plan.netlink import link_up
-from pyrun.plan.steps import NEXT, PARENT, PID_PREFIX, STAGE1, STAGE2, Step
+from pyrun.plan.model import steps as s
+from pyrun.plan.model.plan import Builder
+from pyrun.plan.model.steps import NEXT, PARENT, PID_PREFIX, STAGE1, STAGE2, Step
+from pyrun.plan.namespace.netlink import link_up
 from pyrun.runtime import create
 from pyrun.runtime.store import Store
 from tests.support.bundle import BundleMaker

@@ -18,9 +18,9 @@ from typing import Any
 
 import pytest
 
-from pyrun.plan import steps as s
-from pyrun.plan.model import Builder
-from pyrun.plan.steps import ANY, PARENT, PID_MARK, PID_PREFIX, Label, Spawn, Step
+from pyrun.plan.model import steps as s
+from pyrun.plan.model.plan import Builder
+from pyrun.plan.model.steps import ANY, PARENT, PID_MARK, PID_PREFIX, Label, Spawn, Step
 from tests.support.hosted import BUILD, HOSTED, Ran, build, parent_plan, run_hosted, sh
 
 O_PATH_DIRECTORY = 0o10000000 | 0o200000

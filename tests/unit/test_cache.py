@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pyrun.facts import Facts
-from pyrun.plan.request import Request
+from pyrun.plan.model.request import Request
 from pyrun.runtime import cache, create
 from pyrun.runtime.create import Prepared, prepare
 from pyrun.runtime.store import Store

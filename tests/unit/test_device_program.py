@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from pyrun.errors import ConfigError
 from pyrun.oci.model import DeviceCgroup, Linux, Resources, Root, Spec
-from pyrun.plan import devices
-from pyrun.plan.devices import ANY, BLOCK, CHAR, MKNOD, READ, RWM, WRITE, DeviceRule, device_program
+from pyrun.plan.cgroup import devices
+from pyrun.plan.cgroup.devices import ANY, BLOCK, CHAR, MKNOD, READ, RWM, WRITE, DeviceRule, device_program
 
 # --- a small interpreter: what these programs use, and an error for anything else -------------------------------------
 

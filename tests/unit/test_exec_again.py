@@ -16,7 +16,7 @@ from pyrun.oci.load import load_process
 from pyrun.oci.model import Process, Seccomp, SeccompSyscall
 from pyrun.plan.exec import Target, plan_exec
 from pyrun.plan.lifecycle import EXEC_NOTES, FILES, KEPT_EXECS
-from pyrun.plan.request import Request
+from pyrun.plan.model.request import Request
 from pyrun.runtime import cache, exec_again, exec_kept
 from pyrun.runtime.exec_again import Planned
 from pyrun.runtime.record import Record

@@ -15,11 +15,11 @@ import pytest
 
 from pyrun.cli.commands.spec import default_config
 from pyrun.oci import names
-from pyrun.plan import steps as s
-from pyrun.plan import symbols
-from pyrun.plan.explain import entry_of, explain_data, explain_text, format_step, format_trace, word
-from pyrun.plan.model import Builder, Plan
-from pyrun.plan.symbols import OPERANDS, step_name
+from pyrun.plan.model import steps as s
+from pyrun.plan.model.plan import Builder, Plan
+from pyrun.plan.words import symbols
+from pyrun.plan.words.explain import entry_of, explain_data, explain_text, format_step, format_trace, word
+from pyrun.plan.words.symbols import OPERANDS, step_name
 
 REPO = Path(__file__).resolve().parents[2]
 PYTHON = [sys.executable, "-I", "-S", str(REPO / "pyrun" / "__main__.py")]

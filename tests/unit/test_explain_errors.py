@@ -15,11 +15,11 @@ from pyrun.cli.commands.spec import default_config
 from pyrun.errors import PyrunError
 from pyrun.oci.load import load_bytes
 from pyrun.oci.model import Spec
-from pyrun.plan import hints
-from pyrun.plan import steps as s
-from pyrun.plan.model import Builder, Plan
-from pyrun.plan.step_errors import explain_failure, explain_start_failure, step_error
-from pyrun.plan.symbols import ERRNO_TEXTS, errno_name, errno_text
+from pyrun.plan.model import steps as s
+from pyrun.plan.model.plan import Builder, Plan
+from pyrun.plan.words import hints
+from pyrun.plan.words.step_errors import explain_failure, explain_start_failure, step_error
+from pyrun.plan.words.symbols import ERRNO_TEXTS, errno_name, errno_text
 
 ROOT, USER = 0, 1000
 REAL_EUID = hints.euid

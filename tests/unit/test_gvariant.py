@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyrun.plan.gvariant import parse_variant
+from pyrun.plan.cgroup.gvariant import parse_variant
 from pyrun.runtime import dbus
 
 GOOD = {

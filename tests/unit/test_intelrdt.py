@@ -9,9 +9,9 @@ import pytest
 from pyrun.errors import ConfigError
 from pyrun.facts import Facts
 from pyrun.oci.model import IntelRdt, Linux, Root, Spec
-from pyrun.plan.intelrdt import plan_rdt_delete, plan_rdt_group, plan_rdt_join
-from pyrun.plan.model import Builder
-from pyrun.plan.steps import PARENT, PID_DATA, UNDO, Step, Unlinkat, WriteFile
+from pyrun.plan.cgroup.intelrdt import plan_rdt_delete, plan_rdt_group, plan_rdt_join
+from pyrun.plan.model.plan import Builder
+from pyrun.plan.model.steps import PARENT, PID_DATA, UNDO, Step, Unlinkat, WriteFile
 
 MOUNT = "/sys/fs/resctrl"
 NOW = "    L3:0=7ff;1=7FF\n    MB:0= 100;1=100\n"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyrun.plan.mount_options import (
+from pyrun.plan.rootfs.mount_options import (
     ATIME,
     KNOWN_OPTIONS,
     MS_PRIVATE,

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from pyrun.errors import ConfigError, PyrunError
 from pyrun.oci.model import NetDevice
-from pyrun.plan import netlink
+from pyrun.plan.namespace import netlink
 
 
 def take_apart(message: bytes, fixed: str) -> tuple[tuple[int, ...], tuple[int, ...], dict[int, bytes]]:

@@ -21,15 +21,15 @@ from pyrun.oci.model import (
     TimeOffsets,
 )
 from pyrun.oci.names import NAMESPACES
-from pyrun.plan import steps as s
+from pyrun.plan.cgroup.scopes import SCOPE
 from pyrun.plan.create import plan_create
-from pyrun.plan.hooks import KINDS, hooks_of
 from pyrun.plan.lifecycle import hooks_begun, plan_delete, plan_poststop, plan_start
-from pyrun.plan.model import Plan
-from pyrun.plan.namespaces import HOOKS, MAPS, READY
-from pyrun.plan.request import Request
-from pyrun.plan.scopes import SCOPE
-from pyrun.plan.steps import PARENT, STAGE1, STAGE2, UNDO, Step
+from pyrun.plan.model import steps as s
+from pyrun.plan.model.plan import Plan
+from pyrun.plan.model.request import Request
+from pyrun.plan.model.steps import PARENT, STAGE1, STAGE2, UNDO, Step
+from pyrun.plan.namespace.namespaces import HOOKS, MAPS, READY
+from pyrun.plan.process.hooks import KINDS, hooks_of
 from tests.support.plans import ALL, USER, facts, make_spec
 
 CGROUP = "/sys/fs/cgroup/web"

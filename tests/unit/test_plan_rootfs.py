@@ -16,10 +16,18 @@ from pyrun.oci.model import (
     Mount,
     Namespace,
 )
-from pyrun.plan.mount_options import KNOWN_OPTIONS, MS_PRIVATE, MS_SHARED, MS_SLAVE, MS_UNBINDABLE, NOEXEC, RDONLY
-from pyrun.plan.mounts import MAX_CLONES
-from pyrun.plan.rootfs_plan import IN_ROOT, NONE, PROC_SUPER_MAGIC, RESOLVE_NO_SYMLINKS, clean_path
-from pyrun.plan.steps import PARENT, STAGE2, MountSetattr, Openat2, OpenTree
+from pyrun.plan.model.steps import PARENT, STAGE2, MountSetattr, Openat2, OpenTree
+from pyrun.plan.rootfs.mount_options import (
+    KNOWN_OPTIONS,
+    MS_PRIVATE,
+    MS_SHARED,
+    MS_SLAVE,
+    MS_UNBINDABLE,
+    NOEXEC,
+    RDONLY,
+)
+from pyrun.plan.rootfs.mounts import MAX_CLONES
+from pyrun.plan.rootfs.rootfs_plan import IN_ROOT, NONE, PROC_SUPER_MAGIC, RESOLVE_NO_SYMLINKS, clean_path
 from tests.support.plans import ALL, MAPS, ROOTFS, USER, at, bind, bits, build, facts, fails, make_spec, names, of
 
 # --- order -----------------------------------------------------------------------------------------------------------

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from pyrun.errors import ConfigError, PyrunError
 from pyrun.oci import model
-from pyrun.plan import resources as plan
-from pyrun.plan.resources import ENOENT, plan_resources
+from pyrun.plan.cgroup import resources as plan
+from pyrun.plan.cgroup.resources import ENOENT, plan_resources
 
 ALL = frozenset(plan.CONTROLLERS)
 

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from pyrun.errors import ConfigError
 from pyrun.oci.model import Seccomp, SeccompArg, SeccompSyscall
-from pyrun.plan import seccomp as plan
-from pyrun.plan.seccomp import ALLOW, ARCHS, ERRNO, KILL_THREAD, LOG, NOTIFY, TRACE, plan_seccomp
+from pyrun.plan.process import seccomp as plan
+from pyrun.plan.process.seccomp import ALLOW, ARCHS, ERRNO, KILL_THREAD, LOG, NOTIFY, TRACE, plan_seccomp
 
 ROOT = Path(__file__).parents[2]
 X86_64, X86, X32, AARCH64 = (ARCHS[f"SCMP_ARCH_{name}"] for name in ("X86_64", "X86", "X32", "AARCH64"))
@@ -440,7 +440,7 @@ def test_digests_differ_by_what_makes_the_program() -> None:
 
 
 def test_names_for_features_are_the_header_s() -> None:
-    from pyrun.plan.seccomp import ACTIONS, OPERATORS
+    from pyrun.plan.process.seccomp import ACTIONS, OPERATORS
 
     header = Path("/usr/include/seccomp.h").read_text()
     for table in (ACTIONS, OPERATORS):
@@ -455,7 +455,7 @@ def test_the_version() -> None:
     assert (int(major), int(minor), int(micro)) >= (2, 5, 0)
 
 
-@pytest.mark.parametrize("module", ["seccomp", "devices", "resources", "netlink"])
+@pytest.mark.parametrize("module", ["process.seccomp", "cgroup.devices", "cgroup.resources", "namespace.netlink"])
 def test_importing_a_planner_is_cheap(module: str) -> None:
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import pyrun.plan.{module}; print(*sys.modules)"
     out = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True).stdout
@@ -467,7 +467,7 @@ def test_importing_a_planner_is_cheap(module: str) -> None:
 def test_a_kept_program_loads_no_compiler() -> None:
     code = f"""import sys; sys.path.insert(0, {str(ROOT)!r})
 from pyrun.oci.model import Seccomp
-from pyrun.plan.seccomp import plan_seccomp, profile_digest
+from pyrun.plan.process.seccomp import plan_seccomp, profile_digest
 kept = Seccomp(default_action="SCMP_ACT_KILL")
 profile_digest(kept, "x86_64")
 print(plan_seccomp(kept, arch="x86_64", nnp=True, kept=b"12345678").bpf, "pyrun._seccomp" in sys.modules)"""

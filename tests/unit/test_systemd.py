@@ -19,9 +19,16 @@ from pyrun.errors import ConfigError, PyrunError
 from pyrun.facts import Facts
 from pyrun.oci.load import load_resources
 from pyrun.oci.model import Linux, Root, Spec
+from pyrun.plan.cgroup.scopes import (
+    INFINITY,
+    annotated_properties,
+    expand_slice,
+    limit_properties,
+    unit_of,
+    unit_properties,
+)
 from pyrun.plan.exec import ATTACH, Target
-from pyrun.plan.request import Request
-from pyrun.plan.scopes import INFINITY, annotated_properties, expand_slice, limit_properties, unit_of, unit_properties
+from pyrun.plan.model.request import Request
 from pyrun.runtime import systemd
 from pyrun.runtime.systemd import Manager
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pyrun.plan.resources import ResourcePlan, Write
-from pyrun.plan.steps import PARENT, UNDO, Step, WriteFile
+from pyrun.plan.cgroup.resources import ResourcePlan, Write
+from pyrun.plan.model.steps import PARENT, UNDO, Step, WriteFile
 from pyrun.plan.update import before, files_of, plan_update
 
 MOUNT = "/sys/fs/cgroup"

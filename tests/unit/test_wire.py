@@ -1,4 +1,4 @@
-"""wire.h against pyrun/plan/steps.py and model.py, and the decoder against damaged plans.
+"""wire.h against pyrun/plan/model/steps.py and model.py, and the decoder against damaged plans.
 
 px_check() is the one function that trusts nothing, so it is held here against a second one (tests/support/wire.py);
 what it does to memory is test_c_hosted.py's part.
@@ -15,9 +15,10 @@ from hypothesis import settings as budget
 from hypothesis import strategies as st
 
 from pyrun import executor
-from pyrun.plan import model, steps
-from pyrun.plan.model import Builder
-from pyrun.plan.steps import ANY, IN0, LANE_NAMES, NEXT, OUT, PARENT, S0, UNDO, A, Label, Step
+from pyrun.plan.model import plan as model
+from pyrun.plan.model import steps
+from pyrun.plan.model.plan import Builder
+from pyrun.plan.model.steps import ANY, IN0, LANE_NAMES, NEXT, OUT, PARENT, S0, UNDO, A, Label, Step
 from tests.support import wire
 from tests.support.wire import (
     CLASSES,
@@ -61,7 +62,7 @@ def test_opcodes() -> None:
 
 
 def test_every_opcode_is_carried_out() -> None:
-    text = "".join((SOURCES / name).read_text() for name in ("interp.c", "parent.c", "init.c"))
+    text = "".join((SOURCES / name).read_text() for name in ("interp.c", "parent.c", "../init/init.c"))
     cases = re.findall(r"case (OP_\w+):", text)
     assert sorted(cases) == sorted(set(enum("px_op")) - {"OP_COUNT"})
 

@@ -7,7 +7,7 @@ import os
 
 from pyrun.cli.commands.validate import config_path
 from pyrun.cli.output import terminal_style, write
-from pyrun.plan.explain import explain_data, explain_text
+from pyrun.plan.words.explain import explain_data, explain_text
 from pyrun.runtime.create import load_bundle, prepare
 from pyrun.runtime.store import Store
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from pyrun.cli.main import Globals
     from pyrun.cli.parse import Options
-    from pyrun.plan.model import Plan
+    from pyrun.plan.model.plan import Plan
 
 PLACEHOLDER = "ID"
 CONSOLE = "CONSOLE-SOCKET"

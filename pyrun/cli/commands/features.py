@@ -6,7 +6,7 @@ from pyrun import SPEC_VERSION, __version__
 from pyrun.cli.output import indented, write
 from pyrun.cli.version import commit, libseccomp_version
 from pyrun.oci import names
-from pyrun.plan.mount_options import KNOWN_OPTIONS
+from pyrun.plan.rootfs.mount_options import KNOWN_OPTIONS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

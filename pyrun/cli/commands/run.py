@@ -10,7 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyrun.cli.main import Globals
     from pyrun.cli.parse import Options
-    from pyrun.plan.model import Plan
+    from pyrun.plan.model.plan import Plan
 
 
 def run(g: Globals, o: Options) -> int:
@@ -22,7 +22,7 @@ def run(g: Globals, o: Options) -> int:
 def print_trace(plan: Plan, took: list[int], failed: int | None) -> None:
     """On stderr, since stdout is the program's. Before the program says anything, or with what went wrong behind it."""
     from pyrun.cli.output import terminal_style, write
-    from pyrun.plan.explain import format_trace
+    from pyrun.plan.words.explain import format_trace
 
     width, color = terminal_style(2)
     write("\n".join(format_trace(plan, took, failed=failed, width=width, color=color)) + "\n", 2)

@@ -1,0 +1,79 @@
+/* What the launcher's files share. Everything that is not the plain case goes to Python, which says what is wrong. */
+#ifndef PYRUN_LAUNCHER_H
+#define PYRUN_LAUNCHER_H
+
+#include "sys.h"
+#include "px.h"
+
+enum verb { VERB_START, VERB_STATE, VERB_KILL, VERB_DELETE, VERB_CREATE, VERB_RUN, VERB_LIST, VERB_EXEC };
+
+struct list { const char *items[64]; int count; };
+
+struct call {                      /* a command line that we understand whole */
+	enum verb verb;
+	const char *root, *log, *log_format, *rootless, *bundle, *pid_file, *format, *process, *cwd, *user;
+	int debug, quiet, systemd, all, force, detach, keep, no_keyring;
+	const char *id, *signal;
+	struct list env;
+	char **rest;               /* of exec: the command */
+	int rest_count;
+};
+
+struct bytes { u8 *p; usize n; };
+
+/* ROOT/ID/record, as pyrun/runtime/record.py writes it. */
+#define HAS_POSTSTART 1u
+#define HAS_POSTSTOP 2u
+#define SHARED_PIDNS 4u
+#define SYSTEMD 8u
+enum blob { B_ID, B_BUNDLE, B_ROOTFS, B_CREATED, B_OWNER, B_ANNOTATIONS, B_CGROUP, B_STATE_HEAD, B_STATE_TAIL, B_START, B_DELETE, B_EXTRA, B_COUNT };
+enum status { CREATING, CREATED, RUNNING, PAUSED, STOPPED };
+extern const char *const STATUS[];
+
+struct record {
+	char magic[8];
+	u64 pid, start, status, creator, creator_start;
+	char boot_id[36];
+	u32 sum, flags, count;
+	struct { u32 off, len; } blobs[B_COUNT];
+};
+
+/* main.c */
+extern char **environment;
+const char *get_env(const char *name);
+int same(const char *a, const char *b);
+/* Hands the command line to Python. failed: the plan that Python would run was run and failed thus, and is undone. */
+void __attribute__((noreturn)) to_python(const struct px_result *failed);
+/* `delete --force` of the container, in Python: it says what is in the way. */
+void __attribute__((noreturn)) delete_by_python(const struct call *c);
+char *join(char *to, const char *end, const char *text);
+long read_small(const char *path, char *buf, usize size);
+enum whose { ANYONES, OURS };
+int read_file(int dir, const char *path, usize most, int whose, struct bytes *out);
+u64 start_time(int pid);
+int is_clean(const char *path);
+int is_id(const char *id);
+/* record.c */
+static inline const char *blob(const struct record *r, enum blob b) { return (const char *)r + r->blobs[b].off; }
+u32 record_sum(const u8 *record, usize n);
+char *place(const struct call *c, char *buf, const char *end, const char *name);
+struct record *read_record(const struct call *c, struct bytes *whole);
+enum status status_of(const struct call *c, const struct record *r);
+usize render_state(const struct record *r, enum status s, char *text, usize room);
+/* verbs.c */
+void print(const char *text, usize n);
+/* Each ends the process, or returns to have Python do it */
+void run_state(struct call *c);
+void run_start(struct call *c);
+void run_kill(struct call *c);
+void run_delete(struct call *c);
+void remove_container(struct call *c, int pid);
+/* create.c */
+void run_create(struct call *c);
+void run_run(struct call *c);
+/* exec.c */
+void run_exec(struct call *c);
+/* list.c */
+void run_list(struct call *c);
+
+#endif

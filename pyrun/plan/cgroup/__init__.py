@@ -1,0 +1,1 @@
+"""The container's cgroup: limits, devices, systemd's units, resctrl."""

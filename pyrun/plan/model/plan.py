@@ -1,0 +1,153 @@
+"""Plan and Builder: steps in lanes, slots, and the one buffer that they become.
+
+A Builder collects; `plan()` freezes it. `encode()` writes the wire format of cffi_build/executor/wire.h. Nothing here
+knows what a step means. Slots are plan-time names for descriptors that exist only when the plan runs; a slot that
+stage 1 or 2 uses and the parent opened is handed over (`inherit`).
+"""
+
+from __future__ import annotations
+
+from _struct import Struct
+
+from .steps import ANY, IN0, OUT, PARENT, S0, UNDO, A, D, Label, Step
+
+_HEADER = Struct("<4I 2I 2I 2I 2I I 4I 4I I 3I")
+_STEP = Struct("<HHI4H4Q6I")
+_RULE = Struct("<HHI")
+_MAGIC, _VERSION, _NONE, _NEXT = 0x4E505950, 1, 0xFFFF, 0xFFFFFFFF
+_U64 = 0xFFFFFFFFFFFFFFFF
+TRACE = 1
+
+
+class Plan:
+    """lanes: four lists of Step; slots: their names, by number; inherit: slots that the parent hands to stage 1;
+    keep_fds >= 3."""
+
+    __slots__ = ("inherit", "keep_fds", "lanes", "slots", "steps")
+
+    def __init__(self, lanes: list[list[Step | Label]], slots: list[str], inherit: list[int], keep_fds: int) -> None:
+        self.slots = slots
+        self.inherit = inherit
+        self.keep_fds = keep_fds
+        self.lanes: list[list[Step]] = []
+        self.steps: list[Step] = []
+        for lane in lanes:
+            kept: list[Step] = []
+            for item in lane:
+                if isinstance(item, Label):
+                    item.index = len(self.steps) + len(kept)
+                else:
+                    kept.append(item)
+            self.lanes.append(kept)
+            self.steps += kept
+
+    def index(self, step: Step) -> int:
+        """The number of a step in the whole plan, from 0."""
+        return next(i for i, s in enumerate(self.steps) if s is step)
+
+    def encode(
+        self, *, trace: bool = False, fail_step: int = _NEXT, fail_errno: int = 0, kill_step: int = _NEXT
+    ) -> bytes:
+        """The plan as one buffer. The fault operands are honoured by test builds of the executor only."""
+        records, rules, blob = _encode_steps(self.steps)
+        inherit = b"".join(s.to_bytes(2, "little") for s in self.inherit)
+        inherit += bytes(-len(inherit) % 8)
+        steps_at = _HEADER.size + (-_HEADER.size % 8)
+        rules_at = steps_at + len(self.steps) * _STEP.size
+        inherit_at = rules_at + len(rules)
+        blob_at = inherit_at + len(inherit)
+        # The records were packed with offsets into the blob; now that its place is known they move there.
+        body = b"".join(
+            _STEP.pack(*r[:11], *(v + blob_at - 1 if i % 2 == 0 and v else v for i, v in enumerate(r[11:])))
+            for r in records
+        )
+        first, firsts = 0, []
+        for lane in self.lanes:
+            firsts.append(first)
+            first += len(lane)
+        size = blob_at + len(blob)
+        head = _HEADER.pack(
+            _MAGIC,
+            _VERSION,
+            size,
+            TRACE if trace else 0,
+            len(self.steps),
+            steps_at,
+            len(rules) // 8,
+            rules_at,
+            len(self.inherit),
+            inherit_at,
+            blob_at,
+            len(blob),
+            len(self.slots),
+            *firsts,
+            *(len(x) for x in self.lanes),
+            self.keep_fds,
+            fail_step,
+            fail_errno,
+            kill_step,
+        )
+        return head + bytes(-len(head) % 8) + body + rules + inherit + bytes(blob)
+
+
+def _encode_steps(steps: list[Step]) -> tuple[list[list[int]], bytes, bytearray]:
+    """Wire records with string offsets from 1 into the blob (0: none), the rules, and the blob."""
+    records: list[list[int]] = []
+    rules = bytearray()
+    blob = bytearray(8)
+    seen: dict[bytes, int] = {}
+    for step in steps:
+        rec = [step.OP, len(step.on), len(rules) // 8, _NONE, _NONE, _NONE, _NONE, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+        fields = step.FIELDS
+        for name, value in step.wire().items():
+            place = fields[name]
+            if place >= S0:
+                raw = value if isinstance(value, bytes) else value.encode("utf-8", "surrogateescape")  # type: ignore[attr-defined]
+                off = seen.get(raw)
+                if off is None:
+                    if len(blob) % 8:  # BPF, netlink and scheduler structures are read in place
+                        blob += bytes(8 - len(blob) % 8)
+                    off = seen[raw] = len(blob)
+                    blob += raw
+                    blob.append(0)
+                rec[11 + (place - S0) * 2] = off + 1
+                rec[12 + (place - S0) * 2] = len(raw)
+            elif place >= A:
+                if name == "guard":
+                    value = (value + 1) << 32 if not isinstance(value, Step) else (steps.index(value) + 1) << 32  # type: ignore[operator]
+                rec[7 + place - A] |= value & _U64  # type: ignore[operator]
+            elif value is not None:
+                rec[3 + place - IN0] = value  # type: ignore[call-overload]
+        for err, label in step.on:
+            rules += _RULE.pack(err, 0, _NEXT if label is None else label.index)
+        records.append(rec)
+    return records, bytes(rules), blob
+
+
+class Builder:
+    """Collects the steps of a plan. `lane` methods append; `slot` names a descriptor."""
+
+    __slots__ = ("inherit", "keep_fds", "lanes", "slots")
+
+    def __init__(self, keep_fds: int = 3) -> None:
+        self.lanes: list[list[Step | Label]] = [[], [], [], []]
+        self.slots: list[str] = []
+        self.inherit: list[int] = []
+        self.keep_fds = keep_fds
+
+    def slot(self, name: str, *, inherit: bool = False) -> int:
+        """A new slot. inherit: the parent fills it and the children use it."""
+        self.slots.append(name)
+        number = len(self.slots) - 1
+        if inherit:
+            self.inherit.append(number)
+        return number
+
+    def add(self, lane: int, *steps: Step | Label) -> None:
+        self.lanes[lane] += steps
+
+    def plan(self) -> Plan:
+        return Plan(self.lanes, self.slots, self.inherit, self.keep_fds)
+
+
+__all__ = ["ANY", "D", "OUT", "PARENT", "UNDO", "Builder", "Label", "Plan", "Step"]

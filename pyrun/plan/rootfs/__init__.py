@@ -1,0 +1,1 @@
+"""The container's root: its mounts, devices, masked paths."""

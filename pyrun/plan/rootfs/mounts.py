@@ -1,0 +1,146 @@
+"""The mounts of config.json, in their order, each a few steps: make or open the source, open the target, attach.
+
+A mount is complete before it is attached: what a container can see has its flags and its propagation from the first
+moment. Slots are used again by the next mount, so 10,000 mounts need the descriptors of one.
+"""
+
+from __future__ import annotations
+
+from ...errors import ConfigError
+from ..model.steps import (
+    PARENT,
+    MakeUserns,
+    MountSetattr,
+    Openat2,
+    OpenTree,
+)
+from .binds import bind_source, plan_bind, tree_flags
+from .file_systems import needs_mount2, plan_by_mount2, plan_cgroup_mount, plan_file_system
+from .mount_entry import (
+    Entry,
+    add_idmap,
+    maps_of,
+)
+from .mount_options import (
+    MS_SLAVE,
+)
+from .rootfs_plan import (
+    AT_EMPTY_PATH,
+    AT_RECURSIVE,
+    EBADF,
+    EPERM,
+    NONE,
+    RootfsPlan,
+    clean_path,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ...oci import model
+    from ..model.plan import Builder
+
+MAX_CLONES = 200  # descriptors that the parent opens for binds; the rest the container must be able to walk to
+
+
+def is_bind_of_dev(mount: model.Mount) -> bool:
+    """The host's or another container's /dev: it has its devices and must not be touched."""
+    if clean_path(mount.destination) != "/dev":
+        return False
+    return mount.type == "bind" or "bind" in mount.options or "rbind" in mount.options
+
+
+def plan_mounts_parent(b: Builder, spec: model.Spec, rp: RootfsPlan, proc: int) -> None:
+    """What stage 2 can't do by itself: user namespaces for idmaps (proc is there if there is one), and in a user
+    namespace of its own the clones of sources.
+    """
+    if proc == NONE and not rp.parent_mounts:
+        return
+    for index, mount in enumerate(spec.mounts):
+        m = Entry(index, mount)
+        idmap = m.o.idmap or mount.uid_mappings
+        if idmap:
+            _check_idmap(m, rp)
+            _idmap_userns(b, spec, rp, m, proc)
+        if m.o.bind and rp.parent_mounts and (idmap or len(rp.clones) < MAX_CLONES):
+            _clone_source(b, spec, rp, m)
+
+
+def _clone_source(b: Builder, spec: model.Spec, rp: RootfsPlan, m: Entry) -> None:
+    slot = rp.clones[m.index] = b.slot(f"mount-{m.index}", inherit=True)
+    nested = ((EPERM, None),)  # our mount namespace is not our user namespace's: stage 2 has to find it by itself
+    b.add(
+        PARENT,
+        OpenTree(
+            path=bind_source(m, rp),
+            flags=tree_flags(m),
+            out=slot,
+            on=nested,
+            at=m.at,
+            why="for a container that may not walk there",
+        ),
+    )
+    if m.o.idmap or m.spec.uid_mappings:
+        add_idmap(b, PARENT, spec, rp, m, slot)
+    b.add(
+        PARENT,
+        MountSetattr(
+            mount=slot,
+            at_flags=AT_EMPTY_PATH | AT_RECURSIVE,
+            propagation=MS_SLAVE,
+            on=((EBADF, None),),
+            at=m.at,
+            why="what the container mounts there does not reach the host",
+        ),
+    )
+
+
+def _check_idmap(m: Entry, rp: RootfsPlan) -> None:
+    if rp.locked and not rp.parent_mounts:
+        raise ConfigError(
+            [(m.at, "an idmapped mount needs privilege over the file system, which a rootless runtime has not")],
+            hint="run pyrun as root, or drop idmap and the mappings",
+        )
+
+
+def _idmap_userns(b: Builder, spec: model.Spec, rp: RootfsPlan, m: Entry, proc: int) -> None:
+    """A user namespace for these maps, shared by all mounts that have the same."""
+    maps = maps_of(spec, m)
+    if maps in rp.idmaps:
+        return
+    slot = rp.idmaps[maps] = b.slot(f"idmap-{len(rp.idmaps)}", inherit=not rp.parent_mounts)
+    if maps[0]:
+        b.add(
+            PARENT,
+            MakeUserns(
+                proc=proc,
+                uid_map=maps[0],
+                gid_map=maps[1],
+                out=slot,
+                at=f"{m.at}/uidMappings",
+                why="holds the mount's mappings",
+            ),
+        )
+        return
+    paths = [ns.path for ns in spec.linux.namespaces if ns.type == "user" and ns.path] if spec.linux else []
+    if not paths:
+        raise ConfigError([(m.at, "idmap needs uidMappings and gidMappings, or a user namespace whose it could take")])
+    b.add(
+        PARENT,
+        Openat2(path=paths[0], flags=0, out=slot, at=m.at, why="the user namespace whose mappings the mount takes"),
+    )
+
+
+def plan_mounts(b: Builder, spec: model.Spec, rp: RootfsPlan) -> None:
+    """All mounts in the order of config.json, which is the spec's rule; nothing sorts them."""
+    for index, mount in enumerate(spec.mounts):
+        m = Entry(index, mount)
+        if m.o.bind:
+            plan_bind(b, spec, rp, m)
+        elif not m.fstype:
+            raise ConfigError([(f"{m.at}/type", "is missing, and the options have neither bind nor rbind")])
+        elif m.fstype == "cgroup2":
+            plan_cgroup_mount(b, spec, rp, m)
+        elif needs_mount2(m, rp):
+            plan_by_mount2(b, rp, m)
+        else:
+            plan_file_system(b, spec, rp, m)

@@ -1,0 +1,56 @@
+"""$NOTIFY_SOCKET (sd_notify(3)) for the container: a socket of ours in a directory of its state, bound into it.
+
+The container never gets the service manager's own socket: a MAINPID= of its making would be believed. As runc has it,
+the directory is there from create on, the socket from start on, and what comes in is read by runtime/notify.py.
+"""
+
+from __future__ import annotations
+
+from posix import O_DIRECTORY, O_PATH
+
+from ...oci.model import Mount, Spec
+from ..model.plan import Builder
+from ..model.request import Request
+from ..model.steps import PARENT, UNDO, Bind, Mkdirat, Openat2, Step, Unlinkat
+
+DIRECTORY, NAME, SLOT = "notify", "notify.sock", "notify-socket"
+INSIDE = "/run/notify"
+AT_REMOVEDIR = 0x200
+ENOENT = 2
+O_PATH_DIRECTORY = O_PATH | O_DIRECTORY
+
+
+def with_notify(spec: Spec, state_dir: str) -> Spec:
+    """The spec whose program finds the socket."""
+    if spec.process is None:
+        return spec
+    options = ("bind", "nosuid", "noexec", "nodev", "ro")
+    mount = Mount(destination=INSIDE, type="bind", source=f"{state_dir}/{DIRECTORY}", options=options)
+    process = spec.process.replace(env=(*spec.process.env, f"NOTIFY_SOCKET={INSIDE}/{NAME}"))
+    return spec.replace(mounts=(*spec.mounts, mount), process=process)
+
+
+def plan_notify_directory(b: Builder, req: Request) -> None:
+    """Parent: the directory; with the socket where nothing parks, for it must be there before the program is."""
+    b.add(PARENT, Mkdirat(path=f"{req.state_dir}/{DIRECTORY}", mode=0o755, why="for $NOTIFY_SOCKET"))
+    b.add(UNDO, *notify_removal(req))
+    if not req.park:
+        plan_notify_socket(b, req)
+
+
+def plan_notify_socket(b: Builder, req: Request) -> None:
+    """Parent: the socket, in the slot named SLOT."""
+    directory, socket = b.slot("notify-directory"), b.slot(SLOT)
+    b.add(
+        PARENT,
+        Openat2(path=f"{req.state_dir}/{DIRECTORY}", flags=O_PATH_DIRECTORY, out=directory),
+        Bind(dir=directory, name=NAME, mode=0o777, out=socket, why="what the program says of itself comes here"),
+    )
+
+
+def notify_removal(req: Request) -> list[Step]:
+    gone = ((ENOENT, None),)
+    return [
+        Unlinkat(path=f"{req.state_dir}/{DIRECTORY}/{NAME}", on=gone),
+        Unlinkat(path=f"{req.state_dir}/{DIRECTORY}", flags=AT_REMOVEDIR, on=gone),
+    ]

@@ -1,0 +1,262 @@
+"""The container's file system, in the order in which its planners are called:
+
+parent   plan_rootfs_parent   what needs the parent's privileges: clones for a user namespace, idmaps, the host's /proc
+stage 2  plan_rootfs_child    propagation; the root on itself; mounts as listed; /dev. From here the root is a mount
+of ours
+         (plan_console, hooks: prestart, createRuntime, createContainer see the mounts, and the host's files still)
+         plan_rootfs_pivot    readonlyPaths, then maskedPaths, as a readonly one may lie above; pivot_root; shared or
+         unbindable root
+         plan_rootfs_finish   sysctls; the working directory, while the root may be written; read-only tmpfs, /dev and
+         root
+
+Why the paths are hidden before the pivot stands in masks.py. The root becomes read-only last, since hooks write to
+it. A container without a mount namespace of its own gets no mounts, devices or hidden paths, as they would be the
+host's, only a chroot(2).
+"""
+
+from __future__ import annotations
+
+from ...errors import ConfigError
+from ..model.steps import (
+    ANY,
+    PARENT,
+    STAGE2,
+    CheckFs,
+    Chroot,
+    Goto,
+    Label,
+    MakeTarget,
+    MountSetattr,
+    MoveMount,
+    Openat2,
+    OpenTree,
+    PivotRoot,
+    Umask,
+)
+from .dev_nodes import plan_console, plan_dev
+from .masks import needs_proc, plan_masked_paths, plan_proc_child, plan_proc_parent, plan_readonly_paths, plan_sysctls
+from .mount_options import MS_PRIVATE, MS_SHARED, MS_SLAVE, MS_UNBINDABLE, RDONLY
+from .mounts import plan_mounts, plan_mounts_parent
+from .rootfs_plan import (
+    AT_EMPTY_PATH,
+    AT_RECURSIVE,
+    BY_FD,
+    EACCES,
+    EBADF,
+    EINVAL,
+    EPERM,
+    FROM_FD,
+    IN_ROOT,
+    NONE,
+    O_PATH,
+    OPEN_TREE_CLONE,
+    PROC_SUPER_MAGIC,
+    RootfsPlan,
+    clean_path,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ...facts import Facts
+    from ...oci.model import Spec
+    from ..model.plan import Builder
+
+WHOLE_TREE = AT_EMPTY_PATH | AT_RECURSIVE
+
+
+def plan_rootfs_parent(
+    b: Builder, spec: Spec, facts: Facts, *, rootfs: str, bundle: str = "", cgroup: str | None = None
+) -> RootfsPlan:
+    """PARENT steps that come before stage 1. rootfs, bundle and cgroup are absolute host paths."""
+    rp = RootfsPlan(b, spec, facts, rootfs, bundle, cgroup)
+    if rp.label and "selinux" not in facts.lsm:
+        raise ConfigError([("/linux/mountLabel", "is set, and SELinux is not enabled on this host")])
+    if needs_proc(spec):
+        plan_proc_parent(b, rp)
+    if not rp.mntns:
+        return rp
+    proc = NONE
+    if any(m.uid_mappings or "idmap" in m.options or "ridmap" in m.options for m in spec.mounts):
+        proc = b.slot("idmap-proc")
+        b.add(
+            PARENT,
+            Openat2(path="/proc", flags=O_PATH, out=proc, why="to write the maps of idmaps"),
+            CheckFs(fd=proc, magic=PROC_SUPER_MAGIC, why="a real one"),
+        )
+    if rp.parent_mounts:
+        nested = ((EPERM, None),)
+        b.add(
+            PARENT,
+            OpenTree(
+                path=rootfs,
+                flags=OPEN_TREE_CLONE | AT_RECURSIVE,
+                out=rp.root,
+                on=nested,
+                at="/root/path",
+                why="for a container that may not walk there",
+            ),
+            MountSetattr(
+                mount=rp.root, at_flags=WHOLE_TREE, propagation=MS_SLAVE, on=((EBADF, None),), at="/root/path"
+            ),
+        )
+    plan_mounts_parent(b, spec, rp, proc)
+    return rp
+
+
+def plan_rootfs_child(b: Builder, spec: Spec, facts: Facts, rp: RootfsPlan) -> None:
+    """STAGE2: all that has to be there before the hooks."""
+    if rp.proc != NONE:
+        plan_proc_child(b, rp)
+    if not rp.mntns:
+        b.add(STAGE2, Openat2(path=rp.rootfs.rstrip("/") + "/", flags=O_PATH, out=rp.root, at="/root/path"))
+        return
+    b.add(STAGE2, Umask(mask=0, why="what is made here gets the mode that the step says"))
+    _propagation(b, spec, rp)
+    _attach_root(b, spec, rp)
+    plan_mounts(b, spec, rp)
+    plan_dev(b, spec, rp)
+    b.add(STAGE2, Umask(mask=0o022))
+
+
+def plan_rootfs_pivot(b: Builder, spec: Spec, facts: Facts, rp: RootfsPlan) -> None:
+    """STAGE2: the last that needs the host's files, and the change of root."""
+    if not rp.mntns:
+        b.add(STAGE2, Chroot(root=rp.root, at="/root/path", why="no mount namespace, so no pivot_root(2)"))
+        return
+    plan_readonly_paths(b, spec, rp)
+    plan_masked_paths(b, spec, rp)
+    b.add(STAGE2, PivotRoot(root=rp.root, at="/root/path", why="from here on the host's files are out of reach"))
+    kind, recursive = _kind(spec)
+    if kind in (MS_SHARED, MS_UNBINDABLE):
+        flags = WHOLE_TREE if recursive else AT_EMPTY_PATH
+        b.add(
+            STAGE2,
+            MountSetattr(
+                mount=rp.root,
+                at_flags=flags,
+                propagation=kind,
+                at="/linux/rootfsPropagation",
+                why="a peer group of its own" if kind == MS_SHARED else "can't be bound elsewhere",
+            ),
+        )
+
+
+def plan_rootfs_finish(b: Builder, spec: Spec, facts: Facts, rp: RootfsPlan) -> None:
+    """STAGE2, in the new root: what could not be read-only until now, and what does not matter where it is done."""
+    plan_sysctls(b, spec, rp)
+    cwd = clean_path(spec.process.cwd) if spec.process else "/"
+    if cwd != "/":
+        b.add(
+            STAGE2,
+            MakeTarget(root=rp.root, path=cwd, mode=0o755, out=rp.target, at="/process/cwd", why="made if missing"),
+        )
+    if not rp.mntns:
+        return
+    for dest, at in rp.late_ro:
+        b.add(
+            STAGE2,
+            Openat2(dir=rp.root, path=dest, flags=O_PATH, resolve=IN_ROOT, out=rp.target, at=at),
+            MountSetattr(
+                mount=rp.target, at_flags=AT_EMPTY_PATH, set=RDONLY, at=at, why="read-only now that all is made in it"
+            ),
+        )
+    if spec.root.readonly:
+        b.add(STAGE2, MountSetattr(mount=rp.root, at_flags=AT_EMPTY_PATH, set=RDONLY, at="/root/readonly"))
+
+
+def _kind(spec: Spec) -> tuple[int, bool]:
+    """rootfsPropagation as MS_*, 0 when it is absent, and whether it holds for all below."""
+    text = (spec.linux.rootfs_propagation if spec.linux else None) or ""
+    kinds = {"private": MS_PRIVATE, "slave": MS_SLAVE, "shared": MS_SHARED, "unbindable": MS_UNBINDABLE}
+    if text.startswith("r"):
+        return kinds[text[1:]], True
+    return kinds.get(text, 0), False
+
+
+def _propagation(b: Builder, spec: Spec, rp: RootfsPlan) -> None:
+    """Before anything is mounted: no mount of ours may reach the host.
+
+    With a shared root, volumes that are to propagate both ways need sources that are still the host's peers, so only
+    the mount that carries the root is made private. The kernel has already made slaves of all mounts that a user
+    namespace gets.
+    """
+    kind, _ = _kind(spec)
+    at = "/linux/rootfsPropagation" if kind else None
+    if kind == MS_SHARED:
+        if not rp.own_userns:
+            _private_parent(b, rp)
+        return
+    now = MS_SLAVE if kind in (0, MS_SLAVE) else MS_PRIVATE
+    b.add(
+        STAGE2,
+        MountSetattr(
+            path="/", at_flags=AT_RECURSIVE, propagation=now, at=at, why="our mounts stay out of the host's namespace"
+        ),
+    )
+
+
+def _private_parent(b: Builder, rp: RootfsPlan) -> None:
+    """The mount that the root's directory lies on is found by trying: EINVAL says that it is no mount point."""
+    path, done = rp.rootfs.rstrip("/") or "/", Label("private")
+    while True:
+        above = Label(f"above {path}")
+        rules = ((EINVAL, above),) if path != "/" else ()
+        b.add(
+            STAGE2,
+            MountSetattr(
+                path=path,
+                propagation=MS_PRIVATE,
+                on=rules,
+                at="/linux/rootfsPropagation",
+                why="the root is mounted on it",
+            ),
+        )
+        if path == "/":
+            break
+        b.add(STAGE2, Goto(on=((ANY, done),)), above)
+        path = path.rpartition("/")[0] or "/"
+    b.add(STAGE2, done)
+
+
+def _attach_root(b: Builder, spec: Spec, rp: RootfsPlan) -> None:
+    """The root's clone on its own directory, as pivot_root(2) wants a mount; or on "/" when we may not walk to that
+    directory.
+    """
+    kind, _ = _kind(spec)
+    at, over, done = "/root/path", Label("on /"), Label("root attached")
+    base = b.slot("root-directory")
+    rules = ((EACCES, over),) if rp.parent_mounts else ()
+    b.add(
+        STAGE2,
+        Openat2(path=rp.rootfs.rstrip("/") + "/", flags=O_PATH, out=base, on=rules, at=at),
+        OpenTree(
+            dir=base,
+            path="",
+            flags=OPEN_TREE_CLONE | WHOLE_TREE,
+            out=rp.root,
+            at=at,
+            why="the root as a mount of its own",
+        ),
+        *(() if kind == MS_SLAVE else (_private(rp, kind),)),
+        MoveMount(mount=rp.root, onto=base, flags=BY_FD, at=at, why="on itself"),
+    )
+    if rp.parent_mounts:
+        closed = "its directory is closed to the container's ids"
+        b.add(STAGE2, Goto(on=((ANY, done),)), over, *(() if kind == MS_SLAVE else (_private(rp, kind),)))
+        b.add(STAGE2, MoveMount(mount=rp.root, dst="/", flags=FROM_FD, at=at, why=closed), done)
+
+
+def _private(rp: RootfsPlan, kind: int) -> MountSetattr:
+    at = "/linux/rootfsPropagation" if kind else "/root/path"
+    why = "what the host mounts below does not show up"
+    return MountSetattr(mount=rp.root, at_flags=WHOLE_TREE, propagation=MS_PRIVATE, at=at, why=why)
+
+
+__all__ = [
+    "RootfsPlan",
+    "plan_console",
+    "plan_rootfs_child",
+    "plan_rootfs_finish",
+    "plan_rootfs_parent",
+    "plan_rootfs_pivot",
+]
