@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import tally, vm_host
-from tests.support.bundle import BundleMaker
-from tests.support.runner import REPO, Runner
+from tests.support import tally
+from tests.support.container.bundle import BundleMaker
+from tests.support.container.runner import REPO, Runner
+from tests.support.vm import host as vm_host
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -31,7 +31,7 @@ sys.path.insert(0, str(REPO))
 
 from tests.bench.peer import DEVNULL, VERBS, Peer  # noqa: E402
 from tests.bench.where import Where, report_where  # noqa: E402
-from tests.support.bundle import make_config  # noqa: E402
+from tests.support.container.bundle import make_config  # noqa: E402
 
 # The most that pyrun may take of runc's time, also where Python plans.
 TARGETS = {

@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.support.runner import REPO
+from tests.support.container.runner import REPO
 from tests.vm.engines.engine import IMAGE, make_image, systemctl
 
 NAMES = ("pyrun", "crun", "runc")
@@ -56,7 +56,7 @@ def report(engine: str, took: dict[str, list[float]]) -> str:
 
 def in_guest(words: list[str]) -> int:
     """The same in a guest, its output on ours."""
-    from tests.support import vm
+    from tests.support.vm import __main__ as vm
 
     return vm.run(f"cd /job/src && PYTHONPATH=/job/site {shlex.join(['python3', '-m', 'tests.bench.engines', *words])}")
 

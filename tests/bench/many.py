@@ -25,8 +25,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.support.bundle import Bundle, make_bundle, make_config
-from tests.support.runner import REPO, Runner, runtime_argv
+from tests.support.container.bundle import Bundle, make_bundle, make_config
+from tests.support.container.runner import REPO, Runner, runtime_argv
 
 GUEST_MIB = 4096
 RUNTIMES = ("pyrun", "again", "crun", "runc")
@@ -184,7 +184,7 @@ def figures_of(name: str, count: int) -> dict[str, Any]:
 def in_guest(words: list[str]) -> int:
     """The same in a guest, its output on ours."""
     os.environ.setdefault("PYRUN_VM_MEMORY", str(GUEST_MIB))  # before what reads it is imported
-    from tests.support.vm import run
+    from tests.support.vm.__main__ import run
 
     return run(IN_GUEST.format(words=" ".join(words)))
 

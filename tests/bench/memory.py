@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench.peer import spawn, wait_gone
-from tests.support.bundle import Bundle, make_bundle, make_config
-from tests.support.leaks import CGROUP_ROOT
-from tests.support.runner import REPO, Runner
+from tests.support.container.bundle import Bundle, make_bundle, make_config
+from tests.support.container.leaks import CGROUP_ROOT
+from tests.support.container.runner import REPO, Runner
 
 ID = "bench-memory"
 PARENT = "pyrun-bench-memory"
@@ -164,7 +164,7 @@ def find_peers(work: Path, names: Sequence[str]) -> list[Peer]:
 
 def in_guest(words: list[str]) -> int:
     """The same in a guest, its output on ours."""
-    from tests.support import vm
+    from tests.support.vm import __main__ as vm
 
     command = shlex.join(["python3", "-m", "tests.bench.memory", *words])
     return vm.run(f"cd /job/src && PYTHONPATH=/job/site {command}")

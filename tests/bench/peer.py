@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.support.bundle import make_bundle, make_config
+from tests.support.container.bundle import make_bundle, make_config
 
 DEVNULL = os.open("/dev/null", os.O_RDWR)
 VERBS = ("create+start+delete", "run", "create", "start", "state", "kill", "delete", "exec", "exec again", "list")

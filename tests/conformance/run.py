@@ -29,7 +29,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.support.golang import GO_ARCH, Unavailable, download_module, find_go
+from tests.support.engines.golang import GO_ARCH, Unavailable, download_module, find_go
 
 HERE = Path(__file__).resolve().parent
 REPO = HERE.parent.parent

@@ -7,8 +7,8 @@ import os
 import pytest
 
 from tests.conformance.run import PROGRAMS, Outcome, parse_tap, read_known, run_programs
-from tests.support.golang import Unavailable
-from tests.support.runner import runtime_argv
+from tests.support.container.runner import runtime_argv
+from tests.support.engines.golang import Unavailable
 
 
 @pytest.fixture(scope="session")

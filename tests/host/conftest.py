@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.leaks import leak_check as leak_check
+from tests.support.container.leaks import leak_check as leak_check
 
 HERE = Path(__file__).parent
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.bundle import Bundle, BundleMaker
-from tests.support.record import sealed
-from tests.support.runner import Runner, python_argv, runtime_argv
+from tests.support.container.bundle import Bundle, BundleMaker
+from tests.support.container.record import sealed
+from tests.support.container.runner import Runner, python_argv, runtime_argv
 
 GRAMMAR = re.compile(r"pyrun: [a-z]+ \S+: .+\n  hint: pyrun delete --force one removes what is left of it\n")
 OTHER_BOOT = b"00000000-0000-4000-8000-000000000000"

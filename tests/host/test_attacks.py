@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.bundle import BundleMaker
-from tests.support.record import sealed
-from tests.support.runner import REPO, Runner, python_argv, wait_for
+from tests.support.container.bundle import BundleMaker
+from tests.support.container.record import sealed
+from tests.support.container.runner import REPO, Runner, python_argv, wait_for
 
 SLEEP = ["sleep", "1000"]
 

@@ -17,8 +17,8 @@ import pytest
 from jeepney import HeaderFields, MessageType, new_error, new_method_return
 from jeepney.low_level import Message, Parser
 
-from tests.support.bundle import BundleMaker
-from tests.support.runner import REPO, Runner, wait_for
+from tests.support.container.bundle import BundleMaker
+from tests.support.container.runner import REPO, Runner, wait_for
 
 GRAMMAR = re.compile(r"pyrun: [a-z]+ \S+: --systemd-cgroup: .+\n  hint: .+\n")
 # pyrun with less patience, where systemd seems to run.

@@ -20,8 +20,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.bundle import Bundle, BundleMaker, make_bundle, make_config
-from tests.support.place import (
+from tests.support.container.bundle import Bundle, BundleMaker, make_bundle, make_config
+from tests.support.container.place import (
     GRAMMAR,
     UNSHARE,
     WAYS,
@@ -34,7 +34,7 @@ from tests.support.place import (
     refuses_all,
     stopped,
 )
-from tests.support.runner import REPO, Result, Runner, python_argv, wait_for
+from tests.support.container.runner import REPO, Result, Runner, python_argv, wait_for
 
 NOBODY = 65534
 PID_NAMESPACE = [*UNSHARE, "--pid", "--fork", "--kill-child", "--mount-proc"]

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.bundle import Bundle
-from tests.support.console import FdSocket
-from tests.support.leaks import CGROUP_ROOT
-from tests.support.runner import REPO, Runner, runtime_argv
+from tests.support.container.bundle import Bundle
+from tests.support.container.console import FdSocket
+from tests.support.container.leaks import CGROUP_ROOT
+from tests.support.container.runner import REPO, Runner, runtime_argv
 
 BUNDLES = REPO / "bundles"
 NAMES = sorted(path.parent.name for path in BUNDLES.glob("*/config.json"))

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.bundle import Bundle, BundleMaker
-from tests.support.runner import Result, Runner
+from tests.support.container.bundle import Bundle, BundleMaker
+from tests.support.container.runner import Result, Runner
 
 pytestmark = pytest.mark.root
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.bundle import BundleMaker
-from tests.support.containerd import Containerd, containerd, missing
-from tests.support.runner import Result, runtime_argv
+from tests.support.container.bundle import BundleMaker
+from tests.support.container.runner import Result, runtime_argv
+from tests.support.engines.containerd import Containerd, containerd, missing
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=f"not installed: {', '.join(missing())} (Debian's containerd)")
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.bundle import CAPABILITIES, Bundle, BundleMaker
-from tests.support.gate import start_gated
-from tests.support.leaks import CGROUP_ROOT
-from tests.support.runner import REPO, Runner, wait_for
+from tests.support.container.bundle import CAPABILITIES, Bundle, BundleMaker
+from tests.support.container.gate import start_gated
+from tests.support.container.leaks import CGROUP_ROOT
+from tests.support.container.runner import REPO, Runner, wait_for
 
 IDLE = ["sleep", "1000"]
 ATTACKER = REPO / "tests" / "support" / "attacker.py"

@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from tests.support.bundle import Bundle, BundleMaker
-from tests.support.console import FdSocket
-from tests.support.leaks import CGROUP_ROOT
-from tests.support.runner import Runner
+from tests.support.container.bundle import Bundle, BundleMaker
+from tests.support.container.console import FdSocket
+from tests.support.container.leaks import CGROUP_ROOT
+from tests.support.container.runner import Runner
 
 ROUNDS = 40
 RENAME_EXCHANGE = 2

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.bundle import Bundle, BundleMaker
-from tests.support.console import FdSocket
-from tests.support.leaks import CGROUP_ROOT
-from tests.support.runner import Runner, python_argv, wait_for
+from tests.support.container.bundle import Bundle, BundleMaker
+from tests.support.container.console import FdSocket
+from tests.support.container.leaks import CGROUP_ROOT
+from tests.support.container.runner import Runner, python_argv, wait_for
 
 IDLE = ["sleep", "1000"]
 NOT_FOUND = "executable file not found in $PATH"

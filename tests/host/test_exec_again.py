@@ -15,10 +15,10 @@ import pytest
 
 from pyrun.plan.lifecycle import EXEC_NOTES, KEPT_EXECS
 from pyrun.runtime import cache
-from tests.support.again import Again, cgroup_of, pid_of
-from tests.support.bundle import Bundle, BundleMaker
-from tests.support.runner import REPO, Runner, wait_for
-from tests.support.stub import TO_PYTHON
+from tests.support.container.again import Again, cgroup_of, pid_of
+from tests.support.container.bundle import Bundle, BundleMaker
+from tests.support.container.runner import REPO, Runner, wait_for
+from tests.support.executor.stub import TO_PYTHON
 
 IDLE = ["sleep", "1000"]
 WHO = ["sh", "-c", "id; pwd; env; umask; ulimit -n; ls -l /proc/self/fd | wc -l; grep 0:: /proc/self/cgroup"]

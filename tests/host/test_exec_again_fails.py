@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from pyrun.plan.lifecycle import EXEC_NOTES, KEPT_EXECS
-from tests.support.again import Again, cgroup_of, pid_of
-from tests.support.bundle import BundleMaker
-from tests.support.record import sealed
-from tests.support.runner import Result, wait_for
-from tests.support.stub import TO_PYTHON
+from tests.support.container.again import Again, cgroup_of, pid_of
+from tests.support.container.bundle import BundleMaker
+from tests.support.container.record import sealed
+from tests.support.container.runner import Result, wait_for
+from tests.support.executor.stub import TO_PYTHON
 
 IDLE = ["sleep", "1000"]
 

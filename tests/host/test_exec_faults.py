@@ -27,10 +27,10 @@ from pyrun.runtime import create
 from pyrun.runtime.delete import delete
 from pyrun.runtime.exec import collect_target
 from pyrun.runtime.store import Store
-from tests.support.bundle import BundleMaker
-from tests.support.faults import EXDEV, children, descriptors, faults_build, prepare, steps_of
-from tests.support.leaks import collect_traces, find_leaks
-from tests.support.runner import Runner, wait_for
+from tests.support.container.bundle import BundleMaker
+from tests.support.container.leaks import collect_traces, find_leaks
+from tests.support.container.runner import Runner, wait_for
+from tests.support.executor.faults import EXDEV, children, descriptors, faults_build, prepare, steps_of
 
 PROCESS = {"oomScoreAdj": 10, "rlimits": [{"type": "RLIMIT_NOFILE", "soft": 64, "hard": 64}], "terminal": True}
 

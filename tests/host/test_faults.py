@@ -21,9 +21,9 @@ from pyrun.plan.model.steps import PARENT, STAGE1, STAGE2, Clone3Init, Execve, P
 from pyrun.runtime import create
 from pyrun.runtime.delete import delete
 from pyrun.runtime.store import Store
-from tests.support.bundle import Bundle, BundleMaker
-from tests.support.faults import EXDEV, children, describe, descriptors, prepare, steps_of
-from tests.support.leaks import collect_traces, find_leaks
+from tests.support.container.bundle import Bundle, BundleMaker
+from tests.support.container.leaks import collect_traces, find_leaks
+from tests.support.executor.faults import EXDEV, children, describe, descriptors, prepare, steps_of
 
 HOOK = [{"path": "/bin/true", "args": ["true"]}]
 HOOKS = dict.fromkeys(("prestart", "createRuntime", "createContainer"), HOOK)

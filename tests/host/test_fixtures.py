@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.bundle import BundleMaker, make_config, merge
-from tests.support.leaks import CGROUP_ROOT, collect_traces, find_leaks
-from tests.support.runner import REPO, wait_for
+from tests.support.container.bundle import BundleMaker, make_config, merge
+from tests.support.container.leaks import CGROUP_ROOT, collect_traces, find_leaks
+from tests.support.container.runner import REPO, wait_for
 
 VIEW = REPO / "tests" / "view"
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.bundle import Bundle, BundleMaker
-from tests.support.runner import Result, Runner
+from tests.support.container.bundle import Bundle, BundleMaker
+from tests.support.container.runner import Result, Runner
 
 CREATE = ("prestart", "createRuntime", "createContainer")
 START = ("startContainer", "poststart")

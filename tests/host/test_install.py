@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.bundle import BundleMaker
-from tests.support.runner import REPO, Runner
+from tests.support.container.bundle import BundleMaker
+from tests.support.container.runner import REPO, Runner
 
 WHEEL_LIMIT_BYTES = 5_000_000
 

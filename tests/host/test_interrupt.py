@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.bundle import BundleMaker
-from tests.support.runner import Runner, wait_for
+from tests.support.container.bundle import BundleMaker
+from tests.support.container.runner import Runner, wait_for
 
 VERBS = [["create"], ["run", "--detach"]]
 DEVNULL = subprocess.DEVNULL

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.bundle import BundleMaker
-from tests.support.runner import Runner
+from tests.support.container.bundle import BundleMaker
+from tests.support.container.runner import Runner
 
 ENDS = ("HUP", "INT", "QUIT", "TERM")
 NO_EXIT: dict[str, Any] = {

@@ -19,10 +19,10 @@ from pathlib import Path
 import pytest
 
 from pyrun.runtime.record import HEADER, unpack
-from tests.support.bundle import Bundle, BundleMaker
-from tests.support.record import sealed
-from tests.support.runner import Result, Runner, python_argv, wait_for
-from tests.support.stub import LAUNCHER, TO_PYTHON, bare_launcher
+from tests.support.container.bundle import Bundle, BundleMaker
+from tests.support.container.record import sealed
+from tests.support.container.runner import Result, Runner, python_argv, wait_for
+from tests.support.executor.stub import LAUNCHER, TO_PYTHON, bare_launcher
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 Script = Callable[[Runner, Bundle], list[Result]]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.bench.many import measure, prepare
-from tests.support.runner import python_argv, runtime_argv
+from tests.support.container.runner import python_argv, runtime_argv
 
 
 @pytest.mark.parametrize("way", [runtime_argv, python_argv], ids=["launcher", "python"])

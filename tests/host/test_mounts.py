@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from tests.support.bundle import Bundle, BundleMaker
-from tests.support.console import FdSocket
-from tests.support.leaks import CGROUP_ROOT
-from tests.support.runner import Runner, wait_for
+from tests.support.container.bundle import Bundle, BundleMaker
+from tests.support.container.console import FdSocket
+from tests.support.container.leaks import CGROUP_ROOT
+from tests.support.container.runner import Runner, wait_for
 
 MAPS = [{"containerID": 0, "hostID": 100000, "size": 65536}]
 USERNS: dict[str, Any] = {"linux": {"uidMappings": MAPS, "gidMappings": MAPS}}

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.bundle import BundleMaker
-from tests.support.runner import Runner, wait_for
+from tests.support.container.bundle import BundleMaker
+from tests.support.container.runner import Runner, wait_for
 
 # The type in config.json -> the name below /proc/PID/ns.
 LINKS = {

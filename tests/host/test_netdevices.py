@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.bundle import Bundle, BundleMaker
-from tests.support.runner import Runner, runtime_argv, wait_for
+from tests.support.container.bundle import Bundle, BundleMaker
+from tests.support.container.runner import Runner, runtime_argv, wait_for
 
 
 class Host:

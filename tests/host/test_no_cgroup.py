@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tests.support.bundle import BundleMaker
-from tests.support.leaks import collect_traces
-from tests.support.runner import Runner, runtime_argv
+from tests.support.container.bundle import BundleMaker
+from tests.support.container.leaks import collect_traces
+from tests.support.container.runner import Runner, runtime_argv
 
 
 def test_a_container_in_the_cgroup_of_its_caller(bundle: BundleMaker, pyrun: Runner) -> None:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.bundle import Bundle, BundleMaker
-from tests.support.runner import Runner, wait_for
+from tests.support.container.bundle import Bundle, BundleMaker
+from tests.support.container.runner import Runner, wait_for
 
 SAY = (
     "use Socket; socket(S, AF_UNIX, SOCK_DGRAM, 0);send(S, $_, 0, sockaddr_un($ENV{NOTIFY_SOCKET})) or die $! for @ARGV"

@@ -19,9 +19,9 @@ import pytest
 
 from pyrun.runtime import cache
 from pyrun.runtime.record import BLOBS, Record, unpack
-from tests.support.bundle import BundleMaker
-from tests.support.runner import REPO, Runner, python_argv, wait_for
-from tests.support.stub import TO_PYTHON, bare_launcher
+from tests.support.container.bundle import BundleMaker
+from tests.support.container.runner import REPO, Runner, python_argv, wait_for
+from tests.support.executor.stub import TO_PYTHON, bare_launcher
 
 DEVICES = {"resources": {"devices": [{"allow": False, "access": "rwm"}]}}
 

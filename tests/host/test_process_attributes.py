@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.bundle import BundleMaker
-from tests.support.runner import Runner
+from tests.support.container.bundle import BundleMaker
+from tests.support.container.runner import Runner
 
 SYS_IOPRIO_GET = {"x86_64": 252, "aarch64": 31}
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.bundle import BundleMaker
-from tests.support.leaks import CGROUP_ROOT
-from tests.support.runner import Runner, wait_for
+from tests.support.container.bundle import BundleMaker
+from tests.support.container.leaks import CGROUP_ROOT
+from tests.support.container.runner import Runner, wait_for
 
 COUNTER = "i=0; while :; do i=$((i + 1)); echo $i > /ticks/count; done"
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.bundle import Bundle
-from tests.support.leaks import CGROUP_ROOT
-from tests.support.runner import Result, Runner, runtime_argv
+from tests.support.container.bundle import Bundle
+from tests.support.container.leaks import CGROUP_ROOT
+from tests.support.container.runner import Result, Runner, runtime_argv
 
 UID, FIRST, SIZE = 4242, 700000, 65536
 NAME = "pyrun-test"

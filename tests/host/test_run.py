@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.bundle import Bundle, BundleMaker
-from tests.support.console import FdSocket
-from tests.support.runner import REPO, Runner, wait_for
+from tests.support.container.bundle import Bundle, BundleMaker
+from tests.support.container.console import FdSocket
+from tests.support.container.runner import REPO, Runner, wait_for
 
 FORWARDED = [
     signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTRAP, signal.SIGABRT, signal.SIGUSR1, signal.SIGUSR2,

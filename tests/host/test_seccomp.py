@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.bundle import BundleMaker
-from tests.support.runner import Runner
+from tests.support.container.bundle import BundleMaker
+from tests.support.container.runner import Runner
 
 SIGSYS = 31
 NOTIF_RECV, NOTIF_SEND = 0xC0502100, 0xC0182101

@@ -15,9 +15,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.support.bundle import Bundle, BundleMaker
-from tests.support.leaks import Traces, collect_traces, find_leaks
-from tests.support.runner import Runner, python_argv, runtime_argv
+from tests.support.container.bundle import Bundle, BundleMaker
+from tests.support.container.leaks import Traces, collect_traces, find_leaks
+from tests.support.container.runner import Runner, python_argv, runtime_argv
 
 KILLS = int(os.environ.get("PYRUN_SOAK_KILLS", "20"))
 SEED = int(os.environ.get("PYRUN_SOAK_SEED", "0")) or random.randrange(1, 1 << 30)

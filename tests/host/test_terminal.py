@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.bundle import Bundle, BundleMaker
-from tests.support.console import FdSocket
-from tests.support.runner import Runner, wait_for
-from tests.support.terminal import TerminalSession
+from tests.support.container.bundle import Bundle, BundleMaker
+from tests.support.container.console import FdSocket
+from tests.support.container.runner import Runner, wait_for
+from tests.support.container.terminal import TerminalSession
 
 RAW_CAT = "stty raw -echo; echo ready; "
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.bundle import Bundle, BundleMaker
-from tests.support.leaks import CGROUP_ROOT
-from tests.support.runner import Runner, wait_for
+from tests.support.container.bundle import Bundle, BundleMaker
+from tests.support.container.leaks import CGROUP_ROOT
+from tests.support.container.runner import Runner, wait_for
 
 FIRST, SIZE = 100000, 65536
 MAP = [{"containerID": 0, "hostID": FIRST, "size": SIZE}]

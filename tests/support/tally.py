@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.vm_host import Plugin as Guests
-from tests.support.vm_host import group_of, is_vm
+from tests.support.vm.host import Plugin as Guests
+from tests.support.vm.host import group_of, is_vm
 
 RESULTS = ("passed", "failed", "error", "xpassed", "xfailed", "skipped")
 GUEST = "in guest "

@@ -19,8 +19,8 @@ import pytest
 from pyrun.plan.model import steps as s
 from pyrun.plan.model.plan import Builder
 from pyrun.plan.model.steps import PARENT, STAGE1, Step
-from tests.support.runner import REPO
-from tests.support.wire import enum, every_step, size_of
+from tests.support.container.runner import REPO
+from tests.support.executor.wire import enum, every_step, size_of
 
 BUILD = REPO / "cffi_build" / "build.py"
 CROSS, QEMU = "aarch64-linux-gnu-gcc", "qemu-aarch64-static"

@@ -19,9 +19,9 @@ from pyrun.plan.model.steps import NEXT, PARENT, PID_PREFIX, STAGE1, STAGE2, Ste
 from pyrun.plan.namespace.netlink import link_up
 from pyrun.runtime import create
 from pyrun.runtime.store import Store
-from tests.support.bundle import BundleMaker
-from tests.support.hosted import HOSTED, Container, build, parent_plan, run_hosted, sh
-from tests.support.runner import REPO, wait_for
+from tests.support.container.bundle import BundleMaker
+from tests.support.container.runner import REPO, wait_for
+from tests.support.executor.hosted import HOSTED, Container, build, parent_plan, run_hosted, sh
 
 O_PATH_DIRECTORY = 0o10000000 | 0o200000
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x20000, 0x4000000, 0x8000000

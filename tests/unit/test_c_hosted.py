@@ -21,7 +21,7 @@ import pytest
 from pyrun.plan.model import steps as s
 from pyrun.plan.model.plan import Builder
 from pyrun.plan.model.steps import ANY, PARENT, PID_MARK, PID_PREFIX, Label, Spawn, Step
-from tests.support.hosted import BUILD, HOSTED, Ran, build, parent_plan, run_hosted, sh
+from tests.support.executor.hosted import BUILD, HOSTED, Ran, build, parent_plan, run_hosted, sh
 
 O_PATH_DIRECTORY = 0o10000000 | 0o200000
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")

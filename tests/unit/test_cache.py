@@ -14,7 +14,7 @@ from pyrun.plan.model.request import Request
 from pyrun.runtime import cache, create
 from pyrun.runtime.create import Prepared, prepare
 from pyrun.runtime.store import Store
-from tests.support.bundle import make_config
+from tests.support.container.bundle import make_config
 
 HOOK = {"path": "/bin/true", "args": ["true", "x"], "env": ["A=1"], "timeout": 3}
 CONFIGS: dict[str, dict[str, Any]] = {

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import cri_tools
+from tests.support.engines import cri_tools
 
 
 def test_why_not_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

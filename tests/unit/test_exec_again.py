@@ -21,7 +21,7 @@ from pyrun.runtime import cache, exec_again, exec_kept
 from pyrun.runtime.exec_again import Planned
 from pyrun.runtime.record import Record
 from pyrun.runtime.store import Container
-from tests.support.plans import make_spec
+from tests.support.executor.plans import make_spec
 
 ALL = sum(names.NAMESPACES.values())
 PROCESS = Process(args=("true",), cwd="/", env=("PATH=/bin",))

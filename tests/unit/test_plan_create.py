@@ -30,7 +30,7 @@ from pyrun.plan.model.request import Request
 from pyrun.plan.model.steps import PARENT, STAGE1, STAGE2, UNDO, Step
 from pyrun.plan.namespace.namespaces import HOOKS, MAPS, READY
 from pyrun.plan.process.hooks import KINDS, hooks_of
-from tests.support.plans import ALL, USER, facts, make_spec
+from tests.support.executor.plans import ALL, USER, facts, make_spec
 
 CGROUP = "/sys/fs/cgroup/web"
 

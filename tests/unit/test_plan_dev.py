@@ -14,7 +14,7 @@ from pyrun.oci.model import (
 from pyrun.plan.model.steps import STAGE2, Label, MountSetattr, Openat2, OpenTree, Step
 from pyrun.plan.rootfs.mount_options import RDONLY
 from pyrun.plan.rootfs.rootfs_plan import IN_ROOT, NONE, PROC_SUPER_MAGIC, RESOLVE_NO_SYMLINKS
-from tests.support.plans import at, bind, build, facts, fails, make_spec, names, of
+from tests.support.executor.plans import at, bind, build, facts, fails, make_spec, names, of
 
 # --- /dev ------------------------------------------------------------------------------------------------------------
 

@@ -28,7 +28,21 @@ from pyrun.plan.rootfs.mount_options import (
 )
 from pyrun.plan.rootfs.mounts import MAX_CLONES
 from pyrun.plan.rootfs.rootfs_plan import IN_ROOT, NONE, PROC_SUPER_MAGIC, RESOLVE_NO_SYMLINKS, clean_path
-from tests.support.plans import ALL, MAPS, ROOTFS, USER, at, bind, bits, build, facts, fails, make_spec, names, of
+from tests.support.executor.plans import (
+    ALL,
+    MAPS,
+    ROOTFS,
+    USER,
+    at,
+    bind,
+    bits,
+    build,
+    facts,
+    fails,
+    make_spec,
+    names,
+    of,
+)
 
 # --- order -----------------------------------------------------------------------------------------------------------
 

@@ -16,8 +16,8 @@ from tests.bench.bench import AGAIN, renew_figures, report_beside, report_verbs
 from tests.bench.peer import VERBS as MEASURED
 from tests.bench.where import BY_LAUNCHER, BY_PYTHON, COLUMNS, report_where
 from tests.conformance.run import PROGRAMS, read_known
-from tests.support.bundle import BundleMaker
-from tests.support.runner import REPO, Runner
+from tests.support.container.bundle import BundleMaker
+from tests.support.container.runner import REPO, Runner
 
 README = (REPO / "README.md").read_text()
 BLOCKS = re.findall(r"^ *```\n(.*?)^ *```$", README, re.MULTILINE | re.DOTALL)

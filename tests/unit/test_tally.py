@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 
-from tests.support.runner import REPO
+from tests.support.container.runner import REPO
 
 SAMPLE = "tests/unit/samples/tally_sample.py"
 

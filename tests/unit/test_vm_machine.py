@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.vm_job import required_files
-from tests.support.vm_machine import acceleration, diagnose, parse_event, tail, why_not
+from tests.support.vm.job import required_files
+from tests.support.vm.machine import acceleration, diagnose, parse_event, tail, why_not
 
 OOPS = "\n".join(
     [

@@ -1,6 +1,6 @@
 """wire.h against pyrun/plan/model/steps.py and model.py, and the decoder against damaged plans.
 
-px_check() is the one function that trusts nothing, so it is held here against a second one (tests/support/wire.py);
+px_check() is the one function that trusts nothing, so it is held here against a second one (support/executor/wire.py);
 what it does to memory is test_c_hosted.py's part.
 """
 
@@ -19,8 +19,8 @@ from pyrun.plan.model import plan as model
 from pyrun.plan.model import steps
 from pyrun.plan.model.plan import Builder
 from pyrun.plan.model.steps import ANY, IN0, LANE_NAMES, NEXT, OUT, PARENT, S0, UNDO, A, Label, Step
-from tests.support import wire
-from tests.support.wire import (
+from tests.support.executor import wire
+from tests.support.executor.wire import (
     CLASSES,
     SOURCES,
     decode_step,

@@ -1,4 +1,4 @@
-"""The tests in this directory run in a guest with a kernel of its own (tests/support/vm_host.py): as root, with systemd
+"""The tests in this directory run in a guest with a kernel of its own (tests/support/vm/host.py): as root, with systemd
 as process 1, cgroup v2 and every controller.
 
 They are collected on the host as well, so importing one must need nothing that only the guest has.
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.leaks import leak_check as leak_check
+from tests.support.container.leaks import leak_check as leak_check
 
 HERE = Path(__file__).parent
 

@@ -19,11 +19,11 @@ from typing import Any
 
 import pytest
 
-from tests.support.bundle import Bundle, BundleMaker, make_bundle, make_config
-from tests.support.leaks import CGROUP_ROOT
-from tests.support.place import WAYS, Place, attempt, old, refused, refuses_all, stopped
-from tests.support.runner import Result, Runner, runtime_argv, wait_for
-from tests.support.vm_cgroup import MIB, resources
+from tests.support.container.bundle import Bundle, BundleMaker, make_bundle, make_config
+from tests.support.container.leaks import CGROUP_ROOT
+from tests.support.container.place import WAYS, Place, attempt, old, refused, refuses_all, stopped
+from tests.support.container.runner import Result, Runner, runtime_argv, wait_for
+from tests.support.vm.cgroup import MIB, resources
 
 SCRATCH = "/dev/scratch"
 INTO = 'echo $$ >{cgroup}/cgroup.procs; exec "$@"'

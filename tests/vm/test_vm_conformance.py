@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.conformance.run import CACHE, run_program
-from tests.support.runner import runtime_argv
+from tests.support.container.runner import runtime_argv
 
 PROFILE = "acme_secure_profile"  # the program's own choice; nobody loads it
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.bundle import BundleMaker
-from tests.support.runner import Runner, wait_for
-from tests.support.vm_cgroup import BUSY, Cgroup, cpu_shares, resources
+from tests.support.container.bundle import BundleMaker
+from tests.support.container.runner import Runner, wait_for
+from tests.support.vm.cgroup import BUSY, Cgroup, cpu_shares, resources
 
 SECONDS = 2.0
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.support.bundle import BundleMaker
-from tests.support.runner import Runner
+from tests.support.container.bundle import BundleMaker
+from tests.support.container.runner import Runner
 
 CONTROLLERS = {"cpuset", "cpu", "io", "memory", "hugetlb", "pids", "rdma", "misc"}
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.bundle import Bundle, BundleMaker
-from tests.support.runner import Runner
-from tests.support.vm_cgroup import MIB, Cgroup, resources
+from tests.support.container.bundle import Bundle, BundleMaker
+from tests.support.container.runner import Runner
+from tests.support.vm.cgroup import MIB, Cgroup, resources
 
 DISK = "/dev/scratch"
 READ = "dd if=/dev/disk of=/dev/null bs=64k count=48 iflag=direct"

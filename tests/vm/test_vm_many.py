@@ -8,7 +8,7 @@ import statistics
 from pathlib import Path
 
 from tests.bench.many import measure, prepare
-from tests.support.runner import runtime_argv
+from tests.support.container.runner import runtime_argv
 
 COUNT, PART = 50, 10
 

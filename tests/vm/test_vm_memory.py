@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.bundle import BundleMaker
-from tests.support.runner import Runner, wait_for
-from tests.support.vm_cgroup import MIB, Cgroup, allocate, next_event, resources
+from tests.support.container.bundle import BundleMaker
+from tests.support.container.runner import Runner, wait_for
+from tests.support.vm.cgroup import MIB, Cgroup, allocate, next_event, resources
 
 SCRATCH = "/dev/scratch"
 KEEP_THEN_WAIT = "head -c 24000000 /dev/zero > /dev/shm/kept; echo done > /done; sleep 1000"

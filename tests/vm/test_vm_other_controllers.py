@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.bundle import Bundle, BundleMaker
-from tests.support.runner import Runner
-from tests.support.vm_cgroup import MIB, Cgroup, resources
+from tests.support.container.bundle import Bundle, BundleMaker
+from tests.support.container.runner import Runner
+from tests.support.vm.cgroup import MIB, Cgroup, resources
 
 PAGES = Path("/proc/sys/vm/nr_hugepages")
 

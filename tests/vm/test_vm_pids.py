@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tests.support.bundle import BundleMaker
-from tests.support.runner import Runner, wait_for
-from tests.support.vm_cgroup import Cgroup, resources
+from tests.support.container.bundle import BundleMaker
+from tests.support.container.runner import Runner, wait_for
+from tests.support.vm.cgroup import Cgroup, resources
 
 BOMB = "bomb() { bomb | bomb & }; bomb 2>/dev/null; while :; do sleep 1; done"
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.bundle import Bundle, BundleMaker
-from tests.support.runner import Runner
-from tests.support.vm_cgroup import all_capabilities, use_host_tools
+from tests.support.container.bundle import Bundle, BundleMaker
+from tests.support.container.runner import Runner
+from tests.support.vm.cgroup import all_capabilities, use_host_tools
 
 PROFILE = """
 #include <tunables/global>

@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.support.bundle import BundleMaker
-from tests.support.leaks import CGROUP_ROOT
-from tests.support.runner import Runner, wait_for
+from tests.support.container.bundle import BundleMaker
+from tests.support.container.leaks import CGROUP_ROOT
+from tests.support.container.runner import Runner, wait_for
 
 MIB = 1 << 20
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from tests.support.bundle import Bundle, BundleMaker, make_bundle, make_config
-from tests.support.leaks import CGROUP_ROOT
-from tests.support.runner import Runner, runtime_argv, wait_for
-from tests.support.vm_cgroup import MIB, Cgroup, allocate, resources
+from tests.support.container.bundle import Bundle, BundleMaker, make_bundle, make_config
+from tests.support.container.leaks import CGROUP_ROOT
+from tests.support.container.runner import Runner, runtime_argv, wait_for
+from tests.support.vm.cgroup import MIB, Cgroup, allocate, resources
 
 LIMITS: dict[str, Any] = {
     "memory": {"limit": 64 * MIB, "reservation": 16 * MIB, "swap": 96 * MIB},

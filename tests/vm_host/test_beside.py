@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import vm_machine
-from tests.support.runner import REPO, wait_for
+from tests.support.container.runner import REPO, wait_for
+from tests.support.vm import machine as vm_machine
 
 SAMPLE = "tests/vm_host/samples/beside_sample.py"
 ENDS = {"fail": 1, "exit": 7, "SIGINT": 2, "SIGKILL": -signal.SIGKILL}

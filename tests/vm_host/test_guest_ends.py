@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import vm_machine
-from tests.support.runner import REPO
-from tests.support.vm_job import job_disk
+from tests.support.container.runner import REPO
+from tests.support.vm import machine as vm_machine
+from tests.support.vm.job import job_disk
 
 SAMPLE = "tests/vm_host/samples/guest_sample.py"
 

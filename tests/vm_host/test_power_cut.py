@@ -1,6 +1,6 @@
 """The power goes in the middle of lifecycles: QEMU is killed, and the guest booted again with the same disk.
 
-PYRUN_POWER_CUTS says how often (2), PYRUN_POWER_SEED begins another sequence of moments. tests/support/power_cut.py is
+PYRUN_POWER_CUTS says how often (2), PYRUN_POWER_SEED begins another sequence of moments. support/vm/power_cut.py is
 what the guest does, and what it looks at.
 """
 
@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from tests.support import vm_machine
-from tests.support.power_cut import NOTHING_YET
-from tests.support.vm_job import job_disk
+from tests.support.vm import machine as vm_machine
+from tests.support.vm.job import job_disk
+from tests.support.vm.power_cut import NOTHING_YET
 
 CUTS = int(os.environ.get("PYRUN_POWER_CUTS", "2"))
 SEED = os.environ.get("PYRUN_POWER_SEED", "1")
@@ -30,7 +30,7 @@ cd /job/src
 export PYRUN_VIEW=vm PYRUN_TEST_RUNTIME=/usr/local/bin/pyrun PYTHONPATH=/job/site:/usr/local/lib/pyrun
 export PYTHONDONTWRITEBYTECODE=1
 word=$(tr ' ' '\\n' </proc/cmdline | sed -n 's/^pyrun.cut=//p')
-exec python3 -m tests.support.power_cut $(echo "$word" | tr , ' ')
+exec python3 -m tests.support.vm.power_cut $(echo "$word" | tr , ' ')
 """
 
 

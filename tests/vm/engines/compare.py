@@ -10,7 +10,7 @@ import re
 from difflib import unified_diff
 from pathlib import Path
 
-from tests.support.runner import Result
+from tests.support.container.runner import Result
 
 NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts")
 # What asks for no propagation: pyrun and crun make it private, runc leaves it a slave of the host's.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.leaks import collect_traces, find_leaks
+from tests.support.container.leaks import collect_traces, find_leaks
 from tests.vm.engines.engine import (
     IMAGE,
     Client,

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tests.support.runner import Result
+from tests.support.container.runner import Result
 from tests.vm.engines.engine import IMAGE, Client, wait_until
 
 HOST, POD, CONTAINER = 2, 0, 1  # of a NamespaceMode

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 
-from tests.support.runner import REPO, Result
+from tests.support.container.runner import REPO, Result
 
 IMAGE = "localhost/busybox:latest"
 ISOLATED = ("--network", "none")

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.cri_tools import CACHE, WHY_NOT
+from tests.support.engines.cri_tools import CACHE, WHY_NOT
 from tests.vm.engines.crictl import CONTAINER, HOST, POD, Kubelet
 from tests.vm.engines.engine import IMAGE, Client, config_file, config_of, containers_in, systemctl, wait_until
 

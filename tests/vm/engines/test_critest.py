@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cri_tools import CACHE
+from tests.support.engines.cri_tools import CACHE
 from tests.vm.engines.crictl import Kubelet
 from tests.vm.engines.engine import IMAGE
 from tests.vm.engines.test_cri import SOCKET, kubelet

@@ -20,8 +20,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.leaks import CGROUP_ROOT
-from tests.support.soak import INIT, KINDS, MONITOR, Killer, Process
+from tests.support.container.leaks import CGROUP_ROOT
+from tests.support.container.soak import INIT, KINDS, MONITOR, Killer, Process
 from tests.vm.engines.engine import IMAGE, Client, config_file, systemctl
 
 KILLS, ROUNDS, MISSES = 2, 1, 6

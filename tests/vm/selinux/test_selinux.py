@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.bundle import Bundle, BundleMaker
-from tests.support.runner import Runner
-from tests.support.vm_cgroup import use_host_tools
+from tests.support.container.bundle import Bundle, BundleMaker
+from tests.support.container.runner import Runner
+from tests.support.vm.cgroup import use_host_tools
 
 pytestmark = pytest.mark.vm("selinux", append="security=selinux selinux=1")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.runner import wait_for
+from tests.support.container.runner import wait_for
 
 
 @pytest.mark.vm("beside")

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.support.runner import REPO
+from tests.support.container.runner import REPO
 
 CACHE = REPO / ".cache" / "vm"
 LOGS = CACHE / "logs"

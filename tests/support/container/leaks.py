@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
-BESIDE: set[int] = set()  # the sessions of processes that vm_host.py runs beside the tests; they are no leaks
+BESIDE: set[int] = set()  # the sessions of processes that vm/host.py runs beside the tests; they are no leaks
 GRACE_S = 2.0
 PF_KTHREAD = 0x200000
 # Where systemd runs: workers of udev linger after a device came or went, and a user's manager makes slices and a bus

@@ -8,8 +8,8 @@ from typing import Any
 
 from pyrun.plan.lifecycle import KEPT_EXECS
 from pyrun.runtime.record import unpack
-from tests.support.runner import Result, Runner, python_argv, wait_for
-from tests.support.stub import LAUNCHER, bare_launcher
+from tests.support.container.runner import Result, Runner, python_argv, wait_for
+from tests.support.executor.stub import LAUNCHER, bare_launcher
 
 
 class Again:

@@ -1,4 +1,4 @@
-"""One group's tests in its guests: a program beside the pytest run on the host (vm_host.py), which started it.
+"""One group's tests in its guests: a program beside the pytest run on the host (host.py), which started it.
 
 It reads what to run from stdin, a JSON object (Request), and prints an event a line: what the guest says, and `lost`
 for each item that no guest finished, with why. A guest that dies (a panic, a hang) loses the item it was at; the rest
@@ -19,11 +19,11 @@ from types import FrameType
 from typing import Any, NoReturn, TypedDict
 
 from tests.conformance.run import build_suite
-from tests.support import vm_machine
-from tests.support.cri_tools import build_cri_tools
-from tests.support.golang import Unavailable
-from tests.support.vm_job import LOGS, job_disk
-from tests.support.vm_machine import GuestDied
+from tests.support.engines.cri_tools import build_cri_tools
+from tests.support.engines.golang import Unavailable
+from tests.support.vm import machine as vm_machine
+from tests.support.vm.job import LOGS, job_disk
+from tests.support.vm.machine import GuestDied
 
 SILENCE_S = 400.0  # more than a test may take there
 NICE = 5  # the tests of the host wait for shorter times
@@ -36,7 +36,7 @@ cd /job/src
 export PYRUN_VM_ITEMS=/job/items PYRUN_VIEW=vm PYRUN_TEST_RUNTIME=/usr/local/bin/pyrun
 export PYTHONPATH=/job/site:/usr/local/lib/pyrun PYTHONDONTWRITEBYTECODE=1
 export PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 {passed}
-python3 -m pytest -q -p tests.support.vm_guest -p no:cacheprovider --color=no --tb=short \
+python3 -m pytest -q -p tests.support.vm.guest -p no:cacheprovider --color=no --tb=short \
     --continue-on-collection-errors {files}
 """
 

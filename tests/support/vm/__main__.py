@@ -15,9 +15,9 @@ import threading
 import time
 from pathlib import Path
 
-from tests.support import vm_machine
-from tests.support.vm_job import LOGS, job_disk
-from tests.support.vm_machine import GuestDied
+from tests.support.vm import machine as vm_machine
+from tests.support.vm.job import LOGS, job_disk
+from tests.support.vm.machine import GuestDied
 
 SILENCE_S = float(os.environ.get("PYRUN_VM_TIMEOUT", "3600"))
 

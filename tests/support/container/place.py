@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.bundle import Bundle
-from tests.support.runner import Result, Runner, python_argv, runtime_argv
+from tests.support.container.bundle import Bundle
+from tests.support.container.runner import Result, Runner, python_argv, runtime_argv
 
 GRAMMAR = re.compile(r"pyrun: [a-z]+( \S+)?: .+\n(  from config\.json \S+\n)?  hint: .+\n")
 UNSHARE = ["unshare", "--mount", "--propagation", "private"]

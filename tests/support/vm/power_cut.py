@@ -1,6 +1,6 @@
 """What a guest does whose power is cut: looks at what an earlier cut has left, and makes containers until the next one.
 
-    python3 -m tests.support.power_cut SEED [last]
+    python3 -m tests.support.vm.power_cut SEED [last]
 
 The state directory is on /dev/kept, which outlives the machine; another is at its default place, on /run. What the
 host must know goes out by the second serial port. tests/vm_host/test_power_cut.py is the host's side.
@@ -16,9 +16,9 @@ import sys
 import time
 from pathlib import Path
 
-from tests.support.bundle import Bundle, make_bundle, make_config
-from tests.support.runner import REPO, Result, Runner, runtime_argv
-from tests.support.vm_guest import send
+from tests.support.container.bundle import Bundle, make_bundle, make_config
+from tests.support.container.runner import REPO, Result, Runner, runtime_argv
+from tests.support.vm.guest import send
 
 DISK = "/dev/kept"
 KEPT = Path("/mnt/kept")

@@ -12,8 +12,8 @@ from pyrun.plan.model.steps import LANE_NAMES, Step
 from pyrun.runtime import create
 from pyrun.runtime.create import Prepared
 from pyrun.runtime.store import Store
-from tests.support.leaks import BESIDE
-from tests.support.runner import REPO
+from tests.support.container.leaks import BESIDE
+from tests.support.container.runner import REPO
 
 EXDEV = 18  # no errno rule of any plan names it, and no hint
 

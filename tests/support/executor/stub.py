@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from tests.support.runner import REPO
+from tests.support.container.runner import REPO
 
 LAUNCHER = REPO / "pyrun" / "bin" / "pyrun"
 TO_PYTHON = 42

@@ -9,9 +9,9 @@ import subprocess
 import time
 from pathlib import Path
 
-from tests.support.bundle import Bundle
-from tests.support.leaks import CGROUP_ROOT
-from tests.support.runner import Runner
+from tests.support.container.bundle import Bundle
+from tests.support.container.leaks import CGROUP_ROOT
+from tests.support.container.runner import Runner
 
 MIB = 1 << 20
 ATTEMPTS = 5

@@ -25,7 +25,7 @@ from pyrun.plan.model.steps import (
     Spawn,
     Step,
 )
-from tests.support.runner import REPO
+from tests.support.container.runner import REPO
 
 HOSTED = REPO / ".cache" / "hosted"
 BUILD = REPO / "cffi_build" / "build.py"

@@ -22,8 +22,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.support.runner import REPO
-from tests.support.vm_job import one_at_a_time, run_maker
+from tests.support.container.runner import REPO
+from tests.support.vm.job import one_at_a_time, run_maker
 
 CPUS = int(os.environ.get("PYRUN_VM_CPUS", "2"))
 MEMORY_MIB = 2048

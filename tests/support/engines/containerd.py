@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.support.runner import Result
+from tests.support.container.runner import Result
 
 NEEDED = ("containerd", "ctr", "containerd-shim-runc-v2")
 CONFIG = """

@@ -15,7 +15,7 @@ from pyrun.plan.model import steps
 from pyrun.plan.model.plan import Builder, Plan
 from pyrun.plan.model.steps import ANY, IN0, LANE_NAMES, S0, A, D, Label, Step
 
-SOURCES = Path(__file__).resolve().parent.parent.parent / "cffi_build" / "executor"
+SOURCES = Path(__file__).resolve().parents[3] / "cffi_build" / "executor"
 WIRE_H = (SOURCES / "wire.h").read_text()
 FORMATS = {1: "<B", 2: "<H", 4: "<I", 8: "<Q"}
 STRUCTS = ("px_header", "px_step", "px_rule", "px_msg")

@@ -9,8 +9,8 @@ import os
 import subprocess
 from pathlib import Path
 
-from tests.support.golang import Unavailable, download_module, find_go
-from tests.support.runner import REPO
+from tests.support.container.runner import REPO
+from tests.support.engines.golang import Unavailable, download_module, find_go
 
 MODULE = "sigs.k8s.io/cri-tools"
 VERSION = "v1.30.0"  # of the CRI's version 1, which containerd 1.6 speaks

@@ -1,7 +1,7 @@
 """A pytest plugin for the host's side: items marked `vm` run in a guest, and their reports appear as if they ran here.
 
 The marker's argument names a group, `vm` if there is none: pytest.mark.vm("engines", memory=3072), with the MiB its
-guest needs. Each group is run by a process of its own (vm_run.py), which starts before the first test and writes what
+guest needs. Each group is run by a process of its own (group.py), which starts before the first test and writes what
 its guest says into .cache/vm/logs/. The other tests run meanwhile; then come the items marked `vm`, whose reports are
 read from there. However the session ends, those processes end with it.
 """
@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support import vm_machine
-from tests.support.leaks import BESIDE
-from tests.support.runner import REPO
-from tests.support.vm_job import LOGS
+from tests.support.container.leaks import BESIDE
+from tests.support.container.runner import REPO
+from tests.support.vm import machine as vm_machine
+from tests.support.vm.job import LOGS
 
 if TYPE_CHECKING:
-    from tests.support.vm_run import Request
+    from tests.support.vm.group import Request
 
 IN_GUEST = "PYRUN_VM_ITEMS" in os.environ
 POLL_S = 0.05
@@ -91,7 +91,7 @@ class Group:
         path.unlink(missing_ok=True)
         self._errors = path.with_suffix(".err")
         argv = ["setpriv", "--pdeathsig", "TERM", "unshare", "--mount", "--propagation", "private"]
-        argv += [sys.executable, "-m", "tests.support.vm_run"]
+        argv += [sys.executable, "-m", "tests.support.vm.group"]
         with path.open("wb") as out, self._errors.open("wb") as errors:
             self._events = path.open("rb")
             self.process = subprocess.Popen(
