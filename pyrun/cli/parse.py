@@ -244,5 +244,5 @@ def nearest(word: str, known: list[str]) -> str | None:
     from difflib import get_close_matches
 
     started = [name for name in known if len(word) > 2 and name.startswith(word)]
-    close = started if len(started) == 1 else get_close_matches(word, known, 1, 0.7)
+    close = started if len(started) == 1 else get_close_matches(word, known, 1)
     return close[0] if close else None

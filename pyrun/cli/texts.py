@@ -68,7 +68,10 @@ all, start says so and the container is stopped.""",
         """Creates a container, starts it, waits for its program, and deletes it. Signals are handed on to the
 program. With "terminal": true you get a terminal that resizes as yours does, and yours is restored in the end.
 
-With --detach it returns as soon as the program runs; `pyrun delete` is then up to you.""",
+With --detach it returns as soon as the program runs; `pyrun delete` is then up to you.
+
+In a PID namespace of its own the program is process 1, and the kernel drops each signal that process 1 does not
+handle, but KILL and STOP: a program that ^C or TERM does not end needs a handler, or a small init before it.""",
         (
             ("pyrun run web1", "the bundle in this directory, in the foreground"),
             ("pyrun run --bundle /srv/web --detach web1", "in the background"),

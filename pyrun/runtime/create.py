@@ -25,7 +25,7 @@ from ..plan.process.hooks import hooks_of, quote
 from ..plan.process.process import ignored_caps
 from . import record as rec
 from .descriptors import kept_descriptors, with_listen_fds
-from .store import Store, boot_id, start_time
+from .store import Store, boot_id, is_there, start_time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def prepare(
     """Plans a create (park) or a run. foreground: gets the terminal. imagine: the plan is only to be shown, so rare
     things of the host are taken to be there. words: attributes of Request. Raises PyrunError; nothing has been made
     then."""
-    directory = store.directory(container)
+    directory = _state_directory(store, container)
     path, data, spec = load_bundle(bundle, config)
     kept = kept_descriptors(preserve_fds, listen_fds)
     spec = with_listen_fds(spec, listen_fds)
@@ -116,6 +116,18 @@ def prepare(
     request.cgroup = _cgroup(spec, facts, request, imagine)
     request.record = _record(spec, facts, request).pack()
     return Prepared(spec, facts, request)
+
+
+def _state_directory(store: Store, container: str) -> str:
+    """Where the state of a container of this id goes. Who gave the path of a bundle in its place is told so."""
+    try:
+        return store.directory(container)
+    except PyrunError as error:
+        path = container.rstrip("/")
+        if is_there(path + "/config.json"):
+            name = path.rpartition("/")[2]
+            error.hint = f"that is a bundle, and an id is a name: did you mean --bundle {path} {name}?"
+        raise
 
 
 def run_prepared(

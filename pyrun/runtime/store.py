@@ -86,7 +86,7 @@ class Container:
             return CREATING if r.status == rec.CREATING and made else STOPPED
         if self.frozen():
             return PAUSED
-        return CREATED if _exists(self.directory + "/go") else RUNNING
+        return CREATED if is_there(self.directory + "/go") else RUNNING
 
     def frozen(self) -> bool:
         cgroup = self.record.text("cgroup")
@@ -96,7 +96,8 @@ class Container:
         return self.record.pid if self.alive() else 0
 
 
-def _exists(path: str) -> bool:
+def is_there(path: str) -> bool:
+    """Whether there is something of this name, be it a symlink that leads nowhere."""
     try:
         posix.lstat(path)
     except OSError:
@@ -121,7 +122,7 @@ class Store:
         try:
             return Container(container, directory, _check(rec.unpack(_read(directory + "/record")), container))
         except FileNotFoundError:
-            if _exists(directory):
+            if is_there(directory):
                 raise PyrunError(
                     f"container {container} has no record: its create was cut short",
                     hint=f"pyrun delete --force {container}",

@@ -301,3 +301,20 @@ def test_help_of_a_verb(capfd: pytest.CaptureFixture[str]) -> None:
     assert "Usage: pyrun kill" in capfd.readouterr().out
     assert main(["help", "nosuch"]) == 1
     assert 'no verb "nosuch"' in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["run", "create"])
+def test_a_bundles_path_in_place_of_an_id(verb: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    bundle = tmp_path / "hello"
+    bundle.mkdir()
+    root = str(tmp_path / "state")
+    assert main(["--root", root, verb, f"{bundle}/"]) == 1
+    assert "did you mean" not in capfd.readouterr().err  # it is none
+    (bundle / "config.json").write_text("{}")
+    assert main(["--root", root, verb, f"{bundle}/"]) == 1
+    assert f"did you mean --bundle {bundle} hello?" in capfd.readouterr().err
+
+
+def test_help_of_run_says_that_process_1_ignores_signals(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "--help"]) == 0
+    assert "drops each signal that process 1 does not" in " ".join(capfd.readouterr().out.split())

@@ -163,6 +163,7 @@ def test_corpus(line: str, wanted: dict[str, Any]) -> None:
     ("line", "texts"),
     [
         ("crate c1", ['no verb "crate"', "did you mean create?"]),
+        ("rnu c1", ['no verb "rnu"', "did you mean run?"]),
         ("frobnicate", ['no verb "frobnicate"', "create", "list"]),
         ("checkpoint c1", ['no verb "checkpoint"', "not part of this runtime"]),
         ("create --bundel /b c1", ["--bundel", "did you mean --bundle?"]),
