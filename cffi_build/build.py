@@ -24,7 +24,10 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 PKG = HERE.parent / "pyrun"
 EXECUTOR = HERE / "executor"
-STEPS = [f"executor/{name}.c" for name in ("interp", "steps_fs", "steps_mount", "steps_root", "steps_proc", "steps_io")]
+STEPS = [
+    f"executor/{name}.c"
+    for name in ("ctx", "interp", "steps_fs", "steps_mount", "steps_root", "steps_proc", "steps_io")
+]
 PARENT = ["executor/parent.c", "executor/cgroup.c", *STEPS]
 INIT = ["init/init.c", "init/start.c", *STEPS]
 LAUNCHER = [f"launcher/{name}.c" for name in ("main", "record", "verbs", "list", "kept", "create", "exec")]

@@ -5,27 +5,6 @@
  */
 #include "steps.h"
 
-usize px_len(const char *s)
-{
-	usize n = 0;
-	while (s[n])
-		n++;
-	return n;
-}
-
-char *px_num(char *p, u64 v)
-{
-	char tmp[20];
-	int n = 0;
-	do
-		tmp[n++] = (char)('0' + v % 10);
-	while (v /= 10);
-	while (n)
-		*p++ = tmp[--n];
-	*p = 0;
-	return p;
-}
-
 static int table_ok(u64 off, u64 count, u64 each, u64 size, u64 align)
 {
 	return off % align == 0 && off <= size && count <= (size - off) / each;
@@ -87,52 +66,7 @@ long px_check(const void *plan, u64 len)
 	return next == h->n_steps ? 0 : -EINVAL;
 }
 
-void px_say(struct px_ctx *x, const char *s, usize n)
-{
-	while (n-- && x->text_len < PX_TEXT)
-		x->text[x->text_len++] = *s++;
-}
-
-/* A slot owns its descriptor: a second result closes the first. Returns 0, or the -errno that came in. */
-long px_out(struct px_ctx *x, u16 slot, long fd)
-{
-	if (fd < 0)
-		return fd;
-	if (slot == PX_NONE)
-		return sys_close((int)fd);
-	if (x->slots[slot] >= 0)
-		sys_close(x->slots[slot]);
-	x->slots[slot] = (i32)fd;
-	return 0;
-}
-
-int px_linked(struct px_ctx *x, u16 slot)
-{
-	struct statx st;
-	return slot == PX_NONE || sys_statx(px_fd(x, slot), "", AT_EMPTY_PATH, STATX_NLINK, &st) < 0 || st.stx_nlink > 0;
-}
-
-long px_send_msg(struct px_ctx *x, u32 kind, i32 value, u32 substep)
-{
-	struct px_msg *m = &x->msg;
-	m->kind = kind;
-	m->lane = x->lane;
-	m->step = x->step;
-	m->substep = substep;
-	m->err = x->err;
-	m->value = value;
-	m->text_len = kind == MSG_ERROR ? x->text_len : 0;
-	for (u32 i = 0; i < m->text_len; i++)
-		m->text[i] = x->text[i];
-	usize n = sizeof *m - PX_TEXT + m->text_len;
-	long r;
-	do
-		r = sys_write(x->sync, m, n);
-	while (r == -EINTR);
-	return r == (long)n ? 0 : r < 0 ? r : -EIO;
-}
-
-long px_step(struct px_ctx *x, const struct px_step *s)
+long px_run_step(struct px_ctx *x, const struct px_step *s)
 {
 	switch (s->op) {
 	case OP_OPENAT2: return do_openat2(x, s);
@@ -229,7 +163,7 @@ long px_lane(struct px_ctx *x, u32 lane, u32 from)
 			return -(long)x->err;
 		}
 #endif
-		r = px_step(x, s);
+		r = px_run_step(x, s);
 		if (x->trace)
 			x->trace[i] = (u64)(sys_now() - start) + 1;
 		if (r >= 0) {

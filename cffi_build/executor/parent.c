@@ -466,7 +466,7 @@ static void undo(struct px *p, struct px_result *out)
 		if (guard && (guard > x->h->n_steps || !x->made[guard - 1]))
 			continue;
 		x->step = i;
-		long r = px_step(x, steps + i);
+		long r = px_run_step(x, steps + i);
 		if (r < 0 && r != -ENOENT && r != -EBADF && !out->undo_err) {
 			out->undo_err = (i32)-r;
 			out->undo_step = i;

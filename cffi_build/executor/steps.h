@@ -33,10 +33,8 @@ struct px_ctx {
 
 /* interp.c */
 long px_check(const void *plan, u64 len);
-long px_step(struct px_ctx *x, const struct px_step *s);
+long px_run_step(struct px_ctx *x, const struct px_step *s);
 long px_lane(struct px_ctx *x, u32 lane, u32 from);
-void px_say(struct px_ctx *x, const char *s, usize n);
-long px_send_msg(struct px_ctx *x, u32 kind, i32 value, u32 substep);
 /* cgroup.c, in the parent only */
 long do_check_empty(struct px_ctx *x, const struct px_step *s);
 long do_remove_cgroup(struct px_ctx *x, const struct px_step *s);
@@ -48,6 +46,12 @@ static inline int px_fd(struct px_ctx *x, u16 slot) { return slot == PX_NONE ? A
 static inline const char *px_path(struct px_ctx *x, u32 off) { return px_str(x, off); }
 /* Whether `need` bytes at offset `at` lie in a string of n: the place of a pid or a descriptor that is filled in. */
 static inline int px_room(u64 at, u64 need, u32 n) { return at != PX_NEXT && n >= need && at <= n - need; }
+/* ctx.c */
+void px_say(struct px_ctx *x, const char *s, usize n);
+long px_send_msg(struct px_ctx *x, u32 kind, i32 value, u32 substep);
+long px_write_all(int fd, const char *p, usize n);
+char **px_vector(const char *p, u32 len, u64 count, u32 more);
+void px_vector_free(char **v, u64 count, u32 more);
 long px_out(struct px_ctx *x, u16 slot, long fd);
 /* Whether the directory or file in a slot still has a name: 0 once somebody has removed it. No slot, or one never opened: yes. */
 int px_linked(struct px_ctx *x, u16 slot);
@@ -71,7 +75,6 @@ static inline void px_sigpipe_back(const struct px_sigaction *old)
 }
 
 /* steps_fs.c */
-long px_write_all(int fd, const char *p, usize n);
 long do_openat2(struct px_ctx *x, const struct px_step *s);
 long do_mkdirat(struct px_ctx *x, const struct px_step *s);
 long do_mknodat(struct px_ctx *x, const struct px_step *s);
@@ -112,8 +115,6 @@ long do_setrlimit(struct px_ctx *x, const struct px_step *s);
 long do_find_executable(struct px_ctx *x, const struct px_step *s);
 long do_set_home(struct px_ctx *x, const struct px_step *s);
 long do_execve(struct px_ctx *x, const struct px_step *s);
-char **px_vector(const char *p, u32 len, u64 count, u32 more);
-void px_vector_free(char **v, u64 count, u32 more);
 long do_fchown_stdio(struct px_ctx *x, const struct px_step *s);
 long do_close_fds(struct px_ctx *x, const struct px_step *s);
 /* steps_io.c */

@@ -79,20 +79,6 @@ long do_unlinkat(struct px_ctx *x, const struct px_step *s)
 	return r;
 }
 
-long px_write_all(int fd, const char *p, usize n)
-{
-	while (n) {
-		long r = sys_write(fd, p, n);
-		if (r == -EINTR)
-			continue;
-		if (r <= 0)
-			return r ? r : -EIO;
-		p += r;
-		n -= (usize)r;
-	}
-	return 0;
-}
-
 /* in0 directory, s0 path below it, s1 data in one write, a open flags, b file system magic that it must be on (0: any), c RESOLVE flags. */
 long do_write_file(struct px_ctx *x, const struct px_step *s)
 {

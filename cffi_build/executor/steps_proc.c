@@ -198,31 +198,6 @@ out:
 	return 0;
 }
 
-/* An argv from `count` strings that each end with a NUL, with room for `more`; NULL where the blob does not hold that many. */
-char **px_vector(const char *p, u32 len, u64 count, u32 more)
-{
-	u64 have = 1;
-	for (u32 i = 0; i < len; i++)
-		have += !p[i];
-	if (count > have)
-		return NULL;
-	long mem = sys_mmap(NULL, (usize)(count + more + 1) * sizeof(char *), 3, 0x22, -1);
-	if (mem < 0 && mem > -4096)
-		return NULL;
-	char **v = (char **)mem;
-	for (u64 i = 0; i < count; i++) {
-		v[i] = (char *)p;
-		p += px_len(p) + 1;
-	}
-	return v;
-}
-
-void px_vector_free(char **v, u64 count, u32 more)
-{
-	if (v)
-		sys_munmap(v, (usize)(count + more + 1) * sizeof(char *));
-}
-
 /* s0 arguments and s1 environment, each string ended by NUL; a and b their counts. The arrays were made when the lane began: behind seccomp
  * this must be one system call. HOME joins where SET_HOME found one. */
 long do_execve(struct px_ctx *x, const struct px_step *s)

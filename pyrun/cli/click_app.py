@@ -14,8 +14,8 @@ import click
 from click.shell_completion import CompletionItem, ShellComplete, get_completion_class, shell_complete
 
 from pyrun.cli import table, texts
-from pyrun.cli.main import default_root
 from pyrun.cli.parse import convert
+from pyrun.cli.root import default_root
 from pyrun.errors import PyrunError
 from pyrun.oci.names import SIGNALS
 

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from pyrun.cli import main as cli
+from pyrun.cli import root as cli_root
 from pyrun.cli.main import Globals, main
 from pyrun.errors import ConfigError, PyrunError
 
@@ -208,10 +209,10 @@ def test_the_default_root(
     monkeypatch: pytest.MonkeyPatch, euid: int, mapped: bool, directory: bytes | None, root: str
 ) -> None:
     monkeypatch.setattr(posix, "geteuid", lambda: euid)
-    monkeypatch.setattr(cli, "_is_mapped_root", lambda: mapped)
+    monkeypatch.setattr(cli_root, "_is_mapped_root", lambda: mapped)
     environ = {} if directory is None else {b"XDG_RUNTIME_DIR": directory}
     monkeypatch.setattr(posix, "environ", environ)
-    assert cli.default_root() == root
+    assert cli_root.default_root() == root
 
 
 def run(*argv: str, **more: Any) -> subprocess.CompletedProcess[str]:
