@@ -5,18 +5,13 @@
 #include "sys.h"
 #include "px.h"
 
-enum verb { VERB_START, VERB_STATE, VERB_KILL, VERB_DELETE, VERB_CREATE, VERB_RUN, VERB_LIST, VERB_EXEC };
-
-struct list { const char *items[64]; int count; };
+enum verb { VERB_START, VERB_STATE, VERB_KILL, VERB_DELETE };
 
 struct call {                      /* a command line that we understand whole */
 	enum verb verb;
-	const char *root, *log, *log_format, *rootless, *bundle, *pid_file, *format, *process, *cwd, *user;
-	int debug, quiet, systemd, all, force, detach, keep, no_keyring;
+	const char *root, *log, *log_format, *rootless;
+	int debug, systemd, all, force;
 	const char *id, *signal;
-	struct list env;
-	char **rest;               /* of exec: the command */
-	int rest_count;
 };
 
 struct bytes { u8 *p; usize n; };
@@ -44,8 +39,6 @@ const char *get_env(const char *name);
 int same(const char *a, const char *b);
 /* Hands the command line to Python. failed: the plan that Python would run was run and failed thus, and is undone. */
 void __attribute__((noreturn)) to_python(const struct px_result *failed);
-/* `delete --force` of the container, in Python: it says what is in the way. */
-void __attribute__((noreturn)) delete_by_python(const struct call *c);
 char *join(char *to, const char *end, const char *text);
 long read_small(const char *path, char *buf, usize size);
 enum whose { ANYONES, OURS };
@@ -67,13 +60,5 @@ void run_state(struct call *c);
 void run_start(struct call *c);
 void run_kill(struct call *c);
 void run_delete(struct call *c);
-void remove_container(struct call *c, int pid);
-/* create.c */
-void run_create(struct call *c);
-void run_run(struct call *c);
-/* exec.c */
-void run_exec(struct call *c);
-/* list.c */
-void run_list(struct call *c);
 
 #endif

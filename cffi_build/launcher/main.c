@@ -188,62 +188,25 @@ void to_python(const struct px_result *failed)
 	die("can't run Python: ", python, "is the package whole? sudo ./bootstrap install puts it in place");
 }
 
-void delete_by_python(const struct call *c)
-{
-	static const char *words[12];
-	int n = 1;
-	words[n++] = "--root";
-	words[n++] = c->root;
-	if (c->log) {
-		words[n++] = "--log";
-		words[n++] = c->log;
-		words[n++] = "--log-format";
-		words[n++] = c->log_format ? c->log_format : "text";
-	}
-	words[n++] = "delete";
-	words[n++] = "--force";
-	words[n] = c->id;
-	arguments = (char **)words;
-	argument_count = n + 1;
-	to_python(NULL);
-}
-
 /* ---- the command line (pyrun/cli/table.py, pyrun/cli/parse.py) */
 
-struct option { const char *name, *letter; const char **text; int *flag; struct list *list; };
+struct option { const char *name, *letter; const char **text; int *flag; };
 
 static struct call call;
 
 static const struct option GLOBAL[] = {
-	{ "root", 0, &call.root, 0, 0 }, { "log", 0, &call.log, 0, 0 }, { "log-format", 0, &call.log_format, 0, 0 }, { "debug", 0, 0, &call.debug, 0 },
-	{ "systemd-cgroup", 0, 0, &call.systemd, 0 }, { "rootless", 0, &call.rootless, 0, 0 }, { 0, 0, 0, 0, 0 },
+	{ "root", 0, &call.root, 0 }, { "log", 0, &call.log, 0 }, { "log-format", 0, &call.log_format, 0 }, { "debug", 0, 0, &call.debug },
+	{ "systemd-cgroup", 0, 0, &call.systemd }, { "rootless", 0, &call.rootless, 0 }, { 0, 0, 0, 0 },
 };
-static const struct option NONE[] = { { 0, 0, 0, 0, 0 } };
-static const struct option KILL[] = { { "all", "a", 0, &call.all, 0 }, { 0, 0, 0, 0, 0 } };
-static const struct option CREATE[] = {
-	{ "bundle", "b", &call.bundle, 0, 0 }, { "pid-file", 0, &call.pid_file, 0, 0 }, { "no-new-keyring", 0, 0, &call.no_keyring, 0 }, { 0, 0, 0, 0, 0 },
-};
-static const struct option RUN[] = {
-	{ "bundle", "b", &call.bundle, 0, 0 }, { "pid-file", 0, &call.pid_file, 0, 0 }, { "no-new-keyring", 0, 0, &call.no_keyring, 0 },
-	{ "detach", "d", 0, &call.detach, 0 }, { "keep", 0, 0, &call.keep, 0 }, { 0, 0, 0, 0, 0 },
-};
-static const struct option DELETE[] = { { "force", "f", 0, &call.force, 0 }, { 0, 0, 0, 0, 0 } };
-static const struct option LIST[] = { { "format", "f", &call.format, 0, 0 }, { "quiet", "q", 0, &call.quiet, 0 }, { 0, 0, 0, 0, 0 } };
-static const struct option EXEC[] = {
-	{ "process", "p", &call.process, 0, 0 }, { "pid-file", 0, &call.pid_file, 0, 0 }, { "detach", "d", 0, &call.detach, 0 },
-	{ "cwd", 0, &call.cwd, 0, 0 }, { "user", "u", &call.user, 0, 0 }, { "env", "e", 0, 0, &call.env }, { 0, 0, 0, 0, 0 },
-};
-/* Whether the first word ends the options, and whether what is behind the words is another program's. */
-enum stops { MIXED, STOPS, REST };
+static const struct option NONE[] = { { 0, 0, 0, 0 } };
+static const struct option KILL[] = { { "all", "a", 0, &call.all }, { 0, 0, 0, 0 } };
+static const struct option DELETE[] = { { "force", "f", 0, &call.force }, { 0, 0, 0, 0 } };
+/* stops: whether the first word ends the options. */
 static const struct { const char *name; const struct option *options; void (*run)(struct call *); int words, stops; } VERBS[] = {
-	[VERB_START] = { "start", NONE, run_start, 1, MIXED },
-	[VERB_STATE] = { "state", NONE, run_state, 1, MIXED },
-	[VERB_KILL] = { "kill", KILL, run_kill, 2, STOPS },
-	[VERB_DELETE] = { "delete", DELETE, run_delete, 1, MIXED },
-	[VERB_CREATE] = { "create", CREATE, run_create, 1, MIXED },
-	[VERB_RUN] = { "run", RUN, run_run, 1, MIXED },
-	[VERB_LIST] = { "list", LIST, run_list, 0, MIXED },
-	[VERB_EXEC] = { "exec", EXEC, run_exec, 1, REST },
+	[VERB_START] = { "start", NONE, run_start, 1, 0 },
+	[VERB_STATE] = { "state", NONE, run_state, 1, 0 },
+	[VERB_KILL] = { "kill", KILL, run_kill, 2, 1 },
+	[VERB_DELETE] = { "delete", DELETE, run_delete, 1, 0 },
 };
 #define VERB_COUNT (int)(sizeof VERBS / sizeof *VERBS)
 
@@ -266,7 +229,7 @@ static int read_options(int at, const struct option *mine, const char **words, i
 			if (!most)
 				return at;
 			if (count == most)
-				return stops == REST ? at : 0;
+				return 0;
 			words[count++] = word;
 			at++;
 			continue;
@@ -289,12 +252,7 @@ static int read_options(int at, const struct option *mine, const char **words, i
 		if (!*value && at == argument_count)
 			return 0;
 		const char *text = *value ? value + 1 : arguments[at++];
-		if (o->text)
-			*o->text = text;
-		else if (o->list->count < (int)(sizeof o->list->items / sizeof *o->list->items))
-			o->list->items[o->list->count++] = text;
-		else
-			return 0;
+		*o->text = text;
 	}
 	return at;
 }
@@ -372,16 +330,12 @@ static void run(void)
 	if (verb == VERB_COUNT)
 		return;
 	at = read_options(at + 1, VERBS[verb].options, words, VERBS[verb].words, VERBS[verb].stops);
-	if (!at || (at != argument_count && VERBS[verb].stops != REST))
+	if (at != argument_count)
 		return;
-	if (at < argument_count && same(arguments[at], "--"))
-		at++;
-	call.rest = arguments + at;
-	call.rest_count = argument_count - at;
 	call.verb = (enum verb)verb;
 	call.id = words[0];
 	call.signal = words[1];
-	if ((VERBS[verb].words && (!call.id || !is_id(call.id))) || call.debug)
+	if (!call.id || !is_id(call.id) || call.debug)
 		return;
 	if (call.rootless && !same(call.rootless, "auto") && !same(call.rootless, "true") && !same(call.rootless, "false"))
 		return;

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     # name, file, mtime in ns, size, is a package, code: None where it is a C module
     Row = tuple[str, str, int, int, bool, CodeType | None]
 
-# What is done after the container is made, and seldom.
-LATE = frozenset(("pyrun.runtime.cache", "pyrun.runtime.exec_kept"))
 M32 = 0xFFFFFFFF
 _order: "list[ModuleType]" = []
 
@@ -84,7 +82,7 @@ def _note(kind: type, plain: object) -> None:
     def exec_module(loader: object, module: "ModuleType") -> None:
         plain(loader, module)  # type: ignore[operator]
         name = module.__name__
-        if name not in LATE and (name.startswith("pyrun.") or "." not in name):
+        if name.startswith("pyrun.") or "." not in name:
             _order.append(module)
 
     kind.exec_module = exec_module  # type: ignore[attr-defined]

@@ -18,10 +18,7 @@ from .process.hooks import hook_steps, hooks_of, open_bundle, plan_hooks, state_
 O_WRONLY_NONBLOCK, O_RDONLY_NONBLOCK = 0o4001, 0o4000
 AT_REMOVEDIR = 0x200
 ENOENT = 2
-EXEC_NOTES = "exec.seen"
-KEPT_EXECS = ("exec.0", "exec.1", "exec.2", "exec.3")
-# In the order in which delete removes them. What an exec keeps is last: it looks whether the record is there still.
-FILES = ("status", "go", "config.json.new", "config.json", "record", EXEC_NOTES, *KEPT_EXECS)
+FILES = ("status", "go", "config.json.new", "config.json", "record")  # in the order in which delete removes them
 
 
 def plan_start(spec: Spec, req: Request) -> Plan:
@@ -62,9 +59,7 @@ def plan_delete(spec: Spec, req: Request, resctrl: str | None = None) -> Plan:
     b.add(
         PARENT,
         *(Unlinkat(path=f"{req.state_dir}/{name}", on=((ENOENT, None),)) for name in FILES),
-        Unlinkat(
-            path=req.state_dir, flags=AT_REMOVEDIR, tries=5, why="an exec may be about to see that the record is gone"
-        ),
+        Unlinkat(path=req.state_dir, flags=AT_REMOVEDIR),
     )
     return b.plan()
 

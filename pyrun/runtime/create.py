@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
     Traced = Callable[[Plan, list[int], int | None], None]
 
-OLD_ENOUGH_S = 2.0
 NO_PIVOT = "--no-pivot is not supported: without pivot_root a container can climb out of its root"
 
 
@@ -209,49 +208,12 @@ def create(
     prepared = prepare(store, container, bundle, **words)  # type: ignore[arg-type]
     begin()
     run_prepared(store, prepared, warn=warn).close()
-    if is_plain(words):
-        keep_for_launcher(store, prepared)
 
 
 def hold_interrupts() -> None:
     """From here on ^C does not end us, whose exit status tells whether the container was made. A hook that hangs gets
     it from the terminal as well, and when that fails all is undone. For the main thread of a command."""
     _signal.signal(_signal.SIGINT, lambda *_: None)
-
-
-def is_plain(words: dict[str, object]) -> bool:
-    """Whether the launcher would take such a command line, as far as the request does not tell."""
-    return words.get("config") is None and words.get("rootless") is None and not words.get("listen_fds")
-
-
-def keep_for_launcher(store: Store, prepared: Prepared) -> None:
-    """Keeps a plan that has succeeded, where it may be used again (see cache.py). Called when the container is
-    complete."""
-    if not is_old(prepared.request.bundle + "/config.json"):
-        return
-    from . import cache
-
-    if cache.worth_keeping(prepared):
-        other = cache.other_id(prepared.request.id)
-        cache.keep(store.root, prepared, _plan_for(store, prepared, other))
-
-
-def is_old(path: str) -> bool:
-    """Whether a file was there before: an engine writes a config.json for each container. False where it is gone."""
-    try:
-        return time.time() - posix.stat(path).st_mtime > OLD_ENOUGH_S
-    except OSError:
-        return False
-
-
-def _plan_for(store: Store, prepared: Prepared, container: str) -> Prepared:
-    """The same create with another id."""
-    spec, facts = prepared.spec, prepared.facts
-    request = Request(**{name: getattr(prepared.request, name) for name in Request.__slots__})
-    request.id, request.state_dir = container, store.directory(container)
-    request.cgroup = _cgroup(spec, facts, request)
-    request.record = _record(spec, facts, request).pack()
-    return Prepared(spec, facts, request)
 
 
 def _check(spec: Spec, socket: bool, foreground: bool) -> None:

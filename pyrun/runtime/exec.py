@@ -13,22 +13,19 @@ from ..executor import Outcome, StepFailed, run_plan
 from ..facts import Facts, collect_facts, read_text
 from ..oci import names
 from ..oci.load import load_file, load_process, read_file
-from ..oci.model import Process
+from ..oci.model import Process, Spec
 from ..plan.exec import Target, plan_exec
 from ..plan.model.request import Request
 from ..plan.model.steps import Chdir, PidfdOpen, Setns
 from ..plan.process.exec_process import lend, process_of_words, with_size
 from . import record as rec
 from .descriptors import kept_descriptors
-from .exec_again import Planned, keep_for_launcher
 from .foreground import Foreground, Signals
 from .run import OF_OUR_TERMINAL, Joint
 from .store import PAUSED, STOPPED, Container, Store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ..plan.model.plan import Plan
     from ..plan.process.exec_process import Words
     from .systemd import Attach
@@ -45,7 +42,6 @@ if TYPE_CHECKING:
         preserve_fds: int
         ignore_paused: bool
         cgroup: tuple[str, ...]
-        given: frozenset[str]
 
 
 CANNOT_RUN = 255
@@ -58,33 +54,35 @@ def exec_process(store: Store, o: Options, *, rootless: bool | None = None) -> i
     c = store.open(o.id)
     _check_status(c, o.ignore_paused)
     joint = Joint()
-    planned = prepare(c, o, joint, rootless, o.pid_file)
+    planned = prepare(c, o, joint, rootless)
     attach = None
     if planned.target.systemd and planned.facts.rootless:
         from .systemd import Attach
 
         attach = Attach(planned.spec, planned.target, planned.request)
-
-    def keep() -> None:
-        def again(pid_file: str | None) -> Planned:
-            return prepare(c, o, Joint(), rootless, pid_file, planned.content)
-
-        keep_for_launcher(c, store.root, o, planned, again)
-
-    return _run(planned.plan, joint, attach, o.detach, keep)
+    return _run(planned.plan, joint, attach, o.detach)
 
 
-def prepare(
-    c: Container, o: Options, joint: Joint, rootless: bool | None, pid_file: str | None, content: bytes | None = None
-) -> Planned:
-    """Plans it. joint: gets the terminal. content: of --process, where that has been read before."""
+class Planned:
+    """An exec that is planned but not begun: by what, and the plan."""
+
+    __slots__ = ("facts", "plan", "request", "spec", "target")
+
+    def __init__(self, spec: Spec, process: Process, facts: Facts, target: Target, request: Request) -> None:
+        self.spec = spec
+        self.facts = facts
+        self.target = target
+        self.request = request
+        self.plan = plan_exec(spec, process, facts, target, request)
+
+
+def prepare(c: Container, o: Options, joint: Joint, rootless: bool | None) -> Planned:
+    """Plans it. joint: gets the terminal."""
     kept = kept_descriptors(o.preserve_fds)
     spec = load_file(c.directory + "/config.json")
     if spec.process is None:
         raise PyrunError("the container has no process whose place the command could take")
-    if o.process and content is None:
-        content = read_file(o.process)
-    process = _process(spec.process, o, content)
+    process = _process(spec.process, o)
     _check_terminal(process, o)
     facts = collect_facts(rootless)
     if spec.linux is not None and spec.linux.intel_rdt is not None:
@@ -95,7 +93,7 @@ def prepare(
         id=c.id,
         bundle=c.record.text("bundle"),
         preserve_fds=kept,
-        pid_file=pid_file,
+        pid_file=o.pid_file,
         console_socket=o.console_socket,
         pidfd_socket=o.pidfd_socket,
         subcgroup=_subcgroup(o.cgroup),
@@ -107,16 +105,12 @@ def prepare(
         request.console, request.plain_output = joint.socket()
         size = caller_size()
         process = with_size(process, *size) if size else process
-    target = collect_target(c, facts)
-    plan = plan_exec(spec, process, facts, target, request)
-    return Planned(spec, process, facts, target, request, plan, content)
+    return Planned(spec, process, facts, collect_target(c, facts), request)
 
 
-def _run(plan: Plan, joint: Joint, attach: Attach | None, detach: bool, keep: Callable[[], None]) -> int:
-    """keep: called when the process runs."""
+def _run(plan: Plan, joint: Joint, attach: Attach | None, detach: bool) -> int:
     if detach:
         _start(plan, attach).close()
-        keep()
         return 0
     signals = Signals(OF_OUR_TERMINAL if joint.wanted else frozenset())
     terminal = None
@@ -125,7 +119,6 @@ def _run(plan: Plan, joint: Joint, attach: Attach | None, detach: bool, keep: Ca
         try:
             terminal = joint.open()
             signals.listen()
-            keep()
             return Foreground(outcome.pid, outcome.pidfd(), signals, terminal).wait()
         finally:
             if terminal is not None:
@@ -173,10 +166,10 @@ def _check_status(c: Container, ignore_paused: bool) -> None:
         )
 
 
-def _process(own: Process, o: Options, content: bytes | None) -> Process:
-    if content is None or not o.process:
+def _process(own: Process, o: Options) -> Process:
+    if not o.process:
         return process_of_words(own, o)
-    process: Process = load_process(content, file=o.process)
+    process: Process = load_process(read_file(o.process), file=o.process)
     return lend(own, process)
 
 

@@ -13,7 +13,7 @@ from ..errors import PyrunError
 from ..executor import Outcome
 from ..oci.model import Spec
 from ..plan.process.exec_process import with_size
-from .create import Prepared, hold_interrupts, is_plain, keep_for_launcher, prepare, run_prepared
+from .create import Prepared, hold_interrupts, prepare, run_prepared
 from .foreground import SIGTTIN, SIGTTOU, Foreground, Signals
 from .store import Store
 
@@ -53,8 +53,6 @@ def run(
 
             wait_until_ready(socket_of(outcome), outcome.pid)
         outcome.close()
-        if is_plain(words):
-            keep_for_launcher(store, prepared)
         return 0
     if console_socket:
         raise PyrunError(
@@ -83,8 +81,6 @@ def _foreground(
         try:
             terminal = joint.open()
             signals.listen()
-            if is_plain(words):
-                keep_for_launcher(store, prepared)
             program = Foreground(outcome.pid, outcome.pidfd(), signals, terminal)
             if prepared.request.notify:
                 _listen(program, outcome)

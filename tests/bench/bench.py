@@ -4,10 +4,8 @@
         [--check]
 
 Machines are noisy, so only ratios within one run count: every round measures every runtime once, in turning order.
-Each container gets a config.json of its own, as engines write them. pyrun is measured twice: so, with Python planning
-every create and run, and as `pyrun again`, with the same config.json each time, where the launcher replays the plan
-that the first one has left. `exec again` is the third exec of the same in one container. Then follow the memory of a
-created container, the size of the wheel, the growth of `explain`, and a table of where the time goes (where.py).
+Each container gets a config.json of its own, as engines write them. Then follow the memory of a created container, the
+size of the wheel, the growth of `explain`, and a table of where the time goes (where.py).
 """
 
 from __future__ import annotations
@@ -21,7 +19,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -33,7 +30,7 @@ from tests.bench.peer import DEVNULL, VERBS, Peer  # noqa: E402
 from tests.bench.where import Where, report_where  # noqa: E402
 from tests.support.container.bundle import make_config  # noqa: E402
 
-# The most that pyrun may take of runc's time, also where Python plans.
+# The most that pyrun may take of runc's time.
 TARGETS = {
     "create+start+delete": 0.75,
     "run": 0.9,
@@ -42,37 +39,20 @@ TARGETS = {
     "kill": 1.0,
     "delete": 1.0,
     "exec": 1.0,
-    "exec again": 0.5,
-    "list": 1.0,
 }
-AGAIN = "pyrun again"
 PSS_TARGET_KB = 300
 WHEEL_TARGET_BYTES = 5_000_000
 EXPLAIN_TARGET_S = 1.0
 EXPLAIN_MOUNTS = (1000, 2000, 5000, 10000)
 # What a wheel is made from.
 SOURCES = ("pyproject.toml", "setup.py", "README.md", "LICENSE", "pyrun", "cffi_build")
-PATIENCE_S = 10.0
-
-
-def warm(peer: Peer) -> None:
-    """A round that does not count; for `pyrun again`, until the plans of both bundles are kept."""
-    deadline = time.monotonic() + PATIENCE_S
-    while True:
-        peer.round()
-        kept = peer.fresh or len(list((peer.directory / "state" / ".plans~").glob("*"))) >= 3
-        if kept and (peer.keeps or not peer.name.startswith("pyrun")):
-            break
-        if time.monotonic() > deadline:
-            raise RuntimeError("pyrun has kept no plan: its figures would be those of Python")
-        time.sleep(1)
-    peer.times = {verb: [] for verb in VERBS}
 
 
 def measure_verbs(peers: list[Peer], where: Where | None, rounds: int) -> None:
     """`rounds` that count, the runtimes' order turning by one each time."""
-    for peer in peers:
-        warm(peer)
+    for peer in peers:  # a round that does not count
+        peer.round()
+        peer.times = {verb: [] for verb in VERBS}
     for number in range(rounds):
         turn = number % len(peers)
         for peer in [*peers[turn:], *peers[:turn]]:
@@ -119,10 +99,7 @@ def measure_wheel(work: Path) -> int:
 
 def report_verbs(medians: dict[str, dict[str, float]]) -> list[str]:
     """The table in Markdown: medians in ms, and pyrun's share of each peer's time."""
-    ours = [name for name in ("pyrun", AGAIN) if name in medians]
-    pairs = [
-        (mine, other) for mine in ours for other in medians if other not in ours and (mine, other) != (AGAIN, "runc")
-    ]
+    pairs = [("pyrun", other) for other in medians if other != "pyrun" and "pyrun" in medians]
     header = ["verb", *(f"{name} ms" for name in medians), *(f"{a} / {b}" for a, b in pairs), "target"]
     lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
     for verb in VERBS:
@@ -167,17 +144,16 @@ def run_bench(runtimes: dict[str, str], rounds: int, work: Path) -> dict[str, An
     """All measurements, as one value."""
     rootfs = Path(subprocess.check_output([REPO / "bundles" / "make-rootfs", "busybox"], text=True).strip())
     peers = [Peer(name, [path], work, rootfs) for name, path in runtimes.items()]
-    again = Peer(AGAIN, [runtimes["pyrun"]], work, rootfs, fresh=False) if "pyrun" in runtimes else None
-    measured = [*peers, again] if again else peers
-    where = Where(work, rootfs) if again else None
-    measure_verbs(measured, where, rounds)
+    ours = next((peer for peer in peers if peer.name == "pyrun"), None)
+    where = Where(work, rootfs) if ours else None
+    measure_verbs(peers, where, rounds)
     return {
         "rounds": rounds,
-        "medians_ms": {p.name: {verb: round(statistics.median(p.times[verb]), 2) for verb in VERBS} for p in measured},
+        "medians_ms": {p.name: {verb: round(statistics.median(p.times[verb]), 2) for verb in VERBS} for p in peers},
         "parked_pss_kb": {peer.name: peer.parked_pss() for peer in peers},
-        "where_ms": where.medians(again) if where and again else {},
-        "explain_cpu_s": measure_explain(runtimes["pyrun"], work) if again else {},
-        "wheel_bytes": measure_wheel(work) if again else 0,
+        "where_ms": where.medians(ours) if where and ours else {},
+        "explain_cpu_s": measure_explain(runtimes["pyrun"], work) if ours else {},
+        "wheel_bytes": measure_wheel(work) if ours else 0,
     }
 
 

@@ -5,9 +5,8 @@ memory.
     .venv/bin/python -m tests.bench.many --guest        in a guest with 4 GB, which is booted for it
 
 Each is busybox's sleep in a full set of namespaces, all from one bundle. Memory is seen twice: while all are created
-and parked, and while all run. `pyrun` is given a config.json that was just written, as engines do, and plans each in
-Python; `again` is pyrun with one that it has planned before. Other processes are those of the runtime that are no
-container's init; there should be none.
+and parked, and while all run. Other processes are those of the
+runtime that are no container's init; there should be none.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from tests.support.container.bundle import Bundle, make_bundle, make_config
 from tests.support.container.runner import REPO, Runner, runtime_argv
 
 GUEST_MIB = 4096
-RUNTIMES = ("pyrun", "again", "crun", "runc")
+RUNTIMES = ("pyrun", "crun", "runc")
 IN_GUEST = """
 export PYRUN_VIEW=vm PYRUN_TEST_RUNTIME=/usr/local/bin/pyrun PYTHONPATH=/job/site:/usr/local/lib/pyrun
 cd /job/src && python3 -m tests.bench.many {words}
@@ -43,12 +42,11 @@ ROWS = (
 
 
 class Many:
-    """`count` containers of one bundle. fresh: its config.json is as if just written, for each of them."""
+    """`count` containers of one bundle."""
 
-    def __init__(self, runner: Runner, bundle: Bundle, count: int, *, fresh: bool = False) -> None:
+    def __init__(self, runner: Runner, bundle: Bundle, count: int) -> None:
         self.runner = runner
         self.bundle = bundle
-        self.fresh = fresh
         self.ids = [f"m{number:05d}" for number in range(count)]
 
     def each(self, *argv: str) -> list[float]:
@@ -56,8 +54,6 @@ class Many:
         took = []
         for id in self.ids:
             command = self.runner.command(*argv, id)
-            if self.fresh:
-                os.utime(self.bundle.path / "config.json")
             begin = time.perf_counter()
             done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=False)
             took.append((time.perf_counter() - begin) * 1e3)
@@ -161,20 +157,18 @@ def spread(took: list[float]) -> str:
     return f"{statistics.median(took):.1f} (p95 {sorted(took)[int(len(took) * 0.95) - 1]:.1f}, × {growth:.2f})"
 
 
-def prepare(directory: Path, count: int, runtime: list[str], *, fresh: bool = False) -> Many:
-    """The bundle, old enough for its plan to be kept."""
+def prepare(directory: Path, count: int, runtime: list[str]) -> Many:
     made = subprocess.run([REPO / "bundles" / "make-rootfs", "busybox"], check=True, stdout=subprocess.PIPE, text=True)
     config = make_config(["sleep", "100000"], process={"rlimits": None})
     bundle = make_bundle(directory / "bundle", config, Path(made.stdout.strip()))
-    os.utime(bundle.path / "config.json", (1e9, 1e9))
-    return Many(Runner(directory / "state", runtime), bundle, count, fresh=fresh)
+    return Many(Runner(directory / "state", runtime), bundle, count)
 
 
 def figures_of(name: str, count: int) -> dict[str, Any]:
     """One runtime's; its containers are gone then."""
-    runtime = runtime_argv() if name in ("pyrun", "again") else [shutil.which(name) or name]
+    runtime = runtime_argv() if name == "pyrun" else [shutil.which(name) or name]
     with tempfile.TemporaryDirectory() as directory:
-        many = prepare(Path(directory), count, runtime, fresh=name == "pyrun")
+        many = prepare(Path(directory), count, runtime)
         try:
             return measure(many, lambda what: print(f"{name}: {count} {what}", file=sys.stderr, flush=True))
         finally:
@@ -193,7 +187,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=500)
     parser.add_argument("--guest", action="store_true", help="boot a guest with 4 GB, and measure in it")
-    parser.add_argument("runtime", nargs="*", default=list(RUNTIMES), help="pyrun, again, or another runtime's name")
+    parser.add_argument("runtime", nargs="*", default=list(RUNTIMES), help="pyrun, or another runtime's name")
     options = parser.parse_args()
     if options.guest:
         return in_guest(["--count", str(options.count), *options.runtime])

@@ -23,7 +23,7 @@ from tests.bench.peer import ID, Peer, spawn, wait_gone
 REPO = Path(__file__).resolve().parent.parent.parent
 COLUMNS = ("interpreter", "imports", "plan", "kernel", "exit")
 BY_PYTHON = ("create", "run", "exec")
-BY_LAUNCHER = ("create", "run", "exec", "start", "state", "kill", "delete", "list")
+BY_LAUNCHER = ("start", "state", "kill", "delete")
 
 
 class Parts:
@@ -70,10 +70,9 @@ class Where:
         wait_gone(process)
         self._launcher.call("delete", ID)
 
-    def medians(self, again: Peer) -> dict[str, dict[str, dict[str, float]]]:
-        """ms: {"python": {verb: {column: ...}}, "launcher": {verb: {"total": ...}}}. again: where the plan is kept."""
-        times = again.times | {"exec": again.times["exec again"]}
-        launcher = {verb: {"total": statistics.median(times[verb])} for verb in BY_LAUNCHER}
+    def medians(self, whole: Peer) -> dict[str, dict[str, dict[str, float]]]:
+        """ms: {"python": {verb: {column: ...}}, "launcher": {verb: {"total": ...}}}. whole: pyrun as installed."""
+        launcher = {verb: {"total": statistics.median(whole.times[verb])} for verb in BY_LAUNCHER}
         return {"python": {verb: parts.medians() for verb, parts in self._found.items()}, "launcher": launcher}
 
 
@@ -84,7 +83,6 @@ def report_where(where: dict[str, dict[str, dict[str, float]]]) -> list[str]:
         cells = [f"{parts[name]:.1f}" for name in ("total", *COLUMNS)]
         lines.append(f"| {verb} | " + " | ".join(cells) + " |")
     for verb, parts in where["launcher"].items():
-        kept = " again" if verb in BY_PYTHON else ""
         total = f"{parts['total']:.1f}"
-        lines.append(f"| {verb}{kept} | {total} | – | – | – | {total} | |")
+        lines.append(f"| {verb} | {total} | – | – | – | {total} | |")
     return lines

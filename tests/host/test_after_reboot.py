@@ -6,7 +6,6 @@ with a machine's real disk; here each place of a file gets its turn.
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -78,64 +77,3 @@ def test_its_cgroup_may_be_anothers_now(runner: Runner, bundle: BundleMaker, pyr
             assert other.state("two")["status"] == "running"
     finally:
         other.delete_all()
-
-
-@pytest.mark.parametrize("how", ["cut", "zeroed"])
-@pytest.mark.parametrize("name", ["record", "config.json"])
-def test_a_torn_file(runner: Runner, bundle: BundleMaker, name: str, how: str) -> None:
-    """It is named with a way out, which works; the other containers are listed, and the id can be used again."""
-    made = bundle(["sleep", "1000"])
-    kept = rebooted(runner, made)
-    runner.create(made, id="whole")
-    data = kept[name]
-    damaged = 0
-    for at in range(0, len(data), STEP):
-        torn = data[:at] + (b"" if how == "cut" else bytes(len(data) - at))
-        put(runner, {**kept, name: torn})
-        listed = runner("list").ok()
-        assert "whole" in listed.out and "Traceback" not in listed.err
-        state = runner("state", "one")
-        if state.rc == 0:
-            assert '"status": "stopped"' in state.out and "\0" not in state.out
-        else:
-            damaged += 1
-            state.fails(1, f"one/{name} is damaged")
-            assert GRAMMAR.fullmatch(state.err), state.describe()
-            assert f"one/{name} is damaged" in listed.err, listed.describe()
-        runner("start", "one").fails(1)
-        runner("delete", "--force", "one").ok()
-        assert runner.ids() == ["whole"], at
-    assert (damaged > 0) == (name == "record")
-    runner.create_started(made, id="one")
-
-
-def test_without_its_files(runner: Runner, bundle: BundleMaker) -> None:
-    put(runner, {})
-    runner("state", "one").fails(1, "one has no record", "pyrun delete --force one")
-    runner("list").ok()
-    runner("create", "--bundle", bundle().path, "one").fails(1, "one")
-    runner("delete", "--force", "one").ok()
-    assert runner.ids() == []
-
-
-@pytest.mark.parametrize("how", ["cut", "zeroed"])
-def test_a_torn_plan_is_not_used(bundle: BundleMaker, pyrun: Runner, how: str) -> None:
-    """It is of another boot, wherever it is torn; the next create keeps a whole one in its place."""
-    made = bundle(["sleep", "1000"])
-    os.utime(made.path / "config.json", (1e9, 1e9))
-
-    def again() -> None:
-        pyrun.create_started(made, id="one")
-        pyrun.delete("one", "--force").ok()
-
-    again()
-    (entry,) = (pyrun.root / ".plans~").iterdir()
-    now = Path("/proc/sys/kernel/random/boot_id").read_bytes().strip()
-    data = entry.read_bytes()
-    assert data.count(now) == 2, "a condition, and in the record"
-    other = data.replace(now, OTHER_BOOT)
-    for at in range(0, len(data) + PLAN_STEP, PLAN_STEP):
-        entry.write_bytes(other[:at] + (b"" if how == "cut" else bytes(len(data[at:]))))
-        again()
-        assert entry.stat().st_size == len(data), at
-        assert entry.read_bytes().count(now) == 2, at

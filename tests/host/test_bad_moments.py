@@ -29,7 +29,6 @@ from tests.support.container.place import (
     attempt,
     fill,
     limited,
-    old,
     refused,
     refuses_all,
     stopped,
@@ -164,7 +163,6 @@ def test_hidepid(place: Place, bundle: BundleMaker, tmp_path: Path) -> None:
 
 def test_full_disk_refuses_new_containers(place: Place, bundle: BundleMaker, small_disk: Path) -> None:
     runner, made = place.here(small_disk / "state"), sleeping(bundle)
-    old(made.path)
     runner.root.mkdir(mode=0o700)
     fill(small_disk)
     refuses_all(runner, made, "ENOSPC no space left on device", "--root is full")
@@ -224,18 +222,6 @@ def test_full_disk_stops_an_update_before_it_changes_anything(
     (small_disk / ".filler").unlink()
     runner("update", "--resources", "-", "one", input=change).ok()
     assert limit.read_text() == "7\n"
-    runner.delete("one", "--force").ok()
-
-
-def test_a_plan_that_does_not_fit_is_not_kept(place: Place, bundle: BundleMaker, small_disk: Path) -> None:
-    """A plan has some 16 KiB. Room for the state alone is enough for the container."""
-    runner, made = place.here(small_disk), sleeping(bundle)
-    old(made.path)
-    fill(small_disk, leave=16 << 10)
-    attempt(runner, "create", "--bundle", made.path, "one").ok()
-    kept = small_disk / ".plans~"
-    assert [name for name in os.listdir(kept) if (kept / name).stat().st_size < 1000] == [] if kept.exists() else True
-    assert not list(kept.glob("*.*")), "half of a plan was left"
     runner.delete("one", "--force").ok()
 
 

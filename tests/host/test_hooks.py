@@ -315,22 +315,3 @@ def test_start_container_behind_a_profile_that_knows_no_clone3(pyrun: Runner, ho
     hooked.set(startContainer=[hooked.note("startContainer", "ran")])
     pyrun.create_started(hooked.bundle)
     assert hooked.lines() == ["ran"]
-
-
-def test_a_kept_plan_follows_the_same_rules(pyrun: Runner, hooked: Hooked) -> None:
-    """The launcher may replay a plan that has succeeded before (runtime/cache.py); a hook may fail all the same."""
-    fails = shell(f"test ! -e {hooked.notes}/fail")
-    hooks = {kind: [hooked.note(kind, kind)] for kind in KINDS}
-    hooked.set(**hooks | {"createContainer": [fails]})
-    config = hooked.bundle.path / "config.json"
-    os.utime(config, (config.stat().st_atime, config.stat().st_mtime - 3600))
-    for round in range(3):
-        id = pyrun.create(hooked.bundle, id=f"kept{round}")
-        pyrun("start", id).ok()
-        pyrun("delete", "--force", id).ok()
-    whole = ["prestart", "createRuntime", "startContainer", "poststart", "poststop"]
-    assert hooked.lines() == whole * 3
-    (hooked.notes / "fail").touch()
-    create(pyrun, hooked, "kept9").fails(1, "/hooks/createContainer/0")
-    assert hooked.lines() == [*whole * 3, "prestart", "createRuntime", "poststop"]
-    assert pyrun.ids() == []

@@ -250,54 +250,6 @@ def test_the_plain_cases_start_no_interpreter(
     assert run("delete", id).rc == run("ps", id).rc == run("--version").rc == TO_PYTHON
 
 
-LISTS = ["", "-f json", "--format=table", "-q", "--quiet --format json", "-f xml", "c", "-q=false", "-f", "--debug"]
-
-
-def test_list_looks_the_same(pyrun: Runner, bundle: BundleMaker, bare: list[str]) -> None:
-    run, python = Runner(pyrun.root, bare), Runner(pyrun.root, python_argv())
-
-    def compare(by_launcher: bool) -> None:
-        for words in LISTS:
-            ours, theirs = pyrun("list", *words.split()), python("list", *words.split())
-            assert (ours.rc, ours.out, ours.err) == (theirs.rc, theirs.out, theirs.err), words
-        for words in ("", "-f json", "-q"):
-            assert run("list", *words.split()).rc == (0 if by_launcher or words == "-q" else TO_PYTHON), words
-
-    pyrun.root.mkdir(exist_ok=True)
-    compare(by_launcher=True)
-    made = bundle(["sleep", "1000"])
-    made.update(annotations={"b": "two  spaces ", "a": 'x" {', "c": "[1,\n 2]"})
-    ids = ["b", "a", "B", "a-1", "x" * 100, "0"]
-    for id in ids:
-        pyrun.create(made, id=id)
-    (pyrun.root / "a file").touch()
-    pyrun("start", "a").ok()
-    pyrun("kill", "b", "KILL").ok()
-    pyrun.wait_status("b", "stopped")
-    compare(by_launcher=True)
-    assert pyrun("list", "-q").out.split() == sorted(ids)
-    (pyrun.root / "dir").mkdir()
-    compare(by_launcher=False)
-    (pyrun.root / "dir").rmdir()
-    (pyrun.root / "link").symlink_to(pyrun.root / "a")
-    assert pyrun("list").out == python("list").out
-    (pyrun.root / "link").unlink()
-    (pyrun.root / "a file").unlink()
-    for id in ids:
-        pyrun("delete", "--force", id).ok()
-
-
-def test_list_leaves_widths_of_what_is_not_ascii_to_python(pyrun: Runner, bundle: BundleMaker, bare: list[str]) -> None:
-    made = bundle(["sleep", "1000"])
-    made.path = made.path.rename(made.path.with_name("bündel"))
-    pyrun.create(made, id="c")
-    run, python = Runner(pyrun.root, bare), Runner(pyrun.root, python_argv())
-    assert run("list").rc == TO_PYTHON
-    for words in ([], ["-f", "json"]):
-        assert pyrun("list", *words).out == python("list", *words).out
-    pyrun("delete", "--force", "c").ok()
-
-
 def test_a_force_delete_starts_no_interpreter(pyrun: Runner, bundle: BundleMaker, bare: list[str]) -> None:
     for _ in range(2):
         id = pyrun.create(bundle(["sleep", "1000"]))

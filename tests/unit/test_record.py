@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pyrun.oci.names import NAMESPACE_FILES, NAMESPACES
-from pyrun.plan.lifecycle import KEPT_EXECS
-from pyrun.runtime import cache, record
+from pyrun.runtime import record
 from pyrun.runtime.record import BLOBS, HEADER, Record, unpack
 
 CFFI = Path(__file__).resolve().parents[2] / "cffi_build" / "launcher"
@@ -118,19 +116,3 @@ def test_the_launcher_has_the_same_blobs_and_flags() -> None:
         assert getattr(record, name) == int(value), name
     assert next(offset for name, offset, _ in c_struct(source, "record") if name == "sum") == record.SUM_AT
     assert f"first = {record.SUMMED_FROM}, " in (CFFI / "record.c").read_text()
-
-
-def test_the_launcher_reads_kept_plans_as_they_are_written() -> None:
-    source = (CFFI / "kept.h").read_text()
-    entry = c_struct(source, "entry")
-    assert sum(size for _, _, size in entry) == cache.HEADER.size
-    kinds = re.search(r"enum condition_kind \{ (.*?) \}", source)
-    holes = re.search(r"enum hole_kind \{ (.*?), HOLE_KINDS \}", source)
-    assert kinds and [getattr(cache, name) for name in kinds[1].split(", ")] == [0, 1, 2, 3]
-    assert holes and [getattr(cache, name.removeprefix("HOLE_")) for name in holes[1].split(", ")] == [0, 1, 2, 3, 4]
-    assert f'"/{cache.DIRECTORY}"' in (CFFI / "create.c").read_text()
-    execs = (CFFI / "exec.c").read_text()
-    assert f"#define SLOTS {len(KEPT_EXECS)}\n" in execs and all(name[:5] == "exec." for name in KEPT_EXECS)
-    flags = {f'{{ "{file}", {NAMESPACES[kind]:#010x} }}' for kind, file in NAMESPACE_FILES.items()}
-    assert flags == set(re.findall(r"\{ \"\w+\", 0x\w+ \}", execs))
-    assert re.search(rf"#define MISSING {cache.MISSING:#x}u", source)

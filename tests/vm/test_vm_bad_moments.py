@@ -21,7 +21,7 @@ import pytest
 
 from tests.support.container.bundle import Bundle, BundleMaker, make_bundle, make_config
 from tests.support.container.leaks import CGROUP_ROOT
-from tests.support.container.place import WAYS, Place, attempt, old, refused, refuses_all, stopped
+from tests.support.container.place import WAYS, Place, attempt, refused, refuses_all, stopped
 from tests.support.container.runner import Result, Runner, runtime_argv, wait_for
 from tests.support.vm.cgroup import MIB, resources
 
@@ -66,7 +66,6 @@ def inside(cgroup: Path, runner: Runner, **files: int) -> Runner:
 
 def sleeping(bundle: BundleMaker, **overrides: Any) -> Bundle:
     made = bundle(["sleep", "1000"], **overrides)
-    old(made.path)
     return made
 
 
@@ -160,7 +159,7 @@ def leave(directory: Path, kib: int) -> None:
 
 
 def test_ext4_fills_up(place: Place, bundle: BundleMaker, tmp_path: Path) -> None:
-    """At whatever write: for the directory, the record, config.json, the plan that is kept. What is there stays."""
+    """At whatever write: for the directory, the record, config.json. What is there stays."""
     made, failed = sleeping(bundle), []
     with small_ext4(place, tmp_path / "disk") as runner:
         runner.create_started(made, id="one")
@@ -196,7 +195,7 @@ def test_ext4_without_inodes(place: Place, bundle: BundleMaker, tmp_path: Path) 
             else:
                 failed += 1
                 refused(done, "ENOSPC")
-            for name in (*names, *(runner.root / ".plans~").glob("*")):
+            for name in names:
                 name.unlink()
             assert runner.ids() == [], free
     assert 4 <= failed < 8

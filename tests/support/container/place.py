@@ -73,11 +73,6 @@ def refuses_all(runner: Runner, made: Bundle, *texts: str, grammar: re.Pattern[s
         assert "new" not in runner.ids()
 
 
-def old(path: Path) -> None:
-    """Makes a config.json old enough for its plan to be kept."""
-    os.utime(path / "config.json", (1e9, 1e9))
-
-
 def limited(which: int, value: int) -> Callable[[], None]:
     """preexec_fn"""
     return lambda: resource.setrlimit(which, (value, value))
