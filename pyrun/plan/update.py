@@ -16,7 +16,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-_NO_LIMIT = {"io.max": "rbps=max wbps=max riops=max wiops=max", "io.weight": "default", "io.bfq.weight": "0"}
+# What a line of a file says of a key that has none: a device, or a resource of the rdma and misc controllers.
+_NO_LIMIT = {
+    "io.max": "rbps=max wbps=max riops=max wiops=max",
+    "io.weight": "default",
+    "io.bfq.weight": "default",
+    "rdma.max": "hca_handle=max hca_object=max",
+}
+_KEYED_BY_NAME = ("rdma.max", "misc.max")
 
 
 def plan_update(
@@ -64,21 +71,27 @@ def _plan_limits(
 
 
 def files_of(writes: Sequence[Write]) -> set[str]:
-    """The files that a plan of these writes may write to."""
-    return {write.file for write in writes} | {write.otherwise[0] for write in writes if write.otherwise}
+    """The files that a plan of these writes may write to, or change by what it writes."""
+    return {file for write in writes for file, _ in _changed(write)}
 
 
 def before(write: Write, now: Mapping[str, str]) -> list[tuple[str, str]]:
-    """(file, value) that puts back what this write changes."""
+    """(file, value) that puts back what this write changes; to be written in reverse."""
+    return [(file, _old_value(file, value, now[file])) for file, value in _changed(write) if file in now]
+
+
+def _changed(write: Write) -> list[tuple[str, str]]:
     pairs = [(write.file, write.value), *([write.otherwise] if write.otherwise else [])]
-    return [(file, _old_value(file, value, now[file])) for file, value in pairs if file in now]
+    if write.file == "cpu.idle":  # who takes part again has the default weight, so the old one goes back behind it
+        pairs.insert(0, ("cpu.weight", ""))
+    return pairs
 
 
 def _old_value(file: str, value: str, text: str) -> str:
-    """What a file of one value says; of a file with a line for each device, that of the device which `value` names."""
+    """What a file of one value says; of a file with a line for each key, that of the one which `value` names."""
     key, space, _ = value.partition(" ")
     lines = text.strip().split("\n")
-    if ":" not in key or not space:
+    if not space or not (":" in key or file in _KEYED_BY_NAME):
         default = [line for line in lines if line.startswith("default ")]
         return (default or lines)[0] or "\n"
     mine = [line for line in lines if line.split(" ")[0] == key]

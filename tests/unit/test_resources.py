@@ -329,7 +329,7 @@ def test_update_applies_what_depends_on_the_change_and_keeps_the_rest() -> None:
     applied, kept = plan.merge_resources(current, {"memory": {"swap": 8192}, "cpu": {"quota": 6000}})
     assert applied == {
         "memory": {"limit": 4096, "reservation": 1, "swap": 8192},
-        "cpu": {"shares": 512, "quota": 6000, "period": 10000},
+        "cpu": {"quota": 6000, "period": 10000, "burst": 7},
     }
     assert kept == {
         "memory": {"limit": 4096, "reservation": 1, "swap": 8192},

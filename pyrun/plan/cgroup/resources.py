@@ -323,16 +323,26 @@ def _escape(name: str) -> str:
 # --- update -----------------------------------------------------------------------------------------------------------
 
 
+# Members that depend on each other: the kernel holds one against the others, or they share a file.
+_BANDWIDTH = ("quota", "period", "burst")
+# Members whose 0 says "not given".
+_UNSET_AT_0 = {
+    "memory": ("limit", "swap", "reservation"),
+    "cpu": ("shares", "quota", "period"),
+    "blockIO": ("weight",),
+}
+
+
 def merge_resources(current: dict[str, Any], change: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """(what ``update`` applies, what is in force then), as JSON objects, from LinuxResources in force and the change.
 
     Both are such as the loader accepts; what is applied is for the loader and plan_resources, what is in force is kept
-    for the next update. As in runc, members that depend on each other are applied together: all of memory, shares,
-    weights and throttles, and of quota and period the one not given. Burst, idle, cpus, mems, pids, hugepages, rdma and
-    unified are applied only when given; devices and network can't be updated.
+    for the next update. The cgroup is afterwards as a create with what is in force makes it. So members that depend on
+    each other are applied together: all of memory, weights and throttles; quota, period and burst; shares where idle
+    ends. Devices and network can't be updated.
     """
     sections = {
-        "memory": _section(current, "memory") | _section(change, "memory"),
+        "memory": _merge_memory(_section(current, "memory"), _section(change, "memory")),
         "cpu": _merge_cpu(_section(current, "cpu"), _section(change, "cpu")),
         "blockIO": _merge_block_io(_section(current, "blockIO"), _section(change, "blockIO")),
         "pids": _section(change, "pids"),
@@ -341,6 +351,8 @@ def merge_resources(current: dict[str, Any], change: dict[str, Any]) -> tuple[di
     }
     applied: dict[str, Any] = {name: section for name, section in sections.items() if section}
     in_force = current | {name: _section(current, name) | section for name, section in applied.items()}
+    if "rdma" in applied:
+        in_force["rdma"] |= {name: _member(current, "rdma", name) | given for name, given in applied["rdma"].items()}
     if change.get("hugepageLimits"):
         applied["hugepageLimits"] = change["hugepageLimits"]
         limits = (current.get("hugepageLimits") or []) + change["hugepageLimits"]
@@ -349,28 +361,47 @@ def merge_resources(current: dict[str, Any], change: dict[str, Any]) -> tuple[di
 
 
 def _section(resources: dict[str, Any], name: str) -> dict[str, Any]:
-    return {member: value for member, value in (resources.get(name) or {}).items() if value is not None}
+    """Of a section what is given."""
+    unset = _UNSET_AT_0.get(name, ())
+    section = resources.get(name) or {}
+    return {member: value for member, value in section.items() if value is not None and (value or member not in unset)}
+
+
+def _member(resources: dict[str, Any], section: str, name: str) -> dict[str, Any]:
+    return (resources.get(section) or {}).get(name) or {}
+
+
+def _merge_memory(current: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    """Unlimited memory means unlimited swap, but where the same change gives swap a limit: one of before was a limit of
+    memory and swap together."""
+    if change.get("limit") == -1 and "swap" in current:
+        change = {"swap": -1} | change
+    return current | change if change else {}
 
 
 def _merge_cpu(current: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    """An idle cgroup has no weight, and gets the default one when it is idle no more."""
     cpu = dict(change)
-    if "idle" not in change and "shares" not in change and current.get("shares"):
-        cpu["shares"] = current["shares"]
-    if bool(change.get("quota")) != bool(change.get("period")):
-        missing = "period" if change.get("quota") else "quota"
-        if current.get(missing):
-            cpu[missing] = current[missing]
+    if current.get("idle") and "shares" in change:
+        cpu.setdefault("idle", current["idle"])
+    if "idle" in change and not change["idle"] and "shares" in current:
+        cpu.setdefault("shares", current["shares"])
+    if any(member in change for member in _BANDWIDTH):
+        cpu = {member: current[member] for member in _BANDWIDTH if member in current} | cpu
     return cpu
 
 
 def _merge_block_io(current: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
     """A device that both name keeps its place and takes the new values."""
+    if not change:
+        return {}
     merged = current | change
     for name in current.keys() & change.keys():
         if isinstance(current[name], list):
             devices: dict[tuple[int, int], dict[str, int]] = {}
             for device in current[name] + change[name]:
                 key = device["major"], device["minor"]
-                devices[key] = devices.get(key, {}) | device
+                given = {member: value for member, value in device.items() if value or member != "weight"}
+                devices[key] = devices.get(key, {}) | given
             merged[name] = list(devices.values())
     return merged
