@@ -127,10 +127,10 @@ class CgroupModel:
             elif isinstance(step, s.Goto):
                 failed = s.ANY
             if failed:
-                rule = next((label for number, label in step.on if number in (failed, s.ANY)), False)
-                if rule is False:
+                rules = [label for number, label in step.on if number in (failed, s.ANY)]
+                if not rules:
                     return False
-                at = at if rule is None else rule.index
+                at = at if rules[0] is None else rules[0].index
         return True
 
 
