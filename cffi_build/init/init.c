@@ -64,6 +64,8 @@ static void catch_ends(struct px_ctx *x)
 static long do_clone3_init(struct px_ctx *x, const struct px_step *s)
 {
 	int cgroup = s->in0 == PX_NONE ? -1 : px_fd(x, s->in0);
+	if (s->in0 != PX_NONE && cgroup < 0)
+		return -EBADF; /* the plan wants it there: the parent could not open it */
 	struct clone_args args = { /* its exit signal is ours, as CLONE_PARENT has it */
 		.flags = s->a | CLONE_PARENT | (cgroup >= 0 ? CLONE_INTO_CGROUP : 0), .cgroup = (u64)(cgroup >= 0 ? cgroup : 0),
 	};

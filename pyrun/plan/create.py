@@ -60,7 +60,7 @@ from .namespace.namespaces import (
 )
 from .namespace.netlink import link_up
 from .process.hooks import open_bundle, plan_hooks, state_json
-from .process.process import environment, keeps_groups, plan_identity, plan_keyring
+from .process.process import environment, keeps_groups, plan_identity, plan_key_label, plan_keyring
 from .process.seccomp import SeccompProgram, plan_seccomp
 from .rootfs.rootfs import (
     RootfsPlan,
@@ -280,7 +280,8 @@ def _plan_init(
     kinds = namespaces(spec)
     b.add(STAGE2, Setsid(why="a session, and a terminal, of its own"))
     if req.keyring:
-        plan_keyring(b, spec.process, root.proc, req.id)
+        plan_key_label(b, STAGE2, spec.process, root.proc)
+        plan_keyring(b, req.id)
     if kinds.get("network", (0, ""))[1] is None:
         msg, _ = link_up("lo")
         b.add(STAGE2, Netlink(msg=msg, patch=NEXT, at=f"/linux/namespaces/{kinds['network'][0]}", why="loopback up"))

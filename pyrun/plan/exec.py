@@ -8,6 +8,10 @@ a joined PID namespace, and is born in the cgroup; it joins the rest, gets its t
 Everything that it touches in the container may be hostile, so labels are written through the host's /proc, and the
 terminal is opened on what is proved to be devpts.
 
+A container with CAP_SYS_PTRACE and no user namespace of its own may open all that stage 2 has, from the moment it is
+born in the PID namespace. So stage 2 is born with nothing that leads to the host: what needs the host's /proc or a
+root of its own is done by stage 1, and the cgroup is a mount of itself, above which there is nothing.
+
 A cgroup that can't take a birth (it is full, it hands controllers to its children, this user may not write to it) may
 take a move: stage 2 then waits until the parent has moved it, or systemd has.
 """
@@ -46,8 +50,10 @@ from .model.steps import (
     Goto,
     Label,
     Meet,
+    MountSetattr,
     Openat2,
     Openpt,
+    OpenTree,
     PidfdGetfd,
     PidfdOpen,
     PidFile,
@@ -67,15 +73,24 @@ from .model.steps import (
 )
 from .namespace.namespaces import PROC_SUPER_MAGIC, READY, plan_before_userns
 from .process.hooks import state_json
-from .process.process import cpu_mask, environment, keeps_groups, plan_identity, plan_keyring
+from .process.process import (
+    cpu_mask,
+    environment,
+    keeps_groups,
+    plan_identity,
+    plan_key_label,
+    plan_keyring,
+    plan_labels,
+)
 from .process.seccomp import SeccompProgram, plan_seccomp
 
 NONE = 0xFFFF
 ONLCR = 4
 PR_SET_DUMPABLE = 4
-EPERM, ENOENT, EACCES, EBUSY, EINVAL = 1, 2, 13, 16, 22
+EPERM, ENOENT, EBADF, EACCES, EBUSY, EINVAL = 1, 2, 9, 13, 16, 22
 RESOLVE_NO_XDEV, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH = 1, 2, 4, 8
 DEVPTS_SUPER_MAGIC, CGROUP2_SUPER_MAGIC = 0x1CD1, 0x63677270
+AT_EMPTY_PATH, OPEN_TREE_CLONE, MOUNT_ATTR_RDONLY = 0x1000, 1, 1
 NEWUSER, NEWCGROUP = names.NAMESPACES["user"], names.NAMESPACES["cgroup"]
 OUTSIDE = 1000  # what AwaitPid gives when stage 2 is not in the container's cgroup; no errno that stage 1 may fail with
 ATTACH = 5  # the code of the Yield for which systemd moves stage 2
@@ -116,7 +131,8 @@ class Target:
 
 
 class _Slots:
-    __slots__ = ("cgroup", "console", "init", "init_cgroup", "pidfd", "proc", "root", "socket")
+    __slots__ = ("birth", "cgroup", "console", "init", "init_cgroup", "pidfd", "proc", "root", "socket")
+    birth: int  # the cgroup, as stage 2 may see it
     cgroup: int
     console: int
     init: int
@@ -163,10 +179,10 @@ def plan_exec(spec: Spec, process: Process, facts: Facts, target: Target, req: R
     _plan_sockets(b, s, process, req)
     _open_cgroup(b, s, facts, target, req)
     _plan_birth(b, process, facts, target)
-    late = _plan_join(b, process, facts, target, s)
-    _plan_late_join(b, process, target, s, late)
+    late = _plan_join(b, process, facts, target, req, s)
+    _plan_late_join(b, target, s, late)
     _plan_process(b, spec, process, facts, target, req, s, seccomp)
-    _plan_entered(b, spec, facts, target, s)
+    _plan_entered(b, spec, facts, target, req, s)
     _plan_ready(b, spec, facts, target, req, s, seccomp)
     return b.plan()
 
@@ -192,14 +208,19 @@ def _plan_sockets(b: Builder, s: _Slots, process: Process, req: Request) -> None
 
 
 def _open_cgroup(b: Builder, s: _Slots, facts: Facts, target: Target, req: Request) -> None:
-    """The container's cgroup, or the one below it that --cgroup names."""
-    s.cgroup = s.init_cgroup = NONE
+    """The container's cgroup, or the one below it that --cgroup names.
+
+    Stage 2 is born by a descriptor, which it then has. A user namespace that is not ours guards that: only who may
+    trace in the one of pyrun-init's memory could open it. Else it must be a mount of itself, or there is no birth, and
+    the parent moves stage 2."""
+    s.cgroup = s.birth = s.init_cgroup = NONE
     if target.cgroup is None:
         if req.subcgroup is not None:
             raise PyrunError("--cgroup: the container has no cgroup")
         return
-    s.cgroup = b.slot("cgroup", inherit=True)
-    gone = ((ENOENT, None),) if facts.rootless and req.subcgroup is None else ()
+    guarded = bool(target.namespaces & NEWUSER) and not facts.has_cap(CAP_SYS_ADMIN)
+    s.cgroup = s.birth = b.slot("cgroup", inherit=guarded)
+    gone = ((ENOENT, None),) if _may_be_gone(facts, req) else ()
     b.add(PARENT, Openat2(path=target.cgroup, flags=O_DIRECTORY, out=s.cgroup, on=gone, why="the container's"))
     below = (req.subcgroup or "").strip("/")
     if below:
@@ -214,6 +235,12 @@ def _open_cgroup(b: Builder, s: _Slots, facts: Facts, target: Target, req: Reque
                 why="--cgroup",
             ),
         )
+    if not guarded:
+        s.birth = b.slot("cgroup-mount", inherit=True)
+        copy = OpenTree(dir=s.cgroup, path="", flags=OPEN_TREE_CLONE | AT_EMPTY_PATH, out=s.birth)
+        copy.on, copy.why = ((EPERM, None), (EBADF, None)), "whoever takes it from stage 2 gets no further up"
+        bare = MountSetattr(mount=s.birth, at_flags=AT_EMPTY_PATH, set=MOUNT_ATTR_RDONLY, on=((EBADF, None),))
+        b.add(PARENT, copy, bare)
     if target.init_cgroup is not None and req.subcgroup is None:
         s.init_cgroup = b.slot("init-cgroup")
         why = "where the init has moved to"
@@ -221,6 +248,10 @@ def _open_cgroup(b: Builder, s: _Slots, facts: Facts, target: Target, req: Reque
             PARENT,
             Openat2(path=target.init_cgroup, flags=O_DIRECTORY, out=s.init_cgroup, on=((ENOENT, None),), why=why),
         )
+
+
+def _may_be_gone(facts: Facts, req: Request) -> bool:
+    return facts.rootless and req.subcgroup is None
 
 
 def _plan_birth(b: Builder, process: Process, facts: Facts, target: Target) -> None:
@@ -234,11 +265,15 @@ def _plan_birth(b: Builder, process: Process, facts: Facts, target: Target) -> N
         b.add(PARENT, SchedSetaffinity(mask=target.affinity, why="our own CPUs again"))
 
 
-def _plan_join(b: Builder, process: Process, facts: Facts, target: Target, s: _Slots) -> int:
+def _plan_join(b: Builder, process: Process, facts: Facts, target: Target, req: Request, s: _Slots) -> int:
     """Stage 1 up to stage 2. Returns the namespaces that are left for that."""
     plan_before_userns(b, process, facts, s.proc)
+    plan_labels(b, STAGE1, process, s.proc)
+    if req.keyring:
+        plan_key_label(b, STAGE1, process, s.proc)
     b.add(
         STAGE1,
+        Close(fd=s.proc, why="the host's"),
         Prctl(
             option=PR_SET_DUMPABLE,
             arg2=0,
@@ -252,10 +287,12 @@ def _plan_join(b: Builder, process: Process, facts: Facts, target: Target, s: _S
         b.add(STAGE1, Setns(ns=s.init, nstype=NEWUSER, why="first: it gives the right to the others"))
     if early & ~NEWUSER:
         b.add(STAGE1, Setns(ns=s.init, nstype=early & ~NEWUSER, why="all at once, as the init has them"))
+    if target.chroot:
+        b.add(STAGE1, Chroot(root=s.root, why="stage 2 may be seen from its first moment"), Close(fd=s.root))
     why = "a child, which alone is in the PID namespace"
     if s.cgroup != NONE:
         outside = Label("outside")
-        born = Clone3Init(flags=0, cgroup=s.cgroup, on=((ANY, outside),), why=why + ", born in the container's cgroup")
+        born = Clone3Init(flags=0, cgroup=s.birth, on=((ANY, outside),), why=why + ", born in the container's cgroup")
         b.add(
             STAGE1, born, outside, Clone3Init(flags=0, told=OUTSIDE, why="the cgroup takes no birth: to be moved there")
         )
@@ -267,12 +304,9 @@ def _plan_join(b: Builder, process: Process, facts: Facts, target: Target, s: _S
 # --- stage 2: the process -------------------------------------------------------------------------------------------
 
 
-def _plan_late_join(b: Builder, process: Process, target: Target, s: _Slots, late: int) -> None:
-    """Who may trace everything, CAP_SYS_PTRACE without a user namespace, may take our descriptors: so none too many."""
-    if not process.apparmor_profile and not process.selinux_label:
-        b.add(STAGE2, Close(fd=s.proc, why="the host's /proc"))
-    if s.cgroup != NONE:
-        b.add(STAGE2, Close(fd=s.cgroup, why="a directory of the host's (CVE-2024-21626)"))
+def _plan_late_join(b: Builder, target: Target, s: _Slots, late: int) -> None:
+    if s.birth != NONE:
+        b.add(STAGE2, Close(fd=s.birth, why="not the program's (CVE-2024-21626)"))
     if late:
         b.add(STAGE2, Setns(ns=s.init, nstype=late, why="with these we could not have entered the cgroup"))
     if target.namespaces & NEWUSER:
@@ -296,9 +330,7 @@ def _plan_process(
 ) -> None:
     b.add(STAGE2, Setsid(why="a session of its own"))
     if req.keyring:
-        plan_keyring(b, process, s.proc, req.id)
-    if target.chroot:
-        b.add(STAGE2, Chroot(root=s.root))
+        plan_keyring(b, req.id)
     if s.console != NONE:
         _plan_console(b, process, s.console, plain=req.plain_output)
     affinity = process.exec_cpu_affinity
@@ -313,7 +345,7 @@ def _plan_process(
         b,
         process,
         facts,
-        proc=s.proc,
+        proc=None,
         own_userns=bool(target.namespaces & NEWUSER),
         seccomp=seccomp,
         setgroups=None if keeps_groups(spec) else target.setgroups,
@@ -354,19 +386,21 @@ def _plan_console(b: Builder, process: Process, socket: int, *, plain: bool) -> 
         b.add(STAGE2, TtyOutput(terminal=slave, clear=ONLCR, why="to a file or pipe: lines end as they are written"))
 
 
-def _plan_entered(b: Builder, spec: Spec, facts: Facts, target: Target, s: _Slots) -> None:
+def _plan_entered(b: Builder, spec: Spec, facts: Facts, target: Target, req: Request, s: _Slots) -> None:
     """The parent learns of stage 2, and moves it to the cgroup in which it could not be born."""
     if s.cgroup == NONE:
         b.add(PARENT, AwaitPid(out=s.pidfd, why="stage 1 made the process"))
         return
     outside, entered, beside, systemd = Label("outside"), Label("entered"), Label("beside"), Label("systemd")
     done = Goto(on=((ANY, entered),))
+    gone: tuple[tuple[int, Label | None], ...] = ((EBADF, None),) if _may_be_gone(facts, req) else ()
     busy = ((EBUSY, beside),) if s.init_cgroup != NONE else ()
     refused: tuple[tuple[int, Label | None], ...] = ()
     if facts.rootless and target.systemd:
         refused = (EACCES, systemd), (EPERM, systemd)
     elif facts.rootless and not has_limits(spec):
         refused = (EACCES, None), (EPERM, None)  # where we are is as good
+    refused += gone
     b.add(
         PARENT,
         AwaitPid(out=s.pidfd, on=((OUTSIDE, outside),), why="stage 1 made the process"),
@@ -377,7 +411,7 @@ def _plan_entered(b: Builder, spec: Spec, facts: Facts, target: Target, s: _Slot
     if busy:
         b.add(PARENT, Goto(on=((ANY, (answer := Label("answer"))),)), beside)
         b.add(PARENT, _move(s.init_cgroup, refused, "the cgroup's children have controllers: beside the init"), answer)
-    if refused and refused[0][1] is systemd:
+    if (EPERM, systemd) in refused:
         b.add(PARENT, Goto(on=((ANY, (moved := Label("moved"))),)), systemd)
         b.add(PARENT, Yield(code=ATTACH, why="the cgroup is not ours to write: systemd moves it"), moved)
     b.add(PARENT, Ack(why="it is where it belongs"), entered)

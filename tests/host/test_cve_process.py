@@ -17,7 +17,7 @@ from tests.support.container.leaks import CGROUP_ROOT
 from tests.support.container.runner import REPO, Runner, wait_for
 
 IDLE = ["sleep", "1000"]
-ATTACKER = REPO / "tests" / "support" / "attacker.py"
+ATTACKER = REPO / "tests" / "support" / "container" / "attacker.py"
 CAPS = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 
 

@@ -25,6 +25,7 @@ from ..model.steps import (
     CheckNs,
     Clone3Init,
     Close,
+    Label,
     Meet,
     Openat2,
     Prctl,
@@ -40,7 +41,7 @@ from ..model.steps import (
 MAPS, HOOKS, READY = 1, 2, 3  # the rendezvous
 PR_SET_DUMPABLE = 4
 NEWUSER, NEWTIME, NEWNS = names.NAMESPACES["user"], names.NAMESPACES["time"], names.NAMESPACES["mount"]
-EINVAL = 22
+EBADF, EINVAL = 9, 22
 PROC_SUPER_MAGIC = 0x9FA0
 RESOLVE_NO_XDEV, RESOLVE_NO_MAGICLINKS = 0x01, 0x02
 NEWCGROUP = names.NAMESPACES["cgroup"]
@@ -119,9 +120,12 @@ def plan_stage1(
             flags |= names.NAMESPACES[kind]
     init = Clone3Init(flags=flags, at="/linux/namespaces", why="the container's init, in its new namespaces")
     if cgroup is not None:
-        init.args["cgroup"] = cgroup
-        init.why = "the container's init, in its cgroup and its new namespaces"
-    b.add(STAGE1, init)
+        without = Label("no cgroup")
+        born = Clone3Init(flags=flags, cgroup=cgroup, at="/linux/namespaces", why=init.why + ", born in its cgroup")
+        born.on = ((EBADF, without),) if facts.rootless else ()  # which may have to go without one
+        b.add(STAGE1, born, *((without, init) if facts.rootless else ()))
+    else:
+        b.add(STAGE1, init)
 
 
 def plan_entered(b: Builder, spec: Spec, joins: dict[str, int], cgroup: int | None) -> None:

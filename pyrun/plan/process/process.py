@@ -88,15 +88,15 @@ def plan_identity(
     process: Process,
     facts: Facts,
     *,
-    proc: int,
+    proc: int | None,
     own_userns: bool,
     seccomp: SeccompProgram | None,
     setgroups: bool | None,
     kept: tuple[int | None, int | None] = (None, None),
     at: str = "/process",
 ) -> None:
-    """Everything between the finished file system and the exec. proc: a procfs that shows us. seccomp: SeccompProgram
-    or None.
+    """Everything between the finished file system and the exec. proc: a procfs that shows us; None where stage 1 has
+    written the labels. seccomp: SeccompProgram or None.
 
     own_userns: in a user namespace other than the runtime's, where all capabilities can be had. setgroups: the
     namespace allows the call; None: the caller's groups stay. kept: slots for Park."""
@@ -115,10 +115,11 @@ def plan_identity(
         _seccomp(b, seccomp, caps, held, at)
 
 
-def _before_privileges(b: Builder, process: Process, proc: int, at: str) -> tuple[str, ...]:
+def _before_privileges(b: Builder, process: Process, proc: int | None, at: str) -> tuple[str, ...]:
     """What root does for the user: labels, HOME, scheduling, limits, streams, umask, and the way into the working
     directory. Returns the environment."""
-    _labels(b, process, proc, at)
+    if proc is not None:
+        plan_labels(b, STAGE2, process, proc, at)
     env = environment(process.env)
     if not any(e.startswith("HOME=") for e in env):
         why = "HOME is not set; /etc/passwd of the container says it"
@@ -151,10 +152,11 @@ def _seccomp(b: Builder, program: SeccompProgram, caps: tuple[int, int, int], he
         b.add(STAGE2, final)
 
 
-def _labels(b: Builder, process: Process, proc: int, at: str) -> None:
+def plan_labels(b: Builder, lane: int, process: Process, proc: int, at: str = "/process") -> None:
+    """What an LSM makes of the process at its exec. A child inherits it. proc: a procfs that shows us."""
     if process.apparmor_profile:
         b.add(
-            STAGE2,
+            lane,
             WriteFile(
                 dir=proc,
                 path="self/attr/apparmor/exec",
@@ -166,7 +168,7 @@ def _labels(b: Builder, process: Process, proc: int, at: str) -> None:
             ),
         )
     if process.selinux_label:
-        b.add(STAGE2, _selinux_label(process.selinux_label, proc, "exec", at, "takes effect at the exec"))
+        b.add(lane, _selinux_label(process.selinux_label, proc, "exec", at, "takes effect at the exec"))
 
 
 def _selinux_label(label: str, proc: int, name: str, at: str, why: str) -> WriteFile:
@@ -181,11 +183,15 @@ def _selinux_label(label: str, proc: int, name: str, at: str, why: str) -> Write
     )
 
 
-def plan_keyring(b: Builder, process: Process | None, proc: int, id: str) -> None:
-    """A session keyring by the container's name, which its processes share. proc: a procfs that shows us."""
+def plan_key_label(b: Builder, lane: int, process: Process | None, proc: int) -> None:
+    """Whose the keys are that we make, till the exec. A child inherits it. proc: a procfs that shows us."""
     if process is not None and process.selinux_label:
         why = "the keys are the container's, till the exec"
-        b.add(STAGE2, _selinux_label(process.selinux_label, proc, "keycreate", "/process", why))
+        b.add(lane, _selinux_label(process.selinux_label, proc, "keycreate", "/process", why))
+
+
+def plan_keyring(b: Builder, id: str) -> None:
+    """A session keyring by the container's name, which its processes share."""
     unavailable = tuple((e, None) for e in (ENOSYS, EACCES, EDQUOT, EPERM))
     b.add(STAGE2, KeyctlSession(name=f"_ses.{id}", on=unavailable, why="the container's keys, not the host's"))
 

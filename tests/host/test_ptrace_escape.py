@@ -1,0 +1,89 @@
+"""What a container with CAP_SYS_PTRACE, and no user namespace, gets from processes that come into its PID namespace.
+
+It may open their descriptors, their root and their working directory, whatever dumpable says. So none of these may
+lead to the host, from the first moment on. PYRUN_ESCAPE_ROUNDS: how many commands it may watch.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support.container.bundle import CAPABILITIES, Bundle, BundleMaker
+from tests.support.container.runner import REPO, Runner, wait_for
+
+ROUNDS = int(os.environ.get("PYRUN_ESCAPE_ROUNDS", "300"))
+
+
+@pytest.fixture(scope="session")
+def walker(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    program = tmp_path_factory.mktemp("walker") / "walker"
+    source = REPO / "tests/support/container/walker.c"
+    subprocess.run(["cc", "-O2", "-static", "-o", program, source], check=True)
+    return program
+
+
+@pytest.fixture
+def watching(bundle: BundleMaker, walker: Path, tmp_path: Path) -> Bundle:
+    """A container whose init looks for a file of the host's that the container has not got."""
+    marker = tmp_path / "marker"
+    marker.touch()
+    made = bundle(["/bin/walker", str(marker)])
+    (made.rootfs / "bin/walker").write_bytes(walker.read_bytes())
+    (made.rootfs / "bin/walker").chmod(0o755)
+    every = [*CAPABILITIES, "CAP_SYS_PTRACE"]
+    made.update(process={"capabilities": dict.fromkeys(("bounding", "effective", "permitted"), every)})
+    return made
+
+
+def ways_out(made: Bundle) -> list[str]:
+    try:
+        return sorted((made.rootfs / "escaped").read_text().split())
+    except FileNotFoundError:
+        return []
+
+
+def test_the_attack_works_on_a_process_that_holds_a_directory_of_the_hosts(pyrun: Runner, watching: Bundle) -> None:
+    init = pyrun.pid(pyrun.create_started(watching))
+    directory = os.open("/usr", os.O_RDONLY)
+    command = ["nsenter", "-t", str(init), "--pid", "--", "sleep", "60"]
+    held = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=(directory,))
+    os.close(directory)
+    try:
+        wait_for(lambda: {f"fd/{directory}", "root", "cwd"} <= set(ways_out(watching)), 20, "the walker to find it")
+    finally:
+        held.kill()
+        held.wait()
+
+
+def test_exec_hands_nothing_of_the_hosts_into_the_container(pyrun: Runner, watching: Bundle) -> None:
+    id = pyrun.create_started(watching)
+    for _ in range(ROUNDS):
+        pyrun.exec(id, "true").ok()
+    assert ways_out(watching) == []
+
+
+def test_exec_with_a_terminal_neither(pyrun: Runner, watching: Bundle) -> None:
+    id = pyrun.create_started(watching)
+    for _ in range(max(20, ROUNDS // 20)):
+        pyrun.exec(id, "true", options=["--tty"]).ok()
+    assert ways_out(watching) == []
+
+
+def test_exec_into_a_chroot_neither(pyrun: Runner, watching: Bundle) -> None:
+    """Without a mount namespace of its own its root is all that keeps it in."""
+    watching.update(linux={"maskedPaths": None, "readonlyPaths": None}, mounts=[]).drop_namespace("mount")
+    id = pyrun.create(watching)
+    procfs = ["nsenter", "-t", str(pyrun.pid(id)), "--pid", "--", "mount", "-t", "proc", "proc"]
+    procfs.append(str(watching.rootfs / "proc"))
+    subprocess.run(procfs, check=True)  # it is gone when the walker begins
+    try:
+        pyrun("start", id).ok()
+        for _ in range(max(20, ROUNDS // 20)):
+            pyrun.exec(id, "true").ok()
+        assert ways_out(watching) == []
+    finally:
+        subprocess.run(["umount", "-l", watching.rootfs / "proc"], check=True)
