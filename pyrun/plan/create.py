@@ -60,7 +60,7 @@ from .namespace.namespaces import (
 )
 from .namespace.netlink import link_up
 from .process.hooks import open_bundle, plan_hooks, state_json
-from .process.process import environment, keeps_groups, plan_identity, plan_key_label, plan_keyring
+from .process.process import environment, keeps_groups, plan_affinity, plan_identity, plan_key_label, plan_keyring
 from .process.seccomp import SeccompProgram, plan_seccomp
 from .rootfs.rootfs import (
     RootfsPlan,
@@ -306,6 +306,7 @@ def _plan_init(
     plan_hooks(b, STAGE2, spec, "createContainer", state_json(spec, req.id, req.bundle, "creating"), root.root)
     plan_rootfs_pivot(b, spec, facts, root)
     plan_rootfs_finish(b, spec, facts, root)
+    plan_affinity(b)
     if spec.linux and (spec.linux.personality or spec.linux.memory_policy):
         from .process.special import plan_special
 

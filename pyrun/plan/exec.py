@@ -77,6 +77,7 @@ from .process.process import (
     cpu_mask,
     environment,
     keeps_groups,
+    plan_affinity,
     plan_identity,
     plan_key_label,
     plan_keyring,
@@ -333,10 +334,11 @@ def _plan_process(
         plan_keyring(b, req.id)
     if s.console != NONE:
         _plan_console(b, process, s.console, plain=req.plain_output)
-    affinity = process.exec_cpu_affinity
+    affinity, at = process.exec_cpu_affinity, "/process/execCPUAffinity/final"
     if affinity is not None and affinity.final:
-        at = "/process/execCPUAffinity/final"
-        b.add(STAGE2, SchedSetaffinity(mask=cpu_mask(affinity.final, at), at=at))
+        plan_affinity(b, cpu_mask(affinity.final, at), at)
+    elif affinity is None or not affinity.initial:
+        plan_affinity(b)
     if spec.linux and (spec.linux.personality or spec.linux.memory_policy):
         from .process.special import plan_special
 

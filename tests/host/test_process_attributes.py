@@ -55,6 +55,23 @@ def test_exec_cpu_affinity_is_not_of_the_init(pyrun: Runner, bundle: BundleMaker
     assert os.sched_getaffinity(pid) == os.sched_getaffinity(0)
 
 
+def test_cpu_affinity_is_not_the_callers(pyrun: Runner, bundle: BundleMaker) -> None:
+    """Since Linux 6.2 a process takes it along into its cgroup; a service with CPUAffinity= would pin all."""
+    cpus = os.sched_getaffinity(0)
+    if len(cpus) < 2:
+        pytest.skip("needs two CPUs")
+    made = bundle(["sleep", "1000"])
+    os.sched_setaffinity(0, {min(cpus)})
+    try:
+        id = pyrun.create_started(made)
+        assert os.sched_getaffinity(pyrun.pid(id)) == cpus
+        listed = pyrun.exec(id, "grep", "Cpus_allowed_list", "/proc/self/status").ok().out.split()[1]
+        assert listed == Path(f"/proc/{pyrun.pid(id)}/status").read_text().partition("allowed_list:")[2].split()[0]
+        assert os.sched_getaffinity(0) == {min(cpus)}
+    finally:
+        os.sched_setaffinity(0, cpus)
+
+
 def test_personality(pyrun: Runner, bundle: BundleMaker) -> None:
     made = bundle(["sh", "-c", "uname -m; cat /proc/self/personality"], linux={"personality": {"domain": "LINUX32"}})
     machine, persona = pyrun.run(made).ok().out.split()

@@ -26,6 +26,7 @@ from ..model.steps import (
     IoprioSet,
     KeyctlSession,
     Prctl,
+    SchedSetaffinity,
     SchedSetattr,
     Seccomp,
     Setgroups,
@@ -42,6 +43,7 @@ PR_SET_KEEPCAPS, PR_SET_NO_NEW_PRIVS = 8, 38
 EACCES, EPERM, ENOENT, EINVAL, ENOSYS, EDQUOT = 13, 1, 2, 22, 38, 122
 PROC_SUPER_MAGIC = 0x9FA0
 RESOLVE_NO_XDEV, RESOLVE_NO_MAGICLINKS = 0x01, 0x02
+ALL_CPUS = b"\xff" * 1024  # as many as a kernel can be built for; it takes those that there are
 
 
 def cap_mask(wanted: tuple[str, ...], available: int) -> int:
@@ -113,6 +115,16 @@ def plan_identity(
     )
     if seccomp is not None:
         _seccomp(b, seccomp, caps, held, at)
+
+
+def plan_affinity(b: Builder, mask: bytes | None = None, at: str | None = None) -> None:
+    """Stage 2, in its cgroup: the CPUs of mask; without one all that the cgroup leaves it, for since Linux 6.2 the
+    caller's would stay (runc and crun do the same)."""
+    if mask is not None:
+        b.add(STAGE2, SchedSetaffinity(mask=mask, at=at))
+        return
+    why = "all CPUs of the cgroup, not the caller's"
+    b.add(STAGE2, SchedSetaffinity(mask=ALL_CPUS, on=((EPERM, None), (ENOSYS, None)), why=why))
 
 
 def _before_privileges(b: Builder, process: Process, proc: int | None, at: str) -> tuple[str, ...]:
