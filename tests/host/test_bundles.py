@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
+import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 from tests.support.container.bundle import Bundle
 from tests.support.container.console import FdSocket
 from tests.support.container.leaks import CGROUP_ROOT
-from tests.support.container.runner import REPO, Runner, runtime_argv
+from tests.support.container.runner import REPO, Runner, runtime_argv, wait_for
 
 BUNDLES = REPO / "bundles"
 NAMES = sorted(path.parent.name for path in BUNDLES.glob("*/config.json"))
@@ -124,6 +126,39 @@ def test_netdevices(pyrun: Runner, prepare: Prepare) -> None:
     finally:
         subprocess.run(["ip", "link", "del", f"{name}p"], check=False, stderr=subprocess.DEVNULL)
     assert "eth0" in out and "192.0.2.2/24" in out
+
+
+def test_web(pyrun: Runner, prepare: Prepare, tmp_path: Path, free_port: int) -> None:
+    """A page of the host's, got from the server; which may only read it."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "index.html").write_text("hello from the host\n")
+    bundle = prepare("web")
+    bundle.config["mounts"][2]["source"] = str(tmp_path / "data")
+    bundle.config["process"]["args"][4] = f"127.0.0.1:{free_port}"
+    bundle.save()
+    with open(tmp_path / "log", "wb") as log:
+        id = pyrun.create_started(bundle, stdout=log, stderr=log)
+    wait_for(lambda: page_at(free_port) == "hello from the host\n", 10, "the page")
+    assert "Read-only file system" in pyrun.exec(id, "touch", "/data/new").fails(1).err
+    assert pyrun.exec(id, "id", "-u").ok().out == "1000\n"
+
+
+@pytest.fixture
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+    return port
+
+
+def page_at(port: int) -> str | None:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", "/")
+        return connection.getresponse().read().decode()
+    except OSError:
+        return None
+    finally:
+        connection.close()
 
 
 def test_debian(pyrun: Runner, prepare: Prepare) -> None:
