@@ -20,6 +20,15 @@ class BuildNativesFirst(build_py):
         # The list of data files was made before they existed.
         self.__dict__.pop("data_files", None)
         super().run()
+        self.note_commit()
+
+    def note_commit(self) -> None:
+        """Puts the commit that is checked out into the file `commit` of the package that is built."""
+        sys.path.insert(0, str(Path(__file__).parent))
+        from pyrun.cli.version import UNKNOWN, commit
+
+        if commit() != UNKNOWN:
+            Path(self.build_lib, "pyrun", "commit").write_text(commit() + "\n")
 
 
 class PlatformDistribution(Distribution):

@@ -6,6 +6,7 @@ import os
 
 from pyrun import SPEC_VERSION, __version__
 
+UNKNOWN = "unknown"
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
@@ -27,18 +28,18 @@ def libseccomp_version() -> str | None:
 
 
 def commit() -> str:
-    """The commit that this is: the file `commit` of a package that was built, or what a working tree has checked
-    out."""
+    """The commit that this is: the file `commit` that setup.py puts into a package, or what a working tree has checked
+    out, read without running git."""
     built = _read(PACKAGE, "commit")
     if built:
         return built
     git = os.path.join(os.path.dirname(PACKAGE), ".git")
-    head = _read(git, "HEAD") or "unknown"
+    head = _read(git, "HEAD") or UNKNOWN
     if not head.startswith("ref: "):
         return head
     ref = head[5:]
     packed = [line.split()[0] for line in (_read(git, "packed-refs") or "").splitlines() if line.endswith(" " + ref)]
-    return _read(git, ref) or (packed[0] if packed else "unknown")
+    return _read(git, ref) or (packed[0] if packed else UNKNOWN)
 
 
 def _read(*path: str) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import zipfile
 from collections.abc import Iterator
@@ -29,6 +30,14 @@ def test_installed_pyrun_runs_a_container(prefix: Path, tmp_path: Path, bundle: 
     installed = Runner(tmp_path / "state", [str(prefix / "bin" / "pyrun")])
     assert installed("--version", cwd="/").ok().out.startswith("pyrun version ")
     assert installed.run(bundle(["echo", "hi"]), cwd="/").ok().out == "hi\n"
+
+
+def test_installed_pyrun_names_its_commit(prefix: Path, tmp_path: Path) -> None:
+    """The one of the tree that it was built from."""
+    installed = Runner(tmp_path / "state", [str(prefix / "bin" / "pyrun")])("--version", cwd="/").ok().out
+    tree = Runner(tmp_path / "state")("--version", cwd="/").ok().out
+    assert re.search(r"^commit: [0-9a-f]{40}$", installed, re.MULTILINE)
+    assert installed == tree
 
 
 def test_installed_pyrun_does_not_need_the_tree(prefix: Path) -> None:
