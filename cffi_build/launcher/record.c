@@ -65,6 +65,8 @@ static int is_frozen(const struct record *r)
 	if (!r->blobs[B_CGROUP].len || !join(join(path, path + sizeof path, blob(r, B_CGROUP)), path + sizeof path, "/cgroup.events"))
 		return 0;
 	long n = read_small(path, buf, sizeof buf);
+	if (n < 0)
+		to_python(NULL); /* the init may have moved to another cgroup */
 	for (long i = 0; i + 8 <= n; i++)
 		if (buf[i] == 'f' && buf[i + 1] == 'r' && buf[i + 6] == ' ')
 			return buf[i + 7] == '1';

@@ -12,6 +12,7 @@ import time
 
 from ..errors import PyrunError
 from .cgroup_stats import collect_stats, counters
+from .live_cgroup import open_cgroup
 from .store import STOPPED, Container, Store
 
 TYPE_CHECKING = False
@@ -29,13 +30,17 @@ def events(store: Store, container: str, *, stats: bool = False, interval: float
     c = store.open(container)
     if c.status() == STOPPED:
         raise PyrunError("container not running", hint="there are statistics only while it runs")
-    cgroup = c.record.text("cgroup")
-    if not cgroup or not counters(cgroup + "/cgroup.events"):
+    fd = open_cgroup(c)
+    if fd < 0:
         raise PyrunError("the container has no cgroup of its own, so there is nothing to count")
-    if stats:
-        yield _stats(c.id, cgroup)
-        return
-    yield from _stream(c, cgroup, interval)
+    cgroup = f"/proc/self/fd/{fd}"
+    try:
+        if stats:
+            yield _stats(c.id, cgroup)
+        else:
+            yield from _stream(c, cgroup, interval)
+    finally:
+        posix.close(fd)
 
 
 def _stats(container: str, cgroup: str) -> dict[str, Any]:

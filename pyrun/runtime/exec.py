@@ -21,6 +21,7 @@ from ..plan.process.exec_process import lend, process_of_words, with_size
 from . import record as rec
 from .descriptors import kept_descriptors
 from .foreground import Foreground, Signals
+from .live_cgroup import live_cgroup
 from .run import OF_OUR_TERMINAL, Joint
 from .store import PAUSED, STOPPED, Container, Store
 
@@ -215,7 +216,7 @@ def collect_target(c: Container, facts: Facts) -> Target:
         namespaces=namespaces,
         systemd=bool(c.record.flags & rec.SYSTEMD),
         setgroups=read_text(f"/proc/{pid}/setgroups").strip() != "deny",
-        cgroup=c.record.text("cgroup") or None,
+        cgroup=(c.record.text("cgroup") if facts.rootless else live_cgroup(c)) or None,
         cgroup_line=line,
         init_cgroup=_init_cgroup(c, facts, line),
         affinity=_affinity(),

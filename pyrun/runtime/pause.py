@@ -12,7 +12,7 @@ import select
 import time
 
 from ..errors import PyrunError
-from ..facts import read_text
+from .live_cgroup import open_cgroup
 from .store import CREATED, PAUSED, RUNNING, Container, Store
 
 TIMEOUT_S = 10.0
@@ -26,11 +26,14 @@ def pause(store: Store, container: str) -> None:
         hint = "only a created or running container can be paused"
         raise PyrunError(f"container not running: it is {status}", hint=hint)
     cgroup = _cgroup(c, "pause")
-    _freeze(cgroup, "1")
-    if not _wait(cgroup, "frozen 1"):
-        _freeze(cgroup, "0")
-        hint = "a task in an uninterruptible sleep can't be stopped; the container runs on"
-        raise PyrunError(f"its processes did not freeze in {TIMEOUT_S:.0f} s", hint=hint)
+    try:
+        _freeze(cgroup, "1")
+        if not _wait(cgroup, "frozen 1"):
+            _freeze(cgroup, "0")
+            hint = "a task in an uninterruptible sleep can't be stopped; the container runs on"
+            raise PyrunError(f"its processes did not freeze in {TIMEOUT_S:.0f} s", hint=hint)
+    finally:
+        posix.close(cgroup)
 
 
 def resume(store: Store, container: str) -> None:
@@ -40,35 +43,38 @@ def resume(store: Store, container: str) -> None:
     if status != PAUSED:
         raise PyrunError(f"container not paused: it is {status}")
     cgroup = _cgroup(c, "resume")
-    _freeze(cgroup, "0")
-    if not _wait(cgroup, "frozen 0"):
-        raise PyrunError(f"its processes did not thaw in {TIMEOUT_S:.0f} s", hint="a cgroup above it may be frozen")
+    try:
+        _freeze(cgroup, "0")
+        if not _wait(cgroup, "frozen 0"):
+            raise PyrunError(f"its processes did not thaw in {TIMEOUT_S:.0f} s", hint="a cgroup above it may be frozen")
+    finally:
+        posix.close(cgroup)
 
 
-def _cgroup(c: Container, verb: str) -> str:
-    path = c.record.text("cgroup")
-    if not path or not read_text(path + "/cgroup.events"):
+def _cgroup(c: Container, verb: str) -> int:
+    """A descriptor of its directory."""
+    cgroup = open_cgroup(c)
+    if cgroup < 0:
         hint = "without root a container gets one only where a cgroup has been delegated to the user"
         raise PyrunError(f"cannot {verb} a container that has no cgroup of its own", hint=hint)
-    return path
+    return cgroup
 
 
-def _freeze(cgroup: str, value: str) -> None:
-    path = cgroup + "/cgroup.freeze"
+def _freeze(cgroup: int, value: str) -> None:
     try:
-        fd = posix.open(path, posix.O_WRONLY | posix.O_CLOEXEC)
+        fd = posix.open("cgroup.freeze", posix.O_WRONLY | posix.O_CLOEXEC, dir_fd=cgroup)
         try:
             posix.write(fd, value.encode())
         finally:
             posix.close(fd)
     except OSError as e:
         reason = (e.strerror or str(e)).lower()
-        raise PyrunError(f"write {value} to {path}: {reason}", hint="the freezer needs a writable cgroup v2")
+        raise PyrunError(f"write {value} to cgroup.freeze: {reason}", hint="the freezer needs a writable cgroup v2")
 
 
-def _wait(cgroup: str, wanted: str) -> bool:
+def _wait(cgroup: int, wanted: str) -> bool:
     """Until cgroup.events says so; the file tells of a change as POLLPRI."""
-    fd = posix.open(cgroup + "/cgroup.events", posix.O_RDONLY | posix.O_CLOEXEC)
+    fd = posix.open("cgroup.events", posix.O_RDONLY | posix.O_CLOEXEC, dir_fd=cgroup)
     try:
         poll = select.poll()
         poll.register(fd, select.POLLPRI)

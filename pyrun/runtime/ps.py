@@ -6,13 +6,14 @@ import posix
 
 from ..errors import PyrunError
 from ..facts import read_text
+from .live_cgroup import live_cgroup
 from .store import Container, Store
 
 
 def pids_of(store: Store, container: str) -> list[int]:
     """The pids as we see them, in ascending order; none when it has stopped. Without a cgroup: the init alone."""
     c = store.open(container)
-    cgroup = c.record.text("cgroup")
+    cgroup = live_cgroup(c)
     if not cgroup or not _is_there(cgroup):
         return _init_only(c)
     pids: set[int] = set()

@@ -90,6 +90,10 @@ class Container:
 
     def frozen(self) -> bool:
         cgroup = self.record.text("cgroup")
+        if cgroup and not is_there(cgroup):
+            from .live_cgroup import live_cgroup
+
+            cgroup = live_cgroup(self)
         return bool(cgroup) and "frozen 1" in read_text(cgroup + "/cgroup.events")
 
     def pid(self) -> int:

@@ -20,6 +20,7 @@ from ..facts import collect_facts, read_text
 from ..oci.load import load_resources, read_file
 from ..plan.cgroup.resources import check_memory_usage, merge_resources, plan_resources
 from ..plan.update import files_of, plan_update
+from .live_cgroup import live_cgroup
 from .record import SYSTEMD
 from .store import STOPPED, Container, Store
 
@@ -99,7 +100,7 @@ def _schemata(c: Container, stored: dict[str, Any] | None, rdt: dict[str, str]) 
 
 def _apply(c: Container, applied: bytes, before: bytes, file: str, schemata: list[tuple[str, str, str]]) -> None:
     facts = collect_facts()
-    cgroup = c.record.text("cgroup")
+    cgroup = live_cgroup(c)
     limits = plan_resources(load_resources(applied, file=file), controllers=facts.controllers, base="", file=file)
     if not limits.writes and not schemata:
         return
@@ -120,7 +121,7 @@ def _apply(c: Container, applied: bytes, before: bytes, file: str, schemata: lis
     if c.record.flags & SYSTEMD:
         from .systemd import set_limits
 
-        set_limits(cgroup, load_resources(applied, file=file))
+        set_limits(c.record.text("cgroup"), load_resources(applied, file=file))
     try:
         run_plan(plan).close()
     except StepFailed as e:
@@ -129,7 +130,7 @@ def _apply(c: Container, applied: bytes, before: bytes, file: str, schemata: lis
         if c.record.flags & SYSTEMD:
             from .systemd import reset_limits
 
-            reset_limits(cgroup, load_resources(applied, file=file), load_resources(before))
+            reset_limits(c.record.text("cgroup"), load_resources(applied, file=file), load_resources(before))
         error = explain_failure(e, c.id)
         if error.pointer is not None:  # a place in what was given, not in config.json
             raise ConfigError([(error.pointer, error.text)], file=file, hint=error.hint)

@@ -292,3 +292,47 @@ def test_systemd_cgroup_without_systemd(pyrun: Runner, bundle: BundleMaker) -> N
     words = ("--systemd-cgroup", "run", "--bundle", bundle().path, "c")
     pyrun(*words).fails(1, "systemd does not run on this machine", "leave --systemd-cgroup out")
     assert pyrun.ids() == []
+
+
+# --- an init that has moved -------------------------------------------------------------------------------------------
+
+
+def test_an_init_that_moved_itself_is_followed(pyrun: Runner, counting: tuple[str, Path]) -> None:
+    """The record's cgroup is gone: exec, ps, pause, state, events and update go by the process that runs."""
+    id, count = counting
+    made = cgroup_of(pyrun, id)
+    moved = made.with_name(f"{made.name}-moved")
+    moved.mkdir()
+    try:
+        for pid in (made / "cgroup.procs").read_text().split():
+            (moved / "cgroup.procs").write_text(pid)
+        made.rmdir()
+        inside = pyrun.exec(id, "sh", "-c", "grep -h 0:: /proc/1/cgroup /proc/self/cgroup").ok().out.split()
+        assert inside == [f"0::/../{moved.name}"] * 2
+        pids = (moved / "cgroup.procs").read_text().split()
+        assert json.loads(pyrun("ps", "--format", "json", id).ok().out) == sorted(map(int, pids))
+        stats = json.loads(pyrun("events", "--stats", id).ok().out)
+        assert stats["data"]["pids"]["current"] == len(pids)
+        pyrun("pause", id).ok()
+        assert stands_still(count)
+        assert pyrun.state(id)["status"] == "paused"
+        pyrun("resume", id).ok()
+        assert pyrun.state(id)["status"] == "running"
+        change = json.dumps({"unified": {"cgroup.max.depth": "3"}})
+        pyrun("update", "-r", "-", id, input=change).ok()
+        assert (moved / "cgroup.max.depth").read_text() == "3\n"
+        pyrun("delete", "--force", id).ok()
+    finally:
+        (moved / "cgroup.kill").write_text("1")
+        wait_for(lambda: not (moved / "cgroup.procs").read_text(), 10, "the container to end")
+        moved.rmdir()
+
+
+def test_an_init_beside_us_is_not_frozen_with_us(pyrun: Runner, counting: tuple[str, Path]) -> None:
+    id, _ = counting
+    made, ours = cgroup_of(pyrun, id), Path("/proc/self/cgroup").read_text().rpartition("0::")[2].strip()
+    for pid in (made / "cgroup.procs").read_text().split():
+        (CGROUP_ROOT / ours.lstrip("/") / "cgroup.procs").write_text(pid)
+    made.rmdir()
+    pyrun("pause", id).fails(1, "no cgroup of its own")
+    pyrun("events", "--stats", id).fails(1, "no cgroup of its own")
