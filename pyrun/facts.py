@@ -82,6 +82,9 @@ class Facts:
         for name, value in values.items():
             setattr(self, name, value)
 
+    def copy(self) -> Facts:
+        return Facts(**{name: getattr(self, name) for name in self.__slots__})
+
     def has_cap(self, cap: int) -> bool:
         return bool(self.caps >> cap & 1)
 

@@ -18,7 +18,7 @@ from pyrun.errors import PyrunError  # noqa: E402
 from pyrun.plan.lifecycle import plan_delete, plan_start  # noqa: E402
 from pyrun.plan.model import steps  # noqa: E402
 from pyrun.plan.model.plan import Builder, Plan  # noqa: E402
-from pyrun.runtime.create import prepare  # noqa: E402
+from pyrun.runtime.prepare import prepare  # noqa: E402
 from pyrun.runtime.store import Store  # noqa: E402
 
 # What the kernel answers, behind a plan: luck above 23 is no error; then what a read brings.

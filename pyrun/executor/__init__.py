@@ -7,7 +7,6 @@ error path alone.
 
 from __future__ import annotations
 
-import posix
 import sys
 
 from ..errors import PyrunError
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from typing import Any
 
 _OK, _FAILED, _YIELDED = 0, 1, 2
-_FAILURE = b"PYRUN_FAILED"
 
 
 class StepFailed(Exception):
@@ -88,8 +86,8 @@ def native(faults: bool = False) -> tuple[Any, Any]:
     return module.ffi, module.lib
 
 
-class _Told:
-    """A failure that the launcher tells of, with the names of C's px_result."""
+class Replayed:
+    """A failure that the launcher tells of in these words, with the names of C's px_result."""
 
     __slots__ = ("child_status", "err", "lane", "step", "substep", "text", "undo_err", "undo_step")
 
@@ -101,12 +99,6 @@ class _Told:
         self.text = bytes.fromhex(text.decode()).decode("utf-8", "replace")
 
 
-def was_replayed() -> bool:
-    """The launcher has run the plan that this command will make, and it failed: run_plan() raises that failure and
-    runs nothing."""
-    return _FAILURE in posix.environ
-
-
 def run_plan(
     plan: Plan,
     *,
@@ -114,14 +106,15 @@ def run_plan(
     trace: bool = False,
     on_yield: Callable[[int, int], None] | None = None,
     fault: dict[str, int] | None = None,
+    replayed: Replayed | None = None,
 ) -> Outcome:
     """Runs a plan to its end. Raises StepFailed, with nothing of it left; OSError if it can't be set up.
 
     pid: what PID_MARK stands for in a plan that makes no process. on_yield(code, pid of the child): called at a Yield
-    step; what it raises undoes the plan. fault: fail_step, fail_errno, kill_step, for test builds."""
-    if was_replayed():
-        told = _Told(posix.environ.pop(_FAILURE))
-        raise StepFailed(plan, told, told.text, [])
+    step; what it raises undoes the plan. fault: fail_step, fail_errno, kill_step, for test builds.
+    replayed: how the launcher's run of this same plan failed: that is raised, and nothing runs."""
+    if replayed is not None:
+        raise StepFailed(plan, replayed, replayed.text, [])
     ffi, lib = native(faults=fault is not None)
     encoded = plan.encode(trace=trace, **(fault or {}))
     err, result = ffi.new("int *"), ffi.new("struct px_result *")

@@ -40,6 +40,7 @@ class Value(metaclass=Frozen):
 
     if TYPE_CHECKING:
         __slots__: ClassVar[tuple[str, ...]]
+        _defaults: ClassVar[tuple[Any, ...]]
     else:
 
         def __init__(self, **given):

@@ -23,6 +23,7 @@ _KINDS = {dict: "an object", list: "an array", str: "a string", int: "a number",
           bool: "a boolean", type(None): "null"}  # fmt: skip
 REQUIRED = object()
 EMPTY: dict[str, Any] = {}
+MEMBERS: dict[type, tuple[str, ...]] = {}  # of each class in model.py, its members' names in JSON
 
 
 def pointer(path: Path | str) -> str:
@@ -198,6 +199,7 @@ def record(cls: type, *fields: tuple[str, Reader, Any, Any]) -> Reader:
     """A reader of objects into ``cls``, whose attributes are the rows' in the same order. Unknown members are
     ignored.
     """
+    MEMBERS[cls] = tuple([row[0] for row in fields])
 
     def read(value: Any, path: Path, faults: Faults) -> Any:
         if type(value) is not dict:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from pyrun.oci import model, names
 from pyrun.oci.readers import (
     EMPTY,
+    MEMBERS,
     REQUIRED,
     absolute,
     array,
@@ -136,6 +137,8 @@ def capabilities(value: Any, path: Path, faults: Faults) -> model.Capabilities |
         sets.append(given)
     return model.make(model.Capabilities, [*sets, tuple(ignored)])
 
+
+MEMBERS[model.Capabilities] = ("bounding", "effective", "inheritable", "permitted", "ambient")
 
 # --- config.md -------------------------------------------------------------------------------------------------------
 

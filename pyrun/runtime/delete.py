@@ -4,7 +4,7 @@ create left."""
 from __future__ import annotations
 
 import posix
-import time
+import select
 
 from ..errors import PyrunError, reason
 from ..executor import StepFailed, run_plan
@@ -12,10 +12,11 @@ from ..oci.load import load_bytes, read_file
 from ..plan.lifecycle import FILES, plan_delete, plan_poststop
 from ..plan.model.steps import Unlinkat
 from .kill import SIGKILL, send
-from .start import request_of
+from .request import request_of
 from .store import STOPPED, Container, Store, Unreadable, boot_id
 
 ENOENT = 2
+END_MS = 10_000
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,12 +26,7 @@ if TYPE_CHECKING:
     from ..plan.model.request import Request
 
 
-def say(text: str) -> None:
-    """A warning on stderr, where the caller has no better place for it."""
-    posix.write(2, f"pyrun: warning: {text}\n".encode("utf-8", "surrogateescape"))
-
-
-def delete(store: Store, container: str, *, force: bool = False, warn: Callable[[str], None] | None = None) -> None:
+def delete(store: Store, container: str, warn: Callable[[str], None], *, force: bool = False) -> None:
     """pyrun delete. force: kill it first; no error when it does not exist. warn: called with what a poststop hook's
     failure said."""
     directory = store.directory(container)
@@ -66,14 +62,19 @@ def _kill_and_wait(c: Container) -> None:
 
 def wait_for_end(c: Container) -> bool:
     """Waits 10 s for an init that is about to end: its end takes as long as that of all in its PID namespace."""
-    for i in range(1000):
-        if not c.alive():
-            return True
-        time.sleep(0.001 if i < 100 else 0.01)
-    return False
+    try:
+        pidfd = posix.pidfd_open(c.record.pid)
+    except ProcessLookupError:
+        return True
+    try:
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        return not c.alive() or bool(poll.poll(END_MS))
+    finally:
+        posix.close(pidfd)
 
 
-def _undo(c: Container, warn: Callable[[str], None] | None) -> None:
+def _undo(c: Container, warn: Callable[[str], None]) -> None:
     """Runs the delete plan, then the poststop hooks. Of a container from before a reboot only its files are left: what
     has its cgroup's name now is another's."""
     rebooted = c.record.boot_id != boot_id()
@@ -90,7 +91,7 @@ def _undo(c: Container, warn: Callable[[str], None] | None) -> None:
         run_poststop(spec, request_of(c), warn)
 
 
-def remove(spec: Spec, request: Request, warn: Callable[[str], None] | None) -> None:
+def remove(spec: Spec, request: Request, warn: Callable[[str], None]) -> None:
     """What create made, and then the poststop hooks; these are another's when a delete at the same time was quicker."""
     if request.systemd and request.cgroup and is_there(request.cgroup):  # the unit goes before its cgroup
         _stop_unit(request.cgroup, warn)
@@ -117,14 +118,14 @@ def is_there(path: str) -> bool:
     return True
 
 
-def _stop_unit(cgroup: str, warn: Callable[[str], None] | None) -> None:
+def _stop_unit(cgroup: str, warn: Callable[[str], None]) -> None:
     """systemd's unit. Where systemd can't be asked the cgroup is removed all the same, and with it the unit ends."""
     from .systemd import stop_unit
 
     try:
         stop_unit(cgroup)
     except PyrunError as e:
-        (warn or say)("\n".join(e.lines()))
+        warn("\n".join(e.lines()))
 
 
 def _resctrl(spec: Spec) -> str | None:
@@ -136,7 +137,7 @@ def _resctrl(spec: Spec) -> str | None:
     return resctrl_mount()
 
 
-def run_poststop(spec: Spec, request: Request, warn: Callable[[str], None] | None) -> None:
+def run_poststop(spec: Spec, request: Request, warn: Callable[[str], None]) -> None:
     """The poststop hooks of a container that is gone. One that fails is a warning, and those behind it still run
     (runtime.md, step 13)."""
     for plan in plan_poststop(spec, request):
@@ -145,10 +146,10 @@ def run_poststop(spec: Spec, request: Request, warn: Callable[[str], None] | Non
         except StepFailed as e:
             from ..plan.words.step_errors import explain_failure
 
-            (warn or say)("\n".join(explain_failure(e, request.id).lines()))
+            warn("\n".join(explain_failure(e, request.id).lines()))
 
 
-def destroy(c: Container, warn: Callable[[str], None] | None = None) -> None:
+def destroy(c: Container, warn: Callable[[str], None]) -> None:
     """Stops and removes a container whose start failed in a hook: the lifecycle's steps 12 and 13 (runtime.md)."""
     _kill_and_wait(c)
     _undo(c, warn)

@@ -12,56 +12,22 @@ from ..errors import PyrunError
 from ..executor import Outcome, StepFailed, run_plan
 from ..facts import Facts, collect_facts, read_text
 from ..oci import names
-from ..oci.load import load_file, load_process, read_file
 from ..oci.model import Process, Spec
 from ..plan.exec import Target, plan_exec
 from ..plan.model.request import Request
 from ..plan.model.steps import Chdir, PidfdOpen, Setns
-from ..plan.process.exec_process import lend, process_of_words, with_size
 from . import record as rec
 from .descriptors import kept_descriptors
-from .foreground import Foreground, Signals
 from .live_cgroup import live_cgroup
-from .run import OF_OUR_TERMINAL, Joint
-from .store import PAUSED, STOPPED, Container, Store
+from .store import PAUSED, STOPPED, Container
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..plan.model.plan import Plan
-    from ..plan.process.exec_process import Words
     from .systemd import Attach
-
-    class Options(Words):
-        """The command line of exec."""
-
-        id: str
-        process: str | None
-        console_socket: str | None
-        pidfd_socket: str | None
-        pid_file: str | None
-        detach: bool
-        preserve_fds: int
-        ignore_paused: bool
-        cgroup: tuple[str, ...]
-
 
 CANNOT_RUN = 255
 ESRCH = 3
 CREATING = "creating"
-
-
-def exec_process(store: Store, o: Options, *, rootless: bool | None = None) -> int:
-    """pyrun exec. The program's exit code, 0 with --detach. PyrunError, with code 255 when the command can't be run."""
-    c = store.open(o.id)
-    _check_status(c, o.ignore_paused)
-    joint = Joint()
-    planned = prepare(c, o, joint, rootless)
-    attach = None
-    if planned.target.systemd and planned.facts.rootless:
-        from .systemd import Attach
-
-        attach = Attach(planned.spec, planned.target, planned.request)
-    return _run(planned.plan, joint, attach, o.detach)
 
 
 class Planned:
@@ -77,15 +43,23 @@ class Planned:
         self.plan = plan_exec(spec, process, facts, target, request)
 
 
-def prepare(c: Container, o: Options, joint: Joint, rootless: bool | None) -> Planned:
-    """Plans it. joint: gets the terminal."""
-    kept = kept_descriptors(o.preserve_fds)
-    spec = load_file(c.directory + "/config.json")
-    if spec.process is None:
-        raise PyrunError("the container has no process whose place the command could take")
-    process = _process(spec.process, o)
-    _check_terminal(process, o)
-    facts = collect_facts(rootless)
+def prepare_exec(
+    c: Container,
+    spec: Spec,
+    process: Process,
+    *,
+    facts: Facts | None = None,
+    rootless: bool | None = None,
+    ignore_paused: bool = False,
+    preserve_fds: int = 0,
+    **words: object,
+) -> Planned:
+    """Plans an exec of process in a container made from spec. PyrunError; nothing has been made then.
+
+    facts, rootless: as for prepare(). words: more attributes of Request."""
+    _check_status(c, ignore_paused)
+    kept = kept_descriptors(preserve_fds)
+    facts = facts.copy() if facts is not None else collect_facts(rootless)
     if spec.linux is not None and spec.linux.intel_rdt is not None:
         from ..facts_rare import resctrl_mount
 
@@ -94,43 +68,16 @@ def prepare(c: Container, o: Options, joint: Joint, rootless: bool | None) -> Pl
         id=c.id,
         bundle=c.record.text("bundle"),
         preserve_fds=kept,
-        pid_file=o.pid_file,
-        console_socket=o.console_socket,
-        pidfd_socket=o.pidfd_socket,
-        subcgroup=_subcgroup(o.cgroup),
         keyring=not c.record.flags & rec.NO_KEYRING,
+        **words,
     )
-    if process.terminal and not o.detach:
-        from .console import caller_size
-
-        request.console, request.plain_output = joint.socket()
-        size = caller_size()
-        process = with_size(process, *size) if size else process
     return Planned(spec, process, facts, collect_target(c, facts), request)
 
 
-def _run(plan: Plan, joint: Joint, attach: Attach | None, detach: bool) -> int:
-    if detach:
-        _start(plan, attach).close()
-        return 0
-    signals = Signals(OF_OUR_TERMINAL if joint.wanted else frozenset())
-    terminal = None
-    try:
-        outcome = _start(plan, attach)
-        try:
-            terminal = joint.open()
-            signals.listen()
-            return Foreground(outcome.pid, outcome.pidfd(), signals, terminal).wait()
-        finally:
-            if terminal is not None:
-                terminal.close()
-            outcome.close()
-    finally:
-        joint.close()
-        signals.close()
-
-
-def _start(plan: Plan, attach: Attach | None) -> Outcome:
+def run_exec(planned: Planned) -> Outcome:
+    """The process, which has begun its program. The outcome holds its pidfd; the caller closes it. PyrunError, with
+    code 255 when the program can't be run."""
+    plan, attach = planned.plan, _attach(planned)
     try:
         return run_plan(plan, on_yield=attach.on_yield if attach else None)
     except StepFailed as e:
@@ -146,7 +93,13 @@ def _start(plan: Plan, attach: Attach | None) -> Outcome:
         raise error from None
 
 
-# --- what is asked for ----------------------------------------------------------------------------------------------
+def _attach(planned: Planned) -> Attach | None:
+    """What answers the plan's Yield, where systemd moves the process into the container's unit."""
+    if not (planned.target.systemd and planned.facts.rootless):
+        return None
+    from .systemd import Attach
+
+    return Attach(planned.spec, planned.target, planned.request)
 
 
 def _check_status(c: Container, ignore_paused: bool) -> None:
@@ -165,40 +118,6 @@ def _check_status(c: Container, ignore_paused: bool) -> None:
         raise PyrunError(
             "cannot exec in a container that is still being created", hint=f"once it is: pyrun state {c.id}"
         )
-
-
-def _process(own: Process, o: Options) -> Process:
-    if not o.process:
-        return process_of_words(own, o)
-    process: Process = load_process(read_file(o.process), file=o.process)
-    return lend(own, process)
-
-
-def _check_terminal(process: Process, o: Options) -> None:
-    if o.detach and process.terminal and not o.console_socket:
-        raise PyrunError(
-            "cannot allocate tty if pyrun will detach without setting console socket",
-            hint="give --console-socket, or leave out --detach or --tty",
-        )
-    if o.console_socket and not (o.detach and process.terminal):
-        raise PyrunError(
-            "cannot use console socket if pyrun will not detach or allocate tty",
-            hint="--console-socket needs --detach and --tty",
-        )
-
-
-def _subcgroup(given: tuple[str, ...]) -> str | None:
-    """The one --cgroup. runc's `controller:path` is of cgroup v1."""
-    if not given:
-        return None
-    if len(given) > 1 or ":" in given[0]:
-        raise PyrunError(
-            f"--cgroup {given[-1]}: cgroup v2 has one hierarchy",
-            hint="name one cgroup below the container's, without a controller in front",
-        )
-    if ".." in given[0].split("/"):
-        raise PyrunError(f"--cgroup {given[0]}: not below the container's cgroup", hint="a path without ..")
-    return given[0]
 
 
 # --- what there is --------------------------------------------------------------------------------------------------

@@ -14,7 +14,6 @@ import select
 from ..executor import Outcome
 from ..plan.rootfs.notify import SLOT
 
-VARIABLE = b"NOTIFY_SOCKET"
 BARRIER_MS = 30_000
 LARGEST = 4096
 
@@ -25,9 +24,11 @@ def socket_of(outcome: Outcome) -> int:
     return outcome.slot(slots.index(SLOT)) if SLOT in slots else -1
 
 
-def wait_until_ready(fd: int, pid: int) -> None:
-    """Until the program says that it is ready, or its process pid has ended. Not at all if no manager would hear."""
-    if not _manager_listens():
+def wait_until_ready(fd: int, pid: int, manager: bytes) -> None:
+    """Until the program says that it is ready, or its process pid has ended. Not at all if no manager would hear.
+
+    manager: its address, as $NOTIFY_SOCKET has it."""
+    if not _listens(manager):
         return
     try:
         pidfd = posix.pidfd_open(pid)
@@ -39,7 +40,7 @@ def wait_until_ready(fd: int, pid: int) -> None:
     try:
         while True:
             events = dict(poll.poll())
-            if fd in events and hand_on(fd, pid):
+            if fd in events and hand_on(fd, pid, manager):
                 return
             if fd not in events:
                 return
@@ -47,7 +48,7 @@ def wait_until_ready(fd: int, pid: int) -> None:
         posix.close(pidfd)
 
 
-def hand_on(fd: int, pid: int) -> bool:
+def hand_on(fd: int, pid: int, manager: bytes) -> bool:
     """Reads one message. Whether it was that of readiness; then the manager has been told, with pid as the main one."""
     try:
         message = posix.read(fd, LARGEST)
@@ -57,15 +58,14 @@ def hand_on(fd: int, pid: int) -> bool:
     if ready is None:
         return False
     try:
-        _tell_manager(ready, pid)
+        _tell(manager, ready, pid)
     except OSError:  # it is gone, and the container is not the worse for it
         pass
     return True
 
 
-def _connect() -> _socket.socket:
+def _connect(address: bytes) -> _socket.socket:
     """To the service manager. OSError where it is gone."""
-    address = posix.environ.get(VARIABLE, b"")
     address = b"\0" + address[1:] if address.startswith(b"@") else address
     sender = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
     try:
@@ -76,16 +76,16 @@ def _connect() -> _socket.socket:
     return sender
 
 
-def _manager_listens() -> bool:
+def _listens(manager: bytes) -> bool:
     try:
-        _connect().close()
+        _connect(manager).close()
     except OSError:
         return False
     return True
 
 
-def _tell_manager(ready: bytes, pid: int) -> None:
-    sender = _connect()
+def _tell(manager: bytes, ready: bytes, pid: int) -> None:
+    sender = _connect(manager)
     try:
         sender.send(ready + b"\n")
         sender.send(b"MAINPID=%d\n" % pid)

@@ -2,39 +2,36 @@
 
 from __future__ import annotations
 
-import posix
-
 from ..errors import PyrunError
-from ..executor import StepFailed, run_plan, was_replayed
+from ..executor import StepFailed, run_plan
 from ..oci.load import load_file
 from ..plan.lifecycle import plan_start
-from ..plan.model.request import Request
 from ..plan.model.steps import STAGE2, Spawn
-from .record import NOTIFY, SYSTEMD
-from .store import CREATED, Container, Store
+from .request import request_of
+from .store import CREATED, Store
 
-ENOENT = 2
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
-
-def request_of(container: Container) -> Request:
-    """The request that a container's later plans need."""
-    r = container.record
-    return Request(
-        id=container.id,
-        bundle=r.text("bundle"),
-        rootfs=r.text("rootfs"),
-        state_dir=container.directory,
-        cgroup=r.text("cgroup") or None,
-        notify=bool(r.flags & NOTIFY),
-        systemd=bool(r.flags & SYSTEMD),
-    )
+    from ..executor import Replayed
 
 
-def start(store: Store, container: str) -> None:
-    """pyrun start. PyrunError when it is not created, or when the init could not exec; it is stopped then."""
+def start(
+    store: Store,
+    container: str,
+    warn: Callable[[str], None],
+    *,
+    notify: bytes | None = None,
+    replayed: Replayed | None = None,
+) -> None:
+    """pyrun start. PyrunError when it is not created, or when the init could not exec; it is stopped then.
+
+    notify: the address of the service manager ($NOTIFY_SOCKET) that hears when the program is ready, which is waited
+    for, if the container was made for that. replayed: see run_plan()."""
     c = store.open(container)
     status = c.status()
-    if status != CREATED and not was_replayed():
+    if status != CREATED and replayed is None:
         what = (
             "cannot start a container that has stopped"
             if status == "stopped"
@@ -45,10 +42,10 @@ def start(store: Store, container: str) -> None:
         raise PyrunError(what, hint="start works once, on a container that `pyrun create` made")
     spec = load_file(c.directory + "/config.json")
     request = request_of(c)
-    request.notify = request.notify and bool(posix.environ.get(b"NOTIFY_SOCKET"))
+    request.notify = request.notify and notify is not None
     plan = plan_start(spec, request)
     try:
-        outcome = run_plan(plan, pid=c.record.pid)
+        outcome = run_plan(plan, pid=c.record.pid, replayed=replayed)
     except StepFailed as e:
         from ..plan.words.step_errors import explain_start_failure
 
@@ -56,16 +53,16 @@ def start(store: Store, container: str) -> None:
         if _in_hook(e):
             from .delete import destroy
 
-            destroy(c)
+            destroy(c, warn)
         elif e.lane == STAGE2:
             from .delete import wait_for_end
 
             wait_for_end(c)
         raise error from None
-    if request.notify:
+    if request.notify and notify is not None:
         from .notify import socket_of, wait_until_ready
 
-        wait_until_ready(socket_of(outcome), c.record.pid)
+        wait_until_ready(socket_of(outcome), c.record.pid, notify)
     outcome.close()
 
 

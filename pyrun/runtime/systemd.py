@@ -26,6 +26,7 @@ from .dbus import Bus, BusError, system_address, user_address
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from ..plan.cgroup.scopes import Properties
@@ -224,16 +225,14 @@ def set_limits(cgroup: str, resources: Resources) -> None:
     _set_properties(cgroup, limit_properties(resources))
 
 
-def reset_limits(cgroup: str, resources: Resources, before: Resources) -> None:
+def reset_limits(cgroup: str, resources: Resources, before: Resources, warn: Callable[[str], None]) -> None:
     """After an update that failed: what set_limits() changed, as it was. That systemd refuses it is only a warning, for
     why the update failed matters more."""
     old = dict(limit_properties(before))
     try:
         _set_properties(cgroup, [(name, old.get(name) or no_limit(name)) for name, _ in limit_properties(resources)])
     except PyrunError as e:
-        from .delete import say
-
-        say("\n".join(e.lines()))
+        warn("\n".join(e.lines()))
 
 
 def _set_properties(cgroup: str, properties: Properties) -> None:

@@ -26,6 +26,7 @@ from .store import STOPPED, Container, Store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from ..plan.cgroup.resources import ResourcePlan
@@ -35,7 +36,13 @@ LOCK_S = 30.0
 
 
 def update(
-    store: Store, container: str, change: bytes, *, file: str = "resources.json", rdt: dict[str, str] | None = None
+    store: Store,
+    container: str,
+    change: bytes,
+    warn: Callable[[str], None],
+    *,
+    file: str = "resources.json",
+    rdt: dict[str, str] | None = None,
 ) -> None:
     """change: the JSON of a linux.resources object; file: its name in errors. rdt: l3CacheSchema and memBwSchema, those
     that are to change. PyrunError with nothing changed."""
@@ -45,7 +52,7 @@ def update(
     try:
         if c.status() == STOPPED:
             raise PyrunError("container not running", hint="the limits of a stopped container limit nothing")
-        _update(c, change, file, rdt)
+        _update(c, change, warn, file, rdt)
     finally:
         posix.close(lock)
 
@@ -65,7 +72,7 @@ def _lock(c: Container) -> int:
             time.sleep(0.01)
 
 
-def _update(c: Container, change: bytes, file: str, rdt: dict[str, str] | None) -> None:
+def _update(c: Container, change: bytes, warn: Callable[[str], None], file: str, rdt: dict[str, str] | None) -> None:
     config = json.loads(read_file(c.directory + "/config.json"))
     linux = config.setdefault("linux", {})
     before = json.dumps(linux.get("resources") or {}).encode()
@@ -77,7 +84,7 @@ def _update(c: Container, change: bytes, file: str, rdt: dict[str, str] | None) 
     path = c.directory + "/config.json"
     _write(path + ".new", config)  # first, for the disk may be full
     try:
-        _apply(c, json.dumps(applied).encode(), before, file, schemata)
+        _apply(c, json.dumps(applied).encode(), before, warn, file, schemata)
     except BaseException:
         posix.unlink(path + ".new")
         raise
@@ -98,7 +105,14 @@ def _schemata(c: Container, stored: dict[str, Any] | None, rdt: dict[str, str]) 
     return [(path, line, now.get(line.partition(":")[0], "")) for line in rdt.values()]
 
 
-def _apply(c: Container, applied: bytes, before: bytes, file: str, schemata: list[tuple[str, str, str]]) -> None:
+def _apply(
+    c: Container,
+    applied: bytes,
+    before: bytes,
+    warn: Callable[[str], None],
+    file: str,
+    schemata: list[tuple[str, str, str]],
+) -> None:
     facts = collect_facts()
     cgroup = live_cgroup(c)
     limits = plan_resources(load_resources(applied, file=file), controllers=facts.controllers, base="", file=file)
@@ -130,7 +144,7 @@ def _apply(c: Container, applied: bytes, before: bytes, file: str, schemata: lis
         if c.record.flags & SYSTEMD:
             from .systemd import reset_limits
 
-            reset_limits(c.record.text("cgroup"), load_resources(applied, file=file), load_resources(before))
+            reset_limits(c.record.text("cgroup"), load_resources(applied, file=file), load_resources(before), warn)
         error = explain_failure(e, c.id)
         if error.pointer is not None:  # a place in what was given, not in config.json
             raise ConfigError([(error.pointer, error.text)], file=file, hint=error.hint)

@@ -26,7 +26,7 @@ class Notes:
             timed = _Lib(lib, self._timed(lib.px_run, "in_c"))
             executor.native = lambda faults=False: (ffi, timed)
         self.imported = imported + time.monotonic_ns() - start
-        foreground: Any = sys.modules.get("pyrun.runtime.foreground")
+        foreground: Any = sys.modules.get("pyrun.cli.foreground")
         if foreground:
             foreground.Foreground.wait = self._timed(foreground.Foreground.wait, "waited")
         self.begun_main = time.monotonic_ns()

@@ -148,13 +148,14 @@ def test_plans_run_in_threads_of_one_process(pyrun: Runner, bundle: BundleMaker)
 import sys, threading
 sys.path.insert(0, {str(REPO)!r})
 from pyrun.errors import PyrunError
-from pyrun.runtime.create import create
-from pyrun.runtime.store import Store
+from pyrun.runtime.prepare import read_config
+from pyrun.runtime.runtime import Runtime
+runtime = Runtime({str(pyrun.root)!r})
 wrong = []
 def work(i, bundle):
     for n in range(10):
         try:
-            create(Store({str(pyrun.root)!r}), f"thread{{i}}-{{n}}", bundle)
+            runtime.create(read_config(bundle), id=f"thread{{i}}-{{n}}", bundle=bundle)
             wrong.append("it was created")
         except PyrunError as e:
             text = str(e)

@@ -175,13 +175,13 @@ def test_each_step_of_run_fails(bundle: BundleMaker, tmp_path: Path, sockets: st
     for index, step in steps:
         where = f"{index} {type(step).__name__}"
         try:
-            create.run_prepared(store, prepared, fault={"fail_step": index, "fail_errno": EXDEV}).close()
+            create.run_prepared(store, prepared, print, fault={"fail_step": index, "fail_errno": EXDEV}).close()
         except PyrunError:
             assert store.ids() == [], where
         else:  # a rule led round it
             skipped.append(where)
             assert index not in late, where
-            delete(store, "r0", force=True)
+            delete(store, "r0", print, force=True)
         wait_for(lambda: reap(before), 5, f"{where}: no child")
         assert not more_than(fds), f"{where}: {more_than(fds)}"
         leaks = find_leaks(traces)

@@ -65,13 +65,13 @@ def test_each_step_fails(bundle: BundleMaker, tmp_path: Path, userns: bool) -> N
     for index in indices:
         where = describe(prepared, index)
         try:
-            create.run_prepared(store, prepared, fault={"fail_step": index, "fail_errno": EXDEV}).close()
+            create.run_prepared(store, prepared, print, fault={"fail_step": index, "fail_errno": EXDEV}).close()
         except PyrunError as error:
             assert "EXDEV" in str(error) or "cross-device" in str(error), f"{where}: {error}"
             assert_gone(store, fds, where)
         else:  # a rule led round this step on this host: then it was a whole create
             skipped.append(where)
-            delete(store, "f0", force=True)
+            delete(store, "f0", print, force=True)
             while children():
                 os.wait()
         leaks = find_leaks(traces)
@@ -84,15 +84,15 @@ def test_a_step_after_start_fails(bundle: BundleMaker, tmp_path: Path) -> None:
     b = rich(bundle, tmp_path, userns=False)
     store, prepared = prepare(tmp_path / "state", "f1", b.path)
     index = next(i for i, step in steps_of(prepared, STAGE2) if isinstance(step, Execve))
-    create.run_prepared(store, prepared, fault={"fail_step": index, "fail_errno": EXDEV}).close()
+    create.run_prepared(store, prepared, print, fault={"fail_step": index, "fail_errno": EXDEV}).close()
     from pyrun.runtime.start import start
 
     with pytest.raises(PyrunError, match="cross-device"):
-        start(store, "f1")
+        start(store, "f1", print)
     while children():
         os.wait()
     assert store.open("f1").status() == "stopped"
-    delete(store, "f1")
+    delete(store, "f1", print)
     assert store.ids() == []
 
 
@@ -115,7 +115,7 @@ def test_killed_at_each_parent_step(bundle: BundleMaker, tmp_path: Path, userns:
             assert os.WEXITSTATUS(status) == 3, where
         else:
             assert os.WTERMSIG(status) == signal.SIGKILL, where
-        delete(store, "k0", force=True)
+        delete(store, "k0", print, force=True)
         assert store.ids() == [], where
         leaks = find_leaks(traces)
         assert not leaks, f"{where}: {leaks}"
@@ -133,13 +133,13 @@ def test_a_child_is_killed_at_each_step(bundle: BundleMaker, tmp_path: Path, use
     for index in [*untold, *steps]:
         where = f"{describe(prepared, index & ~UNTOLD)} {index:#x}"
         try:
-            create.run_prepared(store, prepared, fault={"kill_step": index}).close()
+            create.run_prepared(store, prepared, print, fault={"kill_step": index}).close()
         except PyrunError as error:
             assert "SIGKILL" in str(error), f"{where}: {error}"
             assert_gone(store, fds, where)
         else:  # a rule led round it, and then it was a whole create
             assert index not in untold, where
-            delete(store, "k1", force=True)
+            delete(store, "k1", print, force=True)
             while children():
                 os.wait()
         leaks = find_leaks(traces)
@@ -151,11 +151,11 @@ def test_two_creates_of_one_id(bundle: BundleMaker, tmp_path: Path) -> None:
     b = bundle(["sleep", "60"])
     store, first = prepare(tmp_path / "state", "two", b.path)
     _, second = prepare(tmp_path / "state", "two", b.path)
-    create.run_prepared(store, first).close()
+    create.run_prepared(store, first, print).close()
     with pytest.raises(PyrunError, match="exist"):
-        create.run_prepared(store, second)
+        create.run_prepared(store, second, print)
     assert store.open("two").status() == "created"
-    delete(store, "two", force=True)
+    delete(store, "two", print, force=True)
     while children():
         os.wait()
 
@@ -183,4 +183,4 @@ def test_many_at_once(bundle: BundleMaker, tmp_path: Path) -> None:
     codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
     assert sorted(codes) == [0] + [1] * 19
     assert store.open("race").status() == "created"
-    delete(store, "race", force=True)
+    delete(store, "race", print, force=True)

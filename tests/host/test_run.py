@@ -324,7 +324,7 @@ def test_trace_shows_steps_and_times_on_stderr(pyrun: Runner, bundle: BundleMake
 
 def test_foreground_imports_no_more_than_it_needs() -> None:
     """Imports cost more than a container; the terminal's are only for who has one."""
-    imports = "before = set(sys.modules); import pyrun.runtime.run, pyrun.runtime.exec"
+    imports = "before = set(sys.modules); import pyrun.cli.commands.run, pyrun.cli.commands.exec"
     script = f"import sys; {imports}; print(*set(sys.modules) - before)"
     done = subprocess.run(
         [sys.executable, "-I", "-S", "-c", f"import sys; sys.path.insert(0, {str(REPO)!r}); {script}"],

@@ -17,7 +17,7 @@ from pyrun.plan.model import steps as s
 from pyrun.plan.model.plan import Builder
 from pyrun.plan.model.steps import NEXT, PARENT, PID_PREFIX, STAGE1, STAGE2, Step
 from pyrun.plan.namespace.netlink import link_up
-from pyrun.runtime import create
+from pyrun.runtime.prepare import prepare
 from pyrun.runtime.store import Store
 from tests.support.container.bundle import BundleMaker
 from tests.support.container.runner import REPO, wait_for
@@ -239,7 +239,7 @@ def test_a_whole_container(tmp_path: Path, bundle: BundleMaker, park: bool) -> N
     build("--asan")
     store = Store(str(tmp_path / "state"))
     os.mkdir(store.root)
-    prepared = create.prepare(store, "asan", str(b.path), park=park)
+    prepared = prepare(store, "asan", str(b.path), park=park)
     for step in prepared.plan.steps:
         if "image" in step.args:
             step.args["image"] = str(HOSTED / "pyrun-init")

@@ -61,7 +61,7 @@ print(json.dumps([code, loaded]))
 # A create up to its first step: the plan, encoded, and the executor's C module.
 PLAN = """
 from pyrun.executor import native
-from pyrun.runtime.create import prepare
+from pyrun.runtime.prepare import prepare
 from pyrun.runtime.store import Store
 prepare(Store({root!r}), "c1", {bundle!r}).plan.encode()
 native()

@@ -268,18 +268,21 @@ def test_limits_are_set_on_the_unit(address: str) -> None:
 def test_limits_are_as_they_were_after_a_failed_update(address: str) -> None:
     recorder = Recorder(address)
     change = load_resources(b'{"pids": {"limit": 7}, "memory": {"reservation": 5}, "cpu": {"cpus": "0"}}')
-    systemd.reset_limits("/cg/user.slice/user@7.service/p-n.scope", change, load_resources(b'{"pids": {"limit": 3}}'))
+    systemd.reset_limits(
+        "/cg/user.slice/user@7.service/p-n.scope", change, load_resources(b'{"pids": {"limit": 3}}'), print
+    )
     (_, _, sent) = recorder.asked[0][1]
     assert dict(sent) == {"TasksMax": ("t", 3), "MemoryLow": ("t", 0), "AllowedCPUs": ("ay", b"")}
 
 
 def test_that_systemd_refuses_the_old_limits_does_not_hide_why_the_update_failed(
-    address: str, capfd: pytest.CaptureFixture[str]
+    address: str,
 ) -> None:
+    warned: list[str] = []
     Recorder(address, answers={"SetUnitProperties": ["org.freedesktop.DBus.Error.AccessDenied"]})
     change = load_resources(b'{"pids": {"limit": 7}}')
-    systemd.reset_limits("/cg/user.slice/user@7.service/p-n.scope", change, load_resources(b"{}"))
-    assert "warning: --systemd-cgroup: systemd would not set the limits of p-n.scope" in capfd.readouterr().err
+    systemd.reset_limits("/cg/user.slice/user@7.service/p-n.scope", change, load_resources(b"{}"), warned.append)
+    assert "--systemd-cgroup: systemd would not set the limits of p-n.scope" in warned[0]
 
 
 @pytest.mark.parametrize("annotations", [{}, {"org.systemd.property.IPAddressDeny": "[(2, [byte 0], uint32 0)]"}])

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # `signal` costs an enum
+import posix
+
 from pyrun.errors import PyrunError
-from pyrun.runtime.create import NO_PIVOT, create, hold_interrupts
 from pyrun.runtime.descriptors import listen_fds
+from pyrun.runtime.prepare import Config, read_config, state_directory
+from pyrun.runtime.runtime import Runtime
 from pyrun.runtime.store import Store
 
 TYPE_CHECKING = False
@@ -15,18 +19,38 @@ if TYPE_CHECKING:
     from pyrun.cli.parse import Options
 
 
+NO_PIVOT = "--no-pivot is not supported: without pivot_root a container can climb out of its root"
+
+
 def run(g: Globals, o: Options) -> int:
-    create(Store(g.root), o.id, o.bundle or ".", warn=g.warn, begin=hold_interrupts, **request_words(g, o))
+    words = request_words(g, o)
+    runtime_of(g).create(config_of(g, o), begin=hold_interrupts, console_socket=o.console_socket, **words)
     return 0
 
 
+def runtime_of(g: Globals) -> Runtime:
+    return Runtime(g.root, warn=g.warn, rootless=g.rootless)
+
+
+def config_of(g: Globals, o: Options) -> Config:
+    """The config.json that create and run are given, once the id is known to be one."""
+    state_directory(Store(g.root), o.id)
+    return read_config(o.bundle or ".", o.config)
+
+
+def hold_interrupts() -> None:
+    """From here on ^C does not end us, whose exit status tells whether the container was made. A hook that hangs gets
+    it from the terminal as well, and when that fails all is undone."""
+    _signal.signal(_signal.SIGINT, lambda *_: None)
+
+
 def request_words(g: Globals, o: Options) -> dict[str, Any]:
-    """The options that create and run share, as runtime.create takes them."""
+    """The options that create and run share, as Runtime.create() takes them."""
     if o.no_pivot:
         raise PyrunError(NO_PIVOT)
     return {
-        "config": o.config,
-        "console_socket": o.console_socket,
+        "id": o.id,
+        "bundle": o.bundle or ".",
         "pidfd_socket": o.pidfd_socket,
         "pid_file": o.pid_file,
         "keyring": not o.no_new_keyring,
@@ -34,5 +58,5 @@ def request_words(g: Globals, o: Options) -> dict[str, Any]:
         "listen_fds": listen_fds(),
         "systemd": g.systemd_cgroup,
         "no_cgroup": g.no_cgroup,
-        "rootless": g.rootless,
+        "notify": bool(posix.environ.get(b"NOTIFY_SOCKET")),
     }

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pyrun.runtime.delete import delete
-from pyrun.runtime.store import Store
+from pyrun.runtime.runtime import Runtime
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -12,5 +11,5 @@ if TYPE_CHECKING:
 
 
 def run(g: Globals, o: Options) -> int:
-    delete(Store(g.root), o.id, force=o.force, warn=g.warn)
+    Runtime(g.root, warn=g.warn).container(o.id).delete(force=o.force)
     return 0

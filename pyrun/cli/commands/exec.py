@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from pyrun.errors import UsageError
-from pyrun.runtime.exec import exec_process
-from pyrun.runtime.store import Store
+from pyrun.cli.commands.create import runtime_of
+from pyrun.cli.foreground import Joint
+from pyrun.errors import PyrunError, UsageError
+from pyrun.oci.load import load_process, read_file
+from pyrun.oci.model import Process
+from pyrun.plan.process.exec_process import lend, process_of_words
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from pyrun.cli.main import Globals
     from pyrun.cli.parse import Options
 
@@ -15,4 +20,63 @@ if TYPE_CHECKING:
 def run(g: Globals, o: Options) -> int:
     if not o.command and not o.process:
         raise UsageError("COMMAND is missing: pyrun exec [OPTIONS] ID COMMAND...", hint="or give --process FILE")
-    return exec_process(Store(g.root), o, rootless=g.rootless)  # type: ignore[arg-type]
+    container = runtime_of(g).container(o.id)
+    spec = container.spec()
+    if spec.process is None:
+        raise PyrunError("the container has no process whose place the command could take")
+    process = _process(spec.process, o)
+    _check_terminal(process, o)
+    words: dict[str, Any] = {
+        "spec": spec,
+        "ignore_paused": o.ignore_paused,
+        "preserve_fds": o.preserve_fds,
+        "pid_file": o.pid_file,
+        "console_socket": o.console_socket,
+        "pidfd_socket": o.pidfd_socket,
+        "subcgroup": _subcgroup(o.cgroup),
+    }
+    if o.detach:
+        container.exec(process, **words)
+        return 0
+    joint = Joint()
+    if process.terminal:
+        words["console"], words["plain_output"] = joint.socket()
+        process = joint.sized(process)
+    try:
+        made = container.exec(process, begin=joint.hold_signals, **words)
+        return joint.foreground(made.pid, made.pidfd).wait()
+    finally:
+        joint.close()
+
+
+def _process(own: Process, o: Options) -> Process:
+    if not o.process:
+        return process_of_words(own, o)
+    return lend(own, load_process(read_file(o.process), file=o.process))
+
+
+def _check_terminal(process: Process, o: Options) -> None:
+    if o.detach and process.terminal and not o.console_socket:
+        raise PyrunError(
+            "cannot allocate tty if pyrun will detach without setting console socket",
+            hint="give --console-socket, or leave out --detach or --tty",
+        )
+    if o.console_socket and not (o.detach and process.terminal):
+        raise PyrunError(
+            "cannot use console socket if pyrun will not detach or allocate tty",
+            hint="--console-socket needs --detach and --tty",
+        )
+
+
+def _subcgroup(given: tuple[str, ...]) -> str | None:
+    """The one --cgroup. runc's `controller:path` is of cgroup v1."""
+    if not given:
+        return None
+    if len(given) > 1 or ":" in given[0]:
+        raise PyrunError(
+            f"--cgroup {given[-1]}: cgroup v2 has one hierarchy",
+            hint="name one cgroup below the container's, without a controller in front",
+        )
+    if ".." in given[0].split("/"):
+        raise PyrunError(f"--cgroup {given[0]}: not below the container's cgroup", hint="a path without ..")
+    return given[0]

@@ -8,7 +8,7 @@ import os
 from pyrun.cli.commands.validate import config_path
 from pyrun.cli.output import terminal_style, write
 from pyrun.plan.words.explain import explain_data, explain_text
-from pyrun.runtime.create import load_bundle, prepare
+from pyrun.runtime.prepare import Config, prepare, read_config
 from pyrun.runtime.store import Store
 
 TYPE_CHECKING = False
@@ -30,11 +30,12 @@ def run(g: Globals, o: Options) -> int:
     bundle = o.bundle or "."
     if os.path.isfile(bundle):
         bundle = os.path.dirname(bundle) or "."
-    words: dict[str, Any] = {"config": config, "rootless": g.rootless, "systemd": g.systemd_cgroup, "imagine": True}
-    words["no_cgroup"] = g.no_cgroup
-    if has_terminal(bundle, config):
+    words: dict[str, Any] = {"rootless": g.rootless, "systemd": g.systemd_cgroup, "no_cgroup": g.no_cgroup}
+    words["notify"] = bool(os.environ.get("NOTIFY_SOCKET"))
+    read = read_config(bundle, config)
+    if has_terminal(read):
         words["console_socket"] = CONSOLE
-    plan = prepare(Store(g.root), PLACEHOLDER, bundle, **words).plan
+    plan = prepare(Store(g.root), PLACEHOLDER, bundle, read, imagine=True, **words).plan
     if o.format == "json":
         _print(_as_json(plan, bundle, config))
     else:
@@ -43,9 +44,9 @@ def run(g: Globals, o: Options) -> int:
     return 0
 
 
-def has_terminal(bundle: str, config: str) -> bool:
+def has_terminal(config: Config) -> bool:
     """Whether create would want a socket for the terminal."""
-    process = load_bundle(bundle, config)[2].process
+    process = config.spec.process
     return process is not None and process.terminal
 
 

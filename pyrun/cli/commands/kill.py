@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pyrun.runtime.kill import kill
-from pyrun.runtime.store import Store
+from pyrun.runtime.runtime import Runtime
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -12,5 +11,5 @@ if TYPE_CHECKING:
 
 
 def run(g: Globals, o: Options) -> int:
-    kill(Store(g.root), o.id, o.signal or "TERM", everyone=o.all)
+    Runtime(g.root).container(o.id).kill(o.signal or "TERM", everyone=o.all)
     return 0

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pyrun.runtime.pause import pause
-from pyrun.runtime.store import Store
+from pyrun.runtime.runtime import Runtime
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -12,5 +11,5 @@ if TYPE_CHECKING:
 
 
 def run(g: Globals, o: Options) -> int:
-    pause(Store(g.root), o.id)
+    Runtime(g.root).container(o.id).pause()
     return 0

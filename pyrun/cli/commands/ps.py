@@ -6,8 +6,7 @@ import subprocess
 
 from pyrun.cli.output import compact, write
 from pyrun.errors import PyrunError
-from pyrun.runtime.ps import pids_of
-from pyrun.runtime.store import Store
+from pyrun.runtime.runtime import Runtime
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def run(g: Globals, o: Options) -> int:
-    pids = pids_of(Store(g.root), o.id)
+    pids = Runtime(g.root).container(o.id).pids()
     write(compact(pids) + "\n" if o.format == "json" else filtered(_ps(o.ps_option or ("-ef",)), pids))
     return 0
 

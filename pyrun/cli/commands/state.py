@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from pyrun.cli.output import write
-from pyrun.runtime.state import state_text
-from pyrun.runtime.store import Store
+from pyrun.runtime.runtime import Runtime
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,5 +12,5 @@ if TYPE_CHECKING:
 
 
 def run(g: Globals, o: Options) -> int:
-    write(state_text(Store(g.root).open(o.id)))
+    write(Runtime(g.root).container(o.id).state())
     return 0

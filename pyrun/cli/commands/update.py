@@ -6,8 +6,7 @@ import json
 import sys
 
 from pyrun.oci.load import LIMIT, read_file
-from pyrun.runtime.store import Store
-from pyrun.runtime.update import update
+from pyrun.runtime.runtime import Runtime
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ def run(g: Globals, o: Options) -> int:
         g.warn("--kernel-memory is ignored: cgroup v2 has no such limit")
     rdt = {"l3CacheSchema": o.l3_cache_schema, "memBwSchema": o.mem_bw_schema}
     given = {name: line for name, line in rdt.items() if line}
-    update(Store(g.root), o.id, _document(o), file=_name(o), rdt=given)
+    Runtime(g.root, warn=g.warn).container(o.id).update(_document(o), file=_name(o), rdt=given)
     return 0
 
 

@@ -9,7 +9,8 @@ class Request:
     park: wait for `start` (create), else exec at once (run). preserve_fds: descriptors 3.. that the program keeps,
     those of LISTEN_FDS among them. config: the bytes of config.json, kept for exec. cgroup: absolute path or None.
     systemd: make a scope of systemd's. no_cgroup: make none. console: number of an already connected console socket,
-    or console_socket its path. plain_output: what the terminal shows goes to a file or a pipe. subreaper: adopt what
+    or console_socket its path. stdio: the numbers of the descriptors that the program gets as its 0, 1 and 2, None:
+    our own. plain_output: what the terminal shows goes to a file or a pipe. subreaper: adopt what
     the container leaves behind. subcgroup: the cgroup below the container's that exec is to be in. notify: it has a
     $NOTIFY_SOCKET.
     """
@@ -32,6 +33,7 @@ class Request:
         "record",
         "rootfs",
         "state_dir",
+        "stdio",
         "subcgroup",
         "subreaper",
         "systemd",
@@ -51,6 +53,7 @@ class Request:
         self.plain_output = False
         self.notify = False
         self.console: int | None = None
+        self.stdio: tuple[int, int, int] | None = None
         self.subcgroup: str | None = None
         self.pid_file: str | None = None
         self.console_socket: str | None = None

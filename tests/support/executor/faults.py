@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 from pyrun.plan.model.steps import LANE_NAMES, Step
-from pyrun.runtime import create
-from pyrun.runtime.create import Prepared
+from pyrun.runtime import prepare as planning
+from pyrun.runtime.prepare import Prepared
 from pyrun.runtime.store import Store
 from tests.support.container.leaks import BESIDE
 from tests.support.container.runner import REPO
@@ -32,7 +32,7 @@ def faults_build() -> str:
 def prepare(root: Path, id: str, bundle: Path, **words: object) -> tuple[Store, Prepared]:
     """A create that is planned for the test build."""
     store = Store(str(root))
-    prepared = create.prepare(store, id, str(bundle), **words)  # type: ignore[arg-type]
+    prepared = planning.prepare(store, id, str(bundle), **words)  # type: ignore[arg-type]
     for step in prepared.plan.steps:
         if "image" in step.args:
             step.args["image"] = faults_build()

@@ -10,19 +10,26 @@ from __future__ import annotations
 import posix
 import select
 
+from pyrun.oci.model import Process
+from pyrun.plan.process.exec_process import with_size
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
+    from _socket import socket
     from collections.abc import Callable
     from typing import Any
 
-    from .console import Terminal
+    from pyrun.cli.console import Terminal
 else:
     import _signal
 
 SIGCHLD, SIGCONT, SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU, SIGWINCH, SIGHUP = 17, 18, 19, 20, 21, 22, 28, 1
 # Not KILL and STOP, which nobody can catch; not what a fault of our own raises; 32 and 33 are the C library's.
 _OURS = {4, 7, 8, 9, 11, 19, 32, 33}
+SIGPIPE = 13
+# With a terminal these are about ours, and not the program's: we stop in the background; a lost reader is no signal.
+OF_OUR_TERMINAL = frozenset((SIGPIPE, SIGTTIN, SIGTTOU))
 CAUGHT = frozenset(range(1, 65)) - _OURS
 WNOHANG = 1
 
@@ -184,3 +191,63 @@ def _poll(wanted: dict[int, int], milliseconds: int | None) -> dict[int, int]:
     for fd, mask in wanted.items():
         poll.register(fd, mask)
     return dict(poll.poll(milliseconds))
+
+
+class Joint:
+    """What joins a foreground command to its program: the signals from before it is made, and the terminal that it
+    makes, if one is wanted. Close it."""
+
+    __slots__ = ("_ours", "_signals", "_terminal", "_theirs")
+
+    def __init__(self) -> None:
+        self._ours: socket | None = None
+        self._theirs: socket | None = None
+        self._signals: Signals | None = None
+        self._terminal: Terminal | None = None
+
+    def socket(self) -> tuple[int, bool]:
+        """A terminal is wanted: console and plain_output for the request."""
+        from pyrun.cli.console import is_plain, make_socket
+
+        self._ours, self._theirs = make_socket()
+        return self._theirs.fileno(), is_plain()
+
+    @staticmethod
+    def sized(process: Process) -> Process:
+        """The process whose terminal has the caller's size from the first moment."""
+        from pyrun.cli.console import caller_size
+
+        size = caller_size()
+        return with_size(process, *size) if size else process
+
+    def hold_signals(self) -> None:
+        self._signals = Signals(OF_OUR_TERMINAL if self._ours is not None else frozenset())
+
+    def foreground(self, pid: int, pidfd: int) -> Foreground:
+        """The program runs: its terminal is relayed from now on, and the signals that were held back come through."""
+        assert self._signals is not None
+        if self._ours is not None:
+            from pyrun.cli.console import Terminal, receive_master
+
+            self._terminal = Terminal(receive_master(self._ours))
+            self._close_sockets()
+            self._terminal.begin()
+        self._signals.listen()
+        return Foreground(pid, pidfd, self._signals, self._terminal)
+
+    def restore_terminal(self) -> None:
+        if self._terminal is not None:
+            self._terminal.close()
+            self._terminal = None
+
+    def close(self) -> None:
+        self.restore_terminal()
+        self._close_sockets()
+        if self._signals is not None:
+            self._signals.close()
+
+    def _close_sockets(self) -> None:
+        for end in (self._ours, self._theirs):
+            if end is not None:
+                end.close()
+        self._ours = self._theirs = None

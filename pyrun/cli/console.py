@@ -13,7 +13,7 @@ import select
 import sys
 import termios
 
-from ..errors import PyrunError
+from pyrun.errors import PyrunError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ PIECE = 4096  # PIPE_BUF: what poll says fits
 HUNG_MS = 100
 IFLAG, OFLAG, CFLAG, LFLAG, CC = 0, 1, 2, 3, 6
 S_IFMT, S_IFIFO, S_IFCHR = 0o170000, 0o010000, 0o020000
+MSG_CMSG_CLOEXEC = 0x40000000
 READABLE = select.POLLIN | select.POLLHUP | select.POLLERR
 
 
@@ -32,16 +33,12 @@ def make_socket() -> tuple[socket, socket]:
     """A pair: ours, and the one that the container's child sends its terminal over."""
     import _socket
 
-    ours, theirs = [], []
-    a, b = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
-    ours.append(a)
-    theirs.append(b)
-    return ours[0], theirs[0]
+    return _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
 
 
 def receive_master(ours: socket) -> int:
     """The descriptor that was sent over the pair."""
-    _, ancillary, _, _ = ours.recvmsg(64, 64)
+    _, ancillary, _, _ = ours.recvmsg(64, 64, MSG_CMSG_CLOEXEC)
     for _level, _kind, data in ancillary:
         if len(data) >= 4:
             return int.from_bytes(data[:4], sys.byteorder)
