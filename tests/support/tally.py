@@ -1,4 +1,6 @@
-"""A pytest plugin that says at the end what ran where, and what did not run and why. Silent with -q."""
+"""A pytest plugin that says at the end what ran where, which tests took longest there, and what did not run and why.
+Silent with -q.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,7 @@ import os
 import platform
 from collections import Counter
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -13,6 +16,8 @@ import pytest
 from tests.support.vm.host import Plugin as Guests
 from tests.support.vm.host import group_of, is_vm
 
+SLOWEST = 20
+WORTH_TELLING_S = 0.05
 RESULTS = ("passed", "failed", "error", "xpassed", "xfailed", "skipped")
 GUEST = "in guest "
 UNIT = "unit tests and linters"
@@ -48,8 +53,12 @@ class Tally:
         yield
         if terminalreporter.verbosity < 0 or not self._tiers:
             return
+        stats = terminalreporter.stats
+        terminalreporter.write_sep("=", "what took longest")
+        for line in self._lines_of_slowest(stats):
+            terminalreporter.write_line(line)
         terminalreporter.write_sep("=", "what ran where")
-        for line in [*self._lines_of_tiers(terminalreporter.stats), *self._lines_of_gaps(terminalreporter.stats)]:
+        for line in [*self._lines_of_tiers(stats), *self._lines_of_gaps(stats)]:
             terminalreporter.write_line(line)
 
     def _lines_of_tiers(self, stats: dict[str, list[Any]]) -> Iterator[str]:
@@ -64,6 +73,19 @@ class Tally:
         for tier, count in counts.items():
             told = ", ".join(f"{count[result]} {result}" for result in RESULTS if count[result]) or "none"
             yield f"{self._title(tier)}: {told}; {seconds[tier]:.0f} s"
+
+    def _lines_of_slowest(self, stats: dict[str, list[Any]]) -> Iterator[str]:
+        """The tests of each tier that took longest: set-up, the test and teardown together. Seconds, and the name."""
+        seconds: dict[str, Counter[str]] = {tier: Counter() for tier in self._tiers.values()}
+        for report in chain.from_iterable(stats.values()):
+            tier = self._tiers.get(getattr(report, "nodeid", ""))
+            if tier is not None:
+                seconds[tier][report.nodeid] += getattr(report, "duration", 0)
+        for tier, took in seconds.items():
+            longest = [(nodeid, s) for nodeid, s in took.most_common(SLOWEST) if s >= WORTH_TELLING_S]
+            if longest:
+                yield f"{tier}:"
+                yield from (f"{s:7.1f} s  {nodeid}" for nodeid, s in longest)
 
     def _title(self, tier: str) -> str:
         group = self._guests.groups.get(tier.removeprefix(GUEST)) if self._guests else None

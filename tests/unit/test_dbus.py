@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
 from jeepney.low_level import Endianness, parse_signature
 
 from pyrun.runtime import dbus
+from tests.support.properties import given
 
 PROPERTIES = [("Slice", ("s", "ä.slice")), ("PIDs", ("au", [1, 2])), ("Delegate", ("b", True))]
 UNITS: tuple[Any, ...] = ("p-n.scope", "replace", PROPERTIES, [])

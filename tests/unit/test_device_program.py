@@ -9,13 +9,14 @@ import time
 from typing import NamedTuple
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example
 from hypothesis import strategies as st
 
 from pyrun.errors import ConfigError
 from pyrun.oci.model import DeviceCgroup, Linux, Resources, Root, Spec
 from pyrun.plan.cgroup import devices
 from pyrun.plan.cgroup.devices import ANY, BLOCK, CHAR, MKNOD, READ, RWM, WRITE, DeviceRule, device_program
+from tests.support.properties import given
 
 # --- a small interpreter: what these programs use, and an error for anything else -------------------------------------
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
 
 from pyrun.plan.cgroup.gvariant import parse_variant
 from pyrun.runtime import dbus
+from tests.support.properties import given
 
 GOOD = {
     "'text'": ("s", "text"),

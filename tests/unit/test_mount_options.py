@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
 
 from pyrun.plan.rootfs.mount_options import (
@@ -25,6 +24,7 @@ from pyrun.plan.rootfs.mount_options import (
     parse_options,
     split_data,
 )
+from tests.support.properties import given
 
 # config-linux.md lists these under "Linux mount options"; each must be known, so that none reaches a file system.
 SPEC_OPTIONS = """async

@@ -11,12 +11,12 @@ import traceback
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
 
 from pyrun.errors import ConfigError, PyrunError
 from pyrun.oci.model import NetDevice
 from pyrun.plan.namespace import netlink
+from tests.support.properties import given
 
 
 def take_apart(message: bytes, fixed: str) -> tuple[tuple[int, ...], tuple[int, ...], dict[int, bytes]]:

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
 
 from pyrun.errors import ConfigError, PyrunError
 from pyrun.oci import load, model, names, tables
+from tests.support.properties import given
 
 REPO = Path(__file__).resolve().parents[2]
 

@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft4Validator
 
 from pyrun.errors import ConfigError
 from pyrun.oci import load, names, validate
+from tests.support.properties import given
 
 OFFICIAL = Path(os.environ.get("PYRUN_OCI_SCHEMA") or Path(__file__).parent / "oci-schema")
 OTHER_PLATFORMS = ("freebsd", "solaris", "vm", "windows", "zos")
@@ -372,14 +372,12 @@ def test_each_value_at_each_place() -> None:
             check_agreement(document)
 
 
-@settings(max_examples=1500, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.randoms(use_true_random=False), st.integers(1, 6))
+@given(st.randoms(use_true_random=False), st.integers(1, 6), max_examples=400)
 def test_mutated_configs_agree_with_the_official_schema(random: random.Random, times: int) -> None:
     check_agreement(mutated(random, times))
 
 
-@settings(max_examples=1500, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.randoms(use_true_random=False))
+@given(st.randoms(use_true_random=False), max_examples=400)
 def test_our_schema_finds_no_fault_that_the_loader_lacks(random: random.Random) -> None:
     document = mutated(random, 1)
     ours = [pointer for pointer, _ in loader_faults(document)]
@@ -391,7 +389,9 @@ SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False,
 KEYS = st.sampled_from(sorted({key for path in places(FULL) for key in path if isinstance(key, str)})) | st.text()
 
 
-@settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(KEYS, inner), max_leaves=30))
+ANY_JSON = st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(KEYS, inner), max_leaves=30)
+
+
+@given(ANY_JSON, max_examples=300)
 def test_any_json_is_refused_without_a_traceback(document: Any) -> None:
     assert loader_faults(document)

@@ -6,7 +6,6 @@ import time
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyrun.errors import ConfigError
@@ -43,6 +42,7 @@ from tests.support.executor.plans import (
     names,
     of,
 )
+from tests.support.properties import given
 
 # --- order -----------------------------------------------------------------------------------------------------------
 
@@ -454,8 +454,7 @@ ROOTLESS = {"caps": 0, "rootless": True}
 HOSTS = st.sampled_from([{}, ROOTLESS, {"in_userns": True}, {"kernel": (5, 14)}, {"cgroup_mount": None}])
 
 
-@settings(max_examples=300, deadline=None)
-@given(st.lists(MOUNTS, max_size=4), KINDS, HOSTS)
+@given(st.lists(MOUNTS, max_size=4), KINDS, HOSTS, max_examples=300)
 def test_host_paths_come_only_from_where_they_may(
     mounts: list[Mount], kinds: tuple[str, ...], host: dict[str, Any]
 ) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
 
 from pyrun.errors import ConfigError, PyrunError
 from pyrun.oci import model
 from pyrun.plan.cgroup import resources as plan
 from pyrun.plan.cgroup.resources import ENOENT, plan_resources
+from tests.support.properties import given
 
 ALL = frozenset(plan.CONTROLLERS)
 

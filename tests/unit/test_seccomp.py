@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyrun.errors import ConfigError
 from pyrun.oci.model import Seccomp, SeccompArg, SeccompSyscall
 from pyrun.plan.process import seccomp as plan
 from pyrun.plan.process.seccomp import ALLOW, ARCHS, ERRNO, KILL_THREAD, LOG, NOTIFY, TRACE, plan_seccomp
+from tests.support.properties import given
 
 ROOT = Path(__file__).parents[2]
 X86_64, X86, X32, AARCH64 = (ARCHS[f"SCMP_ARCH_{name}"] for name in ("X86_64", "X86", "X32", "AARCH64"))
@@ -244,7 +244,6 @@ def profiles(draw: st.DrawFn, values: st.SearchStrategy[int]) -> Seccomp:
     return profile(draw(ACTION), *calls, architectures=archs)
 
 
-@settings(max_examples=100)
 @given(profiles(VALUES), st.lists(VALUES, min_size=6, max_size=6))
 def test_profiles_decide_as_the_model(seccomp: Seccomp, args: list[int]) -> None:
     bpf = compiled(seccomp)
@@ -252,7 +251,6 @@ def test_profiles_decide_as_the_model(seccomp: Seccomp, args: list[int]) -> None
         assert run(bpf, X86_64, number_of(name), *args) == model(seccomp, X86_64, name, args), name
 
 
-@settings(max_examples=100)
 @given(profiles(SMALL), st.lists(SMALL, min_size=6, max_size=6))
 def test_compat_calls_decide_as_the_model(seccomp: Seccomp, args: list[int]) -> None:
     """Their arguments are small, because libseccomp looks at 32 bits of them there."""
@@ -263,7 +261,6 @@ def test_compat_calls_decide_as_the_model(seccomp: Seccomp, args: list[int]) -> 
             assert run(bpf, audit, number_of(name, token), *args) == expected, (arch, name)
 
 
-@settings(max_examples=100)
 @given(profiles(VALUES), st.lists(VALUES, min_size=6, max_size=6))
 def test_another_machine_decides_as_the_model(seccomp: Seccomp, args: list[int]) -> None:
     bpf = compiled(seccomp.replace(architectures=("SCMP_ARCH_ARM",)), "aarch64")

@@ -8,7 +8,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example
 from hypothesis import strategies as st
 
 from pyrun.errors import ConfigError
@@ -17,6 +17,7 @@ from pyrun.plan.cgroup.resources import CONTROLLERS, Write, merge_resources, pla
 from pyrun.plan.model import steps as s
 from pyrun.plan.update import plan_update
 from tests.support.container.cgroup_model import CgroupModel
+from tests.support.properties import given
 
 MIB = 1 << 20
 BYTES = st.sampled_from([-1, 0, 32 * MIB, 50 * MIB, 92 * MIB])
@@ -89,8 +90,7 @@ IDLE = {"cpu": {"idle": 1, "shares": 512}}
 SWAP = {"memory": {"limit": 50 * MIB, "swap": 92 * MIB}}
 
 
-@settings(max_examples=400)
-@given(RESOURCES, st.lists(RESOURCES, min_size=1, max_size=3), st.booleans(), st.booleans())
+@given(RESOURCES, st.lists(RESOURCES, min_size=1, max_size=3), st.booleans(), st.booleans(), max_examples=400)
 @example({"memory": {"limit": 32 * MIB}}, [SWAP, {"memory": {"limit": -1}}], False, True)
 @example(IDLE, [{"cpu": {"quota": 5000}}, {"cpu": {"idle": 0}}], False, True)
 @example(IDLE, [{"cpu": {"shares": 1024}}, {"memory": {"limit": 50 * MIB}}], False, True)
@@ -119,8 +119,7 @@ def test_an_update_is_a_create_with_the_merged_limits(
         current = in_force
 
 
-@settings(max_examples=300)
-@given(RESOURCES, RESOURCES, st.integers(0, 12), st.booleans())
+@given(RESOURCES, RESOURCES, st.integers(0, 12), st.booleans(), max_examples=300)
 @example({"cpu": {"shares": 512}}, {"cpu": {"idle": 1, "cpus": "0"}}, 1, False)
 @example(IDLE, {"cpu": {"idle": 0, "cpus": "0"}}, 2, False)
 def test_an_update_that_fails_anywhere_changes_nothing(

@@ -10,8 +10,6 @@ import re
 import struct
 
 import pytest
-from hypothesis import given
-from hypothesis import settings as budget
 from hypothesis import strategies as st
 
 from pyrun import executor
@@ -33,6 +31,7 @@ from tests.support.executor.wire import (
     read,
     size_of,
 )
+from tests.support.properties import given
 
 PLACES = ("in0", "in1", "in2", "out", "a", "b", "c", "d", "s0", "s1", "s2")
 ENCODED = every_step().encode()
@@ -261,11 +260,11 @@ HEADER_WORDS = st.tuples(
 BYTES = st.tuples(st.integers(0, len(ENCODED) - 1), st.integers(0, 255))
 
 
-@budget(max_examples=400, deadline=None)
 @given(
     words=st.lists(WORDS | HEADER_WORDS, max_size=3),
     octets=st.lists(BYTES, max_size=3),
     cut=st.none() | st.integers(0, len(ENCODED) + 64),
+    max_examples=400,
 )
 def test_damaged_plans(words: list[tuple[int, int]], octets: list[tuple[int, int]], cut: int | None) -> None:
     """Accepted or refused as the second reading of wire.h has it; never a crash."""
@@ -281,8 +280,7 @@ def test_damaged_plans(words: list[tuple[int, int]], octets: list[tuple[int, int
     assert accepts(bytes(buf)) == is_well_formed(bytes(buf))
 
 
-@budget(max_examples=200, deadline=None)
-@given(buf=st.binary(max_size=600))
+@given(buf=st.binary(max_size=600), max_examples=200)
 def test_noise(buf: bytes) -> None:
     head = struct.pack("<III", model._MAGIC, model._VERSION, 12 + len(buf))
     assert accepts(buf) == is_well_formed(buf)
