@@ -5,6 +5,8 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
+import shutil
 import socket
 import subprocess
 from collections.abc import Callable
@@ -19,6 +21,7 @@ from tests.support.container.runner import REPO, Runner, runtime_argv, wait_for
 
 BUNDLES = REPO / "bundles"
 NAMES = sorted(path.parent.name for path in BUNDLES.glob("*/config.json"))
+SOMEBODY = 61234
 Prepare = Callable[[str], Bundle]
 
 
@@ -47,6 +50,28 @@ def test_prepare_lists_the_examples() -> None:
     done = subprocess.run([BUNDLES / "prepare"], stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 2
     assert all(f"  {name} " in done.stderr for name in NAMES)
+
+
+def test_who_is_not_root_prepares_after_root(tmp_path: Path) -> None:
+    """In a clone of their own, where root has made its root file system already: theirs is another."""
+    clone = tmp_path / "clone"
+    shutil.copytree(BUNDLES, clone / "bundles")
+    for parent in (tmp_path, *tmp_path.parents[:2]):
+        parent.chmod(0o755)
+    for path in (clone, clone / "bundles"):
+        os.chown(path, SOMEBODY, SOMEBODY)
+    subprocess.run([clone / "bundles" / "prepare", "hello", tmp_path / "roots"], check=True)
+    theirs = clone / "theirs"
+    subprocess.run(
+        [clone / "bundles" / "prepare", "hello", theirs], check=True, user=SOMEBODY, group=SOMEBODY, extra_groups=[]
+    )
+    assert {path.lstat().st_uid for path in theirs.rglob("*")} == {SOMEBODY}
+    assert (tmp_path / "roots" / "rootfs" / "bin" / "busybox").stat().st_uid == 0
+    refused = subprocess.run(
+        [clone / "bundles" / "prepare", "debian", clone / "no"], stderr=subprocess.PIPE, text=True, user=SOMEBODY
+    )
+    assert (refused.returncode, refused.stderr) == (1, "make-rootfs: a Debian root file system takes root: use sudo\n")
+    assert not (clone / "no").exists()
 
 
 def test_hello(pyrun: Runner, prepare: Prepare) -> None:
@@ -179,11 +204,37 @@ def test_limits(pyrun: Runner, prepare: Prepare) -> None:
         assert "can't fork" in result.err
 
 
-def test_demo() -> None:
+@pytest.fixture(scope="module")
+def demo() -> str:
+    """What the demo prints."""
     env = os.environ | {"PYRUN": runtime_argv()[0]}
     done = subprocess.run(
         [BUNDLES / "demo"], env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "Hello. I am process 1" in done.stdout
-    assert "Nothing is left" in done.stdout
+    return done.stdout
+
+
+def test_demo(demo: str) -> None:
+    assert "Hello. I am process 1" in demo
+    assert "Nothing is left" in demo
+
+
+def test_what_the_demo_prints_can_be_typed(demo: str, pyrun: Runner, tmp_path: Path) -> None:
+    """In one shell, in its order. A user waits until the container has ended, and kills it again when it has not."""
+    parts = re.split(r"^\$ ", demo, flags=re.MULTILINE)[1:]
+    expected = []
+    script = f'pyrun() {{ {runtime_argv()[0]} --root "{pyrun.root}" "$@"; }}\n'
+    for part in parts:
+        command = part.partition("\n")[0]
+        told = re.search(r"^\(exit status (\d+)\)$", part, re.MULTILINE)
+        expected.append(told[1] if told else "1" if "(this machine keeps" in part else "0")
+        if command.startswith("pyrun kill "):
+            state = f"pyrun state {command.split()[2]}"
+            command = f"""until {state} | grep -q '"stopped"'; do {command} && sleep 0.1; done"""
+        script += f"{command}\necho $? >>{tmp_path}/statuses\n"
+    assert len(parts) > 20
+    env = os.environ | {"TMPDIR": str(tmp_path)}
+    with open(tmp_path / "out", "wb") as out:
+        subprocess.run(["sh", "-c", script], stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=env, timeout=120)
+    assert (tmp_path / "statuses").read_text().split() == expected, (tmp_path / "out").read_text()
