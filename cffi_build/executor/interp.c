@@ -121,7 +121,7 @@ long px_run_step(struct px_ctx *x, const struct px_step *s)
 	case OP_IOPRIO_SET: return sc3(__NR_ioprio_set, 1, 0, s->a);
 	case OP_SCHED_SETAFFINITY: return sc3(__NR_sched_setaffinity, 0, s->n0, px_str(x, s->s0));
 	case OP_SET_MEMPOLICY: return sc3(__NR_set_mempolicy, s->a, s->n0 ? px_str(x, s->s0) : NULL, s->b);
-	case OP_KEYCTL_SESSION: return sc2(__NR_keyctl, KEYCTL_JOIN_SESSION_KEYRING, px_str(x, s->s0));
+	case OP_KEYCTL_SESSION: return sc2(__NR_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL);
 	case OP_FIND_EXECUTABLE: return do_find_executable(x, s);
 	case OP_SET_HOME: return do_set_home(x, s);
 	case OP_CLOSE_FDS: return do_close_fds(x, s);
@@ -158,12 +158,14 @@ long px_lane(struct px_ctx *x, u32 lane, u32 from)
 #ifdef PX_FAULTS
 		if (x->h->kill_step == i)
 			sys_kill((int)sc0(__NR_getpid), PX_SIGKILL);
-		if (x->h->fail_step == i) { /* past the rules: an injected fault always fails */
+		if (x->h->fail_step == i && !(x->h->fail_errno & PX_RULED)) { /* past the rules: such a fault always fails */
 			x->err = (i32)x->h->fail_errno;
 			return -(long)x->err;
 		}
-#endif
+		r = x->h->fail_step == i ? -(long)(x->h->fail_errno & ~PX_RULED) : px_run_step(x, s);
+#else
 		r = px_run_step(x, s);
+#endif
 		if (x->trace)
 			x->trace[i] = (u64)(sys_now() - start) + 1;
 		if (r >= 0) {

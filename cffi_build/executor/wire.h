@@ -28,6 +28,7 @@ enum px_lane { LANE_PARENT, LANE_STAGE1, LANE_STAGE2, LANE_UNDO, PX_LANES };
 #define PX_TRACE 1u            /* keep the time each step took */
 
 #define PX_UNTOLD 0x40000000u
+#define PX_RULED 0x10000u
 
 struct px_header {
 	u32 magic, version, size, flags;
@@ -39,7 +40,7 @@ struct px_header {
 	u32 lane_first[PX_LANES], lane_count[PX_LANES];
 	u32 keep_fds;                  /* descriptors 0..keep_fds-1 stay with the user's process */
 	/* Fault injection, honoured by test builds (-DPX_FAULTS) only; PX_NEXT: none. kill_step with PX_UNTOLD: not before that CLONE3_INIT,
-	 * but when the child is made and nobody told. */
+	 * but when the child is made and nobody told. fail_errno with PX_RULED: not past the step's rules, but as if the kernel had said it. */
 	u32 fail_step, fail_errno, kill_step;
 };
 

@@ -281,7 +281,7 @@ def _plan_init(
     b.add(STAGE2, Setsid(why="a session, and a terminal, of its own"))
     if req.keyring:
         plan_key_label(b, STAGE2, spec.process, root.proc)
-        plan_keyring(b, req.id)
+        plan_keyring(b)
     if kinds.get("network", (0, ""))[1] is None:
         msg, _ = link_up("lo")
         b.add(STAGE2, Netlink(msg=msg, patch=NEXT, at=f"/linux/namespaces/{kinds['network'][0]}", why="loopback up"))

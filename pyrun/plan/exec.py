@@ -178,7 +178,7 @@ def plan_exec(spec: Spec, process: Process, facts: Facts, target: Target, req: R
             ),
         )
     _plan_sockets(b, s, process, req)
-    _open_cgroup(b, s, facts, target, req)
+    _open_cgroup(b, s, spec, facts, target, req)
     _plan_birth(b, process, facts, target)
     late = _plan_join(b, process, facts, target, req, s)
     _plan_late_join(b, target, s, late)
@@ -208,7 +208,7 @@ def _plan_sockets(b: Builder, s: _Slots, process: Process, req: Request) -> None
 # --- stage 1: into the container ------------------------------------------------------------------------------------
 
 
-def _open_cgroup(b: Builder, s: _Slots, facts: Facts, target: Target, req: Request) -> None:
+def _open_cgroup(b: Builder, s: _Slots, spec: Spec, facts: Facts, target: Target, req: Request) -> None:
     """The container's cgroup, or the one below it that --cgroup names.
 
     Stage 2 is born by a descriptor, which it then has. A user namespace that is not ours guards that: only who may
@@ -221,7 +221,7 @@ def _open_cgroup(b: Builder, s: _Slots, facts: Facts, target: Target, req: Reque
         return
     guarded = bool(target.namespaces & NEWUSER) and not facts.has_cap(CAP_SYS_ADMIN)
     s.cgroup = s.birth = b.slot("cgroup", inherit=guarded)
-    gone = ((ENOENT, None),) if _may_be_gone(facts, req) else ()
+    gone = ((ENOENT, None),) if _may_be_gone(spec, facts, req) else ()
     b.add(PARENT, Openat2(path=target.cgroup, flags=O_DIRECTORY, out=s.cgroup, on=gone, why="the container's"))
     below = (req.subcgroup or "").strip("/")
     if below:
@@ -251,8 +251,9 @@ def _open_cgroup(b: Builder, s: _Slots, facts: Facts, target: Target, req: Reque
         )
 
 
-def _may_be_gone(facts: Facts, req: Request) -> bool:
-    return facts.rootless and req.subcgroup is None
+def _may_be_gone(spec: Spec, facts: Facts, req: Request) -> bool:
+    """It was never there, where the user may not make one; but limits must not be left behind with it."""
+    return facts.rootless and req.subcgroup is None and not has_limits(spec)
 
 
 def _plan_birth(b: Builder, process: Process, facts: Facts, target: Target) -> None:
@@ -310,7 +311,7 @@ def _plan_late_join(b: Builder, target: Target, s: _Slots, late: int) -> None:
         b.add(STAGE2, Close(fd=s.birth, why="not the program's (CVE-2024-21626)"))
     if late:
         b.add(STAGE2, Setns(ns=s.init, nstype=late, why="with these we could not have entered the cgroup"))
-    if target.namespaces & NEWUSER:
+    if target.namespaces & NEWUSER:  # it may have no root: then we are who we are for a while, till process.user
         b.add(
             STAGE2,
             Setresgid(gid=0, on=((EINVAL, None),), why="root of the namespace, where it has one"),
@@ -331,7 +332,7 @@ def _plan_process(
 ) -> None:
     b.add(STAGE2, Setsid(why="a session of its own"))
     if req.keyring:
-        plan_keyring(b, req.id)
+        plan_keyring(b)
     if s.console != NONE:
         _plan_console(b, process, s.console, plain=req.plain_output)
     affinity, at = process.exec_cpu_affinity, "/process/execCPUAffinity/final"
@@ -395,7 +396,7 @@ def _plan_entered(b: Builder, spec: Spec, facts: Facts, target: Target, req: Req
         return
     outside, entered, beside, systemd = Label("outside"), Label("entered"), Label("beside"), Label("systemd")
     done = Goto(on=((ANY, entered),))
-    gone: tuple[tuple[int, Label | None], ...] = ((EBADF, None),) if _may_be_gone(facts, req) else ()
+    gone: tuple[tuple[int, Label | None], ...] = ((EBADF, None),) if _may_be_gone(spec, facts, req) else ()
     busy = ((EBUSY, beside),) if s.init_cgroup != NONE else ()
     refused: tuple[tuple[int, Label | None], ...] = ()
     if facts.rootless and target.systemd:

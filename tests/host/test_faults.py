@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -20,10 +21,24 @@ from pyrun.executor import StepFailed, run_plan
 from pyrun.plan.model.steps import PARENT, STAGE1, STAGE2, Clone3Init, Execve, Park
 from pyrun.runtime import create
 from pyrun.runtime.delete import delete
+from pyrun.runtime.prepare import Prepared
+from pyrun.runtime.start import start
 from pyrun.runtime.store import Store
 from tests.support.container.bundle import Bundle, BundleMaker
 from tests.support.container.leaks import collect_traces, find_leaks
-from tests.support.executor.faults import EXDEV, children, describe, descriptors, prepare, steps_of
+from tests.support.container.protections import JOIN_SESSION_KEYRING, KEYCTL, SESSION, collect_protections, keys
+from tests.support.container.runner import wait_for
+from tests.support.executor.faults import (
+    EXDEV,
+    RULED,
+    children,
+    describe,
+    descriptors,
+    prepare,
+    ruled_faults,
+    steps_of,
+)
+from tests.support.vm.cgroup import use_host_tools
 
 HOOK = [{"path": "/bin/true", "args": ["true"]}]
 HOOKS = dict.fromkeys(("prestart", "createRuntime", "createContainer"), HOOK)
@@ -48,9 +63,9 @@ def rich(bundle: BundleMaker, tmp_path: Path, *, userns: bool) -> Bundle:
     return b
 
 
-def assert_gone(store: Store, fds: dict[str, str], where: str) -> None:
+def assert_gone(store: Store, fds: dict[str, str], where: str, beside: Sequence[int] = ()) -> None:
     assert store.ids() == [], where
-    assert children() == [], where
+    assert children() == list(beside), where
     extra = {n: t for n, t in descriptors().items() if n not in fds and "pyrun-init" not in t}
     assert not extra, f"{where}: {extra}"
 
@@ -79,14 +94,105 @@ def test_each_step_fails(bundle: BundleMaker, tmp_path: Path, userns: bool) -> N
     assert len(skipped) < len(indices) / 4, f"too many steps never ran: {skipped}"
 
 
+# What an errno says, so that nothing of the kind can be asked of a container in which it is not so.
+ABSENT = "there is no such path, so nothing to hide"
+MEANINGS: dict[tuple[str, int], tuple[str, str]] = {
+    ("Openat2 /linux/maskedPaths", errno.ENOENT): (ABSENT, "mount "),
+    ("Openat2 /linux/maskedPaths", errno.ENOTDIR): (ABSENT, "mount "),
+    ("Openat2 /linux/readonlyPaths", errno.ENOENT): (ABSENT, "mount "),
+    ("Openat2 /linux/readonlyPaths", errno.ENOTDIR): (ABSENT, "mount "),
+    ("CheckNs /linux/namespaces", errno.EBUSY): ("the namespace to join is ours, so none is joined", ""),
+    ("KeyctlSession ", errno.ENOSYS): ("there are no keys, or a filter keeps all from them", "keyring"),
+}
+
+
+def hard(bundle: BundleMaker, tmp_path: Path, kind: str) -> Bundle:
+    """A bundle with a protection of every kind; its program tells of its keyring."""
+    (out := tmp_path / "out").mkdir(exist_ok=True)
+    out.chmod(0o777)
+    profile = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO"}]}
+    caps = dict.fromkeys(("bounding", "effective", "permitted", "inheritable", "ambient"), ["CAP_KILL"])
+    user = {"uid": 5, "gid": 6, "additionalGids": [7]}
+    b = bundle(SESSION, hooks=HOOKS, process={"user": user, "capabilities": caps}, root={"readonly": True})
+    use_host_tools(b).add_mount("/out", str(out), "rbind", "rw", "nosuid")
+    b.add_mount("/run", "tmpfs", "ro", "nosuid", type="tmpfs").add_mount("/tmp", "tmpfs", "noexec", type="tmpfs")
+    b.update(linux={"seccomp": profile, "sysctl": {"net.ipv4.ip_forward": "1"}})
+    if kind != "plain":
+        for path in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
+            path.chmod(path.stat().st_mode | 0o011)
+        subprocess.run(["chown", "-hR", "100000:100000", b.rootfs], check=True)
+        b.update(linux={"uidMappings": MAPS, "gidMappings": MAPS})
+        b.add_namespace("user")
+    return b
+
+
+@pytest.fixture
+def other_userns() -> Iterator[str]:
+    """The path of a user namespace with MAPS."""
+    holder = subprocess.Popen(["unshare", "-U", "sleep", "1000"])
+    wait_for(lambda: Path(f"/proc/{holder.pid}/cmdline").read_bytes().startswith(b"sleep"), 5, "unshare")
+    for name in ("uid_map", "gid_map"):
+        Path(f"/proc/{holder.pid}/{name}").write_text("0 100000 65536\n")
+    yield f"/proc/{holder.pid}/ns/user"
+    holder.kill()
+    holder.wait()
+
+
+def protections(store: Store, prepared: Prepared, fault: dict[str, int], out: Path) -> set[str]:
+    """Those of the container that comes of a fault, created and started; it is deleted again. StepFailed."""
+    (out / "report").unlink(missing_ok=True)
+    own = keys(KEYCTL, JOIN_SESSION_KEYRING, 0)
+    create.run_prepared(store, prepared, print, fault=fault).close()
+    start(store, "safe", print)
+    wait_for(lambda: (out / "report").exists(), 10, "the program")
+    pid = store.open("safe").record.pid
+    found = collect_protections(pid)
+    session = int((out / "report").read_text())
+    delete(store, "safe", print, force=True)
+    os.waitpid(pid, 0)
+    return found | {"keyring: " + ("the caller's" if session in (own, -1) else "its own")}
+
+
+@pytest.mark.parametrize("kind", ["plain", "userns", "joined"])
+def test_what_a_rule_takes_leaves_an_equally_safe_container(
+    bundle: BundleMaker, tmp_path: Path, kind: str, other_userns: str
+) -> None:
+    """Each errno that a rule of a step goes on with, as if the kernel had said it: all protections hold, or create
+    fails and leaves nothing."""
+    b = hard(bundle, tmp_path, kind)
+    if kind == "joined":
+        b.drop_namespace("user").add_namespace("user", other_userns)
+        b.update(linux={"uidMappings": None, "gidMappings": None})
+    store, prepared = prepare(tmp_path / "state", "safe", b.path)
+    whole = protections(store, prepared, {}, tmp_path / "out")
+    assert "keyring: its own" in whole
+    assert {"NoNewPrivs:\t1", "Seccomp:\t2"} <= whole
+    beside, fds, traces, taken = children(), descriptors(), collect_traces(), 0
+    for index, number in ruled_faults(prepared):
+        step = prepared.plan.steps[index]
+        where = f"{describe(prepared, index)} {step.at}: {errno.errorcode[number]}"
+        try:
+            fault = {"fail_step": index, "fail_errno": number | RULED}
+            found = protections(store, prepared, fault, tmp_path / "out")
+        except PyrunError:
+            assert_gone(store, fds, where, beside)
+        else:
+            taken += 1
+            place = "/".join((step.at or "").split("/")[:3])
+            _, passed = MEANINGS.get((f"{type(step).__name__} {place}", number), ("", "nothing"))
+            changed = [line for line in whole ^ found if not line.startswith(passed)]
+            assert not changed, f"{where}: {sorted(changed)}"
+        leaks = find_leaks(traces)
+        assert not leaks, f"{where}: {leaks}"
+    assert taken > 20, "the rules were not reached"
+
+
 def test_a_step_after_start_fails(bundle: BundleMaker, tmp_path: Path) -> None:
     """What fails behind the Park is told by start, and the container is stopped then."""
     b = rich(bundle, tmp_path, userns=False)
     store, prepared = prepare(tmp_path / "state", "f1", b.path)
     index = next(i for i, step in steps_of(prepared, STAGE2) if isinstance(step, Execve))
     create.run_prepared(store, prepared, print, fault={"fail_step": index, "fail_errno": EXDEV}).close()
-    from pyrun.runtime.start import start
-
     with pytest.raises(PyrunError, match="cross-device"):
         start(store, "f1", print)
     while children():

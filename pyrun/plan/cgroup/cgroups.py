@@ -72,6 +72,7 @@ def plan_cgroup(
     limits = plan_resources(resources, controllers=facts.controllers)
     assert facts.cgroup_mount is not None
     cgroup, skipped = b.slot("cgroup", inherit=inherit), Label("no cgroup")
+    # No cgroup means no limits, and a runtime without root has no device rules: only where config.json has none either.
     optional = ((EACCES, skipped), (EROFS, skipped), (EPERM, skipped)) if facts.rootless and not limits.writes else ()
     _make(b, facts.cgroup_mount.rstrip("/"), path, limits.controllers, facts, optional, state)
     b.add(

@@ -286,6 +286,7 @@ def _plan_hugepages(draft: _Draft, resources: Resources) -> None:
             draft.fault(f"{place}/pageSize", f"must be a size like 2MB, not {size!r}")
             continue
         draft.write(f"hugetlb.{size}.max", given.limit, f"{place}/limit")
+        # The limit holds without this one, which only tells earlier.
         draft.write(f"hugetlb.{size}.rsvd.max", given.limit, f"{place}/limit", (ENOENT,))
 
 

@@ -302,10 +302,10 @@ class SetMempolicy(Step):
 
 
 class KeyctlSession(Step):
-    """keyctl(2) KEYCTL_JOIN_SESSION_KEYRING: name."""
+    """keyctl(2) KEYCTL_JOIN_SESSION_KEYRING of a new one without a name."""
 
     OP = 54
-    FIELDS = {"name": S0}
+    FIELDS: dict[str, int] = {}
 
 
 class FindExecutable(Step):

@@ -41,7 +41,7 @@ from ..model.steps import (
 MAPS, HOOKS, READY = 1, 2, 3  # the rendezvous
 PR_SET_DUMPABLE = 4
 NEWUSER, NEWTIME, NEWNS = names.NAMESPACES["user"], names.NAMESPACES["time"], names.NAMESPACES["mount"]
-EBADF, EINVAL = 9, 22
+EBADF, EBUSY, EINVAL = 9, 16, 22
 PROC_SUPER_MAGIC = 0x9FA0
 RESOLVE_NO_XDEV, RESOLVE_NO_MAGICLINKS = 0x01, 0x02
 NEWCGROUP = names.NAMESPACES["cgroup"]
@@ -97,7 +97,7 @@ def plan_stage1(
     kinds = namespaces(spec)
     if spec.process is not None:
         plan_before_userns(b, spec.process, facts, proc)
-    _user(b, spec, joins, kinds)
+    _user(b, spec, joins, kinds, proc)
     if kinds.get("time", (0, ""))[1] is None:
         _new_time(b, spec, proc, kinds)
     b.add(
@@ -178,21 +178,16 @@ def plan_rlimit_raises(b: Builder, rlimits: tuple[Rlimit, ...], facts: Facts, at
             )
 
 
-def _user(b: Builder, spec: Spec, joins: dict[str, int], kinds: dict[str, tuple[int, str | None]]) -> None:
+def _user(b: Builder, spec: Spec, joins: dict[str, int], kinds: dict[str, tuple[int, str | None]], proc: int) -> None:
     if "user" not in kinds:
         return
     at = f"/linux/namespaces/{kinds['user'][0]}"
     if "user" in joins:
-        b.add(
-            STAGE1,
-            Setns(
-                ns=joins["user"],
-                nstype=NEWUSER,
-                at=at,
-                on=((EINVAL, None),),
-                why="first: it gives the right to the others; EINVAL: we are in it",
-            ),
-        )
+        inside = Label("in it already")
+        own = CheckNs(ns=joins["user"], nstype=NEWUSER, proc=proc, own="self/ns/user", on=((EBUSY, inside),), at=at)
+        own.why = "our own can't be joined; any other must be"
+        why = "first: it gives the right to the others"
+        b.add(STAGE1, own, Setns(ns=joins["user"], nstype=NEWUSER, at=at, why=why), inside)
     else:
         b.add(
             STAGE1,
@@ -200,19 +195,15 @@ def _user(b: Builder, spec: Spec, joins: dict[str, int], kinds: dict[str, tuple[
             Prctl(option=PR_SET_DUMPABLE, arg2=1, why="so that newuidmap may write our maps"),
             Meet(point=MAPS, why="the parent writes the id maps"),
         )
+    # A namespace that we join may have no root: then we stay who we are for a while, and process.user has no such rule.
+    rootless = ((EINVAL, None),) if "user" in joins else ()
+    maps = (spec.linux.uid_mappings, spec.linux.gid_mappings) if spec.linux else ((), ())
+    uid, gid = map(_first_id, maps)
     b.add(
         STAGE1,
         Prctl(option=PR_SET_DUMPABLE, arg2=0, why="the maps are written"),
-        Setresgid(
-            gid=_first_id(spec.linux.gid_mappings if spec.linux else ()),
-            on=((EINVAL, None),),
-            why="root of the namespace, where it has one",
-        ),
-        Setresuid(
-            uid=_first_id(spec.linux.uid_mappings if spec.linux else ()),
-            on=((EINVAL, None),),
-            why="and with it all its capabilities",
-        ),
+        Setresgid(gid=gid, on=rootless, why="root of the namespace, where it has one"),
+        Setresuid(uid=uid, on=rootless, why="and with it all its capabilities"),
     )
 
 

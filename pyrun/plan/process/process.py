@@ -40,7 +40,7 @@ from ..model.steps import (
 from .seccomp import SeccompProgram
 
 PR_SET_KEEPCAPS, PR_SET_NO_NEW_PRIVS = 8, 38
-EACCES, EPERM, ENOENT, EINVAL, ENOSYS, EDQUOT = 13, 1, 2, 22, 38, 122
+EACCES, EPERM, ENOSYS = 13, 1, 38
 PROC_SUPER_MAGIC = 0x9FA0
 RESOLVE_NO_XDEV, RESOLVE_NO_MAGICLINKS = 0x01, 0x02
 ALL_CPUS = b"\xff" * 1024  # as many as a kernel can be built for; it takes those that there are
@@ -144,7 +144,7 @@ def _before_privileges(b: Builder, process: Process, proc: int | None, at: str) 
     b.add(STAGE2, Umask(mask=0o022 if process.user.umask is None else process.user.umask, at=f"{at}/user/umask"))
     if process.no_new_privileges:
         b.add(STAGE2, Prctl(option=PR_SET_NO_NEW_PRIVS, arg2=1, at=f"{at}/noNewPrivileges"))
-    refused = ((EACCES, None), (EPERM, None))
+    refused = ((EACCES, None), (EPERM, None))  # no protection: the second try looks as well, and has no rule
     b.add(STAGE2, Chdir(path=process.cwd, on=refused, at=f"{at}/cwd", why="as root; the user tries again"))
     return env
 
@@ -202,10 +202,15 @@ def plan_key_label(b: Builder, lane: int, process: Process | None, proc: int) ->
         b.add(lane, _selinux_label(process.selinux_label, proc, "keycreate", "/process", why))
 
 
-def plan_keyring(b: Builder, id: str) -> None:
-    """A session keyring by the container's name, which its processes share."""
-    unavailable = tuple((e, None) for e in (ENOSYS, EACCES, EDQUOT, EPERM))
-    b.add(STAGE2, KeyctlSession(name=f"_ses.{id}", on=unavailable, why="the container's keys, not the host's"))
+def plan_keyring(b: Builder) -> None:
+    """A session keyring of its own, with no key of the caller's in it.
+
+    It has no name, as keyctl(2) joins an existing one by name, and any user may have made that. It is made by the
+    container's root, after the user namespace: host root's would let the container fill host root's key quota with
+    links. So whoever fills that user's quota makes create and exec fail, never share (keyrings(7))."""
+    # ENOSYS alone may be skipped, as runc and crun do: no keys in this kernel, or a filter around us (LXC has one) that
+    # is the container's too, so it can read none. An EPERM or EACCES may be meant for us alone.
+    b.add(STAGE2, KeyctlSession(on=((ENOSYS, None),), why="the container's keys, not the host's"))
 
 
 def _scheduling(b: Builder, process: Process, at: str) -> None:

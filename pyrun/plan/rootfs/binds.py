@@ -114,6 +114,7 @@ def _bind_attrs(b: Builder, rp: RootfsPlan, m: Entry, slot: int) -> None:
     b.add(STAGE2, setattr_step(slot, m, "its flags" if wanted or unwanted else "its propagation", **args))  # type: ignore[arg-type]
     set_propagation(b, m, slot, kinds)
     if rest:
+        # EPERM leaves all of them on, and none of them gives a right.
         b.add(
             STAGE2,
             setattr_step(slot, m, "flags that were not named go, but for locked ones", clear=rest, on=((EPERM, None),)),

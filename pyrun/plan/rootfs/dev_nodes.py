@@ -60,7 +60,7 @@ LINKS = (
     ("stderr", "/proc/self/fd/2"),
 )
 _TYPES = {"c": S_IFCHR, "u": S_IFCHR, "b": S_IFBLK, "p": S_IFIFO}
-_EXISTS = ((EEXIST, None),)
+_EXISTS = ((EEXIST, None),)  # the image's own: what it leads to is the container's to choose
 
 
 class _Node:

@@ -155,7 +155,7 @@ def _configure(b: Builder, spec: model.Spec, rp: RootfsPlan, m: Entry) -> int:
         if _optional_gid(spec, rp, m, key, value):
             if spec.linux and spec.linux.gid_mappings:
                 continue
-            step.on = ((EINVAL, None),)
+            step.on = ((EINVAL, None),)  # terminals have the group of who opens them then
         b.add(STAGE2, step)
     b.add(STAGE2, Fsconfig(fs=rp.fs, cmd=CMD_CREATE, at=m.at, why=f"makes the {m.fstype}"))
     return attrs
@@ -213,7 +213,8 @@ def plan_cgroup_mount(b: Builder, spec: model.Spec, rp: RootfsPlan, m: Entry) ->
     open_target(b, rp, m)
     if rp.cgroupns or rp.cgroup_mount is None:
         joined = Label("not ours")
-        rules = ((EPERM, joined), (EBUSY, joined))
+        # The bind shows more of the hierarchy, so it is read-only: without a user namespace it need not stand in.
+        rules = ((EPERM, joined), (EBUSY, joined)) if rp.locked else ()
         b.add(STAGE2, Fsopen(fstype="cgroup2", out=rp.fs, at=f"{m.at}/type", on=rules))
         b.add(
             STAGE2,

@@ -79,8 +79,10 @@ def plan_proc_parent(b: Builder, rp: RootfsPlan) -> None:
 
 def plan_proc_child(b: Builder, rp: RootfsPlan) -> None:
     """A procfs of the container's PID namespace, mounted nowhere. While the host's is still visible, or the kernel
-    refuses (EPERM).
-    """
+    refuses.
+
+    EPERM may go on: the host's, which the parent opened and checked, does as well for what is written through it, with
+    no symlink and no other mount on the way."""
     skip = Label("the host's /proc")
     refused = ((EPERM, skip),)
     b.add(
@@ -129,7 +131,7 @@ def _open(rp: RootfsPlan, path: str, at: str, missing: Label) -> Openat2:
         resolve=IN_ROOT,
         out=rp.target,
         at=at,
-        on=((ENOENT, missing), (ENOTDIR, missing)),
+        on=((ENOENT, missing), (ENOTDIR, missing)),  # there is nothing to hide; any other errno fails
         why="nothing to do where it is missing",
     )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from ...errors import ConfigError
 from ..model.steps import (
     PARENT,
+    Label,
     MakeUserns,
     MountSetattr,
     Openat2,
@@ -27,7 +28,6 @@ from .mount_options import (
 from .rootfs_plan import (
     AT_EMPTY_PATH,
     AT_RECURSIVE,
-    EBADF,
     EPERM,
     NONE,
     RootfsPlan,
@@ -67,19 +67,20 @@ def plan_mounts_parent(b: Builder, spec: model.Spec, rp: RootfsPlan, proc: int) 
 
 def _clone_source(b: Builder, spec: model.Spec, rp: RootfsPlan, m: Entry) -> None:
     slot = rp.clones[m.index] = b.slot(f"mount-{m.index}", inherit=True)
-    nested = ((EPERM, None),)  # our mount namespace is not our user namespace's: stage 2 has to find it by itself
+    # EPERM: our mount namespace is not our user namespace's. Stage 2 finds the source by itself then, or fails.
+    nested, idmap = Label("no clone"), m.o.idmap or m.spec.uid_mappings
     b.add(
         PARENT,
         OpenTree(
             path=bind_source(m, rp),
             flags=tree_flags(m),
             out=slot,
-            on=nested,
+            on=() if idmap else ((EPERM, nested),),
             at=m.at,
             why="for a container that may not walk there",
         ),
     )
-    if m.o.idmap or m.spec.uid_mappings:
+    if idmap:
         add_idmap(b, PARENT, spec, rp, m, slot)
     b.add(
         PARENT,
@@ -87,10 +88,10 @@ def _clone_source(b: Builder, spec: model.Spec, rp: RootfsPlan, m: Entry) -> Non
             mount=slot,
             at_flags=AT_EMPTY_PATH | AT_RECURSIVE,
             propagation=MS_SLAVE,
-            on=((EBADF, None),),
             at=m.at,
             why="what the container mounts there does not reach the host",
         ),
+        nested,
     )
 
 

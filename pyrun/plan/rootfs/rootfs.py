@@ -42,7 +42,6 @@ from .rootfs_plan import (
     AT_RECURSIVE,
     BY_FD,
     EACCES,
-    EBADF,
     EINVAL,
     EPERM,
     FROM_FD,
@@ -84,20 +83,20 @@ def plan_rootfs_parent(
             CheckFs(fd=proc, magic=PROC_SUPER_MAGIC, why="a real one"),
         )
     if rp.parent_mounts:
-        nested = ((EPERM, None),)
+        # Our mount namespace is not our user namespace's: no clone, so stage 2 must find the root by itself.
+        nested = Label("no clone of the root")
         b.add(
             PARENT,
             OpenTree(
                 path=rootfs,
                 flags=OPEN_TREE_CLONE | AT_RECURSIVE,
                 out=rp.root,
-                on=nested,
+                on=((EPERM, nested),),
                 at="/root/path",
                 why="for a container that may not walk there",
             ),
-            MountSetattr(
-                mount=rp.root, at_flags=WHOLE_TREE, propagation=MS_SLAVE, on=((EBADF, None),), at="/root/path"
-            ),
+            MountSetattr(mount=rp.root, at_flags=WHOLE_TREE, propagation=MS_SLAVE, at="/root/path"),
+            nested,
         )
     plan_mounts_parent(b, spec, rp, proc)
     return rp
@@ -196,7 +195,8 @@ def _propagation(b: Builder, spec: Spec, rp: RootfsPlan) -> None:
 
 
 def _private_parent(b: Builder, rp: RootfsPlan) -> None:
-    """The mount that the root's directory lies on is found by trying: EINVAL says that it is no mount point."""
+    """The mount that the root's directory lies on is found by trying: EINVAL says that it is no mount point. Should
+    the wrong one become private, pivot_root(2) refuses a root whose parent is shared."""
     path, done = rp.rootfs.rstrip("/") or "/", Label("private")
     while True:
         above = Label(f"above {path}")
@@ -225,7 +225,7 @@ def _attach_root(b: Builder, spec: Spec, rp: RootfsPlan) -> None:
     kind, _ = _kind(spec)
     at, over, done = "/root/path", Label("on /"), Label("root attached")
     base = b.slot("root-directory")
-    rules = ((EACCES, over),) if rp.parent_mounts else ()
+    rules = ((EACCES, over),) if rp.parent_mounts else ()  # the parent has cloned it: only its place is another
     b.add(
         STAGE2,
         Openat2(path=rp.rootfs.rstrip("/") + "/", flags=O_PATH, out=base, on=rules, at=at),

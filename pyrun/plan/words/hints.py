@@ -138,7 +138,14 @@ HINTS: dict[tuple[type[s.Step], int], str] = {
     (s.SchedSetaffinity, EINVAL): "none of these CPUs is there, or the cpuset leaves none of them",
     (s.SetMempolicy, EINVAL): "the memory nodes are not there, or the mode does not take them",
     (s.SetMempolicy, ENOSYS): "the kernel was built without NUMA",
-    (s.KeyctlSession, EDQUOT): "this user has too many keys: see /proc/sys/kernel/keys; or use --no-new-keyring",
+    (s.KeyctlSession, EDQUOT): (
+        "this user has too many keys: raise /proc/sys/kernel/keys/maxkeys, or use --no-new-keyring of create and run"
+    ),
+    **dict.fromkeys(
+        ((s.KeyctlSession, EPERM), (s.KeyctlSession, EACCES)),
+        "a seccomp profile or security module around pyrun refuses keyctl(2): allow it there, or use --no-new-keyring "
+        "of create and run, which leaves the container the caller's keys",
+    ),
     (s.FindExecutable, ENOENT): "it is not in the image, or not on the PATH that process.env sets",
     (s.FindExecutable, EACCES): "the file is not executable for this user, or lies on a mount with noexec",
     (s.FindExecutable, ENOTDIR): "a part of its path is a file",

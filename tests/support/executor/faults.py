@@ -8,13 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from pyrun.plan.model.steps import LANE_NAMES, Step
+from pyrun.plan.model.steps import ANY, LANE_NAMES, PARENT, STAGE1, STAGE2, Goto, Step
 from pyrun.runtime import prepare as planning
 from pyrun.runtime.prepare import Prepared
 from pyrun.runtime.store import Store
 from tests.support.container.leaks import BESIDE
 from tests.support.container.runner import REPO
 
+RULED = 0x10000  # PX_RULED of wire.h
 EXDEV = 18  # no errno rule of any plan names it, and no hint
 
 
@@ -57,6 +58,13 @@ def steps_of(prepared: Prepared, *lanes: int) -> list[tuple[int, Step]]:
             out += [(first + i, step) for i, step in enumerate(steps)]
         first += len(steps)
     return out
+
+
+def ruled_faults(prepared: Prepared) -> list[tuple[int, int]]:
+    """(index, errno) of each errno that a rule of a step takes; EXDEV where it takes any. Goto's rule is its work."""
+    steps = steps_of(prepared, PARENT, STAGE1, STAGE2)
+    rules = [(i, errno) for i, step in steps if not isinstance(step, Goto) for errno, _ in step.on]
+    return [(i, EXDEV if errno == ANY else errno) for i, errno in rules]
 
 
 def children() -> list[int]:
