@@ -136,7 +136,8 @@ def _own_cgroup(text: str) -> str:
     return "/"
 
 
-def _status_mask(status: str, key: str) -> int:
+def cap_mask_of(status: str, key: str) -> int:
+    """CapEff: and its like of a /proc/PID/status."""
     at = status.find(key)
     return int(status[at + len(key) :].split(None, 1)[0], 16) if at >= 0 else 0
 
@@ -165,7 +166,7 @@ def collect_facts(rootless: bool | None = None) -> Facts:
         arch=uname.machine,
         euid=euid,
         egid=posix.getegid(),
-        caps=_status_mask(status, "CapEff:"),
+        caps=cap_mask_of(status, "CapEff:"),
         last_cap=int(read_text("/proc/sys/kernel/cap_last_cap") or 40),
         in_userns=in_userns,
         rootless=(euid != 0 or in_userns) if rootless is None else rootless,

@@ -52,9 +52,9 @@ static long load_image(const char *path, u64 how)
 	}
 	fd = sys_memfd_create("pyrun-init", MFD_CLOEXEC | MFD_ALLOW_SEALING | (how == 1 ? MFD_EXEC : 0));
 	while (fd >= 0 && (n = sys_read((int)src, buf, sizeof buf)) != 0) {
-		if (n < 0 || sys_write((int)fd, buf, (usize)n) != n) {
+		if (n < 0 || (n = px_write_all((int)fd, buf, (usize)n)) < 0) {
 			sys_close((int)fd);
-			fd = n < 0 ? n : -ENOSPC;
+			fd = n;
 		}
 	}
 	sys_close((int)src);
@@ -130,9 +130,10 @@ static long do_clone3(struct px *p, const struct px_step *s)
 		if (inherit[i] != PX_NONE && x->slots[inherit[i]] < 0)
 			inherit[i] = PX_NONE;
 	plan = sys_memfd_create("plan", MFD_CLOEXEC);
-	if (plan >= 0 && sys_write((int)plan, x->plan, x->h->size) != (long)x->h->size) {
+	long wrong = plan < 0 ? 0 : px_write_all((int)plan, (const char *)x->plan, x->h->size);
+	if (wrong) {
 		sys_close((int)plan);
-		plan = -ENOSPC;
+		plan = wrong;
 	}
 	if (plan < 0) {
 		sys_close(pair[1]);
@@ -388,10 +389,11 @@ static long do_pid_file(struct px_ctx *x, const struct px_step *s)
 	if (fd < 0)
 		return fd;
 	x->substep = 1;
-	r = sys_write((int)fd, num, n);
+	r = px_write_all((int)fd, num, n);
 	sys_close((int)fd);
 	x->substep = 2;
-	r = r == (long)n ? sc5(__NR_renameat2, AT_FDCWD, px_str(x, s->s0), AT_FDCWD, px_str(x, s->s1), 0) : r < 0 ? r : -ENOSPC;
+	if (!r)
+		r = sc5(__NR_renameat2, AT_FDCWD, px_str(x, s->s0), AT_FDCWD, px_str(x, s->s1), 0);
 	if (r < 0)
 		sc3(__NR_unlinkat, AT_FDCWD, px_str(x, s->s0), 0);
 	else if (x->made)

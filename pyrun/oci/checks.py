@@ -15,11 +15,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from pyrun.oci.model import Mount, Process, Resources, Rlimit, Scheduler, Spec
+    from pyrun.oci.model import Capabilities, Mount, Process, Resources, Rlimit, Scheduler, Spec
     from pyrun.oci.readers import Faults
 
     Check = Callable[[Any, Any, Faults], None]
 
+NGROUPS_MAX = 65536  # limits.h
 OTHER_PLATFORMS = {
     "freebsd": "FreeBSD",
     "solaris": "Solaris",
@@ -89,6 +90,11 @@ def check_process_at(at: str, process: Process, faults: Faults) -> None:
         for name, value in (("height", size.height), ("width", size.width)):
             if value > 0xFFFF:  # struct winsize
                 faults.append((f"{at}/consoleSize/{name}", f"must be from 0 to 65535, not {value}"))
+    if len(process.user.additional_gids) > NGROUPS_MAX:
+        count = len(process.user.additional_gids)
+        faults.append((f"{at}/user/additionalGids", f"must have at most {NGROUPS_MAX} items, not {count}"))
+    if process.capabilities is not None:
+        check_capabilities(f"{at}/capabilities", process.capabilities, faults)
     if process.rlimits:
         check_rlimits(f"{at}/rlimits", process.rlimits, faults)
     if process.scheduler is not None:
@@ -96,6 +102,15 @@ def check_process_at(at: str, process: Process, faults: Faults) -> None:
     priority = process.io_priority.priority if process.io_priority is not None else None
     if priority is not None and not 0 <= priority <= 7:
         faults.append((f"{at}/ioPriority/priority", f"must be from 0 (highest) to 7 (lowest), not {priority}"))
+
+
+def check_capabilities(at: str, caps: Capabilities, faults: Faults) -> None:
+    """What capset(2) takes: effective only what is permitted, inheritable only what the bounding set leaves."""
+    for name, within in (("effective", "permitted"), ("inheritable", "bounding")):
+        allowed = set(getattr(caps, within))
+        beyond = [cap for cap in getattr(caps, name) if cap not in allowed]
+        if beyond:
+            faults.append((at, f"{name} has {', '.join(beyond)}, which must be in {within} as well"))
 
 
 def check_rlimits(at: str, rlimits: tuple[Rlimit, ...], faults: Faults) -> None:

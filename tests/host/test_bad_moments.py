@@ -271,7 +271,7 @@ def test_few_open_files(place: Place, bundle: BundleMaker) -> None:
     assert here.state("one")["status"] == "running"
 
 
-@pytest.mark.parametrize("most", [1, 1024])
+@pytest.mark.parametrize("most", [1, 1024, 8192])
 def test_small_files_only(place: Place, bundle: BundleMaker, most: int) -> None:
     made = sleeping(bundle)
     done = place.here()("create", "--bundle", made.path, "new", preexec_fn=limited(resource.RLIMIT_FSIZE, most))

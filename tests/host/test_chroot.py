@@ -47,3 +47,10 @@ def test_nothing_of_the_host_is_above_the_container(pyrun: Runner, bundle: Bundl
     # nsenter chooses no root, so it comes out at the namespace's own.
     enter = ["nsenter", f"--mount=/proc/{pyrun.pid(id)}/ns/mnt", "/bin/ls", "/"]
     assert MARK in subprocess.run(enter, capture_output=True, text=True, check=False).stdout
+
+
+def test_no_user_namespace_in_a_chroot_is_told_so(pyrun: Runner, bundle: BundleMaker, tmp_path: Path) -> None:
+    ids = [{"containerID": 0, "hostID": 100000, "size": 65536}]
+    made = bundle(["true"], linux={"uidMappings": ids, "gidMappings": ids}).add_namespace("user")
+    done = in_chroot(*pyrun.command("run", "--bundle", made.path, pyrun.new_id()))
+    done.fails(1, "pyrun runs in a chroot, where the kernel makes no user namespaces")

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from pyrun import facts_refused
 from pyrun.cli.commands.spec import default_config
 from pyrun.errors import PyrunError
 from pyrun.oci.load import load_bytes
@@ -266,7 +267,6 @@ def test_start_whose_own_step_fails() -> None:
         (s.Clone3Init(flags=0), errno.ENOSPC, 0, "/proc/sys/user"),
         (s.Clone3Init(flags=0, cgroup=0), errno.EBUSY, 0, "hands controllers to its children"),
         (s.Clone3Init(flags=0, cgroup=0), errno.EACCES, 0, "this cgroup belongs to another"),
-        (s.Clone3Init(flags=0), errno.EPERM, 0, "user namespace"),
         (s.Setrlimit(resource=7, soft=1, hard=2), errno.EPERM, 0, "CAP_SYS_RESOURCE"),
         (s.Setresgid(gid=5), errno.EINVAL, 0, "gidMappings"),
         (s.Fsopen(fstype="zfs", out=0), errno.ENODEV, 0, "no file system zfs"),
@@ -280,7 +280,6 @@ def test_start_whose_own_step_fails() -> None:
         (s.Mkdirat(path="/x", mode=0), errno.EROFS, 0, "with --root"),
         (s.Mkdirat(path="/x", mode=0, at="/linux/cgroupsPath"), errno.ENOSPC, 0, "exhausted"),
         (s.Openat2(path="/x", flags=0, out=0), errno.EMFILE, 0, "ulimit -n"),
-        (s.Setsid(), errno.EPERM, 0, "capability"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, s.Step) else None,
 )
@@ -295,6 +294,74 @@ def test_who_is_not_root_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "--rootless" in hint
     made = s.Mkdirat(path="/sys/fs/cgroup/x", mode=0o755, at="/linux/cgroupsPath")
     assert "Delegate=yes" in (error_of(made, errno.EACCES).hint or "")
+
+
+EVERY = (1 << 41) - 1
+STATUS = "Name:\tpyrun\nUid:\t0\t0\t0\t0\nCapEff:\t{:016x}\nSeccomp:\t{}\n"
+NEWUSER = s.Unshare(flags=0x10000000)
+PROFILE = s.Seccomp(prog=b"", flags=0)
+RUN = s.Execve(argv=("/app",), env=())
+
+
+@pytest.mark.parametrize(
+    ("steps", "number", "host", "words", "not_words"),
+    [
+        ((s.Setsid(),), errno.EPERM, {"caps": EVERY & ~(1 << 24)}, "a capability that pyrun has not got", "filter"),
+        ((s.Setsid(),), errno.EPERM, {}, "a security module refuses it", "capability"),
+        ((s.Setsid(),), errno.EPERM, {"filter": 2}, "a seccomp filter under which pyrun itself runs", "capability"),
+        ((s.Setsid(),), errno.ENOSYS, {"filter": 2}, "a seccomp filter under which pyrun itself runs", "kernel"),
+        ((s.Setsid(),), errno.ENOSYS, {"release": "5.10.0-8"}, "this kernel is 5.10.0-8; pyrun needs Linux 5.14", ""),
+        ((s.Setsid(),), errno.ENOSYS, {"release": "6.1.0"}, "built without the system call", "needs"),
+        ((s.Clone3Init(flags=0),), errno.EPERM, {"caps": 0}, "only root may make these namespaces", ""),
+        ((s.Clone3Init(flags=0),), errno.EPERM, {}, "security module", "only root"),
+        ((s.Clone3Init(flags=0), NEWUSER), errno.EPERM, {"caps": 0}, "capability", "only root"),
+        ((NEWUSER,), errno.EPERM, {"chroot": True}, "runs in a chroot", "switched off"),
+        ((NEWUSER,), errno.EPERM, {"sysctl": "kernel/unprivileged_userns_clone=0"}, "runs in a chroot", "switched off"),
+        ((NEWUSER,), errno.EPERM, {"caps": 0, "uid": 7}, "a security module forbids it", "chroot"),
+        (
+            (NEWUSER,),
+            errno.EPERM,
+            {"sysctl": "kernel/unprivileged_userns_clone=0", "uid": 1000},
+            "switched off for users here: the sysctl kernel.unprivileged_userns_clone is 0",
+            "apparmor",
+        ),
+        ((NEWUSER,), errno.EPERM, {"filter": 2}, "seccomp filter", "switched off"),
+        ((RUN, PROFILE), errno.ENOSYS, {}, "the seccomp profile refuses execve", "kernel"),
+        ((RUN, PROFILE), errno.EPERM, {}, "the seccomp profile refuses execve, or it lies", ""),
+        ((RUN,), errno.EPERM, {}, "nosuid", "seccomp"),
+        ((s.Setgroups(groups=tuple(range(65537))),), errno.EINVAL, {}, "at most 65536 groups", "gidMappings"),
+        ((s.Setgroups(groups=(1,)),), errno.EINVAL, {}, "gidMappings", "65536"),
+        ((s.Mkdirat(path="/run/pyrun/c", mode=0),), errno.EACCES, {"uid": 7}, "/run/pyrun: set XDG_RUNTIME", "sudo"),
+        ((s.Setsid(), NEWUSER), errno.EACCES, {"uid": 7}, "you are not root (uid 7): use sudo", "user namespace"),
+        ((s.Setsid(),), errno.EACCES, {"uid": 7}, "or a container with a user namespace", ""),
+    ],
+)
+def test_a_hint_reads_what_it_says(
+    steps: tuple[s.Step, ...],
+    number: int,
+    host: dict[str, Any],
+    words: str,
+    not_words: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    name, _, value = host.get("sysctl", "").partition("=")
+    files = {
+        "/proc/self/status": STATUS.format(host.get("caps", EVERY), host.get("filter", 0)),
+        "/proc/sys/" + name: value,
+    }
+    uname = SimpleNamespace(release=host.get("release", os.uname().release))
+    monkeypatch.setattr(hints, "euid", lambda: host.get("uid", ROOT))
+    monkeypatch.setattr(facts_refused, "euid", lambda: host.get("uid", ROOT))
+    monkeypatch.setattr(facts_refused, "read_text", lambda path: files.get(path, ""))
+    monkeypatch.setattr(facts_refused, "is_chrooted", lambda: host.get("chroot", False))
+    monkeypatch.setattr("pyrun.facts_refused.posix.uname", lambda: uname)
+    hint = step_error(plan_of(*steps), s.STAGE2, 1, 0, number).hint or ""
+    assert words in hint
+    assert not not_words or not_words not in hint
+
+
+def test_we_are_in_no_chroot_here() -> None:
+    assert not facts_refused.is_chrooted()
 
 
 def test_euid_is_ours() -> None:

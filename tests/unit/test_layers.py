@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "pyrun"
-LAYERS = ["errors", "oci", "facts", "facts_rare", "plan", "executor", "runtime", "cli"]
+LAYERS = ["errors", "oci", "facts", "facts_rare", "facts_refused", "plan", "executor", "runtime", "cli"]
 # Below everything; they import nothing of ours.
 LEAVES = {"pyrun"}
 

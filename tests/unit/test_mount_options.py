@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 from hypothesis import strategies as st
 
+from pyrun.errors import ConfigError
+from pyrun.oci import model
+from pyrun.plan.rootfs.mount_entry import Entry
 from pyrun.plan.rootfs.mount_options import (
     ATIME,
     KNOWN_OPTIONS,
@@ -168,3 +171,23 @@ def test_anything_parses_and_stays_in_bounds(options: list[str]) -> None:
     assert o.rec_clear & ATIME in (0, ATIME)
     assert o.atime in (None, RELATIME, NOATIME, STRICTATIME)
     assert all(0 <= index < len(options) for _, _, index in o.data)
+
+
+@pytest.mark.parametrize(
+    ("options", "joined"),
+    [
+        (("rbind,ro",), [0]),
+        (("size=4k", "nosuid,size=4k"), [1]),
+        (("ro,size=4k", "size=4k,mode=700", "rbind", "ro"), []),
+        (('context="u:r:t:s0:nosuid,bind"', "lowerdir=/a\\,bind"), []),
+    ],
+)
+def test_options_in_one_string_are_told_apart(options: tuple[str, ...], joined: list[int]) -> None:
+    """Flags of mount(2) among a file system's own would be handed to it, and it does not know them."""
+    assert parse_options(options).joined == joined
+    mount = model.Mount(destination="/m", type="bind", source="/s", options=options)
+    if joined:
+        with pytest.raises(ConfigError, match=r"/mounts/0/options/\d: \".*,.*\" is several in one"):
+            Entry(0, mount)
+    else:
+        Entry(0, mount)

@@ -111,6 +111,7 @@ def test_a_relative_destination_is_below_the_root() -> None:
 
 def test_unknown_capabilities_are_put_aside() -> None:
     sets = {"bounding": ["CAP_KILL", "CAP_NOPE"], "effective": ["CAP_NOPE", "cap_chown", "CAP_CHOWN"]}
+    sets["permitted"] = ["CAP_CHOWN"]
     process = load.load_process(json.dumps({"cwd": "/", "args": ["x"], "capabilities": sets}).encode())
     assert process.capabilities is not None
     assert process.capabilities.bounding == ("CAP_KILL",) and process.capabilities.effective == ("CAP_CHOWN",)

@@ -58,6 +58,8 @@ STRICTER = [
         "config.md: an error for what the kernel has not, and for duplicates",
     ),
     (".*/rlimits/[0-9]+/soft", "above the hard limit", "setrlimit(2): EINVAL"),
+    (".*/capabilities", "must be in (permitted|bounding)", "capset(2): EPERM"),
+    (".*/additionalGids", "at most 65536", "setgroups(2): EINVAL"),
     ("/process/oomScoreAdj", "from -1000 to 1000", "proc(5): EINVAL"),
     ("/process/scheduler(/.*)?", "must be from|is for|needs 0 <", "sched_setattr(2)"),
     ("/process/ioPriority/priority", "from 0", "config.md: 0 to 7"),

@@ -56,6 +56,10 @@ class Entry:
         self.at = f"/mounts/{index}"
         self.spec = mount
         self.o = parse_options(mount.options)
+        if self.o.joined:
+            hint = 'each option is a string of its own, as in ["rbind", "ro"]'
+            joined = [(f"{self.at}/options/{i}", f'"{mount.options[i]}" is several in one') for i in self.o.joined]
+            raise ConfigError(joined, hint=hint)
         self.dest = clean_path(mount.destination)
         self.fstype = mount.type or ""
         if self.o.bind or self.fstype == "bind":

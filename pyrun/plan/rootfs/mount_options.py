@@ -104,6 +104,7 @@ class MountOptions:
         "flagged",
         "idmap",
         "iversion",
+        "joined",
         "propagation",
         "rec_clear",
         "rec_set",
@@ -120,6 +121,7 @@ class MountOptions:
         self.propagation: list[tuple[int, bool]] = []
         self.super: list[str] = []
         self.data: list[tuple[str, str | None, int]] = []
+        self.joined: list[int] = []
 
     def attrs(self) -> int:
         """The attributes for fsmount(2)."""
@@ -217,13 +219,21 @@ def _word(o: MountOptions, text: str) -> None:
 
 
 def _data(o: MountOptions, text: str, index: int) -> None:
-    for part in split_data(text):
+    parts = split_data(text)
+    if len(parts) > 1 and any(_is_flag_of_mount(part) for part in parts):
+        o.joined.append(index)
+    for part in parts:
         if not part or part in _MOUNT8 or part.startswith(("x-", "X-", "comment=")):
             continue
         key, equals, value = part.partition("=")
         if len(value) > 1 and value[0] == value[-1] == '"':
             value = value[1:-1]
         o.data.append((key, value if equals else None, index))
+
+
+def _is_flag_of_mount(word: str) -> bool:
+    """Whether we must see it, as an option of its own; fsconfig(2) takes the few that are the superblock's."""
+    return word in TABLE and word not in ("ro", "rw") and TABLE[word][0] not in (_SUPER, _UNSUPER)
 
 
 def split_data(text: str) -> list[str]:

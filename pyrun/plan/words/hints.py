@@ -1,13 +1,21 @@
 """Ways out, by the step that failed and its errno: the half-line behind `hint:`.
 
-Each says what is probably the matter and what to do about it. A step's own hints come first, then those for its
-errno alone; where nothing useful can be said there is none. In a text {name} is an operand of the step.
+Each says what is the matter and what to do about it. A step's own hints come first, then those for its errno alone;
+where nothing useful can be said there is none. In a text {name} is an operand of the step. What hangs on the host or on
+the rest of the plan is read (facts_refused.py) and not guessed.
 """
 
 from __future__ import annotations
 
 from ...facts import read_text
+from ...facts_refused import euid as euid
+from ...facts_refused import has_cap, no_right, no_such_call, no_userns
+from ...oci.names import NAMESPACES
 from ..model import steps as s
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 EPERM, ENOENT, EIO, E2BIG, ENOEXEC, EAGAIN, ENOMEM, EACCES, EBUSY = 1, 2, 5, 7, 8, 11, 12, 13, 16
 EEXIST, EXDEV, ENODEV, ENOTDIR, EISDIR, EINVAL, ENFILE, EMFILE, ENOTTY, ETXTBSY = 17, 18, 19, 20, 21, 22, 23, 24, 25, 26
@@ -15,6 +23,8 @@ EFBIG = 27
 ENOSPC, EROFS, EPIPE, ERANGE, ENAMETOOLONG, ENOSYS, ENOTEMPTY, ELOOP = 28, 30, 32, 34, 36, 38, 39, 40
 
 ELIBBAD, EUSERS, EOPNOTSUPP, ECONNREFUSED, ETIMEDOUT, EDQUOT, ECHILD, ESTALE = 80, 87, 95, 111, 110, 122, 10, 116
+
+CAP_SYS_ADMIN, NGROUPS_MAX = 21, 65536
 
 _ROOTLESS_CGROUP = (
     "this user may not change that cgroup; let systemd delegate one: systemd-run --user --scope -p Delegate=yes pyrun …"
@@ -24,7 +34,6 @@ _PROCESSES = "too many processes: a pids limit, RLIMIT_NPROC of the user, or the
 _NAMESPACES = "there are too many namespaces of one kind: see the limits in /proc/sys/user/max_*_namespaces"
 _NOT_MAPPED = "the id has no place in the container's user namespace: add it to linux.{kind}Mappings"
 _FULL = "the disk of --root is full, or has no inodes left: nothing was made"
-_PRIVILEGE = "it takes a capability that pyrun has not got here, though it may be root"
 
 HINTS: dict[tuple[type[s.Step], int], str] = {
     (s.OpenTree, ENOENT): "the bind source {path} does not exist on the host",
@@ -102,17 +111,10 @@ HINTS: dict[tuple[type[s.Step], int], str] = {
     (s.Clone3Init, EAGAIN): _PROCESSES,
     (s.Clone3Init, ENOSPC): _NAMESPACES,
     (s.Clone3Init, EUSERS): _NAMESPACES,
-    (s.Clone3Init, EPERM): (
-        "only root may make these namespaces: add a user namespace (pyrun spec --rootless), or use sudo"
-    ),
     (s.Clone3Init, EINVAL): "the kernel was built without one of these namespaces",
     (s.Clone3Init, ENOMEM): "out of memory, or the PID namespace to join has no init any more",
     (s.Unshare, ENOSPC): _NAMESPACES,
     (s.Unshare, EUSERS): _NAMESPACES,
-    (s.Unshare, EPERM): (
-        "user namespaces are switched off for users here: see kernel.unprivileged_userns_clone, "
-        "kernel.apparmor_restrict_unprivileged_userns"
-    ),
     (s.Unshare, EINVAL): "the kernel was built without this namespace",
     (s.Setns, EINVAL): "the path is of a namespace of another type, or already left by its last process",
     (s.Setns, EPERM): "that namespace belongs to a user namespace in which pyrun has no rights",
@@ -124,7 +126,6 @@ HINTS: dict[tuple[type[s.Step], int], str] = {
     ),
     (s.Setrlimit, EPERM): "a hard limit above our own takes CAP_SYS_RESOURCE",
     (s.Setrlimit, EINVAL): "the soft limit is above the hard one, or above what the kernel allows",
-    (s.Capset, EPERM): "pyrun has not got these capabilities itself",
     (s.Capbset, EPERM): "dropping from the bounding set takes CAP_SETPCAP",
     (s.Ambient, EPERM): "an ambient capability must be permitted and inheritable as well",
     (s.Seccomp, EINVAL): "the kernel does not take this filter or one of its flags",
@@ -213,20 +214,28 @@ FOR_ERRNO = {
     EAGAIN: _PROCESSES,
     EROFS: "the file system can't be written",
     EIO: "the disk or file system has a fault: see dmesg",
-    ENOSYS: "this kernel lacks the system call; pyrun needs Linux 5.14",
     ELOOP: "the path leads through symlinks in a circle, or through one where none may be",
 }
 
 
-def euid() -> int:
-    """Whose rights we have."""
-    words = read_text("/proc/self/status").partition("\nUid:")[2].split(None, 2)
-    return int(words[1]) if len(words) > 1 else 0
+class Around:
+    """The rest of the plan, as far as hints depend on it: filtered, the program has a seccomp profile; userns, its
+    namespaces are those of a user namespace."""
+
+    __slots__ = ("filtered", "userns")
+
+    def __init__(self, steps: Iterable[s.Step]) -> None:
+        self.filtered = self.userns = False
+        for step in steps:
+            self.filtered |= isinstance(step, s.Seccomp)
+            kinds = step.args.get("flags" if isinstance(step, s.Unshare) else "nstype", 0)
+            if isinstance(step, (s.Unshare, s.Setns)) and isinstance(kinds, int):
+                self.userns |= bool(kinds & NAMESPACES["user"])
 
 
-def find(step: s.Step, errno: int, operands: dict[str, str], substep: int) -> str | None:
+def find(step: s.Step, errno: int, operands: dict[str, str], substep: int, around: Around) -> str | None:
     """The hint for a step that failed with errno; operands: as text, to be named in it."""
-    special = _special(step, errno, substep)
+    special = _special(step, errno, substep) or _refused(step, errno, around)
     if special:
         return special
     own = HINTS.get((type(step), errno))
@@ -236,10 +245,29 @@ def find(step: s.Step, errno: int, operands: dict[str, str], substep: int) -> st
             filled = filled.replace("{" + name + "}", value)
         return filled
     if errno in (EPERM, EACCES) and euid() != 0:
-        return (
-            f"you are not root (uid {euid()}): use sudo, or a container with a user namespace (pyrun spec --rootless)"
-        )
-    return FOR_ERRNO.get(errno) or (_PRIVILEGE if errno == EPERM else None)
+        way = "" if around.userns else ", or a container with a user namespace (pyrun spec --rootless)"
+        return f"you are not root (uid {euid()}): use sudo{way}"
+    if errno == ENOSYS:
+        return no_such_call()
+    return FOR_ERRNO.get(errno) or (no_right() if errno == EPERM else None)
+
+
+def _refused(step: s.Step, errno: int, around: Around) -> str | None:
+    """Who refused, where that can be told."""
+    if isinstance(step, s.Unshare) and errno == EPERM and step.args["flags"] == NAMESPACES["user"]:
+        return no_userns()
+    if isinstance(step, s.Clone3Init) and errno == EPERM and not around.userns and not has_cap(CAP_SYS_ADMIN):
+        return "only root may make these namespaces: add a user namespace (pyrun spec --rootless), or use sudo"
+    if isinstance(step, s.Execve) and around.filtered and errno in (ENOSYS, EPERM, EACCES):
+        if errno == ENOSYS:  # the kernel never says so of execve(2)
+            return "the seccomp profile refuses execve: allow it in linux.seccomp"
+        return f"the seccomp profile refuses execve, or {HINTS[s.Execve, errno]}"
+    if isinstance(step, s.Setgroups) and errno == EINVAL and len(step.args["groups"]) > NGROUPS_MAX:  # type: ignore[arg-type]
+        return f"a process has at most {NGROUPS_MAX} groups"
+    if isinstance(step, s.Mkdirat) and not step.at and errno in (EACCES, EPERM) and euid() != 0:
+        above = str(step.args["path"]).rpartition("/")[0]
+        return f"this user may not write to {above}: set XDG_RUNTIME_DIR, or name a directory of yours with --root"
+    return None
 
 
 def _special(step: s.Step, errno: int, substep: int) -> str | None:

@@ -70,12 +70,12 @@ def explain_start_failure(failure: Failure, container: object, spec: Spec, *, ru
             return PyrunError("start: the init told of a hook that there is not", hint=hint)
         hook = hooks[number - 1]
         assert isinstance(hook, Spawn)
-        return _hook_error(hook, "start", f.errno, f.text)
+        return _hook_error(hook, "start", f.errno, f.text, hints.Around(()))
     exec_step = Execve(argv=spec.process.args, env=spec.process.env, at="/process/args")
-    text = exec_text(exec_step, f.errno)
-    return PyrunError(
-        str(text), pointer="/process/args", hint=hints.find(exec_step, f.errno, {}, f.substep), code=run_code
-    )
+    around = hints.Around(())
+    around.filtered = spec.linux is not None and spec.linux.seccomp is not None
+    way_out = hints.find(exec_step, f.errno, {}, f.substep, around)
+    return PyrunError(str(exec_text(exec_step, f.errno)), pointer="/process/args", hint=way_out, code=run_code)
 
 
 def step_error(
@@ -86,13 +86,13 @@ def step_error(
     lane and step are the executor's: step counts from 0 through the whole plan. text: what a hook, a helper or the
     file system said.
     """
-    failed = plan.steps[step]
+    failed, around = plan.steps[step], hints.Around(plan.steps)
     if isinstance(failed, Spawn):
-        return _hook_error(failed, place_of(plan, step), errno, text)
+        return _hook_error(failed, place_of(plan, step), errno, text, around)
     known = exec_text(failed, errno)
     if known is not None:
         code = run_code if isinstance(failed, (FindExecutable, Execve)) else 1
-        hint = hints.find(failed, errno, {}, substep)
+        hint = hints.find(failed, errno, {}, substep, around)
         return PyrunError(f"{place_of(plan, step)}: {known}", pointer=failed.at, hint=hint, code=code)
     operands = operands_of(failed, plan)
     if isinstance(failed, Mkdirat) and errno == EEXIST and not failed.on and failed.at is None:
@@ -102,7 +102,7 @@ def step_error(
         )
     said = _said(text)
     message = f"{format_step(failed, plan)}: {errno_name(errno)} {errno_text(errno)}{': ' if said else ''}{said}"
-    return PyrunError(message, pointer=failed.at, hint=hints.find(failed, errno, operands, substep))
+    return PyrunError(message, pointer=failed.at, hint=hints.find(failed, errno, operands, substep, around))
 
 
 def exec_text(step: Step, errno: int) -> str | None:
@@ -128,7 +128,7 @@ def _short(name: str) -> str:
     return name if len(name) <= TEXT_LIMIT else name[:TEXT_LIMIT] + "\u2026"
 
 
-def _hook_error(step: Spawn, place: str, errno: int, text: str) -> PyrunError:
+def _hook_error(step: Spawn, place: str, errno: int, text: str, around: hints.Around) -> PyrunError:
     """What a hook or helper made of its run: how it ended and what it said, or why it could not be started."""
     kind = step.at.split("/")[2] + " hook" if step.at and step.at.startswith("/hooks/") else "helper"
     output, _, status = text.rstrip().rpartition("\n")
@@ -141,7 +141,8 @@ def _hook_error(step: Spawn, place: str, errno: int, text: str) -> PyrunError:
         how = f"timed out after {timeout / 1000:g} s" if known else f"{errno_name(errno)} {errno_text(errno)}"  # type: ignore[operator]
     said = _said(output)
     message = f"{place}: {kind} {word(step.args['path'])}: {how}{': ' if said else ''}{said}"
-    return PyrunError(message, pointer=step.at, hint=hints.find(step, errno, {"path": str(step.args["path"])}, 0))
+    hint = hints.find(step, errno, {"path": str(step.args["path"])}, 0, around)
+    return PyrunError(message, pointer=step.at, hint=hint)
 
 
 def _said(text: str) -> str:
