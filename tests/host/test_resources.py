@@ -34,6 +34,12 @@ def cgroup_of(pyrun: Runner, id: str) -> Path:
     return CGROUP_ROOT / next(row for row in rows if row.startswith("0::"))[3:].lstrip("/")
 
 
+def watches(pid: int) -> bool:
+    """Whether this process has a cgroup's events open."""
+    opened = [os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir()]
+    return any(name.endswith("/cgroup.events") for name in opened)
+
+
 def stands_still(count: Path) -> bool:
     before = count.read_text()
     time.sleep(0.1)
@@ -157,7 +163,7 @@ def test_stats_come_each_interval_until_the_container_stops(pyrun: Runner, count
 def test_events_of_an_idle_container_end_at_once_with_it(pyrun: Runner, bundle: BundleMaker) -> None:
     id = pyrun.create_started(bundle(["sleep", "1000"]))
     process = pyrun.popen("events", "--interval", "1h", id, stdout=subprocess.PIPE)
-    time.sleep(0.3)
+    wait_for(lambda: watches(process.pid), 20, "events to watch the cgroup")
     assert process.poll() is None
     pyrun("kill", id, "KILL").ok()
     assert process.communicate(timeout=5)[0] == b""

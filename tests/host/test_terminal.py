@@ -37,6 +37,14 @@ def idle(pyrun: Runner, bundle: BundleMaker) -> str:
     return pyrun.create_started(bundle(["sleep", "1000"]))
 
 
+def stands_still(pid: int) -> bool:
+    """Whether this process has written something in its life, and nothing in a quarter of a second."""
+    io = Path(f"/proc/{pid}/io")
+    before = io.read_text()
+    time.sleep(0.25)
+    return "wchar: 0\n" not in before and io.read_text() == before
+
+
 # --- size, keys, end -------------------------------------------------------------------------------------------------
 
 
@@ -154,9 +162,8 @@ def test_signals_pass_while_nobody_reads_the_output(pyrun: Runner, shell: Bundle
     """A full terminal blocks the program, and must not block us."""
     with session(pyrun, shell, 'trap "exit 7" TERM; yes | cat & echo ready; wait') as terminal:
         terminal.read_until(b"ready")
-        time.sleep(0.5)  # nobody reads: every buffer between us fills
+        wait_for(lambda: stands_still(terminal.process.pid), 20, "every buffer between us to fill, for nobody reads")
         terminal.process.send_signal(signal.SIGTERM)
-        time.sleep(0.2)
         assert terminal.wait() == 7
         assert terminal.is_restored()
 

@@ -391,10 +391,10 @@ def has_fuzzer() -> bool:
 
 @pytest.mark.skipif(not has_fuzzer(), reason="needs clang's fuzzer (Debian: clang, libclang-rt-dev)")
 def test_fuzz() -> None:
-    """Ten seconds of each fuzzer; a longer run is cffi_build/build.py --fuzz --seconds N."""
+    """Three seconds of each fuzzer; a longer run is cffi_build/build.py --fuzz --seconds N."""
     build("--fuzz")
     done = subprocess.run(
-        [sys.executable, BUILD, "--fuzz", "--seconds", "5", "--out", HOSTED],
+        [sys.executable, BUILD, "--fuzz", "--seconds", "3", "--out", HOSTED],
         capture_output=True,
         text=True,
         timeout=120,

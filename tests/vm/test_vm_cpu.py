@@ -21,7 +21,7 @@ def test_quota(pyrun: Runner, bundle: BundleMaker) -> None:
     id = pyrun.create_started(bundle(BUSY, linux=resources(cpu={"quota": 20000, "period": 100000})))
     cgroup = Cgroup(pyrun, id)
     assert 0.1 <= cgroup.cpu_share(SECONDS, 0.1) < 0.3
-    assert cgroup.counter("cpu.stat", "nr_throttled") > 5
+    wait_for(lambda: cgroup.counter("cpu.stat", "nr_throttled") > 5, 20, "it to be throttled")
 
 
 def test_update_of_the_quota(pyrun: Runner, bundle: BundleMaker) -> None:

@@ -67,7 +67,8 @@ class Cgroup:
 def cpu_shares(cgroups: list[Cgroup], seconds: float, least: float = 0.0) -> list[float]:
     """The same of several at once; `least` is for all together."""
     for _ in range(ATTEMPTS):
-        before, start = [cgroup.counter("cpu.stat", "usage_usec") for cgroup in cgroups], time.monotonic()
+        # The clock is read outside of the counters: a machine that stands still in between makes no share larger.
+        start, before = time.monotonic(), [cgroup.counter("cpu.stat", "usage_usec") for cgroup in cgroups]
         time.sleep(seconds)
         after, end = [cgroup.counter("cpu.stat", "usage_usec") for cgroup in cgroups], time.monotonic()
         shares = [(b - a) / 1e6 / (end - start) for a, b in zip(before, after, strict=True)]
