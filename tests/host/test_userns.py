@@ -143,6 +143,58 @@ def test_joined_user_namespace(pyrun: Runner, bundle: BundleMaker, mapped: Any, 
     assert f"\nUid:\t{FIRST}\t" in Path(f"/proc/{pid}/status").read_text()
 
 
+@pytest.fixture
+def hosts() -> Iterator[int]:
+    """A process with namespaces of its own that belong to the host's user namespace."""
+    process = subprocess.Popen(["unshare", "-uinpCTf", "--kill-child", "sleep", "1000"])
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    try:
+        wait_for(lambda: bool(children.read_text()), 5, "unshare's child")
+        child = int(children.read_text())
+        wait_for(lambda: b"sleep" in Path(f"/proc/{child}/cmdline").read_bytes(), 5, "the child to be ready")
+        yield child
+    finally:
+        process.kill()
+        process.wait()
+
+
+LINKS = {"network": "net", "ipc": "ipc", "uts": "uts", "pid": "pid", "cgroup": "cgroup", "time": "time"}
+
+
+@pytest.mark.parametrize("kinds", [*((kind,) for kind in LINKS), tuple(LINKS)], ids="-".join)
+@pytest.mark.parametrize("own", ["new", "joined"])
+def test_a_namespace_by_path_that_the_user_namespace_does_not_own(
+    pyrun: Runner, mapped: Any, other: int, hosts: int, kinds: tuple[str, ...], own: str
+) -> None:
+    """config-linux.md, Namespaces, has it as its example: a user namespace, and a network namespace by path."""
+    made = mapped("sleep", "1000", hostname=None)
+    # It may mount no file system of a namespace that is not its own.
+    mounts = [m for m in made.config["mounts"] if m["type"] not in ("proc", "sysfs", "mqueue", "cgroup")]
+    made.update(mounts=mounts, linux={"maskedPaths": [], "readonlyPaths": []})
+    if own == "joined":
+        made.drop_namespace("user").add_namespace("user", f"/proc/{other}/ns/user")
+        made.update(linux={"uidMappings": None, "gidMappings": None})
+    for kind in kinds:
+        made.drop_namespace(kind).add_namespace(kind, f"/proc/{hosts}/ns/{LINKS[kind]}")
+    pid = pyrun.pid(pyrun.create_started(made))
+    for kind in kinds:
+        assert os.readlink(f"/proc/{pid}/ns/{LINKS[kind]}") == os.readlink(f"/proc/{hosts}/ns/{LINKS[kind]}")
+    assert f"\nUid:\t{FIRST}\t" in Path(f"/proc/{pid}/status").read_text()
+    shared = os.readlink(f"/proc/{pid}/ns/user") == os.readlink(f"/proc/{other}/ns/user")
+    assert shared == (own == "joined")
+
+
+def test_namespaces_of_both_owners(pyrun: Runner, mapped: Any, other: int, hosts: int) -> None:
+    """One is the joined user namespace's own, one the host's."""
+    made = mapped("sleep", "1000", hostname=None).drop_namespace("user")
+    made.update(linux={"uidMappings": None, "gidMappings": None})
+    for kind, of in (("user", other), ("network", other), ("uts", hosts)):
+        made.drop_namespace(kind).add_namespace(kind, f"/proc/{of}/ns/{LINKS.get(kind, kind)}")
+    pid = pyrun.pid(pyrun.create_started(made))
+    for kind, of in (("user", other), ("net", other), ("uts", hosts)):
+        assert os.readlink(f"/proc/{pid}/ns/{kind}") == os.readlink(f"/proc/{of}/ns/{kind}")
+
+
 def test_our_own_user_namespace_by_path_is_no_change(pyrun: Runner, bundle: BundleMaker) -> None:
     made = bundle(["id", "-u"])
     made.add_namespace("user", "/proc/self/ns/user")

@@ -162,13 +162,36 @@ def joined(*kinds: str, **linux: Any) -> Spec:
     return make_spec(kinds=()).replace(linux=Linux(namespaces=found, **linux))
 
 
-def test_namespaces_are_joined_user_first_and_mount_last() -> None:
+OTHERS = [NAMESPACES[kind] for kind in ("ipc", "uts", "network", "time", "cgroup", "pid", "mount")]
+
+
+def join_order(spec: Spec, host: Facts | None = None) -> list[object]:
+    stage1 = create(spec, host).lanes[STAGE1]
+    return [step.args["nstype"] for step in stage1 if isinstance(step, s.Setns)]
+
+
+def test_namespaces_are_joined_before_the_user_namespace_and_what_it_owns_after_it() -> None:
+    user = NAMESPACES["user"]
     plan = create(joined(*sorted(NAMESPACES)))
-    stage1, stage2 = plan.lanes[STAGE1], plan.lanes[STAGE2]
-    order = [step.args["nstype"] for step in stage1 if isinstance(step, s.Setns)]
-    assert len(order) == 7 and places(stage2, s.Setns, nstype=NAMESPACES["cgroup"]) == [0]
-    assert order[0] == NAMESPACES["user"] and order[-2:] == [NAMESPACES["pid"], NAMESPACES["mount"]]
-    assert stage1[-1].args["flags"] == 0
+    assert join_order(joined(*sorted(NAMESPACES))) == [*OTHERS, user, *OTHERS]
+    assert not places(plan.lanes[STAGE2], s.Setns) and plan.lanes[STAGE1][-1].args["flags"] == 0
+    ruled = [bool(step.on) for step in plan.lanes[STAGE1] if isinstance(step, s.Setns)]
+    assert ruled == [True] * 7 + [False] * 8
+    looked = [step.args["own"] for step in plan.lanes[STAGE1] if isinstance(step, s.CheckNs)]
+    assert len(looked) == 8 and looked[0] == "self/ns/user" and "self/ns/pid_for_children" in looked
+
+
+def test_without_privilege_the_user_namespace_gives_the_right_to_join() -> None:
+    assert join_order(joined(*sorted(NAMESPACES)), facts(caps=0, rootless=True, euid=1000)) == [
+        NAMESPACES["user"],
+        *OTHERS,
+    ]
+
+
+def test_without_a_user_namespace_the_cgroup_namespace_is_joined_last() -> None:
+    plan = create(joined(*sorted(NAMESPACES.keys() - {"user"})))
+    assert join_order(joined(*sorted(NAMESPACES.keys() - {"user"}))) == [n for n in OTHERS if n != NAMESPACES["cgroup"]]
+    assert places(plan.lanes[STAGE2], s.Setns, nstype=NAMESPACES["cgroup"]) == [0]
 
 
 def test_each_namespace_to_join_is_opened_and_checked_before_stage_1_is_made() -> None:
@@ -182,7 +205,7 @@ def test_each_namespace_to_join_is_opened_and_checked_before_stage_1_is_made() -
 def test_nothing_can_trace_stage_1_when_it_joins_a_pid_namespace() -> None:
     """CVE-2016-9962: and a change of ids would set dumpable again."""
     stage1 = create(joined("user", "pid")).lanes[STAGE1]
-    pid = place(stage1, s.Setns, nstype=NAMESPACES["pid"])
+    pid = places(stage1, s.Setns, nstype=NAMESPACES["pid"])[-1]
     off = [i for i in places(stage1, s.Prctl, option=4) if stage1[i].args["arg2"] == 0]
     ids = [*places(stage1, s.Setresuid), *places(stage1, s.Setresgid)]
     assert max(i for i in off if i < pid) > max(ids)

@@ -1,7 +1,8 @@
 """Stage 1: what the process must be before it becomes the container's init.
 
-Order, each for a reason: oom_score_adj and raised limits first, as the user namespace takes the right to them away;
-the user namespace next, joined or made, because it gives the capabilities for all others; then ids 0 in it; time
+Order, each for a reason: oom_score_adj and raised limits first, as the user namespace takes the right to them away,
+and to namespaces by path that it does not own; the user namespace next, joined or made, because it gives the
+capabilities for all others, those that are made and those that a joined one owns; then ids 0 in it; time
 before the clone, as an offset can't be set once a process is inside; the cgroup namespace after it, by stage 2, for its
 root is the cgroup that one is in; the PID namespace after dumpable is off, so
 nothing in there can trace us or open our descriptors (CVE-2016-9962); mount last, because it changes what paths mean.
@@ -10,7 +11,7 @@ nothing in there can trace us or open our descriptors (CVE-2016-9962); mount las
 from __future__ import annotations
 
 from ...errors import ConfigError
-from ...facts import CAP_SETGID, CAP_SETUID, Facts
+from ...facts import CAP_SETGID, CAP_SETUID, CAP_SYS_ADMIN, Facts
 from ...oci import names
 from ...oci.model import IdMapping, Process, Rlimit, Spec
 from ..model.plan import Builder
@@ -41,11 +42,20 @@ from ..model.steps import (
 MAPS, HOOKS, READY = 1, 2, 3  # the rendezvous
 PR_SET_DUMPABLE = 4
 NEWUSER, NEWTIME, NEWNS = names.NAMESPACES["user"], names.NAMESPACES["time"], names.NAMESPACES["mount"]
-EBADF, EBUSY, EINVAL = 9, 16, 22
+EPERM, EBADF, EBUSY, EINVAL = 1, 9, 16, 22
 PROC_SUPER_MAGIC = 0x9FA0
 RESOLVE_NO_XDEV, RESOLVE_NO_MAGICLINKS = 0x01, 0x02
 NEWCGROUP = names.NAMESPACES["cgroup"]
-_JOIN_ORDER = ("user", "ipc", "uts", "network", "time", "pid", "mount")
+_FILES = {  # in the order in which they are joined
+    "ipc": "ipc",
+    "uts": "uts",
+    "network": "net",
+    "time": "time",
+    "cgroup": "cgroup",
+    "pid": "pid_for_children",
+    "mount": "mnt",
+}
+_UNTRACED = "nothing in a joined namespace may trace us (CVE-2016-9962)"
 
 
 def namespaces(spec: Spec) -> dict[str, tuple[int, str | None]]:
@@ -97,23 +107,16 @@ def plan_stage1(
     kinds = namespaces(spec)
     if spec.process is not None:
         plan_before_userns(b, spec.process, facts, proc)
+    if "user" in kinds:
+        _join_as_ourselves(b, facts, joins, kinds)
     _user(b, spec, joins, kinds, proc)
     if kinds.get("time", (0, ""))[1] is None:
         _new_time(b, spec, proc, kinds)
-    b.add(
-        STAGE1, Prctl(option=PR_SET_DUMPABLE, arg2=0, why="nothing in a joined namespace may trace us (CVE-2016-9962)")
-    )
-    for kind in _JOIN_ORDER[1:]:
-        if kind in joins:
-            b.add(
-                STAGE1,
-                Setns(
-                    ns=joins[kind],
-                    nstype=names.NAMESPACES[kind],
-                    at=f"/linux/namespaces/{kinds[kind][0]}",
-                    why=f"join the {kind} namespace",
-                ),
-            )
+    b.add(STAGE1, Prctl(option=PR_SET_DUMPABLE, arg2=0, why=_UNTRACED))
+    if "user" in joins:
+        _join_as_its_root(b, facts, joins, kinds, proc)
+    elif "user" not in kinds:
+        b.add(STAGE1, *(_join(joins, kinds, kind) for kind in _FILES if kind in joins and kind != "cgroup"))
     flags = 0
     for kind, (_, path) in kinds.items():
         if path is None and kind not in ("user", "time", "cgroup"):
@@ -128,6 +131,44 @@ def plan_stage1(
         b.add(STAGE1, init)
 
 
+def _join(joins: dict[str, int], kinds: dict[str, tuple[int, str | None]], kind: str) -> Setns:
+    at, flag = f"/linux/namespaces/{kinds[kind][0]}", names.NAMESPACES[kind]
+    return Setns(ns=joins[kind], nstype=flag, at=at, why=f"join the {kind} namespace")
+
+
+def _join_as_ourselves(
+    b: Builder, facts: Facts, joins: dict[str, int], kinds: dict[str, tuple[int, str | None]]
+) -> None:
+    """Before the user namespace, which takes the right to what is not its own. A new one owns none of these; what we
+    may not join now may be the own one of one that is joined, and is tried again there, without a rule."""
+    if "user" in joins and not facts.has_cap(CAP_SYS_ADMIN):
+        return
+    again = ((EPERM, None),) if "user" in joins else ()
+    steps = [_join(joins, kinds, kind) for kind in _FILES if kind in joins]
+    if steps:
+        b.add(STAGE1, Prctl(option=PR_SET_DUMPABLE, arg2=0, why=_UNTRACED))
+    for step in steps:
+        step.on = again
+        b.add(STAGE1, step)
+
+
+def _join_as_its_root(
+    b: Builder, facts: Facts, joins: dict[str, int], kinds: dict[str, tuple[int, str | None]], proc: int
+) -> None:
+    """In a user namespace that was joined: what could not be joined before. The kernel says which, and not an errno."""
+    for kind in _FILES:
+        if kind not in joins:
+            continue
+        step, joined = _join(joins, kinds, kind), Label(f"{kind} is joined")
+        if facts.has_cap(CAP_SYS_ADMIN):
+            look = CheckNs(
+                ns=joins[kind], nstype=step.args["nstype"], proc=proc, own=f"self/ns/{_FILES[kind]}", at=step.at
+            )
+            look.on, look.why = ((EBUSY, joined),), "joined already?"
+            b.add(STAGE1, look)
+        b.add(STAGE1, step, joined)
+
+
 def plan_entered(b: Builder, spec: Spec, joins: dict[str, int], cgroup: int | None) -> None:
     """Stage 2, in the container's cgroup, and now in its cgroup namespace: only from outside of that may one be born
     elsewhere (nsdelegate), and a new one's root is where one is. cgroup: what stage 1 needed for it."""
@@ -137,7 +178,8 @@ def plan_entered(b: Builder, spec: Spec, joins: dict[str, int], cgroup: int | No
         return
     at = f"/linux/namespaces/{namespaces(spec)['cgroup'][0]}"
     if "cgroup" in joins:
-        b.add(STAGE2, Setns(ns=joins["cgroup"], nstype=NEWCGROUP, at=at, why="join the cgroup namespace"))
+        if not is_born_early(spec):  # else stage 1 has joined it
+            b.add(STAGE2, _join(joins, namespaces(spec), "cgroup"))
     else:
         b.add(STAGE2, Unshare(flags=NEWCGROUP, at=at, why="its root is the container's cgroup"))
 
