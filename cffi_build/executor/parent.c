@@ -372,10 +372,9 @@ static long do_wait_exec(struct px *p, const struct px_step *s)
 /* The init may be killed this very moment: that is EPIPE, not a signal for us. */
 static long do_release(struct px_ctx *x, const struct px_step *s)
 {
-	struct px_sigaction old;
-	px_sigpipe_off(&old);
+	u64 old = px_sigpipe_off();
 	long r = sys_write(px_fd(x, s->in0), "g", 1);
-	px_sigpipe_back(&old);
+	px_sigpipe_back(old, r == -EPIPE);
 	return r < 0 ? r : 0;
 }
 

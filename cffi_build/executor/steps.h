@@ -59,19 +59,22 @@ usize px_len(const char *s);
 #define PX_NUM 24              /* room for any number and its NUL: a negative one is a large one */
 char *px_num(char *p, u64 v);
 
-/* SIGPIPE off, and back to what it was. Where it is off already nothing changes, so then several threads may run plans. */
-static inline void px_sigpipe_off(struct px_sigaction *old)
+/* SIGPIPE held back, in this thread alone, and let go; broken: a write has said EPIPE, and the signal that came with it is taken away. */
+#define PX_SIGPIPE_BIT (1ULL << 12)
+static inline u64 px_sigpipe_off(void)
 {
-	const struct px_sigaction ignore = { .handler = (void *)1 };
-	old->handler = NULL;
-	sc4(__NR_rt_sigaction, 13, 0, old, 8);
-	if (old->handler != ignore.handler)
-		sc4(__NR_rt_sigaction, 13, &ignore, 0, 8);
+	const u64 pipe = PX_SIGPIPE_BIT;
+	u64 old = PX_SIGPIPE_BIT;
+	sc4(__NR_rt_sigprocmask, 0 /* SIG_BLOCK */, &pipe, &old, 8);
+	return old;
 }
-static inline void px_sigpipe_back(const struct px_sigaction *old)
+static inline void px_sigpipe_back(u64 old, int broken)
 {
-	if (old->handler != (void *)1)
-		sc4(__NR_rt_sigaction, 13, old, 0, 8);
+	const u64 pipe = PX_SIGPIPE_BIT;
+	const struct px_timespec now = { 0, 0 };
+	if (broken && !(old & PX_SIGPIPE_BIT))
+		sc4(__NR_rt_sigtimedwait, &pipe, 0, &now, 8);
+	sys_sigmask(&old, NULL);
 }
 
 /* steps_fs.c */

@@ -58,7 +58,7 @@ static void patch_pid(char *p, u64 pid, int zeros)
 		p[i] = zeros ? (i < pad ? '0' : num[i - pad]) : (i < n ? num[i] : ' ');
 }
 
-/* Feeds its input, which is closed and set to -1 when all is said, and keeps the first of what it says until it ends or its time is up.
+/* Feeds its input, which is closed and set to -1 when all is said (-2: nobody reads it), and keeps the first of what it says until it ends or its time is up.
  * 0, or -ETIMEDOUT. */
 static long spawn_watch(struct px_ctx *x, int pidfd, int *in, int out, const char *data, usize len, u64 ms)
 {
@@ -92,7 +92,8 @@ static long spawn_watch(struct px_ctx *x, int pidfd, int *in, int out, const cha
 			}
 			if ((n < 0 && n != -EAGAIN) || !len) {
 				sys_close(*in);
-				*in = p[2].fd = -1;
+				p[2].fd = -1;
+				*in = n == -EPIPE ? -2 : -1;
 			}
 		}
 		if (p[0].revents)
@@ -118,10 +119,9 @@ static long spawn_run(struct px_ctx *x, struct spawn *p, int in, int out, const 
 {
 	int status = 0;
 	i32 pidfd = -1;
-	struct px_sigaction old;
 	sys_fcntl(in, F_SETFL, O_NONBLOCK);
 	sys_fcntl(out, F_SETFL, O_NONBLOCK);
-	px_sigpipe_off(&old); /* a hook need not read its state */
+	u64 old = px_sigpipe_off(); /* a hook need not read its state */
 	long child = px_vfork(spawn_child, p, 0, -1, &pidfd), r = child;
 	sys_close(p->in);
 	sys_close(p->out);
@@ -145,7 +145,7 @@ static long spawn_run(struct px_ctx *x, struct spawn *p, int in, int out, const 
 	}
 	if (in >= 0)
 		sys_close(in);
-	px_sigpipe_back(&old);
+	px_sigpipe_back(old, in == -2);
 	return r;
 }
 
@@ -195,7 +195,11 @@ long do_bpf_prog_load(struct px_ctx *x, const struct px_step *s)
 	attr.insns = (u64)(usize)px_str(x, s->s0);
 	attr.insn_cnt = s->n0 / 8;
 	attr.license = (u64)(usize)"Apache-2.0";
-	return px_out(x, s->out, sc3(__NR_bpf, BPF_PROG_LOAD, &attr, sizeof attr));
+	/* EAGAIN: a signal came meanwhile, as one does in a program with children and other threads (bpf_check() in the kernel). */
+	long r = -EAGAIN;
+	for (int i = 0; i < 100 && r == -EAGAIN; i++)
+		r = sc3(__NR_bpf, BPF_PROG_LOAD, &attr, sizeof attr);
+	return px_out(x, s->out, r);
 }
 
 /* in0 the cgroup, in1 the program; a flags (BPF_F_ALLOW_MULTI). */

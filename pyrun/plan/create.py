@@ -164,6 +164,10 @@ def _plan_opened(b: Builder, s: _Slots, spec: Spec, facts: Facts, req: Request) 
     if req.subreaper:
         why = "what the container leaves behind is ours to reap"
         b.add(PARENT, Prctl(option=PR_SET_CHILD_SUBREAPER, arg2=1, why=why))
+    if req.stdio is not None:
+        from .process.stdio import plan_stdio
+
+        plan_stdio(b, req)
     s.bundle = open_bundle(b, spec, req, "prestart", "createRuntime", *(() if req.park else ("poststart",)))
     return joins, root
 

@@ -177,6 +177,10 @@ def plan_exec(spec: Spec, process: Process, facts: Facts, target: Target, req: R
                 why="no mount namespace of its own leads there",
             ),
         )
+    if req.stdio is not None:
+        from .process.stdio import plan_stdio
+
+        plan_stdio(b, req)
     _plan_sockets(b, s, process, req)
     _open_cgroup(b, s, spec, facts, target, req)
     _plan_birth(b, process, facts, target)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import posix
 
-from ..errors import PyrunError, UsageError
-from ..oci.model import Spec
+from ..errors import PyrunError, UsageError, reason
+from ..oci.model import Process, Spec
 
 MOST = 1021  # cffi_build/executor/interp.c, px_check()
 
@@ -38,6 +38,17 @@ def kept_descriptors(preserve: int, listen: int = 0) -> int:
                 hint=f"the caller must hand on descriptors 3 to {2 + listen + preserve}",
             )
     return listen + preserve
+
+
+def check_stdio(stdio: tuple[int, int, int] | None, process: Process | None) -> None:
+    """PyrunError where the program's standard streams can't be these descriptors."""
+    for name, fd in zip(("stdin", "stdout", "stderr"), stdio or (), strict=False):
+        try:
+            posix.fstat(fd)
+        except OSError as e:
+            raise PyrunError(f"{name}: descriptor {fd}: {reason(e)}", hint="it must stay open till this call returns")
+    if stdio is not None and process is not None and process.terminal:
+        raise PyrunError("a program with a terminal has that for its standard streams", pointer="/process/terminal")
 
 
 def with_listen_fds(spec: Spec, count: int) -> Spec:

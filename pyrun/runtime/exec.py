@@ -17,7 +17,7 @@ from ..plan.exec import Target, plan_exec
 from ..plan.model.request import Request
 from ..plan.model.steps import Chdir, PidfdOpen, Setns
 from . import record as rec
-from .descriptors import kept_descriptors
+from .descriptors import check_stdio, kept_descriptors
 from .live_cgroup import live_cgroup
 from .store import PAUSED, STOPPED, Container
 
@@ -71,6 +71,7 @@ def prepare_exec(
         keyring=not c.record.flags & rec.NO_KEYRING,
         **words,
     )
+    check_stdio(request.stdio, process)
     return Planned(spec, process, facts, collect_target(c, facts), request)
 
 

@@ -18,7 +18,7 @@ from ..plan.lifecycle import plan_delete, plan_start
 from ..plan.model.request import Request
 from ..plan.process.hooks import hooks_of, quote
 from . import record as rec
-from .descriptors import kept_descriptors, with_listen_fds
+from .descriptors import check_stdio, kept_descriptors, with_listen_fds
 from .store import Store, boot_id, is_there, start_time
 
 
@@ -109,6 +109,7 @@ def prepare(
         **words,
     )
     _check(spec, request)
+    check_stdio(request.stdio, spec.process)
     request.cgroup = _cgroup(spec, facts, request, imagine)
     request.record = _record(spec, facts, request).pack()
     return Prepared(spec, facts, request)

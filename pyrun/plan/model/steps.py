@@ -76,7 +76,7 @@ __all__ = [
     "O_PATH_DIRECTORY", "PARENT", "PID_DATA", "PID_MARK", "PID_PREFIX", "S0", "S1", "S2", "STAGE1", "STAGE2",
     "UNDO", "Ack", "Ambient", "Await", "AwaitPid", "Bind", "BpfProgAttach", "BpfProgLoad", "Capbset", "Capset",
     "Chdir", "CheckDevice", "CheckEmpty", "CheckFs", "CheckNs", "CheckType", "Chroot", "Clone3", "Clone3Init",
-    "Close", "CloseFds", "Connect", "CopyUp", "CreateFile", "Dup", "Execve", "FchownStdio", "Fchownat",
+    "Close", "CloseFds", "Connect", "CopyUp", "CreateFile", "Dup", "Dup3", "Execve", "FchownStdio", "Fchownat",
     "FindExecutable", "Fsconfig", "Fsmount", "Fsopen", "Goto", "IoprioSet", "KeyctlSession",
     "Label", "MakeTarget", "MakeUserns", "Meet", "Mkdirat", "Mkfifoat", "Mknodat", "Mount",
     "MountSetattr", "MoveMount", "Netlink", "OpenTree", "Openat2", "Openpt", "Park", "Personality", "PidFile",
@@ -486,6 +486,13 @@ class Dup(Step):
 
     OP = 78
     FIELDS = {"fd": A, "out": OUT}
+
+
+class Dup3(Step):
+    """dup3(2) of fd to number: 0, 1 or 2, a standard stream."""
+
+    OP = 84
+    FIELDS = {"fd": IN0, "number": A}
 
 
 class Bind(Step):

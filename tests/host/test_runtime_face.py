@@ -1,0 +1,137 @@
+"""pyrun.runtime.runtime in a long-lived program: many threads, under a service manager, and nothing of it changed."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pyrun.errors import PyrunError
+from pyrun.oci.dump import dump_spec
+from pyrun.oci.load import load_bytes
+from pyrun.oci.model import Process
+from pyrun.runtime.runtime import Runtime
+from tests.support.container.bundle import Bundle, BundleMaker
+from tests.support.container.runner import REPO, wait_for
+from tests.support.executor.faults import children, descriptors
+
+COUNT = int(os.environ.get("PYRUN_TEST_FACE_COUNT", "500"))
+SCRIPT = 'while read -r line; do [ "$line" = end ] && exit 3; echo "got $line"; done; exec sleep 1000'
+SLEEP = ("sleep", "1000")
+
+
+def runtime(tmp_path: Path) -> Runtime:
+    return Runtime(str(tmp_path / "state"), warn=lambda text: pytest.fail(text))
+
+
+def config(bundle: Bundle) -> bytes:
+    return (bundle.path / "config.json").read_bytes()
+
+
+def test_a_daemon_of_eight_threads(bundle: BundleMaker, tmp_path: Path) -> None:
+    made = bundle(["sh", "-c", SCRIPT])
+    address = str(tmp_path / "manager")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(address)
+        manager.setblocking(False)
+        argv = [sys.executable, "-m", "tests.support.container.daemon", str(tmp_path / "state"), str(made.path)]
+        done = subprocess.run(
+            [*argv, str(COUNT), "8"],
+            cwd=REPO, env={**os.environ, "NOTIFY_SOCKET": address}, capture_output=True, text=True, timeout=280,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        with pytest.raises(BlockingIOError):
+            manager.recv(1)
+    told = json.loads(done.stdout)
+    assert told["wrong"] == []
+    assert told == {
+        "done": COUNT,
+        "wrong": [],
+        "ids": [],
+        "changed": {},
+        "descriptors": [[], 0],
+        "children": 0,
+        "own": 42,
+    }
+    assert done.stderr == ""
+
+
+def test_a_create_that_fails_leaves_nothing(bundle: BundleMaker, tmp_path: Path) -> None:
+    face, made = runtime(tmp_path), bundle(["nonesuch"])
+    with pytest.raises(PyrunError, match="executable file not found"):
+        face.create(config(made), id="one", bundle=str(made.path))
+    assert (face.ids(), children()) == ([], [])
+    fds = descriptors()
+    with pytest.raises(PyrunError, match="descriptor 99"):
+        face.create(config(made), id="one", bundle=str(made.path), stdio=(0, 99, 2))
+    assert (face.ids(), descriptors()) == ([], fds)
+
+
+def test_an_exec_nobody_waits_for_does_not_keep_its_container(bundle: BundleMaker, tmp_path: Path) -> None:
+    """A zombie in a PID namespace keeps its init from ending: wait() reaps it."""
+    face, made = runtime(tmp_path), bundle(SLEEP)
+    container = face.run(config(made), id="one", bundle=str(made.path))
+    exec = container.exec(Process(cwd="/", args=("/bin/true",)))
+    wait_for(lambda: Path(f"/proc/{exec.pid}/stat").read_text().split()[2] == "Z", 10, "the exec to end")
+    container.kill("KILL")
+    assert container.wait(10) == 137
+    assert exec.wait(0) == 0
+    container.delete()
+    assert (face.ids(), children()) == ([], [])
+
+
+def test_wait_has_a_deadline(bundle: BundleMaker, tmp_path: Path) -> None:
+    face, made = runtime(tmp_path), bundle(SLEEP)
+    container = face.run(config(made), id="one", bundle=str(made.path))
+    with pytest.raises(TimeoutError):
+        container.wait(0.05)
+    container.delete(force=True)
+    container.delete(force=True)  # there is none: that is no error
+    assert (face.ids(), children()) == ([], [])
+
+
+def test_a_handle_is_of_one_container(bundle: BundleMaker, tmp_path: Path) -> None:
+    """Whoever has the id now is another."""
+    face, made = runtime(tmp_path), bundle(SLEEP)
+    first = face.run(config(made), id="one", bundle=str(made.path))
+    face.container("one").delete(force=True)
+    second = face.run(config(made), id="one", bundle=str(made.path))
+    with pytest.raises(PyrunError, match="does not exist"):
+        first.kill("KILL")
+    first.delete(force=True)
+    assert second.status() == "running"
+    second.delete(force=True)
+
+
+def test_a_container_of_another_process(bundle: BundleMaker, tmp_path: Path) -> None:
+    """After its maker has gone, as a daemon that was started anew finds it: its end is seen, its exit code is lost."""
+    made = bundle(SLEEP)
+    script = f"""
+from pyrun.runtime.runtime import Runtime
+config = open({str(made.path / "config.json")!r}, "rb").read()
+Runtime({str(tmp_path / "state")!r}).run(config, id="one", bundle={str(made.path)!r})
+"""
+    null: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    subprocess.run([sys.executable, "-c", script], cwd=REPO, check=True, **null)
+    container = runtime(tmp_path).container("one")
+    assert container.status() == "running"
+    container.kill("KILL")
+    assert container.wait(10) is None
+    container.delete()
+
+
+def test_a_spec_is_kept_as_what_it_means(bundle: BundleMaker, tmp_path: Path) -> None:
+    """exec and update read it from the state."""
+    face, made = runtime(tmp_path), bundle(SLEEP)
+    spec = load_bytes(config(made)).replace(hostname="from-python")
+    container = face.create(spec, id="one", bundle=str(made.path))
+    try:
+        assert container.spec() == spec == load_bytes(dump_spec(spec))
+    finally:
+        container.delete(force=True)
