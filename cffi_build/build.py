@@ -30,7 +30,7 @@ STEPS = [
 ]
 PARENT = ["executor/parent.c", "executor/cgroup.c", *STEPS]
 INIT = ["init/init.c", "init/start.c", *STEPS]
-LAUNCHER = [f"launcher/{name}.c" for name in ("main", "record", "verbs")]
+LAUNCHER = [f"launcher/{name}.c" for name in ("main", "record", "verbs", "planned")]
 LAUNCHER += ["init/start.c"]
 WARN = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-Wno-address-of-packed-member", "-fno-strict-aliasing"]
 FREE = [

@@ -17,11 +17,11 @@ CGROUP2 = "cgroup2"
 class Facts:
     """The host, as far as plans depend on it.
 
-    kernel: (major, minor). arch: as uname has it. euid, egid. caps: effective capability mask. in_userns: we are not
-    in the initial user namespace. cgroup_mount: where cgroup2 is mounted (None: nowhere). cgroup_own: our own cgroup
-    below it. controllers: those of its root. lsm: names of active LSMs. max_hard: hard limits of ours by RLIMIT
-    number. memfd: how pyrun-init is loaded (Clone3.load). last_cap. newuidmap, newgidmap: the setuid helpers, where a
-    runtime without root may need them.
+    pid: the process that is to carry the plan out. kernel: (major, minor). arch: as uname has it. euid, egid. caps:
+    effective capability mask. in_userns: we are not in the initial user namespace. cgroup_mount: where cgroup2 is
+    mounted (None: nowhere). cgroup_own: our own cgroup below it. controllers: those of its root. lsm: names of active
+    LSMs. max_hard: hard limits of ours by RLIMIT number. memfd: how pyrun-init is loaded (Clone3.load). last_cap.
+    newuidmap, newgidmap: the setuid helpers, where a runtime without root may need them.
     Only for a config that asks for such things (facts_rare.py): net_devices, name -> (index, flags); net_addresses,
     the kernel's replies to a dump of all; resctrl_mount; resctrl_schemata of the container's group, None where there
     is none; cgroup_delegate, the files of a cgroup that go with it to another owner.
@@ -48,6 +48,7 @@ class Facts:
         "net_devices",
         "newgidmap",
         "newuidmap",
+        "pid",
         "resctrl_mount",
         "resctrl_schemata",
         "rootless",
@@ -55,6 +56,7 @@ class Facts:
     )
 
     def __init__(self, **values: object) -> None:
+        self.pid = 0
         self.kernel: tuple[int, int] = (6, 1)
         self.arch = "x86_64"
         self.euid = 0
@@ -142,41 +144,48 @@ def cap_mask_of(status: str, key: str) -> int:
     return int(status[at + len(key) :].split(None, 1)[0], 16) if at >= 0 else 0
 
 
+def _effective_id(status: str, key: str) -> int:
+    return int(status.partition("\n" + key)[2].split(None, 2)[1])
+
+
 def _memfd_mode(kernel: tuple[int, int]) -> int:
     if kernel < (6, 3):
         return 0
     return 2 if read_text("/proc/sys/vm/memfd_noexec").strip() == "2" else 1
 
 
-def collect_facts(rootless: bool | None = None) -> Facts:
+def collect_facts(rootless: bool | None = None, pid: int | None = None) -> Facts:
     """Reads the host. rootless: True or False to say so, None to find out (no root, or root in a user namespace
-    without ids). PyrunError without a /proc: everything would seem other than it is."""
+    without ids). pid: another process than we that is to carry the plan out; it is in our namespaces and our root.
+    PyrunError without a /proc: everything would seem other than it is."""
+    proc = f"/proc/{pid or 'self'}"
     uname = posix.uname()
     release = uname.release.split("-")[0].split(".")
-    status = read_text("/proc/self/status")
+    status = read_text(proc + "/status")
     if not status:
         raise PyrunError("/proc is not mounted, or is something else", hint="mount -t proc proc /proc")
-    uid_map = _id_map(read_text("/proc/self/uid_map"))
-    mount = cgroup2_mount(read_text("/proc/self/mountinfo", 8 << 20))
+    uid_map = _id_map(read_text(proc + "/uid_map"))
+    mount = cgroup2_mount(read_text(proc + "/mountinfo", 8 << 20))
     kernel = (int(release[0]), int(release[1]))
     in_userns = uid_map != ((0, 0, 0xFFFFFFFF),)
-    euid = posix.geteuid()
+    euid = _effective_id(status, "Uid:")
     return Facts(
+        pid=pid or posix.getpid(),
         kernel=kernel,
         arch=uname.machine,
         euid=euid,
-        egid=posix.getegid(),
+        egid=_effective_id(status, "Gid:"),
         caps=cap_mask_of(status, "CapEff:"),
         last_cap=int(read_text("/proc/sys/kernel/cap_last_cap") or 40),
         in_userns=in_userns,
         rootless=(euid != 0 or in_userns) if rootless is None else rootless,
         uid_map=uid_map,
-        gid_map=_id_map(read_text("/proc/self/gid_map")),
+        gid_map=_id_map(read_text(proc + "/gid_map")),
         cgroup_mount=mount,
-        cgroup_own=_own_cgroup(read_text("/proc/self/cgroup")),
+        cgroup_own=_own_cgroup(read_text(proc + "/cgroup")),
         controllers=frozenset(read_text(mount + "/cgroup.controllers").split()) if mount else frozenset(),
         lsm=frozenset(read_text("/sys/kernel/security/lsm").strip().split(",")) - {""},
-        max_hard=_hard_limits(),
+        max_hard=_hard_limits(read_text(proc + "/limits")),
         memfd=_memfd_mode(kernel),
         newuidmap=_find("newuidmap", euid),
         newgidmap=_find("newgidmap", euid),
@@ -213,10 +222,10 @@ _LIMIT_NAMES = {
 }
 
 
-def _hard_limits() -> dict[int, int]:
-    """Our hard limits by RLIMIT number, from /proc/self/limits (the resource module would have to be imported)."""
+def _hard_limits(text: str) -> dict[int, int]:
+    """Hard limits by RLIMIT number, from /proc/PID/limits (the resource module would have to be imported)."""
     out = {}
-    for line in read_text("/proc/self/limits").splitlines()[1:]:
+    for line in text.splitlines()[1:]:
         words = line.split()
         if words[:3] == ["Max", "realtime", "timeout"]:
             number: int | None = 15

@@ -5,7 +5,7 @@
 #include "sys.h"
 #include "px.h"
 
-enum verb { VERB_START, VERB_STATE, VERB_KILL, VERB_DELETE };
+enum verb { VERB_START, VERB_STATE, VERB_KILL, VERB_DELETE, VERB_CREATE, VERB_RUN, VERB_EXEC };
 
 struct call {                      /* a command line that we understand whole */
 	enum verb verb;
@@ -39,6 +39,9 @@ const char *get_env(const char *name);
 int same(const char *a, const char *b);
 /* Hands the command line to Python. failed: the plan that Python would run was run and failed thus, and is undone. */
 void __attribute__((noreturn)) to_python(const struct px_result *failed);
+/* `delete --force` of the container, in Python: it says what is in the way. */
+void __attribute__((noreturn)) delete_by_python(const struct call *c);
+int log_ok(void);
 char *join(char *to, const char *end, const char *text);
 long read_small(const char *path, char *buf, usize size);
 enum whose { ANYONES, OURS };
@@ -60,5 +63,8 @@ void run_state(struct call *c);
 void run_start(struct call *c);
 void run_kill(struct call *c);
 void run_delete(struct call *c);
+void remove_container(struct call *c, int pid);
+/* planned.c: create, run and exec; words: the command line without the program's name. */
+void run_planned(struct call *c, char *const *words, int count);
 
 #endif

@@ -188,6 +188,26 @@ void to_python(const struct px_result *failed)
 	die("can't run Python: ", python, "is the package whole? sudo ./bootstrap install puts it in place");
 }
 
+void delete_by_python(const struct call *c)
+{
+	static const char *words[12];
+	int n = 1;
+	words[n++] = "--root";
+	words[n++] = c->root;
+	if (c->log) {
+		words[n++] = "--log";
+		words[n++] = c->log;
+		words[n++] = "--log-format";
+		words[n++] = c->log_format ? c->log_format : "text";
+	}
+	words[n++] = "delete";
+	words[n++] = "--force";
+	words[n] = c->id;
+	arguments = (char **)words;
+	argument_count = n + 1;
+	to_python(NULL);
+}
+
 /* ---- the command line (pyrun/cli/table.py, pyrun/cli/parse.py) */
 
 struct option { const char *name, *letter; const char **text; int *flag; };
@@ -207,6 +227,7 @@ static const struct { const char *name; const struct option *options; void (*run
 	[VERB_STATE] = { "state", NONE, run_state, 1, 0 },
 	[VERB_KILL] = { "kill", KILL, run_kill, 2, 1 },
 	[VERB_DELETE] = { "delete", DELETE, run_delete, 1, 0 },
+	[VERB_CREATE] = { .name = "create" }, [VERB_RUN] = { .name = "run" }, [VERB_EXEC] = { .name = "exec" }, /* what follows the planner reads */
 };
 #define VERB_COUNT (int)(sizeof VERBS / sizeof *VERBS)
 
@@ -307,7 +328,7 @@ static const char *default_root(void)
 }
 
 /* The log that was asked for is made, and must be writable, though only errors go there and these are Python's. */
-static int log_ok(void)
+int log_ok(void)
 {
 	if (call.log_format && !same(call.log_format, "text") && !same(call.log_format, "json"))
 		return 0;
@@ -329,10 +350,15 @@ static void run(void)
 		verb++;
 	if (verb == VERB_COUNT)
 		return;
+	call.verb = (enum verb)verb;
+	if (!VERBS[verb].run) {
+		if (call.root || (call.root = default_root()))
+			run_planned(&call, arguments + 1, argument_count - 1);
+		return;
+	}
 	at = read_options(at + 1, VERBS[verb].options, words, VERBS[verb].words, VERBS[verb].stops);
 	if (at != argument_count)
 		return;
-	call.verb = (enum verb)verb;
 	call.id = words[0];
 	call.signal = words[1];
 	if (!call.id || !is_id(call.id) || call.debug)

@@ -311,6 +311,7 @@ VALIDATE = Verb(
     (Argument("bundle", required=False, completes=A_DIRECTORY),),
     (FOR_TOOLS, CONFIG),
 )
+PLANNER = Verb("planner", "plan for other pyrun commands, which start faster then; ends when idle for a minute")
 COMPLETION = Verb("completion", "print the completion script for a shell", (Argument("shell"),))
 HELP = Verb("help", "explain a verb", (Argument("verb", required=False, completes=A_VERB),), hidden=True)
 
@@ -334,6 +335,7 @@ VERBS = {
         FEATURES,
         EXPLAIN,
         VALIDATE,
+        PLANNER,
         COMPLETION,
         HELP,
     )

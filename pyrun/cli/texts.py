@@ -40,7 +40,7 @@ GROUPS = (
     ("In and around it", ("exec", "pause", "resume", "update")),
     ("What there is", ("list", "state", "ps", "events", "features")),
     ("Before it runs", ("spec", "validate", "explain")),
-    ("The shell", ("completion",)),
+    ("The shell, and speed", ("completion", "planner")),
 )
 
 VERBS = {
@@ -135,6 +135,13 @@ others.""",
             ("pyrun list -q", "only ids, for scripts"),
             ("pyrun --root /run/user/1000/pyrun list", "another user's"),
         ),
+    ),
+    "planner": Text(
+        """Plans for the create, run and exec of other pyrun commands, which then need not start Python. It makes no
+container and changes nothing. It answers callers on the socket .planner~ in --root (every root asks the one in
+/run/pyrun too), only root's, and ends when nobody has called for a minute. Nothing depends on it: without it they
+do the same, and take longer.""",
+        (("pyrun planner", "until nobody asks for a minute"),),
     ),
     "ps": Text(
         """Lists the processes in a container's cgroup, as ps(1) on the host sees them. What follows ID are options

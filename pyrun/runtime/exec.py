@@ -139,7 +139,7 @@ def collect_target(c: Container, facts: Facts) -> Target:
         cgroup=(c.record.text("cgroup") if facts.rootless else live_cgroup(c)) or None,
         cgroup_line=line,
         init_cgroup=_init_cgroup(c, facts, line),
-        affinity=_affinity(),
+        affinity=_affinity(facts.pid),
         chroot=not namespaces & names.NAMESPACES["mount"] and _root_of(pid) != "/",
     )
 
@@ -182,9 +182,9 @@ def _init_cgroup(c: Container, facts: Facts, line: str) -> str | None:
     return now if now.startswith(own + "/") else None
 
 
-def _affinity() -> bytes:
-    """Our CPUs, as sched_setaffinity(2) takes them."""
+def _affinity(pid: int) -> bytes:
+    """The CPUs of a process, as sched_setaffinity(2) takes them."""
     mask = 0
-    for cpu in posix.sched_getaffinity(0):
+    for cpu in posix.sched_getaffinity(pid):
         mask |= 1 << cpu
     return mask.to_bytes((mask.bit_length() + 63) // 64 * 8, "little")

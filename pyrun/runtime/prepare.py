@@ -175,7 +175,6 @@ def _cgroup(spec: Spec, facts: Facts, req: Request, imagine: bool = False) -> st
 
 
 def _record(spec: Spec, facts: Facts, req: Request) -> rec.Record:
-    me = posix.getpid()
     kinds = {ns.type: ns.path for ns in spec.linux.namespaces} if spec.linux else {}
     flags = (
         rec.HAS_POSTSTART * bool(hooks_of(spec, "poststart") or hooks_of(spec, "startContainer") or req.notify)
@@ -213,7 +212,7 @@ def _record(spec: Spec, facts: Facts, req: Request) -> rec.Record:
     blobs: dict[str, object] = {"b_" + name: value.encode("utf-8", "surrogateescape") for name, value in text.items()}
     blobs["b_start"] = plan_start(spec, req).encode()
     blobs["b_delete"] = plan_delete(spec, req, facts.resctrl_mount).encode()
-    return rec.Record(flags=flags, creator=(me, start_time(me)), boot_id=boot_id(), **blobs)
+    return rec.Record(flags=flags, creator=(facts.pid, start_time(facts.pid)), boot_id=boot_id(), **blobs)
 
 
 def _now() -> str:

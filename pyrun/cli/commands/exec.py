@@ -6,7 +6,7 @@ from pyrun.cli.commands.create import runtime_of
 from pyrun.cli.foreground import Joint
 from pyrun.errors import PyrunError, UsageError
 from pyrun.oci.load import load_process, read_file
-from pyrun.oci.model import Process
+from pyrun.oci.model import Process, Spec
 from pyrun.plan.process.exec_process import lend, process_of_words
 
 TYPE_CHECKING = False
@@ -22,19 +22,8 @@ def run(g: Globals, o: Options) -> int:
         raise UsageError("COMMAND is missing: pyrun exec [OPTIONS] ID COMMAND...", hint="or give --process FILE")
     container = runtime_of(g).container(o.id)
     spec = container.spec()
-    if spec.process is None:
-        raise PyrunError("the container has no process whose place the command could take")
-    process = _process(spec.process, o)
-    _check_terminal(process, o)
-    words: dict[str, Any] = {
-        "spec": spec,
-        "ignore_paused": o.ignore_paused,
-        "preserve_fds": o.preserve_fds,
-        "pid_file": o.pid_file,
-        "console_socket": o.console_socket,
-        "pidfd_socket": o.pidfd_socket,
-        "subcgroup": _subcgroup(o.cgroup),
-    }
+    process = process_of(spec, o)
+    words: dict[str, Any] = {"spec": spec, **words_of(o)}
     if o.detach:
         container.exec(process, **words)
         return 0
@@ -47,6 +36,27 @@ def run(g: Globals, o: Options) -> int:
         return joint.foreground(made.pid, made.pidfd).wait()
     finally:
         joint.close()
+
+
+def process_of(spec: Spec, o: Options) -> Process:
+    """What is to run in a container made from spec. PyrunError where the options don't fit it."""
+    if spec.process is None:
+        raise PyrunError("the container has no process whose place the command could take")
+    process = _process(spec.process, o)
+    _check_terminal(process, o)
+    return process
+
+
+def words_of(o: Options) -> dict[str, Any]:
+    """The options as prepare_exec() takes them."""
+    return {
+        "ignore_paused": o.ignore_paused,
+        "preserve_fds": o.preserve_fds,
+        "pid_file": o.pid_file,
+        "console_socket": o.console_socket,
+        "pidfd_socket": o.pidfd_socket,
+        "subcgroup": _subcgroup(o.cgroup),
+    }
 
 
 def _process(own: Process, o: Options) -> Process:

@@ -1,0 +1,167 @@
+/* create, run and exec by a planner that runs already: it is asked for the plan, and the plan is carried out here.
+ *
+ * The planner (pyrun/cli/planner.py) gets our command line; what else it must know of us it reads in /proc/PID, as Python here would read
+ * /proc/self. No planner, no answer in time, or one that we don't understand: Python plans. Nothing has been done by then.
+ */
+#include "launcher.h"
+#include "steps.h"
+
+#define ANSWER_MS 60
+#define MOST (1u << 18)            /* of a request, and of an answer */
+#define SO_PEERCRED 17
+#define MSG_TRUNC 0x20
+#define MSG_NOSIGNAL 0x4000
+
+enum how { WHOLE, FOREGROUND, FOREGROUND_THEN_DELETE };
+struct answer { char magic[8]; u32 how, log, root, id, plan, unused; }; /* and what they are offsets of; the plan is the last */
+
+static u8 room[MOST] __attribute__((aligned(8)));
+static struct px_result result;
+
+/* Connected to the planner of this root, if one listens there; -1. Only who could also write our records is believed. */
+static int connect_to(const char *root)
+{
+	struct { u16 family; char path[108]; } address = { AF_UNIX_, "" };
+	const char *end = address.path + sizeof address.path;
+	struct { i32 pid; u32 uid, gid; } peer = { 0, ~0u, 0 };
+	u32 size = sizeof peer;
+	if (!join(join(address.path, end, root), end, "/.planner~"))
+		return -1;
+	long fd = sc3(__NR_socket, AF_UNIX_, SOCK_SEQPACKET_ | SOCK_CLOEXEC_ | O_NONBLOCK, 0);
+	if (fd < 0)
+		return -1;
+	if (sc3(__NR_connect, fd, L(&address), sizeof address) == 0 && sc5(__NR_getsockopt, fd, SOL_SOCKET_, SO_PEERCRED, L(&peer), L(&size)) == 0 &&
+	    peer.uid == (u32)sc0(__NR_geteuid))
+		return (int)fd;
+	sys_close((int)fd);
+	return -1;
+}
+
+/* The request: its magic, where the state is unless the command line says so, and that. Its length, or 0. */
+static usize write_request(const char *root, char *const *words, int count)
+{
+	char *at = (char *)room;
+	const char *end = at + sizeof room - 1;
+	at = join(at, end, "PYASK1");
+	for (int i = -1; at && i < count; i++)
+		at = join(at + 1, end, i < 0 ? root : words[i]);
+	return at ? (usize)(at + 1 - (char *)room) : 0;
+}
+
+static const char *text_at(usize n, u32 at)
+{
+	const struct answer *a = (const void *)room;
+	return at >= sizeof *a && at < a->plan && a->plan < n ? (const char *)room + at : NULL;
+}
+
+/* The plan out of an answer of n bytes; NULL: it is none. */
+static px_run_t *read_answer(struct call *c, usize n)
+{
+	const struct answer *a = (const void *)room;
+	const char *magic = "PYPLAN2";
+	int err;
+	for (int i = 0; i < 8; i++)
+		if (n < sizeof *a || a->magic[i] != magic[i])
+			return NULL;
+	if (a->how > FOREGROUND_THEN_DELETE || a->plan % 8 || a->plan >= n || room[a->plan - 1])
+		return NULL;
+	c->log = text_at(n, a->log);
+	c->root = text_at(n, a->root);
+	c->id = text_at(n, a->id);
+	if (!c->log || !c->root || !c->id || !is_clean(c->root) || !is_id(c->id) || !log_ok())
+		return NULL;
+	return px_new(room + a->plan, n - a->plan, &err);
+}
+
+static px_run_t *ask(struct call *c, char *const *words, int count)
+{
+	int fd = connect_to(c->root);
+	if (fd < 0 && !same(c->root, "/run/pyrun"))
+		fd = connect_to("/run/pyrun");
+	usize n = fd < 0 ? 0 : write_request(c->root, words, count);
+	if (!n || sc6(__NR_sendto, fd, L(room), n, MSG_NOSIGNAL, 0, 0) != (long)n)
+		return NULL;
+	struct pollfd p = { fd, POLLIN, 0 };
+	long got = sys_poll(&p, 1, ANSWER_MS) == 1 ? sc6(__NR_recvfrom, fd, L(room), sizeof room, MSG_TRUNC, 0, 0) : -1;
+	sys_close(fd);
+	return got > 0 && got <= (long)sizeof room ? read_answer(c, (usize)got) : NULL;
+}
+
+/* ---- running it */
+
+#define BIT(n) (1ull << ((n) - 1))
+
+/* Python does again what has failed and is undone, and says what is wrong. ^C must not end us in the middle (hold_interrupts() there). */
+static void __attribute__((noreturn)) run_whole(px_run_t *run)
+{
+	u64 held;
+	sys_sigmask(NULL, &held);
+	held |= BIT(2);
+	sys_sigmask(&held, NULL);
+	if (!px_run(run, &result))
+		sys_exit(0);
+	to_python(NULL);
+}
+
+/* All children that have ended, those that the container left behind among them. The status of pid, or -1: it still runs. */
+static int reap(int pid)
+{
+	int status, found = -1;
+	long r;
+	while ((r = sys_wait4(-1, &status, 1 /* WNOHANG */)) > 0)
+		if (r == pid)
+			found = status;
+	return found;
+}
+
+/* Hands signals on until pid has ended; its exit code as a shell has it. We keep no descriptor but those that we were given, and pidfd. */
+static int wait_for(int pid, int pidfd, const u64 *caught)
+{
+	int status;
+	while ((status = reap(pid)) < 0) {
+		long number = sc4(__NR_rt_sigtimedwait, caught, 0, 0, 8);
+		if (number > 0 && number != PX_SIGCHLD)
+			sys_pidfd_send_signal(pidfd, (int)number);
+	}
+	return status & 0x7f ? 128 + (status & 0x7f) : status >> 8 & 0xff;
+}
+
+/* Not KILL and STOP, which nobody can catch; not what a fault of our own raises; 32 and 33 are a C library's. */
+#define CAUGHT (~(BIT(4) | BIT(7) | BIT(8) | BIT(9) | BIT(11) | BIT(19) | BIT(32) | BIT(33)))
+
+static int run_foreground(px_run_t *run, int *pid)
+{
+	const struct px_sigaction plain = { 0 };
+	const u64 caught = CAUGHT;
+	u64 before, blocked;
+	/* From before the process is made, so that none is lost. A SIGCHLD that our caller ignored would take the exit status away. */
+	sys_sigmask(NULL, &before);
+	blocked = before | caught;
+	sys_sigmask(&blocked, NULL);
+	sc4(__NR_rt_sigaction, PX_SIGCHLD, &plain, 0, 8);
+	if (px_run(run, &result)) {
+		sys_sigmask(&before, NULL);
+		to_python(NULL);
+	}
+	*pid = result.pid;
+	int pidfd = (int)sys_fcntl(px_slot(run, 0xffffffffu), F_DUPFD_CLOEXEC, 0);
+	px_free(run); /* a seccomp agent's listener, or the container's files, must not live as long as we wait */
+	return wait_for(result.pid, pidfd, &caught);
+}
+
+void run_planned(struct call *c, char *const *words, int count)
+{
+	int pid;
+	if (sc0(__NR_geteuid) != 0 || get_env("LISTEN_FDS") || get_env("NOTIFY_SOCKET"))
+		return;
+	px_run_t *run = ask(c, words, count);
+	u32 how = ((const struct answer *)(const void *)room)->how;
+	if (!run)
+		return;
+	if (how == WHOLE)
+		run_whole(run);
+	int code = run_foreground(run, &pid);
+	if (how == FOREGROUND_THEN_DELETE)
+		remove_container(c, pid);
+	sys_exit(code);
+}

@@ -1,0 +1,230 @@
+"""A process that only plans: it answers the launcher's create, run and exec with an encoded plan.
+
+An interpreter and its imports take ten times as long as a plan; here both are over. What is planned is what Python in
+the caller's place would plan: the command line is read by the same parser, and what facts.py and exec ask of
+/proc/self is asked of the caller's /proc/PID, anew each time. Callers are who we are: of our namespaces, root
+directory, ids and capabilities, started from our own installation. Everything else gets no answer, and so does
+whatever needs Python to be carried out, to warn or to complain: the launcher then starts Python, as without us.
+
+cffi_build/launcher/planned.c is the other side. Nothing here is kept from one request for another.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import sys
+from struct import Struct
+
+from pyrun.cli.commands.exec import process_of, words_of
+from pyrun.cli.parse import Options, parse
+from pyrun.cli.root import checked_root
+from pyrun.facts import collect_facts, read_text
+from pyrun.oci.load import load_file
+from pyrun.plan.model.plan import Plan
+from pyrun.plan.model.steps import Yield
+from pyrun.plan.namespace.namespaces import namespaces
+from pyrun.plan.process.hooks import hooks_of
+from pyrun.plan.process.process import ignored_caps
+from pyrun.runtime.exec import prepare_exec
+from pyrun.runtime.prepare import prepare
+from pyrun.runtime.store import Store
+
+NAME = ".planner~"  # beside the containers in the state directory; no id can be this
+ASK, ANSWER = b"PYASK1\0", b"PYPLAN2\0"
+HEAD = Struct("<8s6I")
+PEER = Struct("3i")
+WHOLE, FOREGROUND, FOREGROUND_THEN_DELETE = range(3)  # enum how
+MOST = 1 << 18  # bytes of a request, of a file that it names, and of an answer
+PATIENCE_S = 0.02  # for a request; who connects sends it at once
+IDLE_S = 60.0
+
+
+class Refused(Exception):
+    """The caller has to plan by itself."""
+
+
+class Planner:
+    """Answers on a listening socket (AF_UNIX, SOCK_SEQPACKET). launcher: the program that callers must be.
+
+    Another program may have one in its loop: answer() when the listener is readable, and none of it any more when
+    is_current() says no. why: the reason of the last refusal."""
+
+    def __init__(self, listener: socket.socket, launcher: str | None = None) -> None:
+        self.listener = listener
+        self.why = ""
+        self._launcher = _file(launcher or __file__.rpartition("/cli/")[0] + "/bin/pyrun")
+        self._here = _place_of("self")
+        self._sources = {file: _version(file) for file in _source_files()}
+        self._proc = os.stat("/proc").st_dev
+
+    def serve(self, idle_s: float = IDLE_S) -> None:
+        """Until nobody has called for that long, or our sources have changed."""
+        self.listener.settimeout(idle_s)
+        while self.is_current():
+            try:
+                self.answer()
+            except TimeoutError:
+                return
+
+    def is_current(self) -> bool:
+        """Whether the sources are still those that we run."""
+        try:
+            return all(_version(file) == seen for file, seen in self._sources.items())
+        except OSError:
+            return False
+
+    def answer(self) -> bool:
+        """Takes the next caller and answers it, or hangs up. Raises TimeoutError where the listener has a timeout."""
+        connection, _ = self.listener.accept()
+        with connection:
+            try:
+                connection.settimeout(PATIENCE_S)
+                connection.sendall(self._reply(connection))
+                return True
+            except Exception as error:  # whatever it is, Python in the caller's place will say it
+                self.why = f"{type(error).__name__}: {error}"
+                return False
+
+    def _reply(self, connection: socket.socket) -> bytes:
+        pid, uid, _ = PEER.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER.size))
+        if uid != os.geteuid() or not pid or not self.is_current():
+            raise Refused("another user, or a process that we don't see")
+        if _file(f"/proc/{pid}/exe") != self._launcher or _place_of(str(pid)) != self._here:
+            raise Refused("another pyrun, or another place")
+        request = connection.recv(MOST)
+        if not (request.startswith(ASK) and request.endswith(b"\0")):
+            raise Refused("not a request")
+        root, *words = request[len(ASK) : -1].decode("utf-8", "surrogateescape").split("\0")
+        return self._plan(pid, root, words)
+
+    def _plan(self, pid: int, root: str, words: list[str]) -> bytes:
+        call = parse(words)
+        given, o = call.globals, call.options
+        name = call.verb.name if call.verb is not None and call.wants == "run" else ""
+        if given.debug or given.rootless != "auto" or given.systemd_cgroup or given.cgroup_manager != "cgroupfs":
+            raise Refused("a rare option")
+        store = Store(checked_root(_absolute_to(None, given.root if "root" in given.given else root)))
+        if name == "exec":
+            plan, how = self._exec(pid, store, o)
+        elif name in ("create", "run"):
+            plan, how = self._create(pid, store, o, name)
+        else:
+            raise Refused("not for us")
+        if any(isinstance(step, Yield) for step in plan.steps):
+            raise Refused("needs an answer in the middle")
+        return _pack(how, given.log or "", store.root, o.id, plan.encode())
+
+    def _create(self, pid: int, store: Store, o: Options, name: str) -> tuple[Plan, int]:
+        if o.preserve_fds or o.no_pivot or o.config is not None or not os.path.isdir(store.root):
+            raise Refused("a rare option, or the first container")
+        detach = name == "create" or o.detach
+        if name == "run" and (o.trace or (o.console_socket and not detach)):
+            raise Refused("a rare option")
+        bundle = _absolute_to(pid, o.bundle or ".")
+        self._check_file(bundle + "/config.json")
+        made = prepare(
+            store,
+            o.id,
+            bundle,
+            facts=collect_facts(pid=pid),
+            park=name == "create",
+            console_socket=o.console_socket,
+            pidfd_socket=o.pidfd_socket,
+            pid_file=o.pid_file,
+            keyring=not o.no_new_keyring,
+            subreaper=not detach and not o.no_subreaper,
+        )
+        spec, facts = made.spec, made.facts
+        if facts.rootless or (spec.process and ignored_caps(spec.process, facts, "user" in namespaces(spec))):
+            raise Refused("without root, or with a warning")
+        if any(hooks_of(spec, kind) for kind in ("prestart", "createRuntime", "createContainer", "poststop")):
+            raise Refused("hooks, which must not run twice when a step fails")
+        if any("self" in (ns.path or "") for ns in (spec.linux.namespaces if spec.linux else ())):
+            raise Refused("a namespace that is named as the caller's own")
+        if name == "run" and (hooks_of(spec, "startContainer") or hooks_of(spec, "poststart")):
+            raise Refused("hooks, which must not run twice when a step fails")
+        return made.plan, WHOLE if detach else FOREGROUND if o.keep else FOREGROUND_THEN_DELETE
+
+    def _exec(self, pid: int, store: Store, o: Options) -> tuple[Plan, int]:
+        if o.preserve_fds or bool(o.process) == bool(o.command):
+            raise Refused("a rare option")
+        if o.process:
+            o.__dict__["process"] = _absolute_to(pid, o.process)
+            self._check_file(o.process)
+        container = store.open(o.id)
+        spec = load_file(container.directory + "/config.json")
+        process = process_of(spec, o)
+        planned = prepare_exec(container, spec, process, facts=collect_facts(pid=pid), **words_of(o))
+        if planned.facts.rootless or (process.terminal and not o.detach):
+            raise Refused("without root, or with a terminal in the foreground")
+        return planned.plan, WHOLE if o.detach else FOREGROUND
+
+    def _check_file(self, path: str) -> None:
+        """Refuses what is not a plain file, or another one for the caller: /proc/self is we here."""
+        at = ""
+        parts = path.split("/")[1:]
+        for _ in range(100):
+            if not parts:
+                break
+            at, part = f"{at}/{parts[0]}", parts.pop(0)
+            info = os.lstat(at)
+            if info.st_dev == self._proc or part == "..":
+                raise Refused("a path through /proc")
+            if stat.S_ISLNK(info.st_mode):
+                target = os.readlink(at)
+                parts = target.strip("/").split("/") + parts
+                at = "" if target.startswith("/") else at.rpartition("/")[0]
+        if parts or not stat.S_ISREG(info.st_mode) or info.st_size > MOST:
+            raise Refused("not a file of some size")
+
+
+def _absolute_to(pid: int | None, path: str) -> str:
+    """A path of the caller's, from its working directory on. pid None: it must be absolute."""
+    if path.startswith("/"):
+        return path
+    if pid is None or not path:
+        raise Refused("a path that is not absolute")
+    return os.readlink(f"/proc/{pid}/cwd") + "/" + path
+
+
+def _pack(how: int, log: str, root: str, container: str, plan: bytes) -> bytes:
+    body, at = b"", []
+    for text in (log, root, container):
+        at.append(HEAD.size + len(body))
+        body += text.encode("utf-8", "surrogateescape") + b"\0"
+    body += bytes(-len(body) % 8)
+    message = HEAD.pack(ANSWER, how, *at, HEAD.size + len(body), 0) + body + plan
+    if len(message) > MOST:
+        raise Refused("too long")
+    return message
+
+
+def _file(path: str) -> tuple[int, int]:
+    info = os.stat(path)
+    return info.st_dev, info.st_ino
+
+
+def _version(path: str) -> tuple[int, ...]:
+    info = os.stat(path)
+    return info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns
+
+
+def _source_files() -> list[str]:
+    ours = [module for name, module in sys.modules.items() if name.partition(".")[0] == "pyrun"]
+    return [file for module in ours if (file := getattr(module, "__file__", None))]
+
+
+def _place_of(pid: str) -> tuple[object, ...]:
+    """Where a process is, and what it may: its namespaces by the kernel's ids, its root, its ids and capabilities."""
+    proc = f"/proc/{pid}"
+    kinds = sorted(os.listdir("/proc/self/ns"))
+    fd = os.open(proc + "/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        root, mount = os.fstat(fd), read_text(f"/proc/self/fdinfo/{fd}").partition("mnt_id:")[2].split()[0]
+    finally:
+        os.close(fd)
+    lines = read_text(proc + "/status").splitlines()
+    who = [line for line in lines if line.startswith(("Uid:", "Gid:", "CapEff:", "CapPrm:"))]
+    return *(os.readlink(f"{proc}/ns/{kind}") for kind in kinds), root.st_dev, root.st_ino, mount, *who
