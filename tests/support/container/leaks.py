@@ -44,8 +44,8 @@ class Traces:
 def collect_traces() -> Traces:
     """The traces of now."""
     cgroups = frozenset(directory for directory, _, _ in os.walk(CGROUP_ROOT))
-    pids = {pid for cgroup in cgroups for pid in _pids_of(cgroup)}
-    return Traces(_mounts(), cgroups, frozenset(f"{pid} {_name_of(pid)}" for pid in pids if _name_of(pid)))
+    named = ((pid, _name_of(pid)) for cgroup in cgroups for pid in _pids_of(cgroup))
+    return Traces(_mounts(), cgroups, frozenset(f"{pid} {name}" for pid, name in named if name))
 
 
 def find_leaks(before: Traces, grace: float = GRACE_S) -> list[str]:

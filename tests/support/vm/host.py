@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Generator, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -178,12 +179,15 @@ class Plugin:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
-        """Puts what runs in a guest last, group by group, once the markers are there and the selection is made."""
+        """Puts what runs in a guest last, group by group, once the markers are there and the selection is made. The
+        largest group is the first to start, so that none is left to run alone at the end.
+        """
         yield
         for item in items:
             if config.getoption("--in-guest") and not is_vm(item):
                 item.add_marker(pytest.mark.vm)
-        names = list(dict.fromkeys(group_of(item) for item in items if is_vm(item)))
+        sizes = Counter(group_of(item) for item in items if is_vm(item))
+        names = [name for name, _ in sizes.most_common()]
         items.sort(key=lambda item: names.index(group_of(item)) if is_vm(item) else -1)
 
     @pytest.hookimpl(wrapper=True)
