@@ -21,7 +21,7 @@ import pytest
 from pyrun.plan.model import steps as s
 from pyrun.plan.model.plan import Builder
 from pyrun.plan.model.steps import ANY, PARENT, PID_MARK, PID_PREFIX, Label, Spawn, Step
-from tests.support.executor.hosted import BUILD, HOSTED, Ran, build, parent_plan, run_hosted, sh
+from tests.support.executor.hosted import BUILD, HOSTED, Ran, parent_plan, run_hosted, sh
 
 O_PATH_DIRECTORY = 0o10000000 | 0o200000
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -392,12 +392,11 @@ def has_fuzzer() -> bool:
 @pytest.mark.skipif(not has_fuzzer(), reason="needs clang's fuzzer (Debian: clang, libclang-rt-dev)")
 def test_fuzz() -> None:
     """Three seconds of each fuzzer; a longer run is cffi_build/build.py --fuzz --seconds N."""
-    build("--fuzz")
     done = subprocess.run(
         [sys.executable, BUILD, "--fuzz", "--seconds", "3", "--out", HOSTED],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-4000:]
