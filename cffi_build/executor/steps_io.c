@@ -155,7 +155,7 @@ static long spawn_run(struct px_ctx *x, struct spawn *p, int in, int out, const 
 long do_spawn(struct px_ctx *x, const struct px_step *s)
 {
 	int in[2], out[2];
-	u64 argc = s->d & 0xffffffffu, envc = s->d >> 32;
+	u64 argc = s->d & 0xffffffffu, envc = s->d >> 32 & 0x7fffffffu;
 	u64 pid = (u64)(x->self > 0 ? x->self : x->pid > 0 ? x->pid : x->stage1); /* as who reads it sees it (runtime.md, State) */
 	char *args = (char *)px_str(x, s->s0), *data = (char *)px_path(x, s->s2);
 	if (px_room(s->b, 10, s->n2))
@@ -163,7 +163,9 @@ long do_spawn(struct px_ctx *x, const struct px_step *s)
 	if (px_room(s->c, 10, s->n0))
 		patch_pid(args + s->c, pid, 1);
 	/* The first string is the file, the rest its argv. */
-	char **argv = px_vector(args, s->n0, argc, 0), **envp = px_vector(px_path(x, s->s1), s->n1, envc, 0);
+	char **argv = px_vector(args, s->n0, argc, 0), **envp = px_vector(px_path(x, s->s1), s->n1, envc, 1);
+	if (envp && s->d >> 63 && x->home[0])
+		envp[envc] = x->home;
 	struct spawn p = { args, argv ? argv + 1 : NULL, envp, -1, -1, px_fd(x, s->in0), 0 };
 	long r = !argv || !envp || argc < 2 ? -EINVAL : sys_pipe2(in, O_CLOEXEC);
 	if (r == 0 && (r = sys_pipe2(out, O_CLOEXEC)) < 0) {
@@ -177,7 +179,7 @@ long do_spawn(struct px_ctx *x, const struct px_step *s)
 		sys_close(out[0]);
 	}
 	px_vector_free(argv, argc, 0);
-	px_vector_free(envp, envc, 0);
+	px_vector_free(envp, envc, 1);
 	if (r == 0)
 		x->text_len = 0;
 	x->substep |= (u32)(s->a >> 32) << 8; /* behind PARK nobody has the plan: this tells which hook it was */

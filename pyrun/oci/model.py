@@ -185,11 +185,11 @@ class Process(Value):
 
 
 class Hook(Value):
-    """``timeout`` is in seconds."""
+    """``timeout`` is in seconds. ``env``: None where it is not given."""
 
     path: str
     args: tuple[str, ...] = ()
-    env: tuple[str, ...] = ()
+    env: tuple[str, ...] | None = None
     timeout: int | None = None
 
 

@@ -223,7 +223,7 @@ HOOK_LIST = array(
         model.Hook,
         field("path", absolute, REQUIRED),
         field("args", strings, ()),
-        field("env", strings, ()),
+        field("env", strings),
         field("timeout", integer(1, 2**63 - 1)),
     )
 )

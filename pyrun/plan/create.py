@@ -273,8 +273,8 @@ def _plan_hooks_point(b: Builder, spec: Spec, req: Request, s: _Slots) -> None:
     """The parent's side of HOOKS: the mounts are made, the root is not yet pivoted."""
     state = state_json(spec, req.id, req.bundle, "creating")
     b.add(PARENT, Await(point=HOOKS, why="namespaces and mounts are made"))
-    plan_hooks(b, PARENT, spec, "prestart", state, s.bundle)
-    plan_hooks(b, PARENT, spec, "createRuntime", state, s.bundle)
+    plan_hooks(b, PARENT, spec, "prestart", state, s.bundle, req.environ)
+    plan_hooks(b, PARENT, spec, "createRuntime", state, s.bundle, req.environ)
     b.add(PARENT, Ack())
 
 
@@ -377,7 +377,7 @@ def _plan_ready(b: Builder, spec: Spec, facts: Facts, req: Request, s: _Slots, s
     )
     if not req.park:
         b.add(PARENT, WaitExec(why="end of file: the exec took place"))
-        plan_hooks(b, PARENT, spec, "poststart", state_json(spec, req.id, req.bundle, "running"), s.bundle)
+        plan_hooks(b, PARENT, spec, "poststart", state_json(spec, req.id, req.bundle, "running"), s.bundle, req.environ)
 
 
 def _agent_state(spec: Spec, req: Request, seccomp: SeccompProgram) -> str:

@@ -39,7 +39,7 @@ def plan_start(spec: Spec, req: Request) -> Plan:
         WaitExec(status=status, why="end of file: the exec took place"),
         Unlinkat(path=f"{req.state_dir}/status", on=((ENOENT, None),)),
     )
-    plan_hooks(b, PARENT, spec, "poststart", state_json(spec, req.id, req.bundle, "running"), bundle)
+    plan_hooks(b, PARENT, spec, "poststart", state_json(spec, req.id, req.bundle, "running"), bundle, req.environ)
     return b.plan()
 
 
@@ -71,7 +71,7 @@ def plan_poststop(spec: Spec, req: Request) -> list[Plan]:
     for i in range(len(hooks_of(spec, "poststop"))):
         b = Builder()
         bundle = open_bundle(b, spec, req, "poststop")
-        b.add(PARENT, hook_steps(spec, "poststop", state, bundle)[i])
+        b.add(PARENT, hook_steps(spec, "poststop", state, bundle, req.environ)[i])
         plans.append(b.plan())
     return plans
 

@@ -19,6 +19,7 @@ from ..plan.model.request import Request
 from ..plan.process.hooks import hooks_of, quote
 from . import record as rec
 from .descriptors import check_stdio, kept_descriptors, with_listen_fds
+from .request import callers_environment
 from .store import Store, boot_id, is_there, start_time
 
 
@@ -98,6 +99,7 @@ def prepare(
 
         collect_rare(facts, spec, container, imagine=imagine)
     request = Request(
+        environ=callers_environment() if spec.hooks is not None else (),
         id=container,
         bundle=path,
         state_dir=directory,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import posix
+
 from ..plan.model.request import Request
 from .record import NOTIFY, SYSTEMD
 from .store import Container
@@ -18,4 +20,11 @@ def request_of(container: Container) -> Request:
         cgroup=r.text("cgroup") or None,
         notify=bool(r.flags & NOTIFY),
         systemd=bool(r.flags & SYSTEMD),
+        environ=callers_environment(),
     )
+
+
+def callers_environment() -> tuple[str, ...]:
+    """Ours, which hooks get that have none of their own."""
+    pairs = posix.environ.items()
+    return tuple([f"{k.decode('utf-8', 'surrogateescape')}={v.decode('utf-8', 'surrogateescape')}" for k, v in pairs])

@@ -172,11 +172,29 @@ def test_arguments_environment_and_directory(pyrun: Runner, hooked: Hooked) -> N
         assert last == directory.get(kind, str(hooked.bundle.path)), kind
 
 
-def test_without_env_a_hook_has_none_of_the_callers(pyrun: Runner, hooked: Hooked) -> None:
-    hooked.set(createRuntime=[{"path": "/usr/bin/env", "args": ["env", "-0"]}, shell("env >&2; exit 1")])
-    create(pyrun, hooked, "none").fails(1)
-    said = create(pyrun, hooked, "none").err
-    assert "HOME=" not in said and "USER=" not in said, said
+def test_without_env_a_hook_has_what_it_has_with_runc_and_crun(
+    pyrun: Runner, hooked: Hooked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The caller's, or for startContainer the program's. Not so for createContainer, a file of the host's that runs in
+    the container: in the image's environment is LD_PRELOAD (CVE-2025-23266)."""
+    monkeypatch.setenv("CALLER", "its own")
+    look = 'cat /proc/self/environ | tr "\\0" "\\n" > {}/{}'
+    bare = {kind: {"path": "/bin/sh", "args": ["sh", "-c", look.format(hooked.place(kind), kind)]} for kind in KINDS}
+    hooked.set(**{kind: [bare[kind]] for kind in KINDS})
+    hooked.bundle.update(process={"env": ["PATH=/bin", "LD_PRELOAD=/evil.so"]})
+    pyrun("delete", "--force", pyrun.create_started(hooked.bundle)).ok()
+    had = {kind: set((hooked.notes / kind).read_text().splitlines()) for kind in KINDS}
+    for kind in ("prestart", "createRuntime", "poststart", "poststop"):
+        assert "CALLER=its own" in had[kind] and "LD_PRELOAD=/evil.so" not in had[kind], kind
+    assert had["startContainer"] >= {"PATH=/bin", "LD_PRELOAD=/evil.so", "HOME=/root"}
+    assert not {"CALLER=its own", "LD_PRELOAD=/evil.so", "HOME=/root"} & had["createContainer"]
+    for kind in KINDS:
+        bare[kind]["env"] = []
+    hooked.set(**{kind: [bare[kind]] for kind in KINDS})
+    pyrun("delete", "--force", pyrun.create_started(hooked.bundle)).ok()
+    for kind in KINDS:
+        words = set((hooked.notes / kind).read_text().splitlines())
+        assert not {"CALLER=its own", "LD_PRELOAD=/evil.so", "HOME=/root"} & words, kind
 
 
 def test_hooks_have_no_descriptor_but_the_standard_ones(pyrun: Runner, hooked: Hooked) -> None:

@@ -21,6 +21,7 @@ class Request:
         "config",
         "console",
         "console_socket",
+        "environ",
         "id",
         "keyring",
         "no_cgroup",
@@ -47,6 +48,7 @@ class Request:
         self.record = b""
         self.config = b""
         self.park = True
+        self.environ: tuple[str, ...] = ()
         self.preserve_fds = 0
         self.keyring = True
         self.subreaper = False

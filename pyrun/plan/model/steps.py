@@ -351,7 +351,8 @@ class Execve(Step):
 
 class Spawn(Step):
     """Runs a hook or helper and waits: path, argv, env, stdin, timeout_ms (0: none), dir (its working directory).
-    PID_MARK in argv and stdin becomes the pid. number: an error's substep is number << 8 | what failed.
+    PID_MARK in argv and stdin becomes the pid. number: an error's substep is number << 8 | what failed. home: HOME
+    joins the environment where SetHome found one.
 
     ECHILD with what it said when it does not exit 0, ETIMEDOUT when its time is up."""
 
@@ -383,7 +384,7 @@ class Spawn(Step):
             "timeout_ms": int(a.get("timeout_ms", 0)) | int(a.get("number", 0)) << 32,  # type: ignore[call-overload]
             "stdin_pid": stdin_pid,
             "args_pid": args_pid,
-            "counts": len(argv) + 1 | len(env) << 32,
+            "counts": len(argv) + 1 | len(env) << 32 | int(bool(a.get("home"))) << 63,
             "dir": a.get("dir"),
         }
 

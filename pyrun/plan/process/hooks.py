@@ -15,6 +15,7 @@ from ...oci.model import Hook, Spec
 from ..model.plan import Builder
 from ..model.request import Request
 from ..model.steps import O_PATH_DIRECTORY, PARENT, PID_MARK, Openat2, Spawn, Step
+from .process import environment
 
 __all__ = ["PID_MARK", "hook_steps", "hooks_of", "open_bundle", "plan_hooks", "quote", "state_json"]
 
@@ -44,9 +45,10 @@ def state_json(spec: Spec, container: str, bundle: str, status: str, pid: str = 
     )
 
 
-def hook_steps(spec: Spec, kind: str, state: str, directory: int | None = None) -> list[Step]:
-    """One Spawn for each hook of a kind, in order. Without an env of its own a hook has an empty one. directory: slot
-    of where it begins."""
+def hook_steps(
+    spec: Spec, kind: str, state: str, directory: int | None = None, environ: tuple[str, ...] = ()
+) -> list[Step]:
+    """One Spawn for each hook of a kind, in order. directory: slot of where it begins. environ: the caller's."""
     steps: list[Step] = []
     for i, hook in enumerate(hooks_of(spec, kind)):
         timeout = (hook.timeout or 0) * 1000
@@ -54,7 +56,8 @@ def hook_steps(spec: Spec, kind: str, state: str, directory: int | None = None) 
             Spawn(
                 path=hook.path,
                 argv=hook.args or (hook.path,),
-                env=hook.env,
+                env=_default_env(spec, kind, environ) if hook.env is None else hook.env,
+                home=hook.env is None and kind == "startContainer",
                 stdin=state,
                 timeout_ms=timeout,
                 dir=directory,
@@ -66,8 +69,25 @@ def hook_steps(spec: Spec, kind: str, state: str, directory: int | None = None) 
     return steps
 
 
-def plan_hooks(b: Builder, lane: int, spec: Spec, kind: str, state: str, directory: int | None = None) -> None:
-    b.add(lane, *hook_steps(spec, kind, state, directory))
+def _default_env(spec: Spec, kind: str, environ: tuple[str, ...]) -> tuple[str, ...]:
+    """What a hook without env has: in the runtime's namespaces the caller's, for startContainer the program's, as with
+    runc and crun. createContainer has none: there they differ, and with the image's words (LD_PRELOAD) a file of the
+    host would run them as root (CVE-2025-23266)."""
+    if kind == "startContainer":
+        return environment(spec.process.env) if spec.process is not None else ()
+    return () if kind == "createContainer" else environ
+
+
+def plan_hooks(
+    b: Builder,
+    lane: int,
+    spec: Spec,
+    kind: str,
+    state: str,
+    directory: int | None = None,
+    environ: tuple[str, ...] = (),
+) -> None:
+    b.add(lane, *hook_steps(spec, kind, state, directory, environ))
 
 
 def open_bundle(b: Builder, spec: Spec, req: Request, *kinds: str) -> int | None:
