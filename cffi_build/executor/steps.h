@@ -44,6 +44,8 @@ long px_side_step(struct px_ctx *x, const struct px_step *s);
 static inline const char *px_str(struct px_ctx *x, u32 off) { return off ? (const char *)x->plan + off : ""; }
 static inline int px_fd(struct px_ctx *x, u16 slot) { return slot == PX_NONE ? AT_FDCWD : x->slots[slot]; }
 static inline const char *px_path(struct px_ctx *x, u32 off) { return px_str(x, off); }
+/* A device's number as mknod(2) takes it. */
+static inline u64 px_dev(u64 major, u64 minor) { return (minor & 0xff) | (major & 0xfff) << 8 | (minor & ~0xffULL) << 12 | (major & ~0xfffULL) << 32; }
 /* Whether `need` bytes at offset `at` lie in a string of n: the place of a pid or a descriptor that is filled in. */
 static inline int px_room(u64 at, u64 need, u32 n) { return at != PX_NEXT && n >= need && at <= n - need; }
 /* ctx.c */

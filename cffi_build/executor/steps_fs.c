@@ -40,9 +40,8 @@ long do_mknodat(struct px_ctx *x, const struct px_step *s)
 {
 	int dir = px_fd(x, s->in0);
 	u64 major = s->b >> 32, minor = s->b & 0xffffffffu, uid = s->c & 0xffffffffu, gid = s->c >> 32;
-	u64 dev = (minor & 0xff) | (major & 0xfff) << 8 | (minor & ~0xffULL) << 12 | (major & ~0xfffULL) << 32;
 	struct statx st;
-	long mask = sc1(__NR_umask, 0), made = sc4(__NR_mknodat, dir, px_str(x, s->s0), s->a, dev);
+	long mask = sc1(__NR_umask, 0), made = sc4(__NR_mknodat, dir, px_str(x, s->s0), s->a, px_dev(major, minor));
 	sc1(__NR_umask, mask);
 	if (made < 0 && made != -EEXIST)
 		return made;

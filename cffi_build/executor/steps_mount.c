@@ -233,7 +233,7 @@ static long copy_dir(int from, int to, int depth)
 	return r < 0 ? r : n;
 }
 
-/* One entry with its owner and mode; devices and sockets are left out, as nothing may make them in a user namespace. */
+/* One entry with its owner and mode. A device, which nothing may make in a user namespace, is EPERM there. */
 static long copy_entry(int from, int to, const char *name, int depth)
 {
 	struct statx st;
@@ -250,8 +250,10 @@ static long copy_entry(int from, int to, const char *name, int depth)
 		r = sc3(__NR_symlinkat, link, to, name);
 		return r < 0 ? r : sc5(__NR_fchownat, to, name, st.stx_uid, st.stx_gid, AT_SYMLINK_NOFOLLOW);
 	}
-	if (type != S_IFDIR && type != S_IFREG)
-		return 0;
+	if (type != S_IFDIR && type != S_IFREG) {
+		r = sc4(__NR_mknodat, to, name, st.stx_mode, px_dev(st.stx_rdev_major, st.stx_rdev_minor));
+		return r < 0 ? r : sc5(__NR_fchownat, to, name, st.stx_uid, st.stx_gid, AT_SYMLINK_NOFOLLOW);
+	}
 	if (type == S_IFDIR && (r = sc3(__NR_mkdirat, to, name, 0700)) < 0)
 		return r;
 	int flags = type == S_IFDIR ? O_RDONLY | O_DIRECTORY : O_WRONLY | O_CREAT | O_EXCL;

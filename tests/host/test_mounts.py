@@ -202,6 +202,37 @@ def test_later_mounts_lie_on_earlier_ones(pyrun: Runner, bundle: BundleMaker, so
     assert not (made.rootfs / "t" / "x").exists()
 
 
+def test_each_read_only_tmpfs_is_the_one_that_was_asked_for(pyrun: Runner, bundle: BundleMaker, source: Path) -> None:
+    """What lies on it, or above it, stays as it is: a mount has its own flags, by its descriptor."""
+    made = bundle(["sh", "-c", "touch /m/x && umount /m; touch /m/y; umount /a; touch /a/b/z; touch /a/n"])
+    caps = ["CAP_SYS_ADMIN", "CAP_DAC_OVERRIDE"]
+    made.update(process={"capabilities": dict.fromkeys(("bounding", "effective", "permitted"), caps)})
+    made.add_mount("/m", "tmpfs", "ro", type="tmpfs").add_mount("/m", str(source), "bind", "rw")
+    made.add_mount("/a/b", "tmpfs", "ro", type="tmpfs").add_mount("/a", "tmpfs", type="tmpfs")
+    result = pyrun.run(made)
+    assert result.err.count("Read-only") == 2 and "/m/y" in result.err and "/a/b/z" in result.err, result.describe()
+    assert (source / "x").exists() and (made.rootfs / "a" / "n").exists()
+
+
+def test_a_source_that_an_earlier_entry_brings(pyrun: Runner, in_userns: Callable[..., Bundle], source: Path) -> None:
+    """The parent can't clone it for a user namespace, as it is not there yet; and the one below is not it."""
+    made = in_userns(["sh", "-c", "cat /two/sub /three"])
+    for path in (made.path, *made.path.parents[:3], source, *source.parents[:2]):
+        path.chmod(path.stat().st_mode | 0o011)
+    (source / "dir").mkdir()
+    (source / "dir" / "sub").write_text("brought\n")
+    (made.rootfs / "one").mkdir()
+    (made.rootfs / "one" / "file").write_text("hidden\n")
+    made.add_mount("/one", str(source), "bind").add_mount("/two", f"{made.rootfs}/one/dir", "bind")
+    made.add_mount("/three", f"{made.rootfs}/one/file", "bind")
+    assert pyrun.run(made).ok().out == "brought\ncontent\n"
+
+
+def test_a_source_below_the_root_that_nobody_brings(pyrun: Runner, in_userns: Callable[..., Bundle]) -> None:
+    made = in_userns(["true"])
+    pyrun.run(made.add_mount("/two", f"{made.rootfs}/nothing", "bind")).fails(1, "/mounts/7", "not there")
+
+
 def test_a_closed_directory_is_no_obstacle_for_a_user_namespace(
     pyrun: Runner, in_userns: Callable[..., Bundle], source: Path, tmp_path: Path
 ) -> None:
@@ -251,6 +282,27 @@ def test_tmpcopyup(pyrun: Runner, bundle: BundleMaker) -> None:
     made.add_mount("/etc", "tmpfs", "tmpcopyup", type="tmpfs")
     assert pyrun.run(made).ok().out.split() == ["kept", "/somewhere", "755", "0", "604", "33", "711", "0"]
     assert (etc / "passwd").exists() and not (etc / "new").exists()
+
+
+def test_tmpcopyup_of_what_is_no_file(pyrun: Runner, bundle: BundleMaker) -> None:
+    made = bundle(["sh", "-c", "cd /etc; stat -c '%n %F %a %u %t,%T' fifo socket zero"])
+    etc = made.rootfs / "etc"
+    os.mkfifo(etc / "fifo")
+    os.mknod(etc / "socket", 0o140000)
+    os.mknod(etc / "zero", 0o020000, os.makedev(1, 5))
+    for name in ("fifo", "socket", "zero"):
+        os.chown(etc / name, 33, 33)
+        (etc / name).chmod(0o642)
+    out = pyrun.run(made.add_mount("/etc", "tmpfs", "tmpcopyup", type="tmpfs")).ok().out.splitlines()
+    assert out == ["fifo fifo 642 33 0,0", "socket socket 642 33 0,0", "zero character special file 642 33 1,5"]
+
+
+def test_tmpcopyup_of_a_device_in_a_user_namespace(pyrun: Runner, in_userns: Callable[..., Bundle]) -> None:
+    made = in_userns(["true"]).add_mount("/etc", "tmpfs", "tmpcopyup", type="tmpfs")
+    os.mkfifo(made.rootfs / "etc" / "fifo")
+    pyrun.run(made).ok()
+    os.mknod(made.rootfs / "etc" / "zero", 0o020000, os.makedev(1, 5))
+    pyrun.run(made).fails(1, "EPERM", "/mounts/7", "device", "tmpcopyup")
 
 
 def test_tmpcopyup_of_nothing(pyrun: Runner, bundle: BundleMaker) -> None:

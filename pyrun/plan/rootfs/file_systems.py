@@ -111,35 +111,36 @@ def needs_mount2(m: Entry, rp: RootfsPlan) -> bool:
 
 def plan_file_system(b: Builder, spec: model.Spec, rp: RootfsPlan, m: Entry) -> None:
     open_target(b, rp, m)
-    attrs = _configure(b, spec, rp, m)
-    b.add(STAGE2, Fsmount(fs=rp.fs, attrs=attrs, out=rp.mount, at=m.at, why="mounted, but nowhere yet"))
+    attrs, mount = _configure(b, spec, rp, m), rp.mount
+    if attrs != m.o.attrs():
+        mount = b.slot(f"mount-{m.index}")
+        rp.late_ro.append((mount, f"{m.at}/options"))
+    b.add(STAGE2, Fsmount(fs=rp.fs, attrs=attrs, out=mount, at=m.at, why="mounted, but nowhere yet"))
     if m.o.idmap or m.spec.uid_mappings:
-        _add_idmap_here(b, spec, rp, m)
+        _add_idmap_here(b, spec, rp, m, mount)
     if rp.label and m.fstype == "mqueue" and not attrs & RDONLY:
         why = "an mqueue takes no context="
-        b.add(STAGE2, Setxattr(fd=rp.mount, name="security.selinux", value=rp.label, at="/linux/mountLabel", why=why))
-    set_recursive_attrs(b, m, rp.mount)
-    set_propagation(b, m, rp.mount, m.o.propagation)
+        b.add(STAGE2, Setxattr(fd=mount, name="security.selinux", value=rp.label, at="/linux/mountLabel", why=why))
+    set_recursive_attrs(b, m, mount)
+    set_propagation(b, m, mount, m.o.propagation)
     if m.o.copyup and m.fstype == "tmpfs":
         keep = int(any(key in ("mode", "uid", "gid") for key, _, _ in m.o.data))
-        b.add(STAGE2, CopyUp(hidden=rp.target, mount=rp.mount, keep_root=keep, at=f"{m.at}/options", why="tmpcopyup"))
-    attach(b, rp, m, rp.mount)
+        b.add(STAGE2, CopyUp(hidden=rp.target, mount=mount, keep_root=keep, at=f"{m.at}/options", why="tmpcopyup"))
+    attach(b, rp, m, mount)
 
 
-def _add_idmap_here(b: Builder, spec: model.Spec, rp: RootfsPlan, m: Entry) -> None:
+def _add_idmap_here(b: Builder, spec: model.Spec, rp: RootfsPlan, m: Entry, mount: int) -> None:
     if rp.parent_mounts:
         raise ConfigError([(m.at, "idmap on a mount that is no bind works only without a user namespace")])
-    add_idmap(b, STAGE2, spec, rp, m, rp.mount)
+    add_idmap(b, STAGE2, spec, rp, m, mount)
 
 
 def _configure(b: Builder, spec: model.Spec, rp: RootfsPlan, m: Entry) -> int:
     """The file system up to its superblock. Returns the attributes that the mount gets now."""
-    attrs, super_flags, late = m.o.attrs(), list(m.o.super), False
+    attrs, super_flags = m.o.attrs(), list(m.o.super)
     if attrs & RDONLY:
-        late = m.fstype == "tmpfs" or m.dest == "/dev"
-        if late:  # later mounts, and devices, need their places made in it
+        if m.fstype == "tmpfs" or m.dest == "/dev":  # later mounts, and devices, need their places made in it
             attrs &= ~RDONLY
-            rp.late_ro.append((m.dest, f"{m.at}/options"))
         elif m.fstype not in _RO_BY_MOUNT:
             super_flags.append("ro")
     b.add(STAGE2, Fsopen(fstype=m.fstype, out=rp.fs, at=f"{m.at}/type"))

@@ -28,6 +28,7 @@ from .mount_options import (
 from .rootfs_plan import (
     AT_EMPTY_PATH,
     AT_RECURSIVE,
+    ENOENT,
     EPERM,
     NONE,
     RootfsPlan,
@@ -75,7 +76,7 @@ def _clone_source(b: Builder, spec: model.Spec, rp: RootfsPlan, m: Entry) -> Non
             path=bind_source(m, rp),
             flags=tree_flags(m),
             out=slot,
-            on=() if idmap else ((EPERM, nested),),
+            on=() if idmap else ((EPERM, nested), *(((ENOENT, nested),) if _may_come(spec, m, rp) else ())),
             at=m.at,
             why="for a container that may not walk there",
         ),
@@ -93,6 +94,12 @@ def _clone_source(b: Builder, spec: model.Spec, rp: RootfsPlan, m: Entry) -> Non
         ),
         nested,
     )
+
+
+def _may_come(spec: model.Spec, m: Entry, rp: RootfsPlan) -> bool:
+    """Whether an earlier entry may bring the source, and so stage 2 alone can find it: it lies in the root."""
+    roots = (rp.rootfs, f"{rp.bundle}/{spec.root.path}", spec.root.path)
+    return any(f"{clean_path(bind_source(m, rp))}/".startswith(f"{clean_path(root)}/") for root in roots)
 
 
 def _check_idmap(m: Entry, rp: RootfsPlan) -> None:

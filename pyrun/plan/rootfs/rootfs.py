@@ -45,7 +45,6 @@ from .rootfs_plan import (
     EINVAL,
     EPERM,
     FROM_FD,
-    IN_ROOT,
     NONE,
     O_PATH,
     OPEN_TREE_CLONE,
@@ -151,14 +150,9 @@ def plan_rootfs_finish(b: Builder, spec: Spec, facts: Facts, rp: RootfsPlan) -> 
         )
     if not rp.mntns:
         return
-    for dest, at in rp.late_ro:
-        b.add(
-            STAGE2,
-            Openat2(dir=rp.root, path=dest, flags=O_PATH, resolve=IN_ROOT, out=rp.target, at=at),
-            MountSetattr(
-                mount=rp.target, at_flags=AT_EMPTY_PATH, set=RDONLY, at=at, why="read-only now that all is made in it"
-            ),
-        )
+    why = "read-only now that all is made in it"  # by its descriptor, as another may lie on it or above it
+    for slot, at in rp.late_ro:
+        b.add(STAGE2, MountSetattr(mount=slot, at_flags=AT_EMPTY_PATH, set=RDONLY, at=at, why=why))
     if spec.root.readonly:
         b.add(STAGE2, MountSetattr(mount=rp.root, at_flags=AT_EMPTY_PATH, set=RDONLY, at="/root/readonly"))
 

@@ -38,7 +38,7 @@ class RootfsPlan:
     the pivot. dev: its /dev, opened when all mounts are there (NONE before, and without a mount namespace). proc: a
     procfs of the container's PID namespace that is mounted nowhere, else the host's; NONE when nothing needs it.
     target, mount, fs: scratch, for one step after another. clones: index of a mount -> slot of its source, cloned by
-    the parent. idmaps: (uid map, gid map) -> slot of a user namespace. late_ro: (destination, pointer) of mounts that
+    the parent. idmaps: (uid map, gid map) -> slot of a user namespace. late_ro: (slot, pointer) of mounts that
     become read-only at the end. mntns, own_userns, cgroupns: the container has such a namespace. cgroup,
     cgroup_mount: host paths of its cgroup and of the hierarchy. locked: mounts may have flags that we may not clear.
     bind_nodes: devices are bound from the host, as mknod(2) is refused. parent_mounts: the parent may clone mounts
@@ -88,7 +88,7 @@ class RootfsPlan:
         self.dev = self.proc = NONE
         self.clones: dict[int, int] = {}
         self.idmaps: dict[tuple[str, str], int] = {}
-        self.late_ro: list[tuple[str, str]] = []
+        self.late_ro: list[tuple[int, str]] = []
 
 
 def clean_path(path: str) -> str:

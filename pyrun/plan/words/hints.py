@@ -17,7 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-EPERM, ENOENT, EIO, E2BIG, ENOEXEC, EAGAIN, ENOMEM, EACCES, EBUSY = 1, 2, 5, 7, 8, 11, 12, 13, 16
+EPERM, ENOENT, EIO, E2BIG, ENOEXEC, EBADF, EAGAIN, ENOMEM, EACCES, EBUSY = 1, 2, 5, 7, 8, 9, 11, 12, 13, 16
 EEXIST, EXDEV, ENODEV, ENOTDIR, EISDIR, EINVAL, ENFILE, EMFILE, ENOTTY, ETXTBSY = 17, 18, 19, 20, 21, 22, 23, 24, 25, 26
 EFBIG = 27
 ENOSPC, EROFS, EPIPE, ERANGE, ENAMETOOLONG, ENOSYS, ENOTEMPTY, ELOOP = 28, 30, 32, 34, 36, 38, 39, 40
@@ -47,6 +47,7 @@ HINTS: dict[tuple[type[s.Step], int], str] = {
         "the mount point lies on a shared mount that would pass this mount on, or outside of the container"
     ),
     (s.MountSetattr, EINVAL): "the file system can't be idmapped, or the kernel does not know one of these attributes",
+    (s.MountSetattr, EBADF): "the bind source is not there, or the container's ids may not go there",
     (s.MountSetattr, EPERM): "the mount has flags from outside this user namespace, which may not be taken off in it",
     (s.MountSetattr, EBUSY): "files are open for writing on it, so it can't be made read-only now",
     (s.Fsopen, ENODEV): "the kernel has no file system {fstype}: is its module loaded? see /proc/filesystems",
@@ -91,6 +92,7 @@ HINTS: dict[tuple[type[s.Step], int], str] = {
         "a process in it does not end even by SIGKILL: it may wait for a disk or a network file system"
     ),
     (s.PivotRoot, EINVAL): "the root must be a mount of its own, and its parent not shared",
+    (s.CopyUp, EPERM): "tmpcopyup is to copy a device, and none may be made in a user namespace, or by the device rules",
     (s.CopyUp, ENOSPC): "the tmpfs is too small for what it is to hold: raise its size= option",
     (s.Clone3, EAGAIN): _PROCESSES,
     (s.Clone3, ENOMEM): "out of memory, or the PID namespace has no init any more",
