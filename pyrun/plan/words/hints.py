@@ -92,7 +92,7 @@ HINTS: dict[tuple[type[s.Step], int], str] = {
         "a process in it does not end even by SIGKILL: it may wait for a disk or a network file system"
     ),
     (s.PivotRoot, EINVAL): "the root must be a mount of its own, and its parent not shared",
-    (s.CopyUp, EPERM): "tmpcopyup is to copy a device, and none may be made in a user namespace, or by the device rules",
+    (s.CopyUp, EPERM): "tmpcopyup is to copy a device, and none may be made in a user namespace or by the device rules",
     (s.CopyUp, ENOSPC): "the tmpfs is too small for what it is to hold: raise its size= option",
     (s.Clone3, EAGAIN): _PROCESSES,
     (s.Clone3, ENOMEM): "out of memory, or the PID namespace has no init any more",
