@@ -67,6 +67,16 @@ def test_leak_check_sees_a_mount(tmp_path: Path) -> None:
     assert len(leaks) == 1 and str(tmp_path) in leaks[0]
 
 
+def test_leak_check_sees_another_owner_of_what_all_share() -> None:
+    before, zero = collect_traces(), os.stat("/dev/zero")
+    os.chown("/dev/zero", 100000, zero.st_gid)
+    try:
+        leaks = find_leaks(before, grace=0)
+    finally:
+        os.chown("/dev/zero", zero.st_uid, zero.st_gid)
+    assert [leak.split()[:3] for leak in leaks] == [["owner", "/dev/zero", f"100000:{zero.st_gid}"]]
+
+
 def test_leak_check_waits_for_a_dying_process() -> None:
     before = collect_traces()
     process = subprocess.Popen(["sleep", "0.2"])

@@ -1,4 +1,4 @@
-"""What a container may not leave behind: mounts, cgroups, processes.
+"""What a container may not leave behind: mounts, cgroups, processes, another owner of something that all share.
 
 Looked at from inside tests/view, whose mount namespace and cgroup subtree belong to the test run alone; so whatever is
 new after a test is that test's.
@@ -24,13 +24,19 @@ PF_KTHREAD = 0x200000
 SYSTEMS_OWN = re.compile(r"\(udev-worker\)$| dbus-daemon$|/user@\d+\.service/\w+\.slice(/dbus\.\w+)?$")
 
 
+SHARED = ("/", "/dev", "/dev/full", "/dev/null", "/dev/tty", "/dev/urandom", "/dev/zero", "/proc", "/sys", "/tmp")
+
+
 @dataclass(frozen=True)
 class Traces:
-    """What there is: mounts as 'ID TARGET TYPE', cgroups by path, processes as 'PID NAME'."""
+    """What there is: mounts as 'ID TARGET TYPE', cgroups by path, processes as 'PID NAME', and of what is SHARED
+    'PATH UID:GID MODE'.
+    """
 
     mounts: frozenset[str]
     cgroups: frozenset[str]
     processes: frozenset[str]
+    shared: frozenset[str]
 
     def new_since(self, before: Traces) -> list[str]:
         """One line for each trace that `before` has not."""
@@ -38,6 +44,7 @@ class Traces:
             *(f"mount {mount}" for mount in sorted(self.mounts - before.mounts)),
             *(f"cgroup {cgroup}" for cgroup in sorted(self.cgroups - before.cgroups)),
             *(f"process {process}" for process in sorted(self.processes - before.processes)),
+            *(f"owner {owner}" for owner in sorted(self.shared - before.shared)),
         ]
 
 
@@ -45,7 +52,7 @@ def collect_traces() -> Traces:
     """The traces of now."""
     cgroups = frozenset(directory for directory, _, _ in os.walk(CGROUP_ROOT))
     named = ((pid, _name_of(pid)) for cgroup in cgroups for pid in _pids_of(cgroup))
-    return Traces(_mounts(), cgroups, frozenset(f"{pid} {name}" for pid, name in named if name))
+    return Traces(_mounts(), cgroups, frozenset(f"{pid} {name}" for pid, name in named if name), _owners())
 
 
 def find_leaks(before: Traces, grace: float = GRACE_S) -> list[str]:
@@ -64,6 +71,11 @@ def _mounts() -> frozenset[str]:
     lines = Path("/proc/self/mountinfo").read_text().splitlines()
     fields = [line.split() for line in lines]
     return frozenset(f"{field[0]} {field[4]} {field[field.index('-') + 1]}" for field in fields)
+
+
+def _owners() -> frozenset[str]:
+    stats = [(path, os.stat(path)) for path in SHARED]
+    return frozenset(f"{path} {stat.st_uid}:{stat.st_gid} {stat.st_mode:o}" for path, stat in stats)
 
 
 def _pids_of(cgroup: str) -> list[int]:
@@ -87,7 +99,7 @@ def _name_of(pid: int) -> str:
 
 @pytest.fixture(autouse=True)
 def leak_check() -> Iterator[None]:
-    """Fails a test that leaves a mount, a cgroup or a process. Ends after every other fixture, for it starts first."""
+    """Fails a test that leaves one of these. Ends after every other fixture, for it starts first."""
     before = collect_traces()
     yield
     leaks = find_leaks(before)
