@@ -91,6 +91,15 @@ class Facts:
         return bool(self.caps >> cap & 1)
 
 
+def is_there(path: str) -> bool:
+    """Whether there is something of this name, be it a symlink that leads nowhere."""
+    try:
+        posix.lstat(path)
+    except OSError:
+        return False
+    return True
+
+
 def read_text(path: str, limit: int = 1 << 20) -> str:
     """A small file's text; "" when it can't be read."""
     try:

@@ -9,8 +9,20 @@ from __future__ import annotations
 
 import posix
 
-from ..facts import cgroup2_mount, read_text
-from .store import Container, is_there
+from ..facts import cgroup2_mount, is_there, read_text
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    from .record import Record
+
+    class Container(Protocol):
+        """As store.py has it."""
+
+        record: Record
+
+        def alive(self) -> bool: ...
 
 
 def live_cgroup(c: Container) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import posix
 
 from ..errors import PyrunError, reason
+from ..facts import is_there as is_there
 from ..facts import read_text
 from . import record as rec
 
@@ -98,15 +99,6 @@ class Container:
 
     def pid(self) -> int:
         return self.record.pid if self.alive() else 0
-
-
-def is_there(path: str) -> bool:
-    """Whether there is something of this name, be it a symlink that leads nowhere."""
-    try:
-        posix.lstat(path)
-    except OSError:
-        return False
-    return True
 
 
 class Store:

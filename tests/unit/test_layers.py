@@ -45,6 +45,23 @@ def test_no_upward_import(path: Path) -> None:
     assert not upward, upward
 
 
+def files_by_module() -> dict[str, Path]:
+    found = {}
+    for path in PACKAGE.rglob("*.py"):
+        parts = ["pyrun", *path.relative_to(PACKAGE).with_suffix("").parts]
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def test_no_circle() -> None:
+    """No module comes to itself by what it imports, be it in a function or for the type checker."""
+    files = files_by_module()
+    needs = {name: {found for _, found in imports_of(path) if found in files} for name, path in files.items()}
+    while free := {name for name, wanted in needs.items() if not wanted & needs.keys()}:
+        needs = {name: wanted for name, wanted in needs.items() if name not in free}
+    assert not needs, f"in a circle, or above one: {sorted(needs)}"
+
+
 def test_planners_read_nothing() -> None:
     """The planner's modules import no module that could read the host."""
     readers = {"os", "posix", "pathlib", "subprocess", "socket", "pwd", "grp", "io", "time", "resource"}
