@@ -11,24 +11,32 @@ static long put(int dir, const char *name, const char *text)
 	return r < 0 ? r : 0;
 }
 
-/* "populated 1" in cgroup.events covers the children too. */
-static long populated(int dir)
+/* Whether cgroup.events says `name` 1: "populated" covers the children too, "frozen" the parents. */
+static long event(int dir, const char *name)
 {
 	char buf[256];
-	long fd = sys_openat(dir, "cgroup.events", O_RDONLY | O_CLOEXEC, 0), n;
+	const long len = (long)px_len(name), fd = sys_openat(dir, "cgroup.events", O_RDONLY | O_CLOEXEC, 0);
 	if (fd < 0)
 		return fd;
-	n = sys_read((int)fd, buf, sizeof buf);
+	const long n = sys_read((int)fd, buf, sizeof buf);
 	sys_close((int)fd);
-	for (long i = 0; i + 11 <= n; i++)
-		if (buf[i] == 'p' && buf[i + 1] == 'o' && buf[i + 9] == ' ')
-			return buf[i + 10] == '1';
+	for (long i = 0, k; i + len + 1 < n; i++) {
+		for (k = 0; k < len && buf[i + k] == name[k]; k++)
+			;
+		if (k == len && (i == 0 || buf[i - 1] == '\n'))
+			return buf[i + len + 1] == '1';
+	}
 	return n < 0 ? n : 0;
 }
 
+static long populated(int dir) { return event(dir, "populated"); }
+
+/* Nor may it be frozen: what is born there would never say a word. */
 long do_check_empty(struct px_ctx *x, const struct px_step *s)
 {
 	long r = populated(px_fd(x, s->in0));
+	if (r == 0 && (r = event(px_fd(x, s->in0), "frozen")) == 1)
+		return -EBUSY;
 	return r == 1 ? -ENOTEMPTY : r;
 }
 

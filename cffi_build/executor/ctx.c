@@ -47,6 +47,42 @@ int px_linked(struct px_ctx *x, u16 slot)
 	return slot == PX_NONE || sys_statx(px_fd(x, slot), "", AT_EMPTY_PATH, STATX_NLINK, &st) < 0 || st.stx_nlink > 0;
 }
 
+long px_wait(struct px_ctx *x, struct pollfd *f, u32 n, u64 ms)
+{
+	struct pollfd all[3];
+	const long deadline = ms ? sys_now() + (long)ms * 1000000 : 0;
+	for (u32 i = 0; i < n; i++)
+		all[i] = f[i];
+	all[n] = (struct pollfd){ x->cancel, POLLIN, 0 };
+	for (;;) {
+		const long left = ms ? (deadline - sys_now() + 999999) / 1000000 : -1;
+		const long r = sys_poll(all, n + 1, ms && left < 0 ? 0 : left);
+		if (r == -EINTR)
+			continue;
+		if (r <= 0)
+			return r ? r : -ETIMEDOUT;
+		if (all[n].revents && r == 1)
+			return -ECANCELED;
+		for (u32 i = 0; i < n; i++)
+			f[i].revents = all[i].revents;
+		return r;
+	}
+}
+
+long px_reap(i32 pid, int pidfd, i32 *status)
+{
+	const long deadline = sys_now() + 10 * 1000000000L;
+	for (;;) {
+		struct pollfd f = { pidfd, POLLIN, 0 };
+		const long r = sys_wait4(pid, status, 0x40000000 /* __WALL */ | 1 /* WNOHANG */), left = (deadline - sys_now()) / 1000000;
+		if (r > 0 || (r < 0 && r != -EINTR))
+			return r < 0 ? r : 0;
+		if (left <= 0)
+			return -ETIMEDOUT;
+		sys_poll(&f, 1, pidfd < 0 ? 1 : left);
+	}
+}
+
 long px_send_msg(struct px_ctx *x, u32 kind, i32 value, u32 substep)
 {
 	struct px_msg *m = &x->msg;

@@ -167,12 +167,15 @@ static long do_clone3(struct px *p, const struct px_step *s)
 	return s->out == PX_NONE ? 0 : px_out(x, s->out, sys_fcntl(pidfd, F_DUPFD_CLOEXEC, 0));
 }
 
-/* The next message of a child. An error of the child ends our lane with the child's own errno. */
-static long next_msg(struct px *p)
+/* The next message of a child, for ms (0: however long it takes). An error of the child ends our lane with the child's own errno. */
+static long next_msg(struct px *p, u64 ms)
 {
 	struct px_ctx *x = &p->x;
 	struct px_msg *m = &x->msg;
-	long r;
+	struct pollfd f = { x->sync, POLLIN, 0 };
+	long r = px_wait(x, &f, 1, ms);
+	if (r < 0)
+		return r;
 	do
 		r = sys_read(x->sync, m, sizeof *m);
 	while (r == -EINTR);
@@ -199,12 +202,12 @@ static long ack(struct px_ctx *x)
 	return r == -EPIPE ? -ESRCH : r < 0 ? r : 0; /* as in next_msg() */
 }
 
-/* a: the rendezvous that must come. The number of a seccomp listener is told on the way to one. */
+/* a: the rendezvous that must come, b: within so many ms. The number of a seccomp listener is told on the way to one. */
 static long do_await(struct px *p, const struct px_step *s)
 {
 	const struct px_msg *m = &p->x.msg;
 	for (;;) {
-		long r = next_msg(p);
+		long r = next_msg(p, s->b);
 		if (r < 0)
 			return r;
 		if (m->kind == MSG_MEET && m->value == -1) {
@@ -218,13 +221,10 @@ static long do_await(struct px *p, const struct px_step *s)
 }
 
 /* Waits until stage 1 speaks or dies. Stage 2 has the other end of the socket as well, so its closing does not tell of stage 1's end. */
-static long stage1_speaks(struct px_ctx *x)
+static long stage1_speaks(struct px_ctx *x, u64 ms)
 {
 	struct pollfd f[2] = { { x->sync, POLLIN, 0 }, { x->pidfd, POLLIN, 0 } };
-	long r;
-	do
-		r = sys_poll(f, 2, -1);
-	while (r == -EINTR);
+	long r = px_wait(x, f, 2, ms);
 	if (r > 0 && !f[0].revents) /* the last thing that it did may have been to speak */
 		r = sys_poll(f, 1, 0);
 	return r;
@@ -239,52 +239,57 @@ static void end_untold(struct px_ctx *x)
 	struct px_ucred_cmsg c = { 0 };
 	struct px_iovec iov = { &x->msg, sizeof x->msg };
 	struct px_msghdr m = { .iov = &iov, .iovlen = 1, .control = &c, .controllen = sizeof c };
+	struct pollfd f = { x->sync, POLLIN, 0 };
 	long r = sc5(__NR_setsockopt, x->sync, SOL_SOCKET_, SO_PASSCRED_, &on, sizeof on);
 	if (r == 0)
 		r = sc6(__NR_sendto, x->sync, L(&unknown), 4, 0x4000 /* MSG_NOSIGNAL */, 0, 0);
-	if (r == 4)
+	if (r == 4 && sys_poll(&f, 1, 10000) == 1)
 		do
 			r = sc3(__NR_recvmsg, x->sync, &m, 0);
 		while (r == -EINTR);
 	if (r > 0 && c.type == SCM_CREDENTIALS_ && c.pid > 0)
-		while (sys_wait4(c.pid, NULL, 0x40000000 /* __WALL */) == -EINTR)
-			;
+		px_reap(c.pid, -1, NULL);
 	sys_close(x->sync);
 	x->sync = -1;
 }
 
+/* Whoever got hold of the other end of the socket, as a container with CAP_SYS_PTRACE may, could name any process. */
+static int is_child(i32 pid)
+{
+	return pid > 0 && sc5(__NR_waitid, 1 /* P_PID */, pid, NULL, 0x40000000 /* __WALL */ | 0x01000000 /* WNOWAIT */ | 4 /* WEXITED */ | 1 /* WNOHANG */, NULL) == 0;
+}
+
 /* Stage 1 told the pid of stage 2 (a child of ours, CLONE_PARENT, so the number can't be reused before we reap it) and is gone. When it told
- * an errno as well, that is the result, and the answer for which stage 2 waits is left to an ACK. */
+ * an errno as well, that is the result, and the answer for which stage 2 waits is left to an ACK. a: within so many ms. */
 static long do_await_pid(struct px *p, const struct px_step *s)
 {
 	struct px_ctx *x = &p->x;
 	const struct px_msg *m = &x->msg;
-	long r = stage1_speaks(x);
+	long r = stage1_speaks(x, s->a);
 	if (r == 0) {
 		end_untold(x);
 		return -ESRCH; /* as in next_msg() */
 	}
 	if (r > 0)
-		r = next_msg(p);
+		r = next_msg(p, s->a);
 	if (r < 0)
 		return r;
-	if (m->kind != MSG_PID || m->value <= 0)
+	if (m->kind != MSG_PID || !is_child(m->value))
 		return -EPROTO;
 	x->pid = m->value;
 	x->substep = 1;
 	r = sys_pidfd_open(x->pid);
 	if (r < 0) { /* without one kill_child() would take it for somebody else's */
 		sys_kill(x->pid, PX_SIGKILL);
-		while (sys_wait4(x->pid, NULL, 0x40000000 /* __WALL */) == -EINTR)
-			;
+		px_reap(x->pid, -1, NULL);
 		x->pid = 0;
 		return r;
 	}
-	sys_close(x->pidfd);
+	const i32 stage1 = x->pidfd;
 	x->pidfd = (i32)r;
 	r = m->err > 0 ? 0 : ack(x);
-	while (sys_wait4(x->stage1, NULL, 0x40000000) == -EINTR)
-		;
+	px_reap(x->stage1, stage1, NULL);
+	sys_close(stage1);
 	x->stage1 = 0;
 	if (r < 0)
 		return r;
@@ -350,23 +355,15 @@ static long do_pidfd_open(struct px_ctx *x, const struct px_step *s)
 	return px_out(x, s->out, fd);
 }
 
-/* start: in0 the FIFO to release, in1 the FIFO of its status. EOF there: the exec took place. */
+/* in0 the FIFO of its status, or the sync socket; a: within so many ms. EOF there: the exec took place. */
 static long do_wait_exec(struct px *p, const struct px_step *s)
 {
 	struct px_ctx *x = &p->x;
-	struct pollfd f = { s->in0 == PX_NONE ? x->sync : px_fd(x, s->in0), POLLIN, 0 };
-	for (;;) {
-		long r = sys_poll(&f, 1, -1);
-		if (r == -EINTR)
-			continue;
-		if (r < 0)
-			return r;
-		int keep = x->sync;
-		x->sync = f.fd;
-		r = next_msg(p);
-		x->sync = keep;
-		return r == -ESRCH ? 0 : r < 0 ? r : -EPROTO;
-	}
+	const int keep = x->sync;
+	x->sync = s->in0 == PX_NONE ? keep : px_fd(x, s->in0);
+	const long r = next_msg(p, s->a);
+	x->sync = keep;
+	return r == -ESRCH ? 0 : r < 0 ? r : -EPROTO;
 }
 
 /* The init may be killed this very moment: that is EPIPE, not a signal for us. */
@@ -400,7 +397,8 @@ static long do_pid_file(struct px_ctx *x, const struct px_step *s)
 	return r;
 }
 
-static void kill_child(struct px_ctx *x)
+/* -ETIMEDOUT: it does not end. */
+static long kill_child(struct px_ctx *x)
 {
 	const struct px_msg *m = &x->msg;
 	if (x->stage1 > 0) { /* killed between making stage 2 and telling it would leave us a child that we can't name: it ends by itself */
@@ -411,24 +409,23 @@ static void kill_child(struct px_ctx *x)
 	}
 	if (x->pidfd >= 0)
 		sys_pidfd_send_signal(x->pidfd, PX_SIGKILL);
+	long left = 0;
 	if (x->stage1 > 0) {
-		while (sys_wait4(x->stage1, NULL, 0x40000000) == -EINTR)
-			;
+		left = px_reap(x->stage1, x->pidfd, NULL);
 		/* It may have made stage 2, and told, while we failed for a reason of our own. If it could not tell, stage 2 sees the socket close. */
 		while (sc6(__NR_recvfrom, x->sync, L(m), sizeof *m, 0x40 /* MSG_DONTWAIT */, 0, 0) > 0)
-			if (m->kind == MSG_PID && m->value > 0) {
+			if (m->kind == MSG_PID && is_child(m->value)) {
 				sys_kill(m->value, PX_SIGKILL);
-				while (sys_wait4(m->value, NULL, 0x40000000) == -EINTR)
-					;
+				px_reap(m->value, -1, NULL);
 			}
 		sys_close(x->sync);
 		x->sync = -1;
 	}
 	if (x->pid > 0 && x->pidfd >= 0)
-		while (sys_wait4(x->pid, NULL, 0x40000000) == -EINTR)
-			;
+		left = px_reap(x->pid, x->pidfd, NULL);
 	x->stage1 = 0;
 	x->pid = 0;
+	return left == -ETIMEDOUT ? left : 0;
 }
 
 long px_side_step(struct px_ctx *x, const struct px_step *s)
@@ -459,7 +456,11 @@ static void undo(struct px *p, struct px_result *out)
 	struct px_ctx *x = &p->x;
 	const struct px_step *steps = (const void *)(x->plan + x->h->steps);
 	u32 first = x->h->lane_first[LANE_UNDO], end = first + x->h->lane_count[LANE_UNDO];
-	kill_child(x);
+	x->cancel = -1; /* whoever gives up wants this all the same */
+	if (kill_child(x) < 0 && !out->undo_err) {
+		out->undo_err = ETIMEDOUT;
+		out->undo_step = x->step;
+	}
 	x->lane = LANE_UNDO;
 	for (u32 i = first; i < end; i++) {
 		u16 op = steps[i].op;
@@ -515,7 +516,7 @@ px_run_t *px_new(const void *plan, unsigned long long len, int *err)
 	p->x.h = (const void *)p->plan;
 	for (u32 i = 0; i < h->n_slots; i++)
 		p->x.slots[i] = -1;
-	p->x.sync = p->x.pidfd = p->x.listener = p->trace_fd = -1;
+	p->x.cancel = p->x.sync = p->x.pidfd = p->x.listener = p->trace_fd = -1;
 	p->x.keep = (int)h->keep_fds;
 	if (h->flags & PX_TRACE) {
 		p->trace_fd = (i32)sys_memfd_create("trace", MFD_CLOEXEC);
@@ -546,14 +547,23 @@ int px_run(px_run_t *run, struct px_result *out)
 	if (r == -ESRCH && !p->child_failed && x->pidfd >= 0 && (x->pid > 0 || x->stage1 > 0)) {
 		i32 *pid = x->pid > 0 ? &x->pid : &x->stage1;
 		sys_pidfd_send_signal(x->pidfd, PX_SIGKILL);
-		while (sys_wait4(*pid, &out->child_status, 0x40000000) == -EINTR)
-			;
-		*pid = 0;
+		if (px_reap(*pid, x->pidfd, &out->child_status) != -ETIMEDOUT)
+			*pid = 0;
 	}
 	fill_result(p, out, r < 0 ? STATUS_FAILED : STATUS_OK);
 	if (r < 0)
 		undo(p, out);
 	return (int)-r;
+}
+
+void px_set_cancel(px_run_t *run, int fd)
+{
+	((struct px *)run)->x.cancel = fd;
+}
+
+int px_signals(unsigned long long mask)
+{
+	return (int)sc4(__NR_signalfd4, -1, &mask, 8, O_CLOEXEC | O_NONBLOCK);
 }
 
 void px_set_pid(px_run_t *run, int pid)
@@ -576,6 +586,13 @@ unsigned long long px_took(px_run_t *run, unsigned int step)
 {
 	struct px *p = (struct px *)run;
 	return p->x.trace && step < p->x.h->n_steps ? p->x.trace[step] : 0;
+}
+
+void px_drop_image(void)
+{
+	const int fd = __atomic_exchange_n(&image_fd, -1, __ATOMIC_ACQ_REL);
+	if (fd >= 0)
+		sys_close(fd);
 }
 
 void px_free(px_run_t *run)

@@ -22,6 +22,12 @@ struct px_result {
 px_run_t *px_new(const void *plan, unsigned long long len, int *err);
 /* Runs the parent lane, with its children. 0, or the errno; on failure everything made has been undone. */
 int px_run(px_run_t *run, struct px_result *out);
+/* fd becomes readable when the caller gives up: the wait that px_run is in, or comes to next, then ends with ECANCELED, and all is undone.
+ * So does the undoing itself not wait for ever: what was killed has 10 s to end. fd stays the caller's and is never read; -1: none. It may be an
+ * eventfd, a pipe, or px_signals(). The steps between two waits are not cut short, and nothing is behind the last one: then px_run succeeds. */
+void px_set_cancel(px_run_t *run, int fd);
+/* A descriptor that is readable while one of these signals (bit n-1: signal n) is pending; they must be blocked, and stay pending. Or -errno. */
+int px_signals(unsigned long long mask);
 /* For a plan without CLONE3: the pid that PID_MARK stands for. */
 void px_set_pid(px_run_t *run, int pid);
 /* Kills the child and runs the undo lane: for a caller that gives up at a YIELD. */
@@ -31,5 +37,7 @@ int px_slot(px_run_t *run, unsigned int slot);
 /* Nanoseconds step took, plus one; 0 if it did not run or the plan is not traced. */
 unsigned long long px_took(px_run_t *run, unsigned int step);
 void px_free(px_run_t *run);
+/* Forgets the init's image, which one process keeps open for all its plans: for one that makes no more containers. */
+void px_drop_image(void);
 
 #endif

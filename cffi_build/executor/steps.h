@@ -14,6 +14,7 @@ struct px_ctx {
 	int parked;            /* past PARK: nobody answers a rendezvous any more */
 	i32 stage1, pidfd, pid;    /* parent: stage 1 and its pidfd; both: the container's pid as the host sees it */
 	i32 self;              /* stage 2: the same as it sees itself; kept, for behind seccomp it may not ask */
+	i32 cancel;            /* parent: readable when the caller gives up; -1: never */
 	i32 listener;          /* number of the seccomp listener in the child */
 	u32 lane, step, substep;   /* where we are; substep counts the system calls of one step */
 	i32 err, yielded;
@@ -57,6 +58,11 @@ void px_vector_free(char **v, u64 count, u32 more);
 long px_out(struct px_ctx *x, u16 slot, long fd);
 /* Whether the directory or file in a slot still has a name: 0 once somebody has removed it. No slot, or one never opened: yes. */
 int px_linked(struct px_ctx *x, u16 slot);
+/* poll(2) of n descriptors, 2 at most. -ECANCELED: the caller gives up, and none of them has anything: what has happened, an exec say, is not
+ * denied. -ETIMEDOUT: ms have passed (0: no end). */
+long px_wait(struct px_ctx *x, struct pollfd *f, u32 n, u64 ms);
+/* Reaps a child that ends, or was killed. One that sleeps in the kernel for 10 s more is left behind: -ETIMEDOUT. pidfd: its, or -1. */
+long px_reap(i32 pid, int pidfd, i32 *status);
 usize px_len(const char *s);
 #define PX_NUM 24              /* room for any number and its NUL: a negative one is a large one */
 char *px_num(char *p, u64 v);

@@ -29,6 +29,7 @@ struct spawn {
 	char **argv, **envp;
 	int in, out;           /* its standard input; its standard output and error */
 	int dir;               /* its working directory, or negative */
+	int bound;             /* it ends with us: the parent kills stage 2, and knows of no child of it */
 	long err;              /* what execve said */
 };
 
@@ -41,6 +42,8 @@ static int PX_CHILD spawn_child(void *arg)
 	for (int sig = 1; sig < 65; sig++)
 		sc4(__NR_rt_sigaction, sig, &dfl, 0, 8);
 	sys_sigmask(&none, NULL);
+	if (p->bound)
+		sys_prctl(PR_SET_PDEATHSIG, PX_SIGKILL, 0, 0, 0);
 	if (sys_dup3(p->in, 0, 0) >= 0 && sys_dup3(p->out, 1, 0) >= 0 && sys_dup3(p->out, 2, 0) >= 0) {
 		sys_close_range(3, ~0u, CLOSE_RANGE_CLOEXEC);
 		p->err = p->dir < 0 ? 0 : sc1(__NR_fchdir, p->dir);
@@ -59,22 +62,24 @@ static void patch_pid(char *p, u64 pid, int zeros)
 }
 
 /* Feeds its input, which is closed and set to -1 when all is said (-2: nobody reads it), and keeps the first of what it says until it ends or its time is up.
- * 0, or -ETIMEDOUT. */
+ * 0, -ETIMEDOUT, or -ECANCELED. */
 static long spawn_watch(struct px_ctx *x, int pidfd, int *in, int out, const char *data, usize len, u64 ms)
 {
 	char buf[1024];
 	ms = ms >> 40 ? 0 : ms; /* ages: for ever */
 	long deadline = ms ? sys_now() + (long)ms * 1000000 : 0;
-	struct pollfd p[3] = { { pidfd, POLLIN, 0 }, { out, POLLIN, 0 }, { *in, POLLOUT, 0 } };
+	struct pollfd p[4] = { { pidfd, POLLIN, 0 }, { out, POLLIN, 0 }, { *in, POLLOUT, 0 }, { x->cancel, POLLIN, 0 } };
 	for (;;) {
 		i64 left = ms ? (deadline - sys_now()) / 1000000 : -1;
 		if (ms && left <= 0)
 			return -ETIMEDOUT;
-		long r = sys_poll(p, 3, left);
+		long r = sys_poll(p, 4, left);
 		if (r < 0 && r != -EINTR)
 			return r;
 		if (r <= 0)
 			continue;
+		if (p[3].revents)
+			return -ECANCELED;
 		if (p[1].revents) {
 			long n = sys_read(out, buf, sizeof buf);
 			if (n > 0)
@@ -134,8 +139,8 @@ static long spawn_run(struct px_ctx *x, struct spawn *p, int in, int out, const 
 		r = spawn_watch(x, pidfd, &in, out, data, len, ms);
 		if (r < 0)
 			sys_pidfd_send_signal(pidfd, PX_SIGKILL);
-		while (sys_wait4((int)child, &status, 0) == -EINTR)
-			;
+		const long reaped = px_reap((i32)child, pidfd, &status);
+		r = r < 0 ? r : reaped;
 		sys_close(pidfd);
 		x->substep = 2;
 		if (p->err < 0)
@@ -166,7 +171,7 @@ long do_spawn(struct px_ctx *x, const struct px_step *s)
 	char **argv = px_vector(args, s->n0, argc, 0), **envp = px_vector(px_path(x, s->s1), s->n1, envc, 1);
 	if (envp && s->d >> 63 && x->home[0])
 		envp[envc] = x->home;
-	struct spawn p = { args, argv ? argv + 1 : NULL, envp, -1, -1, px_fd(x, s->in0), 0 };
+	struct spawn p = { args, argv ? argv + 1 : NULL, envp, -1, -1, px_fd(x, s->in0), x->lane == LANE_STAGE2, 0 };
 	long r = !argv || !envp || argc < 2 ? -EINVAL : sys_pipe2(in, O_CLOEXEC);
 	if (r == 0 && (r = sys_pipe2(out, O_CLOEXEC)) < 0) {
 		sys_close(in[0]);

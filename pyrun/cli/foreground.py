@@ -10,6 +10,8 @@ from __future__ import annotations
 import posix
 import select
 
+from pyrun.cli.interrupts import Interrupts
+from pyrun.executor import drop_image
 from pyrun.oci.model import Process
 from pyrun.plan.process.exec_process import with_size
 
@@ -197,9 +199,10 @@ class Joint:
     """What joins a foreground command to its program: the signals from before it is made, and the terminal that it
     makes, if one is wanted. Close it."""
 
-    __slots__ = ("_ours", "_signals", "_terminal", "_theirs")
+    __slots__ = ("_interrupts", "_ours", "_signals", "_terminal", "_theirs")
 
     def __init__(self) -> None:
+        self._interrupts = Interrupts()
         self._ours: socket | None = None
         self._theirs: socket | None = None
         self._signals: Signals | None = None
@@ -211,6 +214,11 @@ class Joint:
 
         self._ours, self._theirs = make_socket()
         return self._theirs.fileno(), is_plain()
+
+    @property
+    def cancel(self) -> int:
+        """For Runtime.run(): signals that end a program end the making of one."""
+        return self._interrupts.cancel
 
     @staticmethod
     def sized(process: Process) -> Process:
@@ -232,7 +240,9 @@ class Joint:
             self._terminal = Terminal(receive_master(self._ours))
             self._close_sockets()
             self._terminal.begin()
+        self._interrupts.forget()
         self._signals.listen()
+        drop_image()
         return Foreground(pid, pidfd, self._signals, self._terminal)
 
     def restore_terminal(self) -> None:
@@ -243,6 +253,7 @@ class Joint:
     def close(self) -> None:
         self.restore_terminal()
         self._close_sockets()
+        self._interrupts.close()
         if self._signals is not None:
             self._signals.close()
 

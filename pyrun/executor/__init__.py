@@ -1,8 +1,9 @@
 """Plan -> Outcome: the only importer of the C module.
 
 run_plan() encodes, runs and, when a step fails, raises StepFailed after everything that was made has been undone in
-C. The GIL is released while C works. Errors stay numbers here; pyrun/plan/words/step_errors.py makes them words, on the
-error path alone.
+C. The GIL is released while C works. What C waits for ends early when `cancel` becomes readable, a descriptor of the
+caller's (an eventfd, a pipe, or held_signals()): StepFailed with ECANCELED, and nothing left. Errors stay numbers here;
+pyrun/plan/words/step_errors.py makes them words, on the error path alone.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from ..plan.model.plan import Plan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from typing import Any
 
 _OK, _FAILED, _YIELDED = 0, 1, 2
@@ -74,6 +75,19 @@ def _took(lib: Any, run: Any, plan: Plan) -> list[int]:
     return [int(lib.px_took(run, i)) - 1 for i in range(len(plan.steps))]
 
 
+def held_signals(numbers: Iterable[int]) -> int:
+    """A descriptor that is readable while one of these signals is pending, which the caller blocks."""
+    fd = int(native()[1].px_signals(sum(1 << number - 1 for number in numbers)))
+    if fd < 0:
+        raise OSError(-fd, "no descriptor for signals")
+    return fd
+
+
+def drop_image() -> None:
+    """Closes pyrun-init's image, which is kept for the next container: for a process that makes no more."""
+    native()[1].px_drop_image()
+
+
 def native(faults: bool = False) -> tuple[Any, Any]:
     """(ffi, lib) of the C module; faults: of its test build."""
     name = "pyrun._native_faults" if faults else "pyrun._native"
@@ -107,12 +121,14 @@ def run_plan(
     on_yield: Callable[[int, int], None] | None = None,
     fault: dict[str, int] | None = None,
     replayed: Replayed | None = None,
+    cancel: int = -1,
 ) -> Outcome:
     """Runs a plan to its end. Raises StepFailed, with nothing of it left; OSError if it can't be set up.
 
     pid: what PID_MARK stands for in a plan that makes no process. on_yield(code, pid of the child): called at a Yield
     step; what it raises undoes the plan. fault: fail_step, fail_errno, kill_step, for test builds.
-    replayed: how the launcher's run of this same plan failed: that is raised, and nothing runs."""
+    replayed: how the launcher's run of this same plan failed: that is raised, and nothing runs. cancel: readable when
+    the caller gives up, -1: never; it is not read. A plan whose last wait is over succeeds all the same."""
     if replayed is not None:
         raise StepFailed(plan, replayed, replayed.text, [])
     ffi, lib = native(faults=fault is not None)
@@ -121,6 +137,7 @@ def run_plan(
     run = lib.px_new(encoded, len(encoded), err)
     if run == ffi.NULL:
         raise OSError(err[0], "the plan could not be set up")
+    lib.px_set_cancel(run, cancel)
     if pid:
         lib.px_set_pid(run, pid)
     try:

@@ -49,6 +49,7 @@ from .model.steps import (
 )
 from .namespace.namespaces import (
     HOOKS,
+    PATIENCE_MS,
     PROC_SUPER_MAGIC,
     READY,
     is_born_early,
@@ -59,7 +60,7 @@ from .namespace.namespaces import (
     plan_stage1,
 )
 from .namespace.netlink import link_up
-from .process.hooks import open_bundle, plan_hooks, state_json
+from .process.hooks import hooks_of, open_bundle, plan_hooks, state_json
 from .process.process import environment, keeps_groups, plan_affinity, plan_identity, plan_key_label, plan_keyring
 from .process.seccomp import SeccompProgram, plan_seccomp
 from .rootfs.rootfs import (
@@ -187,7 +188,7 @@ def _plan_stages(b: Builder, s: _Slots, spec: Spec, facts: Facts, req: Request, 
     plan_id_maps(b, spec, facts, s.proc)
     found = SavePid(record=s.record, proc=s.proc, offset=RECORD_PID, status=CREATING)
     found.why = "so that delete finds it, whatever happens to us"
-    b.add(PARENT, AwaitPid(out=s.pidfd, why="stage 1 made the init"), found)
+    b.add(PARENT, AwaitPid(out=s.pidfd, patience_ms=PATIENCE_MS, why="stage 1 made the init"), found)
     if scope and not early:
         _plan_scope(b, s, spec, facts, scope, STAGE2)
     plan_entered(b, spec, joins, cgroup)
@@ -272,7 +273,7 @@ def _plan_console_socket(b: Builder, spec: Spec, req: Request) -> int:
 def _plan_hooks_point(b: Builder, spec: Spec, req: Request, s: _Slots) -> None:
     """The parent's side of HOOKS: the mounts are made, the root is not yet pivoted."""
     state = state_json(spec, req.id, req.bundle, "creating")
-    b.add(PARENT, Await(point=HOOKS, why="namespaces and mounts are made"))
+    b.add(PARENT, Await(point=HOOKS, patience_ms=PATIENCE_MS, why="namespaces and mounts are made"))
     plan_hooks(b, PARENT, spec, "prestart", state, s.bundle, req.environ)
     plan_hooks(b, PARENT, spec, "createRuntime", state, s.bundle, req.environ)
     b.add(PARENT, Ack())
@@ -346,7 +347,8 @@ def _setgroups(spec: Spec, facts: Facts) -> bool:
 
 
 def _plan_ready(b: Builder, spec: Spec, facts: Facts, req: Request, s: _Slots, seccomp: SeccompProgram | None) -> None:
-    b.add(PARENT, Await(point=READY, why="the init is complete"))
+    patience = 0 if hooks_of(spec, "createContainer") else PATIENCE_MS
+    b.add(PARENT, Await(point=READY, patience_ms=patience, why="the init is complete"))
     if seccomp is not None and seccomp.listener_path:
         listener, socket = b.slot("seccomp-listener"), b.slot("seccomp-agent")
         b.add(
@@ -376,7 +378,9 @@ def _plan_ready(b: Builder, spec: Spec, facts: Facts, req: Request, s: _Slots, s
         Ack(why="it may wait for start, or exec"),
     )
     if not req.park:
-        b.add(PARENT, WaitExec(why="end of file: the exec took place"))
+        theirs = hooks_of(spec, "startContainer") or (seccomp is not None and seccomp.listener_path)
+        why = "end of file: the exec took place"
+        b.add(PARENT, WaitExec(patience_ms=0 if theirs else PATIENCE_MS, why=why))
         plan_hooks(b, PARENT, spec, "poststart", state_json(spec, req.id, req.bundle, "running"), s.bundle, req.environ)
 
 

@@ -71,7 +71,7 @@ from .model.steps import (
     WriteFile,
     Yield,
 )
-from .namespace.namespaces import PROC_SUPER_MAGIC, READY, plan_before_userns
+from .namespace.namespaces import PATIENCE_MS, PROC_SUPER_MAGIC, READY, plan_before_userns
 from .process.hooks import state_json
 from .process.process import (
     cpu_mask,
@@ -396,7 +396,7 @@ def _plan_console(b: Builder, process: Process, socket: int, *, plain: bool) -> 
 def _plan_entered(b: Builder, spec: Spec, facts: Facts, target: Target, req: Request, s: _Slots) -> None:
     """The parent learns of stage 2, and moves it to the cgroup in which it could not be born."""
     if s.cgroup == NONE:
-        b.add(PARENT, AwaitPid(out=s.pidfd, why="stage 1 made the process"))
+        b.add(PARENT, AwaitPid(out=s.pidfd, patience_ms=PATIENCE_MS, why="stage 1 made the process"))
         return
     outside, entered, beside, systemd = Label("outside"), Label("entered"), Label("beside"), Label("systemd")
     done = Goto(on=((ANY, entered),))
@@ -410,7 +410,7 @@ def _plan_entered(b: Builder, spec: Spec, facts: Facts, target: Target, req: Req
     refused += gone
     b.add(
         PARENT,
-        AwaitPid(out=s.pidfd, on=((OUTSIDE, outside),), why="stage 1 made the process"),
+        AwaitPid(out=s.pidfd, patience_ms=PATIENCE_MS, on=((OUTSIDE, outside),), why="stage 1 made the process"),
         done,
         outside,
         _move(s.cgroup, (*busy, *refused), "a move is not counted, so it works where a birth does not"),
@@ -444,7 +444,8 @@ def _plan_ready(
         from .cgroup.intelrdt import plan_rdt_join
 
         plan_rdt_join(b, spec, facts.resctrl_mount, req.id)
-    b.add(PARENT, Await(point=READY, why="it is complete"))
+    ready = 0 if req.may_be_frozen else PATIENCE_MS
+    b.add(PARENT, Await(point=READY, patience_ms=ready, why="it is complete"))
     if seccomp is not None and seccomp.listener_path:
         at = "/linux/seccomp/listenerPath"
         listener, agent = b.slot("seccomp-listener"), b.slot("seccomp-agent")
@@ -467,7 +468,8 @@ def _plan_ready(
         step = PidFile(tmp=f"{head}{slash}.{tail}.new", path=req.pid_file, why="for the engine")
         b.add(PARENT, step)
         b.add(UNDO, Unlinkat(path=req.pid_file, guard=step))
-    b.add(PARENT, Ack(why="it may exec"), WaitExec(why="end of file: the exec took place"))
+    started = 0 if seccomp is not None and seccomp.listener_path else ready
+    b.add(PARENT, Ack(why="it may exec"), WaitExec(patience_ms=started, why="end of file: the exec took place"))
 
 
 def _agent_state(spec: Spec, target: Target, req: Request, seccomp: SeccompProgram) -> str:

@@ -33,8 +33,9 @@ def run_prepared(
     *,
     traced: Traced | None = None,
     fault: dict[str, int] | None = None,
+    cancel: int = -1,
 ) -> Outcome:
-    """Carries a create or run out. The outcome holds the init's pidfd; the caller closes it.
+    """Carries a create or run out. The outcome holds the init's pidfd; the caller closes it. cancel: see run_plan().
 
     warn: called with what should be known and stops nothing. traced: called with the plan, the nanoseconds that each
     step took, and the number of the step that failed, or None."""
@@ -43,7 +44,11 @@ def run_prepared(
     scope = _scope(prepared)
     try:
         outcome = run_plan(
-            prepared.plan, trace=traced is not None, fault=fault, on_yield=scope.on_yield if scope else None
+            prepared.plan,
+            trace=traced is not None,
+            fault=fault,
+            on_yield=scope.on_yield if scope else None,
+            cancel=cancel,
         )
         if traced is not None:
             traced(prepared.plan, outcome.took(), None)

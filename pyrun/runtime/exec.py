@@ -69,18 +69,19 @@ def prepare_exec(
         bundle=c.record.text("bundle"),
         preserve_fds=kept,
         keyring=not c.record.flags & rec.NO_KEYRING,
+        may_be_frozen=ignore_paused,
         **words,
     )
     check_stdio(request.stdio, process)
     return Planned(spec, process, facts, collect_target(c, facts), request)
 
 
-def run_exec(planned: Planned) -> Outcome:
+def run_exec(planned: Planned, cancel: int = -1) -> Outcome:
     """The process, which has begun its program. The outcome holds its pidfd; the caller closes it. PyrunError, with
     code 255 when the program can't be run."""
     plan, attach = planned.plan, _attach(planned)
     try:
-        return run_plan(plan, on_yield=attach.on_yield if attach else None)
+        return run_plan(plan, on_yield=attach.on_yield if attach else None, cancel=cancel)
     except StepFailed as e:
         if e.errno == ESRCH and isinstance(plan.steps[e.step], (PidfdOpen, Setns)):
             raise PyrunError("container not running", hint="its init has ended just now") from None

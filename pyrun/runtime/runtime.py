@@ -73,7 +73,8 @@ class Runtime:
         Among words, all of them optional:
         stdio: descriptors for the program's 0, 1 and 2, which stay the caller's; without, it has the caller's own.
         console: a connected unix stream socket, over whose other end the terminal's master is sent (SCM_RIGHTS), where
-        process.terminal is set. begin: called when all is planned and nothing made. traced: see run_prepared().
+        process.terminal is set. begin: called when all is planned and nothing made. cancel: a descriptor that
+        becomes readable when the caller gives up: all is undone then (see run_plan()). traced: see run_prepared().
         The rest are attributes of Request (plan/model/request.py) and words of prepare()."""
         return self._make(spec, id, bundle, park=True, **words)
 
@@ -96,6 +97,7 @@ class Runtime:
         bundle: str,
         *,
         begin: Callable[[], None] = _nothing,
+        cancel: int = -1,
         traced: Traced | None = None,
         **words: Any,
     ) -> Container:
@@ -105,7 +107,7 @@ class Runtime:
         config = spec if isinstance(spec, Config) else Config(spec)
         prepared = prepare(self.store, id, bundle, config, facts=self.facts, rootless=self.rootless, **words)
         begin()
-        outcome = run_prepared(self.store, prepared, self.warn, traced=traced)
+        outcome = run_prepared(self.store, prepared, self.warn, traced=traced, cancel=cancel)
         try:
             made = Container(self, id, self._keep(id, outcome))
             if prepared.request.notify and not prepared.request.park:
@@ -197,12 +199,13 @@ class Container:
         *,
         spec: Spec | None = None,
         begin: Callable[[], None] = _nothing,
+        cancel: int = -1,
         **words: Any,
     ) -> Exec:
         """One more process, which runs. What process leaves out it has as the container's own.
 
         process: an object of config.json's `process`, or its JSON. stdio: see create(). spec: what spec() has said
-        just now. begin: see create(). words: those of prepare_exec(), and attributes of Request: console as for
+        just now. begin, cancel: see create(). words: those of prepare_exec(), and attributes of Request: console as for
         create(), pid_file, pidfd_socket, subcgroup."""
         from ..oci.load import load_process
         from ..plan.process.exec_process import lend
@@ -217,7 +220,7 @@ class Container:
         words |= {"facts": runtime.facts, "rootless": runtime.rootless, "stdio": stdio}
         planned = prepare_exec(container, spec, process, **words)
         begin()
-        outcome = run_exec(planned)
+        outcome = run_exec(planned, cancel)
         try:
             return Exec(runtime._keep(self.id, outcome))
         finally:

@@ -1,8 +1,9 @@
-"""^C while a container is made: either it is made and the exit status says so, or nothing is left."""
+"""A signal while a container is made: either it is made and the exit status says so, or nothing is left."""
 
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 from pathlib import Path
@@ -12,42 +13,62 @@ import pytest
 from tests.support.container.bundle import BundleMaker
 from tests.support.container.runner import Runner, wait_for
 
-VERBS = [["create"], ["run", "--detach"]]
+VERBS = [["create"], ["run", "--detach"], ["run"]]
 DEVNULL = subprocess.DEVNULL
 
 
-@pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb[0])
-@pytest.mark.parametrize("old", [False, True], ids=["new", "old"])
-def test_a_container_that_is_made_is_said_to_be(pyrun: Runner, bundle: BundleMaker, verb: list[str], old: bool) -> None:
-    """The hook is pyrun's child, so the signal comes while the plan runs; old: the second time the launcher runs it."""
-    made = bundle(["sleep", "1000"])
-    hook = {"path": "/bin/sh", "args": ["sh", "-c", "kill -INT $PPID; sleep 0.05"]}
-    made.update(hooks={"createRuntime": [hook]})
-    if old:
-        os.utime(made.path / "config.json", (1e9, 1e9))
-    for _ in range(2):
-        command = pyrun.command(*verb, "--bundle", made.path, "one")
-        assert subprocess.run(command, stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL, timeout=60).returncode == 0
-        assert pyrun.state("one")["status"] == ("created" if verb == ["create"] else "running")
-        pyrun.delete("one", "--force").ok()
+ENDING = [signal.SIGHUP, signal.SIGINT, signal.SIGTERM]
+KINDS = ["createRuntime", "createContainer"]  # a child of pyrun's, and of the init's
 
 
-@pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb[0])
+@pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb[-1])
+@pytest.mark.parametrize("number", ENDING, ids=lambda number: number.name)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_hook_that_hangs_is_ended_and_all_is_undone(
-    pyrun: Runner, bundle: BundleMaker, tmp_path: Path, verb: list[str]
+    pyrun: Runner, bundle: BundleMaker, tmp_path: Path, verb: list[str], number: signal.Signals, kind: str
 ) -> None:
-    """As a terminal does it: to each process of the foreground's group."""
     made = bundle(["sleep", "1000"])
     begun = tmp_path / "begun"
-    made.update(hooks={"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", f": >{begun}; exec sleep 1000"]}]})
+    made.update(
+        hooks={
+            kind: [
+                {
+                    "path": "/bin/sh",
+                    "args": ["sh", "-c", f"echo $$ >{begun}.new; mv {begun}.new {begun}; exec sleep 1000"],
+                }
+            ]
+        }
+    )
+    made.drop_namespace("pid")  # which would take the hook with it
     command = pyrun.command(*verb, "--bundle", made.path, "one")
-    process = subprocess.Popen(command, stdin=DEVNULL, stdout=DEVNULL, stderr=subprocess.PIPE, process_group=0)
+    process = subprocess.Popen(command, stdin=DEVNULL, stdout=DEVNULL, stderr=subprocess.PIPE)
     wait_for(begun.exists, 20, "the hook")
-    os.killpg(process.pid, signal.SIGINT)
+    hook = os.pidfd_open(int(begun.read_text()))
+    process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert b"/hooks/createRuntime/0" in err
+    assert b"interrupted" in err
     assert pyrun.ids() == []
+    assert select.select([hook], [], [], 10)[0], "the hook still runs"
+    os.close(hook)
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb[-1])
+def test_a_signal_that_comes_while_a_hook_runs_undoes_all(pyrun: Runner, bundle: BundleMaker, verb: list[str]) -> None:
+    made = bundle(["sleep", "1000"])
+    hook = {"path": "/bin/sh", "args": ["sh", "-c", "kill -INT $PPID; exec sleep 1000"]}
+    made.update(hooks={"createRuntime": [hook]})
+    pyrun(*verb, "--bundle", made.path, "one").fails(1, "interrupted", "/hooks/createRuntime/0")
+    assert pyrun.ids() == []
+
+
+def test_a_signal_that_is_ignored_interrupts_nothing(pyrun: Runner, bundle: BundleMaker) -> None:
+    """As nohup has it."""
+    made = bundle(["sleep", "1000"])
+    made.update(hooks={"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", "kill -HUP $PPID; sleep 0.1"]}]})
+    command = ["nohup", *pyrun.command("create", "--bundle", made.path, "one")]
+    assert subprocess.run(command, stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL, timeout=60).returncode == 0
+    assert pyrun.state("one")["status"] == "created"
 
 
 def test_a_failed_create_of_the_launcher_is_told_and_its_poststop_hooks_run(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -143,10 +144,11 @@ def test_real_time_signals_are_forwarded(pyrun: Runner, bundle: BundleMaker) -> 
 
 
 def test_signal_that_comes_before_the_program_is_not_lost(pyrun: Runner, bundle: BundleMaker) -> None:
-    hook = {"path": "/bin/sh", "args": ["sh", "-c", "kill -TERM $PPID"]}
+    """But for those that end what is being made (test_interrupt.py)."""
+    hook = {"path": "/bin/sh", "args": ["sh", "-c", "kill -USR1 $PPID"]}
     made = bundle(["sleep", "1000"], hooks={"createRuntime": [hook]})
     made.drop_namespace("pid")
-    assert start(pyrun, made).wait(10) == 128 + signal.SIGTERM
+    assert start(pyrun, made).wait(10) == 128 + signal.SIGUSR1
     assert pyrun.ids() == []
 
 
@@ -331,3 +333,26 @@ def test_foreground_imports_no_more_than_it_needs() -> None:
     )  # fmt: skip
     heavy = {"signal", "enum", "re", "json", "typing", "os", "socket", "termios", "_socket", "subprocess", "selectors"}
     assert not heavy & set(done.stdout.split()), heavy & set(done.stdout.split())
+
+
+@pytest.mark.parametrize("verb", ["run", "exec"])
+def test_who_waits_for_a_program_holds_nothing_else(pyrun: Runner, bundle: BundleMaker, verb: str) -> None:
+    """But its streams, the pidfd, and the pipe by which Python tells of signals."""
+    script = ["sh", "-c", "trap exit TERM; echo ready; while :; do sleep 0.05; done"]
+    if verb == "run":
+        process = start(pyrun, bundle(script))
+    else:
+        id = pyrun.create_started(bundle(["sleep", "1000"]))
+        process = subprocess.Popen(pyrun.command("exec", id, *script), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    assert process.stdout is not None and process.stdout.readline().strip() in ("ready", b"ready")
+
+    def held() -> list[str]:
+        links = {fd.name: os.readlink(fd) for fd in Path(f"/proc/{process.pid}/fd").iterdir()}
+        return sorted(re.sub(r":\[\d+\]$", "", link) for name, link in links.items() if int(name) > 2)
+
+    try:
+        settled = (["anon_inode:[pidfd]", "pipe", "pipe"], ["pidfd", "pipe", "pipe"])  # since 6.9 it is a file of pidfs
+        wait_for(lambda: held() in settled, 10, "no more than that to be open")
+    finally:
+        process.terminate()
+        process.wait()

@@ -96,10 +96,11 @@ def test_notify_on_our_own_calls_is_refused(bundle: BundleMaker, pyrun: Runner) 
 
 
 class Agent(threading.Thread):
-    """A seccomp agent: takes one listener, and answers every notification with an errno."""
+    """A seccomp agent: takes one listener, and answers every notification with an errno, or ends at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, answers: bool = True) -> None:
         super().__init__(daemon=True)
+        self.answers = answers
         self.directory = tempfile.mkdtemp(prefix="a", dir="/tmp")
         self.path = self.directory + "/s"
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -115,7 +116,7 @@ class Agent(threading.Thread):
         self.state = json.loads(data)
         poll = select.poll()
         poll.register(fds[0], select.POLLIN)
-        while any(event & select.POLLIN for _, event in poll.poll(10000)):
+        while self.answers and any(event & select.POLLIN for _, event in poll.poll(10000)):
             request = bytearray(80)
             fcntl.ioctl(fds[0], NOTIF_RECV, request)
             number, pid = struct.unpack_from("<QI", request)
@@ -163,3 +164,33 @@ def test_an_agent_that_is_not_there(bundle: BundleMaker, pyrun: Runner, tmp_path
     }
     pyrun.run(bundle(linux={"seccomp": profile})).fails(1, "ENOENT", "/linux/seccomp/listenerPath")
     assert pyrun.ids() == []
+
+
+@pytest.mark.parametrize("verb", ["run", "exec"])
+def test_an_agent_that_ends_leaves_nobody_waiting(bundle: BundleMaker, pyrun: Runner, verb: str) -> None:
+    """The last descriptor of the listener went with it, so the call is answered as if there were no agent. pyrun, which
+    waits for the program, must not have kept one."""
+    agent = Agent(answers=False)
+    agent.start()
+    profile = {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "listenerPath": agent.path,
+        "syscalls": [rule(["mkdir", "mkdirat"], "SCMP_ACT_NOTIFY")],
+    }
+    seccomp = {"seccomp": profile}
+    args = ["sh", "-c", "sleep 1; mkdir /x"]
+    try:
+        if verb == "run":
+            result = pyrun.run(bundle(args, linux=seccomp), timeout=30)
+        else:
+            init = Agent(answers=False)
+            init.start()
+            made = bundle(["sleep", "1000"], linux={"seccomp": {**profile, "listenerPath": init.path}})
+            id = pyrun.create_started(made)
+            init.close()
+            config = pyrun.root / id / "config.json"
+            config.write_text(config.read_text().replace(init.path, agent.path))
+            result = pyrun.exec(id, *args, timeout=30)
+    finally:
+        agent.close()
+    assert result.rc == 1 and "Function not implemented" in result.err, result.describe()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found]  # `signal` costs an enum
 import posix
 
+from pyrun.cli.interrupts import Interrupts
 from pyrun.errors import PyrunError
 from pyrun.runtime.descriptors import listen_fds
 from pyrun.runtime.prepare import Config, read_config, state_directory
@@ -23,8 +23,9 @@ NO_PIVOT = "--no-pivot is not supported: without pivot_root a container can clim
 
 
 def run(g: Globals, o: Options) -> int:
-    words = request_words(g, o)
-    runtime_of(g).create(config_of(g, o), begin=hold_interrupts, console_socket=o.console_socket, **words)
+    words, interrupts = request_words(g, o), Interrupts()
+    words |= {"begin": interrupts.hold, "cancel": interrupts.cancel, "console_socket": o.console_socket}
+    runtime_of(g).create(config_of(g, o), **words)
     return 0
 
 
@@ -36,12 +37,6 @@ def config_of(g: Globals, o: Options) -> Config:
     """The config.json that create and run are given, once the id is known to be one."""
     state_directory(Store(g.root), o.id)
     return read_config(o.bundle or ".", o.config)
-
-
-def hold_interrupts() -> None:
-    """From here on ^C does not end us, whose exit status tells whether the container was made. A hook that hangs gets
-    it from the terminal as well, and when that fails all is undone."""
-    _signal.signal(_signal.SIGINT, lambda *_: None)
 
 
 def request_words(g: Globals, o: Options) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pyrun.cli.commands.create import runtime_of
 from pyrun.cli.foreground import Joint
+from pyrun.cli.interrupts import Interrupts
 from pyrun.errors import PyrunError, UsageError
 from pyrun.oci.load import load_process, read_file
 from pyrun.oci.model import Process, Spec
@@ -25,14 +26,18 @@ def run(g: Globals, o: Options) -> int:
     process = process_of(spec, o)
     words: dict[str, Any] = {"spec": spec, **words_of(o)}
     if o.detach:
-        container.exec(process, **words)
+        interrupts = Interrupts()
+        try:
+            container.exec(process, begin=interrupts.hold, cancel=interrupts.cancel, **words)
+        finally:
+            interrupts.close()
         return 0
     joint = Joint()
     if process.terminal:
         words["console"], words["plain_output"] = joint.socket()
         process = joint.sized(process)
     try:
-        made = container.exec(process, begin=joint.hold_signals, **words)
+        made = container.exec(process, begin=joint.hold_signals, cancel=joint.cancel, **words)
         return joint.foreground(made.pid, made.pidfd).wait()
     finally:
         joint.close()

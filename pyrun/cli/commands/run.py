@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import posix
 
-from pyrun.cli.commands.create import config_of, hold_interrupts, request_words, runtime_of
+from pyrun.cli.commands.create import config_of, request_words, runtime_of
 from pyrun.cli.foreground import Foreground, Joint
+from pyrun.cli.interrupts import Interrupts
 from pyrun.errors import PyrunError
 
 TYPE_CHECKING = False
@@ -29,8 +30,12 @@ def run(g: Globals, o: Options) -> int:
 
 
 def _detached(g: Globals, o: Options) -> int:
-    words = request_words(g, o) | {"traced": print_trace if o.trace else None}
-    made = runtime_of(g).run(config_of(g, o), begin=hold_interrupts, console_socket=o.console_socket, **words)
+    words, interrupts = request_words(g, o), Interrupts()
+    words |= {"begin": interrupts.hold, "cancel": interrupts.cancel, "console_socket": o.console_socket}
+    try:
+        made = runtime_of(g).run(config_of(g, o), traced=print_trace if o.trace else None, **words)
+    finally:
+        interrupts.close()
     if made.notify >= 0:
         from pyrun.runtime.notify import wait_until_ready
 
@@ -47,7 +52,7 @@ def _foreground(g: Globals, o: Options) -> int:
     words |= {"subreaper": not o.no_subreaper, "traced": print_trace if o.trace else None}
     made: Container | None = None
     try:
-        made = runtime_of(g).run(config, begin=joint.hold_signals, **words)
+        made = runtime_of(g).run(config, begin=joint.hold_signals, cancel=joint.cancel, **words)
         program = joint.foreground(made.pid, made.pidfd())
         if made.notify >= 0:
             _listen(program, made.notify)

@@ -13,6 +13,7 @@ from ...facts import Facts
 from ...oci.model import Cpu, Memory, Resources, Spec
 from ..model.plan import Builder
 from ..model.steps import O_DIRECTORY, PARENT, Ack, Await, Meet, Openat2, Yield
+from ..namespace.namespaces import PATIENCE_MS
 from ..process.process import cpu_mask
 from .cgroups import plan_controllers, plan_early_limits
 from .resources import cpu_weight, io_weight, plan_resources
@@ -124,7 +125,7 @@ def plan_scope(b: Builder, spec: Spec, facts: Facts, path: str, cgroup: int, lan
     b.add(lane, Meet(point=SCOPE, why="until systemd has put us into the unit"))
     b.add(
         PARENT,
-        Await(point=SCOPE, why="it is there to be moved"),
+        Await(point=SCOPE, patience_ms=PATIENCE_MS, why="it is there to be moved"),
         Yield(code=SCOPE, at=AT, why="systemd makes the unit, with it inside"),
         Openat2(path=path, flags=O_DIRECTORY, out=cgroup, at=AT, why="the unit's cgroup"),
     )

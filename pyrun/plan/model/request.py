@@ -12,7 +12,7 @@ class Request:
     or console_socket its path. stdio: the numbers of the descriptors that the program gets as its 0, 1 and 2, None:
     our own. plain_output: what the terminal shows goes to a file or a pipe. subreaper: adopt what
     the container leaves behind. subcgroup: the cgroup below the container's that exec is to be in. notify: it has a
-    $NOTIFY_SOCKET.
+    $NOTIFY_SOCKET. may_be_frozen: exec into a paused container, which waits until that goes on.
     """
 
     __slots__ = (
@@ -24,6 +24,7 @@ class Request:
         "environ",
         "id",
         "keyring",
+        "may_be_frozen",
         "no_cgroup",
         "notify",
         "park",
@@ -53,7 +54,7 @@ class Request:
         self.keyring = True
         self.subreaper = False
         self.plain_output = False
-        self.notify = False
+        self.notify = self.may_be_frozen = False
         self.console: int | None = None
         self.stdio: tuple[int, int, int] | None = None
         self.subcgroup: str | None = None

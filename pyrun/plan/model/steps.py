@@ -128,10 +128,10 @@ class Meet(Step):
 
 
 class Await(Step):
-    """The parent waits for a child to reach `point`."""
+    """The parent waits for a child to reach `point`, for patience_ms; 0: as long as nobody cancels the plan."""
 
     OP = 28
-    FIELDS = {"point": A}
+    FIELDS = {"point": A, "patience_ms": B}
 
 
 class Ack(Step):
@@ -143,10 +143,10 @@ class Ack(Step):
 
 class AwaitPid(Step):
     """The parent learns the pid of stage 2 and reaps stage 1; out: the pidfd. Stage 2 waits for the answer, which is
-    left to an Ack where stage 1 told an errno."""
+    left to an Ack where stage 1 told an errno. patience_ms as with Await."""
 
     OP = 30
-    FIELDS = {"out": OUT}
+    FIELDS = {"out": OUT, "patience_ms": A}
 
 
 class SavePid(Step):
@@ -461,10 +461,11 @@ class Release(Step):
 
 
 class WaitExec(Step):
-    """Waits until the init execs (end of file) or says why not: status (none: the sync socket)."""
+    """Waits until the init execs (end of file) or says why not: status (none: the sync socket). patience_ms as with
+    Await."""
 
     OP = 70
-    FIELDS = {"status": IN0}
+    FIELDS = {"status": IN0, "patience_ms": A}
 
 
 class Chroot(Step):

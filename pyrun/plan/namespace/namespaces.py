@@ -40,6 +40,8 @@ from ..model.steps import (
 )
 
 MAPS, HOOKS, READY = 1, 2, 3  # the rendezvous
+O_NONBLOCK = 0o4000  # a FIFO has no place there, and must not make us wait for its writer
+PATIENCE_MS = 120_000  # for a child of ours where no hook, agent or other program of the user's is waited for
 PR_SET_DUMPABLE = 4
 NEWUSER, NEWTIME, NEWNS = names.NAMESPACES["user"], names.NAMESPACES["time"], names.NAMESPACES["mount"]
 EPERM, EBADF, EBUSY, EINVAL = 1, 9, 16, 22
@@ -86,7 +88,7 @@ def open_namespaces(b: Builder, spec: Spec, proc: int) -> dict[str, int]:
             at, own = f"/linux/namespaces/{i}/path", "self/ns/mnt" if kind == "mount" else ""
             b.add(
                 PARENT,
-                Openat2(path=path, flags=0, out=slots[kind], at=at, why=f"the {kind} namespace to join"),
+                Openat2(path=path, flags=O_NONBLOCK, out=slots[kind], at=at, why=f"the {kind} namespace to join"),
                 CheckNs(
                     ns=slots[kind],
                     nstype=names.NAMESPACES[kind],
@@ -294,7 +296,7 @@ def plan_id_maps(b: Builder, spec: Spec, facts: Facts, proc: int) -> None:
             [(f"/linux/{which}", "a new user namespace needs id mappings")],
             hint="without them no process could run in it; map at least container id 0",
         )
-    b.add(PARENT, Await(point=MAPS, why="stage 1 is in its new user namespace"))
+    b.add(PARENT, Await(point=MAPS, patience_ms=PATIENCE_MS, why="stage 1 is in its new user namespace"))
     _map(b, facts, proc, "gid", linux.gid_mappings, CAP_SETGID, facts.egid)
     _map(b, facts, proc, "uid", linux.uid_mappings, CAP_SETUID, facts.euid)
     b.add(PARENT, Ack(why="the maps are written"))

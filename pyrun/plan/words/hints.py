@@ -35,6 +35,7 @@ _NAMESPACES = "there are too many namespaces of one kind: see the limits in /pro
 _NOT_MAPPED = "the id has no place in the container's user namespace: add it to linux.{kind}Mappings"
 _FULL = "the disk of --root is full, or has no inodes left: nothing was made"
 
+_SILENT = "it neither went on nor failed: was its cgroup frozen, or does a mount wait for a server?"
 HINTS: dict[tuple[type[s.Step], int], str] = {
     (s.OpenTree, ENOENT): "the bind source {path} does not exist on the host",
     (s.OpenTree, ENOTDIR): "a part of the bind source's path is not a directory",
@@ -87,6 +88,12 @@ HINTS: dict[tuple[type[s.Step], int], str] = {
     (s.CheckEmpty, ENOTEMPTY): (
         "processes run in that cgroup: does another container use it? give linux.cgroupsPath another value"
     ),
+    (s.CheckEmpty, EBUSY): (
+        "it, or a cgroup above it, is frozen, so nothing could begin in it: write 0 to its cgroup.freeze"
+    ),
+    (s.Await, ETIMEDOUT): _SILENT,
+    (s.AwaitPid, ETIMEDOUT): _SILENT,
+    (s.WaitExec, ETIMEDOUT): _SILENT,
     (s.SavePid, ESTALE): "somebody deleted the container while it was being made",
     (s.RemoveCgroup, EBUSY): (
         "a process in it does not end even by SIGKILL: it may wait for a disk or a network file system"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from ...errors import PyrunError
 from ..model.plan import Plan
-from ..model.steps import STAGE2, Chdir, Execve, FindExecutable, Mkdirat, Spawn, Step
+from ..model.steps import STAGE2, Chdir, Execve, FindExecutable, Mkdirat, Seccomp, Spawn, Step
 from ..process.hooks import hook_steps
 from . import hints
 from .explain import format_step, operands_of, place_of, word
@@ -36,7 +36,8 @@ if TYPE_CHECKING:
         undo_step: int
 
 
-ENOENT, ESRCH, ECHILD, EEXIST, EISDIR, ETIMEDOUT = 2, 3, 10, 17, 21, 110
+ENOENT, ESRCH, ECHILD, EEXIST, EISDIR, ETIMEDOUT, ECANCELED = 2, 3, 10, 17, 21, 110, 125
+SIGILL, SIGTRAP, SIGKILL, SIGSYS = 4, 5, 9, 31
 TEXT_LIMIT = 1000
 
 
@@ -45,7 +46,9 @@ def explain_failure(failure: Failure, container: str = "", *, run_code: int = 1)
     run."""
     f = failure
     if f.child_status and f.errno == ESRCH:
-        error = _died(f.plan.steps[f.step], place_of(f.plan, f.step), f.child_status)
+        error = _died(f.plan, f.step, f.child_status)
+    elif f.errno == ECANCELED:
+        error = PyrunError(f"{place_of(f.plan, f.step)}: interrupted", pointer=f.plan.steps[f.step].at)
     else:
         error = step_error(f.plan, f.lane, f.step, f.substep, f.errno, f.text, run_code=run_code)
     if f.undo_errno:
@@ -154,13 +157,17 @@ def _said(text: str) -> str:
     return joined if len(joined) <= TEXT_LIMIT else "\u2026" + joined[-TEXT_LIMIT:]
 
 
-def _died(waiting: Step, place: str, status: int) -> PyrunError:
+def _died(plan: Plan, step: int, status: int) -> PyrunError:
     """A child that ended without a word while the parent waited for it. status: as wait(2) has it."""
+    place, waiting = place_of(plan, step), plan.steps[step]
     number = status & 0x7F
     how = f"was killed by {signal(number)}" if number else f"exited with status {status >> 8 & 0xFF}"
     hint = "something outside of the container killed it"
-    if number == 9:
+    if number == SIGKILL:
         hint = "it was killed from outside, or had no memory left: is the memory limit below some megabytes?"
-    elif number == 31:
+    elif number == SIGSYS:
         hint = "the seccomp profile kills a call that is needed before the program runs"
+    elif number in (SIGILL, SIGTRAP) or (not number and any(isinstance(s, Seccomp) for s in plan.steps)):
+        # Our init may not even say why: nor end, so it traps.
+        hint = "the seccomp profile refuses a call that is needed before the program: read, write, capset or execve"
     return PyrunError(f"{place}: the container's first process {how}", pointer=waiting.at, hint=hint)
