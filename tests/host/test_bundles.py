@@ -11,6 +11,7 @@ import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,25 +54,22 @@ def test_prepare_lists_the_examples() -> None:
 
 
 def test_who_is_not_root_prepares_after_root(tmp_path: Path) -> None:
-    """In a clone of their own, where root has made its root file system already: theirs is another."""
-    clone = tmp_path / "clone"
+    """In a clone where root has made its root file system already, parts of which only root may read."""
+    clone, theirs = tmp_path / "clone", tmp_path / "theirs"
     shutil.copytree(BUNDLES, clone / "bundles")
     for parent in (tmp_path, *tmp_path.parents[:2]):
         parent.chmod(0o755)
-    for path in (clone, clone / "bundles"):
-        os.chown(path, SOMEBODY, SOMEBODY)
-    subprocess.run([clone / "bundles" / "prepare", "hello", tmp_path / "roots"], check=True)
-    theirs = clone / "theirs"
-    subprocess.run(
-        [clone / "bundles" / "prepare", "hello", theirs], check=True, user=SOMEBODY, group=SOMEBODY, extra_groups=[]
-    )
-    assert {path.lstat().st_uid for path in theirs.rglob("*")} == {SOMEBODY}
+    theirs.mkdir()
+    os.chown(theirs, SOMEBODY, SOMEBODY)
+    prepare = clone / "bundles" / "prepare"
+    subprocess.run([prepare, "hello", tmp_path / "roots"], check=True)
     assert (tmp_path / "roots" / "rootfs" / "bin" / "busybox").stat().st_uid == 0
-    refused = subprocess.run(
-        [clone / "bundles" / "prepare", "debian", clone / "no"], stderr=subprocess.PIPE, text=True, user=SOMEBODY
-    )
+    somebody: dict[str, Any] = {"user": SOMEBODY, "group": SOMEBODY, "extra_groups": []}
+    subprocess.run([prepare, "hello", theirs / "hello"], check=True, **somebody)
+    assert {path.lstat().st_uid for path in theirs.rglob("*")} == {SOMEBODY}
+    assert (theirs / "hello" / "rootfs" / "bin" / "sh").exists()
+    refused = subprocess.run([prepare, "debian", theirs / "no"], stderr=subprocess.PIPE, text=True, **somebody)
     assert (refused.returncode, refused.stderr) == (1, "make-rootfs: a Debian root file system takes root: use sudo\n")
-    assert not (clone / "no").exists()
 
 
 def test_hello(pyrun: Runner, prepare: Prepare) -> None:
