@@ -144,8 +144,12 @@ static int run_foreground(px_run_t *run, int *pid)
 		to_python(NULL);
 	}
 	*pid = result.pid;
-	int pidfd = (int)sys_fcntl(px_slot(run, 0xffffffffu), F_DUPFD_CLOEXEC, 0);
-	px_free(run); /* a seccomp agent's listener, or the container's files, must not live as long as we wait */
+	int pidfd = (int)sys_fcntl(px_slot(run, 0xffffffffu), F_DUPFD_CLOEXEC, 3);
+	px_free(run);
+	/* A seccomp agent's listener, or a lock of our caller's, must not live as long as we wait. */
+	if (pidfd > 3)
+		sys_close_range(3, (u32)pidfd - 1, 0);
+	sys_close_range((u32)pidfd + 1, ~0u, 0);
 	return wait_for(result.pid, pidfd, &caught);
 }
 

@@ -122,7 +122,7 @@ class Planner:
         detach = name == "create" or o.detach
         if name == "run" and (o.trace or (o.console_socket and not detach)):
             raise Refused("a rare option")
-        bundle = _absolute_to(pid, o.bundle or ".")
+        bundle = os.path.normpath(_absolute_to(pid, o.bundle or "."))
         self._check_file(bundle + "/config.json")
         made = prepare(
             store,

@@ -1,0 +1,497 @@
+"""The planner: with it and without it a command does the same, and whatever is wrong with it, Python plans."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pyrun.cli.planner import NAME
+from pyrun.runtime.record import BLOBS, unpack
+from tests.support.container.bundle import Bundle, BundleMaker
+from tests.support.container.planned import Planned, listen
+from tests.support.container.runner import Result, Runner, python_argv, wait_for
+from tests.support.executor.stub import LAUNCHER, TO_PYTHON
+
+pytestmark = pytest.mark.root
+IDLE = ["sleep", "1000"]
+WHO = ["sh", "-c", "id; pwd; env; umask; ulimit -n; ls -l /proc/self/fd | wc -l; cat /proc/self/cgroup; nproc"]
+
+
+@pytest.fixture
+def planned(tmp_path: Path) -> Iterator[Planned]:
+    made = Planned(tmp_path)
+    yield made
+    made.close()
+
+
+def told(done: Result) -> tuple[int, str, str]:
+    """Times differ."""
+    return done.rc, done.out, re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+Z", "TIME", done.err)
+
+
+# ---- it is the same
+
+RUNS: dict[str, list[str]] = {
+    "true": ["true"],
+    "who": WHO,
+    "streams": ["sh", "-c", "echo out; echo err >&2; cat; exit 7"],
+    "code 255": ["sh", "-c", "exit 255"],
+    "killed": ["sh", "-c", "trap - TERM; kill -KILL $$; sleep 1"],
+    "status": ["sh", "-c", "grep -E 'Cap|Sig[PBIC]|Seccomp|NoNew|Groups|Uid|Gid|_list' /proc/self/status"],
+    "mounts": ["sh", "-c", "cut -d' ' -f4- /proc/self/mountinfo"],
+    "limits": ["cat", "/proc/self/limits"],
+}
+
+
+@pytest.mark.parametrize("what", RUNS)
+def test_run_is_the_same(planned: Planned, bundle: BundleMaker, what: str) -> None:
+    made = bundle(RUNS[what])
+    words = ("run", "--bundle", made.path, "same")
+    ways = [runner(*words, input="in") for runner in (planned.python, planned.launcher)]
+    ways.append(planned.served(*words, input="in"))
+    assert told(ways[0]) == told(ways[1]) == told(ways[2])
+    assert planned.planner.answers, planned.planner.why
+    assert planned.python.ids() == [NAME] or planned.python("list", "-q").out == ""
+
+
+@pytest.mark.parametrize("what", RUNS)
+def test_exec_is_the_same(planned: Planned, bundle: BundleMaker, what: str) -> None:
+    id = planned.python.create_started(bundle(IDLE))
+    ways = [runner("exec", id, *RUNS[what], input="in") for runner in (planned.python, planned.launcher)]
+    ways.append(planned.served("exec", id, *RUNS[what], input="in"))
+    assert told(ways[0]) == told(ways[1]) == told(ways[2])
+    assert planned.planner.answers, planned.planner.why
+
+
+def start(planned: Planned, made: Bundle, id: str, *options: str | Path, verb: str = "create") -> int:
+    """Its stdio is /dev/null, since the container outlives the command."""
+    null: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+    rc = TO_PYTHON
+    for _ in range(20):
+        command = planned.bare.command(verb, "--bundle", made.path, *options, id)
+        before = len(planned.planner.answers)
+        rc = subprocess.run(command, timeout=60, check=False, **null).returncode
+        if rc != TO_PYTHON or len(planned.planner.answers) == before:
+            break
+    return rc
+
+
+def test_create_leaves_the_same_record(planned: Planned, bundle: BundleMaker) -> None:
+    made = bundle(IDLE, annotations={"a": "b"})
+    planned.python.create(made, id="pyth")
+    assert start(planned, made, "cold") == 0, planned.planner.why
+    a, b = (unpack((planned.root / id / "record").read_bytes()) for id in ("pyth", "cold"))
+    assert a.flags == b.flags and a.boot_id == b.boot_id and b.status == 1 and b.pid > 0
+    for name in BLOBS:
+        then = a.blob(name).replace(a.blob("created"), b.blob("created"))
+        assert then.replace(b"/pyth", b"/cold").replace(b'"pyth"', b'"cold"') == b.blob(name) or name == "id", name
+    for name in ("environ", "cmdline", "uid_map", "cgroup", "limits"):
+        read = [Path(f"/proc/{r.pid}/{name}").read_bytes() for r in (a, b)]
+        assert read[0].replace(b"/pyth", b"/cold") == read[1], name
+    assert (planned.root / "cold" / "config.json").read_bytes() == (made.path / "config.json").read_bytes()
+    for runner in (planned.python, planned.bare):
+        assert runner.state("cold")["status"] == "created"
+    planned.bare("start", "cold").ok()
+    planned.bare("kill", "cold", "KILL").ok()
+    planned.bare.wait_status("cold", "stopped")
+    planned.bare("delete", "cold").ok()
+
+
+def test_pid_file_log_detach_and_keep(planned: Planned, bundle: BundleMaker, tmp_path: Path) -> None:
+    made = bundle(IDLE)
+    pid, log = tmp_path / "pid", tmp_path / "log"
+    assert start(planned, made, "one", "--pid-file", pid) == 0
+    assert int(pid.read_text()) == planned.python.pid("one")
+    assert start(planned, made, "two", "--detach", "--log", log, verb="run") == 0
+    assert planned.python.state("two")["status"] == "running" and log.read_text() == ""
+    assert start(planned, made, "three", "--log", tmp_path / "no" / "log") == TO_PYTHON
+    quick = bundle(["true"])
+    planned.served("run", "--keep", "-b", quick.path, "kept").ok()
+    assert planned.python.state("kept")["status"] == "stopped"
+
+
+def test_paths_are_the_caller_s(planned: Planned, bundle: BundleMaker) -> None:
+    made = bundle(["cat", "/proc/sys/kernel/hostname"], hostname="here")
+    assert planned.served("run", "one", cwd=made.path).ok().out == "here\n"
+    assert planned.served("run", "-b", f"../{made.path.name}/.", "one", cwd=made.path).ok().out == "here\n"
+    id = planned.python.create_started(bundle(IDLE))
+    process = {"args": ["pwd"], "cwd": "/tmp", "env": ["PATH=/bin"], "user": {"uid": 0, "gid": 0}}
+    (made.path / "process").write_text(json.dumps(process))
+    words = ("exec", "--process", "process", id)
+    assert planned.served(*words, cwd=made.path).ok().out == "/tmp\n"
+    (made.path / "link").symlink_to(made.path / "process")
+    assert planned.served("exec", "-p", made.path / "link", id).ok().out == "/tmp\n"
+    with open(made.path / "process") as file:
+        for path in ("/dev/stdin", "/proc/self/fd/0", f"/proc/{os.getpid()}/cwd{made.path}/process"):
+            assert process_file(planned, path, id, file) == TO_PYTHON, path
+            assert "a path through /proc" in planned.planner.why
+
+
+def process_file(planned: Planned, path: str, id: str, stdin: Any) -> int:
+    command = planned.bare.command("exec", "-p", path, id)
+    return subprocess.run(command, stdin=stdin, stdout=subprocess.DEVNULL, timeout=60, check=False).returncode
+
+
+def test_callers_differ(planned: Planned, bundle: BundleMaker) -> None:
+    """What the plan has of the caller is this caller's: its limits, its processors, its cgroup, each time."""
+    made = bundle(["sh", "-c", "cat /proc/self/limits; grep _list /proc/self/status"], process={"rlimits": None})
+    id = planned.python.create_started(bundle(IDLE, process={"rlimits": None}))
+    cpu = str(min(os.sched_getaffinity(0)))
+    for before in ([], ["prlimit", "--nofile=700:700"], ["taskset", "-c", cpu], ["nice", "-n", "3"]):
+        for words in (("run", "-b", str(made.path), "x"), ("exec", id, "sh", "-c", "ulimit -n; nproc; nice")):
+            ways = []
+            for runner in (planned.python, planned.bare):
+                there = Runner(planned.root, [*before, *runner.argv])
+                for _ in range(20):
+                    done = there(*words)
+                    if done.rc != TO_PYTHON:
+                        break
+                ways.append(told(done))
+            assert ways[0] == ways[1], (before, words, planned.planner.why)
+
+
+def test_signals_are_handed_on(planned: Planned, bundle: BundleMaker) -> None:
+    script = ["sh", "-c", "trap 'echo got; exit 3' TERM; echo ready; while :; do sleep 0.01; done"]
+    made, id = bundle(script), planned.python.create_started(bundle(IDLE))
+
+    def run(words: list[str]) -> tuple[int, bytes]:
+        for _ in range(20):
+            process = planned.bare.popen(*words, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
+            assert process.stdout is not None
+            if process.stdout.readline() == b"ready\n":
+                break
+            process.wait(10)
+        wait_for(lambda: len(os.listdir(f"/proc/{process.pid}/fd")) == 4, 10, "no more than stdio and a pidfd")
+        process.send_signal(signal.SIGTERM)
+        out = process.communicate(timeout=10)[0]
+        return process.returncode, out
+
+    assert run(["run", "-b", str(made.path), "x"]) == (3, b"got\n")
+    assert run(["exec", id, *script]) == (3, b"got\n")
+
+
+def test_a_caller_who_ignores_its_children(planned: Planned, bundle: BundleMaker) -> None:
+    made = bundle(["sh", "-c", "exit 5"])
+    ignoring = Runner(planned.root, ["env", "--ignore-signal=CHLD", *planned.bare.argv])
+    codes = {ignoring("run", "-b", made.path, "x").rc for _ in range(5)}
+    assert 5 in codes and codes <= {5, TO_PYTHON}
+
+
+def test_what_fails_python_does_again_and_tells(planned: Planned, bundle: BundleMaker) -> None:
+    made = bundle(["/bin/nonesuch"])
+    id = planned.python.create_started(bundle(IDLE))
+    for words in (("run", "-b", made.path, "x"), ("create", "-b", made.path, id), ("exec", id, "nonesuch")):
+        assert planned.bare(*words).rc == TO_PYTHON
+        assert told(planned.launcher(*words)) == told(planned.python(*words))
+    assert planned.python("list", "-q").out.split() == [id]
+
+
+# ---- what it does not plan
+
+
+def write_config(made: Bundle, text: str) -> None:
+    (made.path / "config.json").write_text(text)
+
+
+CONFIGS: dict[str, Callable[[Bundle], Any]] = {
+    "terminal": lambda made: made.update(process={"terminal": True}),
+    "hooks": lambda made: made.update(hooks={"poststop": [{"path": "/bin/true"}]}),
+    "capability": lambda made: made.update(process={"capabilities": {"bounding": ["CAP_OF_TOMORROW"]}}),
+    "faulty": lambda made: write_config(made, "{"),
+    "deep": lambda made: write_config(made, "[" * 100000),
+    "long": lambda made: made.update(annotations={"x": "y" * (1 << 18)}),
+    "own namespace": lambda made: made.update(linux={"namespaces": [{"type": "uts", "path": "/proc/self/ns/uts"}]}),
+}
+OPTIONS = [
+    ["--debug", "run"],
+    ["--rootless=false", "run"],
+    ["--systemd-cgroup", "run"],
+    ["--cgroup-manager=disabled", "run"],
+    ["run", "--preserve-fds=1"],
+    ["run", "--trace"],
+    ["run", "--no-pivot"],
+    ["run", "--config=config.json"],
+    ["run", "--nonesuch"],
+    ["run", "one-too-many"],
+]
+
+
+@pytest.mark.parametrize("what", CONFIGS)
+def test_rare_and_wrong_configs_are_python_s(planned: Planned, bundle: BundleMaker, what: str) -> None:
+    made = bundle(["true"])
+    CONFIGS[what](made)
+    assert planned.bare("run", "-b", made.path, "x").rc == TO_PYTHON
+    assert planned.planner.answers == [] and planned.planner.why
+    made = bundle(["true"])
+    planned.served("run", "-b", made.path, "x").ok()  # it has not come to harm
+
+
+@pytest.mark.parametrize("words", OPTIONS, ids=" ".join)
+def test_rare_options_are_python_s(planned: Planned, bundle: BundleMaker, words: list[str]) -> None:
+    made = bundle(["true"])
+    assert planned.bare(*words, "-b", str(made.path), "x").rc == TO_PYTHON
+    assert planned.planner.answers == []
+
+
+@pytest.mark.parametrize("name", ["LISTEN_FDS", "NOTIFY_SOCKET"])
+def test_what_a_service_manager_asks_is_python_s(planned: Planned, bundle: BundleMaker, name: str) -> None:
+    assert planned.bare("run", "-b", bundle(["true"]).path, "x", env={name: "1"}).rc == TO_PYTHON
+    assert planned.planner.answers == []
+
+
+# ---- whom it does not answer
+
+PLACES: dict[str, list[str]] = {
+    "mount": ["unshare", "--mount"],
+    "uts": ["unshare", "--uts"],
+    "ipc": ["unshare", "--ipc"],
+    "net": ["unshare", "--net"],
+    "cgroup": ["unshare", "--cgroup"],
+    "pid": ["unshare", "--pid", "--fork"],
+    "user": ["unshare", "--user", "--map-root-user"],
+    "time": ["unshare", "--time", "--fork"],
+    "capability": ["setpriv", "--bounding-set", "-sys_boot"],
+    "group": ["setpriv", "--regid=1", "--clear-groups"],
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_callers_in_another_place_get_no_answer(planned: Planned, bundle: BundleMaker, place: str) -> None:
+    made = bundle(["true"])
+    there = Runner(planned.root, [*PLACES[place], *planned.bare.argv])
+    assert there("run", "-b", made.path, "x").rc == TO_PYTHON
+    assert planned.planner.answers == [] and planned.planner.why
+
+
+def test_callers_in_another_root_get_no_answer(planned: Planned, bundle: BundleMaker, tmp_path: Path) -> None:
+    """The same directory by its number, but another mount, in which other files may be."""
+    made, other = bundle(["true"]), tmp_path / "root"
+    other.mkdir()
+    subprocess.run(["mount", "--rbind", "/", other], check=True)
+    try:
+        there = Runner(planned.root, ["chroot", str(other), *planned.bare.argv])
+        assert there("run", "-b", made.path, "x").rc == TO_PYTHON
+    finally:
+        subprocess.run(["umount", "-R", "-l", other], check=True)
+    assert planned.planner.answers == [] and "place" in planned.planner.why
+
+
+def test_another_pyrun_gets_no_answer(planned: Planned, bundle: BundleMaker) -> None:
+    planned.launcher("run", "-b", bundle(["true"]).path, "x").ok()
+    assert planned.planner.answers == [] and "another pyrun" in planned.planner.why
+
+
+def test_a_planner_whose_sources_are_new_gives_no_answer(planned: Planned, bundle: BundleMaker) -> None:
+    planned.planner._sources["/etc/passwd"] = (0, 0, 0, 0)
+    assert not planned.planner.is_current()
+    assert planned.bare("run", "-b", bundle(["true"]).path, "x").rc == TO_PYTHON
+
+
+def test_who_is_not_root_gets_no_answer(planned: Planned, bundle: BundleMaker) -> None:
+    for path in (planned.root, planned.root / NAME):
+        path.chmod(0o777)
+    ask = f"""import socket; s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET); s.settimeout(5)
+s.connect({str(planned.root / NAME)!r}); s.send(b"PYASK1\\0/run/pyrun\\0run\\0x\\0")
+try: print(s.recv(9))
+except ConnectionResetError: print(b"")"""
+    for parent in planned.root.parents:
+        if len(parent.parts) > 2:
+            parent.chmod(0o755)
+    nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "/usr/bin/python3", "-c", ask]
+    done = subprocess.run(nobody, capture_output=True, text=True, timeout=30, check=False)
+    assert done.stdout in ("b''\n", "") and planned.planner.answers == [], done
+    assert "another user" in planned.planner.why
+
+
+@pytest.mark.parametrize("said", [b"", b"x", b"PYASK1\0", b"PYASK1\0\0", b"PYASK1\0/run/x\0\xff\0", b"PYASK1\0" * 9])
+def test_what_is_no_request_gets_no_answer(planned: Planned, bundle: BundleMaker, said: bytes) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as caller:
+        caller.connect(str(planned.root / NAME))
+        caller.settimeout(10)
+        try:
+            caller.send(said)
+            assert caller.recv(9) == b""
+        except ConnectionError:  # it has hung up already
+            pass
+    planned.served("run", "-b", bundle(["true"]).path, "x").ok()
+
+
+# ---- a planner that fails
+
+
+class Fake:
+    """Listens in the planner's place and does as `act` says with each caller."""
+
+    def __init__(self, root: Path, act: Callable[[socket.socket], object]) -> None:
+        self._listener = listen(root)
+        self._act = act
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        while True:
+            caller, _ = self._listener.accept()
+            with caller:
+                if caller.recv(1 << 18) == b"end":
+                    return
+                self._act(caller)
+
+    def close(self) -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as last:
+            last.connect(self._listener.getsockname())
+            last.send(b"end")
+        self._thread.join()
+        self._listener.close()
+
+
+@pytest.fixture
+def answer(planned: Planned, bundle: BundleMaker) -> bytes:
+    planned.served("run", "-b", bundle(["true"]).path, "x").ok()
+    return planned.planner.answers[-1]
+
+
+def test_an_answer_cut_at_any_byte_is_none(planned: Planned, bundle: BundleMaker, answer: bytes) -> None:
+    made, cut = bundle(["true"]), [0]
+    fake = Fake(planned.root, lambda caller: caller.send(answer[: cut[0]]) if cut[0] else None)
+    try:
+        for cut[0] in (*range(64), *range(64, len(answer), 97), len(answer) - 1):
+            assert planned.bare("run", "-b", made.path, "x").rc == TO_PYTHON, cut
+    finally:
+        fake.close()
+    assert planned.python("list", "-q").out == ""
+
+
+def test_an_answer_of_another_kind_is_none(planned: Planned, bundle: BundleMaker, answer: bytes) -> None:
+    made, sent = bundle(["true"]), [b""]
+    fake = Fake(planned.root, lambda caller: caller.send(sent[0]))
+    try:
+        for at in range(32 - 4):  # the magic, how, and offsets: their highest bytes make them wild
+            if at < 8 or at % 4 == 3:
+                sent[0] = answer[:at] + bytes([answer[at] ^ 0x7F]) + answer[at + 1 :]
+                assert planned.bare("run", "-b", made.path, "x").rc == TO_PYTHON, at
+        for sent[0] in (b"\0" * 64, b"\xff" * 200_000, answer[:32] + b"/" * 32 + answer[64:]):
+            assert planned.bare("run", "-b", made.path, "x").rc == TO_PYTHON
+    finally:
+        fake.close()
+
+
+@pytest.mark.parametrize("way", ["hangs up", "is slow", "takes nobody", "is gone", "a file", "a directory", "a stream"])
+def test_whatever_is_wrong_with_it_python_plans(tmp_path: Path, bundle: BundleMaker, way: str) -> None:
+    root, made = tmp_path / "state", bundle(["sh", "-c", "echo in; exit 4"])
+    fake, kept = None, []
+    if way in ("hangs up", "is slow"):
+        done = threading.Event()
+        fake = Fake(root, lambda caller: done.wait(0.3) if way == "is slow" else None)
+    elif way in ("takes nobody", "is gone"):
+        kept.append(listen(root))
+        if way == "is gone":
+            kept.pop().close()
+    else:
+        root.mkdir(mode=0o700)
+        if way == "a directory":
+            (root / NAME).mkdir()
+        elif way == "a file":
+            (root / NAME).write_text("x")
+        else:
+            kept.append(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            kept[0].bind(str(root / NAME))
+            kept[0].listen(1)
+    try:
+        for argv in ([str(LAUNCHER)], python_argv()):
+            done_ = Runner(root, argv)("run", "-b", made.path, "x")
+            assert (done_.rc, done_.out, done_.err) == (4, "in\n", "")
+        assert Runner(root, [str(LAUNCHER)])("list", "-q").ok().out == ""
+    finally:
+        if fake:
+            fake.close()
+        for one in kept:
+            one.close()
+
+
+# ---- the command
+
+
+@pytest.fixture
+def pyrun_planner(pyrun: Runner) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
+    """Starts `pyrun planner`, and waits until it has taken the name."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def number() -> int:
+        try:
+            return (pyrun.root / NAME).lstat().st_ino
+        except FileNotFoundError:
+            return 0
+
+    def begin() -> subprocess.Popen[bytes]:
+        before = number()
+        started.append(pyrun.popen("planner", stderr=subprocess.PIPE))
+        wait_for(lambda: number() != before, 20, "the planner's socket")
+        return started[-1]
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.wait(10)
+    (pyrun.root / NAME).unlink(missing_ok=True)
+
+
+def interpreters(pyrun: Runner, made: Bundle, notes: Path) -> int:
+    """How many programs called python a run starts, by its own trace of system calls."""
+    command = ["strace", "-f", "-qq", "-e", "trace=execveat", "-o", str(notes), *pyrun.argv]
+    Runner(pyrun.root, command)("run", "-b", made.path, "x").ok()
+    return notes.read_text().count("bin/python")
+
+
+def test_by_hand(
+    pyrun: Runner, bundle: BundleMaker, pyrun_planner: Callable[[], subprocess.Popen[bytes]], tmp_path: Path
+) -> None:
+    made = bundle(["true"])
+    first = pyrun_planner()
+    assert (pyrun.root.stat().st_mode & 0o777, (pyrun.root / NAME).is_socket()) == (0o700, True)
+    wait_for(lambda: interpreters(pyrun, made, tmp_path / "notes") == 0, 30, "a run without an interpreter")
+    second = pyrun_planner()
+    first.send_signal(signal.SIGINT)  # it does not take the name with it that is the other's now
+    first.wait(10)
+    wait_for(lambda: interpreters(pyrun, made, tmp_path / "notes") == 0, 30, "the second one's plan")
+    second.kill()
+    second.wait(10)
+    pyrun.run(made).ok()
+    pyrun_planner()  # on what the killed one left
+    wait_for(lambda: interpreters(pyrun, made, tmp_path / "notes") == 0, 30, "the third one's plan")
+    assert pyrun("list", "-q").ok().out == ""
+
+
+def test_it_ends_when_nobody_calls(planned: Planned) -> None:
+    planned.planner.serve(0.01)
+
+
+def test_it_takes_a_socket_from_a_service_manager(pyrun: Runner, bundle: BundleMaker, tmp_path: Path) -> None:
+    listener = listen(pyrun.root)
+    script = f"import os, sys; os.dup2({listener.fileno()}, 3)"
+    script += "; os.environ.update(LISTEN_FDS='1', LISTEN_PID=str(os.getpid())); os.execv(sys.argv[1], sys.argv[1:])"
+    command = [python_argv()[0], "-c", script, *python_argv(), "--root", str(pyrun.root), "planner"]
+    process = subprocess.Popen(command, pass_fds=[listener.fileno()])
+    try:
+        made = bundle(["true"])
+        wait_for(lambda: interpreters(pyrun, made, tmp_path / "notes") == 0, 30, "a run without an interpreter")
+    finally:
+        process.kill()
+        process.wait(10)
+        listener.close()
+        (pyrun.root / NAME).unlink()
+
+
+def test_where_it_can_t_listen_it_says_so(tmp_path: Path) -> None:
+    (tmp_path / NAME).mkdir()
+    done = Runner(tmp_path, [str(LAUNCHER)])("planner").fails(1, NAME, "--root")
+    assert "hint" in done.err
