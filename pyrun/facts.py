@@ -18,9 +18,10 @@ class Facts:
     """The host, as far as plans depend on it.
 
     pid: the process that is to carry the plan out. kernel: (major, minor). arch: as uname has it. euid, egid. caps:
-    effective capability mask. in_userns: we are not in the initial user namespace. cgroup_mount: where cgroup2 is
-    mounted (None: nowhere). cgroup_own: our own cgroup below it. controllers: those of its root. lsm: names of active
-    LSMs. max_hard: hard limits of ours by RLIMIT number. memfd: how pyrun-init is loaded (Clone3.load). last_cap.
+    effective capability mask. setgroups: our user namespace, or the one to join, allows setgroups(2). in_userns: we
+    are not in the initial user namespace. cgroup_mount: where cgroup2 is mounted (None: nowhere). cgroup_own: our own
+    cgroup below it. controllers: those of its root. lsm: names of active LSMs. max_hard: hard limits of ours by RLIMIT
+    number. memfd: how pyrun-init is loaded (Clone3.load). last_cap.
     newuidmap, newgidmap: the setuid helpers, where a runtime without root may need them.
     Only for a config that asks for such things (facts_rare.py): net_devices, name -> (index, flags); net_addresses,
     the kernel's replies to a dump of all; resctrl_mount; resctrl_schemata of the container's group, None where there
@@ -52,6 +53,7 @@ class Facts:
         "resctrl_mount",
         "resctrl_schemata",
         "rootless",
+        "setgroups",
         "uid_map",
     )
 
@@ -65,6 +67,7 @@ class Facts:
         self.last_cap = 40
         self.in_userns = False
         self.rootless = False
+        self.setgroups = True
         self.uid_map: tuple[tuple[int, int, int], ...] = ((0, 0, 0xFFFFFFFF),)
         self.gid_map: tuple[tuple[int, int, int], ...] = ((0, 0, 0xFFFFFFFF),)
         self.cgroup_mount: str | None = "/sys/fs/cgroup"
@@ -188,6 +191,7 @@ def collect_facts(rootless: bool | None = None, pid: int | None = None) -> Facts
         last_cap=int(read_text("/proc/sys/kernel/cap_last_cap") or 40),
         in_userns=in_userns,
         rootless=(euid != 0 or in_userns) if rootless is None else rootless,
+        setgroups=not in_userns or read_text(proc + "/setgroups").strip() != "deny",
         uid_map=uid_map,
         gid_map=_id_map(read_text(proc + "/gid_map")),
         cgroup_mount=mount,

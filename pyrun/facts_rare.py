@@ -26,6 +26,9 @@ def collect_rare(facts: Facts, spec: Spec, container: str, *, imagine: bool = Fa
     """Fills in what the spec asks for; nothing for most. imagine: for a plan that is only shown, devices and resctrl
     are taken to be there."""
     linux = spec.linux
+    for namespace in linux.namespaces if linux is not None else ():
+        if namespace.type == "user" and namespace.path is not None:
+            facts.setgroups = collect_setgroups(namespace.path)
     delegate = read_text("/sys/kernel/cgroup/delegate").split()
     if delegate:
         facts.cgroup_delegate = tuple(delegate)
@@ -38,6 +41,13 @@ def collect_rare(facts: Facts, spec: Spec, container: str, *, imagine: bool = Fa
         facts.resctrl_schemata = collect_schemata(facts.resctrl_mount, linux.intel_rdt, container)
         if imagine and facts.resctrl_schemata is None and linux.intel_rdt.clos_id and not linux.intel_rdt.schemata:
             facts.resctrl_schemata = ""
+
+
+def collect_setgroups(path: str) -> bool:
+    """Whether the user namespace of this path allows setgroups(2). Only a process in it can tell: taken to be so where
+    the path is none of a process's."""
+    process = path.removesuffix("/ns/user")
+    return process == path or read_text(process + "/setgroups").strip() != "deny"
 
 
 def collect_devices(names: Iterable[str]) -> dict[str, tuple[int, int]]:

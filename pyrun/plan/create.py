@@ -336,10 +336,12 @@ def _plan_init(
 
 
 def _setgroups(spec: Spec, facts: Facts) -> bool:
-    """Whether the container's user namespace allows setgroups(2): not when its gid map is written without privilege
-    (user_namespaces(7))."""
+    """Whether the container's user namespace allows setgroups(2): not when its gid map is written without privilege, or
+    one above it is such (user_namespaces(7))."""
     from .namespace.namespaces import new_userns
 
+    if not facts.setgroups:
+        return False
     if not new_userns(spec) or facts.has_cap(6):
         return True
     maps = spec.linux.gid_mappings if spec.linux else ()

@@ -94,7 +94,9 @@ def prepare(
 
         spec = with_notify(spec, directory)
     facts = facts.copy() if facts is not None else collect_facts(rootless)
-    if spec.linux is not None and (spec.linux.net_devices or spec.linux.intel_rdt or is_writable(spec)):
+    linux = spec.linux
+    joined = any(namespace.type == "user" and namespace.path for namespace in linux.namespaces) if linux else False
+    if linux and (linux.net_devices or linux.intel_rdt or is_writable(spec) or joined):
         from ..facts_rare import collect_rare
 
         collect_rare(facts, spec, container, imagine=imagine)

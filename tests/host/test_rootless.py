@@ -179,6 +179,25 @@ def test_supplementary_groups_are_refused_without_ranges(rootless: UserRunner, b
         rootless.run(made).fails(1, "/process/user/additionalGids", "setgroups")
 
 
+@pytest.mark.parametrize("kind", ["none", "new", "joined"])
+def test_in_a_user_namespace_that_allows_no_supplementary_groups(
+    rootless: UserRunner, busybox_rootfs: Path, kind: str
+) -> None:
+    """As podman starts it for a user without ranges: with its own id alone mapped, setgroups(2) is EPERM for ever."""
+    made = rootless.bundle(busybox_rootfs, "sh", "-c", "cat /proc/self/setgroups; id -u")
+    made.drop_namespace("user").update(linux={"uidMappings": None, "gidMappings": None})
+    if kind == "new":
+        own = [{"containerID": 0, "hostID": 0, "size": 1}]
+        made.add_namespace("user").update(linux={"uidMappings": own, "gidMappings": own})
+    elif kind == "joined":
+        made.add_namespace("user", "/proc/self/ns/user")
+    inside = UserRunner(rootless.user)
+    inside.argv = rootless.user.argv("unshare", "-Urm", *runtime_argv())
+    assert inside.run(made).ok().out == "deny\n0\n"
+    made.update(process={"user": {"uid": 0, "gid": 0, "additionalGids": [0]}})
+    inside.run(made).fails(1, "/process/user/additionalGids", "setgroups")
+
+
 def test_ids_that_the_user_has_not_got_are_refused(rootless: UserRunner, busybox_rootfs: Path) -> None:
     stolen = [{"containerID": 0, "hostID": UID, "size": 1}, {"containerID": 1, "hostID": 0, "size": 1}]
     made = rootless.bundle(busybox_rootfs, "true", linux={"uidMappings": stolen})
