@@ -1,6 +1,6 @@
 """How long the verbs take, against runc and crun: medians of interleaved rounds on the same busybox bundle.
 
-    tests/view .venv/bin/python tests/bench/bench.py [--rounds N] [--runtime NAME=PATH]... [--json FILE] [--readme FILE]
+    tests/view .venv/bin/python tests/bench/bench.py [--rounds N] [--runtime NAME=PATH]... [--json FILE] [--write]
         [--check]
 
 Machines are noisy, so only ratios within one run count: every round measures every runtime once, in turning order.
@@ -44,6 +44,7 @@ PSS_TARGET_KB = 300
 WHEEL_TARGET_BYTES = 5_000_000
 EXPLAIN_TARGET_S = 1.0
 EXPLAIN_MOUNTS = (1000, 2000, 5000, 10000)
+PAGES = (REPO / "docs" / "figures.md", REPO / "README.md")
 # What a wheel is made from.
 SOURCES = ("pyproject.toml", "setup.py", "README.md", "LICENSE", "pyrun", "cffi_build")
 
@@ -178,12 +179,16 @@ def print_report(result: dict[str, Any]) -> None:
 
 
 def renew_figures(text: str, result: dict[str, Any]) -> str:
-    """README.md with the figures of this run in the places of the old ones, known by how they begin."""
+    """A page with the figures of this run in the places of the old ones, known by how they begin."""
     for lines in (report_verbs(result["medians_ms"]), report_where(result["where_ms"])):
         old = re.compile("^" + re.escape(lines[0]) + r"\n(\|.*\n)+", re.MULTILINE)
         text = old.sub(lambda _, lines=lines: "\n".join(lines) + "\n", text)  # type: ignore[misc]
     for line in report_beside(result):
         text = re.sub("^" + re.escape(line.split(": ")[0]) + ": .*", line, text, flags=re.MULTILINE)
+    life = {name: times["create+start+delete"] for name, times in result["medians_ms"].items()}
+    if {"pyrun", "runc", "crun"} <= set(life):
+        ratios = f"{life['pyrun'] / life['runc']:.2f} of runc's time, and {life['pyrun'] / life['crun']:.2f} of crun's"
+        text = re.sub(r"[\d.]+ of runc's time, and [\d.]+ of crun's", ratios, text)
     return text
 
 
@@ -192,7 +197,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--runtime", action="append", default=[], metavar="NAME[=PATH]", help="runc, crun and pyrun")
     parser.add_argument("--json", metavar="FILE", help="write all figures there as well")
-    parser.add_argument("--readme", metavar="FILE", help="put the figures into it, in the places of the old ones")
+    parser.add_argument("--write", action="store_true", help="renew the figures in docs/figures.md and README.md")
     parser.add_argument("--check", action="store_true", help="exit 1 when a target is missed")
     args = parser.parse_args()
     if "PYRUN_VIEW" not in os.environ:
@@ -201,8 +206,8 @@ def main() -> int:
         result = run_bench(find_runtimes(args.runtime), args.rounds, Path(work))
     if args.json:
         Path(args.json).write_text(json.dumps(result, indent=1) + "\n")
-    if args.readme:
-        Path(args.readme).write_text(renew_figures(Path(args.readme).read_text(), result))
+    for page in PAGES if args.write else ():
+        page.write_text(renew_figures(page.read_text(), result))
     print_report(result)
     misses = find_misses(result)
     for miss in misses:
