@@ -334,19 +334,30 @@ long do_send_fd(struct px_ctx *x, const struct px_step *s)
 /* s0 the path of a unix stream socket. */
 long do_connect(struct px_ctx *x, const struct px_step *s)
 {
-	struct sockaddr_un a = { .sun_family = AF_UNIX_ };
-	if (s->n0 >= sizeof a.sun_path)
-		return -ENAMETOOLONG;
-	for (u32 i = 0; i < s->n0; i++)
-		a.sun_path[i] = px_str(x, s->s0)[i];
-	long r, fd = sc3(__NR_socket, AF_UNIX_, SOCK_STREAM_ | SOCK_CLOEXEC_, 0);
-	if (fd < 0)
+	struct sockaddr_un a = { .sun_family = AF_UNIX_, .sun_path = "/proc/self/fd/" };
+	long there = -1, r;
+	if (s->n0 < sizeof a.sun_path) {
+		for (u32 i = 0; i <= s->n0; i++)
+			a.sun_path[i] = px_str(x, s->s0)[i];
+	} else { /* longer than an address may be: through a descriptor of the socket's file */
+		there = sys_openat(AT_FDCWD, px_str(x, s->s0), O_PATH | O_CLOEXEC, 0);
+		if (there < 0)
+			return there;
+		px_num(a.sun_path + 14, (u64)there);
+	}
+	long fd = sc3(__NR_socket, AF_UNIX_, SOCK_STREAM_ | SOCK_CLOEXEC_, 0);
+	if (fd < 0) {
+		if (there >= 0)
+			sys_close((int)there);
 		return fd;
+	}
 	x->substep = 1;
 	/* Where who listens does not accept: connect(2), and later a send, is then EAGAIN, not a wait for ever. */
 	const struct px_timespec patience = { 10, 0 }; /* its layout is timeval's, too */
 	sc5(__NR_setsockopt, fd, 1 /* SOL_SOCKET */, 21 /* SO_SNDTIMEO */, &patience, sizeof patience);
-	r = sc3(__NR_connect, fd, &a, 2 + s->n0 + 1);
+	r = sc3(__NR_connect, fd, &a, sizeof a);
+	if (there >= 0)
+		sys_close((int)there);
 	if (r < 0) {
 		sys_close((int)fd);
 		return r;

@@ -11,6 +11,8 @@ import posix
 import time
 from _struct import Struct
 
+from .sockets import connect
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -88,7 +90,7 @@ class Bus:
         self._socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
         try:
             self._socket.settimeout(timeout)
-            self._socket.connect(socket_name(address))
+            connect(self._socket, socket_name(address).encode("utf-8", "surrogateescape"))
         except BaseException:
             self._socket.close()
             raise

@@ -13,6 +13,7 @@ import select
 
 from ..executor import Outcome
 from ..plan.rootfs.notify import SLOT
+from .sockets import connect
 
 BARRIER_MS = 30_000
 LARGEST = 4096
@@ -69,7 +70,7 @@ def _connect(address: bytes) -> _socket.socket:
     address = b"\0" + address[1:] if address.startswith(b"@") else address
     sender = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
     try:
-        sender.connect(address)
+        connect(sender, address)
     except OSError:
         sender.close()
         raise

@@ -447,7 +447,7 @@ class FchownStdio(Step):
 
 
 class Connect(Step):
-    """connect(2) to a unix stream socket: path; out."""
+    """connect(2) to a unix stream socket: path, which may be longer than an address (unix(7): 107 bytes); out."""
 
     OP = 68
     FIELDS = {"path": S0, "out": OUT}

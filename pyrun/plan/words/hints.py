@@ -195,7 +195,6 @@ HINTS: dict[tuple[type[s.Step], int], str] = {
     (s.Connect, ECONNREFUSED): "nobody listens on that socket any more",
     (s.Connect, EAGAIN): "who listens on that socket has not accepted for 10 s: is it stopped?",
     (s.Connect, EACCES): "this user may not write to that socket",
-    (s.Connect, ENAMETOOLONG): "paths of unix sockets have at most 107 bytes: use a shorter or a relative one",
     (s.SavePid, ENOENT): (
         "this /proc does not show the container's process: is it mounted with hidepid=, or another PID namespace's?"
     ),
