@@ -91,16 +91,34 @@ static px_run_t *ask(struct call *c, char *const *words, int count)
 
 #define BIT(n) (1ull << ((n) - 1))
 
-/* Python does again what has failed and is undone, and says what is wrong. ^C must not end us in the middle (hold_interrupts() there). */
-static void __attribute__((noreturn)) run_whole(px_run_t *run)
+/* HUP, INT and TERM, but for those that we ignore: they wait, and undo what is half made (pyrun/cli/interrupts.py). */
+static u64 ending(void)
 {
-	u64 held;
-	sys_sigmask(NULL, &held);
-	held |= BIT(2);
-	sys_sigmask(&held, NULL);
-	if (!px_run(run, &result))
-		sys_exit(0);
-	to_python(NULL);
+	static const u8 NUMBERS[] = { 1, 2, 15 };
+	struct px_sigaction now;
+	u64 mask = 0;
+	for (usize i = 0; i < sizeof NUMBERS; i++)
+		if (sc4(__NR_rt_sigaction, NUMBERS[i], NULL, &now, 8) == 0 && now.handler != (void *)1)
+			mask |= BIT(NUMBERS[i]);
+	return mask;
+}
+
+/* Runs it with `held` blocked. Python does again what has failed and is undone, and says what is wrong: with the mask that we came with, but
+ * where a signal undid it, which waits for Python, too. */
+static void run_or_python(px_run_t *run, u64 held)
+{
+	u64 before, mask, cancels = ending();
+	int cancel = px_signals(cancels);
+	sys_sigmask(NULL, &before);
+	mask = before | held | cancels;
+	sys_sigmask(&mask, NULL);
+	px_set_cancel(run, cancel);
+	if (px_run(run, &result)) {
+		mask = before | (result.err == ECANCELED ? cancels : 0);
+		sys_sigmask(&mask, NULL);
+		to_python(NULL);
+	}
+	sys_close(cancel);
 }
 
 /* All children that have ended, those that the container left behind among them. The status of pid, or -1: it still runs. */
@@ -133,16 +151,9 @@ static int run_foreground(px_run_t *run, int *pid)
 {
 	const struct px_sigaction plain = { 0 };
 	const u64 caught = CAUGHT;
-	u64 before, blocked;
 	/* From before the process is made, so that none is lost. A SIGCHLD that our caller ignored would take the exit status away. */
-	sys_sigmask(NULL, &before);
-	blocked = before | caught;
-	sys_sigmask(&blocked, NULL);
 	sc4(__NR_rt_sigaction, PX_SIGCHLD, &plain, 0, 8);
-	if (px_run(run, &result)) {
-		sys_sigmask(&before, NULL);
-		to_python(NULL);
-	}
+	run_or_python(run, caught);
 	*pid = result.pid;
 	int pidfd = (int)sys_fcntl(px_slot(run, 0xffffffffu), F_DUPFD_CLOEXEC, 3);
 	px_free(run);
@@ -162,8 +173,10 @@ void run_planned(struct call *c, char *const *words, int count)
 	u32 how = ((const struct answer *)(const void *)room)->how;
 	if (!run)
 		return;
-	if (how == WHOLE)
-		run_whole(run);
+	if (how == WHOLE) {
+		run_or_python(run, 0);
+		sys_exit(0);
+	}
 	int code = run_foreground(run, &pid);
 	if (how == FOREGROUND_THEN_DELETE)
 		remove_container(c, pid);

@@ -89,3 +89,27 @@ def test_a_failed_create_of_the_launcher_is_told_and_its_poststop_hooks_run(
         pyrun(*verb, "--bundle", made.path, "one").fails(1, "/hooks/createRuntime/0")
         assert stopped.exists() and pyrun.ids() == []
         stopped.unlink()
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb[-1])
+def test_what_a_warm_planner_planned_is_undone_as_well(
+    pyrun: Runner, bundle: BundleMaker, tmp_path: Path, verb: list[str]
+) -> None:
+    """The launcher carries the plan out, and hands the signal on to Python, which tells of it."""
+    planner = subprocess.Popen(pyrun.command("planner"), stdin=DEVNULL)
+    try:
+        wait_for((pyrun.root / ".planner~").exists, 20, "the planner")
+        made, begun = bundle(["sleep", "1000"]), tmp_path / "begun"
+        made.update(
+            hooks={"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", f": >{begun}; exec sleep 1000"]}]}
+        )
+        command = pyrun.command(*verb, "--bundle", made.path, "one")
+        process = subprocess.Popen(command, stdin=DEVNULL, stdout=DEVNULL, stderr=subprocess.PIPE)
+        wait_for(begun.exists, 20, "the hook")
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 1 and b"interrupted" in err
+        assert pyrun.ids() == []
+    finally:
+        planner.terminate()
+        planner.wait(20)
