@@ -1,8 +1,8 @@
 """Property tests: hypothesis with one profile for all of them, and `given` that knows about continuous integration.
 
 There each test has two parts: examples that are the same in each run, so that a failure is the change's, and a quarter
-as many from a seed that is another each time. The seed stands in the run's header; PYRUN_SEED=N tries it again.
-Elsewhere the examples are hypothesis's own choice. A test has no deadline: machines are as slow as they are.
+as many from a seed that is another each time; elsewhere all are from it. The run tells the seed at its end, and
+PYRUN_SEED=N tries it again. A test has no deadline: machines are as slow as they are.
 """
 
 from __future__ import annotations
@@ -24,10 +24,9 @@ settings.register_profile("pyrun", deadline=None, suppress_health_check=list(Hea
 settings.load_profile("pyrun")
 
 
-def header() -> str:
-    """For the head of a run: where its examples come from."""
-    parts = "the same examples as ever, then others" if IN_CI else "other examples each time"
-    return f"property tests: {parts}; PYRUN_SEED={SEED} makes those again"
+def told() -> str:
+    """Where the examples of this run came from."""
+    return f"property tests: {'the same examples as ever, and ' * IN_CI}examples of PYRUN_SEED={SEED}"
 
 
 def given(*strategies: Any, max_examples: int = EXAMPLES, **named: Any) -> Callable[[Test], Test]:
@@ -38,9 +37,9 @@ def given(*strategies: Any, max_examples: int = EXAMPLES, **named: Any) -> Calla
         return settings(**more)(apply(test))
 
     def decorate(test: Test) -> Test:
-        fixed: Test = made(test, max_examples=max_examples, derandomize=IN_CI)
         if not IN_CI:
-            return seeded(fixed) if "PYRUN_SEED" in os.environ else fixed
+            return seeded(made(test, max_examples=max_examples))
+        fixed: Test = made(test, max_examples=max_examples, derandomize=True)
         return in_turn(test, fixed, seeded(made(test, max_examples=max(1, max_examples // 4))))
 
     return decorate

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 
@@ -13,9 +14,10 @@ SAMPLE = "tests/unit/samples/properties_sample.py"
 
 def examples(**env: str) -> tuple[list[str], list[str]]:
     """The examples that the sample saw, the first hundred and what came after."""
-    argv = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "-s", SAMPLE]
+    argv = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-s", SAMPLE]
     others = {name: value for name, value in os.environ.items() if name not in ("CI", "PYRUN_SEED")}
     done = subprocess.run(argv, cwd=REPO, env=others | env, stdout=subprocess.PIPE, text=True, check=True)
+    assert re.search(r"^property tests: .*examples of PYRUN_SEED=[12]$", done.stdout, re.M)
     seen = [line.removeprefix("saw ") for line in done.stdout.splitlines() if line.startswith("saw ")]
     return seen[:100], seen[100:]
 
