@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from pyrun.cli.planner import NAME
+
 REPO = Path(__file__).resolve().parents[2]
 BOOTSTRAP = REPO / "bootstrap"
 LOCKED = "E: Could not get lock /var/lib/apt/lists/lock. It is held by process 7 (apt-get)"
@@ -136,6 +138,31 @@ def test_what_root_makes_in_somebodys_clone_is_theirs(clone: Clone) -> None:
     assert owners == dict.fromkeys((*theirs, ".cache/rootfs", ".cache"), SOMEBODY) | dict.fromkeys(roots, 0) | {
         "pyrun/bin/pyrun": 7
     }
+
+
+def test_systemd_gets_a_socket_for_the_planner_and_loses_it_again(clone: Clone) -> None:
+    """It listens where the launcher asks."""
+    clone.program("systemctl", f'echo "$@" >>{clone.path}/calls')
+    script = "prefix=/usr/local; UNITS=$PWD/units; SYSTEMD_RUNS=$PWD"
+    done = clone.call(f"{script}; install_planner")
+    assert (done.returncode, done.stderr) == (0, "")
+    socket = (clone.path / "units" / "pyrun-planner.socket").read_text()
+    assert f"\nListenSequentialPacket=/run/pyrun/{NAME}\nSocketMode=0600\n" in socket
+    service = (clone.path / "units" / "pyrun-planner.service").read_text()
+    assert service.endswith("\n[Service]\nExecStart=/usr/local/bin/pyrun planner\n")
+    done = clone.call(f"{script}; uninstall_planner; uninstall_planner")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert list((clone.path / "units").iterdir()) == []
+    units = "pyrun-planner.socket pyrun-planner.service"
+    enabled, disabled = "enable -q --now pyrun-planner.socket", f"disable -q --now {units}"
+    assert clone.calls() == ["daemon-reload", enabled, disabled, "daemon-reload"]
+
+
+def test_elsewhere_than_in_systemds_path_there_is_none(clone: Clone) -> None:
+    clone.program("systemctl", "echo called")
+    done = clone.call("prefix=/opt/x; UNITS=$PWD/units; SYSTEMD_RUNS=$PWD; install_planner; uninstall_planner")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert not (clone.path / "units").exists()
 
 
 @pytest.mark.parametrize(
