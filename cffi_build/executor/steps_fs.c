@@ -109,7 +109,7 @@ long do_write_file(struct px_ctx *x, const struct px_step *s)
 	return r < 0 ? r : r == (long)len || s->b ? 0 : -EIO;
 }
 
-/* in0 directory, s0 name, s1 content, a mode, out: the open file. Made new; content is all of it or none. */
+/* in0 directory, s0 name, s1 content, a mode, out: the open file. Made new; content is all of it or none. b: locked while it is open. */
 long do_create_file(struct px_ctx *x, const struct px_step *s)
 {
 	long fd = sys_openat(px_fd(x, s->in0), px_str(x, s->s0), O_CREAT | O_EXCL | O_NOFOLLOW | O_RDWR | O_CLOEXEC, (int)s->a), r;
@@ -118,7 +118,10 @@ long do_create_file(struct px_ctx *x, const struct px_step *s)
 	if (x->made)
 		x->made[x->step] = 1;
 	x->substep = 1;
-	r = px_write_all((int)fd, px_str(x, s->s1), s->n1);
+	const struct px_flock whole = { .type = 1 /* F_WRLCK */ };
+	r = s->b ? sys_fcntl((int)fd, 37 /* F_OFD_SETLK */, L(&whole)) : 0;
+	if (r >= 0)
+		r = px_write_all((int)fd, px_str(x, s->s1), s->n1);
 	if (r < 0) {
 		sys_close((int)fd);
 		return r;

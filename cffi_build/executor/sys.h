@@ -60,6 +60,7 @@ struct px_msghdr { void *name; i32 namelen; i32 pad; struct px_iovec *iov; usize
 struct px_cmsg { usize len; i32 level, type; i32 fd; i32 pad; };
 struct px_ucred_cmsg { usize len; i32 level, type; i32 pid; u32 uid, gid, pad; };
 struct px_timespec { i64 sec, nsec; };
+struct px_flock { short type, whence; i64 start, len; int pid; };
 struct px_sigaction { void *handler; unsigned long flags; void *restorer; u64 mask; };
 struct px_winsize { u16 row, col, xpixel, ypixel; };
 

@@ -78,8 +78,10 @@ enum status status_of(const struct call *c, const struct record *r)
 	char path[4096];
 	struct statx st;
 	int alive = r->pid && start_time((int)r->pid) == r->start;
-	if (!alive || r->status == 0)
-		return r->status == 0 && r->creator && start_time((int)r->creator) == r->creator_start ? CREATING : STOPPED;
+	if (r->status == 0) /* Python looks whether its create is still at work */
+		to_python(NULL);
+	if (!alive)
+		return STOPPED;
 	if (is_frozen(r))
 		return PAUSED;
 	return !place(c, path, path + sizeof path, "/go") || sys_statx(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, STATX_TYPE, &st) == 0 ? CREATED : RUNNING;

@@ -217,6 +217,7 @@ def _plan_state(b: Builder, s: _Slots, req: Request) -> None:
             name="record",
             mode=0o600,
             data=req.record,
+            lock=1,
             out=s.record,
             why="what the other commands know of the container",
         ),

@@ -8,6 +8,7 @@ who unlinks the FIFO.
 from __future__ import annotations
 
 import posix
+from _struct import Struct
 
 from ..errors import PyrunError, reason
 from ..facts import is_there as is_there
@@ -15,6 +16,8 @@ from ..facts import read_text
 from . import record as rec
 
 CREATING, CREATED, RUNNING, PAUSED, STOPPED = "creating", "created", "running", "paused", "stopped"
+F_OFD_GETLK, F_UNLCK = 36, 2
+_FLOCK = Struct("hhxxxxqqixxxx")  # fcntl(2)
 S_IFMT, S_IFREG = 0o170000, 0o100000
 WHOLE_PROC = "pyrun needs all of /proc: mount -t proc proc /proc, without subset=pid and hidepid="
 LARGEST = 64 << 20  # as cffi_build/launcher/record.c, read_record()
@@ -83,8 +86,8 @@ class Container:
         """creating, created, running, paused or stopped (runtime.md, State)."""
         r = self.record
         if not self.alive() or r.status == rec.CREATING:
-            made = r.creator[0] > 0 and r.boot_id == boot_id() and start_time(r.creator[0]) == r.creator[1]
-            return CREATING if r.status == rec.CREATING and made else STOPPED
+            made = r.status == rec.CREATING and is_being_made(self.directory + "/record")
+            return CREATING if made else STOPPED
         if self.frozen():
             return PAUSED
         return CREATED if is_there(self.directory + "/go") else RUNNING
@@ -99,6 +102,23 @@ class Container:
 
     def pid(self) -> int:
         return self.record.pid if self.alive() else 0
+
+
+def is_being_made(record: str) -> bool:
+    """Whether the create that has written this file is still at work: so long it holds a lock on it, which goes with
+    the create, however that ends, and not with its process."""
+    import fcntl
+
+    wanted = _FLOCK.pack(1, 0, 0, 0, 0)
+    try:
+        fd = posix.open(record, posix.O_RDONLY | posix.O_NONBLOCK | posix.O_CLOEXEC)
+        try:
+            kind: int = _FLOCK.unpack(fcntl.fcntl(fd, F_OFD_GETLK, wanted))[0]
+            return kind != F_UNLCK
+        finally:
+            posix.close(fd)
+    except OSError:
+        return False
 
 
 class Store:
@@ -129,6 +149,8 @@ class Store:
         except OSError as e:
             raise Unreadable(f"{directory}/record: {reason(e)}", hint="is this --root another user's?") from None
         except ValueError as e:
+            if is_being_made(directory + "/record"):  # it is not yet whole
+                raise Unreadable(f"container {container} is being created", hint="in a moment it is there") from None
             raise PyrunError(
                 f"{directory}/record is damaged: {e}",
                 hint=f"pyrun delete --force {container} removes what is left of it",

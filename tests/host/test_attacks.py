@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.container.bundle import BundleMaker
-from tests.support.container.record import sealed
+from tests.support.container.record import locked, sealed
 from tests.support.container.runner import REPO, Runner, python_argv, wait_for
 
 SLEEP = ["sleep", "1000"]
@@ -123,18 +123,18 @@ def test_a_create_whose_record_was_deleted_does_not_succeed(pyrun: Runner, bundl
 def test_a_container_that_has_no_init_yet_can_be_deleted_by_force(
     either: Runner, pyrun: Runner, bundle: BundleMaker
 ) -> None:
-    """Its creator lives, as the record has it: it is this test."""
+    """Its create is at work, as the lock on the record has it: it is this test."""
     pyrun.create(bundle(SLEEP), id="early")
     record = bytearray((pyrun.root / "early" / "record").read_bytes())
     pyrun.delete("early", "--force").ok()
-    start = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
-    record[8:48] = struct.pack("<5Q", 0, 0, 0, os.getpid(), start)
+    record[8:32] = bytes(24)
     (pyrun.root / "early").mkdir(mode=0o700)
     (pyrun.root / "early" / "record").write_bytes(sealed(bytes(record)))
-    assert '"status": "creating"' in either("state", "early").ok().out
-    either("kill", "early", "KILL").fails(1, "container not running")
-    either.delete("early").fails(1, "creating")
-    either.delete("early", "--force").ok()
+    with locked(pyrun.root / "early" / "record"):
+        assert '"status": "creating"' in either("state", "early").ok().out
+        either("kill", "early", "KILL").fails(1, "container not running")
+        either.delete("early").fails(1, "creating")
+        either.delete("early", "--force").ok()
     assert pyrun.ids() == []
 
 

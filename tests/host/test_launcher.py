@@ -20,7 +20,7 @@ import pytest
 
 from pyrun.runtime.record import HEADER, unpack
 from tests.support.container.bundle import Bundle, BundleMaker
-from tests.support.container.record import sealed
+from tests.support.container.record import locked, sealed
 from tests.support.container.runner import Result, Runner, python_argv, wait_for
 from tests.support.executor.stub import LAUNCHER, TO_PYTHON, bare_launcher
 
@@ -161,19 +161,14 @@ def another_boot(run: Runner, _: Bundle) -> list[Result]:
 
 
 def half_made(run: Runner, _: Bundle) -> list[Result]:
-    """Status 0: its creator, which is us, still works on it; or is another process by now."""
+    """Status 0: its create, which holds a lock on the record, is still at work, or was cut short."""
     record = run.root / "c" / "record"
     whole = record.read_bytes()
     out = []
-    for start in (own_start(), own_start() + 1):
-        creator = os.getpid().to_bytes(8, "little") + start.to_bytes(8, "little")
-        record.write_bytes(sealed(whole[:24] + bytes(8) + creator + whole[48:]))
+    record.write_bytes(sealed(whole[:24] + bytes(8) + whole[32:]))
+    with locked(record):
         out += [run("state", "c"), run("start", "c"), run("kill", "c", "CONT"), run("delete", "c")]
-    return out
-
-
-def own_start() -> int:
-    return int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    return [*out, run("state", "c"), run("start", "c"), run("kill", "c", "CONT"), run("delete", "c")]
 
 
 def paused(run: Runner, _: Bundle) -> list[Result]:

@@ -73,6 +73,23 @@ def test_a_create_that_fails_leaves_nothing(bundle: BundleMaker, tmp_path: Path)
     assert (face.ids(), descriptors()) == ([], fds)
 
 
+def test_a_create_that_could_not_be_undone_is_over(bundle: BundleMaker, tmp_path: Path) -> None:
+    """Its process lives on, and may live for months: it is not "creating" as long."""
+    record = tmp_path / "state" / "one" / "record"
+    script = f"mount --bind {record} {record}; exit 1"
+    hook = {"path": "/bin/sh", "args": ["sh", "-c", script], "env": [f"PATH={os.environ['PATH']}"]}
+    made = bundle(SLEEP, hooks={"prestart": [hook]})
+    face = runtime(tmp_path)
+    try:
+        with pytest.raises(PyrunError, match="could not be undone"):
+            face.create(config(made), id="one", bundle=str(made.path))
+        assert face.container("one").status() == "stopped"
+    finally:
+        subprocess.run(["umount", record], check=True)
+    face.container("one").delete(force=True)
+    assert (face.ids(), children()) == ([], [])
+
+
 def test_an_exec_nobody_waits_for_does_not_keep_its_container(bundle: BundleMaker, tmp_path: Path) -> None:
     """A zombie in a PID namespace keeps its init from ending: wait() reaps it."""
     face, made = runtime(tmp_path), bundle(SLEEP)

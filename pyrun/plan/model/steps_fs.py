@@ -115,10 +115,11 @@ class WriteFile(Step):
 
 
 class CreateFile(Step):
-    """A new file (O_EXCL) with data: dir, name, mode, data; out: it, open."""
+    """A new file (O_EXCL) with data: dir, name, mode, data; out: it, open. lock: with a write lock of its open file
+    description (fcntl(2), F_OFD_SETLK) from before it has data on, as long as out is open."""
 
     OP = 15
-    FIELDS = {"dir": IN0, "name": S0, "data": S1, "mode": A, "out": OUT}
+    FIELDS = {"dir": IN0, "name": S0, "data": S1, "mode": A, "lock": B, "out": OUT}
 
 
 class Fchownat(Step):
