@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 LIMIT = 16 * 1024 * 1024
 _BLANK = " \t\n\r"
+_READ_HINTS = {  # ENOENT, EMFILE
+    2: "a bundle is a directory with a config.json; `pyrun spec` writes one",
+    24: "pyrun needs some 20 descriptors: raise `ulimit -n`",
+}
 
 
 def load_bytes(data: bytes, *, file: str = "config.json") -> model.Spec:
@@ -68,8 +72,7 @@ def read_file(path: str) -> bytes:
             return b"".join(chunks)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        hint = "a bundle is a directory with a config.json; `pyrun spec` writes one" if error.errno == 2 else None
-        raise PyrunError(f"read {path}: {reason}", hint=hint) from None
+        raise PyrunError(f"read {path}: {reason}", hint=_READ_HINTS.get(error.errno or 0)) from None
     except ValueError:
         raise PyrunError(f"read {path!a}: the path contains a NUL byte") from None
 
