@@ -22,11 +22,10 @@ from pyrun.cli.parse import Options, parse
 from pyrun.cli.root import checked_root
 from pyrun.facts import collect_facts, read_text
 from pyrun.oci.load import load_file
+from pyrun.plan.create import warnings
 from pyrun.plan.model.plan import Plan
 from pyrun.plan.model.steps import Yield
-from pyrun.plan.namespace.namespaces import namespaces
 from pyrun.plan.process.hooks import hooks_of
-from pyrun.plan.process.process import ignored_caps
 from pyrun.runtime.exec import prepare_exec
 from pyrun.runtime.prepare import prepare
 from pyrun.runtime.store import Store
@@ -137,7 +136,7 @@ class Planner:
             subreaper=not detach and not o.no_subreaper,
         )
         spec, facts = made.spec, made.facts
-        if facts.rootless or (spec.process and ignored_caps(spec.process, facts, "user" in namespaces(spec))):
+        if facts.rootless or warnings(spec, facts):
             raise Refused("without root, or with a warning")
         if any(hooks_of(spec, kind) for kind in ("prestart", "createRuntime", "createContainer", "poststop")):
             raise Refused("hooks, which must not run twice when a step fails")

@@ -61,7 +61,15 @@ from .namespace.namespaces import (
 )
 from .namespace.netlink import link_up
 from .process.hooks import hooks_of, open_bundle, plan_hooks, state_json
-from .process.process import environment, keeps_groups, plan_affinity, plan_identity, plan_key_label, plan_keyring
+from .process.process import (
+    environment,
+    ignored_caps,
+    keeps_groups,
+    plan_affinity,
+    plan_identity,
+    plan_key_label,
+    plan_keyring,
+)
 from .process.seccomp import SeccompProgram, plan_seccomp
 from .rootfs.rootfs import (
     RootfsPlan,
@@ -146,6 +154,17 @@ def plan_create(spec: Spec, facts: Facts, req: Request) -> Plan:
     _plan_ready(b, spec, facts, req, s, seccomp)
     _plan_undo_state(b, s, req)
     return b.plan()
+
+
+def warnings(spec: Spec, facts: Facts) -> list[str]:
+    """What of config.json is left out, where that is no error."""
+    kinds, found = namespaces(spec), []
+    ignored = ignored_caps(spec.process, facts, "user" in kinds) if spec.process is not None else ()
+    if ignored:
+        found.append(f"ignoring unknown or unavailable capabilities: {' '.join(ignored)}")
+    if spec.mounts and "mount" not in kinds:  # those of the kernel's file systems alone pass: rootfs.py
+        found.append("ignoring the mounts, which without a mount namespace would be the host's")
+    return found
 
 
 def _plan_opened(b: Builder, s: _Slots, spec: Spec, facts: Facts, req: Request) -> tuple[dict[str, int], RootfsPlan]:

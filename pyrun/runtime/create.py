@@ -10,9 +10,8 @@ import posix
 
 from ..errors import PyrunError, reason
 from ..executor import Outcome, StepFailed, run_plan
+from ..plan.create import warnings
 from ..plan.lifecycle import hooks_begun
-from ..plan.namespace.namespaces import namespaces
-from ..plan.process.process import ignored_caps
 from .prepare import Prepared
 from .store import Store
 
@@ -39,7 +38,8 @@ def run_prepared(
 
     warn: called with what should be known and stops nothing. traced: called with the plan, the nanoseconds that each
     step took, and the number of the step that failed, or None."""
-    _warn(prepared, warn)
+    for text in warnings(prepared.spec, prepared.facts):
+        warn(text)
     _make_root(store.root)
     scope = _scope(prepared)
     try:
@@ -83,16 +83,6 @@ def _scope(prepared: Prepared) -> Scope | None:
     from .systemd import Scope
 
     return Scope(prepared.spec, prepared.facts, prepared.request.id)
-
-
-def _warn(prepared: Prepared, warn: Callable[[str], None]) -> None:
-    """Says what of config.json is left out, where that is no error."""
-    spec = prepared.spec
-    if spec.process is None:
-        return
-    ignored = ignored_caps(spec.process, prepared.facts, "user" in namespaces(spec))
-    if ignored:
-        warn(f"ignoring unknown or unavailable capabilities: {' '.join(ignored)}")
 
 
 def _make_root(root: str) -> None:

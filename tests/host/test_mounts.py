@@ -479,7 +479,10 @@ def test_nothing_of_ours_reaches_a_host_whose_mounts_are_shared(pyrun: Runner, b
 def test_without_a_mount_namespace(pyrun: Runner, bundle: BundleMaker) -> None:
     made = bundle(["sh", "-c", "ls /; ls /proc"], linux={"maskedPaths": None, "readonlyPaths": None})
     before = Path("/proc/self/mountinfo").read_text()
-    assert "etc" in pyrun.run(made.drop_namespace("mount")).ok().out
+    result = pyrun.run(made.drop_namespace("mount")).ok()
+    assert "etc" in result.out and "ignoring the mounts" in result.err
+    made.update(root={"readonly": True}).add_mount("/data", "/etc", "bind")
+    pyrun.run(made).fails(1, "/mounts/7", "/root/readonly", "needs a mount namespace")
     assert Path("/proc/self/mountinfo").read_text() == before
 
 

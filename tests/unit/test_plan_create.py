@@ -22,7 +22,7 @@ from pyrun.oci.model import (
 )
 from pyrun.oci.names import NAMESPACES
 from pyrun.plan.cgroup.scopes import SCOPE
-from pyrun.plan.create import plan_create
+from pyrun.plan.create import plan_create, warnings
 from pyrun.plan.lifecycle import hooks_begun, plan_delete, plan_poststop, plan_start
 from pyrun.plan.model import steps as s
 from pyrun.plan.model.plan import Plan
@@ -379,3 +379,15 @@ def test_a_process_is_what_execve_gets() -> None:
     last = create(make_spec(process=process)).lanes[STAGE2][-1]
     assert isinstance(last, s.Execve)
     assert last.args["argv"] == ("sh", "-c", "true") and last.args["env"] == ("A=1", "PATH=/bin")
+
+
+def test_what_is_left_out_is_warned_of() -> None:
+    """config.md, Linux Process: what can't be granted MUST be logged as a warning. An ambient capability is one that is
+    permitted and inheritable as well."""
+    both = ("CAP_KILL", "CAP_CHOWN")
+    caps = Capabilities(permitted=both, inheritable=("CAP_KILL",), ambient=both)
+    spec = make_spec(process={"capabilities": caps})
+    assert warnings(spec, facts()) == ["ignoring unknown or unavailable capabilities: CAP_CHOWN"]
+    assert warnings(make_spec(), facts()) == []
+    mounted = make_spec(Mount(destination="/proc", type="proc"), kinds=("pid",))
+    assert len(warnings(mounted, facts())) == 1 and "mount namespace" in warnings(mounted, facts())[0]

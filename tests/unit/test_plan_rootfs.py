@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from pyrun.errors import ConfigError
 from pyrun.oci.model import (
+    Device,
     IdMapping,
     Linux,
     Mount,
@@ -341,9 +342,17 @@ def test_shared_root_finds_the_mount_that_carries_it() -> None:
 
 def test_no_mount_namespace_means_no_mounts() -> None:
     kinds = tuple(k for k in ALL if k != "mount")
-    plan, _ = build(make_spec(bind(), kinds=kinds, readonly=True))
+    plan, _ = build(make_spec(Mount(destination="/proc", type="proc"), kinds=kinds))
     assert names(plan.lanes[STAGE2]) == ["Openat2", "Chroot"]
     assert plan.lanes[PARENT] == []
+
+
+def test_what_would_be_missed_without_a_mount_namespace() -> None:
+    kinds = tuple(k for k in ALL if k != "mount")
+    fails(make_spec(bind(), kinds=kinds), "/mounts/0", "needs a mount namespace")
+    fails(make_spec(kinds=kinds, readonly=True), "/root/readonly", "needs a mount namespace")
+    fails(make_spec(kinds=kinds, rootfs_propagation="shared"), "/linux/rootfsPropagation", "needs a mount namespace")
+    fails(make_spec(kinds=kinds, devices=(Device(type="p", path="/dev/x"),)), "/linux/devices", "a mount namespace")
 
 
 def test_cwd_is_made_in_the_root() -> None:

@@ -56,8 +56,9 @@ def cap_mask(wanted: tuple[str, ...], available: int) -> int:
 
 
 def ignored_caps(process: Process, facts: Facts, own_userns: bool) -> tuple[str, ...]:
-    """The capabilities that are asked for and can't be had: unknown ones, and those that the runtime has not got. They
-    MUST be warned about (config.md, Linux Process)."""
+    """The capabilities that are asked for and can't be had: unknown ones, those that the runtime has not got, and
+    ambient ones that are not permitted and inheritable as well (capabilities(7)). They MUST be warned about (config.md,
+    Linux Process)."""
     caps = process.capabilities
     if caps is None:
         return ()
@@ -65,7 +66,8 @@ def ignored_caps(process: Process, facts: Facts, own_userns: bool) -> tuple[str,
     available = known if own_userns else facts.caps & known
     named = (*caps.bounding, *caps.effective, *caps.inheritable, *caps.permitted, *caps.ambient)
     missing = dict.fromkeys(name for name in named if not available >> names.CAPABILITIES[name] & 1)
-    return (*caps.ignored, *missing)
+    low = [name for name in caps.ambient if name not in caps.permitted or name not in caps.inheritable]
+    return tuple(dict.fromkeys((*caps.ignored, *missing, *low)))
 
 
 def environment(env: tuple[str, ...]) -> tuple[str, ...]:

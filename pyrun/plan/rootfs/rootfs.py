@@ -72,6 +72,7 @@ def plan_rootfs_parent(
     if needs_proc(spec):
         plan_proc_parent(b, rp)
     if not rp.mntns:
+        _check_shared(spec)
         return rp
     proc = NONE
     if any(m.uid_mappings or "idmap" in m.options or "ridmap" in m.options for m in spec.mounts):
@@ -99,6 +100,23 @@ def plan_rootfs_parent(
         )
     plan_mounts_parent(b, spec, rp, proc)
     return rp
+
+
+def _check_shared(spec: Spec) -> None:
+    """Without a mount namespace of its own. The kernel's file systems are left out with a warning (plan/create.py), as
+    runtime-tools' configs have them; whatever else would be mounted, or protected, must not be missed in silence."""
+    linux = spec.linux
+    wanted: list[tuple[str, object]] = [
+        (f"/mounts/{i}", not f"{clean_path(m.destination)}/".startswith(("/proc/", "/sys/", "/dev/")))
+        for i, m in enumerate(spec.mounts)
+    ]
+    wanted.append(("/root/readonly", spec.root.readonly))
+    if linux is not None:
+        wanted += (("/linux/devices", linux.devices), ("/linux/rootfsPropagation", linux.rootfs_propagation))
+    text = "needs a mount namespace in /linux/namespaces, or it would change the host's"
+    faults = [(at, text) for at, value in wanted if value]
+    if faults:
+        raise ConfigError(faults)
 
 
 def plan_rootfs_child(b: Builder, spec: Spec, facts: Facts, rp: RootfsPlan) -> None:
