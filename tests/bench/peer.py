@@ -16,7 +16,7 @@ from typing import Any
 from tests.support.container.bundle import make_bundle, make_config
 
 DEVNULL = os.open("/dev/null", os.O_RDWR)
-VERBS = ("create+start+delete", "run", "create", "start", "state", "kill", "delete", "exec")
+VERBS = ("create+start+delete", "run", "create", "start", "state", "kill", "delete", "exec", "list")
 ID = "bench"
 
 
@@ -87,6 +87,7 @@ class Peer:
         process = self.make_lasting()
         self.timed("exec", ID, "/bin/true")
         self.timed("state", ID)
+        self.timed("list")
         self.timed("kill", ID, "KILL")
         wait_gone(process)
         self.call("delete", ID)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from pyrun.cli.table import VERBS
-from tests.bench.bench import renew_figures, report_beside, report_verbs
+from tests.bench.bench import OURS, renew_figures, report_beside, report_verbs
 from tests.bench.peer import VERBS as MEASURED
 from tests.bench.where import BY_LAUNCHER, BY_PYTHON, COLUMNS, report_where
 from tests.conformance.run import PROGRAMS, read_known
@@ -162,13 +162,13 @@ def test_picture_of_validate(pyrun: Runner, web: Path) -> None:
 def test_figures_of_the_verbs() -> None:
     """All that the benchmark prints, and the ratios are those of the times."""
     table = table_of("docs/figures.md", "verb", "runc ms")
-    names = ("runc", "crun", "pyrun")
+    names = ("runc", "crun", *OURS)
     expected = report_verbs({name: dict.fromkeys(MEASURED, 1.0) for name in names})
     assert table[0] == [cell.strip() for cell in expected[0].strip("|").split("|")]
     assert [row[0] for row in table[1:]] == list(MEASURED)
     for row in table[1:]:
-        times = dict(zip(names, map(float, row[1:4]), strict=True))
-        for title, ratio in zip(table[0][4:6], row[4:6], strict=True):
+        times = dict(zip(names, map(float, row[1:5]), strict=True))
+        for title, ratio in zip(table[0][5:9], row[5:9], strict=True):
             mine, other = title.split(" / ")
             low, high = (times[mine] - 0.06) / (times[other] + 0.06), (times[mine] + 0.06) / (times[other] - 0.06)
             assert low - 0.01 <= float(ratio) <= high + 0.01, (row[0], title)
@@ -191,7 +191,7 @@ def test_benchmark_renews_every_figure() -> None:
     """`bench.py --write` finds the places of all figures."""
     parts = dict.fromkeys(("total", *COLUMNS), 7.7)
     result: dict[str, Any] = {
-        "medians_ms": {name: dict.fromkeys(MEASURED, 7.7) for name in ("runc", "crun", "pyrun")},
+        "medians_ms": {name: dict.fromkeys(MEASURED, 7.7) for name in ("runc", "crun", *OURS)},
         "parked_pss_kb": {"runc": 7.7},
         "wheel_bytes": 7700000,
         "explain_cpu_s": {"1000": 7.7},
@@ -202,7 +202,9 @@ def test_benchmark_renews_every_figure() -> None:
     assert [line for line in lines if line not in renewed.splitlines()] == []
     assert len(renewed.splitlines()) == len(FIGURES.splitlines())
     assert renew_figures(renewed, result) == renewed
-    assert "1.00 of runc's time, and 1.00 of crun's" in renew_figures(README, result)
+    assert "1.00 of runc's time, and 1.00 of crun's; with `pyrun planner` 1.00 and 1.00" in renew_figures(
+        README, result
+    )
 
 
 def test_engines_table_is_all_tests() -> None:
@@ -241,7 +243,7 @@ def numbers_of(name: str) -> list[float]:
 
 def test_the_readmes_speed_is_that_of_the_figures() -> None:
     row = next(row for row in table_of("docs/figures.md", "verb", "runc ms") if row[0] == "create+start+delete")
-    assert numbers_of("speed") == [float(row[4]), float(row[5])]
+    assert numbers_of("speed") == [float(cell) for cell in row[5:9]]
 
 
 def test_the_readmes_tests_of_engines_are_there() -> None:
