@@ -85,6 +85,12 @@ class Child:
         self.close()
 
 
+def end_child(pidfd: int) -> None:
+    """Kills it and reaps it."""
+    _signal.pidfd_send_signal(pidfd, 9)
+    posix.waitid(P_PIDFD, pidfd, posix.WEXITED)
+
+
 def _poll(fds: list[int], seconds: float | None) -> list[tuple[int, int]]:
     poll = select.poll()
     for fd in fds:

@@ -12,7 +12,7 @@ import posix
 from _thread import allocate_lock
 
 from ..errors import PyrunError
-from .child import Child
+from .child import Child, end_child
 from .store import Store
 
 TYPE_CHECKING = False
@@ -125,7 +125,11 @@ class Runtime:
 
     def _keep(self, id: str, outcome: Outcome) -> Child:
         """The child that a plan has made, to be reaped at the latest with its container."""
-        child = Child(outcome.pid, posix.dup(outcome.pidfd()))
+        try:
+            child = Child(outcome.pid, posix.dup(outcome.pidfd()))
+        except OSError:  # no descriptor is left for it, and nobody else would reap it
+            end_child(outcome.pidfd())
+            raise
         with self._lock:
             self._made[id] = [*(c for c in self._made.get(id, ()) if not c.reap()), child]
         return child
@@ -181,12 +185,13 @@ class Container:
 
         return load_file(self._runtime.store.open(self.id).directory + "/config.json")
 
-    def start(self, *, notify: bytes | None = None, replayed: Replayed | None = None) -> None:
-        """Lets its program go, and returns when that runs. notify, replayed: see start.start()."""
+    def start(self, *, cancel: int = -1, notify: bytes | None = None, replayed: Replayed | None = None) -> None:
+        """Lets its program go, and returns when that runs. cancel: see create(); what has been let go is not undone,
+        and delete(force=True) removes it. notify, replayed: see start.start()."""
         from .start import start
 
         try:
-            start(self._runtime.store, self.id, self._runtime.warn, notify=notify, replayed=replayed)
+            start(self._runtime.store, self.id, self._runtime.warn, cancel=cancel, notify=notify, replayed=replayed)
         except PyrunError:
             if self._init is not None:
                 self._init.reap()

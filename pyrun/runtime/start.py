@@ -22,13 +22,14 @@ def start(
     container: str,
     warn: Callable[[str], None],
     *,
+    cancel: int = -1,
     notify: bytes | None = None,
     replayed: Replayed | None = None,
 ) -> None:
     """pyrun start. PyrunError when it is not created, or when the init could not exec; it is stopped then.
 
     notify: the address of the service manager ($NOTIFY_SOCKET) that hears when the program is ready, which is waited
-    for, if the container was made for that. replayed: see run_plan()."""
+    for, if the container was made for that. cancel, replayed: see run_plan()."""
     c = store.open(container)
     status = c.status()
     if status != CREATED and replayed is None:
@@ -45,7 +46,7 @@ def start(
     request.notify = request.notify and notify is not None
     plan = plan_start(spec, request)
     try:
-        outcome = run_plan(plan, pid=c.record.pid, replayed=replayed)
+        outcome = run_plan(plan, pid=c.record.pid, replayed=replayed, cancel=cancel)
     except StepFailed as e:
         from ..plan.words.step_errors import explain_start_failure
 

@@ -7,6 +7,8 @@ import os
 import socket
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +102,32 @@ def test_an_exec_nobody_waits_for_does_not_keep_its_container(bundle: BundleMake
     assert container.wait(10) == 137
     assert exec.wait(0) == 0
     container.delete()
+    assert (face.ids(), children()) == ([], [])
+
+
+def given_up(after: float) -> int:
+    """A descriptor that becomes readable after so many seconds."""
+    fd = os.eventfd(0, os.EFD_CLOEXEC)
+    threading.Timer(after, os.eventfd_write, (fd, 1)).start()
+    return fd
+
+
+@pytest.mark.parametrize("verb", ["create", "start", "exec"])
+def test_a_caller_may_give_up(bundle: BundleMaker, tmp_path: Path, verb: str) -> None:
+    """In a hook that hangs; in a container that is paused."""
+    face, made = runtime(tmp_path), bundle(SLEEP)
+    hook = [{"path": "/bin/sh", "args": ["sh", "-c", "exec sleep 1000"], "env": [f"PATH={os.environ['PATH']}"]}]
+    made.update(hooks={"create": {"prestart": hook}, "start": {"startContainer": hook}, "exec": {}}[verb])
+    fd = given_up(0.3)
+    begin = time.monotonic()
+    with pytest.raises(PyrunError, match="interrupted"):
+        container = face.create(config(made), id="one", bundle=str(made.path), cancel=fd if verb == "create" else -1)
+        container.start(cancel=fd if verb == "start" else -1)
+        container.pause()
+        container.exec(Process(cwd="/", args=("/bin/true",)), cancel=fd, ignore_paused=True)
+    assert 0.2 < time.monotonic() - begin < 20
+    os.close(fd)
+    face.container("one").delete(force=True)
     assert (face.ids(), children()) == ([], [])
 
 
