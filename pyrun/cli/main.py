@@ -184,10 +184,23 @@ def _run(argv: list[str], g: Globals) -> int:
 
         return show_help(call.verb.name if call.verb else None)
     _note_globals(g, call)
+    if g.debug:
+        _tell_all(g)
     name = "pyrun.cli.commands." + call.verb.name
     __import__(name)
     command: Command = sys.modules[name]
     return command.run(g, call.options)
+
+
+def _tell_all(g: Globals) -> None:
+    from pyrun import executor
+    from pyrun.facts import collect_facts
+
+    facts = collect_facts(g.rootless)
+    version = ".".join(map(str, facts.kernel))
+    g.trace(f"--root {g.root}, {'rootless' if facts.rootless else 'as root'}, uid {facts.euid}, Linux {version}")
+    g.trace(f"cgroups at {facts.cgroup_mount}, ours {facts.cgroup_own}, with {' '.join(sorted(facts.controllers))}")
+    executor.debug = g.trace
 
 
 def _note_globals(g: Globals, call: Call, *, quiet: bool = False) -> None:

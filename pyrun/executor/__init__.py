@@ -12,6 +12,7 @@ import sys
 
 from ..errors import PyrunError
 from ..plan.model.plan import Plan
+from ..plan.model.step import LANE_NAMES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _OK, _FAILED, _YIELDED = 0, 1, 2
+debug: Callable[[str], None] | None = None  # hears of each plan; of the command line's --debug
 
 
 class StepFailed(Exception):
@@ -131,6 +133,9 @@ def run_plan(
     the caller gives up, -1: never; it is not read. A plan whose last wait is over succeeds all the same."""
     if replayed is not None:
         raise StepFailed(plan, replayed, replayed.text, [])
+    if debug is not None:
+        counts = [f"{LANE_NAMES[i]} {len(lane)}" for i, lane in enumerate(plan.lanes) if lane]
+        debug(f"runs a plan, steps of {', '.join(counts)}")
     ffi, lib = native(faults=fault is not None)
     encoded = plan.encode(trace=trace, **(fault or {}))
     err, result = ffi.new("int *"), ffi.new("struct px_result *")
@@ -147,11 +152,15 @@ def run_plan(
                 break
             _yielded(lib, run, result, on_yield)
         if result.status == _FAILED:
+            if debug is not None:
+                debug(f"step {result.step + 1} ({LANE_NAMES[result.lane]}) failed with errno {result.err}; undone")
             said = bytes(ffi.buffer(result.text, result.text_len)).decode("utf-8", "replace")
             raise StepFailed(plan, result, said, _took(lib, run, plan) if trace else [])
     except BaseException:
         lib.px_free(run)
         raise
+    if debug is not None:
+        debug(f"all steps done, pid {result.pid}" if result.pid else "all steps done")
     return Outcome(lib, run, plan, result.pid)
 
 

@@ -15,18 +15,19 @@ from ..oci import names
 from ..oci.model import Process, Spec
 from ..plan.exec import Target, plan_exec
 from ..plan.model.request import Request
-from ..plan.model.steps import Chdir, PidfdOpen, Setns
+from ..plan.model.steps import Chdir
 from . import record as rec
 from .descriptors import check_stdio, kept_descriptors
 from .live_cgroup import live_cgroup
-from .store import PAUSED, STOPPED, Container
+from .store import PAUSED, STOPPED, Container, start_time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .systemd import Attach
 
 CANNOT_RUN = 255
-ESRCH = 3
+ESRCH, EPIPE, ECONNRESET = 3, 32, 104
+END_MS = 500
 CREATING = "creating"
 
 
@@ -83,8 +84,8 @@ def run_exec(planned: Planned, cancel: int = -1) -> Outcome:
     try:
         return run_plan(plan, on_yield=attach.on_yield if attach else None, cancel=cancel)
     except StepFailed as e:
-        if e.errno == ESRCH and isinstance(plan.steps[e.step], (PidfdOpen, Setns)):
-            raise PyrunError("container not running", hint="its init has ended just now") from None
+        if e.errno in (ESRCH, ECONNRESET, EPIPE) and _has_ended(planned.target):
+            raise PyrunError("container not running", hint="it ended while the command was being started") from None
         from ..plan.words.step_errors import explain_failure
 
         error = explain_failure(e, run_code=CANNOT_RUN)
@@ -93,6 +94,21 @@ def run_exec(planned: Planned, cancel: int = -1) -> Outcome:
         if error.pointer is not None and error.pointer.startswith("/process"):
             error.pointer = None  # the process is the command line's, or a file's
         raise error from None
+
+
+def _has_ended(target: Target) -> bool:
+    """Whether the init is gone. Who is killed along with it may be gone some milliseconds before it."""
+    import select
+
+    try:
+        pidfd = posix.pidfd_open(target.pid)
+    except OSError:
+        return True
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    poll.poll(END_MS)
+    posix.close(pidfd)
+    return start_time(target.pid) != target.start
 
 
 def _attach(planned: Planned) -> Attach | None:

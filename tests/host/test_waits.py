@@ -86,3 +86,18 @@ def test_an_exec_that_waits_for_a_paused_container_can_be_given_up(
     assert process.returncode != 0 and b"interrupted" in err
     wait_for(lambda: len(procs.read_text().split()) == 1, 10, "nothing to be left of it")
     pyrun("resume", id).ok()
+
+
+def test_an_exec_whose_container_is_killed_is_told_so(pyrun: Runner, bundle: BundleMaker) -> None:
+    """Frozen before its program, so that the kill finds it there; and both die at once."""
+    id = pyrun.create_started(bundle(["sleep", "1000"]))
+    pyrun("pause", id).ok()
+    command = pyrun.command("exec", "--ignore-paused", id, "true")
+    process = subprocess.Popen(command, stdin=DEVNULL, stdout=DEVNULL, stderr=subprocess.PIPE)
+    cgroup = Path(f"/proc/{pyrun.pid(id)}/cgroup").read_text().rpartition("0::")[2].strip()
+    procs = CGROUP_ROOT / cgroup[1:] / "cgroup.procs"
+    wait_for(lambda: len(procs.read_text().split()) == 2, 10, "the exec to be there")
+    (procs.parent / "cgroup.kill").write_text("1")
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 1 and b"container not running" in err, err
+    assert b"it ended while the command was being started" in err

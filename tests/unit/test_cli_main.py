@@ -132,7 +132,8 @@ def test_warnings_go_to_the_log_or_to_stderr(
     assert main(["state", "c1"]) == 0
     assert capfd.readouterr().err == "pyrun: state c1: warning: careful\n"
     assert main(["--debug", "state", "c1"]) == 0
-    assert capfd.readouterr().err == "pyrun: state c1: warning: careful\npyrun: state c1: debug: detail\n"
+    said = "pyrun: state c1: warning: careful\npyrun: state c1: debug: detail\n"
+    assert capfd.readouterr().err.endswith(said)
     log = tmp_path / "log"
     assert main(["--log", str(log), "--log-format", "json", "state", "c1"]) == 0
     assert json.loads(log.read_text())["level"] == "warning"
@@ -248,3 +249,27 @@ def test_a_usage_error_leaves_nothing(tmp_path: Path) -> None:
     done = run("--root", str(root), "create", "--preserve-fds", "x", "c1")
     assert done.returncode == 1
     assert not root.exists()
+
+
+def test_debug_says_what_goes_on(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The surroundings, and each plan that is run with how it ended."""
+    from pyrun import executor
+    from pyrun.plan.model.plan import Builder
+    from pyrun.plan.model.steps import PARENT, Mkdirat
+
+    try:
+        assert main(["--root", str(tmp_path), "--debug", "list"]) == 0
+        assert f"debug: --root {tmp_path}, " in capfd.readouterr().err
+        for ended in ("all steps done", "step 1 (parent) failed with errno 17; undone"):
+            b = Builder()
+            b.add(PARENT, Mkdirat(path=str(tmp_path / "made"), mode=0o700))
+            try:
+                executor.run_plan(b.plan()).close()
+            except executor.StepFailed:
+                pass
+            said = capfd.readouterr().err
+            assert "debug: runs a plan, steps of parent 1" in said and f"debug: {ended}" in said
+        assert main(["--root", str(tmp_path), "list"]) == 0
+        assert "debug" not in capfd.readouterr().err
+    finally:
+        executor.debug = None
