@@ -6,6 +6,7 @@ a run the container as well; the container that was entered must be there still.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -22,15 +23,38 @@ from pyrun.oci.load import load_file
 from pyrun.plan.exec import plan_exec
 from pyrun.plan.model.plan import Plan
 from pyrun.plan.model.request import Request
-from pyrun.plan.model.steps import PARENT, STAGE1, STAGE2, Ack, AwaitPid, Clone3, Clone3Init, Execve, Goto, Spawn
+from pyrun.plan.model.steps import (
+    PARENT,
+    STAGE1,
+    STAGE2,
+    Ack,
+    AwaitPid,
+    Clone3,
+    Clone3Init,
+    Execve,
+    Goto,
+    KeyctlSession,
+    Spawn,
+)
 from pyrun.runtime import create
 from pyrun.runtime.delete import delete
 from pyrun.runtime.exec import collect_target
 from pyrun.runtime.store import Store
 from tests.support.container.bundle import BundleMaker
 from tests.support.container.leaks import collect_traces, find_leaks
+from tests.support.container.protections import JOIN_SESSION_KEYRING, KEYCTL, SESSION, collect_protections, keys
 from tests.support.container.runner import Runner, wait_for
-from tests.support.executor.faults import EXDEV, children, descriptors, faults_build, prepare, steps_of
+from tests.support.executor.faults import (
+    EXDEV,
+    RULED,
+    children,
+    descriptors,
+    faults_build,
+    prepare,
+    ruled_faults,
+    steps_of,
+)
+from tests.support.vm.cgroup import use_host_tools
 
 PROCESS = {"oomScoreAdj": 10, "rlimits": [{"type": "RLIMIT_NOFILE", "soft": 64, "hard": 64}], "terminal": True}
 
@@ -198,3 +222,54 @@ def test_pyrun_killed_in_the_foreground_leaves_a_container_that_can_be_deleted(
     process.wait()
     assert pyrun.state("one")["status"] == "running"
     pyrun.delete("one", "--force").ok()
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["plain", "userns"])
+def test_what_a_rule_of_exec_takes_leaves_an_equally_safe_process(
+    pyrun: Runner, bundle: BundleMaker, tmp_path: Path, own: bool
+) -> None:
+    """The errnos that rules go on with, as if the kernel had said them; tests/host/test_faults.py does so for create."""
+    (out := tmp_path / "out").mkdir()
+    out.chmod(0o777)
+    caps = dict.fromkeys(("bounding", "effective", "permitted"), ["CAP_KILL"])
+    profile = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO"}]}
+    process = {"user": {"uid": 5, "gid": 6, "additionalGids": [7]}, "capabilities": caps}
+    made = use_host_tools(bundle(["sleep", "1000"], process=process, linux={"seccomp": profile}))
+    made.add_mount("/out", str(out), "rbind", "rw")
+    if own:
+        for path in (tmp_path, *tmp_path.parents[:2]):
+            path.chmod(path.stat().st_mode | 0o011)
+        maps = [{"containerID": 0, "hostID": 100000, "size": 65536}]
+        subprocess.run(["chown", "-hR", "100000:100000", made.rootfs], check=True)
+        made.add_namespace("user").update(linux={"uidMappings": maps, "gidMappings": maps})
+    container = Store(str(pyrun.root)).open(pyrun.create_started(made))
+    spec, facts = load_file(container.directory + "/config.json"), collect_facts()
+    assert spec.process is not None
+    request = Request(id=container.id)
+    plan = plan_exec(spec, spec.process.replace(args=tuple(SESSION)), facts, collect_target(container, facts), request)
+    next(step for step in plan.steps if isinstance(step, Clone3)).args["image"] = faults_build()
+
+    def protections(fault: dict[str, int]) -> set[str]:
+        (out / "report").unlink(missing_ok=True)
+        caller = keys(KEYCTL, JOIN_SESSION_KEYRING, 0)
+        outcome = run_plan(plan, fault=fault)
+        wait_for((out / "report").exists, 10, "the program")
+        found, session = collect_protections(outcome.pid), int((out / "report").read_text())
+        os.kill(outcome.pid, signal.SIGKILL)
+        os.waitpid(outcome.pid, 0)
+        outcome.close()
+        return found | {"keyring: " + ("the caller's" if session in (caller, -1) else "its own")}
+
+    whole, taken = protections({}), 0
+    assert "keyring: its own" in whole and any(container.id in line for line in whole if line.startswith("cgroup"))
+    for index, number in ruled_faults(plan):
+        step = plan.steps[index]
+        try:
+            found = protections({"fail_step": index, "fail_errno": number | RULED})
+        except StepFailed:
+            continue
+        taken += 1
+        says_no_keys = isinstance(step, KeyctlSession) and number == errno.ENOSYS
+        changed = [line for line in whole ^ found if not (says_no_keys and line.startswith("keyring"))]
+        assert not changed, f"{index} {type(step).__name__} {errno.errorcode.get(number)}: {sorted(changed)}"
+    assert taken >= 3, "the rules were not reached"

@@ -168,7 +168,7 @@ def test_what_a_rule_takes_leaves_an_equally_safe_container(
     assert "keyring: its own" in whole
     assert {"NoNewPrivs:\t1", "Seccomp:\t2"} <= whole
     beside, fds, traces, taken = children(), descriptors(), collect_traces(), 0
-    for index, number in ruled_faults(prepared):
+    for index, number in ruled_faults(prepared.plan):
         step = prepared.plan.steps[index]
         where = f"{describe(prepared, index)} {step.at}: {errno.errorcode[number]}"
         try:

@@ -70,7 +70,7 @@ def full_key_quota(uid: int) -> Iterator[None]:
 
 def collect_protections(pid: int) -> set[str]:
     """Of the process in the host's /proc: ids, capabilities, no_new_privs, seccomp, whether others of its user may
-    trace it, which namespaces it shares with us, its descriptors, and its mounts with flags and propagation."""
+    trace it, which namespaces it shares with us, its descriptors, its cgroup, its mounts with flags and propagation."""
     proc = Path(f"/proc/{pid}")
     out = {line for line in (proc / "status").read_text().splitlines() if line.split(":")[0] in _STATUS}
     for kind in sorted(os.listdir(proc / "ns")):
@@ -79,6 +79,7 @@ def collect_protections(pid: int) -> set[str]:
     out |= {f"descriptor {os.readlink(fd)}" for fd in (proc / "fd").iterdir() if int(fd.name) > 2}
     out.add(f"/proc is owned by {(proc / 'mem').stat().st_uid}")  # root's, not the process's, where it is not dumpable
     rows = (proc / "mountinfo").read_text().splitlines()
+    out.add(f"cgroup {(proc / 'cgroup').read_text()}")
     count = Counter(map(_mount, rows))
     return out | {f"mount {line} ({i + 1})" for line, n in count.items() for i in range(n)}
 

@@ -8,7 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from pyrun.plan.model.steps import ANY, LANE_NAMES, PARENT, STAGE1, STAGE2, Goto, Step
+from pyrun.plan.model.plan import Plan
+from pyrun.plan.model.steps import ANY, LANE_NAMES, UNDO, Goto, Step
 from pyrun.runtime import prepare as planning
 from pyrun.runtime.prepare import Prepared
 from pyrun.runtime.store import Store
@@ -60,9 +61,9 @@ def steps_of(prepared: Prepared, *lanes: int) -> list[tuple[int, Step]]:
     return out
 
 
-def ruled_faults(prepared: Prepared) -> list[tuple[int, int]]:
+def ruled_faults(plan: Plan) -> list[tuple[int, int]]:
     """(index, errno) of each errno that a rule of a step takes; EXDEV where it takes any. Goto's rule is its work."""
-    steps = steps_of(prepared, PARENT, STAGE1, STAGE2)
+    steps = enumerate(plan.steps[: len(plan.steps) - len(plan.lanes[UNDO])])
     rules = [(i, errno) for i, step in steps if not isinstance(step, Goto) for errno, _ in step.on]
     return [(i, EXDEV if errno == ANY else errno) for i, errno in rules]
 
