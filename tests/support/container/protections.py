@@ -70,7 +70,7 @@ def full_key_quota(uid: int) -> Iterator[None]:
 
 def collect_protections(pid: int) -> set[str]:
     """Of the process in the host's /proc: ids, capabilities, no_new_privs, seccomp, whether others of its user may
-    trace it, which namespaces it shares with us, its descriptors, its cgroup, its mounts with flags and propagation."""
+    trace it, which namespaces it shares with us, its descriptors, its cgroup, its mounts with their flags."""
     proc = Path(f"/proc/{pid}")
     out = {line for line in (proc / "status").read_text().splitlines() if line.split(":")[0] in _STATUS}
     for kind in sorted(os.listdir(proc / "ns")):
