@@ -228,7 +228,7 @@ def test_pyrun_killed_in_the_foreground_leaves_a_container_that_can_be_deleted(
 def test_what_a_rule_of_exec_takes_leaves_an_equally_safe_process(
     pyrun: Runner, bundle: BundleMaker, tmp_path: Path, own: bool
 ) -> None:
-    """The errnos that rules go on with, as if the kernel had said them; tests/host/test_faults.py does so for create."""
+    """The errnos that rules go on with, as if the kernel had said them; test_faults.py does so for create."""
     (out := tmp_path / "out").mkdir()
     out.chmod(0o777)
     caps = dict.fromkeys(("bounding", "effective", "permitted"), ["CAP_KILL"])
