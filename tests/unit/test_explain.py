@@ -153,6 +153,23 @@ def test_a_slot_is_named_by_what_was_in_it_then() -> None:
     assert told == ["step 2/4 move_mount src=/first dst=/data", "step 4/4 move_mount src=/last dst=/data"]
 
 
+def test_a_slot_is_named_by_what_it_was_made_from_then() -> None:
+    """The slot that it was made from holds another thing meanwhile; and of a child's slots undo knows nothing."""
+    b = Builder()
+    fs, mount, root = b.slot("fs"), b.slot("mount"), b.slot("root")
+    b.add(s.PARENT, s.Openat2(path="/state", flags=0, out=root))
+    for fstype in ("tmpfs", "proc"):
+        b.add(s.STAGE2, s.Fsopen(fstype=fstype, out=fs), s.Fsmount(fs=fs, attrs=0, out=mount))
+        if fstype == "tmpfs":
+            b.add(s.STAGE2, s.OpenTree(dir=mount, path="", flags=0x1000, out=root))
+    used, undone = s.Fchownat(dir=root, name="", uid=1), s.Unlinkat(dir=root, path="x")
+    b.add(s.STAGE2, used)
+    b.add(s.UNDO, undone)
+    plan = b.plan()
+    assert "dir=tmpfs" in format_step(used, plan)
+    assert "dir=/state" in format_step(undone, plan)
+
+
 @pytest.mark.parametrize(
     ("pointer", "entry"),
     [("/mounts/3/options/1", "/mounts/3"), ("/mounts/3", "/mounts/3"), ("/process/cwd", "/process/cwd"), ("", "")]

@@ -167,41 +167,44 @@ def format_step(step: Step, plan: Plan) -> str:
 
 
 def _resolved(step: Step, plan: Plan, names: _Names) -> Iterator[tuple[str, str]]:
-    made: dict[Any, Step] = {}  # by then: many a slot is used again
-    for earlier in plan.steps:
-        if earlier is step:
-            break
-        if earlier.args.get("out") is not None:
-            made[earlier.args["out"]] = earlier
+    held = _held_before(step, plan)
     value: Any
     for name, value in step.args.items():
         if name == "out":
             continue
         if isinstance(step, MoveMount) and name in ("mount", "onto", "dst") and value not in (None, ""):
             key = "src" if name == "mount" else "dst"
-            yield key, value if isinstance(value, str) else word(origin(value, made) or names.slot(value))
+            yield key, value if isinstance(value, str) else word(held.get(value) or names.slot(value))
             continue
         slot = IN0 <= step.FIELDS.get(name, OUT + 1) < OUT and isinstance(value, int) and value != NO_SLOT
-        text = word(origin(value, made) or names.slot(value), 80) if slot else names.brief(step, name, value)
+        text = word(held.get(value) or names.slot(value), 80) if slot else names.brief(step, name, value)
         if text:
             yield name.rstrip("_"), text if len(text) <= 100 else text[:99] + "\u2026"
 
 
-def origin(slot: Any, made: dict[Any, Step]) -> str | None:
-    """Where the descriptor in a slot comes from: the path that was opened, or the file system that was mounted."""
-    for _ in range(4):
-        step = made.get(slot)
-        if isinstance(step, (Openat2, OpenTree, MakeTarget)) and step.args.get("path"):
-            return str(step.args["path"])
-        if isinstance(step, Fsopen):
-            return str(step.args["fstype"])
-        if isinstance(step, Fsmount):
-            slot = step.args["fs"]
-        elif isinstance(step, OpenTree):
-            slot = step.args.get("dir")
-        else:
-            return None
-    return None
+def _held_before(step: Step, plan: Plan) -> dict[Any, str | None]:
+    """What lies in each slot when a step begins, by where it came from. Many a slot is used again; and what a child
+    puts into one, undo does not see."""
+    held: dict[Any, str | None] = {}
+    undone = any(other is step for other in plan.lanes[UNDO])
+    for lane in [plan.lanes[PARENT], plan.lanes[UNDO]] if undone else plan.lanes:
+        for earlier in lane:
+            if earlier is step:
+                return held
+            if earlier.args.get("out") is not None:
+                held[earlier.args["out"]] = _origin(earlier, held)
+    return held
+
+
+def _origin(step: Step, held: dict[Any, str | None]) -> str | None:
+    """Where the descriptor that a step puts into a slot comes from: a path, or a file system's type."""
+    if isinstance(step, (Openat2, OpenTree, MakeTarget)) and step.args.get("path"):
+        return str(step.args["path"])
+    if isinstance(step, Fsopen):
+        return str(step.args["fstype"])
+    if isinstance(step, Fsmount):
+        return held.get(step.args["fs"])
+    return held.get(step.args.get("dir")) if isinstance(step, OpenTree) else None
 
 
 def operands_of(step: Step, plan: Plan) -> dict[str, str]:
