@@ -95,6 +95,5 @@ def _make_root(root: str) -> None:
         except FileExistsError:
             continue
         except OSError as e:
-            raise PyrunError(
-                f"--root {root}: {reason(e)}", hint="name a directory that you may write to, with --root"
-            ) from None
+            hint = "name a directory that you may write to, with --root or by XDG_RUNTIME_DIR"
+            raise PyrunError(f"--root {root}: {reason(e)}", hint=hint) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,18 @@ def test_cpu_affinity_is_not_the_callers(pyrun: Runner, bundle: BundleMaker) -> 
         assert os.sched_getaffinity(0) == {min(cpus)}
     finally:
         os.sched_setaffinity(0, cpus)
+
+
+def test_what_stays_the_callers(pyrun: Runner, bundle: BundleMaker) -> None:
+    """config.md: "If oomScoreAdj is not set, the runtime MUST NOT change the value". runc and crun leave it, the nice
+    value and limits."""
+    made = bundle(["sh", "-c", "cat /proc/self/oom_score_adj; ulimit -Sn; cut -d ' ' -f 19 /proc/$$/stat"])
+    made.config["process"].pop("rlimits", None)
+    made.save()
+    shell = 'echo 321 > /proc/self/oom_score_adj; ulimit -Sn 99; exec nice -n 5 "$@"'
+    argv = ["sh", "-c", shell, "sh", *pyrun.command("run", "--bundle", made.path, pyrun.new_id())]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL)
+    assert done.stdout.split() == ["321", "99", "5"]
 
 
 def test_personality(pyrun: Runner, bundle: BundleMaker) -> None:
