@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.container.bundle import Bundle
 from tests.support.container.leaks import CGROUP_ROOT
-from tests.support.container.runner import Result, Runner, runtime_argv
+from tests.support.container.runner import Result, Runner, runtime_argv, wait_for
 
 UID, FIRST, SIZE = 4242, 700000, 65536
 NAME = "pyrun-test"
@@ -196,6 +196,24 @@ def test_in_a_user_namespace_that_allows_no_supplementary_groups(
     assert inside.run(made).ok().out == "deny\n0\n"
     made.update(process={"user": {"uid": 0, "gid": 0, "additionalGids": [0]}})
     inside.run(made).fails(1, "/process/user/additionalGids", "setgroups")
+
+
+def test_a_user_namespace_of_the_users_is_joined_with_what_it_owns(rootless: UserRunner, busybox_rootfs: Path) -> None:
+    """It gives the right to the network namespace; the host's, of another owner, stays closed."""
+    made = rootless.bundle(busybox_rootfs, "sh", "-c", "cd /proc/self/ns; readlink user; readlink net")
+    made.update(linux={"uidMappings": None, "gidMappings": None})
+    holder = subprocess.Popen(rootless.user.argv("unshare", "-rn", "sleep", "1000"), env=rootless.user.env())
+    try:
+        wait_for(lambda: Path(f"/proc/{holder.pid}/cmdline").read_bytes().startswith(b"sleep"), 5, "unshare")
+        for kind, name in (("user", "user"), ("network", "net")):
+            made.drop_namespace(kind).add_namespace(kind, f"/proc/{holder.pid}/ns/{name}")
+        theirs = [os.readlink(f"/proc/{holder.pid}/ns/{name}") for name in ("user", "net")]
+        assert rootless.run(made).ok().out.split() == theirs
+        made.drop_namespace("network").add_namespace("network", "/proc/self/ns/net")
+        rootless.run(made).fails(1, "/linux/namespaces/", "EPERM", "has no rights")
+    finally:
+        holder.kill()
+        holder.wait()
 
 
 def test_ids_that_the_user_has_not_got_are_refused(rootless: UserRunner, busybox_rootfs: Path) -> None:
