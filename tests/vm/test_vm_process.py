@@ -60,6 +60,16 @@ def test_a_container_with_every_capability_can_mount(pyrun: Runner, bundle: Bund
     assert pyrun.run(made).ok().out == "1\n"
 
 
+def test_an_exec_is_born_in_its_cgroup_by_a_mount_of_that(pyrun: Runner, bundle: BundleMaker) -> None:
+    """Linux 6.1 takes a detached, read-only mount of a cgroup for CLONE_INTO_CGROUP; else the exec would be moved."""
+    id = pyrun.create_started(bundle(["sleep", "1000"]))
+    command = ["strace", "-f", "-e", "trace=open_tree,clone3", *pyrun.command("exec", id, "true")]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=True)
+    assert "OPEN_TREE_CLONE" in done.stderr
+    births = [line for line in done.stderr.splitlines() if "CLONE_INTO_CGROUP" in line]
+    assert len(births) == 1 and "-1 E" not in births[0], done.stderr
+
+
 # --- AppArmor ---------------------------------------------------------------------------------------------------------
 
 

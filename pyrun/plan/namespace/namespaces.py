@@ -123,6 +123,7 @@ def plan_stage1(
     for kind, (_, path) in kinds.items():
         if path is None and kind not in ("user", "time", "cgroup"):
             flags |= names.NAMESPACES[kind]
+    b.add(STAGE1, Close(fd=proc, why="the host's: a joined PID namespace may see the init from its first moment"))
     init = Clone3Init(flags=flags, at="/linux/namespaces", why="the container's init, in its new namespaces")
     if cgroup is not None:
         without = Label("no cgroup")
