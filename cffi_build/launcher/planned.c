@@ -103,9 +103,9 @@ static u64 ending(void)
 	return mask;
 }
 
-/* Runs it with `held` blocked. Python does again what has failed and is undone, and says what is wrong: with the mask that we came with, but
- * where a signal undid it, which waits for Python, too. */
-static void run_or_python(px_run_t *run, u64 held)
+/* Runs it with `held` blocked. Python tells of a failure, and runs the poststop hooks. But an exec it does again: the container may have changed
+ * meanwhile, and a step of its plan have another number. It has the mask that we came with; a signal that undid it waits for Python, too. */
+static void run_or_python(const struct call *c, px_run_t *run, u64 held)
 {
 	u64 before, mask, cancels = ending();
 	int cancel = px_signals(cancels);
@@ -116,7 +116,7 @@ static void run_or_python(px_run_t *run, u64 held)
 	if (px_run(run, &result)) {
 		mask = before | (result.err == ECANCELED ? cancels : 0);
 		sys_sigmask(&mask, NULL);
-		to_python(NULL);
+		to_python(c->verb == VERB_EXEC ? NULL : &result);
 	}
 	sys_close(cancel);
 }
@@ -147,13 +147,13 @@ static int wait_for(int pid, int pidfd, const u64 *caught)
 /* Not KILL and STOP, which nobody can catch; not what a fault of our own raises; 32 and 33 are a C library's. */
 #define CAUGHT (~(BIT(4) | BIT(7) | BIT(8) | BIT(9) | BIT(11) | BIT(19) | BIT(32) | BIT(33)))
 
-static int run_foreground(px_run_t *run, int *pid)
+static int run_foreground(const struct call *c, px_run_t *run, int *pid)
 {
 	const struct px_sigaction plain = { 0 };
 	const u64 caught = CAUGHT;
 	/* From before the process is made, so that none is lost. A SIGCHLD that our caller ignored would take the exit status away. */
 	sc4(__NR_rt_sigaction, PX_SIGCHLD, &plain, 0, 8);
-	run_or_python(run, caught);
+	run_or_python(c, run, caught);
 	*pid = result.pid;
 	int pidfd = (int)sys_fcntl(px_slot(run, 0xffffffffu), F_DUPFD_CLOEXEC, 3);
 	px_free(run);
@@ -174,10 +174,10 @@ void run_planned(struct call *c, char *const *words, int count)
 	if (!run)
 		return;
 	if (how == WHOLE) {
-		run_or_python(run, 0);
+		run_or_python(c, run, 0);
 		sys_exit(0);
 	}
-	int code = run_foreground(run, &pid);
+	int code = run_foreground(c, run, &pid);
 	if (how == FOREGROUND_THEN_DELETE)
 		remove_container(c, pid);
 	sys_exit(code);

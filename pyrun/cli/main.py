@@ -20,6 +20,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Protocol
 
+    from pyrun.executor import Replayed
+
     class Command(Protocol):
         def run(self, g: Globals, o: Options) -> int: ...
 
@@ -93,6 +95,15 @@ class Globals:
             plain = message.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\r", "\\r")
             line = f'time="{now}" level={level} msg="{plain}"'
         say(line + "\n", self.log_fd if self.log_fd >= 0 else 2)
+
+    def replayed(self) -> Replayed | None:
+        """What the launcher's run of the plan that this command makes came to, if it ran one that failed."""
+        words = posix.environ.pop(b"PYRUN_FAILED", None)
+        if words is None:
+            return None
+        from pyrun.executor import Replayed
+
+        return Replayed(words)
 
     def report(self, error: PyrunError) -> None:
         """Tells an error: to a reader on stderr, to a program in the log."""

@@ -138,12 +138,12 @@ class Planner:
         spec, facts = made.spec, made.facts
         if facts.rootless or warnings(spec, facts):
             raise Refused("without root, or with a warning")
-        if any(hooks_of(spec, kind) for kind in ("prestart", "createRuntime", "createContainer", "poststop")):
-            raise Refused("hooks, which must not run twice when a step fails")
         if any("self" in (ns.path or "") for ns in (spec.linux.namespaces if spec.linux else ())):
             raise Refused("a namespace that is named as the caller's own")
-        if name == "run" and (hooks_of(spec, "startContainer") or hooks_of(spec, "poststart")):
-            raise Refused("hooks, which must not run twice when a step fails")
+        if name == "run" and (
+            hooks_of(spec, "startContainer") or hooks_of(spec, "poststart") or hooks_of(spec, "poststop")
+        ):
+            raise Refused("hooks behind it")
         return made.plan, WHOLE if detach else FOREGROUND if o.keep else FOREGROUND_THEN_DELETE
 
     def _exec(self, pid: int, store: Store, o: Options) -> tuple[Plan, int]:

@@ -19,6 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ..executor import Replayed
     from ..plan.model.plan import Plan
     from .systemd import Scope
 
@@ -32,6 +33,7 @@ def run_prepared(
     *,
     traced: Traced | None = None,
     fault: dict[str, int] | None = None,
+    replayed: Replayed | None = None,
     cancel: int = -1,
 ) -> Outcome:
     """Carries a create or run out. The outcome holds the init's pidfd; the caller closes it. cancel: see run_plan().
@@ -45,6 +47,7 @@ def run_prepared(
     try:
         outcome = run_plan(
             prepared.plan,
+            replayed=replayed,
             trace=traced is not None,
             fault=fault,
             on_yield=scope.on_yield if scope else None,

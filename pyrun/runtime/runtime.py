@@ -74,7 +74,8 @@ class Runtime:
         stdio: descriptors for the program's 0, 1 and 2, which stay the caller's; without, it has the caller's own.
         console: a connected unix stream socket, over whose other end the terminal's master is sent (SCM_RIGHTS), where
         process.terminal is set. begin: called when all is planned and nothing made. cancel: a descriptor that
-        becomes readable when the caller gives up: all is undone then (see run_plan()). traced: see run_prepared().
+        becomes readable when the caller gives up: all is undone then (see run_plan()). traced, replayed: as for
+        run_prepared().
         The rest are attributes of Request (plan/model/request.py) and words of prepare()."""
         return self._make(spec, id, bundle, park=True, **words)
 
@@ -99,6 +100,7 @@ class Runtime:
         begin: Callable[[], None] = _nothing,
         cancel: int = -1,
         traced: Traced | None = None,
+        replayed: Replayed | None = None,
         **words: Any,
     ) -> Container:
         from .create import run_prepared
@@ -107,7 +109,7 @@ class Runtime:
         config = spec if isinstance(spec, Config) else Config(spec)
         prepared = prepare(self.store, id, bundle, config, facts=self.facts, rootless=self.rootless, **words)
         begin()
-        outcome = run_prepared(self.store, prepared, self.warn, traced=traced, cancel=cancel)
+        outcome = run_prepared(self.store, prepared, self.warn, traced=traced, cancel=cancel, replayed=replayed)
         try:
             made = Container(self, id, self._keep(id, outcome))
             if prepared.request.notify and not prepared.request.park:

@@ -191,9 +191,30 @@ def test_what_fails_python_does_again_and_tells(planned: Planned, bundle: Bundle
     made = bundle(["/bin/nonesuch"])
     id = planned.python.create_started(bundle(IDLE))
     for words in (("run", "-b", made.path, "x"), ("create", "-b", made.path, id), ("exec", id, "nonesuch")):
-        assert planned.bare(*words).rc == TO_PYTHON
+        done = planned.served(*words)
+        assert done.rc == TO_PYTHON and bool(done.out.strip()) == (words[0] != "exec"), done.describe()
         assert told(planned.launcher(*words)) == told(planned.python(*words))
     assert planned.python("list", "-q").out.split() == [id]
+
+
+def test_hooks_run_once_where_one_fails(tmp_path: Path, bundle: BundleMaker) -> None:
+    planned, made = Planned(tmp_path, str(LAUNCHER)), bundle(IDLE)
+    notes = tmp_path / "notes"
+    try:
+        note = {
+            kind: [{"path": "/bin/sh", "args": ["sh", "-c", f"echo {kind} >>{notes}"]}]
+            for kind in ("prestart", "poststop")
+        }
+        made.update(hooks={**note, "createRuntime": [{"path": "/bin/false"}]})
+        told_ = []
+        for runner in (planned.python, planned.launcher, planned.launcher):
+            told_.append(told(runner("create", "-b", made.path, "x")))
+            assert notes.read_text().split() == ["prestart", "poststop"]
+            notes.unlink()
+        assert told_[0] == told_[1] == told_[2] and "createRuntime" in told_[0][2]
+        assert planned.planner.answers, planned.planner.why
+    finally:
+        planned.close()
 
 
 # ---- what it does not plan
@@ -205,7 +226,7 @@ def write_config(made: Bundle, text: str) -> None:
 
 CONFIGS: dict[str, Callable[[Bundle], Any]] = {
     "terminal": lambda made: made.update(process={"terminal": True}),
-    "hooks": lambda made: made.update(hooks={"poststop": [{"path": "/bin/true"}]}),
+    "hooks behind it": lambda made: made.update(hooks={"poststop": [{"path": "/bin/true"}]}),
     "capability": lambda made: made.update(process={"capabilities": {"bounding": ["CAP_OF_TOMORROW"]}}),
     "faulty": lambda made: write_config(made, "{"),
     "deep": lambda made: write_config(made, "[" * 100000),

@@ -53,5 +53,6 @@ def request_words(g: Globals, o: Options) -> dict[str, Any]:
         "listen_fds": listen_fds(),
         "systemd": g.systemd_cgroup,
         "no_cgroup": g.no_cgroup,
+        "replayed": g.replayed(),
         "notify": bool(posix.environ.get(b"NOTIFY_SOCKET")),
     }

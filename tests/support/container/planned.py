@@ -38,15 +38,15 @@ def listen(root: Path) -> socket.socket:
 
 class Planned:
     """`python` plans; `bare` has no Python to ask, so what it does the planner has planned; `launcher` is as installed,
-    and another pyrun than the planner's, so it gets no answer."""
+    and another pyrun than the planner's, so it gets no answer, unless it is the one to be answered."""
 
-    def __init__(self, tmp_path: Path) -> None:
+    def __init__(self, tmp_path: Path, answered: str | None = None) -> None:
         self.root = tmp_path / "planned"
         bare = bare_launcher(tmp_path)
         self.python = Runner(self.root, python_argv())
         self.launcher = Runner(self.root, [str(LAUNCHER)])
         self.bare = Runner(self.root, bare)
-        self.planner = Noting(listen(self.root), bare[0])
+        self.planner = Noting(listen(self.root), answered or bare[0])
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._serve)
         self._thread.start()
