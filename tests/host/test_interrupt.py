@@ -6,10 +6,13 @@ import os
 import select
 import signal
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
 
+from pyrun.errors import PyrunError
+from pyrun.runtime.runtime import Runtime
 from tests.support.container.bundle import BundleMaker
 from tests.support.container.runner import Runner, wait_for
 
@@ -113,3 +116,22 @@ def test_what_a_warm_planner_planned_is_undone_as_well(
     finally:
         planner.terminate()
         planner.wait(20)
+
+
+def test_a_program_gives_up_by_a_descriptor_of_its_own(pyrun: Runner, bundle: BundleMaker, tmp_path: Path) -> None:
+    made, begun = bundle(["sleep", "1000"]), tmp_path / "begun"
+    made.update(hooks={"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", f": >{begun}; exec sleep 1000"]}]})
+    cancel = os.eventfd(0)
+
+    def give_up() -> None:
+        wait_for(begun.exists, 20, "the hook")
+        os.eventfd_write(cancel, 1)
+
+    thread = threading.Thread(target=give_up)
+    thread.start()
+    with pytest.raises(PyrunError, match="interrupted"):
+        config = (made.path / "config.json").read_bytes()
+        Runtime(str(pyrun.root)).create(config, id="one", bundle=str(made.path), cancel=cancel)
+    thread.join()
+    assert os.eventfd_read(cancel) == 1 and pyrun.ids() == []
+    os.close(cancel)
