@@ -61,55 +61,67 @@ static long open_child(int dir, char name[256])
 	return n < 0 ? n : -ENOENT;
 }
 
-/* Removes the children of an empty cgroup, deepest first. The container may have nested them deeper than a stack or a table of descriptors
- * goes: so down to the first leaf each time. */
-static void remove_children(int dir)
+/* Removes the children of an empty cgroup. The container may have nested them deeper than a stack, a path or a table of descriptors goes, so
+ * only the place is kept: the first child found is removed; or, when it has children of its own, gone down into; from one that has none left
+ * the way is up by "..". Each is tried twice at most. One that stays though it has no children ends it, and so does the deadline. */
+static void remove_children(int top, long deadline)
 {
-	char name[256], next[256];
-	for (long r = 0; r == 0;) {
-		long parent = -1, child = open_child(dir, name), deeper;
-		if (child < 0)
-			return;
-		while ((deeper = open_child((int)child, next)) >= 0) {
-			if (parent >= 0)
-				sys_close((int)parent);
-			parent = child;
-			child = deeper;
-			for (usize k = 0; k < sizeof next; k++)
-				name[k] = next[k];
+	char name[256];
+	int at = top, depth = 0, entered = 0; /* entered: nothing has been removed since we went down */
+	for (long next; sys_now() < deadline; at = (int)next) {
+		next = open_child(at, name);
+		if (next >= 0 && sc3(__NR_unlinkat, at, name, AT_REMOVEDIR) == 0) {
+			sys_close((int)next);
+			next = at;
+			entered = 0;
+			continue;
 		}
-		r = sc3(__NR_unlinkat, parent >= 0 ? (int)parent : dir, name, AT_REMOVEDIR);
-		sys_close((int)child);
-		if (parent >= 0)
-			sys_close((int)parent);
-		if (r == -ENOENT)
-			r = 0;
+		if (next >= 0)
+			entered = 1;
+		else if (!depth || entered || (next = sys_openat(at, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0)) < 0)
+			break;
+		depth += entered ? 1 : -1;
+		if (at != top)
+			sys_close(at);
 	}
+	if (at != top)
+		sys_close(at);
 }
 
-/* s0 the cgroup's path, a: with its children and what runs in them. Killed processes leave it some time later: EBUSY is waited out, 10 s at most.
- * in1: our state directory, if it must still be there; when it was removed another container may have the cgroup's name by now, and keeps it. */
+/* Whether the path still leads to the cgroup that is held: the inode of one that is gone is never another's. */
+static int is_at(int dir, const char *path)
+{
+	struct statx held, there;
+	return sys_statx(dir, "", AT_EMPTY_PATH, STATX_INO, &held) == 0 && sys_statx(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, STATX_INO, &there) == 0 &&
+	       held.stx_ino == there.stx_ino;
+}
+
+/* s0 the cgroup's path, in0 itself, held since it was made or its record was read; none: whatever has the name, if nothing is in it. a: what
+ * runs in it is killed; else that is not ours, and EBUSY after a second: killed processes leave it some time later, 10 s at most.
+ * in1: our state directory; once that was removed another container may have the cgroup's name, and keeps it. An undo (d) removes what it
+ * made also when it could not hold it; any other that holds nothing has nothing to remove. */
 long do_remove_cgroup(struct px_ctx *x, const struct px_step *s)
 {
 	const char *path = px_str(x, s->s0);
-	long r = sc3(__NR_unlinkat, AT_FDCWD, path, AT_REMOVEDIR);
-	int ours = px_linked(x, s->in1);
-	if (r == 0 || r == -ENOENT || !s->a || !ours)
+	int dir = s->in0 == PX_NONE ? -1 : px_fd(x, s->in0), ours = px_linked(x, s->in1);
+	if (dir < 0 || !ours) {
+		long r = s->d ? sc3(__NR_unlinkat, AT_FDCWD, path, AT_REMOVEDIR) : 0;
 		return r == -ENOENT || (r == -EBUSY && !ours) ? 0 : r;
-	long dir = sys_openat(AT_FDCWD, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
-	if (dir < 0)
-		return dir == -ENOENT ? 0 : dir;
-	x->substep = 1;
-	r = -EBUSY;
-	for (int i = 0; i < 1100 && r == -EBUSY; i++) {
+	}
+	long r = -EBUSY, deadline = sys_now() + (s->a ? 10 : 1) * 1000000000L;
+	for (int i = 0; r == -EBUSY && (i == 0 || sys_now() < deadline); i++) {
 		if (i)
 			sys_poll(NULL, 0, i < 100 ? 1 : 10);
-		if (populated((int)dir) != 1)
-			remove_children((int)dir);
-		else if (i % 100 == 0) /* again: one that is being made may have come in since */
-			put((int)dir, "cgroup.kill", "1");
+		if (!is_at(dir, path))
+			return 0;
 		r = sc3(__NR_unlinkat, AT_FDCWD, path, AT_REMOVEDIR);
+		if (r != -EBUSY)
+			break;
+		x->substep = 1;
+		if (populated(dir) != 1)
+			remove_children(dir, sys_now() + 30000000000L);
+		else if (s->a && i % 100 == 0) /* again: one that is being made may have come in since */
+			put(dir, "cgroup.kill", "1");
 	}
-	sys_close((int)dir);
-	return r == -ENOENT ? 0 : r;
+	return r == -ENOENT || (r == -EBUSY && !px_linked(x, s->in1)) ? 0 : r;
 }

@@ -327,15 +327,20 @@ static long start_time(int proc, i32 pid, u64 *ticks)
  * name is of a container that was deleted while we made it: nobody would find it again. */
 static long do_save_pid(struct px_ctx *x, const struct px_step *s)
 {
-	u64 rec[3] = { (u64)x->pid, 0, s->d };
+	struct statx st = { .stx_ino = 0 };
+	u64 rec[4] = { (u64)x->pid, 0, s->d, 0 };
 	long r = start_time(px_fd(x, s->in1), x->pid, &rec[1]);
 	if (r < 0)
 		return r;
 	x->substep = 1;
+	if (s->in2 != PX_NONE && px_fd(x, s->in2) >= 0 && (r = sys_statx(px_fd(x, s->in2), "", AT_EMPTY_PATH, STATX_INO, &st)) < 0)
+		return r;
+	rec[3] = st.stx_ino;
+	x->substep = 2;
 	r = sc4(__NR_pwrite64, px_fd(x, s->in0), rec, sizeof rec, s->a);
 	if (r != (long)sizeof rec)
 		return r < 0 ? r : -EIO;
-	x->substep = 2;
+	x->substep = 3;
 	return px_linked(x, s->in0) ? 0 : -ESTALE;
 }
 
@@ -569,6 +574,12 @@ int px_signals(unsigned long long mask)
 void px_set_pid(px_run_t *run, int pid)
 {
 	((struct px *)run)->x.pid = pid;
+}
+
+int px_set_slot(px_run_t *run, unsigned int slot, int fd)
+{
+	struct px_ctx *x = &((struct px *)run)->x;
+	return slot < x->h->n_slots ? (int)-px_out(x, (u16)slot, sys_fcntl(fd, F_DUPFD_CLOEXEC, (long)x->keep)) : EINVAL;
 }
 
 void px_undo(px_run_t *run, struct px_result *out)

@@ -30,6 +30,8 @@ void px_set_cancel(px_run_t *run, int fd);
 int px_signals(unsigned long long mask);
 /* For a plan without CLONE3: the pid that PID_MARK stands for. */
 void px_set_pid(px_run_t *run, int pid);
+/* Puts a copy of the descriptor into a slot before the plan runs: what the caller holds and the plan is about. 0, or the errno. */
+int px_set_slot(px_run_t *run, unsigned int slot, int fd);
 /* Kills the child and runs the undo lane: for a caller that gives up at a YIELD. */
 void px_undo(px_run_t *run, struct px_result *out);
 /* The descriptor in a slot, -1 if none; 0xffffffff: the pidfd of the child. It stays the run's. */

@@ -65,17 +65,11 @@ long do_symlinkat(struct px_ctx *x, const struct px_step *s)
 	return sc3(__NR_symlinkat, px_str(x, s->s0), px_fd(x, s->in0), px_str(x, s->s1));
 }
 
-/* A cgroup whose last process is just leaving answers EBUSY for some milliseconds. in1: a directory that must not have been removed: else
- * what has the name now is another's. */
+/* in1: a directory that must not have been removed: else what has the name now is another's. */
 long do_unlinkat(struct px_ctx *x, const struct px_step *s)
 {
-	long r = px_linked(x, s->in1) ? -EBUSY : 0;
-	for (u64 i = 0; i <= s->b && (r == -EBUSY || r == -ENOTEMPTY); i++) {
-		if (i)
-			sys_poll(NULL, 0, i < 10 ? 1 : 10);
-		r = sc3(__NR_unlinkat, px_fd(x, s->in0), px_str(x, s->s0), s->a);
-	}
-	return r;
+	long r = px_linked(x, s->in1) ? sc3(__NR_unlinkat, px_fd(x, s->in0), px_str(x, s->s0), s->a) : 0;
+	return r == -ENOTEMPTY && !px_linked(x, s->in1) ? 0 : r;
 }
 
 /* in0 directory, s0 path below it, s1 data in one write, a open flags, b file system magic that it must be on (0: any), c RESOLVE flags. */

@@ -1,8 +1,8 @@
 /* Runs an encoded plan as the Python module and the launcher do, but under ASan and UBSan:
  *
- *   run-plan PLAN [--pid N] [--undo] [--no-wait]
+ *   run-plan PLAN [--pid N] [--held DIRECTORY]... [--undo] [--no-wait]
  *
- * --pid: what PID_MARK stands for. --undo: give up at the first YIELD; else go on. --no-wait: leave what still runs. Afterwards one line of
+ * --pid: what PID_MARK stands for. --held: for the first slots, in their order. --undo: give up at the first YIELD; else go on. --no-wait: leave what still runs. Afterwards one line of
  * numbers (see the printf below), which also tells whether descriptors stayed open, then what a step said. Exits 0 unless it could not run.
  */
 #include <dirent.h>
@@ -50,7 +50,7 @@ int main(int argc, char **argv)
 {
 	static struct px_result out;
 	size_t size;
-	int err = 0, pid = 0, undo = 0, wait_all = 1, yields = 0;
+	int err = 0, pid = 0, undo = 0, wait_all = 1, yields = 0, held = 0;
 	for (int i = 2; i < argc; i++) {
 		if (!strcmp(argv[i], "--pid") && i + 1 < argc)
 			pid = atoi(argv[++i]);
@@ -69,6 +69,13 @@ int main(int argc, char **argv)
 	}
 	if (pid)
 		px_set_pid(run, pid);
+	for (int i = 2; i + 1 < argc; i++)
+		if (!strcmp(argv[i], "--held")) {
+			int fd = open(argv[i + 1], O_RDONLY | O_CLOEXEC);
+			if (fd < 0 || px_set_slot(run, (unsigned)held++, fd))
+				return 2;
+			close(fd);
+		}
 	while (px_run(run, &out) == 0 && out.status == 2) {
 		yields++;
 		if (undo) {

@@ -12,9 +12,13 @@ struct call {                      /* a command line that we understand whole */
 	const char *root, *log, *log_format, *rootless;
 	int debug, systemd, all, force;
 	const char *id, *signal;
+	long dir;                  /* the container's directory, held since its record was read; or -errno */
 };
 
 struct bytes { u8 *p; usize n; };
+
+/* What a stored plan finds in its first slots (pyrun/plan/lifecycle.py). */
+enum held { HELD_STATE, HELD_CGROUP };
 
 /* ROOT/ID/record, as pyrun/runtime/record.py writes it. */
 #define HAS_POSTSTART 1u
@@ -27,7 +31,7 @@ extern const char *const STATUS[];
 
 struct record {
 	char magic[8];
-	u64 pid, start, status, creator, creator_start;
+	u64 pid, start, status, cgroup, creator, creator_start, pidns, timens;
 	char boot_id[36];
 	u32 sum, flags, count;
 	struct { u32 off, len; } blobs[B_COUNT];
@@ -39,7 +43,7 @@ const char *get_env(const char *name);
 int same(const char *a, const char *b);
 /* Hands the command line to Python. failed: the plan that Python would run was run and failed thus, and is undone. */
 void __attribute__((noreturn)) to_python(const struct px_result *failed);
-/* `delete --force` of the container, in Python: it says what is in the way. */
+/* `delete` of the container, in Python: it says what is in the way. */
 void __attribute__((noreturn)) delete_by_python(const struct call *c);
 int log_ok(void);
 char *join(char *to, const char *end, const char *text);
@@ -52,9 +56,9 @@ int is_id(const char *id);
 /* record.c */
 static inline const char *blob(const struct record *r, enum blob b) { return (const char *)r + r->blobs[b].off; }
 u32 record_sum(const u8 *record, usize n);
-char *place(const struct call *c, char *buf, const char *end, const char *name);
-struct record *read_record(const struct call *c, struct bytes *whole);
+struct record *read_record(struct call *c);
 enum status status_of(const struct call *c, const struct record *r);
+int own_cgroup(const struct record *r);
 usize render_state(const struct record *r, enum status s, char *text, usize room);
 /* verbs.c */
 void print(const char *text, usize n);

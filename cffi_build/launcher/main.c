@@ -84,7 +84,8 @@ int read_file(int dir, const char *path, usize most, int whose, struct bytes *ou
 	return n == 0 && out->n == st.stx_size ? 0 : -1;
 }
 
-/* Field 22 of /proc/PID/stat; 0 when the process is gone or only a zombie. The name in field 2 may hold anything: count from its last ')'.
+/* Field 22 of /proc/PID/stat; 0 when the process is gone or only a zombie, without a thread that has outlived its first (field 20). The name
+ * in field 2 may hold anything: count from its last ')'.
  * Where /proc does not tell, Python says so: what may run must not be taken for stopped. */
 u64 start_time(int pid)
 {
@@ -96,14 +97,19 @@ u64 start_time(int pid)
 		to_python(NULL);
 	while (i > 0 && buf[i] != ')')
 		i--;
-	if (i <= 0 || i + 2 >= n || buf[i + 2] == 'Z' || buf[i + 2] == 'X')
+	if (i <= 0 || i + 2 >= n)
 		return 0;
-	for (int f = 2; f < 22 && i < n; i++)
+	int ended = buf[i + 2] == 'Z' || buf[i + 2] == 'X', f = 2;
+	u64 ticks = 0, threads = 0;
+	for (; i < n && f <= 22; i++) {
+		u64 digit = (u64)(buf[i] - '0');
 		f += buf[i] == ' ';
-	u64 ticks = 0;
-	while (i < n && buf[i] >= '0' && buf[i] <= '9')
-		ticks = ticks * 10 + (u64)(buf[i++] - '0');
-	return ticks;
+		if (digit < 10 && f == 20)
+			threads = threads * 10 + digit;
+		if (digit < 10 && f == 22)
+			ticks = ticks * 10 + digit;
+	}
+	return ended && threads < 2 ? 0 : ticks;
 }
 
 /* ---- to Python */
@@ -201,7 +207,6 @@ void delete_by_python(const struct call *c)
 		words[n++] = c->log_format ? c->log_format : "text";
 	}
 	words[n++] = "delete";
-	words[n++] = "--force";
 	words[n] = c->id;
 	arguments = (char **)words;
 	argument_count = n + 1;

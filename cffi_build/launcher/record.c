@@ -4,10 +4,10 @@
 
 const char *const STATUS[] = { "creating", "created", "running", "paused", "stopped" };
 
-/* Of all that is behind pid, start and status, which steps write, but the sum itself. n is a multiple of 8, as a record's length. */
+/* Of all that is behind what steps write, but the sum itself. n is a multiple of 8, as a record's length. */
 u32 record_sum(const u8 *record, usize n)
 {
-	const usize first = 32, sum_at = __builtin_offsetof(struct record, sum);
+	const usize first = 40, sum_at = __builtin_offsetof(struct record, sum);
 	u64 total = 0xcbf29ce484222325ull;
 	for (usize at = first; at + 8 <= n; at += 8) {
 		u64 word = *(const u64 *)(const void *)(record + at);
@@ -16,11 +16,6 @@ u32 record_sum(const u8 *record, usize n)
 		total = (total ^ word) * 0x100000001b3ull;
 	}
 	return (u32)(total ^ total >> 32);
-}
-
-char *place(const struct call *c, char *buf, const char *end, const char *name)
-{
-	return join(join(join(join(buf, end, c->root), end, "/"), end, c->id), end, name);
 }
 
 static int is_this_boot(const struct record *r)
@@ -34,18 +29,35 @@ static int is_this_boot(const struct record *r)
 	return 1;
 }
 
-/* The record, whole, of this container, version and boot, or NULL. What others could have written is Python's: it holds plans that we would
- * run. So is a copy, whose plans are another container's, what a power cut may have torn, and whose cgroup's name may be another's by now. */
-struct record *read_record(const struct call *c, struct bytes *whole)
+static u64 inode(const char *path)
+{
+	struct statx st = { .stx_ino = 0 };
+	sys_statx(AT_FDCWD, path, 0, STATX_INO, &st);
+	return st.stx_ino;
+}
+
+/* Whether pids and start times are to us what they were to who wrote the record: in its PID and its time namespace, and if /proc is ours. */
+static int is_this_place(const struct record *r)
+{
+	char me[PX_NUM], self[PX_NUM] = "";
+	px_num(me, (u64)sc0(__NR_getpid));
+	sc4(__NR_readlinkat, AT_FDCWD, "/proc/self", self, sizeof self - 1);
+	return same(me, self) && inode("/proc/self/ns/pid") == r->pidns && inode("/proc/self/ns/time") == r->timens;
+}
+
+/* The record, whole, of this container, version, boot and place, or NULL. What others could have written is Python's: it holds plans that we
+ * would run. So is a copy, whose plans are another container's, what a power cut may have torn, and whose cgroup's name may be another's. */
+struct record *read_record(struct call *c)
 {
 	char path[4096];
 	struct bytes b;
-	if (!place(c, path, path + sizeof path, "/record") || read_file(AT_FDCWD, path, 64u << 20, OURS, &b) < 0)
+	if (!join(join(join(path, path + sizeof path, c->root), path + sizeof path, "/"), path + sizeof path, c->id))
 		return NULL;
-	if (whole)
-		*whole = b;
+	c->dir = sys_openat(AT_FDCWD, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0);
+	if (c->dir < 0 || read_file((int)c->dir, "record", 64u << 20, OURS, &b) < 0)
+		return NULL;
 	struct record *r = (struct record *)(void *)b.p;
-	const char *magic = "PYRREC2";
+	const char *magic = "PYRREC3";
 	if (b.n < sizeof *r || b.n % 8 || r->sum != record_sum(b.p, b.n))
 		return NULL;
 	for (int i = 0; i < 8; i++)
@@ -56,7 +68,7 @@ struct record *read_record(const struct call *c, struct bytes *whole)
 	for (int i = 0; i < B_COUNT; i++)
 		if (r->blobs[i].off > b.n || r->blobs[i].len >= b.n - r->blobs[i].off || b.p[r->blobs[i].off + r->blobs[i].len])
 			return NULL;
-	return same(blob(r, B_ID), c->id) && is_this_boot(r) ? r : NULL;
+	return same(blob(r, B_ID), c->id) && is_this_boot(r) && is_this_place(r) ? r : NULL;
 }
 
 static int is_frozen(const struct record *r)
@@ -75,7 +87,6 @@ static int is_frozen(const struct record *r)
 
 enum status status_of(const struct call *c, const struct record *r)
 {
-	char path[4096];
 	struct statx st;
 	int alive = r->pid && start_time((int)r->pid) == r->start;
 	if (r->status == 0) /* Python looks whether its create is still at work */
@@ -84,7 +95,20 @@ enum status status_of(const struct call *c, const struct record *r)
 		return STOPPED;
 	if (is_frozen(r))
 		return PAUSED;
-	return !place(c, path, path + sizeof path, "/go") || sys_statx(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, STATX_TYPE, &st) == 0 ? CREATED : RUNNING;
+	return sys_statx((int)c->dir, "go", AT_SYMLINK_NOFOLLOW, STATX_TYPE, &st) == 0 ? CREATED : RUNNING;
+}
+
+/* The container's cgroup, open; -1: it has none, or another has its name by now; less: Python says why it can't be opened. */
+int own_cgroup(const struct record *r)
+{
+	struct statx st;
+	long fd = r->cgroup ? sys_openat(AT_FDCWD, blob(r, B_CGROUP), O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0) : -ENOENT;
+	if (fd < 0)
+		return fd == -ENOENT ? -1 : -2;
+	if (sys_statx((int)fd, "", AT_EMPTY_PATH, STATX_INO, &st) == 0 && st.stx_ino == r->cgroup)
+		return (int)fd;
+	sys_close((int)fd);
+	return -1;
 }
 
 /* What `state` prints, with no NUL at its end. Its length, or 0: it does not fit. */

@@ -4,12 +4,12 @@
 
 static struct px_result result;
 
-/* Runs a plan out of the record. What it opened is closed with the process. */
-static int replay(const struct record *r, enum blob b, int pid)
+/* Runs a plan out of the record, about what we hold (-1: nothing). What it opened is closed with the process. */
+static int replay(const struct call *c, const struct record *r, enum blob b, int pid, int cgroup)
 {
 	int err;
 	px_run_t *run = px_new(blob(r, b), r->blobs[b].len, &err);
-	if (!run)
+	if (!run || px_set_slot(run, HELD_STATE, (int)c->dir) || (cgroup >= 0 && px_set_slot(run, HELD_CGROUP, cgroup)))
 		return -1;
 	if (pid)
 		px_set_pid(run, pid);
@@ -35,7 +35,7 @@ void print(const char *text, usize n)
 void run_state(struct call *c)
 {
 	static char text[1 << 16];
-	struct record *r = read_record(c, NULL);
+	struct record *r = read_record(c);
 	usize n = r ? render_state(r, status_of(c, r), text, sizeof text) : 0;
 	if (n)
 		print(text, n);
@@ -43,10 +43,10 @@ void run_state(struct call *c)
 
 void run_start(struct call *c)
 {
-	struct record *r = read_record(c, NULL);
+	struct record *r = read_record(c);
 	if (!r || r->flags & HAS_POSTSTART || status_of(c, r) != CREATED)
 		return;
-	int failed = replay(r, B_START, (int)r->pid);
+	int failed = replay(c, r, B_START, (int)r->pid, -1);
 	if (failed < 0)
 		return;
 	if (!failed)
@@ -76,12 +76,9 @@ static int parse_signal(const char *text)
 	return -1;
 }
 
-static int put(const struct record *r, const char *name, const char *text)
+static int put(int cgroup, const char *name, const char *text)
 {
-	char path[4200];
-	if (!r->blobs[B_CGROUP].len || !join(join(path, path + sizeof path, blob(r, B_CGROUP)), path + sizeof path, name))
-		return 0;
-	long fd = sys_openat(AT_FDCWD, path, O_WRONLY | O_CLOEXEC, 0);
+	long fd = cgroup < 0 ? -1 : sys_openat(cgroup, name, O_WRONLY | O_CLOEXEC, 0);
 	long n = fd < 0 ? fd : sys_write((int)fd, text, px_len(text));
 	if (fd >= 0)
 		sys_close((int)fd);
@@ -90,40 +87,32 @@ static int put(const struct record *r, const char *name, const char *text)
 
 /* The signal to the init, through a pidfd that was proved to be it. Without a PID namespace of its own SIGKILL goes to the whole
  * cgroup, or its children would live on. The pidfd, or -1. */
-static int send(const struct record *r, int number, enum status s)
+static int send(const struct record *r, int number, enum status s, int cgroup)
 {
 	long fd = sys_pidfd_open((int)r->pid);
 	if (fd < 0 || start_time((int)r->pid) != r->start)
 		return -1;
-	if (number == PX_SIGKILL && r->flags & SHARED_PIDNS && put(r, "/cgroup.kill", "1"))
+	if (number == PX_SIGKILL && r->flags & SHARED_PIDNS && put(cgroup, "cgroup.kill", "1"))
 		return (int)fd;
 	if (sys_pidfd_send_signal((int)fd, number) < 0)
 		return -1;
 	if (number == PX_SIGKILL && s == PAUSED)
-		put(r, "/cgroup.freeze", "0");
+		put(cgroup, "cgroup.freeze", "0");
 	return (int)fd;
 }
 
 void run_kill(struct call *c)
 {
 	int number = parse_signal(c->signal ? c->signal : "TERM");
-	struct record *r = number < 0 ? NULL : read_record(c, NULL);
+	struct record *r = number < 0 ? NULL : read_record(c);
 	if (!r)
 		return;
 	enum status s = status_of(c, r);
-	if (s == STOPPED && c->all)
+	if (s == STOPPED && c->all && !(r->flags & SHARED_PIDNS))
 		sys_exit(0);
-	if (s == CREATING || s == STOPPED || send(r, number, s) < 0)
+	if (s == CREATING || s == STOPPED || send(r, number, s, number == PX_SIGKILL ? own_cgroup(r) : -1) < 0)
 		return;
 	sys_exit(0);
-}
-
-/* A missing container is none to be deleted by force. */
-static int is_missing(const struct call *c)
-{
-	char path[4096];
-	struct statx st;
-	return place(c, path, path + sizeof path, "") && sys_statx(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, STATX_TYPE, &st) == -ENOENT;
 }
 
 /* Whether systemd has ended the container's unit: it removes the cgroup last. */
@@ -137,31 +126,38 @@ static int unit_is_gone(const struct record *r)
 
 void run_delete(struct call *c)
 {
-	struct record *r = read_record(c, NULL);
-	if (!r && c->force && is_missing(c))
+	struct record *r = read_record(c);
+	if (!r && c->force && c->dir == -ENOENT) /* a missing container is none to be deleted by force */
 		sys_exit(0);
-	if (!r || r->flags & HAS_POSTSTOP || (r->flags & SYSTEMD && !unit_is_gone(r)))
+	if (!r || !r->status || r->flags & HAS_POSTSTOP || (r->flags & SYSTEMD && !unit_is_gone(r)))
 		return;
+	int cgroup = own_cgroup(r);
 	enum status s = status_of(c, r);
-	if (s == CREATING || (s != STOPPED && !c->force))
+	if (cgroup < -1 || (s != STOPPED && !c->force))
 		return;
 	if (s != STOPPED) {
-		int fd = send(r, PX_SIGKILL, s);
+		int fd = send(r, PX_SIGKILL, s, cgroup);
 		struct pollfd p = { fd, POLLIN, 0 };
 		if (fd < 0 || sys_poll(&p, 1, 10000) != 1)
 			return;
 		sys_close(fd);
 	}
-	if (replay(r, B_DELETE, 0) == 0)
+	if (replay(c, r, B_DELETE, 0, cgroup) == 0)
 		sys_exit(0);
-	/* Python does it again and says what is wrong: each of its steps takes "it is gone" for done. */
+	/* Python does it again and says what is wrong, or kills what is still there by force. */
 }
 
-/* What `run` does at its end: what pid was the init of is removed, unless it is another by now. */
+/* What `run` does at its end: what pid was the init of is removed, unless it is another by now, and what has outlived the init where there was
+ * no PID namespace to take it along. */
 void remove_container(struct call *c, int pid)
 {
-	struct record *r = read_record(c, NULL);
-	if (!r || r->pid != (u64)pid || replay(r, B_DELETE, 0) == 0)
+	struct record *r = read_record(c);
+	if (!r || r->pid != (u64)pid)
 		return;
-	delete_by_python(c);
+	int cgroup = own_cgroup(r);
+	if (r->flags & SHARED_PIDNS)
+		put(cgroup, "cgroup.kill", "1");
+	int failed = cgroup < -1 ? 1 : replay(c, r, B_DELETE, 0, cgroup);
+	if (failed && !(failed > 0 && result.err == ENOENT)) /* that is: another delete was quicker */
+		delete_by_python(c);
 }

@@ -119,6 +119,7 @@ def run_plan(
     plan: Plan,
     *,
     pid: int = 0,
+    held: tuple[int, ...] = (),
     trace: bool = False,
     on_yield: Callable[[int, int], None] | None = None,
     fault: dict[str, int] | None = None,
@@ -127,10 +128,11 @@ def run_plan(
 ) -> Outcome:
     """Runs a plan to its end. Raises StepFailed, with nothing of it left; OSError if it can't be set up.
 
-    pid: what PID_MARK stands for in a plan that makes no process. on_yield(code, pid of the child): called at a Yield
-    step; what it raises undoes the plan. fault: fail_step, fail_errno, kill_step, for test builds.
-    replayed: how the launcher's run of this same plan failed: that is raised, and nothing runs. cancel: readable when
-    the caller gives up, -1: never; it is not read. A plan whose last wait is over succeeds all the same."""
+    pid: what PID_MARK stands for in a plan that makes no process. held: descriptors for its first slots (-1: none);
+    they stay the caller's. on_yield(code, pid of the child): called at a Yield step; what it raises undoes the plan.
+    fault: fail_step, fail_errno, kill_step, for test builds. replayed: how the launcher's run of this same plan failed:
+    that is raised, and nothing runs. cancel: readable when the caller gives up, -1: never; it is not read. A plan whose
+    last wait is over succeeds all the same."""
     if replayed is not None:
         raise StepFailed(plan, replayed, replayed.text, [])
     if debug is not None:
@@ -145,6 +147,11 @@ def run_plan(
     lib.px_set_cancel(run, cancel)
     if pid:
         lib.px_set_pid(run, pid)
+    for slot, fd in enumerate(held):
+        failed = lib.px_set_slot(run, slot, fd) if fd >= 0 else 0
+        if failed:
+            lib.px_free(run)
+            raise OSError(failed, "a descriptor could not be handed to the plan")
     try:
         while True:
             lib.px_run(run, result)

@@ -84,7 +84,7 @@ AT_REMOVEDIR = 0x200
 ENOENT = 2
 PR_SET_CHILD_SUBREAPER = 36
 ONLCR = 4
-RECORD_PID = 8  # offset of pid, start time and status in the record
+RECORD_PID = 8  # offset of pid, start time, status and cgroup in the record
 CREATING, CREATED = 0, 1
 STATE_FILES = ("record", "config.json", "go", "status")
 
@@ -205,7 +205,7 @@ def _plan_stages(b: Builder, s: _Slots, spec: Spec, facts: Facts, req: Request, 
     cgroup = s.cgroup if req.cgroup and not (early or scope) else None
     plan_stage1(b, spec, facts, joins, s.proc, cgroup)
     plan_id_maps(b, spec, facts, s.proc)
-    found = SavePid(record=s.record, proc=s.proc, offset=RECORD_PID, status=CREATING)
+    found = SavePid(record=s.record, proc=s.proc, cgroup=s.cgroup, offset=RECORD_PID, status=CREATING)
     found.why = "so that delete finds it, whatever happens to us"
     b.add(PARENT, AwaitPid(out=s.pidfd, patience_ms=PATIENCE_MS, why="stage 1 made the init"), found)
     if scope and not early:
@@ -253,7 +253,7 @@ def _plan_state(b: Builder, s: _Slots, req: Request) -> None:
     if req.notify:
         from .rootfs.notify import plan_notify_directory
 
-        plan_notify_directory(b, req)
+        plan_notify_directory(b, req, s.state)
 
 
 def _plan_undo_state(b: Builder, s: _Slots, req: Request) -> None:
@@ -396,7 +396,14 @@ def _plan_ready(b: Builder, spec: Spec, facts: Facts, req: Request, s: _Slots, s
         b.add(UNDO, Unlinkat(path=req.pid_file, guard=step))
     b.add(
         PARENT,
-        SavePid(record=s.record, proc=s.proc, offset=RECORD_PID, status=CREATED, why="from here on it exists"),
+        SavePid(
+            record=s.record,
+            proc=s.proc,
+            cgroup=s.cgroup,
+            offset=RECORD_PID,
+            status=CREATED,
+            why="from here on it exists",
+        ),
         Ack(why="it may wait for start, or exec"),
     )
     if not req.park:

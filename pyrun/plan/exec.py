@@ -88,7 +88,7 @@ from .process.seccomp import SeccompProgram, plan_seccomp
 NONE = 0xFFFF
 ONLCR = 4
 PR_SET_DUMPABLE = 4
-EPERM, ENOENT, EBADF, EACCES, EBUSY, EINVAL = 1, 2, 9, 13, 16, 22
+EPERM, ENOENT, EBADF, EACCES, EBUSY, EINVAL, ENAMETOOLONG = 1, 2, 9, 13, 16, 22, 36
 RESOLVE_NO_XDEV, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH = 1, 2, 4, 8
 DEVPTS_SUPER_MAGIC, CGROUP2_SUPER_MAGIC = 0x1CD1, 0x63677270
 AT_EMPTY_PATH, OPEN_TREE_CLONE, MOUNT_ATTR_RDONLY = 0x1000, 1, 1
@@ -248,10 +248,10 @@ def _open_cgroup(b: Builder, s: _Slots, spec: Spec, facts: Facts, target: Target
         b.add(PARENT, copy, bare)
     if target.init_cgroup is not None and req.subcgroup is None:
         s.init_cgroup = b.slot("init-cgroup")
-        why = "where the init has moved to"
+        why, none = "where the init has moved to", ((ENOENT, None), (ENAMETOOLONG, None))  # then the container's does
         b.add(
             PARENT,
-            Openat2(path=target.init_cgroup, flags=O_DIRECTORY, out=s.init_cgroup, on=((ENOENT, None),), why=why),
+            Openat2(path=target.init_cgroup, flags=O_DIRECTORY, out=s.init_cgroup, on=none, why=why),
         )
 
 

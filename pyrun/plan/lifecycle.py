@@ -18,36 +18,41 @@ from .process.hooks import hook_steps, hooks_of, open_bundle, plan_hooks, state_
 O_WRONLY_NONBLOCK, O_RDONLY_NONBLOCK = 0o4001, 0o4000
 AT_REMOVEDIR = 0x200
 ENOENT = 2
-FILES = ("status", "go", "config.json.new", "config.json", "record")  # in the order in which delete removes them
+FILES = ("status", "go", "config.json.new", "config.json")  # removed before the record
+STATE, CGROUP = 0, 1  # slots that who runs a plan fills, with what it holds since it read the record
 
 
 def plan_start(spec: Spec, req: Request) -> Plan:
     """Releases the parked init and waits for its exec; then poststart hooks."""
     b = Builder()
-    go, status = b.slot("go"), b.slot("status")
+    state, go, status = b.slot("state"), b.slot("go"), b.slot("status")
     bundle = open_bundle(b, spec, req, "poststart")
     if req.notify:
         from .rootfs.notify import plan_notify_socket
 
-        plan_notify_socket(b, req)
+        plan_notify_socket(b, state)
     b.add(
         PARENT,
-        Openat2(path=f"{req.state_dir}/go", flags=O_WRONLY_NONBLOCK, out=go),
-        Openat2(path=f"{req.state_dir}/status", flags=O_RDONLY_NONBLOCK, out=status),
-        Unlinkat(path=f"{req.state_dir}/go", why="of two starts one wins"),
+        Openat2(dir=state, path="go", flags=O_WRONLY_NONBLOCK, out=go),
+        Openat2(dir=state, path="status", flags=O_RDONLY_NONBLOCK, out=status),
+        Unlinkat(dir=state, path="go", why="of two starts one wins"),
         Release(fifo=go, why="the init goes on to its exec"),
         WaitExec(status=status, why="end of file: the exec took place"),
-        Unlinkat(path=f"{req.state_dir}/status", on=((ENOENT, None),)),
+        Unlinkat(dir=state, path="status", on=((ENOENT, None),)),
     )
     plan_hooks(b, PARENT, spec, "poststart", state_json(spec, req.id, req.bundle, "running"), bundle, req.environ)
     return b.plan()
 
 
-def plan_delete(spec: Spec, req: Request, resctrl: str | None = None) -> Plan:
-    """Removes the cgroup with what is in it, and the state. resctrl: where that is mounted."""
+def plan_delete(spec: Spec, req: Request, resctrl: str | None = None, *, kill: bool = False) -> Plan:
+    """Removes the cgroup and the state. resctrl: where that is mounted. kill: also what runs in the cgroup."""
     b = Builder()
+    state, cgroup = b.slot("state"), b.slot("cgroup")
     if req.cgroup:
-        b.add(PARENT, RemoveCgroup(path=req.cgroup, recursive=1, at="/linux/cgroupsPath"))
+        b.add(
+            PARENT,
+            RemoveCgroup(path=req.cgroup, cgroup=cgroup, still=state, kill=int(kill), at="/linux/cgroupsPath"),
+        )
     if spec.linux and spec.linux.intel_rdt:
         from .cgroup.intelrdt import plan_rdt_delete
 
@@ -55,11 +60,12 @@ def plan_delete(spec: Spec, req: Request, resctrl: str | None = None) -> Plan:
     if req.notify:
         from .rootfs.notify import notify_removal
 
-        b.add(PARENT, *notify_removal(req))
+        b.add(PARENT, *notify_removal(state))
     b.add(
         PARENT,
-        *(Unlinkat(path=f"{req.state_dir}/{name}", on=((ENOENT, None),)) for name in FILES),
-        Unlinkat(path=req.state_dir, flags=AT_REMOVEDIR),
+        *(Unlinkat(dir=state, path=name, on=((ENOENT, None),)) for name in FILES),
+        Unlinkat(dir=state, path="record", why="of two deletes one wins"),
+        Unlinkat(path=req.state_dir, flags=AT_REMOVEDIR, still=state),
     )
     return b.plan()
 

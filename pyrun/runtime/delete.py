@@ -8,15 +8,21 @@ import select
 
 from ..errors import PyrunError, reason
 from ..executor import StepFailed, run_plan
+from ..facts import read_text
 from ..oci.load import load_bytes, read_file
 from ..plan.lifecycle import FILES, plan_delete, plan_poststop
-from ..plan.model.steps import Unlinkat
+from ..plan.model.plan import Builder
+from ..plan.model.steps import PARENT, RemoveCgroup, Unlinkat
+from .cgroup import own_cgroup, pids_below, wait_for_event
 from .kill import SIGKILL, send
+from .record import SHARED_PIDNS
 from .request import request_of
-from .store import STOPPED, Container, Store, Unreadable, boot_id
+from .store import STOPPED, Container, Missing, Store, Unreadable, boot_id
 
-ENOENT = 2
+ENOENT, EBUSY = 2, 16
 END_MS = 10_000
+LEAVE_S = 1.0  # what was killed takes some time to leave its cgroup
+MOST_NAMED = 10
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,25 +33,36 @@ if TYPE_CHECKING:
 
 
 def delete(store: Store, container: str, warn: Callable[[str], None], *, force: bool = False) -> None:
-    """pyrun delete. force: kill it first; no error when it does not exist. warn: called with what a poststop hook's
-    failure said."""
-    directory = store.directory(container)
+    """pyrun delete. force: kill it first, and all that is in its cgroup; no error when it does not exist. warn: called
+    with what a poststop hook's failure said."""
     try:
-        c = store.open(container)
+        directory = store.hold(container)
+    except Missing:
+        if force:
+            return
+        raise
+    with directory as held:
+        _delete(store, container, held, force, warn)
+
+
+def _delete(store: Store, container: str, held: int, force: bool, warn: Callable[[str], None]) -> None:
+    try:
+        c = store.open(container, held)
     except PyrunError as error:
         if not force or isinstance(error, Unreadable):
             raise
-        _remove_debris(directory)
+        _remove_debris(store.directory(container), held)
         return
-    status = c.status()
-    if status != STOPPED and not force:  # a created one too (runtime.md, Delete)
-        raise PyrunError(
-            f"cannot delete container {container} that is not stopped: {status}",
-            hint=f"pyrun kill {container} KILL, or delete --force",
-        )
-    if status != STOPPED:
-        _kill_and_wait(c)
-    _undo(c, warn)
+    with own_cgroup(c.record) as cgroup:
+        status = c.status()
+        if status != STOPPED and not force:  # a created one too (runtime.md, Delete)
+            raise PyrunError(
+                f"cannot delete container {container} that is not stopped: {status}",
+                hint=f"pyrun kill {container} KILL, or delete --force",
+            )
+        if c.alive():  # by force, or what a create that was killed has left
+            _kill_and_wait(c)
+        _undo(c, cgroup, force, warn)
 
 
 def _kill_and_wait(c: Container) -> None:
@@ -74,48 +91,56 @@ def wait_for_end(c: Container) -> bool:
         posix.close(pidfd)
 
 
-def _undo(c: Container, warn: Callable[[str], None]) -> None:
+def _undo(c: Container, cgroup: int, kill: bool, warn: Callable[[str], None]) -> None:
     """Runs the delete plan, then the poststop hooks. Of a container from before a reboot only its files are left: what
     has its cgroup's name now is another's."""
     rebooted = c.record.boot_id != boot_id()
     try:
-        spec = load_bytes(read_file(c.directory + "/config.json"))
+        spec = load_bytes(read_file(c.path("config.json")))
     except PyrunError:
-        if not rebooted:
-            _remove_cgroup(c)
-        _remove_debris(c.directory)
+        if cgroup >= 0:
+            _remove_cgroup(c, cgroup, kill)
+        _remove_debris(c.directory, c.held)
         return
     if not rebooted:
-        remove(spec, request_of(c), warn)
-    elif _remove_debris(c.directory):
+        remove(spec, c, cgroup, kill, warn)
+    elif _remove_debris(c.directory, c.held):
         run_poststop(spec, request_of(c), warn)
 
 
-def remove(spec: Spec, request: Request, warn: Callable[[str], None]) -> None:
-    """What create made, and then the poststop hooks; these are another's when a delete at the same time was quicker."""
-    if request.systemd and request.cgroup and is_there(request.cgroup):  # the unit goes before its cgroup
-        _stop_unit(request.cgroup, warn)
-    plan = plan_delete(spec, request, _resctrl(spec))
+def remove(spec: Spec, c: Container, cgroup: int, kill: bool, warn: Callable[[str], None]) -> None:
+    """What create made, and then the poststop hooks; these are another's when a delete at the same time was quicker.
+    c, and its cgroup if there is one, are held. kill: what still runs in the cgroup; else that is an error."""
+    request = request_of(c)
+    if request.systemd and cgroup >= 0:  # the unit goes before its cgroup
+        if not kill and not wait_for_event(cgroup, "populated 0", LEAVE_S):
+            raise _occupied(c, cgroup)
+        _stop_unit(c.record.text("cgroup"), warn)
+    plan = plan_delete(spec, request, _resctrl(spec), kill=kill)
     try:
-        run_plan(plan).close()
+        run_plan(plan, held=(c.held, cgroup)).close()
     except StepFailed as e:
         if e.errno == ENOENT and isinstance(plan.steps[e.step], Unlinkat):
             return
+        if e.errno == EBUSY and isinstance(plan.steps[e.step], RemoveCgroup) and not kill:
+            raise _occupied(c, cgroup) from None
         from ..plan.words.step_errors import explain_failure
 
         raise explain_failure(e, request.id) from None
     run_poststop(spec, request, warn)
 
 
-def is_there(path: str) -> bool:
-    """Whether there is a file of that name; yes where that can't be told."""
-    try:
-        posix.stat(path)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-    return True
+def _occupied(c: Container, cgroup: int) -> PyrunError:
+    """What lives in the cgroup of a container that has stopped. With a PID namespace of its own nobody can have been
+    left, so it is another's."""
+    pids = pids_below(cgroup)
+    named = [f"{pid} ({read_text(f'/proc/{pid}/comm').strip()})" for pid in pids[:MOST_NAMED]]
+    more = [f"and {len(pids) - MOST_NAMED} more"] if len(pids) > MOST_NAMED else []
+    who = "processes that may be another's" if c.record.flags & SHARED_PIDNS else "processes of others"
+    return PyrunError(
+        f"{who} run in its cgroup {c.record.text('cgroup')}: {', '.join(named + more) or 'of another PID namespace'}",
+        hint=f"let them end or move them to another cgroup; pyrun delete --force {c.id} kills them all",
+    )
 
 
 def _stop_unit(cgroup: str, warn: Callable[[str], None]) -> None:
@@ -150,33 +175,39 @@ def run_poststop(spec: Spec, request: Request, warn: Callable[[str], None]) -> N
 
 
 def destroy(c: Container, warn: Callable[[str], None]) -> None:
-    """Stops and removes a container whose start failed in a hook: the lifecycle's steps 12 and 13 (runtime.md)."""
-    _kill_and_wait(c)
-    _undo(c, warn)
+    """Stops and removes a container, which is held: the lifecycle's steps 12 and 13 (runtime.md)."""
+    with own_cgroup(c.record) as cgroup:
+        _kill_and_wait(c)
+        _undo(c, cgroup, bool(c.record.flags & SHARED_PIDNS), warn)
 
 
-def _remove_cgroup(c: Container) -> None:
-    from ..plan.model.plan import Builder
-    from ..plan.model.steps import PARENT, RemoveCgroup
+def _remove_cgroup(c: Container, cgroup: int, kill: bool) -> None:
+    b = Builder()
+    b.add(PARENT, RemoveCgroup(path=c.record.text("cgroup"), cgroup=b.slot("cgroup"), kill=int(kill)))
+    try:
+        run_plan(b.plan(), held=(cgroup,)).close()
+    except StepFailed as e:
+        if e.errno == EBUSY and not kill:
+            raise _occupied(c, cgroup) from None
+        from ..plan.words.step_errors import explain_failure
 
-    if c.record.text("cgroup"):
-        b = Builder()
-        b.add(PARENT, RemoveCgroup(path=c.record.text("cgroup"), recursive=1))
-        run_plan(b.plan()).close()
+        raise explain_failure(e, c.id) from None
 
 
-def _remove_debris(directory: str) -> bool:
+def _remove_debris(directory: str, held: int) -> bool:
     """What is left of a create that was killed before there was a record, of one whose files are damaged, or of one
-    from before a reboot. False when another delete was quicker."""
-    for name in (*FILES, "notify/notify.sock"):
+    from before a reboot. held: the directory. False when another delete was quicker."""
+    for name in (*FILES, "record", "notify/notify.sock"):
         try:
-            posix.unlink(f"{directory}/{name}")
+            posix.unlink(name, dir_fd=held)
         except OSError:
             continue
     try:
-        posix.rmdir(directory + "/notify")
+        posix.rmdir("notify", dir_fd=held)
     except OSError:  # most have none
         pass
+    if not posix.fstat(held).st_nlink:  # what has the name now is another's
+        return False
     try:
         posix.rmdir(directory)
     except FileNotFoundError:

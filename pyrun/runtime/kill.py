@@ -7,6 +7,8 @@ import posix
 
 from ..errors import PyrunError
 from ..oci.names import SIGNALS
+from .cgroup import own_cgroup, write_file
+from .record import SHARED_PIDNS
 from .store import PAUSED, STOPPED, Container, Store, start_time
 
 SIGKILL = 9
@@ -22,26 +24,30 @@ def parse_signal(text: str) -> int:
 
 
 def kill(store: Store, container: str, signal: str = "TERM", *, everyone: bool = False) -> None:
-    """pyrun kill. everyone (--all): accepted as runc accepts it; then a stopped container is no error."""
+    """pyrun kill. everyone (--all): a stopped container is no error then; and a SIGKILL is for what has outlived its
+    init, where that had no PID namespace of its own to take along."""
     number = parse_signal(signal)
     c = store.open(container)
-    if c.status() == STOPPED:
-        if everyone:
-            return
+    if c.status() != STOPPED:
+        send(c, number)
+    elif not everyone:
         raise PyrunError("container not running", hint="it has stopped; pyrun delete removes it")
-    send(c, number)
+    elif number == SIGKILL:
+        with own_cgroup(c.record) as cgroup:
+            kill_shared(c, cgroup)
+
+
+def kill_shared(c: Container, cgroup: int) -> bool:
+    """Kills all in the cgroup of a container without a PID namespace of its own, whose processes may live on without
+    its init. False where it has one, or no cgroup."""
+    return bool(c.record.flags & SHARED_PIDNS) and cgroup >= 0 and write_file(cgroup, "cgroup.kill", "1")
 
 
 def send(c: Container, number: int) -> None:
     """The signal to the init. Without a PID namespace of its own a SIGKILL goes to the whole cgroup, or its children
     would live on."""
-    from .record import SHARED_PIDNS
-
     if not c.record.pid:
         raise PyrunError("container not running", hint="it is still being created")
-    cgroup = c.record.text("cgroup")
-    if number == SIGKILL and c.record.flags & SHARED_PIDNS and cgroup and _write(cgroup + "/cgroup.kill", "1"):
-        return
     try:
         fd = posix_pidfd_open(c.record.pid)
     except ProcessLookupError:
@@ -49,7 +55,10 @@ def send(c: Container, number: int) -> None:
     try:
         if start_time(c.record.pid) != c.record.start:
             raise PyrunError("container not running")
-        _signal.pidfd_send_signal(fd, number)
+        if number == SIGKILL:
+            _kill(c, fd)
+        else:
+            _signal.pidfd_send_signal(fd, number)
     except ProcessLookupError:
         raise PyrunError("container not running") from None
     except PermissionError:
@@ -59,23 +68,16 @@ def send(c: Container, number: int) -> None:
         ) from None
     finally:
         posix.close(fd)
-    if number == SIGKILL and cgroup and c.status() == PAUSED:
-        _write(cgroup + "/cgroup.freeze", "0")
+
+
+def _kill(c: Container, init: int) -> None:
+    with own_cgroup(c.record) as cgroup:
+        if kill_shared(c, cgroup):
+            return
+        _signal.pidfd_send_signal(init, SIGKILL)
+        if cgroup >= 0 and c.status() == PAUSED:
+            write_file(cgroup, "cgroup.freeze", "0")
 
 
 def posix_pidfd_open(pid: int) -> int:
     return posix.pidfd_open(pid)
-
-
-def _write(path: str, text: str) -> bool:
-    try:
-        fd = posix.open(path, posix.O_WRONLY | posix.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        posix.write(fd, text.encode())
-        return True
-    except OSError:
-        return False
-    finally:
-        posix.close(fd)

@@ -8,10 +8,9 @@ the same).
 from __future__ import annotations
 
 import posix
-import select
-import time
 
 from ..errors import PyrunError
+from .cgroup import wait_for_event
 from .live_cgroup import open_cgroup
 from .store import CREATED, PAUSED, RUNNING, Container, Store
 
@@ -28,7 +27,7 @@ def pause(store: Store, container: str) -> None:
     cgroup = _cgroup(c, "pause")
     try:
         _freeze(cgroup, "1")
-        if not _wait(cgroup, "frozen 1"):
+        if not wait_for_event(cgroup, "frozen 1", TIMEOUT_S):
             _freeze(cgroup, "0")
             hint = "a task in an uninterruptible sleep can't be stopped; the container runs on"
             raise PyrunError(f"its processes did not freeze in {TIMEOUT_S:.0f} s", hint=hint)
@@ -45,7 +44,7 @@ def resume(store: Store, container: str) -> None:
     cgroup = _cgroup(c, "resume")
     try:
         _freeze(cgroup, "0")
-        if not _wait(cgroup, "frozen 0"):
+        if not wait_for_event(cgroup, "frozen 0", TIMEOUT_S):
             raise PyrunError(f"its processes did not thaw in {TIMEOUT_S:.0f} s", hint="a cgroup above it may be frozen")
     finally:
         posix.close(cgroup)
@@ -70,20 +69,3 @@ def _freeze(cgroup: int, value: str) -> None:
     except OSError as e:
         reason = (e.strerror or str(e)).lower()
         raise PyrunError(f"write {value} to cgroup.freeze: {reason}", hint="the freezer needs a writable cgroup v2")
-
-
-def _wait(cgroup: int, wanted: str) -> bool:
-    """Until cgroup.events says so; the file tells of a change as POLLPRI."""
-    fd = posix.open("cgroup.events", posix.O_RDONLY | posix.O_CLOEXEC, dir_fd=cgroup)
-    try:
-        poll = select.poll()
-        poll.register(fd, select.POLLPRI)
-        end = time.monotonic() + TIMEOUT_S
-        while wanted not in posix.pread(fd, 4096, 0).decode():
-            left = end - time.monotonic()
-            if left <= 0:
-                return False
-            poll.poll(min(left, 0.1) * 1000)
-        return True
-    finally:
-        posix.close(fd)

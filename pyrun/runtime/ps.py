@@ -5,20 +5,17 @@ from __future__ import annotations
 import posix
 
 from ..errors import PyrunError
-from ..facts import read_text
-from .live_cgroup import live_cgroup
-from .store import Container, Store
+from .cgroup import pids_below
+from .live_cgroup import open_cgroup
+from .store import Container, Held, Store
 
 
 def pids_of(store: Store, container: str) -> list[int]:
     """The pids as we see them, in ascending order; none when it has stopped. Without a cgroup: the init alone."""
     c = store.open(container)
-    cgroup = live_cgroup(c)
-    if not cgroup or not _is_there(cgroup):
-        return _init_only(c)
-    pids: set[int] = set()
-    _collect(cgroup, pids)
-    return sorted(pids)
+    c.alive()  # or pids have no meaning here
+    with Held(open_cgroup(c)) as cgroup:
+        return pids_below(cgroup) if cgroup >= 0 else _init_only(c)
 
 
 def _init_only(c: Container) -> list[int]:
@@ -27,24 +24,3 @@ def _init_only(c: Container) -> list[int]:
         hint = "something removed it or moved the container"
         raise PyrunError(f"its cgroup {c.record.text('cgroup')} does not exist", hint=hint)
     return [pid] if pid else []
-
-
-def _is_there(path: str) -> bool:
-    try:
-        posix.stat(path + "/cgroup.procs")
-    except OSError:
-        return False
-    return True
-
-
-def _collect(cgroup: str, pids: set[int]) -> None:
-    # A threaded cgroup can't be read (EOPNOTSUPP): the processes of its threads stand in the domain above it. 0 is
-    # a process of another PID namespace, which has no number here.
-    pids.update(int(word) for word in read_text(cgroup + "/cgroup.procs", 64 << 20).split() if word != "0")
-    try:
-        with posix.scandir(cgroup) as entries:
-            below = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
-    except OSError:  # removed meanwhile
-        return
-    for path in below:
-        _collect(path, pids)

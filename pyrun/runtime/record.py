@@ -1,20 +1,22 @@
 """The record: one small binary file per container, written by create and read by every other command and by the
 launcher.
 
-A header of fixed places, then byte strings. Pid, start time and status lie at offset 8, so that the executor updates
-them with one pwrite; a checksum is of the rest, for plans in it are replayed. cffi_build/launcher/record.c reads the
-same layout; tests/unit/test_record.py holds the two together. The state that `pyrun state` prints is kept rendered but
-for pid and status: its two halves.
+A header of fixed places, then byte strings. Pid, start time, status and cgroup lie at offset 8, so that the executor
+updates them with one pwrite; a checksum is of the rest, for plans in it are replayed. cffi_build/launcher/record.c
+reads the same layout; tests/unit/test_record.py holds the two together. The state that `pyrun state` prints is kept
+rendered but for pid and status: its two halves.
 """
 
 from __future__ import annotations
 
 from _struct import Struct
 
-MAGIC = b"PYRREC2\0"
-HEADER = Struct("<8s3Q2Q36sIII")
+MAGIC = b"PYRREC3\0"
+HEADER = Struct("<8s4Q2Q2Q36sIII")
 SUM = Struct("<I")
-SUM_AT, SUMMED_FROM = 84, 32  # what is before it the executor writes
+SUM_AT, SUMMED_FROM = 108, 40  # what is before it the executor writes
+# A container may be older than this pyrun. Those before the last record had neither cgroup nor namespaces.
+OLD_MAGIC, OLD_HEADER, OLD_SUM_AT, OLD_SUMMED_FROM = b"PYRREC2\0", Struct("<8s3Q2Q36sIII"), 84, 32
 TABLE = Struct("<II")
 BLOBS = (
     "id",
@@ -35,14 +37,26 @@ CREATING, CREATED = 0, 1
 
 
 class Record:
-    """pid, start (clock ticks since boot) of the init, 0 until it is made; status CREATING or CREATED; creator: (pid,
-    start) of the process that creates; boot_id; flags; and one bytes attribute for each name in BLOBS."""
+    """pid, start (clock ticks since boot) of the init, 0 until it is made; status CREATING or CREATED; cgroup: the
+    inode of its cgroup, 0: it has none; creator: (pid, start) of the process that creates; place: the inodes of the PID
+    and the time namespace in which these numbers hold, 0 where that is not known; boot_id; flags; and one bytes
+    attribute for each name in BLOBS."""
 
-    __slots__ = ("boot_id", "creator", "flags", "pid", "start", "status", *("b_" + name for name in BLOBS))
+    __slots__ = (
+        "boot_id",
+        "cgroup",
+        "creator",
+        "flags",
+        "pid",
+        "place",
+        "start",
+        "status",
+        *("b_" + name for name in BLOBS),
+    )
 
     def __init__(self, **values: object) -> None:
-        self.pid = self.start = self.status = self.flags = 0
-        self.creator = (0, 0)
+        self.pid = self.start = self.status = self.cgroup = self.flags = 0
+        self.creator = self.place = (0, 0)
         self.boot_id = ""
         for name in BLOBS:
             setattr(self, "b_" + name, b"")
@@ -57,9 +71,8 @@ class Record:
         return self.blob(name).decode("utf-8", "surrogateescape")
 
     def pack(self) -> bytes:
-        head = HEADER.pack(
-            MAGIC, self.pid, self.start, self.status, *self.creator, self.boot_id.encode(), 0, self.flags, len(BLOBS)
-        )
+        numbers = (self.pid, self.start, self.status, self.cgroup, *self.creator, *self.place)
+        head = HEADER.pack(MAGIC, *numbers, self.boot_id.encode(), 0, self.flags, len(BLOBS))
         at = HEADER.size + TABLE.size * len(BLOBS)
         table, body = b"", b""
         for name in BLOBS:
@@ -72,16 +85,15 @@ class Record:
         return bytes(whole)
 
 
-def seal(record: bytearray, at: int = 0, size: int | None = None) -> None:
-    """Puts the checksum into a record, or into the one that lies in a plan."""
-    whole = record[at : None if size is None else at + size]
-    SUM.pack_into(record, at + SUM_AT, checksum(whole))
+def seal(record: bytearray) -> None:
+    """Puts the checksum into a record."""
+    SUM.pack_into(record, SUM_AT, checksum(record))
 
 
-def checksum(record: bytes | bytearray) -> int:
-    """Of all behind pid, start and status, but the sum itself. A power cut may leave zeros in place of a page."""
-    words = memoryview(record)[SUMMED_FROM:].cast("Q")
-    hole = (SUM_AT - SUMMED_FROM) // 8
+def checksum(record: bytes | bytearray, at: int = SUM_AT, start: int = SUMMED_FROM) -> int:
+    """Of all behind what the executor writes, but the sum itself. A power cut may leave zeros in place of a page."""
+    words = memoryview(record)[start:].cast("Q")
+    hole = (at - start) // 8
     total = 0xCBF29CE484222325
     for number, word in enumerate(words):
         total = (total ^ (word & 0xFFFFFFFF if number == hole else word)) * 0x100000001B3 & 0xFFFFFFFFFFFFFFFF
@@ -90,23 +102,28 @@ def checksum(record: bytes | bytearray) -> int:
 
 def unpack(data: bytes) -> Record:
     """ValueError when it is not a whole record."""
-    if len(data) < HEADER.size + TABLE.size * len(BLOBS):
+    old = data[: len(OLD_MAGIC)] == OLD_MAGIC
+    header = OLD_HEADER if old else HEADER
+    if len(data) < header.size + TABLE.size * len(BLOBS):
         raise ValueError("too short")
-    magic, pid, start, status, cpid, cstart, boot, sum, flags, count = HEADER.unpack_from(data)
-    if magic != MAGIC or count != len(BLOBS):
+    magic, pid, start, status, *numbers, boot, sum, flags, count = header.unpack_from(data)
+    if magic not in (MAGIC, OLD_MAGIC) or count != len(BLOBS):
         raise ValueError("not a record of this version")
-    if len(data) % 8 or sum != checksum(data):
+    if len(data) % 8 or sum != (checksum(data, OLD_SUM_AT, OLD_SUMMED_FROM) if old else checksum(data)):
         raise ValueError("its checksum is wrong, so it was not written whole")
+    cgroup, *creator_and_place = (0, *numbers, 0, 0) if old else numbers
     record = Record(
         pid=pid,
         start=start,
         status=status,
-        creator=(cpid, cstart),
+        cgroup=cgroup,
+        creator=tuple(creator_and_place[:2]),
+        place=tuple(creator_and_place[2:]),
         boot_id=boot.decode("ascii", "replace"),
         flags=flags,
     )
     for i, name in enumerate(BLOBS):
-        off, size = TABLE.unpack_from(data, HEADER.size + i * TABLE.size)
+        off, size = TABLE.unpack_from(data, header.size + i * TABLE.size)
         if off + size >= len(data) or data[off + size] != 0:
             raise ValueError(f"{name} lies outside the file")
         setattr(record, "b_" + name, data[off : off + size])

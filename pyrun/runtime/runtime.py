@@ -13,7 +13,7 @@ from _thread import allocate_lock
 
 from ..errors import PyrunError
 from .child import Child, end_child
-from .store import Store
+from .store import Missing, Store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def _ignore(text: str) -> None:
     return None
 
 
-class Another(PyrunError):
+class Another(Missing):
     """The container is gone, and its id is another's."""
 
 
@@ -312,6 +312,14 @@ class Container:
         delete(self._runtime.store, self.id, self._runtime.warn, force=force)
         self._runtime.forget(self.id)
         self.close()
+
+    def end(self) -> None:
+        """Kills and deletes it, but not what others have put into its cgroup. No error when it has gone meanwhile."""
+        self._kill()
+        try:
+            self.delete()
+        except Missing:
+            return
 
     def _kill(self) -> None:
         """Its processes, of which some are our children: they must be reaped for the others to end."""

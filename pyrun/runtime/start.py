@@ -8,7 +8,7 @@ from ..oci.load import load_file
 from ..plan.lifecycle import plan_start
 from ..plan.model.steps import STAGE2, Spawn
 from .request import request_of
-from .store import CREATED, Store
+from .store import CREATED, Container, Store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,7 +30,13 @@ def start(
 
     notify: the address of the service manager ($NOTIFY_SOCKET) that hears when the program is ready, which is waited
     for, if the container was made for that. cancel, replayed: see run_plan()."""
-    c = store.open(container)
+    with store.hold(container) as held:
+        _start(store.open(container, held), warn, notify, cancel, replayed)
+
+
+def _start(
+    c: Container, warn: Callable[[str], None], notify: bytes | None, cancel: int, replayed: Replayed | None
+) -> None:
     status = c.status()
     if status != CREATED and replayed is None:
         what = (
@@ -41,12 +47,12 @@ def start(
             else "cannot start a container that is still being created"
         )
         raise PyrunError(what, hint="start works once, on a container that `pyrun create` made")
-    spec = load_file(c.directory + "/config.json")
+    spec = load_file(c.path("config.json"))
     request = request_of(c)
     request.notify = request.notify and notify is not None
     plan = plan_start(spec, request)
     try:
-        outcome = run_plan(plan, pid=c.record.pid, replayed=replayed, cancel=cancel)
+        outcome = run_plan(plan, pid=c.record.pid, held=(c.held,), replayed=replayed, cancel=cancel)
     except StepFailed as e:
         from ..plan.words.step_errors import explain_start_failure
 

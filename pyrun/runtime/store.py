@@ -1,7 +1,8 @@
 """The containers below one root directory: ROOT/ID/record, and what a container's status is now.
 
 A container is what its record says, held against the kernel: the init's pid counts only with its start time and the
-boot id, so a number used again is nobody's. There is no lock: of two creates mkdir lets one win, and start is won by
+boot id, so a number used again is nobody's; and only where the numbers mean the same, which is in the PID and the time
+namespace of who created it. There is no lock: of two creates mkdir lets one win, and start is won by
 who unlinks the FIFO.
 """
 
@@ -35,6 +36,10 @@ class Unreadable(PyrunError):
     """What can't be read now, though it may be there: nothing may be taken for gone because of it."""
 
 
+class Missing(PyrunError):
+    """There is no container of that name."""
+
+
 def boot_id() -> str:
     """Unreadable where /proc lacks it: without it a container that runs would seem one of before a reboot."""
     text = read_text("/proc/sys/kernel/random/boot_id").strip()
@@ -43,9 +48,27 @@ def boot_id() -> str:
     return text
 
 
+def here() -> tuple[int, int]:
+    """Where we are: the inodes of our PID namespace and our time namespace (0: the kernel has none). Pids are of the
+    one, start times of the other. Unreadable where /proc is of other processes than we are."""
+    try:
+        if posix.readlink("/proc/self") == str(posix.getpid()):
+            return posix.stat("/proc/self/ns/pid").st_ino, _inode("/proc/self/ns/time")
+    except OSError:
+        pass
+    raise Unreadable("/proc is not that of our PID namespace", hint=WHOLE_PROC)
+
+
+def _inode(path: str) -> int:
+    try:
+        return posix.stat(path).st_ino
+    except FileNotFoundError:
+        return 0
+
+
 def start_time(pid: int) -> int:
-    """Field 22 of /proc/PID/stat; 0 when the process is gone or only a zombie (proc_pid_stat(5)). Unreadable where
-    /proc does not tell."""
+    """Field 22 of /proc/PID/stat; 0 when the process is gone or only a zombie (proc_pid_stat(5)), without a thread
+    that has outlived its first. Unreadable where /proc does not tell."""
     path = f"/proc/{pid}/stat"
     try:
         fields = _read_all(path, posix.O_RDONLY | posix.O_CLOEXEC).rpartition(b")")[2].split()
@@ -55,7 +78,7 @@ def start_time(pid: int) -> int:
         return 0
     except OSError as e:
         raise Unreadable(f"{path}: {reason(e)}", hint="so it can't be told whether the container runs") from None
-    return int(fields[19]) if len(fields) > 19 and fields[0] not in (b"Z", b"X") else 0
+    return int(fields[19]) if len(fields) > 19 and (fields[0] not in (b"Z", b"X") or int(fields[17]) > 1) else 0
 
 
 def _is_there(pid: int) -> bool:
@@ -67,30 +90,64 @@ def _is_there(pid: int) -> bool:
     return pid > 0
 
 
+class Held:
+    """A descriptor for the length of a `with`; -1: none."""
+
+    __slots__ = ("fd",)
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def __enter__(self) -> int:
+        return self.fd
+
+    def __exit__(self, *_: object) -> None:
+        if self.fd >= 0:
+            posix.close(self.fd)
+
+
 class Container:
-    """One container: id, its directory, its record as it was when it was opened."""
+    """One container: id, its directory, its record as it was when it was opened. held: the descriptor of that
+    directory, or -1."""
 
-    __slots__ = ("directory", "id", "record")
+    __slots__ = ("directory", "held", "id", "record")
 
-    def __init__(self, container: str, directory: str, record: rec.Record) -> None:
+    def __init__(self, container: str, directory: str, record: rec.Record, held: int = -1) -> None:
         self.id = container
         self.directory = directory
         self.record = record
+        self.held = held
+
+    def path(self, name: str) -> str:
+        """Of one of its files. Where it is held, not of what has its name by now."""
+        return f"{self.directory if self.held < 0 else f'/proc/self/fd/{self.held}'}/{name}"
 
     def alive(self) -> bool:
         """The init runs."""
+        return self._runs(self.record.pid, self.record.start)
+
+    def _runs(self, pid: int, start: int) -> bool:
+        """Unreadable where the numbers are those of another PID or time namespace."""
         r = self.record
-        return r.pid > 0 and r.boot_id == boot_id() and start_time(r.pid) == r.start
+        if pid <= 0 or r.boot_id != boot_id():
+            return False
+        if r.place[0] and r.place != here():
+            kind = "time" if r.place[0] == here()[0] else "PID"
+            raise Unreadable(
+                f"container {self.id} was created in another {kind} namespace, so it can't be told whether it runs",
+                hint="call pyrun where it was called to create it: nsenter(1) enters the namespaces of a process",
+            )
+        return start_time(pid) == start
 
     def status(self) -> str:
         """creating, created, running, paused or stopped (runtime.md, State)."""
         r = self.record
         if not self.alive() or r.status == rec.CREATING:
-            made = r.status == rec.CREATING and is_being_made(self.directory + "/record")
+            made = r.status == rec.CREATING and is_being_made(self.path("record"))
             return CREATING if made else STOPPED
         if self.frozen():
             return PAUSED
-        return CREATED if is_there(self.directory + "/go") else RUNNING
+        return CREATED if is_there(self.path("go")) else RUNNING
 
     def frozen(self) -> bool:
         cgroup = self.record.text("cgroup")
@@ -132,24 +189,37 @@ class Store:
     def directory(self, container: str) -> str:
         return f"{self.root}/{check_id(container)}"
 
-    def open(self, container: str) -> Container:
-        """PyrunError "container does not exist", or what is wrong with its record."""
+    def hold(self, container: str) -> Held:
+        """The container's directory: this one, whatever has its name later. Missing."""
         directory = self.directory(container)
         try:
-            return Container(container, directory, _check(rec.unpack(_read(directory + "/record")), container))
+            return Held(posix.open(directory, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_NOFOLLOW | posix.O_CLOEXEC))
         except FileNotFoundError:
-            if is_there(directory):
+            raise self._missing(container) from None
+        except OSError as e:
+            raise Unreadable(f"{directory}: {reason(e)}", hint="is this --root another user's?") from None
+
+    def _missing(self, container: str) -> Missing:
+        return Missing(f"container does not exist: {container}", hint="pyrun list shows those below this --root")
+
+    def open(self, container: str, held: int = -1) -> Container:
+        """held: its directory, from hold(). Missing, or PyrunError that says what is wrong with its record."""
+        directory = self.directory(container)
+        made = Container(container, directory, rec.Record(), held)
+        try:
+            made.record = _check(rec.unpack(_read(made.path("record"))), container)
+            return made
+        except FileNotFoundError:
+            if held >= 0 or is_there(directory):
                 raise PyrunError(
                     f"container {container} has no record: its create was cut short",
                     hint=f"pyrun delete --force {container}",
                 ) from None
-            raise PyrunError(
-                f"container does not exist: {container}", hint="pyrun list shows those below this --root"
-            ) from None
+            raise self._missing(container) from None
         except OSError as e:
             raise Unreadable(f"{directory}/record: {reason(e)}", hint="is this --root another user's?") from None
         except ValueError as e:
-            if is_being_made(directory + "/record"):  # it is not yet whole
+            if is_being_made(made.path("record")):  # it is not yet whole
                 raise Unreadable(f"container {container} is being created", hint="in a moment it is there") from None
             raise PyrunError(
                 f"{directory}/record is damaged: {e}",

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from pyrun.runtime.record import unpack
 from tests.support.container.bundle import BundleMaker
-from tests.support.container.record import locked, sealed
+from tests.support.container.record import locked
 from tests.support.container.runner import REPO, Runner, python_argv, wait_for
 
 SLEEP = ["sleep", "1000"]
@@ -125,11 +126,11 @@ def test_a_container_that_has_no_init_yet_can_be_deleted_by_force(
 ) -> None:
     """Its create is at work, as the lock on the record has it: it is this test."""
     pyrun.create(bundle(SLEEP), id="early")
-    record = bytearray((pyrun.root / "early" / "record").read_bytes())
+    record = unpack((pyrun.root / "early" / "record").read_bytes())
     pyrun.delete("early", "--force").ok()
-    record[8:32] = bytes(24)
+    record.pid = record.start = record.status = record.cgroup = 0
     (pyrun.root / "early").mkdir(mode=0o700)
-    (pyrun.root / "early" / "record").write_bytes(sealed(bytes(record)))
+    (pyrun.root / "early" / "record").write_bytes(record.pack())
     with locked(pyrun.root / "early" / "record"):
         assert '"status": "creating"' in either("state", "early").ok().out
         either("kill", "early", "KILL").fails(1, "container not running")

@@ -153,8 +153,10 @@ def another_boot(run: Runner, _: Bundle) -> list[Result]:
     record = run.root / "c" / "record"
     whole = record.read_bytes()
     out = []
-    for at in (16, 52):  # start time, boot id
-        record.write_bytes(sealed(whole[:at] + bytes((whole[at] ^ 1,)) + whole[at + 1 :]))
+    for name, value in (("start", unpack(whole).start ^ 1), ("boot_id", "0" * 36)):
+        other = unpack(whole)
+        setattr(other, name, value)
+        record.write_bytes(other.pack())
         out += [run("state", "c"), run("kill", "c", "KILL"), run("start", "c")]
     record.write_bytes(whole)
     return [*out, run("state", "c"), run("delete", "-f", "c")]
@@ -163,9 +165,10 @@ def another_boot(run: Runner, _: Bundle) -> list[Result]:
 def half_made(run: Runner, _: Bundle) -> list[Result]:
     """Status 0: its create, which holds a lock on the record, is still at work, or was cut short."""
     record = run.root / "c" / "record"
-    whole = record.read_bytes()
+    made = unpack(record.read_bytes())
     out = []
-    record.write_bytes(sealed(whole[:24] + bytes(8) + whole[32:]))
+    made.status = 0
+    record.write_bytes(made.pack())
     with locked(record):
         out += [run("state", "c"), run("start", "c"), run("kill", "c", "CONT"), run("delete", "c")]
     return [*out, run("state", "c"), run("start", "c"), run("kill", "c", "CONT"), run("delete", "c")]

@@ -21,7 +21,7 @@ from pyrun.runtime.prepare import prepare
 from pyrun.runtime.store import Store
 from tests.support.container.bundle import BundleMaker
 from tests.support.container.runner import REPO, wait_for
-from tests.support.executor.hosted import HOSTED, Container, build, parent_plan, run_hosted, sh
+from tests.support.executor.hosted import HOSTED, Container, Ran, build, run_hosted, sh
 
 O_PATH_DIRECTORY = 0o10000000 | 0o200000
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x20000, 0x4000000, 0x8000000
@@ -211,6 +211,13 @@ def test_a_skipped_slot_is_not_inherited(tmp_path: Path, small_root: Path) -> No
     assert (tmp_path / "fds").read_text().count("socket:") == 1
 
 
+def remove_cgroup(path: Path, directory: Path, kill: int) -> Ran:
+    """Runs the step on what path leads to now, with that held."""
+    b = Builder()
+    b.add(PARENT, s.RemoveCgroup(path=str(path), cgroup=b.slot("cgroup"), kill=kill))
+    return run_hosted(b.plan(), directory, "--held", str(path))
+
+
 @pytest.mark.root
 def test_remove_cgroup(tmp_path: Path) -> None:
     """Deeper than a table of descriptors goes, with names that begin with a dot, and with a process in it."""
@@ -219,11 +226,31 @@ def test_remove_cgroup(tmp_path: Path) -> None:
     for i in range(40):
         deep /= ".d" if i % 2 else "..d"
     deep.mkdir(parents=True)
+    (top / "..d" / "wide").mkdir()
     sleeper = subprocess.Popen(["sleep", "60"])
     (deep / "cgroup.procs").write_text(str(sleeper.pid))
-    run_hosted(parent_plan(s.RemoveCgroup(path=str(top), recursive=1)), tmp_path).ok()
+    assert remove_cgroup(top, tmp_path, kill=0).fails(errno.EBUSY).substep == 1
+    assert sleeper.poll() is None and deep.exists()
+    remove_cgroup(top, tmp_path, kill=1).ok()
     assert sleeper.wait(5) == -signal.SIGKILL and not top.exists()
-    run_hosted(parent_plan(s.RemoveCgroup(path=str(top), recursive=1)), tmp_path).ok()
+
+
+@pytest.mark.root
+def test_remove_cgroup_leaves_what_it_does_not_hold(tmp_path: Path) -> None:
+    """Not the one whose name another has by now, nor anything where none is held."""
+    top = Path("/sys/fs/cgroup") / f"hosted-{os.getpid()}"
+    other = top.with_name(top.name + "-other")
+    top.mkdir()
+    other.mkdir()
+    try:
+        b = Builder()
+        b.add(PARENT, s.RemoveCgroup(path=str(top), cgroup=b.slot("cgroup"), kill=1))
+        run_hosted(b.plan(), tmp_path, "--held", str(other)).ok()
+        run_hosted(b.plan(), tmp_path).ok()
+        assert top.is_dir() and other.is_dir()
+    finally:
+        top.rmdir()
+        other.rmdir()
 
 
 @pytest.mark.root
@@ -245,12 +272,14 @@ def test_a_whole_container(tmp_path: Path, bundle: BundleMaker, park: bool) -> N
             step.args["image"] = str(HOSTED / "pyrun-init")
     ran = run_hosted(prepared.plan, tmp_path, *(["--no-wait"] if park else [])).ok()
     if park:
-        run_hosted(plan_start(prepared.spec, prepared.request), tmp_path, "--pid", str(ran.pid)).ok()
+        held = ("--held", prepared.request.state_dir)
+        run_hosted(plan_start(prepared.spec, prepared.request), tmp_path, "--pid", str(ran.pid), *held).ok()
     else:
         assert ran.out == b"hello from 1\n"
     wait_for(lambda: store.open("asan").status() == "stopped", 10, "its end")
-    run_hosted(plan_delete(prepared.spec, prepared.request), tmp_path).ok()
-    assert store.ids() == []
+    both = ("--held", prepared.request.state_dir, "--held", prepared.request.cgroup or "")
+    run_hosted(plan_delete(prepared.spec, prepared.request), tmp_path, *both).ok()
+    assert store.ids() == [] and not os.path.exists(prepared.request.cgroup or "")
 
 
 def test_stage_2_that_is_quick(tmp_path: Path) -> None:

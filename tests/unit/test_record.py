@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from pyrun.plan import lifecycle
 from pyrun.runtime import record
-from pyrun.runtime.record import BLOBS, HEADER, Record, unpack
+from pyrun.runtime.record import BLOBS, HEADER, SUMMED_FROM, Record, unpack
 
 CFFI = Path(__file__).resolve().parents[2] / "cffi_build" / "launcher"
 C_TYPES = {"char": 1, "u32": 4, "u64": 8}
@@ -18,7 +19,15 @@ C_TYPES = {"char": 1, "u32": 4, "u64": 8}
 def make_record() -> Record:
     blobs: dict[str, object] = {f"b_{name}": name.encode() * (i + 1) for i, name in enumerate(BLOBS)}
     return Record(
-        pid=41, start=42, status=1, creator=(43, 44), boot_id="0123456789-abcdef-0123456789-abcdef0", flags=5, **blobs
+        pid=41,
+        start=42,
+        status=1,
+        cgroup=45,
+        creator=(43, 44),
+        place=(46, 47),
+        boot_id="0123456789-abcdef-0123456789-abcdef0",
+        flags=5,
+        **blobs,
     )
 
 
@@ -29,9 +38,31 @@ def test_what_is_packed_is_read_back() -> None:
         assert getattr(back, name) == getattr(made, name), name
 
 
+def old_record() -> bytes:
+    """What a pyrun before this record wrote of the same container."""
+    new = make_record().pack()
+    numbers = struct.unpack_from("<3Q8x2Q16x36s", new, 8)
+    shift = HEADER.size - record.OLD_HEADER.size
+    table = struct.unpack_from(f"<{2 * len(BLOBS)}I", new, HEADER.size)
+    moved = [value - shift * (i % 2 == 0) for i, value in enumerate(table)]
+    head = record.OLD_HEADER.pack(record.OLD_MAGIC, *numbers, 0, 5, len(BLOBS))
+    whole = bytearray(head + struct.pack(f"<{len(moved)}I", *moved) + new[HEADER.size + 8 * len(BLOBS) :])
+    record.SUM.pack_into(whole, record.OLD_SUM_AT, record.checksum(whole, record.OLD_SUM_AT, record.OLD_SUMMED_FROM))
+    return bytes(whole)
+
+
+def test_an_older_record_is_read() -> None:
+    back = unpack(old_record())
+    assert (back.cgroup, back.place) == (0, (0, 0))
+    for name in set(Record.__slots__) - {"cgroup", "place"}:
+        assert getattr(back, name) == getattr(make_record(), name), name
+    with pytest.raises(ValueError):
+        unpack(old_record()[:-8] + bytes(8))
+
+
 def test_pid_start_and_status_are_where_the_executor_writes_them() -> None:
     data = make_record().pack()
-    assert struct.unpack_from("<3Q", data, 8) == (41, 42, 1)
+    assert struct.unpack_from("<4Q", data, 8) == (41, 42, 1, 45)
 
 
 def test_plans_in_a_record_are_aligned() -> None:
@@ -41,7 +72,7 @@ def test_plans_in_a_record_are_aligned() -> None:
         assert offset % 8 == 0
 
 
-@pytest.mark.parametrize("keep", [0, 7, 95, 100, 190, 191, 192, 250, -1])
+@pytest.mark.parametrize("keep", [0, 7, 119, 120, 190, 215, 216, 250, -1])
 def test_a_record_cut_short_is_damaged(keep: int) -> None:
     with pytest.raises(ValueError):
         unpack(make_record().pack()[:keep])
@@ -49,13 +80,13 @@ def test_a_record_cut_short_is_damaged(keep: int) -> None:
 
 def test_what_steps_write_is_not_in_the_checksum() -> None:
     data = bytearray(make_record().pack())
-    struct.pack_into("<3Q", data, 8, 51, 52, 0)
+    struct.pack_into("<4Q", data, 8, 51, 52, 0, 53)
     assert (unpack(bytes(data)).pid, unpack(bytes(data)).status) == (51, 0)
 
 
 def test_any_other_byte_that_changes_is_noticed() -> None:
     data = bytearray(make_record().pack())
-    for at in [*range(8), *range(32, len(data))]:
+    for at in [*range(8), *range(SUMMED_FROM, len(data))]:
         data[at] ^= 0x80
         with pytest.raises(ValueError):
             unpack(bytes(data))
@@ -66,13 +97,13 @@ def test_any_other_byte_that_changes_is_noticed() -> None:
 @pytest.mark.parametrize("size", [8, 64, 512])
 def test_zeros_in_place_of_what_was_written_are_noticed(size: int) -> None:
     data = make_record().pack()
-    for at in range(32, len(data) - size, 8):
+    for at in range(SUMMED_FROM, len(data) - size, 8):
         if any(data[at : at + size]):
             with pytest.raises(ValueError):
                 unpack(data[:at] + bytes(size) + data[at + size :])
 
 
-@pytest.mark.parametrize("at", [0, 92, 96, 100])  # magic, count, an offset, a length
+@pytest.mark.parametrize("at", [0, 116, 120, 124])  # magic, count, an offset, a length
 def test_a_record_with_a_wrong_number_is_damaged(at: int) -> None:
     data = bytearray(make_record().pack())
     data[at + 3] ^= 0x40
@@ -100,9 +131,9 @@ def test_the_launcher_has_the_same_layout() -> None:
     fields = c_struct(source, "record")
     assert [name for name, _, _ in fields][:3] == ["magic", "pid", "start"]
     assert sum(size for _, _, size in fields) == HEADER.size
-    names = ("magic", "pid", "start", "status", "creator", "creator_start", "boot_id", "sum", "flags", "count")
-    values = {name: i for i, name in enumerate(names)}
-    packed = HEADER.pack(b"MAGICMAG", 1, 2, 3, 4, 5, b"b" * 36, 7, 8, 9)
+    names = ("magic", "pid", "start", "status", "cgroup", "creator", "creator_start", "pidns", "timens", "boot_id")
+    values = {name: i for i, name in enumerate((*names, "sum", "flags", "count"))}
+    packed = HEADER.pack(b"MAGICMAG", 1, 2, 3, 4, 5, 6, 7, 8, b"b" * 36, 10, 11, 12)
     for name, offset, size in fields:
         if size in (4, 8) and name != "magic":
             assert int.from_bytes(packed[offset : offset + size], "little") == values[name], name
@@ -115,4 +146,6 @@ def test_the_launcher_has_the_same_blobs_and_flags() -> None:
     for name, value in re.findall(r"#define (HAS_\w+|SHARED_PIDNS|SYSTEMD) (\d+)u", source):
         assert getattr(record, name) == int(value), name
     assert next(offset for name, offset, _ in c_struct(source, "record") if name == "sum") == record.SUM_AT
+    held = re.search(r"enum held \{ (.*?) \}", source)
+    assert held and held[1] == "HELD_STATE, HELD_CGROUP" and (lifecycle.STATE, lifecycle.CGROUP) == (0, 1)
     assert f"first = {record.SUMMED_FROM}, " in (CFFI / "record.c").read_text()

@@ -78,6 +78,14 @@ def test_numbers() -> None:
     assert list(kinds) == ["MSG_MEET", "MSG_PID", "MSG_ERROR"] and len(set(kinds.values())) == 3
 
 
+def test_the_version_is_a_digest_of_what_plans_mean() -> None:
+    """Plans are kept in records, and a pyrun that is installed meanwhile may know its steps by other numbers: it must
+    see that, and plan anew."""
+    now = f"{wire.meaning():#010x}"
+    kept = {f"{number:#010x}" for number in (define("PX_VERSION"), model._VERSION)}
+    assert kept == {now}, f"steps have changed: PX_VERSION in wire.h and _VERSION in plan.py become {now}"
+
+
 def test_numbers_of_other_files() -> None:
     parent, px_h, fs = ((SOURCES / name).read_text() for name in ("parent.c", "px.h", "steps_fs.c"))
     assert "enum { STATUS_OK, STATUS_FAILED, STATUS_YIELDED };" in parent

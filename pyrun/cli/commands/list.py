@@ -7,10 +7,13 @@ import posix
 from pyrun.cli.output import columns, write
 from pyrun.errors import PyrunError
 from pyrun.runtime.state import state_text
-from pyrun.runtime.store import Store
+from pyrun.runtime.store import Missing, Store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
     from pyrun.cli.main import Globals
     from pyrun.cli.parse import Options
     from pyrun.runtime.store import Container
@@ -25,11 +28,10 @@ def run(g: Globals, o: Options) -> int:
     if o.quiet:
         write("".join([f"{name}\n" for name in store.ids()]))
         return 0
-    found = _containers(g, store)
     if o.format == "json":
-        write("[" + ",".join([_on_one_line(state_text(container)) for container in found]) + "]\n")
+        write("[" + ",".join(_each(g, store, lambda c: _on_one_line(state_text(c)))) + "]\n")
     else:
-        write(columns([TITLES, *[_row(container) for container in found]]))
+        write(columns([TITLES, *_each(g, store, _row)]))
     return 0
 
 
@@ -41,14 +43,15 @@ def _check_root(root: str) -> None:
         raise PyrunError(f"{root}: no such file or directory", hint="--root names where containers keep their state")
 
 
-def _containers(g: Globals, store: Store) -> list[Container]:
+def _each(g: Globals, store: Store, show: Callable[[Container], Any]) -> list[Any]:
     found = []
     for name in store.ids():
         try:
-            found.append(store.open(name))
+            found.append(show(store.open(name)))
+        except Missing:  # deleted meanwhile
+            continue
         except PyrunError as error:
-            if "does not exist" not in error.text:  # deleted meanwhile
-                g.warn(error.text)
+            g.warn(error.text)
     return found
 
 

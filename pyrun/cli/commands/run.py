@@ -60,7 +60,7 @@ def _foreground(g: Globals, o: Options) -> int:
     finally:
         joint.restore_terminal()
         if made is not None and not o.keep:
-            made.delete(force=True)
+            made.end()
         joint.close()
 
 

@@ -74,7 +74,7 @@ def plan_cgroup(
     cgroup, skipped = b.slot("cgroup", inherit=inherit), Label("no cgroup")
     # No cgroup means no limits, and a runtime without root has no device rules: only where config.json has none either.
     optional = ((EACCES, skipped), (EROFS, skipped), (EPERM, skipped)) if facts.rootless and not limits.writes else ()
-    _make(b, facts.cgroup_mount.rstrip("/"), path, limits.controllers, facts, optional, state)
+    _make(b, facts.cgroup_mount.rstrip("/"), path, limits.controllers, facts, optional, cgroup, state)
     b.add(
         PARENT,
         Openat2(path=path, flags=O_DIRECTORY, out=cgroup, on=optional, at="/linux/cgroupsPath"),
@@ -195,6 +195,7 @@ def _make(
     controllers: tuple[str, ...],
     facts: Facts,
     optional: tuple[tuple[int, Label | None], ...],
+    cgroup: int,
     state: int | None,
 ) -> None:
     available = facts.controllers
@@ -207,9 +208,11 @@ def _make(
         step = Mkdirat(path=here, mode=0o755, on=((EEXIST, None), *optional), at=at)
         made.append(step)
         b.add(PARENT, step)
-    last = made[-1]
+    *above, last = made
     b.add(
-        UNDO, *(RemoveCgroup(path=s.args["path"], recursive=int(s is last), guard=s, still=state) for s in made[::-1])
+        UNDO,
+        RemoveCgroup(path=last.args["path"], cgroup=cgroup, kill=1, guard=last, still=state),
+        *(RemoveCgroup(path=s.args["path"], guard=s, still=state) for s in above[::-1]),
     )
 
 

@@ -150,10 +150,11 @@ class AwaitPid(Step):
 
 
 class SavePid(Step):
-    """Writes pid, start time and `status` (8 bytes each) at `offset` of the record; proc: the host's /proc."""
+    """Writes pid, start time, `status` and the inode of the cgroup (0: none; 8 bytes each) at `offset` of the record;
+    proc: the host's /proc."""
 
     OP = 31
-    FIELDS = {"record": IN0, "proc": IN1, "offset": A, "status": D}
+    FIELDS = {"record": IN0, "proc": IN1, "cgroup": IN2, "offset": A, "status": D}
 
 
 class PidfdGetfd(Step):

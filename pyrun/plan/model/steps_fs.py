@@ -98,12 +98,11 @@ class Symlinkat(Step):
 
 
 class Unlinkat(Step):
-    """unlinkat(2): dir, path, flags; tries: how often EBUSY and ENOTEMPTY are tried again (1 ms apart, later 10);
-    guard: only if that step made it; still: only while that directory has not been removed, since the name may be
-    another's after that."""
+    """unlinkat(2): dir, path, flags; guard: only if that step made it; still: only while that directory has not been
+    removed, since the name may be another's after that."""
 
     OP = 13
-    FIELDS = {"dir": IN0, "still": IN1, "path": S0, "flags": A, "tries": B, "guard": D}
+    FIELDS = {"dir": IN0, "still": IN1, "path": S0, "flags": A, "guard": D}
 
 
 class WriteFile(Step):
@@ -211,11 +210,12 @@ class CheckEmpty(Step):
 
 
 class RemoveCgroup(Step):
-    """Kills what is in the cgroup at path (cgroup.kill) and removes it; recursive: with its children. guard as in
-    Unlinkat; still: once that directory has been removed, only if nothing runs in the cgroup."""
+    """Removes the cgroup at path and its children, if path still leads to cgroup, which is held; nothing where none is
+    held. kill: what runs in it is killed (cgroup.kill), else that is EBUSY. With guard, as in Unlinkat, only if nothing
+    is in it where no cgroup is held, or once the directory `still` has been removed."""
 
     OP = 72
-    FIELDS = {"still": IN1, "path": S0, "recursive": A, "guard": D}
+    FIELDS = {"cgroup": IN0, "still": IN1, "path": S0, "kill": A, "guard": D}
 
 
 class PidFile(Step):

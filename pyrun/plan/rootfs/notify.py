@@ -30,27 +30,28 @@ def with_notify(spec: Spec, state_dir: str) -> Spec:
     return spec.replace(mounts=(*spec.mounts, mount), process=process)
 
 
-def plan_notify_directory(b: Builder, req: Request) -> None:
-    """Parent: the directory; with the socket where nothing parks, for it must be there before the program is."""
-    b.add(PARENT, Mkdirat(path=f"{req.state_dir}/{DIRECTORY}", mode=0o755, why="for $NOTIFY_SOCKET"))
-    b.add(UNDO, *notify_removal(req))
+def plan_notify_directory(b: Builder, req: Request, state: int) -> None:
+    """Parent: the directory in state, which is open; with the socket where nothing parks, for it must be there before
+    the program is."""
+    b.add(PARENT, Mkdirat(dir=state, path=DIRECTORY, mode=0o755, why="for $NOTIFY_SOCKET"))
+    b.add(UNDO, *notify_removal(state))
     if not req.park:
-        plan_notify_socket(b, req)
+        plan_notify_socket(b, state)
 
 
-def plan_notify_socket(b: Builder, req: Request) -> None:
+def plan_notify_socket(b: Builder, state: int) -> None:
     """Parent: the socket, in the slot named SLOT."""
     directory, socket = b.slot("notify-directory"), b.slot(SLOT)
     b.add(
         PARENT,
-        Openat2(path=f"{req.state_dir}/{DIRECTORY}", flags=O_PATH_DIRECTORY, out=directory),
+        Openat2(dir=state, path=DIRECTORY, flags=O_PATH_DIRECTORY, out=directory),
         Bind(dir=directory, name=NAME, mode=0o777, out=socket, why="what the program says of itself comes here"),
     )
 
 
-def notify_removal(req: Request) -> list[Step]:
+def notify_removal(state: int) -> list[Step]:
     gone = ((ENOENT, None),)
     return [
-        Unlinkat(path=f"{req.state_dir}/{DIRECTORY}/{NAME}", on=gone),
-        Unlinkat(path=f"{req.state_dir}/{DIRECTORY}", flags=AT_REMOVEDIR, on=gone),
+        Unlinkat(dir=state, path=f"{DIRECTORY}/{NAME}", on=gone),
+        Unlinkat(dir=state, path=DIRECTORY, flags=AT_REMOVEDIR, on=gone),
     ]

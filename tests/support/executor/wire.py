@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import inspect
 import re
 import struct
@@ -77,6 +78,13 @@ def layout() -> dict[str, dict[str, tuple[int, int]]]:
         struct_name, member, offset, size = line.split(",")
         out.setdefault(struct_name, {})[member] = (int(offset), int(size))
     return out
+
+
+def meaning() -> int:
+    """A digest of what an encoded plan means: the opcodes, where each operand goes, and the layout. 32 bits."""
+    rows = [f"{cls.OP} {cls.__name__} {sorted(cls.FIELDS.items())}" for cls in sorted(CLASSES, key=lambda c: c.OP)]
+    rows += [f"{name} {sorted(layout()[name].items())}" for name in ("px_header", "px_step", "px_rule")]
+    return int(hashlib.sha256("\n".join(rows).encode()).hexdigest()[:8], 16)
 
 
 def size_of(name: str) -> int:

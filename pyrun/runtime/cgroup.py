@@ -1,0 +1,128 @@
+"""A container's own cgroup, held by descriptor: what its name leads to now may be another's, or moved away from.
+
+A container may nest cgroups deeper than a path or Python's stack goes, so a tree is walked by descriptor and without
+recursion, and for a bounded time.
+"""
+
+from __future__ import annotations
+
+import posix
+import select
+import time
+
+from ..errors import PyrunError, reason
+from ..facts import read_text
+from . import record as rec
+from .store import Held, boot_id
+
+DIRECTORY = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC
+WALK_S = 20.0
+
+
+def own_cgroup(record: rec.Record) -> Held:
+    """The container's cgroup; none where it has none, or where it is gone, be it with a reboot, and another may have
+    its name. PyrunError where it can't be opened."""
+    path = record.text("cgroup")
+    proved = record.place[0] and record.status == rec.CREATED  # an older record, or a create cut short, knows none
+    if not path or (proved and not record.cgroup) or record.boot_id != boot_id():
+        return Held(-1)
+    try:
+        fd = posix.open(path, DIRECTORY)
+    except FileNotFoundError:
+        return Held(-1)
+    except OSError as e:
+        raise PyrunError(f"the container's cgroup {path}: {reason(e)}") from None
+    if record.cgroup in (0, posix.fstat(fd).st_ino):
+        return Held(fd)
+    posix.close(fd)
+    return Held(-1)
+
+
+def write_file(cgroup: int, name: str, text: str) -> bool:
+    """False where it can't be written."""
+    try:
+        fd = posix.open(name, posix.O_WRONLY | posix.O_CLOEXEC, dir_fd=cgroup)
+    except OSError:
+        return False
+    try:
+        posix.write(fd, text.encode())
+        return True
+    except OSError:
+        return False
+    finally:
+        posix.close(fd)
+
+
+def wait_for_event(cgroup: int, wanted: str, seconds: float) -> bool:
+    """Until cgroup.events says so, such as "populated 0"; the file tells of a change as POLLPRI. False: it does not."""
+    fd = posix.open("cgroup.events", posix.O_RDONLY | posix.O_CLOEXEC, dir_fd=cgroup)
+    try:
+        poll = select.poll()
+        poll.register(fd, select.POLLPRI)
+        end = time.monotonic() + seconds
+        while wanted not in posix.pread(fd, 4096, 0).decode():
+            left = end - time.monotonic()
+            if left <= 0:
+                return False
+            poll.poll(min(left, 0.1) * 1000)
+        return True
+    except OSError:  # it has been removed, so nothing is in it
+        return wanted == "populated 0"
+    finally:
+        posix.close(fd)
+
+
+def pids_below(cgroup: int) -> list[int]:
+    """The processes in it and below it, in ascending order. 0, a process of another PID namespace that has no number
+    here, is left out. PyrunError where there is no end to them."""
+    end = time.monotonic() + WALK_S
+    while time.monotonic() < end:
+        pids = _walk(cgroup, end)
+        if pids is not None:
+            return sorted(pids)
+    hint = "its cgroup.max.descendants bounds them"
+    raise PyrunError(f"its cgroups could not be read to their end in {WALK_S:.0f} s", hint=hint)
+
+
+def _walk(cgroup: int, end: float) -> set[int] | None:
+    """All pids. None where the time is up, or what we were in was removed and the way back is lost."""
+    at = posix.open(".", DIRECTORY, dir_fd=cgroup)
+    pids, waiting = _pids(at), [_children(at)]  # for each cgroup from the top down to here: children not seen yet
+    try:
+        while waiting[-1] or len(waiting) > 1:
+            down = waiting[-1].pop() if waiting[-1] else ""
+            try:
+                following = posix.open(down or "..", DIRECTORY | posix.O_NOFOLLOW, dir_fd=at)
+            except OSError:
+                if down:  # removed meanwhile
+                    continue
+                return None
+            posix.close(at)
+            at = following
+            if down:
+                pids |= _pids(at)
+                waiting.append(_children(at))
+            else:
+                waiting.pop()
+            if time.monotonic() > end:
+                return None
+        return pids
+    finally:
+        posix.close(at)
+
+
+def _pids(cgroup: int) -> set[int]:
+    # A threaded cgroup can't be read (EOPNOTSUPP): the processes of its threads stand in the domain above it.
+    return {int(word) for word in _read(cgroup, "cgroup.procs").split() if word != "0"}
+
+
+def _children(cgroup: int) -> list[str]:
+    try:
+        with posix.scandir(cgroup) as entries:
+            return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except OSError:  # removed meanwhile
+        return []
+
+
+def _read(cgroup: int, name: str) -> str:
+    return read_text(f"/proc/self/fd/{cgroup}/{name}", 64 << 20)

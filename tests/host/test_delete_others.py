@@ -1,0 +1,322 @@
+"""delete, kill and state where a name, a number or a cgroup that was the container's is another's by now."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pyrun.errors import PyrunError
+from pyrun.runtime import delete as module
+from pyrun.runtime.record import OLD_HEADER, OLD_MAGIC, OLD_SUM_AT, OLD_SUMMED_FROM, SUM, checksum, unpack
+from pyrun.runtime.store import Container, Store, start_time
+from tests.support.container.bundle import Bundle, BundleMaker
+from tests.support.container.runner import Runner, python_argv, wait_for
+
+SLEEP = ["sleep", "1000"]
+CGROUPS = Path("/sys/fs/cgroup")
+
+
+@pytest.fixture(params=["launcher", "python"])
+def either(request: pytest.FixtureRequest, pyrun: Runner) -> Runner:
+    """The runtime by its launcher, and without it: the same must come of both."""
+    return pyrun if request.param == "launcher" else Runner(pyrun.root, python_argv())
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Iterator[str]:
+    """A cgroupsPath for several containers."""
+    name = f"shared-{os.getpid()}"
+    yield f"/{name}"
+    if (CGROUPS / name).is_dir():
+        subprocess.run(["find", CGROUPS / name, "-depth", "-type", "d", "-exec", "rmdir", "{}", ";"], check=True)
+
+
+def in_cgroup(made: Bundle, path: str) -> Bundle:
+    return made.update(linux={"cgroupsPath": path})
+
+
+def stop(run: Runner, id: str) -> None:
+    run("kill", id, "KILL").ok()
+    run.wait_status(id, "stopped")
+
+
+def own_cgroup(run: Runner, id: str) -> Path:
+    return Path(unpack((run.root / id / "record").read_bytes()).text("cgroup"))
+
+
+@pytest.mark.parametrize("below", ["", "/deep/er"], ids=["the same", "below"])
+def test_who_lives_in_a_stopped_containers_cgroup(either: Runner, bundle: BundleMaker, shared: str, below: str) -> None:
+    """Another container's processes: a plain delete names them and leaves them alone."""
+    a = either.create_started(in_cgroup(bundle(SLEEP), shared))
+    stop(either, a)
+    b = either.create_started(in_cgroup(bundle(SLEEP), shared + below))
+    either.delete(a).fails(1, "processes of others", shared, f"{either.pid(b)} (sleep)", f"delete --force {a}")
+    assert either.state(a)["status"] == "stopped" and either.state(b)["status"] == "running"
+    stop(either, b)
+    either.delete(b).ok()
+    either.delete(a).ok()
+    assert not (CGROUPS / shared[1:]).exists()
+
+
+def test_by_force_all_in_the_cgroup_are_killed(either: Runner, bundle: BundleMaker, shared: str) -> None:
+    a = either.create_started(in_cgroup(bundle(SLEEP), shared))
+    stop(either, a)
+    b = either.create_started(in_cgroup(bundle(SLEEP), shared + "/below"))
+    either.delete(a, "--force").ok()
+    either.wait_status(b, "stopped")
+
+
+def test_a_cgroup_that_was_made_anew_is_anothers(either: Runner, bundle: BundleMaker, shared: str) -> None:
+    """Even by force."""
+    a = either.create_started(in_cgroup(bundle(SLEEP), shared))
+    stop(either, a)
+    (CGROUPS / shared[1:]).rmdir()
+    b = either.create_started(in_cgroup(bundle(SLEEP), shared))
+    either.delete(a, "--force").ok()
+    assert either.state(b)["status"] == "running"
+    either.exec(b, "true").ok()
+
+
+def leaving(bundle: BundleMaker) -> Bundle:
+    """A container in the host's PID namespace, whose init ends and leaves a process."""
+    made = bundle(["sh", "-c", "sleep 1000 & exec sleep 0.1"])
+    made.drop_namespace("pid")
+    return made
+
+
+def test_what_outlives_its_init(either: Runner, bundle: BundleMaker) -> None:
+    """kill --all, which engines call before they delete, and delete by force end it; a plain delete says what is
+    there, as it can't know whose it is."""
+    for end in (["kill", "--all"], ["delete", "--force"]):
+        id = either.create_started(leaving(bundle))
+        either.wait_status(id, "stopped")
+        cgroup = own_cgroup(either, id)
+        (left,) = (cgroup / "cgroup.procs").read_text().split()
+        either("kill", "--all", id, "TERM").ok()
+        either("kill", id, "KILL").fails(1, "container not running")
+        either.delete(id).fails(1, "may be another's", f"{left} (sleep)")
+        either(*end, id, *["KILL"] * (end[0] == "kill")).ok()
+        either("delete", "--force", id).ok()
+        assert not cgroup.exists() and start_time(int(left)) == 0
+
+
+def test_a_run_ends_what_outlives_its_init(pyrun: Runner, bundle: BundleMaker) -> None:
+    pyrun.run(leaving(bundle)).ok()
+    assert not pyrun.ids()
+
+
+def test_an_init_whose_first_thread_has_ended_runs(either: Runner, bundle: BundleMaker, tmp_path: Path) -> None:
+    """/proc calls it a zombie."""
+    source = tmp_path / "threads.c"
+    source.write_text(
+        "#include <pthread.h>\n#include <unistd.h>\n"
+        "static void *stay(void *p) { pause(); return p; }\n"
+        "int main(void) { pthread_t t; pthread_create(&t, NULL, stay, NULL); pthread_exit(NULL); }\n"
+    )
+    made = bundle(["/threads"])
+    subprocess.run(["cc", "-static", "-pthread", source, "-o", made.rootfs / "threads"], check=True)
+    id = either.create_started(made)
+    init = Path(f"/proc/{either.pid(id)}")
+    wait_for(lambda: (init / "stat").read_text().rpartition(") ")[2][0] == "Z", 10, "the first thread to end")
+    assert either.state(id)["status"] == "running"
+    either.delete(id).fails(1, "not stopped: running")
+    stop(either, id)
+    either.delete(id).ok()
+
+
+# --- overtaken by another delete and create ---------------------------------------------------------------------------
+
+
+def replace(run: Runner, id: str, made: Bundle) -> None:
+    run.delete(id, "--force").ok()
+    assert run.create_started(made, id=id) == id
+
+
+def is_whole(run: Runner, id: str) -> bool:
+    """It runs, all of its files are there, and it is in its cgroup."""
+    files = sorted(path.name for path in (run.root / id).iterdir())
+    pids = (own_cgroup(run, id) / "cgroup.procs").read_text().split()
+    return run.state(id)["status"] == "running" and files == ["config.json", "record"] and str(run.pid(id)) in pids
+
+
+@pytest.mark.parametrize("force", [False, True], ids=["plain", "force"])
+@pytest.mark.parametrize("at", ["store.open", "status", "plan_delete", "run_plan"])
+def test_a_delete_that_was_overtaken(
+    pyrun: Runner, bundle: BundleMaker, monkeypatch: pytest.MonkeyPatch, at: str, force: bool
+) -> None:
+    """Just before it goes on there."""
+    id = pyrun.create_started(bundle(SLEEP))
+    stop(pyrun, id)
+    other = bundle(SLEEP)
+    owner, name = {"store.open": (Store, "open"), "status": (Container, "status")}.get(at, (module, at))
+    plain = getattr(owner, name)
+
+    def late(*args: object, **kwargs: object) -> object:
+        monkeypatch.setattr(owner, name, plain)
+        replace(pyrun, id, other)
+        return plain(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, late)
+    try:
+        module.delete(Store(str(pyrun.root)), id, print, force=force)
+    except PyrunError as error:
+        assert at == "store.open" and "no record" in error.text
+    assert is_whole(pyrun, id)
+
+
+def stands_still(command: list[str], call: str, number: int, log: Path) -> subprocess.Popen[bytes] | None:
+    """Starts it and stops it behind the call; None where it ended without as many of them."""
+    inject = ["-e", f"trace={call}", "-e", f"inject={call}:signal=SIGSTOP:when={number}"]
+    slow = subprocess.Popen(["strace", "-o", str(log), *inject, *command], stderr=subprocess.DEVNULL)
+    wait_for(lambda: slow.poll() is not None or log.exists() and "stopped by SIGSTOP" in log.read_text(), 20, "it")
+    return slow if slow.poll() is None else None
+
+
+@pytest.mark.parametrize("call", ["openat", "statx", "unlinkat"])
+def test_a_launchers_delete_that_was_overtaken(pyrun: Runner, bundle: BundleMaker, tmp_path: Path, call: str) -> None:
+    """Behind each of its calls that look at or change a file."""
+    id = pyrun.create_started(bundle(SLEEP))
+    other = bundle(SLEEP)
+    for number in range(1, 60):
+        stop(pyrun, id)
+        slow = stands_still(pyrun.command("delete", id), call, number, tmp_path / f"{call}.{number}")
+        if slow is None:
+            break
+        replace(pyrun, id, other)
+        child = Path(f"/proc/{slow.pid}/task/{slow.pid}/children").read_text()
+        os.kill(int(child), signal.SIGCONT)
+        slow.wait(30)
+        assert is_whole(pyrun, id), (tmp_path / f"{call}.{number}").read_text()
+    assert 2 < number < 59 and not pyrun.ids()
+
+
+# --- other namespaces -------------------------------------------------------------------------------------------------
+
+
+ELSEWHERE = {
+    "PID": ["unshare", "--pid", "--fork", "--mount-proc"],
+    "time": ["unshare", "--time", "--boottime", "100000", "--fork"],
+    "PID without its /proc": ["unshare", "--pid", "--fork"],
+}
+
+
+@pytest.mark.parametrize("kind", ELSEWHERE)
+def test_from_another_namespace_nothing_is_taken_for_dead(either: Runner, bundle: BundleMaker, kind: str) -> None:
+    """Where the pid or the start time of the init is another, it can't be told whether it runs."""
+    id = either.create_started(bundle(SLEEP))
+    pid = either.pid(id)
+    there = Runner(either.root, [*ELSEWHERE[kind], *either.argv])
+    said = "not that of our PID namespace" if "without" in kind else f"created in another {kind} namespace"
+    for argv in (["state"], ["delete"], ["delete", "--force"], ["kill"], ["start"], ["pause"], ["ps"]):
+        there(*argv, id).fails(1, said, "hint:")
+    assert said in there("list").ok().err
+    assert either.pid(id) == pid and is_whole(either, id)
+
+
+def test_the_number_of_a_live_process_is_not_the_init_there(either: Runner, bundle: BundleMaker) -> None:
+    """A container made in another PID namespace, whose init's number and start time would be another process's
+    here."""
+    id = either.create_started(bundle(SLEEP))
+    record = either.root / id / "record"
+    whole = record.read_bytes()
+    other = unpack(whole)
+    other.place = (other.place[0] + 1, other.place[1])
+    record.write_bytes(other.pack())
+    either("kill", id, "KILL").fails(1, "created in another PID namespace")
+    either.delete(id, "--force").fails(1, "created in another PID namespace")
+    record.write_bytes(whole)
+    assert is_whole(either, id)
+
+
+# --- records of another version ---------------------------------------------------------------------------------------
+
+
+def age(record: Path) -> None:
+    """Makes it one of a pyrun whose records had no cgroup and no namespaces, and whose steps had other numbers."""
+    whole = bytearray(record.read_bytes())
+    made = unpack(bytes(whole))
+    for name in ("start", "delete"):
+        plan = bytearray(made.blob(name))
+        plan[4] ^= 1  # the version
+        setattr(made, f"b_{name}", bytes(plan))
+    new = made.pack()
+    table_at = len(new) - len(new[new.index(made.boot_id.encode()) :]) + 36 + 12
+    shift = table_at - OLD_HEADER.size
+    table, body = b"", new[table_at + 96 :]
+    for at in range(table_at, table_at + 96, 8):
+        table += (int.from_bytes(new[at : at + 4], "little") - shift).to_bytes(4, "little") + new[at + 4 : at + 8]
+    head = OLD_HEADER.pack(
+        OLD_MAGIC, made.pid, made.start, made.status, *made.creator, made.boot_id.encode(), 0, made.flags, 12
+    )
+    old = bytearray(head + table + body)
+    SUM.pack_into(old, OLD_SUM_AT, checksum(old, OLD_SUM_AT, OLD_SUMMED_FROM))
+    record.write_bytes(old)
+
+
+@pytest.mark.parametrize("force", [False, True], ids=["plain", "force"])
+def test_a_container_of_an_older_pyrun(either: Runner, bundle: BundleMaker, force: bool) -> None:
+    id = either.create(bundle(SLEEP))
+    age(either.root / id / "record")
+    assert either.state(id)["status"] == "created"
+    either("start", id).ok()
+    assert either.state(id)["status"] == "running" and id in either("list").ok().out
+    either.exec(id, "true").ok()
+    if not force:
+        stop(either, id)
+    either.delete(id, *["--force"] * force).ok()
+    assert not either.ids()
+
+
+def test_plans_of_another_version_are_made_anew(either: Runner, bundle: BundleMaker) -> None:
+    """The record is ours, but what its plans mean has changed."""
+    id = either.create(bundle(SLEEP))
+    record = either.root / id / "record"
+    made = unpack(record.read_bytes())
+    made.b_start = made.b_start[:4] + bytes(4) + made.b_start[8:]  # type: ignore[attr-defined]
+    made.b_delete = made.b_delete[:4] + bytes(4) + made.b_delete[8:]  # type: ignore[attr-defined]
+    record.write_bytes(made.pack())
+    either("start", id).ok()
+    either("kill", id, "KILL").ok()
+    either.wait_status(id, "stopped")
+    either.delete(id).ok()
+
+
+# --- cgroups that the container has nested ----------------------------------------------------------------------------
+
+
+def nesting(bundle: BundleMaker, script: str) -> Bundle:
+    """A container that may make cgroups, and has done so."""
+    made = bundle(["sh", "-c", f"cd /sys/fs/cgroup && {script}; touch /done; exec sleep 1000"])
+    for mount in made.config["mounts"]:
+        if mount["destination"] == "/sys/fs/cgroup":
+            mount["options"].remove("ro")
+    return made.save()
+
+
+DEEP = "i=0; while [ $i -lt 1500 ]; do mkdir longer-name && cd longer-name || break; i=$((i+1)); done; {end}"
+WIDE = "i=0; while [ $i -lt 1500 ]; do mkdir $i || break; i=$((i+1)); done; {end}"
+
+
+@pytest.mark.parametrize(("shape", "end"), [(DEEP, "echo $$ >cgroup.procs"), (WIDE, "true")], ids=["deep", "wide"])
+def test_a_thousand_cgroups(either: Runner, bundle: BundleMaker, shape: str, end: str) -> None:
+    """Deeper than a path is long, than Python's stack goes and than there are descriptors; and beside each other."""
+    made = nesting(bundle, shape.format(end=end))
+    id = either.create_started(made)
+    wait_for((made.rootfs / "done").exists, 60, "its cgroups")
+    begin = time.monotonic()
+    assert either("ps", "--format", "json", id, timeout=20).ok().out == f"[{either.pid(id)}]\n"
+    either("pause", id, timeout=20).ok()
+    either("resume", id, timeout=20).ok()
+    either("events", "--stats", id, timeout=20).ok()
+    either.exec(id, "true", timeout=20).ok()
+    cgroup = own_cgroup(either, id)
+    stop(either, id)
+    either("delete", id, timeout=20).ok()
+    assert not cgroup.exists()
+    assert time.monotonic() - begin < 15
