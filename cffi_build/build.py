@@ -32,7 +32,20 @@ PARENT = ["executor/parent.c", "executor/cgroup.c", *STEPS]
 INIT = ["init/init.c", "init/start.c", *STEPS]
 LAUNCHER = [f"launcher/{name}.c" for name in ("main", "record", "verbs", "planned")]
 LAUNCHER += ["init/start.c"]
-WARN = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-Wno-address-of-packed-member", "-fno-strict-aliasing"]
+sys.path.insert(0, str(PKG.parent))
+from pyrun.plan.model.plan import version  # noqa: E402
+
+VERSION = f"-DPX_VERSION={version():#x}u"
+WARN = [
+    VERSION,
+    "-std=gnu11",
+    "-O2",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+    "-Wno-address-of-packed-member",
+    "-fno-strict-aliasing",
+]
 FREE = [
     "-ffreestanding",
     "-nostdlib",
@@ -49,6 +62,7 @@ FREE = [
     "-s",
 ]
 SANITIZE = [
+    VERSION,
     "-std=gnu11",
     "-g",
     "-O1",

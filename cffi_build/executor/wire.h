@@ -2,7 +2,7 @@
  *
  * One buffer: header, steps, rules, inherited slots, blob. All integers are little endian; all offsets are from the start of the
  * buffer; strings lie in the blob and end with a NUL that their length does not count. px_check() proves every offset before
- * anything is run. tests/unit/test_wire.py holds the numbers here against pyrun/plan/model/steps.py.
+ * anything is run. PX_VERSION, a digest of what plans mean, is the compiler's: build.py has it from plan.py. tests/unit/test_wire.py holds the numbers here against pyrun/plan/model/steps.py.
  */
 #ifndef PYRUN_WIRE_H
 #define PYRUN_WIRE_H
@@ -15,7 +15,6 @@ typedef unsigned long long u64;
 typedef long long i64;
 
 #define PX_MAGIC 0x4e505950u /* "PYPN" */
-#define PX_VERSION 0x7c7920e5u /* what steps mean: tests/unit/test_wire.py says which number it must be */
 #define PX_NONE 0xffffu        /* no slot */
 #define PX_NEXT 0xffffffffu    /* rule target: take the errno as success and go on */
 #define PX_ANY 0xffffu         /* rule errno: any */

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any
 
+EINVAL = 22
 _OK, _FAILED, _YIELDED = 0, 1, 2
 debug: Callable[[str], None] | None = None  # hears of each plan; of the command line's --debug
 
@@ -143,6 +144,8 @@ def run_plan(
     err, result = ffi.new("int *"), ffi.new("struct px_result *")
     run = lib.px_new(encoded, len(encoded), err)
     if run == ffi.NULL:
+        if err[0] == EINVAL:
+            raise PyrunError("the C parts are not of this version of pyrun", hint="build or install both together")
         raise OSError(err[0], "the plan could not be set up")
     lib.px_set_cancel(run, cancel)
     if pid:

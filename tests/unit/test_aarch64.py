@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from pyrun.plan.model import steps as s
-from pyrun.plan.model.plan import Builder
+from pyrun.plan.model.plan import Builder, version
 from pyrun.plan.model.steps import PARENT, STAGE1, Step
 from tests.support.container.runner import REPO
 from tests.support.executor.wire import enum, every_step, size_of
@@ -91,7 +91,7 @@ def test_nothing_is_undefined(tmp_path: Path) -> None:
     sources += sorted((REPO / "cffi_build" / "executor").glob("steps_*.c"))
     out = str(tmp_path / "init.o")
     flags = ["-Os", "-ffreestanding", "-nostdlib", "-r", "-fno-stack-protector", "-fno-pie"]
-    flags += ["-I", str(REPO / "cffi_build" / "executor"), "-o", out]
+    flags += [f"-DPX_VERSION={version():#x}u", "-I", str(REPO / "cffi_build" / "executor"), "-o", out]
     subprocess.run(["cc", *flags, *map(str, sources)], check=True)
     done = subprocess.run(["nm", "--undefined-only", out], stdout=subprocess.PIPE, text=True, check=True)
     assert done.stdout == ""

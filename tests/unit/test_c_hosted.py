@@ -317,7 +317,7 @@ def test_undo(tmp_path: Path) -> None:
     (tmp_path / "full/x").mkdir(parents=True)
     undo = (
         s.Unlinkat(path=f"{tmp_path}/nothing", flags=0),
-        s.Unlinkat(path=f"{tmp_path}/full", flags=0x200, tries=3),
+        s.Unlinkat(path=f"{tmp_path}/full", flags=0x200),
         s.Unlinkat(path=f"{tmp_path}/made", flags=0x200, guard=made),
         s.Unlinkat(path=f"{tmp_path}/there", flags=0x200, guard=there),
         sh("exit 7", env=("A=1", "B=2")),

@@ -8,15 +8,31 @@ stage 1 or 2 uses and the parent opened is handed over (`inherit`).
 from __future__ import annotations
 
 from _struct import Struct
+from binascii import crc32
 
+from . import steps as known
 from .steps import ANY, IN0, OUT, PARENT, S0, UNDO, A, D, Label, Step
 
 _HEADER = Struct("<4I 2I 2I 2I 2I I 4I 4I I 3I")
 _STEP = Struct("<HHI4H4Q6I")
 _RULE = Struct("<HHI")
-_MAGIC, _VERSION, _NONE, _NEXT = 0x4E505950, 0x7C7920E5, 0xFFFF, 0xFFFFFFFF
+_MAGIC, _NONE, _NEXT = 0x4E505950, 0xFFFF, 0xFFFFFFFF
 _U64 = 0xFFFFFFFFFFFFFFFF
 TRACE = 1
+_version = 0
+
+
+def version() -> int:
+    """A digest of what an encoded plan means: the opcodes, where operands go, the layout. Records keep plans, and a
+    pyrun that is installed meanwhile must see that they are not of its language. C has it from build.py."""
+    global _version
+    if not _version:
+        rows = [f"{layout.format}" for layout in (_HEADER, _STEP, _RULE)]
+        for cls in vars(known).values():
+            if isinstance(cls, type) and issubclass(cls, Step):
+                rows.append(f"{cls.__name__} {cls.OP} {cls.FIELDS}")
+        _version = crc32("\n".join(sorted(rows)).encode())
+    return _version
 
 
 class Plan:
@@ -68,7 +84,7 @@ class Plan:
         size = blob_at + len(blob)
         head = _HEADER.pack(
             _MAGIC,
-            _VERSION,
+            version(),
             size,
             TRACE if trace else 0,
             len(self.steps),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import inspect
 import re
 import struct
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pyrun.plan.model import steps
-from pyrun.plan.model.plan import Builder, Plan
+from pyrun.plan.model.plan import Builder, Plan, version
 from pyrun.plan.model.steps import ANY, IN0, LANE_NAMES, S0, A, D, Label, Step
 
 SOURCES = Path(__file__).resolve().parents[3] / "cffi_build" / "executor"
@@ -80,13 +79,6 @@ def layout() -> dict[str, dict[str, tuple[int, int]]]:
     return out
 
 
-def meaning() -> int:
-    """A digest of what an encoded plan means: the opcodes, where each operand goes, and the layout. 32 bits."""
-    rows = [f"{cls.OP} {cls.__name__} {sorted(cls.FIELDS.items())}" for cls in sorted(CLASSES, key=lambda c: c.OP)]
-    rows += [f"{name} {sorted(layout()[name].items())}" for name in ("px_header", "px_step", "px_rule")]
-    return int(hashlib.sha256("\n".join(rows).encode()).hexdigest()[:8], 16)
-
-
 def size_of(name: str) -> int:
     return layout()[name][""][1]
 
@@ -104,7 +96,7 @@ def is_well_formed(buf: bytes) -> bool:
     if len(buf) < size_of("px_header"):
         return False
     h = {m: read(buf, 0, "px_header", m) for m in members("px_header") if not m.startswith("lane_")}
-    if (h["magic"], h["version"], h["size"]) != (define("PX_MAGIC"), define("PX_VERSION"), len(buf)):
+    if (h["magic"], h["version"], h["size"]) != (define("PX_MAGIC"), version(), len(buf)):
         return False
     tables = (
         (h["steps"], h["n_steps"], size_of("px_step"), 8),
