@@ -125,7 +125,5 @@ def _row(module: "ModuleType") -> "Row":
     seen = int.from_bytes(data[8:12], "little"), int.from_bytes(data[12:16], "little")
     if data[:4] != MAGIC_NUMBER or any(data[4:8]) or seen != (int(info.st_mtime) & M32, info.st_size & M32):
         raise ValueError(f"{cached} is of another {file}")
-    from pyrun.cli.slim import slim
-
-    code = slim(marshal.loads(memoryview(data)[16:]))
+    code = marshal.loads(memoryview(data)[16:])
     return name, file, info.st_mtime_ns, info.st_size, hasattr(module, "__path__"), code

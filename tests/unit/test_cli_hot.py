@@ -7,15 +7,10 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from types import CodeType
-from typing import Any
 
 import _cffi_backend  # type: ignore[import-untyped]
 import pytest
-
-from pyrun.cli.slim import by_line, slim
 
 REPO = Path(__file__).resolve().parents[2]
 PACKAGES = Path(_cffi_backend.__file__).parent
@@ -131,27 +126,3 @@ def test_a_copy_of_the_package_does_not_run_the_first(package: Path, warm: list[
     source = copy / "cli" / "commands" / "list.py"
     source.write_text(source.read_text().replace('"BUNDLE"', '"bundle"'))
     assert " bundle " in command(copy, *warm)
-
-
-def walk(code: CodeType) -> Iterator[CodeType]:
-    yield code
-    for item in code.co_consts:
-        if isinstance(item, CodeType):
-            yield from walk(item)
-
-
-def test_slim_code_is_the_same_codeby_line() -> None:
-    """Of all of the package: what runs is what the source says, and messages name its lines."""
-    for path in (REPO / "pyrun").rglob("*.py"):
-        whole = compile(path.read_bytes(), str(path), "exec", dont_inherit=True)
-        for one, other in zip(walk(whole), walk(slim(whole)), strict=True):
-            assert one.co_code == other.co_code
-            assert by_line(one) == by_line(other)
-            assert len(other.co_linetable) <= len(one.co_linetable)
-
-
-def test_slim_code_keeps_a_text_that_is_docstring_and_value() -> None:
-    names: dict[str, Any] = {}
-    exec(slim(compile('def f():\n    "text"\n    return "text"\ndef g():\n    "text"\n', "f", "exec")), names)
-    assert names["f"]() == "text"
-    assert names["g"].__doc__ is None
