@@ -101,7 +101,6 @@ def prepare(
 
         collect_rare(facts, spec, container, imagine=imagine)
     request = Request(
-        environ=callers_environment() if spec.hooks is not None else (),
         id=container,
         bundle=path,
         state_dir=directory,
@@ -116,6 +115,8 @@ def prepare(
     check_stdio(request.stdio, spec.process)
     request.cgroup = _cgroup(spec, facts, request, imagine)
     request.record = _record(spec, facts, request).pack()
+    if spec.hooks is not None:  # after the record, in which nothing of it must lie
+        request.environ = callers_environment()
     return Prepared(spec, facts, request)
 
 

@@ -182,7 +182,9 @@ def test_without_env_a_hook_has_what_it_has_with_runc_and_crun(
     bare = {kind: {"path": "/bin/sh", "args": ["sh", "-c", look.format(hooked.place(kind), kind)]} for kind in KINDS}
     hooked.set(**{kind: [bare[kind]] for kind in KINDS})
     hooked.bundle.update(process={"env": ["PATH=/bin", "LD_PRELOAD=/evil.so"]})
-    pyrun("delete", "--force", pyrun.create_started(hooked.bundle)).ok()
+    id = pyrun.create_started(hooked.bundle)
+    assert b"its own" not in (pyrun.root / id / "record").read_bytes()
+    pyrun("delete", "--force", id).ok()
     had = {kind: set((hooked.notes / kind).read_text().splitlines()) for kind in KINDS}
     for kind in ("prestart", "createRuntime", "poststart", "poststop"):
         assert "CALLER=its own" in had[kind] and "LD_PRELOAD=/evil.so" not in had[kind], kind

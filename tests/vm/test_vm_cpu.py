@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from pyrun.plan.cgroup.resources import cpu_weight
 from tests.support.container.bundle import BundleMaker
 from tests.support.container.runner import Runner, wait_for
 from tests.support.vm.cgroup import BUSY, Cgroup, cpu_shares, resources
@@ -73,6 +74,21 @@ def test_update_of_weight_and_idle(pyrun: Runner, bundle: BundleMaker) -> None:
     pyrun("update", "--cpu-idle", "1", ids[1]).ok()
     assert second.read("cpu.idle") == "1"
     assert second.cpu_share(SECONDS) < 0.1
+
+
+def test_update_of_an_idle_cgroup(pyrun: Runner, bundle: BundleMaker) -> None:
+    """The kernel takes no weight while it is idle, and gives it the default one when it is so no more."""
+    id = pyrun.create_started(bundle(["sleep", "1000"], linux=resources(cpu={"idle": 1, "shares": 512})))
+    cgroup = Cgroup(pyrun, id)
+    pyrun("update", "--cpu-quota", "50000", id).ok()
+    pyrun("update", "--cpu-share", "256", id).ok()
+    assert (cgroup.read("cpu.idle"), cgroup.read("cpu.max")) == ("1", "50000 100000")
+    pyrun("update", "--cpu-idle", "0", id).ok()
+    weight = str(cpu_weight(256))
+    assert (cgroup.read("cpu.idle"), cgroup.read("cpu.weight")) == ("0", weight)
+    change = '{"cpu": {"idle": 1}, "unified": {"cpu.nonesuch": "1"}}'
+    pyrun("update", "-r", "-", id, input=change).fails(1, "cpu.nonesuch")
+    assert (cgroup.read("cpu.idle"), cgroup.read("cpu.weight")) == ("0", weight)
 
 
 def test_cpuset(pyrun: Runner, bundle: BundleMaker) -> None:

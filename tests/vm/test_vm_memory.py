@@ -123,6 +123,7 @@ def test_update_sets_what_was_unlimited(pyrun: Runner, bundle: BundleMaker) -> N
     assert [cgroup.number(f"memory.{name}") for name in ("max", "low", "swap.max")] == [12 * MIB, 4 * MIB, 0]
     assert pyrun.exec(id, *allocate(20)).rc == 137
     pyrun("update", "--memory", "-1", id).ok()
+    assert [cgroup.read(f"memory.{name}") for name in ("max", "swap.max")] == ["max", "max"]
     pyrun.exec(id, *allocate(20)).ok()
 
 
