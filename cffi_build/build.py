@@ -81,6 +81,8 @@ def freestanding(cc: str, out: Path, sources: list[str], extra: list[str]) -> No
     """Compiles `sources` to the static program `out`, written beside it first: a running one is never half new."""
     out.parent.mkdir(parents=True, exist_ok=True)
     new = out.with_name(out.name + ".new")
+    if subprocess.check_output([cc, "-dumpmachine"], text=True).startswith("aarch64"):
+        extra = [*extra, "-mno-outline-atomics"]  # which are functions of libgcc
     command = [cc, *WARN, "-Os", *FREE, f"-I{EXECUTOR}", *extra, "-o", str(new), *(str(HERE / s) for s in sources)]
     subprocess.run(command, check=True)
     new.replace(out)
