@@ -13,6 +13,21 @@ def reason(error: OSError) -> str:
     return (error.strerror or str(error)).lower()
 
 
+def printable(line: str) -> str:
+    """The line as a terminal may have it. What comes of an image, a bundle or a hook can hold sequences that take the
+    terminal over, turn the direction of what follows, or begin a line of their own: such characters, and bytes that are
+    no UTF-8, become \\x1b or \\u202e."""
+    if line.isprintable():
+        return line
+    return "".join([c if c.isprintable() or c == "\t" else _escaped(ord(c)) for c in line])
+
+
+def _escaped(code: int) -> str:
+    if 0xDC80 <= code <= 0xDCFF:  # os.fsdecode() of a byte
+        code -= 0xDC00
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
 class PyrunError(Exception):
     """An error that a user can act on.
 
@@ -33,7 +48,7 @@ class PyrunError(Exception):
             out.append(f"  from config.json {self.pointer}")
         if self.hint:
             out.append(f"  hint: {self.hint}")
-        return out
+        return [printable(line) for line in out]
 
     def __str__(self) -> str:
         return "\n".join(self.lines())
@@ -58,7 +73,7 @@ class ConfigError(PyrunError):
             out.append(f"  and {len(self.faults) - 50} more")
         if self.hint:
             out.append(f"  hint: {self.hint}")
-        return out
+        return [printable(line) for line in out]
 
 
 class UsageError(PyrunError):

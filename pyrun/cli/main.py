@@ -140,7 +140,9 @@ def main(argv: list[str] | None = None) -> int:
     except Exception as error:
         g.report(as_error(error))
         if g.debug:
-            sys.excepthook(type(error), error, error.__traceback__)
+            from traceback import format_exception
+
+            say("".join(format_exception(error)))
         return 1
 
 

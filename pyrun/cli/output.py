@@ -7,14 +7,19 @@ from __future__ import annotations
 
 import posix
 
+from pyrun.errors import printable
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import Any
 
 
-def write(text: str, fd: int = 1) -> None:
-    """All of the text on a descriptor. Raises OSError, BrokenPipeError among them."""
+def write(text: str, fd: int = 1, *, styled: bool = False) -> None:
+    """All of the text on a descriptor, fit for a terminal; styled: with our colours, and fit already. Raises OSError,
+    BrokenPipeError among them."""
+    if not styled:
+        text = "\n".join([printable(line) for line in text.split("\n")])
     data = text.encode("utf-8", "surrogateescape")
     while data:
         data = data[posix.write(fd, data) :]
@@ -55,7 +60,7 @@ def indented(value: Any, indent: str = "  ", margin: str = "\n") -> str:
 
 def columns(rows: Iterable[Sequence[str]], least: int = 12, gap: int = 3) -> str:
     """The rows as lines, every column but the last at least `least` wide and `gap` wider than its longest cell."""
-    table = [tuple(row) for row in rows]
+    table = [tuple(map(printable, row)) for row in rows]
     widths = [max(least, max(map(len, column)) + gap) for column in list(zip(*table, strict=True))[:-1]]
     lines = ["".join(cell.ljust(width) for cell, width in zip(row, [*widths, 0], strict=True)) for row in table]
     return "\n".join(lines) + "\n"

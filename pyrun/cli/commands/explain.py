@@ -7,6 +7,7 @@ import os
 
 from pyrun.cli.commands.validate import config_path
 from pyrun.cli.output import terminal_style, write
+from pyrun.errors import printable
 from pyrun.plan.words.explain import explain_data, explain_text
 from pyrun.runtime.prepare import Config, prepare, read_config
 from pyrun.runtime.store import Store
@@ -40,7 +41,7 @@ def run(g: Globals, o: Options) -> int:
         _print(_as_json(plan, bundle, config))
     else:
         width, color = terminal_style(1)
-        _print(explain_text(plan, width=width, color=color, title=f"create of {config}"))
+        _print(explain_text(plan, width=width, color=color, title=f"create of {printable(config)}"), styled=color)
     return 0
 
 
@@ -50,16 +51,16 @@ def has_terminal(config: Config) -> bool:
     return process is not None and process.terminal
 
 
-def _print(lines: Iterable[str]) -> None:
+def _print(lines: Iterable[str], styled: bool = False) -> None:
     """Many lines at a time: a plan can have a hundred thousand of them."""
     waiting: list[str] = []
     for line in lines:
         waiting.append(line)
         if len(waiting) >= LINES_AT_ONCE:
-            write("\n".join(waiting) + "\n")
+            write("\n".join(waiting) + "\n", styled=styled)
             waiting.clear()
     if waiting:
-        write("\n".join(waiting) + "\n")
+        write("\n".join(waiting) + "\n", styled=styled)
 
 
 def _as_json(plan: Plan, bundle: str, config: str) -> Iterator[str]:

@@ -78,4 +78,4 @@ def print_trace(plan: Plan, took: list[int], failed: int | None) -> None:
     from pyrun.plan.words.explain import format_trace
 
     width, color = terminal_style(2)
-    write("\n".join(format_trace(plan, took, failed=failed, width=width, color=color)) + "\n", 2)
+    write("\n".join(format_trace(plan, took, failed=failed, width=width, color=color)) + "\n", 2, styled=color)
