@@ -30,7 +30,7 @@ STEPS = [
 ]
 PARENT = ["executor/parent.c", "executor/cgroup.c", *STEPS]
 INIT = ["init/init.c", "init/start.c", *STEPS]
-LAUNCHER = [f"launcher/{name}.c" for name in ("main", "record", "verbs", "planned")]
+LAUNCHER = [f"launcher/{name}.c" for name in ("main", "reading", "hand_over", "record", "verbs", "planned")]
 LAUNCHER += ["init/start.c"]
 sys.path.insert(0, str(PKG.parent))
 from pyrun.plan.model.plan import version  # noqa: E402

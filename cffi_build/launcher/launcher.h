@@ -37,24 +37,26 @@ struct record {
 	struct { u32 off, len; } blobs[B_COUNT];
 };
 
-/* main.c */
-extern char **environment;
+/* reading.c and hand_over.c */
+extern char **environment, **arguments;
+extern int argument_count;
 const char *get_env(const char *name);
 int same(const char *a, const char *b);
 /* Hands the command line to Python. failed: the plan that Python would run was run and failed thus, and is undone. */
 void __attribute__((noreturn)) to_python(const struct px_result *failed);
 /* `delete` of the container, in Python: it says what is in the way. */
 void __attribute__((noreturn)) delete_by_python(const struct call *c);
-int log_ok(void);
+int log_ok(const struct call *c);
+int starts(const char *text, const char *with);
 char *join(char *to, const char *end, const char *text);
 long read_small(const char *path, char *buf, usize size);
 enum whose { ANYONES, OURS };
 int read_file(int dir, const char *path, usize most, int whose, struct bytes *out);
-u64 start_time(int pid);
 int is_clean(const char *path);
 int is_id(const char *id);
 /* record.c */
 static inline const char *blob(const struct record *r, enum blob b) { return (const char *)r + r->blobs[b].off; }
+u64 start_time(int pid);
 u32 record_sum(const u8 *record, usize n);
 struct record *read_record(struct call *c);
 enum status status_of(const struct call *c, const struct record *r);

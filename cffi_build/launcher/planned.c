@@ -68,7 +68,7 @@ static px_run_t *read_answer(struct call *c, usize n)
 	c->log = text_at(n, a->log);
 	c->root = text_at(n, a->root);
 	c->id = text_at(n, a->id);
-	if (!c->log || !c->root || !c->id || !is_clean(c->root) || !is_id(c->id) || !log_ok())
+	if (!c->log || !c->root || !c->id || !is_clean(c->root) || !is_id(c->id) || !log_ok(c))
 		return NULL;
 	return px_new(room + a->plan, n - a->plan, &err);
 }
