@@ -9,7 +9,8 @@ import re
 import shutil
 import socket
 import subprocess
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,17 +54,23 @@ def test_prepare_lists_the_examples() -> None:
     assert all(f"  {name} " in done.stderr for name in NAMES)
 
 
-def test_who_is_not_root_prepares_after_root(tmp_path: Path) -> None:
+@pytest.fixture
+def public() -> Iterator[Path]:
+    """A directory that everybody reaches; pytest closes its own when another run begins."""
+    with tempfile.TemporaryDirectory(prefix="pyrun-bundles-", dir="/tmp") as directory:
+        os.chmod(directory, 0o755)
+        yield Path(directory)
+
+
+def test_who_is_not_root_prepares_after_root(public: Path) -> None:
     """In a clone where root has made its root file system already, parts of which only root may read."""
-    clone, theirs = tmp_path / "clone", tmp_path / "theirs"
+    clone, theirs = public / "clone", public / "theirs"
     shutil.copytree(BUNDLES, clone / "bundles")
-    for parent in (tmp_path, *tmp_path.parents[:2]):
-        parent.chmod(0o755)
     theirs.mkdir()
     os.chown(theirs, SOMEBODY, SOMEBODY)
     prepare = clone / "bundles" / "prepare"
-    subprocess.run([prepare, "hello", tmp_path / "roots"], check=True)
-    assert (tmp_path / "roots" / "rootfs" / "bin" / "busybox").stat().st_uid == 0
+    subprocess.run([prepare, "hello", public / "roots"], check=True)
+    assert (public / "roots" / "rootfs" / "bin" / "busybox").stat().st_uid == 0
     somebody: dict[str, Any] = {"user": SOMEBODY, "group": SOMEBODY, "extra_groups": []}
     subprocess.run([prepare, "hello", theirs / "hello"], check=True, **somebody)
     assert {path.lstat().st_uid for path in theirs.rglob("*")} == {SOMEBODY}
