@@ -116,7 +116,7 @@ def prepare(
     request.cgroup = _cgroup(spec, facts, request, imagine)
     request.record = _record(spec, facts, request).pack()
     if spec.hooks is not None:  # after the record, in which nothing of it must lie
-        request.environ = callers_environment()
+        request.environ = callers_environment(facts.pid)
     return Prepared(spec, facts, request)
 
 

@@ -191,8 +191,8 @@ def test_what_fails_python_does_again_and_tells(planned: Planned, bundle: Bundle
     made = bundle(["/bin/nonesuch"])
     id = planned.python.create_started(bundle(IDLE))
     for words in (("run", "-b", made.path, "x"), ("create", "-b", made.path, id), ("exec", id, "nonesuch")):
-        done = planned.served(*words)
-        assert done.rc == TO_PYTHON and bool(done.out.strip()) == (words[0] != "exec"), done.describe()
+        outs = {planned.bare(*words).fails(TO_PYTHON).out.count(" ") > 0 for _ in range(5)}
+        assert outs <= {words[0] != "exec", False}, "of an exec Python hears nothing"
         assert told(planned.launcher(*words)) == told(planned.python(*words))
     assert planned.python("list", "-q").out.split() == [id]
 
@@ -202,14 +202,14 @@ def test_hooks_run_once_where_one_fails(tmp_path: Path, bundle: BundleMaker) -> 
     notes = tmp_path / "notes"
     try:
         note = {
-            kind: [{"path": "/bin/sh", "args": ["sh", "-c", f"echo {kind} >>{notes}"]}]
+            kind: [{"path": "/bin/sh", "args": ["sh", "-c", f"echo {kind} $MARK >>{notes}"]}]
             for kind in ("prestart", "poststop")
         }
         made.update(hooks={**note, "createRuntime": [{"path": "/bin/false"}]})
         told_ = []
         for runner in (planned.python, planned.launcher, planned.launcher):
-            told_.append(told(runner("create", "-b", made.path, "x")))
-            assert notes.read_text().split() == ["prestart", "poststop"]
+            told_.append(told(runner("create", "-b", made.path, "x", env={"MARK": "a=b"})))
+            assert notes.read_text().split() == ["prestart", "a=b", "poststop", "a=b"]
             notes.unlink()
         assert told_[0] == told_[1] == told_[2] and "createRuntime" in told_[0][2]
         assert planned.planner.answers, planned.planner.why
