@@ -207,7 +207,7 @@ class Store:
         directory = self.directory(container)
         made = Container(container, directory, rec.Record(), held)
         try:
-            made.record = _check(rec.unpack(_read(made.path("record"))), container)
+            made.record = _check(rec.unpack(_read(directory + "/record" if held < 0 else "record", held)), container)
             return made
         except FileNotFoundError:
             if held >= 0 or is_there(directory):
@@ -244,9 +244,11 @@ def _check(record: rec.Record, container: str) -> rec.Record:
     return record
 
 
-def _read(path: str) -> bytes:
-    """A record's bytes. ValueError where it is no file, or far too long for one: what took its place may be a FIFO."""
-    fd = posix.open(path, posix.O_RDONLY | posix.O_NONBLOCK | posix.O_CLOEXEC)
+def _read(path: str, held: int = -1) -> bytes:
+    """A record's bytes. held: the directory that path is in, for there may be no /proc to reach it by. ValueError where
+    it is no file, or far too long for one: what took its place may be a FIFO."""
+    flags = posix.O_RDONLY | posix.O_NONBLOCK | posix.O_CLOEXEC
+    fd = posix.open(path, flags, dir_fd=None if held < 0 else held)
     try:
         info = posix.fstat(fd)
         if info.st_mode & S_IFMT != S_IFREG or info.st_size > LARGEST:
