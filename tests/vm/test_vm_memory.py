@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -84,7 +85,9 @@ def test_reservation_protects_from_reclaim(pyrun: Runner, bundle: BundleMaker) -
         cgroups[name] = Cgroup(pyrun, pyrun.create_started(made))
         wait_for((made.rootfs / "done").exists, 30, "the cache to fill")
     assert all(cgroup.counter("memory.stat", "file") > 20 * MIB for cgroup in cgroups.values())
-    (parent / "memory.reclaim").write_text("16M")
+    # EAGAIN: less than asked was taken (cgroup-v2.rst, memory.reclaim), as Debian 13 says here; of whom is what counts.
+    with suppress(BlockingIOError):
+        (parent / "memory.reclaim").write_text("16M")
     assert cgroups["kept"].counter("memory.stat", "file") > 20 * MIB
     assert cgroups["taken"].counter("memory.stat", "file") < 12 * MIB
     pyrun.delete_all()
