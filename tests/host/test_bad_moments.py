@@ -411,6 +411,8 @@ def test_console_socket_closes_at_once(
         console.accept()[0].close()
     try:
         results = [with_console(place, bundle, tmp_path) for _ in range(5)]
+        while not any(result.rc for result in results) and len(results) < 50:
+            results.append(with_console(place, bundle, tmp_path))
     finally:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
