@@ -202,7 +202,8 @@ static long ack(struct px_ctx *x)
 	return r == -EPIPE ? -ESRCH : r < 0 ? r : 0; /* as in next_msg() */
 }
 
-/* a: the rendezvous that must come, b: within so many ms. The number of a seccomp listener is told on the way to one. */
+/* a: the rendezvous that must come, b: within so many ms. The number of a seccomp listener is told on the way to one, and once: who has got hold
+ * of the child's socket must not keep us here by saying it for ever. */
 static long do_await(struct px *p, const struct px_step *s)
 {
 	const struct px_msg *m = &p->x.msg;
@@ -210,7 +211,7 @@ static long do_await(struct px *p, const struct px_step *s)
 		long r = next_msg(p, s->b);
 		if (r < 0)
 			return r;
-		if (m->kind == MSG_MEET && m->value == -1) {
+		if (m->kind == MSG_MEET && m->value == -1 && p->x.listener < 0 && (i32)m->substep >= 0) {
 			p->x.listener = (i32)m->substep;
 			if ((r = ack(&p->x)) < 0)
 				return r;
@@ -368,7 +369,9 @@ static long do_wait_exec(struct px *p, const struct px_step *s)
 	x->sync = s->in0 == PX_NONE ? keep : px_fd(x, s->in0);
 	const long r = next_msg(p, s->a);
 	x->sync = keep;
-	return r == -ESRCH ? 0 : r < 0 ? r : -EPROTO;
+	if (r == -ESRCH && !p->child_failed) /* and not a child that says ESRCH, as a seccomp profile may answer its execve */
+		return 0;
+	return r < 0 ? r : -EPROTO;
 }
 
 /* The init may be killed this very moment: that is EPIPE, not a signal for us. */

@@ -71,6 +71,20 @@ def test_no_capability_is_left_over(bundle: BundleMaker, pyrun: Runner) -> None:
             assert not int(line.split()[1], 16) >> 21 & 1, line
 
 
+@pytest.mark.parametrize("number", [errno.ESRCH, errno.ECANCELED, errno.EINPROGRESS], ids=lambda n: errno.errorcode[n])
+def test_an_exec_that_is_refused_is_an_error_whatever_errno_says_so(
+    bundle: BundleMaker, pyrun: Runner, number: int
+) -> None:
+    """Our own words for a child that is gone, and for a caller that gives up, are errnos too."""
+    profile = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule(["execve"], "SCMP_ACT_ERRNO", errnoRet=number)]}
+    b = bundle(["true"], linux={"seccomp": profile})
+    pyrun.run(b).fails(1, "/process/args")
+    pyrun.run(b, "--detach").fails(1, "/process/args")
+    id = pyrun.create(b)
+    pyrun("start", id).fails(1, "/process/args")
+    pyrun.wait_status(id, "stopped")
+
+
 def test_kill(bundle: BundleMaker, pyrun: Runner) -> None:
     profile = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule(["mkdir", "mkdirat"], "SCMP_ACT_KILL_PROCESS")]}
     assert pyrun.run(bundle(["mkdir", "/x"], linux={"seccomp": profile})).rc == 128 + SIGSYS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ import pytest
 
 from tests.support.container.bundle import BundleMaker
 from tests.support.container.leaks import CGROUP_ROOT
-from tests.support.container.runner import Runner, wait_for
+from tests.support.container.runner import REPO, Runner, python_argv, wait_for
 
 DEVNULL = subprocess.DEVNULL
 # What a profile may refuse and the handshake needs; exit_group is what a process that gives up needs.
@@ -101,3 +102,39 @@ def test_an_exec_whose_container_is_killed_is_told_so(pyrun: Runner, bundle: Bun
     _, err = process.communicate(timeout=20)
     assert process.returncode == 1 and b"container not running" in err, err
     assert b"it ended while the command was being started" in err
+
+
+FLOOD = """
+#include <stdlib.h>
+#include <unistd.h>
+int main(int argc, char **argv)
+{
+	int listener[] = { 1, 0, 0, 5, 0, -1, 0 }; /* MSG_MEET -1: the number of a seccomp listener */
+	while (write(atoi(argv[argc - 1]), listener, sizeof listener) == sizeof listener)
+		;
+	return 0;
+}
+"""
+AWAIT = """
+import sys
+from pyrun.executor import StepFailed, run_plan
+from pyrun.plan.model.plan import Builder
+from pyrun.plan.model.steps import PARENT, Await, Clone3
+b = Builder()
+b.add(PARENT, Clone3(image=sys.argv[1], load=0, flags=0), Await(point=1, patience_ms=100))
+try:
+    run_plan(b.plan())
+except StepFailed as error:
+    print(error.errno)
+"""
+
+
+def test_a_child_that_never_ceases_to_talk(tmp_path: Path) -> None:
+    """As who has stolen the socket from an exec may, by CAP_SYS_PTRACE: each word would begin the deadline anew, and
+    while there are words nobody looks whether the caller gives up."""
+    flood = tmp_path / "flood"
+    compile_ = ["cc", "-O2", "-static", "-x", "c", "-o", str(flood), "-"]
+    subprocess.run(compile_, input=FLOOD, text=True, check=True)
+    command = [python_argv()[0], "-c", AWAIT, str(flood)]
+    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=20)
+    assert done.stdout.split() == [str(errno.EPROTO)], done
