@@ -63,7 +63,7 @@ static px_run_t *read_answer(struct call *c, usize n)
 	for (int i = 0; i < 8; i++)
 		if (n < sizeof *a || a->magic[i] != magic[i])
 			return NULL;
-	if (a->how > FOREGROUND_THEN_DELETE || a->plan % 8 || a->plan >= n || room[a->plan - 1])
+	if (a->how > FOREGROUND_THEN_DELETE || a->plan % 8 || a->plan <= sizeof *a || a->plan >= n || room[a->plan - 1])
 		return NULL;
 	c->log = text_at(n, a->log);
 	c->root = text_at(n, a->root);
@@ -104,7 +104,8 @@ static u64 ending(void)
 }
 
 /* Runs it with `held` blocked. Python tells of a failure, and runs the poststop hooks. But an exec it does again: the container may have changed
- * meanwhile, and a step of its plan have another number. It has the mask that we came with; a signal that undid it waits for Python, too. */
+ * meanwhile, and a step of its plan have another number. That has the mask that we came with, unless a signal has undone it; else what comes
+ * from now on waits for Python, too, or it would keep the hooks from running. */
 static void run_or_python(const struct call *c, px_run_t *run, u64 held)
 {
 	u64 before, mask, cancels = ending();
@@ -114,7 +115,7 @@ static void run_or_python(const struct call *c, px_run_t *run, u64 held)
 	sys_sigmask(&mask, NULL);
 	px_set_cancel(run, cancel);
 	if (px_run(run, &result)) {
-		mask = before | (result.err == ECANCELED ? cancels : 0);
+		mask = before | (c->verb != VERB_EXEC || result.err == ECANCELED ? cancels : 0);
 		sys_sigmask(&mask, NULL);
 		to_python(c->verb == VERB_EXEC ? NULL : &result);
 	}

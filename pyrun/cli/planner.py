@@ -56,7 +56,6 @@ class Planner:
         self._launcher = _file(launcher or __file__.rpartition("/cli/")[0] + "/bin/pyrun")
         self._here = _place_of("self")
         self._sources = {file: _version(file) for file in _source_files()}
-        self._proc = os.stat("/proc").st_dev
 
     def serve(self, idle_s: float = IDLE_S) -> None:
         """Until nobody has called for that long, or our sources have changed."""
@@ -161,7 +160,8 @@ class Planner:
         return planned.plan, WHOLE if o.detach else FOREGROUND
 
     def _check_file(self, path: str) -> None:
-        """Refuses what is not a plain file, or another one for the caller: /proc/self is we here."""
+        """Refuses what is not a plain file, or another one for the caller: /proc/self is we here, wherever such a file
+        system is mounted. Of its symlinks, and of hardly any other, the size is not the length of what they say."""
         at = ""
         parts = path.split("/")[1:]
         for _ in range(100):
@@ -169,10 +169,10 @@ class Planner:
                 break
             at, part = f"{at}/{parts[0]}", parts.pop(0)
             info = os.lstat(at)
-            if info.st_dev == self._proc or part == "..":
+            target = os.readlink(at) if stat.S_ISLNK(info.st_mode) else ""
+            if (target and info.st_size != len(os.fsencode(target))) or part == "..":
                 raise Refused("a path through /proc")
-            if stat.S_ISLNK(info.st_mode):
-                target = os.readlink(at)
+            if target:
                 parts = target.strip("/").split("/") + parts
                 at = "" if target.startswith("/") else at.rpartition("/")[0]
         if parts or not stat.S_ISREG(info.st_mode) or info.st_size > MOST:

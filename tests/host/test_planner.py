@@ -137,6 +137,21 @@ def test_paths_are_the_caller_s(planned: Planned, bundle: BundleMaker) -> None:
             assert "a path through /proc" in planned.planner.why
 
 
+def test_another_proc_is_as_little_the_caller_s(planned: Planned, bundle: BundleMaker, tmp_path: Path) -> None:
+    """Its self is the planner here, too, which has other files open."""
+    id, proc, process = planned.python.create_started(bundle(IDLE)), tmp_path / "proc", tmp_path / "process"
+    proc.mkdir()
+    process.write_text(json.dumps({"args": ["/bin/true"], "cwd": "/", "user": {"uid": 0, "gid": 0}}))
+    subprocess.run(["mount", "-t", "proc", "proc", proc], check=True)
+    try:
+        with open(process) as file:
+            path = f"{proc}/self/fd/{file.fileno()}"
+            assert process_file(planned, path, id, subprocess.DEVNULL) == TO_PYTHON
+            assert planned.planner.answers == [] and "a path through /proc" in planned.planner.why
+    finally:
+        subprocess.run(["umount", "-l", proc], check=True)
+
+
 def process_file(planned: Planned, path: str, id: str, stdin: Any) -> int:
     command = planned.bare.command("exec", "-p", path, id)
     return subprocess.run(command, stdin=stdin, stdout=subprocess.DEVNULL, timeout=60, check=False).returncode
@@ -212,6 +227,21 @@ def test_hooks_run_once_where_one_fails(tmp_path: Path, bundle: BundleMaker) -> 
             assert notes.read_text().split() == ["prestart", "a=b", "poststop", "a=b"]
             notes.unlink()
         assert told_[0] == told_[1] == told_[2] and "createRuntime" in told_[0][2]
+        assert planned.planner.answers, planned.planner.why
+    finally:
+        planned.close()
+
+
+def test_a_signal_that_comes_behind_a_failure_keeps_no_hook_from_running(tmp_path: Path, bundle: BundleMaker) -> None:
+    """It comes when all is undone, and Python has not yet begun to tell of it."""
+    planned, made, stopped = Planned(tmp_path, str(LAUNCHER)), bundle(IDLE), tmp_path / "stopped"
+    late = f"(while [ /proc/$PPID/exe -ef {LAUNCHER} ]; do :; done; kill -TERM $PPID) >/dev/null 2>&1 & exit 3"
+    hooks = {"createRuntime": late, "poststop": f": >{stopped}"}
+    made.update(hooks={kind: [{"path": "/bin/bash", "args": ["bash", "-c", text]}] for kind, text in hooks.items()})
+    try:
+        for _ in range(3):
+            planned.launcher("create", "-b", made.path, "x").fails(1, "/hooks/createRuntime/0")
+            stopped.unlink()
         assert planned.planner.answers, planned.planner.why
     finally:
         planned.close()
@@ -400,7 +430,8 @@ def test_an_answer_of_another_kind_is_none(planned: Planned, bundle: BundleMaker
             if at < 8 or at % 4 == 3:
                 sent[0] = answer[:at] + bytes([answer[at] ^ 0x7F]) + answer[at + 1 :]
                 assert planned.bare("run", "-b", made.path, "x").rc == TO_PYTHON, at
-        for sent[0] in (b"\0" * 64, b"\xff" * 200_000, answer[:32] + b"/" * 32 + answer[64:]):
+        plans = [answer[:24] + at.to_bytes(4, "little") + answer[28:] for at in (0, 8, 24, len(answer) & ~7)]
+        for sent[0] in (b"\0" * 64, b"\xff" * 200_000, answer[:32] + b"/" * 32 + answer[64:], *plans):
             assert planned.bare("run", "-b", made.path, "x").rc == TO_PYTHON
     finally:
         fake.close()
