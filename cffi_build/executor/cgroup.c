@@ -97,7 +97,8 @@ static int is_at(int dir, const char *path)
 }
 
 /* s0 the cgroup's path, in0 itself, held since it was made or its record was read; none: whatever has the name, if nothing is in it. a: what
- * runs in it is killed; else that is not ours, and EBUSY after a second: killed processes leave it some time later, 10 s at most.
+ * runs in it is killed; else that is not ours, and EBUSY after a second: killed processes leave it some time later, 10 s at most. Its children
+ * have 30 s of their own: those of a container may take longer than that second.
  * in1: our state directory; once that was removed another container may have the cgroup's name, and keeps it. An undo (d) removes what it
  * made also when it could not hold it; any other that holds nothing has nothing to remove. */
 long do_remove_cgroup(struct px_ctx *x, const struct px_step *s)
@@ -108,7 +109,7 @@ long do_remove_cgroup(struct px_ctx *x, const struct px_step *s)
 		long r = s->d ? sc3(__NR_unlinkat, AT_FDCWD, path, AT_REMOVEDIR) : 0;
 		return r == -ENOENT || (r == -EBUSY && !ours) ? 0 : r;
 	}
-	long r = -EBUSY, deadline = sys_now() + (s->a ? 10 : 1) * 1000000000L;
+	long r = -EBUSY, deadline = sys_now() + (s->a ? 10 : 1) * 1000000000L, children = 30000000000L;
 	for (int i = 0; r == -EBUSY && (i == 0 || sys_now() < deadline); i++) {
 		if (i)
 			sys_poll(NULL, 0, i < 100 ? 1 : 10);
@@ -118,9 +119,13 @@ long do_remove_cgroup(struct px_ctx *x, const struct px_step *s)
 		if (r != -EBUSY)
 			break;
 		x->substep = 1;
-		if (populated(dir) != 1)
-			remove_children(dir, sys_now() + 30000000000L);
-		else if (s->a && i % 100 == 0) /* again: one that is being made may have come in since */
+		if (populated(dir) != 1) {
+			const long began = sys_now();
+			remove_children(dir, began + children);
+			const long took = sys_now() - began;
+			children -= took;
+			deadline += took;
+		} else if (s->a && i % 100 == 0) /* again: one that is being made may have come in since */
 			put(dir, "cgroup.kill", "1");
 	}
 	return r == -ENOENT || (r == -EBUSY && !px_linked(x, s->in1)) ? 0 : r;

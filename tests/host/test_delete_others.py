@@ -320,3 +320,19 @@ def test_a_thousand_cgroups(either: Runner, bundle: BundleMaker, shape: str, end
     either("delete", id, timeout=20).ok()
     assert not cgroup.exists()
     assert time.monotonic() - begin < 15
+
+
+def test_cgroups_that_take_long_to_remove(either: Runner, bundle: BundleMaker, tmp_path: Path) -> None:
+    """Longer than a delete waits for what lives there: it is stopped in the midst of them for that time."""
+    made = nesting(bundle, WIDE.format(end="true"))
+    id = either.create_started(made)
+    wait_for((made.rootfs / "done").exists, 60, "its cgroups")
+    cgroup = own_cgroup(either, id)
+    stop(either, id)
+    slow = stands_still(either.command("delete", id), "unlinkat", 700, tmp_path / "log")
+    assert slow is not None
+    time.sleep(1.5)
+    (child,) = Path(f"/proc/{slow.pid}/task/{slow.pid}/children").read_text().split()
+    os.kill(int(child), signal.SIGCONT)
+    assert slow.wait(30) == 0
+    assert not cgroup.exists() and not either.ids()
