@@ -87,7 +87,7 @@ void to_python(const struct px_result *failed)
 	die("can't run Python: ", python, "is the package whole? sudo ./bootstrap install puts it in place");
 }
 
-void delete_by_python(const struct call *c)
+void become_delete(const struct call *c)
 {
 	static const char *words[12];
 	int n = 1;
@@ -103,5 +103,4 @@ void delete_by_python(const struct call *c)
 	words[n] = c->id;
 	arguments = (char **)words;
 	argument_count = n + 1;
-	to_python(NULL);
 }

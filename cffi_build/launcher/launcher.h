@@ -44,8 +44,8 @@ const char *get_env(const char *name);
 int same(const char *a, const char *b);
 /* Hands the command line to Python. failed: the plan that Python would run was run and failed thus, and is undone. */
 void __attribute__((noreturn)) to_python(const struct px_result *failed);
-/* `delete` of the container, in Python: it says what is in the way. */
-void __attribute__((noreturn)) delete_by_python(const struct call *c);
+/* From here on the command line is `delete` of the container: what Python gets can't run it again. */
+void become_delete(const struct call *c);
 int log_ok(const struct call *c);
 int starts(const char *text, const char *with);
 char *join(char *to, const char *end, const char *text);

@@ -151,6 +151,7 @@ void run_delete(struct call *c)
  * no PID namespace to take it along. */
 void remove_container(struct call *c, int pid)
 {
+	become_delete(c);
 	struct record *r = read_record(c);
 	if (!r || r->pid != (u64)pid)
 		return;
@@ -159,5 +160,5 @@ void remove_container(struct call *c, int pid)
 		put(cgroup, "cgroup.kill", "1");
 	int failed = cgroup < -1 ? 1 : replay(c, r, B_DELETE, 0, cgroup);
 	if (failed && !(failed > 0 && result.err == ENOENT)) /* that is: another delete was quicker */
-		delete_by_python(c);
+		to_python(NULL); /* it says what is in the way */
 }

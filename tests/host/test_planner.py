@@ -195,6 +195,28 @@ def test_signals_are_handed_on(planned: Planned, bundle: BundleMaker) -> None:
     assert run(["exec", id, *script]) == (3, b"got\n")
 
 
+def test_a_run_that_cannot_look_at_its_record_in_the_end_runs_nothing_again(
+    planned: Planned, bundle: BundleMaker, tmp_path: Path
+) -> None:
+    """Whatever is unusual goes to Python: by then that is to delete."""
+    made = bundle(["sh", "-c", "echo ready; read x; echo end"])
+    (tmp_path / "stub" / "__main__.py").write_text("import sys\nprint(*sys.argv[1:])\n")
+    for _ in range(20):
+        process = planned.bare.popen("run", "-b", made.path, "x", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        if process.stdout.readline() == b"ready\n":
+            break
+        process.communicate(timeout=10)
+    hidden = "/proc/sys/kernel/random/boot_id"
+    subprocess.run(["mount", "--bind", "/dev/null", hidden], check=True)
+    try:
+        out = process.communicate(b"\n", timeout=10)[0].decode()
+    finally:
+        subprocess.run(["umount", hidden], check=True)
+    assert out.startswith(f"end\n--root {planned.root} ") and out.endswith(" delete x\n")
+    planned.python.delete("x").ok()
+
+
 def test_a_caller_who_ignores_its_children(planned: Planned, bundle: BundleMaker) -> None:
     made = bundle(["sh", "-c", "exit 5"])
     ignoring = Runner(planned.root, ["env", "--ignore-signal=CHLD", *planned.bare.argv])
