@@ -11,6 +11,7 @@ import _socket
 import posix
 import select
 
+from ..errors import PyrunError
 from ..executor import Outcome
 from ..plan.rootfs.notify import SLOT
 from .sockets import connect
@@ -25,10 +26,10 @@ def socket_of(outcome: Outcome) -> int:
     return outcome.slot(slots.index(SLOT)) if SLOT in slots else -1
 
 
-def wait_until_ready(fd: int, pid: int, manager: bytes) -> None:
+def wait_until_ready(fd: int, pid: int, manager: bytes, cancel: int = -1) -> None:
     """Until the program says that it is ready, or its process pid has ended. Not at all if no manager would hear.
 
-    manager: its address, as $NOTIFY_SOCKET has it."""
+    manager: its address, as $NOTIFY_SOCKET has it. cancel: readable when the caller gives up; PyrunError then."""
     if not _listens(manager):
         return
     try:
@@ -38,9 +39,13 @@ def wait_until_ready(fd: int, pid: int, manager: bytes) -> None:
     poll = select.poll()
     poll.register(fd, select.POLLIN)
     poll.register(pidfd, select.POLLIN)
+    if cancel >= 0:
+        poll.register(cancel, select.POLLIN)
     try:
         while True:
             events = dict(poll.poll())
+            if cancel in events:
+                raise PyrunError("interrupted before the program was ready", hint="it runs; pyrun kill ends it")
             if fd in events and hand_on(fd, pid, manager):
                 return
             if fd not in events:

@@ -66,11 +66,13 @@ def _start(
 
             wait_for_end(c)
         raise error from None
-    if request.notify and notify is not None:
-        from .notify import socket_of, wait_until_ready
+    try:
+        if request.notify and notify is not None:
+            from .notify import socket_of, wait_until_ready
 
-        wait_until_ready(socket_of(outcome), c.record.pid, notify)
-    outcome.close()
+            wait_until_ready(socket_of(outcome), c.record.pid, notify, cancel)
+    finally:
+        outcome.close()
 
 
 def _in_hook(e: StepFailed) -> bool:

@@ -12,8 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from pyrun.errors import PyrunError
+from pyrun.runtime.runtime import Runtime
 from tests.support.container.bundle import Bundle, BundleMaker
 from tests.support.container.runner import Runner, wait_for
+from tests.support.executor.faults import descriptors
 
 SAY = (
     "use Socket; socket(S, AF_UNIX, SOCK_DGRAM, 0);send(S, $_, 0, sockaddr_un($ENV{NOTIFY_SOCKET})) or die $! for @ARGV"
@@ -82,6 +85,23 @@ def test_start_does_not_wait_for_a_program_that_ends(
     pyrun("start", "one", env=env).ok()
     assert listener.heard == []
     pyrun.delete("one").ok()
+
+
+def test_a_start_that_waits_can_be_given_up(
+    pyrun: Runner, bundle: BundleMaker, manager: tuple[Manager, dict[str, str]]
+) -> None:
+    """The program runs by then, and goes on."""
+    _, env = manager
+    pyrun.create(bundle(["sleep", "1000"]), id="one", env={**os.environ, **env})
+    cancel, before = os.eventfd(0), descriptors()
+    threading.Timer(0.5, os.eventfd_write, (cancel, 1)).start()
+    container = Runtime(str(pyrun.root)).container("one")
+    with pytest.raises(PyrunError, match="interrupted before the program was ready"):
+        container.start(cancel=cancel, notify=env["NOTIFY_SOCKET"].replace("\0", "@").encode())
+    assert descriptors() == before
+    os.close(cancel)
+    assert container.status() == "running"
+    container.delete(force=True)
 
 
 def test_start_without_a_manager_does_not_wait(pyrun: Runner, bundle: BundleMaker, tmp_path: Path) -> None:
