@@ -31,7 +31,7 @@ extern const char *const STATUS[];
 
 struct record {
 	char magic[8];
-	u64 pid, start, status, cgroup, creator, creator_start, pidns, timens;
+	u64 pid, start, status, cgroup, unused, unused_too, pidns, timens;
 	char boot_id[36];
 	u32 sum, flags, count;
 	struct { u32 off, len; } blobs[B_COUNT];

@@ -102,6 +102,7 @@ class _Slots:
         "pidfd_socket",
         "proc",
         "record",
+        "recorded",
         "state",
         "status",
     )
@@ -114,6 +115,7 @@ class _Slots:
     pidfd_socket: int
     proc: int
     record: int
+    recorded: Step  # the one by which the directory is ours for sure
     state: int
     status: int
 
@@ -227,19 +229,20 @@ def _plan_state(b: Builder, s: _Slots, req: Request) -> None:
         b.slot("go", inherit=req.park),
         b.slot("status", inherit=req.park),
     )
+    s.recorded = CreateFile(
+        dir=s.state,
+        name="record",
+        mode=0o600,
+        data=req.record,
+        lock=1,
+        out=s.record,
+        why="what the other commands know of the container",
+    )
     b.add(
         PARENT,
         s.made,
         Openat2(path=req.state_dir, flags=O_PATH_DIRECTORY, out=s.state),
-        CreateFile(
-            dir=s.state,
-            name="record",
-            mode=0o600,
-            data=req.record,
-            lock=1,
-            out=s.record,
-            why="what the other commands know of the container",
-        ),
+        s.recorded,
         CreateFile(
             dir=s.state, name="config.json", mode=0o600, data=req.config, why="exec and update go by what was created"
         ),
@@ -253,7 +256,7 @@ def _plan_state(b: Builder, s: _Slots, req: Request) -> None:
     if req.notify:
         from .rootfs.notify import plan_notify_directory
 
-        plan_notify_directory(b, req, s.state)
+        plan_notify_directory(b, req, s.state, s.recorded)
 
 
 def _plan_undo_state(b: Builder, s: _Slots, req: Request) -> None:
@@ -263,7 +266,7 @@ def _plan_undo_state(b: Builder, s: _Slots, req: Request) -> None:
     names = STATE_FILES if req.park else STATE_FILES[:2]
     b.add(
         UNDO,
-        *(Unlinkat(dir=s.state, path=name, on=gone) for name in names),
+        *(Unlinkat(dir=s.state, path=name, on=gone, guard=s.recorded) for name in names),
         Unlinkat(path=req.state_dir, flags=AT_REMOVEDIR, guard=s.made, still=s.state),
     )
 

@@ -23,6 +23,7 @@ ENOENT, EBUSY = 2, 16
 END_MS = 10_000
 LEAVE_S = 1.0  # what was killed takes some time to leave its cgroup
 MOST_NAMED = 10
+OLD_FILES = ("exec.seen", "exec.0", "exec.1", "exec.2", "exec.3")  # of a pyrun that kept the plans of execs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ def _undo(c: Container, cgroup: int, kill: bool, warn: Callable[[str], None]) ->
     """Runs the delete plan, then the poststop hooks. Of a container from before a reboot only its files are left: what
     has its cgroup's name now is another's."""
     rebooted = c.record.boot_id != boot_id()
+    _unlink(OLD_FILES, c.held)
     try:
         spec = load_bytes(read_file(c.path("config.json")))
     except PyrunError:
@@ -194,14 +196,19 @@ def _remove_cgroup(c: Container, cgroup: int, kill: bool) -> None:
         raise explain_failure(e, c.id) from None
 
 
-def _remove_debris(directory: str, held: int) -> bool:
-    """What is left of a create that was killed before there was a record, of one whose files are damaged, or of one
-    from before a reboot. held: the directory. False when another delete was quicker."""
-    for name in (*FILES, "record", "notify/notify.sock"):
+def _unlink(names: tuple[str, ...], held: int) -> None:
+    """Those that are there and may be unlinked."""
+    for name in names:
         try:
             posix.unlink(name, dir_fd=held)
         except OSError:
             continue
+
+
+def _remove_debris(directory: str, held: int) -> bool:
+    """What is left of a create that was killed before there was a record, of one whose files are damaged, or of one
+    from before a reboot. held: the directory. False when another delete was quicker."""
+    _unlink((*OLD_FILES, *FILES, "record", "notify/notify.sock"), held)
     try:
         posix.rmdir("notify", dir_fd=held)
     except OSError:  # most have none

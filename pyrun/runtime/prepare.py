@@ -20,7 +20,7 @@ from ..plan.process.hooks import hooks_of, quote
 from . import record as rec
 from .descriptors import check_stdio, kept_descriptors, with_listen_fds
 from .request import callers_environment
-from .store import Store, boot_id, here, is_there, start_time
+from .store import Store, boot_id, here, is_there
 
 
 class Config:
@@ -217,8 +217,7 @@ def _record(spec: Spec, facts: Facts, req: Request) -> rec.Record:
     blobs: dict[str, object] = {"b_" + name: value.encode("utf-8", "surrogateescape") for name, value in text.items()}
     blobs["b_start"] = plan_start(spec, req).encode()
     blobs["b_delete"] = plan_delete(spec, req, facts.resctrl_mount).encode()
-    creator = (facts.pid, start_time(facts.pid))
-    return rec.Record(flags=flags, creator=creator, place=here(), boot_id=boot_id(), **blobs)
+    return rec.Record(flags=flags, place=here(), boot_id=boot_id(), **blobs)
 
 
 def _now() -> str:

@@ -12,11 +12,11 @@ from __future__ import annotations
 from _struct import Struct
 
 MAGIC = b"PYRREC3\0"
-HEADER = Struct("<8s4Q2Q2Q36sIII")
+HEADER = Struct("<8s4Q16x2Q36sIII")
 SUM = Struct("<I")
 SUM_AT, SUMMED_FROM = 108, 40  # what is before it the executor writes
 # A container may be older than this pyrun. Those before the last record had neither cgroup nor namespaces.
-OLD_MAGIC, OLD_HEADER, OLD_SUM_AT, OLD_SUMMED_FROM = b"PYRREC2\0", Struct("<8s3Q2Q36sIII"), 84, 32
+OLD_MAGIC, OLD_HEADER, OLD_SUM_AT, OLD_SUMMED_FROM = b"PYRREC2\0", Struct("<8s3Q16x36sIII"), 84, 32
 TABLE = Struct("<II")
 BLOBS = (
     "id",
@@ -38,14 +38,12 @@ CREATING, CREATED = 0, 1
 
 class Record:
     """pid, start (clock ticks since boot) of the init, 0 until it is made; status CREATING or CREATED; cgroup: the
-    inode of its cgroup, 0: it has none; creator: (pid, start) of the process that creates; place: the inodes of the PID
-    and the time namespace in which these numbers hold, 0 where that is not known; boot_id; flags; and one bytes
-    attribute for each name in BLOBS."""
+    inode of its cgroup, 0: it has none; place: the inodes of the PID and the time namespace in which these numbers
+    hold, 0 where that is not known; boot_id; flags; and one bytes attribute for each name in BLOBS."""
 
     __slots__ = (
         "boot_id",
         "cgroup",
-        "creator",
         "flags",
         "pid",
         "place",
@@ -56,7 +54,7 @@ class Record:
 
     def __init__(self, **values: object) -> None:
         self.pid = self.start = self.status = self.cgroup = self.flags = 0
-        self.creator = self.place = (0, 0)
+        self.place = (0, 0)
         self.boot_id = ""
         for name in BLOBS:
             setattr(self, "b_" + name, b"")
@@ -71,7 +69,7 @@ class Record:
         return self.blob(name).decode("utf-8", "surrogateescape")
 
     def pack(self) -> bytes:
-        numbers = (self.pid, self.start, self.status, self.cgroup, *self.creator, *self.place)
+        numbers = (self.pid, self.start, self.status, self.cgroup, *self.place)
         head = HEADER.pack(MAGIC, *numbers, self.boot_id.encode(), 0, self.flags, len(BLOBS))
         at = HEADER.size + TABLE.size * len(BLOBS)
         table, body = b"", b""
@@ -111,14 +109,13 @@ def unpack(data: bytes) -> Record:
         raise ValueError("not a record of this version")
     if len(data) % 8 or sum != (checksum(data, OLD_SUM_AT, OLD_SUMMED_FROM) if old else checksum(data)):
         raise ValueError("its checksum is wrong, so it was not written whole")
-    cgroup, *creator_and_place = (0, *numbers, 0, 0) if old else numbers
+    cgroup, *place = (0, 0, 0) if old else numbers
     record = Record(
         pid=pid,
         start=start,
         status=status,
         cgroup=cgroup,
-        creator=tuple(creator_and_place[:2]),
-        place=tuple(creator_and_place[2:]),
+        place=tuple(place),
         boot_id=boot.decode("ascii", "replace"),
         flags=flags,
     )

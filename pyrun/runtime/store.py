@@ -9,6 +9,7 @@ who unlinks the FIFO.
 from __future__ import annotations
 
 import posix
+import time
 from _struct import Struct
 
 from ..errors import PyrunError, reason
@@ -21,6 +22,7 @@ F_OFD_GETLK, F_UNLCK = 36, 2
 _FLOCK = Struct("hhxxxxqqixxxx")  # fcntl(2)
 S_IFMT, S_IFREG = 0o170000, 0o100000
 WHOLE_PROC = "pyrun needs all of /proc: mount -t proc proc /proc, without subset=pid and hidepid="
+YOUNG_S = 1.0  # a directory without a whole record that is not older may be about to get it
 LARGEST = 64 << 20  # as cffi_build/launcher/record.c, read_record()
 _ID_CHARS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
 
@@ -34,6 +36,10 @@ def check_id(container: str) -> str:
 
 class Unreadable(PyrunError):
     """What can't be read now, though it may be there: nothing may be taken for gone because of it."""
+
+
+class Unfinished(Unreadable):
+    """A create is about to write the record, or a delete to remove its directory."""
 
 
 class Missing(PyrunError):
@@ -203,28 +209,46 @@ class Store:
         return Missing(f"container does not exist: {container}", hint="pyrun list shows those below this --root")
 
     def open(self, container: str, held: int = -1) -> Container:
-        """held: its directory, from hold(). Missing, or PyrunError that says what is wrong with its record."""
+        """held: its directory, from hold(). Missing, or PyrunError that says what is wrong with its record. A create
+        that has just begun, or a delete that is about to end, is waited for: a second at most."""
+        for _ in range(int(YOUNG_S / 0.01)):
+            try:
+                return self._open(container, held)
+            except Unfinished:
+                time.sleep(0.01)
+        return self._open(container, held)
+
+    def _open(self, container: str, held: int) -> Container:
         directory = self.directory(container)
         made = Container(container, directory, rec.Record(), held)
         try:
             made.record = _check(rec.unpack(_read(directory + "/record" if held < 0 else "record", held)), container)
             return made
         except FileNotFoundError:
-            if held >= 0 or is_there(directory):
-                raise PyrunError(
-                    f"container {container} has no record: its create was cut short",
-                    hint=f"pyrun delete --force {container}",
-                ) from None
-            raise self._missing(container) from None
+            self._check_unfinished(made)
+            raise PyrunError(
+                f"container {container} has no record: its create was cut short",
+                hint=f"pyrun delete --force {container}",
+            ) from None
         except OSError as e:
             raise Unreadable(f"{directory}/record: {reason(e)}", hint="is this --root another user's?") from None
         except ValueError as e:
-            if is_being_made(made.path("record")):  # it is not yet whole
-                raise Unreadable(f"container {container} is being created", hint="in a moment it is there") from None
+            self._check_unfinished(made)
             raise PyrunError(
                 f"{directory}/record is damaged: {e}",
                 hint=f"pyrun delete --force {container} removes what is left of it",
             ) from None
+
+    def _check_unfinished(self, c: Container) -> None:
+        """Of one without a whole record. Unfinished where that may be about to change, Missing where it is gone."""
+        try:
+            directory = posix.stat(c.path("."))
+        except FileNotFoundError:
+            raise self._missing(c.id) from None
+        if not directory.st_nlink:
+            raise self._missing(c.id)
+        if is_being_made(c.path("record")) or 0 <= time.time() - directory.st_ctime < YOUNG_S:
+            raise Unfinished(f"container {c.id} is being created or deleted", hint="in a moment it is there, or gone")
 
     def ids(self) -> list[str]:
         try:

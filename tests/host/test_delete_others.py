@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ from pyrun.runtime.store import Container, Store, start_time
 from tests.support.container.bundle import Bundle, BundleMaker
 from tests.support.container.runner import Runner, python_argv, wait_for
 
+Halfway = tuple["subprocess.Popen[bytes]", Callable[[], None]]  # its strace, and what lets it go on
 SLEEP = ["sleep", "1000"]
 CGROUPS = Path("/sys/fs/cgroup")
 
@@ -166,7 +167,7 @@ def test_a_delete_that_was_overtaken(
     try:
         module.delete(Store(str(pyrun.root)), id, print, force=force)
     except PyrunError as error:
-        assert at == "store.open" and "no record" in error.text
+        assert at == "store.open" and "does not exist" in error.text
     assert is_whole(pyrun, id)
 
 
@@ -194,6 +195,51 @@ def test_a_launchers_delete_that_was_overtaken(pyrun: Runner, bundle: BundleMake
         slow.wait(30)
         assert is_whole(pyrun, id), (tmp_path / f"{call}.{number}").read_text()
     assert 2 < number < 59 and not pyrun.ids()
+
+
+@pytest.fixture
+def halfway(pyrun: Runner, bundle: BundleMaker, tmp_path: Path) -> Iterator[Halfway]:
+    """A create of the container "new" that stands still between its directory and its record."""
+    command = python_argv() + ["--root", str(pyrun.root), "create", "-b", str(bundle(SLEEP).path), "new"]
+    slow = stands_still(command, "mkdirat", 1, tmp_path / "log")
+    assert slow is not None and os.listdir(pyrun.root / "new") == []
+    (child,) = Path(f"/proc/{slow.pid}/task/{slow.pid}/children").read_text().split()
+    yield slow, lambda: os.kill(int(child), signal.SIGCONT)
+    assert slow.poll() is not None
+
+
+def test_a_create_that_has_just_begun_is_waited_for(either: Runner, halfway: Halfway) -> None:
+    slow, go_on = halfway
+    asked = either.popen("state", "new", stdout=subprocess.PIPE)
+    time.sleep(0.2)
+    go_on()
+    assert slow.wait(30) == 0
+    assert b'"id": "new"' in asked.communicate(timeout=10)[0] and asked.returncode == 0
+
+
+def test_a_delete_by_force_of_a_create_that_has_just_begun(either: Runner, halfway: Halfway) -> None:
+    slow, go_on = halfway
+    deletes = either.popen("delete", "--force", "new")
+    time.sleep(0.2)
+    go_on()
+    assert deletes.wait(30) == 0
+    assert slow.wait(30) in (0, 1)
+    assert not either.ids()
+
+
+@pytest.mark.parametrize("succeeded", [False, True])
+def test_a_create_that_begins_for_too_long(
+    either: Runner, bundle: BundleMaker, halfway: Halfway, succeeded: bool
+) -> None:
+    """It is taken for one that was cut short; when it goes on after all, it leaves its successor alone."""
+    slow, go_on = halfway
+    either("state", "new").fails(1, "cut short", "delete --force new")
+    either.delete("new", "--force").ok()
+    if succeeded:
+        either.create_started(bundle(SLEEP), id="new")
+    go_on()
+    assert slow.wait(30) == 1
+    assert is_whole(either, "new") if succeeded else not either.ids()
 
 
 # --- other namespaces -------------------------------------------------------------------------------------------------
@@ -251,9 +297,7 @@ def age(record: Path) -> None:
     table, body = b"", new[table_at + 96 :]
     for at in range(table_at, table_at + 96, 8):
         table += (int.from_bytes(new[at : at + 4], "little") - shift).to_bytes(4, "little") + new[at + 4 : at + 8]
-    head = OLD_HEADER.pack(
-        OLD_MAGIC, made.pid, made.start, made.status, *made.creator, made.boot_id.encode(), 0, made.flags, 12
-    )
+    head = OLD_HEADER.pack(OLD_MAGIC, made.pid, made.start, made.status, made.boot_id.encode(), 0, made.flags, 12)
     old = bytearray(head + table + body)
     SUM.pack_into(old, OLD_SUM_AT, checksum(old, OLD_SUM_AT, OLD_SUMMED_FROM))
     record.write_bytes(old)
@@ -267,6 +311,8 @@ def test_a_container_of_an_older_pyrun(either: Runner, bundle: BundleMaker, forc
     either("start", id).ok()
     assert either.state(id)["status"] == "running" and id in either("list").ok().out
     either.exec(id, "true").ok()
+    for name in ("exec.seen", "exec.0", "exec.3"):
+        (either.root / id / name).write_text("a kept plan")
     if not force:
         stop(either, id)
     either.delete(id, *["--force"] * force).ok()

@@ -13,6 +13,10 @@ from ..model.plan import Builder
 from ..model.request import Request
 from ..model.steps import PARENT, UNDO, Bind, Mkdirat, Openat2, Step, Unlinkat
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 DIRECTORY, NAME, SLOT = "notify", "notify.sock", "notify-socket"
 INSIDE = "/run/notify"
 AT_REMOVEDIR = 0x200
@@ -30,11 +34,11 @@ def with_notify(spec: Spec, state_dir: str) -> Spec:
     return spec.replace(mounts=(*spec.mounts, mount), process=process)
 
 
-def plan_notify_directory(b: Builder, req: Request, state: int) -> None:
-    """Parent: the directory in state, which is open; with the socket where nothing parks, for it must be there before
-    the program is."""
+def plan_notify_directory(b: Builder, req: Request, state: int, ours: Step) -> None:
+    """Parent: the directory in state, which is open, and ours if that step was; with the socket where nothing parks,
+    for it must be there before the program is."""
     b.add(PARENT, Mkdirat(dir=state, path=DIRECTORY, mode=0o755, why="for $NOTIFY_SOCKET"))
-    b.add(UNDO, *notify_removal(state))
+    b.add(UNDO, *notify_removal(state, guard=ours))
     if not req.park:
         plan_notify_socket(b, state)
 
@@ -49,9 +53,9 @@ def plan_notify_socket(b: Builder, state: int) -> None:
     )
 
 
-def notify_removal(state: int) -> list[Step]:
+def notify_removal(state: int, **words: Any) -> list[Step]:
     gone = ((ENOENT, None),)
     return [
-        Unlinkat(dir=state, path=f"{DIRECTORY}/{NAME}", on=gone),
-        Unlinkat(dir=state, path=DIRECTORY, flags=AT_REMOVEDIR, on=gone),
+        Unlinkat(dir=state, path=f"{DIRECTORY}/{NAME}", on=gone, **words),
+        Unlinkat(dir=state, path=DIRECTORY, flags=AT_REMOVEDIR, on=gone, **words),
     ]
