@@ -1,10 +1,10 @@
 # Everything here assumes `./bootstrap build` has run once; each target runs it, and the second time it is quick.
 PY := .venv/bin/python
 
-.PHONY: help build check test bench demo conformance fuzz asan vm vm-shell vm-test vm-engines box soak clean
+.PHONY: help build check test bench demo conformance containerd-2 fuzz asan vm vm-shell vm-test vm-engines box soak clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build:  ## the C modules, the launcher and pyrun-init, in place
 	@./bootstrap build
@@ -24,6 +24,10 @@ demo:  ## a busybox and a Debian container, from create to delete (root)
 
 conformance: build  ## the validation programs of opencontainers/runtime-tools (root; needs Go)
 	tests/view $(PY) -m tests.conformance.run
+
+containerd-2: build  ## containerd 2.4, made from its Go module once and kept, drives pyrun on this machine (root; needs Go)
+	$(PY) -m tests.support.engines.containerd_2
+	tests/view $(PY) -m pytest -q tests/host/test_containerd.py $(ARGS)
 
 fuzz: build  ## fuzz the plan decoder for a minute (needs clang)
 	$(PY) cffi_build/build.py --fuzz --seconds 60

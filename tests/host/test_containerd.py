@@ -1,5 +1,5 @@
 """containerd's own shim drives pyrun through ctr, as an operator would switch an engine over: --runc-binary names
-it."""
+it. Twice: Debian's, and a newer one that continuous integration and `make containerd-2` build."""
 
 from __future__ import annotations
 
@@ -14,16 +14,36 @@ import pytest
 
 from tests.support.container.bundle import BundleMaker
 from tests.support.container.runner import Result, runtime_argv
+from tests.support.engines import containerd_2
 from tests.support.engines.containerd import Containerd, containerd, missing
+from tests.support.engines.golang import Unavailable
 
-pytestmark = pytest.mark.skipif(bool(missing()), reason=f"not installed: {', '.join(missing())} (Debian's containerd)")
+STATE = Path("/run/containerd/runc/default")
 
 
-@pytest.fixture(scope="module")
-def daemon() -> Iterator[Containerd]:
+def path_of(version: str) -> str:
+    """A PATH with the programs of this containerd; skips the test where there are none."""
+    if version == "debian":
+        if missing():
+            pytest.skip(f"not installed: {', '.join(missing())} (Debian's containerd)")
+        return os.environ["PATH"]
+    if not containerd_2.is_built() and "CI" not in os.environ:
+        pytest.skip(f"not built: containerd {version} (make containerd-2 does it, and needs Go)")
+    try:
+        containerd_2.build_containerd()
+    except Unavailable as error:
+        pytest.skip(str(error))
+    return f"{containerd_2.CACHE}:{os.environ['PATH']}"
+
+
+@pytest.fixture(scope="module", params=["debian", containerd_2.VERSION])
+def daemon(request: pytest.FixtureRequest) -> Iterator[Containerd]:
+    path = path_of(request.param)
     directory = Path(tempfile.mkdtemp(prefix="ctrd-", dir="/run"))
     try:
-        with containerd(directory) as running:
+        with containerd(directory, path) as running:
+            said = running.ctr("version").ok().out
+            assert (containerd_2.VERSION[1:] in said) == (request.param == containerd_2.VERSION), said
             yield running
     finally:
         shutil.rmtree(directory, ignore_errors=True)
@@ -54,7 +74,10 @@ class Engine:
 
 @pytest.fixture
 def engine(daemon: Containerd, bundle: BundleMaker) -> Iterator[Engine]:
-    yield Engine(daemon, bundle)
+    engine = Engine(daemon, bundle)
+    yield engine
+    assert engine.ctr("containers", "ls", "-q").ok().out == engine.ctr("tasks", "ls", "-q").ok().out == ""
+    assert list(STATE.glob("*")) == []
     if (
         parent := Path("/sys/fs/cgroup/ctr")
     ).exists():  # the parent of cgroupsPath is the engine's, but where our create failed

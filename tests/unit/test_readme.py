@@ -105,8 +105,8 @@ def test_bootstrap_verbs_exist() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPO)))
 def test_make_targets_exist(page: Path) -> None:
-    named = set(re.findall(r"(?:^|`)(?:sudo )?make ([a-z-]+)", page.read_text(), re.MULTILINE))
-    known = set(re.findall(r"^([a-z-]+):", (REPO / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"(?:^|`)(?:sudo )?make ([a-z0-9-]+)", page.read_text(), re.MULTILINE))
+    known = set(re.findall(r"^([a-z0-9-]+):", (REPO / "Makefile").read_text(), re.MULTILINE))
     assert named <= known
 
 

@@ -14,6 +14,8 @@ from pathlib import Path
 GO_MINOR = 21
 TOOLCHAIN = "golang.org/toolchain@v0.0.1-go1.21.13.linux-"
 GO_ARCH = {"x86_64": "amd64", "aarch64": "arm64"}
+STRIPPED = ("-trimpath", "-ldflags", "-s -w")
+TIMEOUT_S = 900.0
 
 
 class Unavailable(Exception):
@@ -47,3 +49,16 @@ def download_module(go: str, module: str, directory: Path) -> Path:
     if done.returncode != 0:
         raise Unavailable(f"{module} can't be had: {(done.stderr or done.stdout).strip()[-500:]}")
     return Path(json.loads(done.stdout)["Dir"])
+
+
+def build(go: str, source: Path, program: Path, *argv: str) -> None:
+    """Builds a program, static, in its module's source: argv is `build` or `test` with its options, and the package."""
+    verb, *options = argv
+    partial = program.with_name(f"{program.name}.partial")
+    # A module may come with a list of a vendor directory that it comes without.
+    env = os.environ | {"CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly"}
+    command = [go, verb, "-o", str(partial), *options]
+    done = subprocess.run(command, env=env, cwd=source, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    if done.returncode != 0:
+        raise Unavailable(f"{program.name} can't be built: {done.stderr.strip()[-500:]}")
+    partial.rename(program)
