@@ -123,6 +123,8 @@ static long do_clone3(struct px *p, const struct px_step *s)
 	if (x->sync >= 0) /* of an earlier try, whose errno a rule led on from */
 		sys_close(x->sync);
 	x->sync = pair[0];
+	const int on = 1; /* see sender(), which takes a refusal for nobody */
+	sc5(__NR_setsockopt, x->sync, SOL_SOCKET_, SO_PASSCRED_, &on, sizeof on);
 	x->substep = 2;
 	/* A slot that a rule skipped has no descriptor to hand over: its entry is cleared in the copy that the child gets. */
 	u16 *inherit = (void *)(p->plan + x->h->inherit);
@@ -231,30 +233,38 @@ static long stage1_speaks(struct px_ctx *x, u64 ms)
 	return r;
 }
 
+#define MSG_PEEK 0x02
+#define MSG_DONTWAIT 0x40
+
+/* Reads the next message; who sent it, by the kernel's word, or 0. Whoever got hold of the other end of the socket, as a container with
+ * CAP_SYS_PTRACE may, could name any process as stage 2, the init of another container too. Stage 1 can't be got at, so its word is good. */
+static i32 sender(struct px_ctx *x, u32 flags)
+{
+	struct px_ucred_cmsg c = { 0 };
+	struct px_iovec iov = { &x->msg, sizeof x->msg };
+	struct px_msghdr m = { .iov = &iov, .iovlen = 1, .control = &c, .controllen = sizeof c };
+	long r;
+	do
+		r = sc3(__NR_recvmsg, x->sync, &m, flags);
+	while (r == -EINTR);
+	return r > 0 && c.type == SCM_CREDENTIALS_ ? c.pid : 0;
+}
+
 /* Stage 1 was killed when it had made stage 2 and not told us. That waits for our answer, which tells it to end; its own is signed by the
  * kernel, and so names it. */
 static void end_untold(struct px_ctx *x)
 {
-	const int on = 1;
 	const i32 unknown = PX_UNKNOWN;
-	struct px_ucred_cmsg c = { 0 };
-	struct px_iovec iov = { &x->msg, sizeof x->msg };
-	struct px_msghdr m = { .iov = &iov, .iovlen = 1, .control = &c, .controllen = sizeof c };
 	struct pollfd f = { x->sync, POLLIN, 0 };
-	long r = sc5(__NR_setsockopt, x->sync, SOL_SOCKET_, SO_PASSCRED_, &on, sizeof on);
-	if (r == 0)
-		r = sc6(__NR_sendto, x->sync, L(&unknown), 4, 0x4000 /* MSG_NOSIGNAL */, 0, 0);
-	if (r == 4 && sys_poll(&f, 1, 10000) == 1)
-		do
-			r = sc3(__NR_recvmsg, x->sync, &m, 0);
-		while (r == -EINTR);
-	if (r > 0 && c.type == SCM_CREDENTIALS_ && c.pid > 0)
-		px_reap(c.pid, -1, NULL);
+	i32 pid = 0;
+	if (sc6(__NR_sendto, x->sync, L(&unknown), 4, 0x4000 /* MSG_NOSIGNAL */, 0, 0) == 4 && sys_poll(&f, 1, 10000) == 1)
+		pid = sender(x, 0);
+	if (pid > 0)
+		px_reap(pid, -1, NULL);
 	sys_close(x->sync);
 	x->sync = -1;
 }
 
-/* Whoever got hold of the other end of the socket, as a container with CAP_SYS_PTRACE may, could name any process. */
 static int is_child(i32 pid)
 {
 	return pid > 0 && sc5(__NR_waitid, 1 /* P_PID */, pid, NULL, 0x40000000 /* __WALL */ | 0x01000000 /* WNOWAIT */ | 4 /* WEXITED */ | 1 /* WNOHANG */, NULL) == 0;
@@ -267,6 +277,7 @@ static long do_await_pid(struct px *p, const struct px_step *s)
 	struct px_ctx *x = &p->x;
 	const struct px_msg *m = &x->msg;
 	long r = stage1_speaks(x, s->a);
+	const i32 from = r > 0 ? sender(x, MSG_PEEK) : 0;
 	if (r == 0) {
 		end_untold(x);
 		return -ESRCH; /* as in next_msg() */
@@ -275,7 +286,7 @@ static long do_await_pid(struct px *p, const struct px_step *s)
 		r = next_msg(p, s->a);
 	if (r < 0)
 		return r;
-	if (m->kind != MSG_PID || !is_child(m->value))
+	if (m->kind != MSG_PID || from != x->stage1 || !is_child(m->value))
 		return -EPROTO;
 	x->pid = m->value;
 	x->substep = 1;
@@ -421,8 +432,9 @@ static long kill_child(struct px_ctx *x)
 	if (x->stage1 > 0) {
 		left = px_reap(x->stage1, x->pidfd, NULL);
 		/* It may have made stage 2, and told, while we failed for a reason of our own. If it could not tell, stage 2 sees the socket close. */
-		while (sc6(__NR_recvfrom, x->sync, L(m), sizeof *m, 0x40 /* MSG_DONTWAIT */, 0, 0) > 0)
-			if (m->kind == MSG_PID && is_child(m->value)) {
+		i32 from;
+		for (int i = 0; i < 1000 && (from = sender(x, MSG_DONTWAIT)) > 0; i++)
+			if (from == x->stage1 && m->kind == MSG_PID && is_child(m->value)) {
 				sys_kill(m->value, PX_SIGKILL);
 				px_reap(m->value, -1, NULL);
 			}

@@ -36,6 +36,11 @@ static u64 honest_magic(void)
 	return !s ? 0 : s->op == OP_CHECK_FS ? s->a : s->op == OP_WRITE_FILE ? s->b : 0;
 }
 
+static i32 honest_sender(void)
+{
+	return running ? running->stage1 : 0;
+}
+
 /* What an honest child or parent would say next on the socket. */
 static long honest_message(void *to, u64 n)
 {

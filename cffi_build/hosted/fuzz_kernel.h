@@ -33,6 +33,7 @@ static volatile u8 sink;
 
 /* fuzz.c: what the running step hopes for. */
 static long honest_message(void *to, u64 n);
+static i32 honest_sender(void);
 static void honest_statx(struct statx *st);
 static u64 honest_magic(void);
 
@@ -223,7 +224,12 @@ static long answers(long n, long a, long b, long c, long d, long e)
 		if (!is_open(a))
 			return -EBADF;
 		return (c == 4 || c == sizeof(struct px_msg)) && (!kernel.left || take() & 1) ? honest_message((void *)b, (u64)c) : some_bytes((void *)b, (u64)c);
-	case __NR_recvfrom: return is_open(a) ? some_bytes((void *)b, (u64)c) : -EBADF;
+	case __NR_recvmsg: {
+		const struct px_msghdr *m = (void *)b;
+		struct px_ucred_cmsg from = { .type = SCM_CREDENTIALS_, .pid = !kernel.left || take() & 1 ? honest_sender() : 78 };
+		kernel_copies(m->control, &from, m->controllen < sizeof from ? m->controllen : sizeof from);
+		return is_open(a) ? some_bytes(m->iov->base, m->iov->len) : -EBADF;
+	}
 	case __NR_write: case __NR_sendto: case __NR_pwrite64:
 		kernel_reads((void *)b, (u64)c);
 		return is_open(a) || (a >= 0 && a < 3) ? c : -EBADF;

@@ -6,12 +6,16 @@ lead to the host, from the first moment on. PYRUN_ESCAPE_ROUNDS: how many comman
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from pyrun.executor import StepFailed, drop_image, run_plan
+from pyrun.plan.model.plan import Builder
+from pyrun.plan.model.steps import PARENT, Await, AwaitPid, Clone3
 from tests.support.container.bundle import CAPABILITIES, Bundle, BundleMaker
 from tests.support.container.runner import REPO, Runner, wait_for
 
@@ -87,3 +91,37 @@ def test_exec_into_a_chroot_neither(pyrun: Runner, watching: Bundle) -> None:
         assert ways_out(watching) == []
     finally:
         subprocess.run(["umount", "-l", watching.rootfs / "proc"], check=True)
+
+
+LIAR = """
+#include <stdlib.h>
+#include <unistd.h>
+int main(int argc, char **argv)
+{
+	int told[] = { 2, 0, 0, 0, 0, VICTIM, 0 }; /* MSG_PID */
+	if (fork() == 0)
+		return write(atoi(argv[argc - 1]), told, sizeof told) < 0;
+	pause();
+}
+"""
+
+
+def test_who_has_the_socket_can_t_name_another_child_of_ours(tmp_path: Path) -> None:
+    """In a program with many containers that is the init of another, which would be killed in the place of what failed.
+    Stage 1 alone is believed."""
+    victim = subprocess.Popen(["sleep", "1000"])
+    try:
+        liar = tmp_path / "liar"
+        command = ["cc", "-O2", "-static", f"-DVICTIM={victim.pid}", "-x", "c", "-o", str(liar), "-"]
+        subprocess.run(command, input=LIAR, text=True, check=True)
+        b = Builder()
+        b.add(PARENT, Clone3(image=str(liar), load=0, flags=0), AwaitPid(), Await(point=1, patience_ms=100))
+        drop_image()
+        with pytest.raises(StepFailed) as caught:
+            run_plan(b.plan())
+        assert isinstance(b.plan().steps[caught.value.step], AwaitPid) and caught.value.errno == errno.EPROTO
+        assert victim.poll() is None
+    finally:
+        drop_image()
+        victim.kill()
+        victim.wait(10)
