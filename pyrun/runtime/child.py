@@ -10,10 +10,12 @@ from _thread import allocate_lock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 P_PIDFD = 3
 CLD_EXITED = 1
+LONGEST_S = 86_400.0  # poll(2) takes no more than 24 days
+ASK_S = 1.0
 
 
 class Child:
@@ -42,27 +44,30 @@ class Child:
                     self._code = ended.si_status if ended.si_code == CLD_EXITED else 128 + ended.si_status
             return self._reaped
 
-    def wait(self, timeout: float | None = None, others: Sequence[Child] = ()) -> int | None:
+    def wait(self, timeout: float | None = None, others: Callable[[], Sequence[Child]] | None = None) -> int | None:
         """Its exit code, 128 + n where signal n ended it; None where that is not ours to know. TimeoutError after
-        timeout seconds. others: children that are reaped, too, as they end."""
+        timeout seconds. others: children that are reaped, too, as they end; asked anew as there come more."""
         last = None if timeout is None else time.monotonic() + timeout
+        most = LONGEST_S if others is None else ASK_S
         while not self.reap():
-            left = None if last is None else max(0.0, last - time.monotonic())
-            waiting = [child for child in others if child is not self and not child.reap()]
-            if not self._wait([self, *waiting], left):
+            left = most if last is None else last - time.monotonic()
+            if left <= 0:
                 raise TimeoutError(f"process {self.pid} has not ended in {timeout:g} s")
+            waiting = [child for child in others() if child is not self and not child.reap()] if others else []
+            self._wait([self, *waiting], min(left, most))
         return self._code
 
     @staticmethod
-    def _wait(children: list[Child], left: float | None) -> bool:
-        """Until one has ended. On descriptors of our own: another thread may close a child meanwhile."""
-        fds = []
+    def _wait(children: list[Child], left: float) -> None:
+        """Until one has ended, or for so many seconds. On descriptors of our own: another thread may close a child
+        meanwhile."""
+        fds: list[int] = []
         try:
             for child in children:
                 with child._lock:
                     if child.pidfd >= 0:
                         fds.append(posix.dup(child.pidfd))
-            return bool(_poll(fds, left))
+            _poll(fds, left)
         finally:
             for fd in fds:
                 posix.close(fd)
@@ -91,8 +96,8 @@ def end_child(pidfd: int) -> None:
     posix.waitid(P_PIDFD, pidfd, posix.WEXITED)
 
 
-def _poll(fds: list[int], seconds: float | None) -> list[tuple[int, int]]:
+def _poll(fds: list[int], seconds: float) -> list[tuple[int, int]]:
     poll = select.poll()
     for fd in fds:
         poll.register(fd, select.POLLIN)
-    return poll.poll(None if seconds is None else seconds * 1000)
+    return poll.poll(seconds * 1000)

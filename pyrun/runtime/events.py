@@ -15,6 +15,8 @@ from .cgroup_stats import collect_stats, counters
 from .live_cgroup import open_cgroup
 from .store import STOPPED, Container, Store
 
+LONGEST_S = 86_400.0  # poll(2) takes no more than 24 days
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,7 +69,7 @@ def _watch(c: Container, cgroup: str, interval: float, poll: Any, fds: list[int]
     killed = counters(cgroup + "/memory.events").get("oom_kill", 0)
     due = time.monotonic() + interval
     while counters(cgroup + "/cgroup.events").get("populated"):
-        poll.poll(max(0.0, due - time.monotonic()) * 1000)
+        poll.poll(min(max(0.0, due - time.monotonic()), LONGEST_S) * 1000)
         _rearm(fds)
         now = counters(cgroup + "/memory.events").get("oom_kill", killed)
         for _ in range(now - killed):

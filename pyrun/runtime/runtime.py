@@ -173,6 +173,7 @@ class Container:
 
     def status(self) -> str:
         """creating, created, running, paused or stopped (runtime.md, State)."""
+        self._runtime.unreaped(self.id)  # an exec that has ended would keep its init from that
         return self._runtime.store.open(self.id).status()
 
     def state(self) -> str:
@@ -282,7 +283,7 @@ class Container:
         process's child. TimeoutError after timeout seconds. Execs that end meanwhile are reaped, too: an init can't
         end before all in its PID namespace are."""
         init = self._init or self._find_init()
-        return init.wait(timeout, self._runtime.unreaped(self.id)) if init else None
+        return init.wait(timeout, lambda: self._runtime.unreaped(self.id)) if init else None
 
     def _find_init(self) -> Child | None:
         container = self._runtime.store.open(self.id)
@@ -291,9 +292,10 @@ class Container:
         if known or not container.alive():
             return known[0] if known else None
         try:
-            return Child(pid, posix.pidfd_open(pid))
+            child = Child(pid, posix.pidfd_open(pid))
         except ProcessLookupError:
             return None
+        return child if container.alive() else None  # its number may be another's by now
 
     def delete(self, *, force: bool = False) -> None:
         """Removes what it has left. force: kills it first, and where there is none that is no error."""
@@ -307,7 +309,7 @@ class Container:
             return
         except PyrunError:  # delete() says what is wrong, if that is
             pass
-        if force and self._runtime.unreaped(self.id):
+        if self._runtime.unreaped(self.id) and force:
             self._kill()
         delete(self._runtime.store, self.id, self._runtime.warn, force=force)
         self._runtime.forget(self.id)

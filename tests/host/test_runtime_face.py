@@ -105,6 +105,32 @@ def test_an_exec_nobody_waits_for_does_not_keep_its_container(bundle: BundleMake
     assert (face.ids(), children()) == ([], [])
 
 
+def test_an_exec_that_came_while_somebody_waited(bundle: BundleMaker, tmp_path: Path) -> None:
+    """It keeps the init from ending no more than one that was there before."""
+    face, made, codes = runtime(tmp_path), bundle(SLEEP), []
+    container = face.run(config(made), id="one", bundle=str(made.path))
+    waits = threading.Thread(target=lambda: codes.append(container.wait(30)))
+    waits.start()
+    time.sleep(0.3)
+    exec = container.exec(Process(cwd="/", args=("/bin/sleep", "1000")))
+    container.kill("KILL")
+    waits.join(10)
+    assert (codes, exec.wait(0)) == ([137], 137)
+    container.delete()
+    assert (face.ids(), children()) == ([], [])
+
+
+def test_nobody_need_wait_for_a_container_to_see_its_end(bundle: BundleMaker, tmp_path: Path) -> None:
+    face, made = runtime(tmp_path), bundle(SLEEP)
+    container = face.run(config(made), id="one", bundle=str(made.path))
+    exec = container.exec(Process(cwd="/", args=("/bin/true",)))
+    wait_for(lambda: Path(f"/proc/{exec.pid}/stat").read_text().split()[2] == "Z", 10, "the exec to end")
+    container.kill("KILL")
+    wait_for(lambda: container.status() == "stopped", 10, "it to stop")
+    container.delete()
+    assert (face.ids(), children()) == ([], [])
+
+
 def given_up(after: float) -> int:
     """A descriptor that becomes readable after so many seconds."""
     fd = os.eventfd(0, os.EFD_CLOEXEC)
@@ -136,6 +162,8 @@ def test_wait_has_a_deadline(bundle: BundleMaker, tmp_path: Path) -> None:
     container = face.run(config(made), id="one", bundle=str(made.path))
     with pytest.raises(TimeoutError):
         container.wait(0.05)
+    threading.Timer(0.3, container.kill, ("KILL",)).start()
+    assert container.wait(1e9) == 137
     container.delete(force=True)
     container.delete(force=True)  # there is none: that is no error
     assert (face.ids(), children()) == ([], [])
