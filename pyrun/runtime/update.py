@@ -16,7 +16,7 @@ import time
 
 from ..errors import ConfigError, PyrunError, reason
 from ..executor import StepFailed, run_plan
-from ..facts import collect_facts, read_text
+from ..facts import collect_facts, is_there, read_text
 from ..oci.load import load_resources, read_file
 from ..plan.cgroup.resources import check_memory_usage, merge_resources, plan_resources
 from ..plan.update import files_of, plan_update
@@ -47,33 +47,30 @@ def update(
     """change: the JSON of a linux.resources object; file: its name in errors. rdt: l3CacheSchema and memBwSchema, those
     that are to change. PyrunError with nothing changed."""
     load_resources(change, file=file)
-    c = store.open(container)
-    lock = _lock(c)
-    try:
+    with store.hold(container) as held:
+        c = store.open(container, held)
+        _lock(c)
         if c.status() == STOPPED:
             raise PyrunError("container not running", hint="the limits of a stopped container limit nothing")
         _update(c, change, warn, file, rdt)
-    finally:
-        posix.close(lock)
 
 
-def _lock(c: Container) -> int:
-    """Its directory, locked. PyrunError after LOCK_S."""
+def _lock(c: Container) -> None:
+    """Locks its directory, for as long as that is held. PyrunError after LOCK_S."""
     last = time.monotonic() + LOCK_S
-    fd = posix.open(c.directory, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
     while True:
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return fd
+            fcntl.flock(c.held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
         except BlockingIOError:
             if time.monotonic() > last:
-                posix.close(fd)
                 raise PyrunError(f"another update of {c.id} has not ended in {LOCK_S:.0f} s") from None
             time.sleep(0.01)
 
 
 def _update(c: Container, change: bytes, warn: Callable[[str], None], file: str, rdt: dict[str, str] | None) -> None:
-    config = json.loads(read_file(c.directory + "/config.json"))
+    path = c.path("config.json")
+    config = json.loads(read_file(path))
     linux = config.setdefault("linux", {})
     before = json.dumps(linux.get("resources") or {}).encode()
     applied, in_force = merge_resources(linux.get("resources") or {}, json.loads(change))
@@ -81,12 +78,16 @@ def _update(c: Container, change: bytes, warn: Callable[[str], None], file: str,
     linux["resources"] = in_force
     if rdt:
         linux["intelRdt"] |= rdt
-    path = c.directory + "/config.json"
-    _write(path + ".new", config)  # first, for the disk may be full
+    try:
+        _write(path + ".new", config)  # first, for the disk may be full
+    except OSError as e:
+        hint = "no limit has been changed; is the disk of --root full?"
+        raise PyrunError(f"{c.directory}/config.json.new: {reason(e)}", hint=hint) from None
     try:
         _apply(c, json.dumps(applied).encode(), before, warn, file, schemata)
     except BaseException:
-        posix.unlink(path + ".new")
+        if is_there(path + ".new"):  # not where the container was deleted meanwhile
+            posix.unlink(path + ".new")
         raise
     posix.rename(path + ".new", path)
 
@@ -159,17 +160,13 @@ def _check_memory(cgroup: str, limits: ResourcePlan) -> None:
 
 def _write(path: str, config: dict[str, Any]) -> None:
     data = json.dumps(config, ensure_ascii=False, indent=1).encode("utf-8", "surrogateescape")
+    fd = posix.open(path, posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_CLOEXEC, 0o600)
     try:
-        fd = posix.open(path, posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_CLOEXEC, 0o600)
-        try:
-            while data:
-                data = data[posix.write(fd, data) :]
-            posix.fsync(fd)
-        except BaseException:
-            posix.unlink(path)
-            raise
-        finally:
-            posix.close(fd)
-    except OSError as e:
-        hint = "no limit has been changed; is the disk of --root full?"
-        raise PyrunError(f"{path}: {reason(e)}", hint=hint) from None
+        while data:
+            data = data[posix.write(fd, data) :]
+        posix.fsync(fd)
+    except BaseException:
+        posix.unlink(path)
+        raise
+    finally:
+        posix.close(fd)

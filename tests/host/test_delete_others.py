@@ -8,11 +8,14 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pyrun.errors import PyrunError
+from pyrun.plan.cgroup.resources import merge_resources
 from pyrun.runtime import delete as module
+from pyrun.runtime import update as module_update
 from pyrun.runtime.record import OLD_HEADER, OLD_MAGIC, OLD_SUM_AT, OLD_SUMMED_FROM, SUM, checksum, unpack
 from pyrun.runtime.store import Container, Store, start_time
 from tests.support.container.bundle import Bundle, BundleMaker
@@ -169,6 +172,22 @@ def test_a_delete_that_was_overtaken(
     except PyrunError as error:
         assert at == "store.open" and "does not exist" in error.text
     assert is_whole(pyrun, id)
+
+
+def test_an_update_that_was_overtaken(pyrun: Runner, bundle: BundleMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stores nothing with the container that has the name now."""
+    id = pyrun.create_started(bundle(SLEEP))
+    other = bundle(SLEEP)
+
+    def late(*args: Any) -> Any:
+        replace(pyrun, id, other)
+        return merge_resources(*args)
+
+    monkeypatch.setattr(module_update, "merge_resources", late)
+    with pytest.raises(PyrunError, match="config.json.new: no such file"):
+        module_update.update(Store(str(pyrun.root)), id, b'{"unified": {"cgroup.max.depth": "7"}}', print)
+    assert is_whole(pyrun, id)
+    assert (pyrun.root / id / "config.json").read_bytes() == (other.path / "config.json").read_bytes()
 
 
 def stands_still(command: list[str], call: str, number: int, log: Path) -> subprocess.Popen[bytes] | None:
