@@ -62,14 +62,16 @@ def _delete(store: Store, container: str, held: int, force: bool, warn: Callable
                 hint=f"pyrun kill {container} KILL, or delete --force",
             )
         if c.alive():  # by force, or what a create that was killed has left
-            _kill_and_wait(c)
+            _kill_and_wait(c, cgroup)
         _undo(c, cgroup, force, warn)
 
 
-def _kill_and_wait(c: Container) -> None:
+def _kill_and_wait(c: Container, cgroup: int) -> None:
     try:
         send(c, SIGKILL)
     except PyrunError:
+        if cgroup < 0 and c.alive():  # it can't be killed by its cgroup either
+            raise
         return
     if not wait_for_end(c):
         raise PyrunError(
@@ -179,7 +181,7 @@ def run_poststop(spec: Spec, request: Request, warn: Callable[[str], None]) -> N
 def destroy(c: Container, warn: Callable[[str], None]) -> None:
     """Stops and removes a container, which is held: the lifecycle's steps 12 and 13 (runtime.md)."""
     with own_cgroup(c.record) as cgroup:
-        _kill_and_wait(c)
+        _kill_and_wait(c, cgroup)
         _undo(c, cgroup, bool(c.record.flags & SHARED_PIDNS), warn)
 
 

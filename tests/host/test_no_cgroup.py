@@ -25,3 +25,13 @@ def test_limits_need_a_cgroup(bundle: BundleMaker, pyrun: Runner) -> None:
     b = bundle(["true"], linux={"resources": {"unified": {"cgroup.max.depth": "3"}}})
     without = Runner(pyrun.root, [*runtime_argv(), "--cgroup-manager", "disabled"])
     without.run(b).fails(1, "/linux/resources/unified", "a limit needs a cgroup")
+
+
+def test_what_can_not_be_killed_is_not_forgotten(bundle: BundleMaker, pyrun: Runner) -> None:
+    """Another user's init, without a cgroup to kill it by."""
+    without = Runner(pyrun.root, [*runtime_argv(), "--cgroup-manager", "disabled"])
+    id = without.create_started(bundle(["sleep", "100"], process={"user": {"uid": 1000, "gid": 1000}}))
+    weak = Runner(pyrun.root, ["setpriv", "--bounding-set=-kill", "--inh-caps=-kill", *runtime_argv()])
+    weak.delete(id, "--force").fails(1, "permission denied")
+    assert pyrun.state(id)["status"] == "running"
+    pyrun.delete(id, "--force").ok()
