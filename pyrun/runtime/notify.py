@@ -97,13 +97,15 @@ def _tell(manager: bytes, ready: bytes, pid: int) -> None:
         sender.send(b"MAINPID=%d\n" % pid)
         reader, writer = posix.pipe2(posix.O_CLOEXEC)
         try:
-            rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, writer.to_bytes(4, "little"))
-            sender.sendmsg([b"BARRIER=1"], [rights])
+            try:
+                rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, writer.to_bytes(4, "little"))
+                sender.sendmsg([b"BARRIER=1"], [rights])
+            finally:
+                posix.close(writer)
+            poll = select.poll()
+            poll.register(reader, select.POLLIN)
+            poll.poll(BARRIER_MS)
         finally:
-            posix.close(writer)
-        poll = select.poll()
-        poll.register(reader, select.POLLIN)
-        poll.poll(BARRIER_MS)
-        posix.close(reader)
+            posix.close(reader)
     finally:
         sender.close()

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from pyrun.errors import PyrunError
+from pyrun.runtime import notify
 from pyrun.runtime.runtime import Runtime
 from tests.support.container.bundle import Bundle, BundleMaker
 from tests.support.container.runner import Runner, wait_for
@@ -102,6 +103,24 @@ def test_a_start_that_waits_can_be_given_up(
     os.close(cancel)
     assert container.status() == "running"
     container.delete(force=True)
+
+
+def test_a_manager_that_hangs_up_costs_no_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Just before the barrier."""
+
+    class HangsUp(socket.socket):
+        def sendmsg(self, *args: object) -> int:
+            raise ConnectionRefusedError
+
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    monkeypatch.setattr(notify, "_connect", lambda address: HangsUp(fileno=os.dup(ours.fileno())))
+    sent, received = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    sent.send(b"READY=1")
+    before = descriptors()
+    assert notify.hand_on(received.fileno(), 7, b"/manager")
+    assert descriptors() == before and theirs.recv(100) == b"READY=1\n"
+    for one in (ours, theirs, sent, received):
+        one.close()
 
 
 def test_start_without_a_manager_does_not_wait(pyrun: Runner, bundle: BundleMaker, tmp_path: Path) -> None:
