@@ -6,7 +6,8 @@ the caller's place would plan: the command line is read by the same parser, and 
 directory, ids and capabilities, started from our own installation. Everything else gets no answer, and so does
 whatever needs Python to be carried out, to warn or to complain: the launcher then starts Python, as without us.
 
-cffi_build/launcher/planned.c is the other side. Nothing here is kept from one request for another.
+cffi_build/launcher/planned.c is the other side. Nothing is kept from one request for another but what the very bytes
+of a config.json mean: a container's is read again for every exec.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ from pyrun.cli.commands.exec import process_of, words_of
 from pyrun.cli.parse import Options, parse
 from pyrun.cli.root import checked_root
 from pyrun.facts import collect_facts, read_text
-from pyrun.oci.load import load_file
+from pyrun.oci.load import read_file
 from pyrun.plan.create import warnings
 from pyrun.plan.model.plan import Plan
 from pyrun.plan.model.steps import Yield
 from pyrun.plan.process.hooks import hooks_of
 from pyrun.runtime.exec import prepare_exec
-from pyrun.runtime.prepare import prepare
+from pyrun.runtime.prepare import Config, prepare
 from pyrun.runtime.store import Store
 
 NAME = ".planner~"  # beside the containers in the state directory; no id can be this
@@ -36,6 +37,7 @@ HEAD = Struct("<8s6I")
 PEER = Struct("3i")
 WHOLE, FOREGROUND, FOREGROUND_THEN_DELETE = range(3)  # enum how
 MOST = 1 << 18  # bytes of a request, of a file that it names, and of an answer
+KEPT = 16  # config.json files
 PATIENCE_S = 0.02  # for a request; who connects sends it at once
 IDLE_S = 60.0
 
@@ -54,15 +56,18 @@ class Planner:
         self.listener = listener
         self.why = ""
         self._launcher = _file(launcher or __file__.rpartition("/cli/")[0] + "/bin/pyrun")
-        self._here = _place_of("self")
+        self._kinds = sorted(os.listdir("/proc/self/ns"))
+        self._here = _place_of("self", self._kinds)
+        self._configs: dict[bytes, Config] = {}
         self._sources = {file: _version(file) for file in _source_files()}
 
     def serve(self, idle_s: float = IDLE_S) -> None:
         """Until nobody has called for that long, or our sources have changed."""
         self.listener.settimeout(idle_s)
-        while self.is_current():
+        while True:
             try:
-                self.answer()
+                if not self.answer() and not self.is_current():
+                    return
             except TimeoutError:
                 return
 
@@ -89,7 +94,7 @@ class Planner:
         pid, uid, _ = PEER.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER.size))
         if uid != os.geteuid() or not pid or not self.is_current():
             raise Refused("another user, or a process that we don't see")
-        if _file(f"/proc/{pid}/exe") != self._launcher or _place_of(str(pid)) != self._here:
+        if _file(f"/proc/{pid}/exe") != self._launcher or _place_of(str(pid), self._kinds) != self._here:
             raise Refused("another pyrun, or another place")
         request = connection.recv(MOST)
         if not (request.startswith(ASK) and request.endswith(b"\0")):
@@ -126,6 +131,7 @@ class Planner:
             store,
             o.id,
             bundle,
+            self._config(bundle),
             facts=collect_facts(pid=pid),
             park=name == "create",
             console_socket=o.console_socket,
@@ -152,12 +158,20 @@ class Planner:
             o.__dict__["process"] = _absolute_to(pid, o.process)
             self._check_file(o.process)
         container = store.open(o.id)
-        spec = load_file(container.directory + "/config.json")
+        spec = self._config(container.directory).spec
         process = process_of(spec, o)
         planned = prepare_exec(container, spec, process, facts=collect_facts(pid=pid), **words_of(o))
         if planned.facts.rootless or (process.terminal and not o.detach):
             raise Refused("without root, or with a terminal in the foreground")
         return planned.plan, WHOLE if o.detach else FOREGROUND
+
+    def _config(self, directory: str) -> Config:
+        data = read_file(directory + "/config.json")
+        if data not in self._configs:
+            if len(self._configs) >= KEPT:
+                self._configs.clear()
+            self._configs[data] = Config(data)
+        return self._configs[data]
 
     def _check_file(self, path: str) -> None:
         """Refuses what is not a plain file, or another one for the caller: /proc/self is we here, wherever such a file
@@ -215,10 +229,9 @@ def _source_files() -> list[str]:
     return [file for module in ours if (file := getattr(module, "__file__", None))]
 
 
-def _place_of(pid: str) -> tuple[object, ...]:
+def _place_of(pid: str, kinds: list[str]) -> tuple[object, ...]:
     """Where a process is, and what it may: its namespaces by the kernel's ids, its root, its ids and capabilities."""
     proc = f"/proc/{pid}"
-    kinds = sorted(os.listdir("/proc/self/ns"))
     fd = os.open(proc + "/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         root, mount = os.fstat(fd), read_text(f"/proc/self/fdinfo/{fd}").partition("mnt_id:")[2].split()[0]

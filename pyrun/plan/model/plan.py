@@ -17,6 +17,7 @@ _HEADER = Struct("<4I 2I 2I 2I 2I I 4I 4I I 3I")
 _STEP = Struct("<HHI4H4Q6I")
 _RULE = Struct("<HHI")
 _MAGIC, _NONE, _NEXT = 0x4E505950, 0xFFFF, 0xFFFFFFFF
+_OPERANDS = (_NONE,) * 4 + (0,) * 10  # of a step that has none
 _U64 = 0xFFFFFFFFFFFFFFFF
 TRACE = 1
 _version = 0
@@ -65,18 +66,13 @@ class Plan:
         self, *, trace: bool = False, fail_step: int = _NEXT, fail_errno: int = 0, kill_step: int = _NEXT
     ) -> bytes:
         """The plan as one buffer. The fault operands are honoured by test builds of the executor only."""
-        records, rules, blob = _encode_steps(self.steps)
         inherit = b"".join(s.to_bytes(2, "little") for s in self.inherit)
         inherit += bytes(-len(inherit) % 8)
         steps_at = _HEADER.size + (-_HEADER.size % 8)
         rules_at = steps_at + len(self.steps) * _STEP.size
-        inherit_at = rules_at + len(rules)
+        inherit_at = rules_at + sum([len(step.on) for step in self.steps]) * _RULE.size
         blob_at = inherit_at + len(inherit)
-        # The records were packed with offsets into the blob; now that its place is known they move there.
-        body = b"".join(
-            _STEP.pack(*r[:11], *(v + blob_at - 1 if i % 2 == 0 and v else v for i, v in enumerate(r[11:])))
-            for r in records
-        )
+        body, rules, blob = _encode_steps(self.steps, blob_at)
         first, firsts = 0, []
         for lane in self.lanes:
             firsts.append(first)
@@ -89,7 +85,7 @@ class Plan:
             TRACE if trace else 0,
             len(self.steps),
             steps_at,
-            len(rules) // 8,
+            len(rules) // _RULE.size,
             rules_at,
             len(self.inherit),
             inherit_at,
@@ -103,17 +99,15 @@ class Plan:
             fail_errno,
             kill_step,
         )
-        return head + bytes(-len(head) % 8) + body + rules + inherit + bytes(blob)
+        return b"".join((head, bytes(-len(head) % 8), body, rules, inherit, blob))
 
 
-def _encode_steps(steps: list[Step]) -> tuple[list[list[int]], bytes, bytearray]:
-    """Wire records with string offsets from 1 into the blob (0: none), the rules, and the blob."""
-    records: list[list[int]] = []
-    rules = bytearray()
-    blob = bytearray(8)
+def _encode_steps(steps: list[Step], blob_at: int) -> tuple[bytearray, bytearray, bytearray]:
+    """Wire records, the rules, and the blob, which is to lie at blob_at. A string's offset of 0: none."""
+    records, rules, blob = bytearray(), bytearray(), bytearray(8)
     seen: dict[bytes, int] = {}
     for step in steps:
-        rec = [step.OP, len(step.on), len(rules) // 8, _NONE, _NONE, _NONE, _NONE, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+        rec = [step.OP, len(step.on), len(rules) // _RULE.size, *_OPERANDS]
         fields = step.FIELDS
         for name, value in step.wire().items():
             place = fields[name]
@@ -123,10 +117,10 @@ def _encode_steps(steps: list[Step]) -> tuple[list[list[int]], bytes, bytearray]
                 if off is None:
                     if len(blob) % 8:  # BPF, netlink and scheduler structures are read in place
                         blob += bytes(8 - len(blob) % 8)
-                    off = seen[raw] = len(blob)
+                    off = seen[raw] = blob_at + len(blob)
                     blob += raw
                     blob.append(0)
-                rec[11 + (place - S0) * 2] = off + 1
+                rec[11 + (place - S0) * 2] = off
                 rec[12 + (place - S0) * 2] = len(raw)
             elif place >= A:
                 if name == "guard":
@@ -136,8 +130,8 @@ def _encode_steps(steps: list[Step]) -> tuple[list[list[int]], bytes, bytearray]
                 rec[3 + place - IN0] = value  # type: ignore[call-overload]
         for err, label in step.on:
             rules += _RULE.pack(err, 0, _NEXT if label is None else label.index)
-        records.append(rec)
-    return records, bytes(rules), blob
+        records += _STEP.pack(*rec)
+    return records, rules, blob
 
 
 class Builder:
