@@ -119,6 +119,7 @@ class Runtime:
             from .delete import delete
 
             delete(self.store, id, self.warn, force=True)
+            self.forget(id)
             raise
         finally:
             outcome.close()
@@ -304,6 +305,7 @@ class Container:
         try:
             self._store()
         except Another:
+            self._forget()
             if not force:
                 raise
             return
@@ -311,7 +313,14 @@ class Container:
             pass
         if self._runtime.unreaped(self.id) and force:
             self._kill()
-        delete(self._runtime.store, self.id, self._runtime.warn, force=force)
+        try:
+            delete(self._runtime.store, self.id, self._runtime.warn, force=force)
+        except Missing:  # somebody else has deleted it
+            self._forget()
+            raise
+        self._forget()
+
+    def _forget(self) -> None:
         self._runtime.forget(self.id)
         self.close()
 

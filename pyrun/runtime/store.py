@@ -147,13 +147,21 @@ class Container:
 
     def status(self) -> str:
         """creating, created, running, paused or stopped (runtime.md, State)."""
-        r = self.record
-        if not self.alive() or r.status == rec.CREATING:
-            made = r.status == rec.CREATING and is_being_made(self.path("record"))
-            return CREATING if made else STOPPED
+        if self.record.status == rec.CREATING:
+            if is_being_made(self.path("record")):
+                return CREATING
+            self._read_again()  # its create may have come to its end since
+        if self.record.status == rec.CREATING or not self.alive():
+            return STOPPED
         if self.frozen():
             return PAUSED
         return CREATED if is_there(self.path("go")) else RUNNING
+
+    def _read_again(self) -> None:
+        try:
+            self.record = _check(rec.unpack(_read(self.path("record"))), self.id)
+        except (OSError, ValueError):  # deleted meanwhile
+            return
 
     def frozen(self) -> bool:
         cgroup = self.record.text("cgroup")

@@ -16,7 +16,7 @@ from pyrun.errors import PyrunError
 from pyrun.plan.cgroup.resources import merge_resources
 from pyrun.runtime import delete as module
 from pyrun.runtime import update as module_update
-from pyrun.runtime.record import OLD_HEADER, OLD_MAGIC, OLD_SUM_AT, OLD_SUMMED_FROM, SUM, checksum, unpack
+from pyrun.runtime.record import CREATING, OLD_HEADER, OLD_MAGIC, OLD_SUM_AT, OLD_SUMMED_FROM, SUM, checksum, unpack
 from pyrun.runtime.store import Container, Store, start_time
 from tests.support.container.bundle import Bundle, BundleMaker
 from tests.support.container.runner import Runner, python_argv, wait_for
@@ -188,6 +188,28 @@ def test_an_update_that_was_overtaken(pyrun: Runner, bundle: BundleMaker, monkey
         module_update.update(Store(str(pyrun.root)), id, b'{"unified": {"cgroup.max.depth": "7"}}', print)
     assert is_whole(pyrun, id)
     assert (pyrun.root / id / "config.json").read_bytes() == (other.path / "config.json").read_bytes()
+
+
+@pytest.mark.parametrize("verb", ["delete", "status"])
+def test_a_create_that_ended_between_the_record_and_its_lock(
+    pyrun: Runner, bundle: BundleMaker, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    """Who read that it is at work, and then that it is not, has not read that it was cut short."""
+    id, plain = pyrun.create(bundle(SLEEP)), Store.open
+
+    def early(*args: Any) -> Container:
+        c = plain(*args)
+        c.record.status = CREATING
+        return c
+
+    monkeypatch.setattr(Store, "open", early)
+    store = Store(str(pyrun.root))
+    if verb == "status":
+        assert store.open(id).status() == "created"
+    else:
+        with pytest.raises(PyrunError, match="not stopped: created"):
+            module.delete(store, id, print)
+    assert pyrun.state(id)["status"] == "created"
 
 
 def stands_still(command: list[str], call: str, number: int, log: Path) -> subprocess.Popen[bytes] | None:

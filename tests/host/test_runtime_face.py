@@ -19,8 +19,9 @@ from pyrun.oci.dump import dump_spec
 from pyrun.oci.load import load_bytes
 from pyrun.oci.model import Process
 from pyrun.runtime.runtime import Runtime
+from pyrun.runtime.store import Missing
 from tests.support.container.bundle import Bundle, BundleMaker
-from tests.support.container.runner import REPO, wait_for
+from tests.support.container.runner import REPO, Runner, wait_for
 from tests.support.executor.faults import children, descriptors
 
 COUNT = int(os.environ.get("PYRUN_TEST_FACE_COUNT", "500"))
@@ -129,6 +130,33 @@ def test_nobody_need_wait_for_a_container_to_see_its_end(bundle: BundleMaker, tm
     wait_for(lambda: container.status() == "stopped", 10, "it to stop")
     container.delete()
     assert (face.ids(), children()) == ([], [])
+
+
+@pytest.mark.parametrize("successor", [False, True])
+def test_what_somebody_else_has_deleted_is_forgotten(bundle: BundleMaker, pyrun: Runner, successor: bool) -> None:
+    face, made = Runtime(str(pyrun.root)), bundle(SLEEP)
+    container = face.run(config(made), id="one", bundle=str(made.path))
+    pyrun.delete("one", "--force").ok()
+    if successor:
+        pyrun.create_started(made, id="one")
+    with pytest.raises(Missing):
+        container.delete()
+    assert (face._made, children()) == ({}, [])
+
+
+def test_a_container_that_could_not_be_kept_is_forgotten(
+    bundle: BundleMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No descriptor is left for the last of it."""
+
+    def fails(*args: object) -> None:
+        raise OSError(24, "too many open files")
+
+    face, made = runtime(tmp_path), bundle(SLEEP)
+    monkeypatch.setattr("pyrun.runtime.runtime.Container.take_notify_socket", fails)
+    with pytest.raises(OSError, match="too many"):
+        face.run(config(made), id="one", bundle=str(made.path), notify=True)
+    assert (face.ids(), children(), face._made) == ([], [], {})
 
 
 def given_up(after: float) -> int:
