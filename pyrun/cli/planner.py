@@ -7,7 +7,7 @@ directory, ids and capabilities, started from our own installation. Everything e
 whatever needs Python to be carried out, to warn or to complain: the launcher then starts Python, as without us.
 
 cffi_build/launcher/planned.c is the other side. Nothing is kept from one request for another but what the very bytes
-of a config.json mean: a container's is read again for every exec.
+of a config.json mean, which is read again each time, and the programs that seccomp rules make.
 """
 
 from __future__ import annotations

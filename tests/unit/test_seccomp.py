@@ -417,7 +417,7 @@ def test_no_profile_no_program() -> None:
     assert plan_seccomp(Seccomp(default_action=""), arch="x86_64", nnp=True) is None
 
 
-def test_digests_differ_by_what_makes_the_program() -> None:
+def test_a_program_is_compiled_once_for_what_it_is_made_from(monkeypatch: pytest.MonkeyPatch) -> None:
     base = profile("ERRNO", call("mkdir", "ALLOW", (0, "EQ", 1)))
     others = [
         base,
@@ -430,10 +430,21 @@ def test_digests_differ_by_what_makes_the_program() -> None:
         profile("ERRNO", call("rmdir", "ALLOW", (0, "EQ", 1))),
         profile("ERRNO", call("mkdir", "LOG", (0, "EQ", 1))),
     ]
-    digests = [plan.profile_digest(other, "x86_64") for other in others] + [plan.profile_digest(base, "aarch64")]
-    assert len(set(digests)) == len(digests)
-    assert plan.profile_digest(base.replace(listener_metadata="x"), "x86_64") == digests[0]
-    assert len(digests[0]) == 64
+    compiled: list[bytes] = []
+    compile_ = plan._compile
+
+    def noting(*made_from: Any) -> bytes:
+        compiled.append(compile_(*made_from))
+        return compiled[-1]
+
+    monkeypatch.setattr(plan, "_compiled", {})
+    monkeypatch.setattr(plan, "_compile", noting)
+    for number, (other, arch) in enumerate([*[(other, "x86_64") for other in others], (base, "aarch64")], 1):
+        for _ in range(2):
+            made = plan_seccomp(other, arch=arch, nnp=True)
+            assert made is not None and made.bpf == compiled[-1] and len(compiled) == number
+        assert 0 < len(plan._compiled) <= plan.KEPT
+    assert len(compiled) > plan.KEPT
 
 
 def test_names_for_features_are_the_header_s() -> None:
@@ -459,17 +470,6 @@ def test_importing_a_planner_is_cheap(module: str) -> None:
     heavy = {"cffi", "_cffi_backend", "pyrun._seccomp", "hashlib", "re", "enum", "typing", "dataclasses", "json"}
     assert f"pyrun.plan.{module}" in out.split()
     assert not heavy & set(out.split())
-
-
-def test_a_kept_program_loads_no_compiler() -> None:
-    code = f"""import sys; sys.path.insert(0, {str(ROOT)!r})
-from pyrun.oci.model import Seccomp
-from pyrun.plan.process.seccomp import plan_seccomp, profile_digest
-kept = Seccomp(default_action="SCMP_ACT_KILL")
-profile_digest(kept, "x86_64")
-print(plan_seccomp(kept, arch="x86_64", nnp=True, kept=b"12345678").bpf, "pyrun._seccomp" in sys.modules)"""
-    out = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True).stdout
-    assert out.split() == ["b'12345678'", "False"]
 
 
 # --- before the kernel ------------------------------------------------------------------------------------------------

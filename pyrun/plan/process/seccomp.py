@@ -93,7 +93,8 @@ MAX_INSTRUCTIONS = 4096  # BPF_MAXINSNS
 
 EPERM, EEXIST, EDOM, ENOSYS = 1, 17, 33, 38
 MAX_ERRNO = 4094  # libseccomp's, one below the kernel's
-_FORMAT = b"1"  # changes with what this module makes of a profile, so that kept programs are made anew
+KEPT = 8  # programs; most containers of a host have the same profile, and compiling docker's takes some 20 ms
+_compiled: dict[str, bytes] = {}  # by all that they are made from
 _X32_BIT = 0x40000000
 
 
@@ -141,13 +142,11 @@ def plan_seccomp(
     arch: str,
     nnp: bool,
     kernel_flags: int = ALL_FLAGS,
-    kept: bytes | None = None,
     base: str = "/linux/seccomp",
 ) -> SeccompProgram | None:
     """The program for ``seccomp``, or None. Raises ConfigError with every fault.
 
     arch: uname -m. nnp: process.noNewPrivileges. kernel_flags: the SECCOMP_FILTER_FLAG_* that the kernel takes.
-    kept: the program made before from a profile with the same profile_digest; it is taken and nothing compiled.
     """
     if seccomp is None or (not seccomp.default_action and not seccomp.syscalls):
         return None
@@ -160,24 +159,13 @@ def plan_seccomp(
     _check_listener(seccomp, default, rules, base, faults)
     if faults:
         raise ConfigError(faults)
-    bpf = kept or _compile(default, rules, archs, arch, base)
+    made_from = repr((arch, archs, default, [(rule.names, rule.action, rule.conditions) for rule in rules]))
+    if made_from not in _compiled:
+        if len(_compiled) >= KEPT:
+            _compiled.clear()
+        _compiled[made_from] = _compile(default, rules, archs, arch, base)
     listener = (seccomp.listener_path, seccomp.listener_metadata) if notifies else (None, None)
-    return SeccompProgram(bpf, flags, not nnp, *listener)
-
-
-def profile_digest(seccomp: Seccomp, arch: str) -> str:
-    """Names the program that plan_seccomp makes of the profile: 64 hex digits. Not the flags, nor the listener.
-
-    The names known to libseccomp count too: add libseccomp_version() where programs outlive it.
-    """
-    from _blake2 import blake2b  # hashlib would load OpenSSL
-
-    calls = [
-        (call.names, call.action, call.errno_ret, [(arg.index, arg.value, arg.value_two, arg.op) for arg in call.args])
-        for call in seccomp.syscalls
-    ]
-    content = (arch, seccomp.default_action, seccomp.default_errno_ret, seccomp.architectures, calls)
-    return str(blake2b(_FORMAT + repr(content).encode("utf-8", "surrogatepass"), digest_size=32).hexdigest())
+    return SeccompProgram(_compiled[made_from], flags, not nnp, *listener)
 
 
 def libseccomp_version() -> str:
