@@ -6,6 +6,7 @@
 
 char **arguments;
 int argument_count;
+static int then_exit = -1; /* what we exit with when Python has done what it is to do; -1: we become it */
 
 static void __attribute__((noreturn)) die(const char *what, const char *path, const char *hint)
 {
@@ -46,6 +47,16 @@ static char *render_failure(const struct px_result *r)
 	return buf;
 }
 
+struct program { const char *file; char **argv, **env; };
+
+static int PX_CHILD become(void *p)
+{
+	const struct program *python = p;
+	sys_execveat(AT_FDCWD, python->file, python->argv, python->env, 0);
+	sys_execveat(AT_FDCWD, "/usr/bin/python3", python->argv, python->env, 0);
+	die("can't run Python: ", python->file, "is the package whole? sudo ./bootstrap install puts it in place");
+}
+
 void to_python(const struct px_result *failed)
 {
 	static char dir[4096], python[4200], script[4200];
@@ -82,12 +93,18 @@ void to_python(const struct px_result *failed)
 	*a++ = script;
 	for (int i = 1; i < argument_count; i++)
 		*a++ = arguments[i];
-	sys_execveat(AT_FDCWD, python, argv, env, 0);
-	sys_execveat(AT_FDCWD, "/usr/bin/python3", argv, env, 0);
-	die("can't run Python: ", python, "is the package whole? sudo ./bootstrap install puts it in place");
+	struct program program = { python, argv, env };
+	if (then_exit >= 0) {
+		i32 pidfd, status = 1;
+		const long child = px_vfork(become, &program, 0, -1, &pidfd);
+		while (child > 0 && sys_wait4((int)child, &status, 0) == -EINTR)
+			;
+		sys_exit(status ? 1 : then_exit);
+	}
+	sys_exit(become(&program));
 }
 
-void become_delete(const struct call *c)
+void become_delete(const struct call *c, int code)
 {
 	static const char *words[12];
 	int n = 1;
@@ -101,6 +118,7 @@ void become_delete(const struct call *c)
 	}
 	words[n++] = "delete";
 	words[n] = c->id;
+	then_exit = code;
 	arguments = (char **)words;
 	argument_count = n + 1;
 }

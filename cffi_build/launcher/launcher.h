@@ -44,8 +44,8 @@ const char *get_env(const char *name);
 int same(const char *a, const char *b);
 /* Hands the command line to Python. failed: the plan that Python would run was run and failed thus, and is undone. */
 void __attribute__((noreturn)) to_python(const struct px_result *failed);
-/* From here on the command line is `delete` of the container: what Python gets can't run it again. */
-void become_delete(const struct call *c);
+/* From here on the command line is `delete` of the container: what Python gets can't run it again. code: what we exit with when it succeeds. */
+void become_delete(const struct call *c, int code);
 int log_ok(const struct call *c);
 int starts(const char *text, const char *with);
 char *join(char *to, const char *end, const char *text);
@@ -69,7 +69,7 @@ void run_state(struct call *c);
 void run_start(struct call *c);
 void run_kill(struct call *c);
 void run_delete(struct call *c);
-void remove_container(struct call *c, int pid);
+void remove_container(struct call *c, int pid, int code);
 /* planned.c: create, run and exec; words: the command line without the program's name. */
 void run_planned(struct call *c, char *const *words, int count);
 

@@ -180,6 +180,6 @@ void run_planned(struct call *c, char *const *words, int count)
 	}
 	int code = run_foreground(c, run, &pid);
 	if (how == FOREGROUND_THEN_DELETE)
-		remove_container(c, pid);
+		remove_container(c, pid, code);
 	sys_exit(code);
 }

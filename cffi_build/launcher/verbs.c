@@ -149,9 +149,9 @@ void run_delete(struct call *c)
 
 /* What `run` does at its end: what pid was the init of is removed, unless it is another by now, and what has outlived the init where there was
  * no PID namespace to take it along. */
-void remove_container(struct call *c, int pid)
+void remove_container(struct call *c, int pid, int code)
 {
-	become_delete(c);
+	become_delete(c, code);
 	struct record *r = read_record(c);
 	if (!r || r->pid != (u64)pid)
 		return;

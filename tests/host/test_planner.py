@@ -18,6 +18,7 @@ import pytest
 from pyrun.cli.planner import NAME
 from pyrun.runtime.record import BLOBS, unpack
 from tests.support.container.bundle import Bundle, BundleMaker
+from tests.support.container.leaks import CGROUP_ROOT
 from tests.support.container.planned import Planned, listen
 from tests.support.container.runner import Result, Runner, python_argv, wait_for
 from tests.support.executor.stub import LAUNCHER, TO_PYTHON
@@ -215,6 +216,27 @@ def test_a_run_that_cannot_look_at_its_record_in_the_end_runs_nothing_again(
         subprocess.run(["umount", hidden], check=True)
     assert out.startswith(f"end\n--root {planned.root} ") and out.endswith(" delete x\n")
     planned.python.delete("x").ok()
+
+
+@pytest.mark.parametrize(("python", "code"), [(0, 5), (1, 1)], ids=["which succeeds", "which fails"])
+def test_the_exit_code_is_the_program_s_where_python_deletes(
+    planned: Planned, bundle: BundleMaker, tmp_path: Path, python: int, code: int
+) -> None:
+    """What others have put into the container's cgroup keeps the launcher from removing it."""
+    made = bundle(["sh", "-c", "echo; read _; exit 5"], linux={"cgroupsPath": "/x"})
+    (tmp_path / "stub" / "__main__.py").write_text(f"import sys\nprint(sys.argv)\nsys.exit({python})\n")
+    done = b""
+    with subprocess.Popen(["sleep", "1000"]) as other:
+        for _ in range(20):
+            process = planned.bare.popen("run", "-b", made.path, "x", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            assert process.stdout is not None
+            if process.stdout.readline() == b"\n":
+                break
+            process.communicate(timeout=10)
+        (CGROUP_ROOT / "x" / "cgroup.procs").write_text(str(other.pid))
+        done = process.communicate(b"\n", timeout=20)[0]
+        other.kill()
+    assert b"'delete', 'x'" in done and process.returncode == code
 
 
 def test_a_caller_who_ignores_its_children(planned: Planned, bundle: BundleMaker) -> None:

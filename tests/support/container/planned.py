@@ -56,12 +56,12 @@ class Planned:
             self.planner.serve(0.05)
 
     def served(self, *argv: Any, **more: Any) -> Result:
-        """What the bare launcher does when it has got an answer in time."""
+        """What the bare launcher does when it has got an answer in time. None may also mean that the planner was late
+        in taking the call, or the launcher in saying what it wants."""
         for _ in range(TRIES):
-            before = len(self.planner.answers)
             done = self.bare(*argv, **more)
-            if done.rc != TO_PYTHON or len(self.planner.answers) == before:
-                return done
+            if done.rc != TO_PYTHON:
+                break
         return done
 
     def close(self) -> None:
