@@ -10,8 +10,7 @@ import posix
 
 from .errors import PyrunError
 
-CAP_SETGID, CAP_SETUID, CAP_SYS_ADMIN, CAP_SYS_RESOURCE, CAP_MKNOD = 6, 7, 21, 24, 27
-CGROUP2 = "cgroup2"
+CAP_SETGID, CAP_SETUID, CAP_SYS_ADMIN, CAP_MKNOD = 6, 7, 21, 27
 
 
 class Facts:
@@ -37,7 +36,6 @@ class Facts:
         "controllers",
         "egid",
         "euid",
-        "gid_map",
         "in_userns",
         "init_path",
         "kernel",
@@ -54,7 +52,6 @@ class Facts:
         "resctrl_schemata",
         "rootless",
         "setgroups",
-        "uid_map",
     )
 
     def __init__(self, **values: object) -> None:
@@ -68,8 +65,6 @@ class Facts:
         self.in_userns = False
         self.rootless = False
         self.setgroups = True
-        self.uid_map: tuple[tuple[int, int, int], ...] = ((0, 0, 0xFFFFFFFF),)
-        self.gid_map: tuple[tuple[int, int, int], ...] = ((0, 0, 0xFFFFFFFF),)
         self.cgroup_mount: str | None = "/sys/fs/cgroup"
         self.cgroup_own = "/"
         self.controllers: frozenset[str] = frozenset()
@@ -123,11 +118,6 @@ def read_text(path: str, limit: int = 1 << 20) -> str:
         posix.close(fd)
 
 
-def _id_map(text: str) -> tuple[tuple[int, int, int], ...]:
-    rows = (line.split() for line in text.splitlines())
-    return tuple((int(r[0]), int(r[1]), int(r[2])) for r in rows if len(r) == 3)
-
-
 def cgroup2_mount(mountinfo: str) -> str | None:
     """Where cgroup2 is mounted: the last one that is not hidden by a later mount on the same place
     (proc_pid_mountinfo(5))."""
@@ -176,10 +166,9 @@ def collect_facts(rootless: bool | None = None, pid: int | None = None) -> Facts
     status = read_text(proc + "/status")
     if not status:
         raise PyrunError("/proc is not mounted, or is something else", hint="mount -t proc proc /proc")
-    uid_map = _id_map(read_text(proc + "/uid_map"))
     mount = cgroup2_mount(read_text(proc + "/mountinfo", 8 << 20))
     kernel = (int(release[0]), int(release[1]))
-    in_userns = uid_map != ((0, 0, 0xFFFFFFFF),)
+    in_userns = read_text(proc + "/uid_map").split() != ["0", "0", "4294967295"]
     euid = _effective_id(status, "Uid:")
     return Facts(
         pid=pid or posix.getpid(),
@@ -192,8 +181,6 @@ def collect_facts(rootless: bool | None = None, pid: int | None = None) -> Facts
         in_userns=in_userns,
         rootless=(euid != 0 or in_userns) if rootless is None else rootless,
         setgroups=not in_userns or read_text(proc + "/setgroups").strip() != "deny",
-        uid_map=uid_map,
-        gid_map=_id_map(read_text(proc + "/gid_map")),
         cgroup_mount=mount,
         cgroup_own=_own_cgroup(read_text(proc + "/cgroup")),
         controllers=frozenset(read_text(mount + "/cgroup.controllers").split()) if mount else frozenset(),

@@ -102,14 +102,13 @@ class Target:
 
     pid and start of its init; namespaces: CLONE_NEW* of those that are not ours; setgroups: its user namespace allows
     the call; cgroup: its absolute path, None without one; init_cgroup: where its init has moved to meanwhile, or None;
-    cgroup_line: what told so; systemd: the cgroup is a unit's; chroot: it shares our mount namespace but has a root of
-    its own; affinity: our own CPU mask.
+    systemd: the cgroup is a unit's; chroot: it shares our mount namespace but has a root of its own; affinity: our own
+    CPU mask.
     """
 
     __slots__ = (
         "affinity",
         "cgroup",
-        "cgroup_line",
         "chroot",
         "init_cgroup",
         "namespaces",
@@ -124,7 +123,6 @@ class Target:
         self.setgroups = True
         self.cgroup: str | None = None
         self.init_cgroup: str | None = None
-        self.cgroup_line = ""
         self.systemd = self.chroot = False
         self.affinity = b""
         for name, value in values.items():

@@ -154,7 +154,6 @@ def collect_target(c: Container, facts: Facts) -> Target:
         systemd=bool(c.record.flags & rec.SYSTEMD),
         setgroups=read_text(f"/proc/{pid}/setgroups").strip() != "deny",
         cgroup=(c.record.text("cgroup") if facts.rootless else live_cgroup(c)) or None,
-        cgroup_line=line,
         init_cgroup=_init_cgroup(c, facts, line),
         affinity=_affinity(facts.pid),
         chroot=not namespaces & names.NAMESPACES["mount"] and _root_of(pid) != "/",

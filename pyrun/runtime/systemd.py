@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 TIMEOUT_S = 30.0
 BOOTED = "/run/systemd/system"  # sd_booted(3)
 BUS, PATH = "org.freedesktop.systemd1", "/org/freedesktop/systemd1"
-MANAGER, SCOPE_INTERFACE = BUS + ".Manager", BUS + ".Scope"
+MANAGER = BUS + ".Manager"
 EXISTS, UNKNOWN = BUS + ".UnitExists", BUS + ".NoSuchUnit"
 WRONG_TYPE = "Unexpected message contents"
 JOBS = "is it busy, or does it wait for something? systemctl list-jobs tells"

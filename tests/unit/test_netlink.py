@@ -43,10 +43,6 @@ def test_link_up_and_down_by_index_or_name() -> None:
     assert take_apart(netlink.link_down(7)[0], LINK) == ((16, 5, 1, 0), (0, 0, 7, 0, 1), {})
 
 
-def test_rename() -> None:
-    assert take_apart(netlink.link_rename(7, "eth0")[0], LINK)[1:] == ((0, 0, 7, 0, 0), {3: b"eth0\0"})
-
-
 @pytest.mark.parametrize("name", [None, "e", "eth0", "container_eth0"])
 def test_the_patch_is_the_namespace(name: str | None) -> None:
     message, patch = netlink.link_set_netns(7, name)
@@ -75,7 +71,7 @@ def test_cve_2021_43784(length: int) -> None:
     with pytest.raises(PyrunError, match="longer than"):
         netlink.attribute(netlink.IFLA_IFNAME, bytes(length))
     with pytest.raises(PyrunError, match="longer than"):
-        netlink.link_rename(7, "x" * length)
+        netlink.link_set_netns(7, "x" * length)
     with pytest.raises(PyrunError, match="longer than"):
         netlink.address_add(netlink.Address(socket.AF_INET, 24, 0, 7, 0, {netlink.IFA_LOCAL: bytes(length)}))
 
@@ -95,7 +91,7 @@ def test_a_message_of_several_long_attributes_is_refused() -> None:
 def test_a_name_stays_in_its_attribute(name: str, index: int) -> None:
     raw = name.encode("utf-8", "surrogateescape") if not any("\ud800" <= c <= "\udfff" for c in name) else b""
     if raw:
-        assert take_apart(netlink.link_rename(index, name)[0], LINK)[2] == {3: raw + b"\0"}
+        assert take_apart(netlink.link_set_netns(index, name)[0], LINK)[2][3] == raw + b"\0"
 
 
 # --- linux.netDevices -------------------------------------------------------------------------------------------------

@@ -76,15 +76,6 @@ DEFAULT_DEVICES = (
     DefaultDevice("/dev/urandom", 1, 9),
     DefaultDevice("/dev/tty", 5, 0),
 )
-# (link, target). An existing file wins, except at /dev/ptmx, which must be the container's own devpts.
-DEV_SYMLINKS = (
-    ("/dev/fd", "/proc/self/fd"),
-    ("/dev/stdin", "/proc/self/fd/0"),
-    ("/dev/stdout", "/proc/self/fd/1"),
-    ("/dev/stderr", "/proc/self/fd/2"),
-)
-KCORE_SYMLINK = ("/dev/core", "/proc/kcore")  # only where the host has /proc/kcore
-PTMX_SYMLINK = ("/dev/ptmx", "pts/ptmx")
 
 
 def default_device_rules() -> tuple[DeviceRule, ...]:

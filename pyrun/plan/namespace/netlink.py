@@ -108,10 +108,6 @@ def link_down(device: int | str) -> Message:
     return _link_flags(device, 0), None
 
 
-def link_rename(index: int, name: str) -> Message:
-    return message(RTM_NEWLINK, 0, _ifinfomsg.pack(0, 0, index, 0, 0) + _name(name)), None
-
-
 def link_set_netns(index: int, name: str | None = None) -> Message:
     """Moves a device into the namespace of the patched descriptor, in one step with its renaming.
 

@@ -47,7 +47,7 @@ _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01234567
 class Style:
     """What makes the text: escape sequences, or nothing where the output is not a terminal."""
 
-    __slots__ = ("bold", "dim", "good", "name", "place", "plain", "red")
+    __slots__ = ("bold", "dim", "name", "place", "plain", "red")
 
     def __init__(self, color: bool) -> None:
         self.plain = "\033[0m" if color else ""
@@ -55,7 +55,6 @@ class Style:
         self.dim = "\033[2m" if color else ""
         self.name = "\033[36m" if color else ""
         self.place = "\033[33m" if color else ""
-        self.good = "\033[32m" if color else ""
         self.red = "\033[31m" if color else ""
 
 
