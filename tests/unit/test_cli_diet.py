@@ -127,3 +127,45 @@ def test_parser_and_table_import_nothing_to_speak_of() -> None:
     _, modules = loaded_by(["--root", "/nonexistent/x", "list"])
     ours = {name for name in modules if name.startswith("pyrun")}
     assert len(ours) <= 16, sorted(ours)
+
+
+PLANNED = """
+import json, sys
+from pyrun.cli.commands.planner import LATER
+for name in LATER:
+    __import__(name)
+from pyrun.facts import Facts
+from pyrun.runtime.prepare import Config, prepare
+from pyrun.runtime.store import Store
+before = set(sys.modules)
+prepare(Store("/nonexistent"), "x", "/", Config(sys.stdin.buffer.read()), facts=Facts(), imagine=True)
+print(json.dumps(sorted(set(sys.modules) - before)))
+"""
+MAP = [{"containerID": 0, "hostID": 1000, "size": 10}]
+RARE = {
+    "ociVersion": "1.3.0",
+    "root": {"path": "/r"},
+    "process": {"cwd": "/", "args": ["true"], "user": {"uid": 0, "gid": 0}},
+    "hooks": {"prestart": [{"path": "/bin/true"}]},
+    "mounts": [
+        {"destination": "/proc", "type": "proc", "source": "proc"},
+        {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup"},
+    ],
+    "linux": {
+        "namespaces": [{"type": kind} for kind in ("mount", "network", "cgroup", "pid", "user")],
+        "uidMappings": MAP,
+        "gidMappings": MAP,
+        "personality": {"domain": "LINUX32"},
+        "memoryPolicy": {"mode": "MPOL_LOCAL"},
+        "netDevices": {"eth9": {}},
+        "intelRdt": {"closID": "c"},
+        "seccomp": {"defaultAction": "SCMP_ACT_ALLOW"},
+    },
+}
+
+
+def test_a_planner_imports_nothing_while_a_caller_waits() -> None:
+    """Nor what it would not see change."""
+    command = [sys.executable, "-c", PLANNED]
+    done = subprocess.run(command, cwd=REPO, input=json.dumps(RARE), capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and json.loads(done.stdout) == [], done

@@ -25,8 +25,18 @@ if TYPE_CHECKING:
 
 MOST_MEMORY = 1 << 29  # of addresses: what a config.json could ask for must not become the machine's
 FEW = 20_000  # objects more than before, so that most answers are made without a look for garbage
-# What planning imports where it needs it: in time, and not while a caller waits.
-LATER = ("pyrun._seccomp", "pyrun.facts_rare", "pyrun.runtime.systemd", "pyrun.plan.cgroup.intelrdt")
+# What planning imports where it needs it: in time, and not while a caller waits, and before it is noted of what version
+# the sources are.
+LATER = (
+    "fcntl",
+    "pyrun._seccomp",
+    "pyrun.facts_rare",
+    "pyrun.plan.cgroup.cgroup_owner",
+    "pyrun.plan.cgroup.intelrdt",
+    "pyrun.plan.namespace.netdevices",
+    "pyrun.plan.process.special",
+    "pyrun.runtime.systemd",
+)
 
 
 def run(g: Globals, o: Options) -> int:
