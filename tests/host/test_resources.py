@@ -154,7 +154,9 @@ def test_stats_come_each_interval_until_the_container_stops(pyrun: Runner, count
     events = [json.loads(process.stdout.readline()) for _ in range(3)]
     assert 0.3 <= time.monotonic() - start < 10
     totals = [event["data"]["cpu"]["usage"]["total"] for event in events]
-    assert totals[0] < totals[1] < totals[2]
+    assert totals == sorted(totals)
+    while totals[-1] == totals[0]:  # on a busy machine it may not have had its turn
+        totals.append(json.loads(process.stdout.readline())["data"]["cpu"]["usage"]["total"])
     pyrun("kill", id, "KILL").ok()
     process.communicate(timeout=10)
     assert process.returncode == 0

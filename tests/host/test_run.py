@@ -154,11 +154,18 @@ def test_signal_that_comes_before_the_program_is_not_lost(pyrun: Runner, bundle:
 
 def orphan_test(pyrun: Runner, bundle: BundleMaker, *options: str) -> bool:
     """Runs a program that leaves an orphan, which ends; whether pyrun is its parent, and then has reaped it."""
-    made = bundle(["sh", "-c", "(sh -c 'echo $$; sleep 0.3' &); exec sleep 1000"])
+    made = bundle(["sh", "-c", "(sh -c 'echo $$; sleep 2' &); exec sleep 1000"])
     made.drop_namespace("pid")
     process = start(pyrun, made, *options)
     orphan = Path("/proc", read_line(process), "stat")
-    is_ours = int(orphan.read_text().rpartition(")")[2].split()[1]) == process.pid
+    parents: list[int] = []
+
+    def is_orphaned() -> bool:
+        parents.append(int(orphan.read_text().rpartition(")")[2].split()[1]))
+        return Path(f"/proc/{parents[-1]}/comm").read_text() != "sh\n"  # as its first parent, which ends at once
+
+    wait_for(is_orphaned, 10, "the orphan to be one")
+    is_ours = parents[-1] == process.pid
     if is_ours:
         wait_for(lambda: not orphan.exists(), 10, "the orphan to be reaped")
     pyrun.delete(pyrun.ids()[0], "--force").ok()
