@@ -65,13 +65,17 @@ static long load_image(const char *path, u64 how)
 	return fd;
 }
 
-/* The image, loaded at its first use. Two threads that come first may load one each: both serve. */
+/* The image, loaded at its first use. Two threads that come first may load one each: the first is kept. */
 static long find_image(const char *path, u64 how)
 {
-	long fd = __atomic_load_n(&image_fd, __ATOMIC_ACQUIRE);
-	if (fd < 0 && (fd = load_image(path, how)) >= 0)
-		__atomic_store_n(&image_fd, (int)fd, __ATOMIC_RELEASE);
-	return fd;
+	int kept = __atomic_load_n(&image_fd, __ATOMIC_ACQUIRE);
+	if (kept >= 0)
+		return kept;
+	long fd = load_image(path, how);
+	if (fd < 0 || __atomic_compare_exchange_n(&image_fd, &kept, (int)fd, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+		return fd;
+	sys_close((int)fd);
+	return kept;
 }
 
 struct stage {

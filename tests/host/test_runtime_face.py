@@ -65,6 +65,37 @@ def test_a_daemon_of_eight_threads(bundle: BundleMaker, tmp_path: Path) -> None:
     assert done.stderr == ""
 
 
+def test_threads_that_come_first_share_the_inits_image(bundle: BundleMaker, tmp_path: Path) -> None:
+    made = bundle(SLEEP)
+    script = """
+import sys, threading
+from pyrun.runtime.runtime import Runtime
+from tests.support.executor.faults import descriptors
+face, begin = Runtime(sys.argv[1]), threading.Barrier(4)
+config = open(sys.argv[2] + "/config.json", "rb").read()
+def work(id):
+    container = face.run(config, id=id, bundle=sys.argv[2], begin=begin.wait)
+    container.delete(force=True)
+threads = [threading.Thread(target=work, args=(f"c{i}",)) for i in range(4)]
+for one in threads: one.start()
+for one in threads: one.join()
+print(sum("pyrun-init" in what for what in descriptors().values()), face.ids())
+"""
+    slowly = [
+        "strace",
+        "-fqq",
+        "-o",
+        tmp_path / "log",
+        "-e",
+        "memfd_create",
+        "-e",
+        "inject=memfd_create:delay_exit=200000",
+    ]
+    argv = [*slowly, sys.executable, "-c", script, str(tmp_path / "state"), str(made.path)]
+    done = subprocess.run(argv, cwd=REPO, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("1 []\n", "")
+
+
 def test_a_create_that_fails_leaves_nothing(bundle: BundleMaker, tmp_path: Path) -> None:
     face, made = runtime(tmp_path), bundle(["nonesuch"])
     with pytest.raises(PyrunError, match="executable file not found"):
