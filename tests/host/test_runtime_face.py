@@ -81,16 +81,8 @@ for one in threads: one.start()
 for one in threads: one.join()
 print(sum("pyrun-init" in what for what in descriptors().values()), face.ids())
 """
-    slowly = [
-        "strace",
-        "-fqq",
-        "-o",
-        tmp_path / "log",
-        "-e",
-        "memfd_create",
-        "-e",
-        "inject=memfd_create:delay_exit=200000",
-    ]
+    inject = ["-e", "memfd_create", "-e", "inject=memfd_create:delay_exit=200000"]
+    slowly = ["strace", "-fqq", "-o", str(tmp_path / "log"), *inject]
     argv = [*slowly, sys.executable, "-c", script, str(tmp_path / "state"), str(made.path)]
     done = subprocess.run(argv, cwd=REPO, capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.stderr) == ("1 []\n", "")
