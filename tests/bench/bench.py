@@ -194,8 +194,12 @@ def report_beside(result: dict[str, Any]) -> list[str]:
     ]
 
 
+def _measured(result: dict[str, Any]) -> str:
+    return f"{result['rounds']} rounds on a machine with {result['cores']} cores"
+
+
 def print_report(result: dict[str, Any]) -> None:
-    print(f"medians of {result['rounds']} interleaved rounds on {result['cores']} cores\n")
+    print(f"medians of {_measured(result)}\n")
     print("\n".join(report_verbs(result["medians_ms"])))
     print()
     print("\n".join(report_beside(result)))
@@ -211,6 +215,7 @@ def renew_figures(text: str, result: dict[str, Any]) -> str:
         text = old.sub(lambda _, lines=lines: "\n".join(lines) + "\n", text)  # type: ignore[misc]
     for line in report_beside(result):
         text = re.sub("^" + re.escape(line.split(": ")[0]) + ": .*", line, text, flags=re.MULTILINE)
+    text = re.sub(r"\d+ rounds on a machine with \w+ cores", _measured(result), text)
     life = {name: times["create+start+delete"] for name, times in result["medians_ms"].items()}
     if {"runc", "crun", *OURS} <= set(life):
         bare, planned = ([f"{life[mine] / life[other]:.2f}" for other in ("runc", "crun")] for mine in OURS)

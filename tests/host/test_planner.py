@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from pyrun.cli.planner import NAME
+from pyrun.cli.planner import KEPT, NAME
 from pyrun.runtime.record import BLOBS, unpack
 from tests.support.container.bundle import Bundle, BundleMaker
 from tests.support.container.leaks import CGROUP_ROOT
@@ -151,6 +151,16 @@ def test_another_proc_is_as_little_the_caller_s(planned: Planned, bundle: Bundle
             assert planned.planner.answers == [] and "a path through /proc" in planned.planner.why
     finally:
         subprocess.run(["umount", "-l", proc], check=True)
+
+
+def test_a_config_is_what_the_file_says_now(planned: Planned, bundle: BundleMaker) -> None:
+    made = bundle(["cat", "/proc/sys/kernel/hostname"])
+    file = made.path / "config.json"
+    config = json.loads(file.read_text())
+    for number in (*range(KEPT + 2), 0):
+        file.write_text(json.dumps({**config, "hostname": f"h{number}"}))
+        assert planned.served("run", "-b", made.path, "x").ok().out == f"h{number}\n"
+        assert len(planned.planner._configs) <= KEPT
 
 
 def process_file(planned: Planned, path: str, id: str, stdin: Any) -> int:

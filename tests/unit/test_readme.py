@@ -191,6 +191,8 @@ def test_benchmark_renews_every_figure() -> None:
     """`bench.py --write` finds the places of all figures."""
     parts = dict.fromkeys(("total", *COLUMNS), 7.7)
     result: dict[str, Any] = {
+        "rounds": 77,
+        "cores": 7,
         "medians_ms": {name: dict.fromkeys(MEASURED, 7.7) for name in ("runc", "crun", *OURS)},
         "parked_pss_kb": {"runc": 7.7},
         "wheel_bytes": 7700000,
@@ -200,6 +202,7 @@ def test_benchmark_renews_every_figure() -> None:
     renewed = renew_figures(FIGURES, result)
     lines = [*report_verbs(result["medians_ms"]), *report_beside(result), *report_where(result["where_ms"])]
     assert [line for line in lines if line not in renewed.splitlines()] == []
+    assert "77 rounds on a machine with 7 cores" in renewed
     assert len(renewed.splitlines()) == len(FIGURES.splitlines())
     assert renew_figures(renewed, result) == renewed
     assert "1.00 of runc's time, and 1.00 of crun's; with `pyrun planner` 1.00 and 1.00" in renew_figures(
