@@ -13,7 +13,7 @@ from _thread import allocate_lock
 
 from ..errors import PyrunError
 from .child import Child, end_child
-from .store import Missing, Store
+from .store import CREATING, Missing, Store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -187,7 +187,15 @@ class Container:
         """What it was made from, with what update() has changed since."""
         from ..oci.load import load_file
 
-        return load_file(self._runtime.store.open(self.id).directory + "/config.json")
+        container = self._runtime.store.open(self.id)
+        try:
+            return load_file(container.directory + "/config.json")
+        except PyrunError:
+            if container.status() == CREATING:  # it comes after the record
+                raise PyrunError(
+                    f"container {self.id} is still being created", hint="in a moment it is there"
+                ) from None
+            raise
 
     def start(self, *, cancel: int = -1, notify: bytes | None = None, replayed: Replayed | None = None) -> None:
         """Lets its program go, and returns when that runs. cancel: see create(); what has been let go is not undone,

@@ -134,6 +134,10 @@ def test_a_container_that_has_no_init_yet_can_be_deleted_by_force(
     with locked(pyrun.root / "early" / "record"):
         assert '"status": "creating"' in either("state", "early").ok().out
         either("kill", "early", "KILL").fails(1, "container not running")
+        for text in (None, ""):  # its config.json comes behind the record
+            if text is not None:
+                (pyrun.root / "early" / "config.json").write_text(text)
+            either.exec("early", "true").fails(1, "still being created")
         either.delete("early").fails(1, "creating")
         either.delete("early", "--force").ok()
     assert pyrun.ids() == []
