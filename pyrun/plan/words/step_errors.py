@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from ...errors import PyrunError
 from ..model.plan import Plan
-from ..model.steps import STAGE2, Chdir, Execve, FindExecutable, Mkdirat, Seccomp, Spawn, Step
+from ..model.steps import STAGE2, Chdir, Execve, FindExecutable, Mkdirat, Openpt, Seccomp, Spawn, Step
 from ..process.hooks import hook_steps
 from . import hints
 from .explain import format_step, operands_of, place_of, word
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 ENOENT, ESRCH, ECHILD, EEXIST, EISDIR, ETIMEDOUT, ECANCELED = 2, 3, 10, 17, 21, 110, 125
-SIGILL, SIGTRAP, SIGKILL, SIGSYS = 4, 5, 9, 31
+SIGHUP, SIGILL, SIGTRAP, SIGKILL, SIGSYS = 1, 4, 5, 9, 31
 TEXT_LIMIT = 1000
 
 
@@ -167,6 +167,8 @@ def _died(plan: Plan, step: int, status: int) -> PyrunError:
         hint = "it was killed from outside, or had no memory left: is the memory limit below some megabytes?"
     elif number == SIGSYS:
         hint = "the seccomp profile kills a call that is needed before the program runs"
+    elif status >> 8 == 128 + SIGHUP and any(isinstance(s, Openpt) for s in plan.steps):
+        hint = "its terminal was hung up: who listens on the console socket must keep what it gets"
     elif number in (SIGILL, SIGTRAP) or (not number and any(isinstance(s, Seccomp) for s in plan.steps)):
         # Our init may not even say why: nor end, so it traps.
         hint = "the seccomp profile refuses a call that is needed before the program: read, write, capset or execve"
