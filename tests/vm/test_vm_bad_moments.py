@@ -364,6 +364,7 @@ def manager() -> Iterator[int]:
     yield pid_of("user@1000.service")
     subprocess.run(["loginctl", "disable-linger", "user"], check=True)
     systemctl("stop", "user@1000.service")
+    wait_for(lambda: not Path("/sys/fs/cgroup/user.slice/user-1000.slice").exists(), 60, "the user's slice to go")
 
 
 ENV = ("XDG_RUNTIME_DIR=/run/user/1000", "DBUS_SESSION_BUS_ADDRESS=unix:path=/run/user/1000/bus")

@@ -16,6 +16,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.support.container.runner import wait_for
+
 KEYCTL = {"x86_64": 250, "aarch64": 219}[platform.machine()]
 ADD_KEY = {"x86_64": 248, "aarch64": 217}[platform.machine()]
 GET_KEYRING_ID, JOIN_SESSION_KEYRING, SETPERM = 0, 1, 5
@@ -66,6 +68,17 @@ def full_key_quota(uid: int) -> Iterator[None]:
         os.close(tell)
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
+        wait_for(lambda: _has_room_for_keys(uid), 30, "the kernel to collect the keys")
+
+
+def _has_room_for_keys(uid: int) -> bool:
+    """By /proc/key-users (proc_key-users(5)): UID: usage keys/instantiated keys/most bytes/most."""
+    for line in Path("/proc/key-users").read_text().splitlines():
+        user, _, counts = line.partition(":")
+        if int(user) == uid:
+            used, most = map(int, counts.split()[2].split("/"))
+            return used < most // 2
+    return True
 
 
 def collect_protections(pid: int) -> set[str]:
