@@ -50,6 +50,7 @@ int px_linked(struct px_ctx *x, u16 slot)
 long px_wait(struct px_ctx *x, struct pollfd *f, u32 n, u64 ms)
 {
 	struct pollfd all[3];
+	ms = ms >> 31 ? 0 : ms; /* more than poll(2) takes, 24 days: for ever */
 	const long deadline = ms ? sys_now() + (long)ms * 1000000 : 0;
 	for (u32 i = 0; i < n; i++)
 		all[i] = f[i];

@@ -66,7 +66,7 @@ static void patch_pid(char *p, u64 pid, int zeros)
 static long spawn_watch(struct px_ctx *x, int pidfd, int *in, int out, const char *data, usize len, u64 ms)
 {
 	char buf[1024];
-	ms = ms >> 40 ? 0 : ms; /* ages: for ever */
+	ms = ms >> 31 ? 0 : ms; /* more than poll(2) takes, 24 days: for ever */
 	long deadline = ms ? sys_now() + (long)ms * 1000000 : 0;
 	struct pollfd p[4] = { { pidfd, POLLIN, 0 }, { out, POLLIN, 0 }, { *in, POLLOUT, 0 }, { x->cancel, POLLIN, 0 } };
 	for (;;) {

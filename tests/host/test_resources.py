@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -36,8 +37,11 @@ def cgroup_of(pyrun: Runner, id: str) -> Path:
 
 def watches(pid: int) -> bool:
     """Whether this process has a cgroup's events open."""
-    opened = [os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir()]
-    return any(name.endswith("/cgroup.events") for name in opened)
+    for fd in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            if os.readlink(fd).endswith("/cgroup.events"):
+                return True
+    return False
 
 
 def stands_still(count: Path) -> bool:

@@ -403,4 +403,4 @@ def test_fuzz() -> None:
     )
     assert done.returncode == 0, done.stderr[-4000:]
     runs = [int(line.split()[-1]) for line in done.stderr.splitlines() if "number_of_executed_units" in line]
-    assert len(runs) == 2 and min(runs) > 1000, done.stderr[-4000:]
+    assert len(runs) == 2 and min(runs) > 100, done.stderr[-4000:]
