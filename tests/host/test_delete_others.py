@@ -16,9 +16,11 @@ from pyrun.errors import PyrunError
 from pyrun.plan.cgroup.resources import merge_resources
 from pyrun.runtime import delete as module
 from pyrun.runtime import update as module_update
+from pyrun.runtime.cgroup import pids_below, wait_for_event
 from pyrun.runtime.record import CREATING, OLD_HEADER, OLD_MAGIC, OLD_SUM_AT, OLD_SUMMED_FROM, SUM, checksum, unpack
 from pyrun.runtime.store import Container, Store, start_time
 from tests.support.container.bundle import Bundle, BundleMaker
+from tests.support.container.leaks import CGROUP_ROOT
 from tests.support.container.runner import Runner, python_argv, wait_for
 
 Halfway = tuple["subprocess.Popen[bytes]", Callable[[], None]]  # its strace, and what lets it go on
@@ -423,3 +425,17 @@ def test_cgroups_that_take_long_to_remove(either: Runner, bundle: BundleMaker, t
     os.kill(int(child), signal.SIGCONT)
     assert slow.wait(30) == 0
     assert not cgroup.exists() and not either.ids()
+
+
+def test_a_cgroup_that_is_removed_while_it_is_held_is_empty() -> None:
+    """systemd removes the cgroup of a unit as soon as nothing runs in it."""
+    path = CGROUP_ROOT / "pyrun-removed"
+    path.mkdir()
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    path.rmdir()
+    try:
+        assert wait_for_event(fd, "populated 0", 1)
+        assert not wait_for_event(fd, "frozen 1", 1)
+        assert pids_below(fd) == []
+    finally:
+        os.close(fd)
