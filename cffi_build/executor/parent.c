@@ -434,14 +434,17 @@ static long kill_child(struct px_ctx *x)
 		sys_pidfd_send_signal(x->pidfd, PX_SIGKILL);
 	long left = 0;
 	if (x->stage1 > 0) {
-		left = px_reap(x->stage1, x->pidfd, NULL);
-		/* It may have made stage 2, and told, while we failed for a reason of our own. If it could not tell, stage 2 sees the socket close. */
+		/* It may have made stage 2, and told, while we failed for a reason of our own. If it could not tell, stage 2 sees the socket close.
+		 * Who is reaped is no sender any more, so this comes first. */
 		i32 from;
+		struct pollfd ended = { x->pidfd, POLLIN, 0 };
+		sys_poll(&ended, 1, 10000);
 		for (int i = 0; i < 1000 && (from = sender(x, MSG_DONTWAIT)) > 0; i++)
 			if (from == x->stage1 && m->kind == MSG_PID && is_child(m->value)) {
 				sys_kill(m->value, PX_SIGKILL);
 				px_reap(m->value, -1, NULL);
 			}
+		left = px_reap(x->stage1, x->pidfd, NULL);
 		sys_close(x->sync);
 		x->sync = -1;
 	}
