@@ -78,3 +78,41 @@ class ConfigError(PyrunError):
 
 class UsageError(PyrunError):
     """The command line itself is wrong: which word, and what is taken in its place."""
+
+
+# What a client of a daemon tells apart, as gRPC has them: pyrun/rpc/status.py has the number of each. On the command
+# line they are errors like others.
+class NotFound(PyrunError):
+    """There is no such thing. The kubelet takes it as gone; told otherwise it would ask again for ever."""
+
+
+class AlreadyExists(PyrunError):
+    """The name is taken by another."""
+
+
+class InvalidArgument(PyrunError):
+    """The request is wrong, and will be wrong the next time."""
+
+
+class FailedPrecondition(PyrunError):
+    """Not in this state: a container that must run does not, an image is in use."""
+
+
+class Unavailable(PyrunError):
+    """It may work later: the other side is down, or this one is about to end."""
+
+
+class DeadlineExceeded(PyrunError):
+    """It did not come about in the time that was given."""
+
+
+class ResourceExhausted(PyrunError):
+    """A bound of ours or of the machine's is reached."""
+
+
+class Aborted(PyrunError):
+    """Another request got in between, such as a removal."""
+
+
+class Unimplemented(PyrunError):
+    """Not in pyrun, or not with this option."""

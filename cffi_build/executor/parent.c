@@ -313,6 +313,21 @@ static long do_await_pid(struct px *p, const struct px_step *s)
 	return r < 0 ? r : -(long)m->err;
 }
 
+/* Stage 1 ends by itself where a plan makes no stage 2. a: within so many ms it does, and with success, or says why not. */
+static long do_reap(struct px *p, const struct px_step *s)
+{
+	struct px_ctx *x = &p->x;
+	i32 status = 0;
+	long r = next_msg(p, s->a);
+	if (r != -ESRCH || p->child_failed)
+		return r < 0 ? r : -EPROTO; /* it had nothing to say any more */
+	r = px_reap(x->stage1, x->pidfd, &status);
+	if (r < 0)
+		return r;
+	x->stage1 = 0;
+	return status ? -ECHILD : 0;
+}
+
 /* Field 22 of /proc/PID/stat, in clock ticks since boot; the name in field 2 may hold anything, so count from its last ')'. */
 static long start_time(int proc, i32 pid, u64 *ticks)
 {
@@ -463,6 +478,7 @@ long px_side_step(struct px_ctx *x, const struct px_step *s)
 	case OP_AWAIT: return do_await(p, s);
 	case OP_ACK: return ack(x);
 	case OP_AWAIT_PID: return do_await_pid(p, s);
+	case OP_REAP: return do_reap(p, s);
 	case OP_SAVE_PID: return do_save_pid(x, s);
 	case OP_PIDFD_GETFD: return px_out(x, s->out, sc3(__NR_pidfd_getfd, x->pidfd, x->listener, 0));
 	case OP_WAIT_EXEC: return do_wait_exec(p, s);
@@ -491,7 +507,7 @@ static void undo(struct px *p, struct px_result *out)
 	x->lane = LANE_UNDO;
 	for (u32 i = first; i < end; i++) {
 		u16 op = steps[i].op;
-		u32 guard = op == OP_UNLINKAT || op == OP_WRITE_FILE || op == OP_REMOVE_CGROUP ? (u32)(steps[i].d >> 32) : 0;
+		u32 guard = op == OP_UNLINKAT || op == OP_WRITE_FILE || op == OP_REMOVE_CGROUP || op == OP_NETLINK || op == OP_UMOUNT ? (u32)(steps[i].d >> 32) : 0;
 		if (guard && (guard > x->h->n_steps || !x->made[guard - 1]))
 			continue;
 		x->step = i;

@@ -223,33 +223,47 @@ long do_bpf_prog_attach(struct px_ctx *x, const struct px_step *s)
 	return sc3(__NR_bpf, BPF_PROG_ATTACH, &attr, sizeof attr);
 }
 
-/* s0 one rtnetlink request with NLM_F_ACK, in the network namespace we are in; a: offset where in0's number is put (PX_NEXT: nowhere). */
+/* Sends one request and reads what the kernel says of it. */
+static long netlink_ask(int fd, const struct nlmsghdr *head)
+{
+	char buf[2048] __attribute__((aligned(4)));
+	long r = sys_write(fd, head, head->nlmsg_len);
+	while (r >= 0) {
+		do
+			r = sys_read(fd, buf, sizeof buf);
+		while (r == -EINTR);
+		const struct nlmsghdr *h = (const void *)buf;
+		if (r >= (long)(sizeof *h + sizeof(int)) && h->nlmsg_type == NLMSG_ERROR)
+			return *(const int *)(buf + sizeof *h);
+	}
+	return r;
+}
+
+/* s0 rtnetlink requests with NLM_F_ACK, one behind the other, in the network namespace we are in: each is sent when the one before it is done, and
+ * the substep tells which. a: offset where in0's number is put (PX_NEXT: nowhere). */
 static long netlink_send(struct px_ctx *x, const struct px_step *s)
 {
-	char *msg = (char *)px_str(x, s->s0), buf[2048] __attribute__((aligned(4)));
-	const struct nlmsghdr *head = (const void *)msg;
+	char *msg = (char *)px_str(x, s->s0);
 	if (px_room(s->a, 4, s->n0)) {
 		u32 v = (u32)px_fd(x, s->in0);
 		for (int i = 0; i < 4; i++)
 			msg[s->a + (u64)i] = (char)(v >> 8 * i);
 	}
-	if ((usize)msg % 4 || s->n0 < sizeof *head || head->nlmsg_len != s->n0 || !(head->nlmsg_flags & NLM_F_ACK))
-		return -EINVAL; /* no answer would come */
-	long r, fd = sc3(__NR_socket, AF_NETLINK_, SOCK_RAW_ | SOCK_CLOEXEC_, NETLINK_ROUTE);
+	u32 at = 0;
+	do { /* checked whole before the first: without an answer we would wait for ever */
+		const struct nlmsghdr *head = (const void *)(msg + at);
+		if ((usize)head % 4 || s->n0 - at < sizeof *head || head->nlmsg_len < sizeof *head || head->nlmsg_len > s->n0 - at ||
+		    !(head->nlmsg_flags & NLM_F_ACK))
+			return -EINVAL;
+		at += head->nlmsg_len;
+	} while (at < s->n0);
+	long r = 0, fd = sc3(__NR_socket, AF_NETLINK_, SOCK_RAW_ | SOCK_CLOEXEC_, NETLINK_ROUTE);
 	if (fd < 0)
 		return fd;
 	x->substep = 1;
-	r = sys_write((int)fd, msg, s->n0);
-	x->substep = 2;
-	while (r >= 0) {
-		do
-			r = sys_read((int)fd, buf, sizeof buf);
-		while (r == -EINTR);
-		struct nlmsghdr *h = (void *)buf;
-		if (r >= (long)(sizeof *h + sizeof(int)) && h->nlmsg_type == NLMSG_ERROR) {
-			r = *(int *)(buf + sizeof *h);
-			break;
-		}
+	for (at = 0; r == 0 && at < s->n0; at += ((const struct nlmsghdr *)(const void *)(msg + at))->nlmsg_len) {
+		x->substep++;
+		r = netlink_ask((int)fd, (const void *)(msg + at));
 	}
 	sys_close((int)fd);
 	return r;
@@ -264,7 +278,7 @@ struct visit {
 static int PX_CHILD netlink_visit(void *arg)
 {
 	struct visit *v = arg;
-	v->x->substep = 3;
+	v->x->substep = 1000;
 	v->r = sc2(__NR_setns, px_fd(v->x, v->s->in1), CLONE_NEWNET);
 	if (v->r == 0)
 		v->r = netlink_send(v->x, v->s);

@@ -16,6 +16,8 @@ long do_move_mount(struct px_ctx *x, const struct px_step *s)
 	    sys_statx(px_fd(x, s->in1), px_path(x, s->s0), AT_EMPTY_PATH, STATX_TYPE, &onto) == 0 &&
 	    ((from.stx_mode & S_IFMT) == S_IFDIR) != ((onto.stx_mode & S_IFMT) == S_IFDIR))
 		return -ENOTDIR;
+	if (r == 0 && x->made)
+		x->made[x->step] = 1;
 	return r;
 }
 

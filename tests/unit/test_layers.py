@@ -1,4 +1,5 @@
-"""Imports go one way: errors < oci, facts < plan < executor < runtime < cli."""
+"""Imports go one way: errors < oci, facts < plan < executor < runtime < image < pod < cri < cli; cri_api and rpc below
+pod and cri."""
 
 from __future__ import annotations
 
@@ -8,7 +9,22 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "pyrun"
-LAYERS = ["errors", "oci", "facts", "facts_rare", "facts_refused", "plan", "executor", "runtime", "cli"]
+LAYERS = [
+    "errors",
+    "cri_api",
+    "oci",
+    "facts",
+    "facts_rare",
+    "facts_refused",
+    "plan",
+    "executor",
+    "runtime",
+    "rpc",
+    "image",
+    "pod",
+    "cri",
+    "cli",
+]
 # Below everything; they import nothing of ours.
 LEAVES = {"pyrun"}
 

@@ -74,7 +74,7 @@ def plan_cgroup(
     cgroup, skipped = b.slot("cgroup", inherit=inherit), Label("no cgroup")
     # No cgroup means no limits, and a runtime without root has no device rules: only where config.json has none either.
     optional = ((EACCES, skipped), (EROFS, skipped), (EPERM, skipped)) if facts.rootless and not limits.writes else ()
-    _make(b, facts.cgroup_mount.rstrip("/"), path, limits.controllers, facts, optional, cgroup, state)
+    plan_path(b, facts, path, limits.controllers, optional, cgroup, state)
     b.add(
         PARENT,
         Openat2(path=path, flags=O_DIRECTORY, out=cgroup, on=optional, at="/linux/cgroupsPath"),
@@ -188,20 +188,23 @@ def plan_controllers(
         )
 
 
-def _make(
+def plan_path(
     b: Builder,
-    mount: str,
+    facts: Facts,
     path: str,
     controllers: tuple[str, ...],
-    facts: Facts,
     optional: tuple[tuple[int, Label | None], ...],
     cgroup: int,
     state: int | None,
+    at: str = "/linux/cgroupsPath",
 ) -> None:
-    available = facts.controllers
+    """Parent: makes the cgroup and those above it that are missing, each with the controllers for the next; undo
+    removes what was made. cgroup: the slot in which it will be held."""
+    assert facts.cgroup_mount is not None
+    mount, available = facts.cgroup_mount.rstrip("/"), facts.controllers
     made: list[Step] = []
     wanted = (*controllers, *(c for c in COUNTED if c in available and c not in controllers))
-    at, here = "/linux/cgroupsPath", mount
+    here = mount
     for name in path[len(mount) :].strip("/").split("/"):
         plan_controllers(b, here, controllers, wanted, rootless=facts.rootless)
         here += f"/{name}"

@@ -67,6 +67,7 @@ from .steps_fs import (
     Setxattr,
     Symlinkat,
     TmpfsMode,
+    Umount,
     Unlinkat,
     WriteFile,
 )
@@ -80,11 +81,11 @@ __all__ = [
     "FindExecutable", "Fsconfig", "Fsmount", "Fsopen", "Goto", "IoprioSet", "KeyctlSession",
     "Label", "MakeTarget", "MakeUserns", "Meet", "Mkdirat", "Mkfifoat", "Mknodat", "Mount",
     "MountSetattr", "MoveMount", "Netlink", "OpenTree", "Openat2", "Openpt", "Park", "Personality", "PidFile",
-    "PidfdGetfd", "PidfdOpen", "PivotRoot", "Prctl", "Release", "RemoveCgroup", "SavePid", "SchedSetaffinity",
+    "PidfdGetfd", "PidfdOpen", "PivotRoot", "Prctl", "Reap", "Release", "RemoveCgroup", "SavePid", "SchedSetaffinity",
     "SchedSetattr", "Seccomp", "SendFd", "SetHome", "SetMempolicy", "SetStdio", "Setdomainname", "Setgroups",
     "Sethostname", "Setns", "Setresgid", "Setresuid", "Setrlimit", "Setsid", "Setxattr", "Spawn",
     "Step",
-    "Symlinkat", "TmpfsMode", "TtyOutput", "Umask", "Unlinkat", "Unshare", "WaitExec", "WriteFile", "Yield",
+    "Symlinkat", "TmpfsMode", "TtyOutput", "Umask", "Umount", "Unlinkat", "Unshare", "WaitExec", "WriteFile", "Yield",
 ]  # fmt: skip
 
 
@@ -155,6 +156,13 @@ class SavePid(Step):
 
     OP = 31
     FIELDS = {"record": IN0, "proc": IN1, "cgroup": IN2, "offset": A, "status": D}
+
+
+class Reap(Step):
+    """Waits for the end of stage 1, which makes no stage 2, for patience_ms: ECHILD where it did not end well."""
+
+    OP = 86
+    FIELDS = {"patience_ms": A}
 
 
 class PidfdGetfd(Step):
@@ -405,8 +413,9 @@ class BpfProgAttach(Step):
 
 
 class Netlink(Step):
-    """One rtnetlink request, acknowledged: msg (bytes); patch: the offset where fd's number goes; ns: the network
-    namespace that it is sent in (none: ours)."""
+    """rtnetlink requests, each acknowledged before the next is sent: msg (bytes, one behind the other); patch: the
+    offset where fd's number goes; ns: the network namespace that they are sent in (none: ours). An error's substep is
+    2 and the number of the request, from 0."""
 
     OP = 63
     FIELDS = {"msg": S0, "patch": A, "fd": IN0, "ns": IN1, "guard": D}

@@ -61,6 +61,13 @@ class Mount(Step):
     FIELDS = {"onto": IN0, "fstype": S0, "source": S1, "data": S2, "flags": A}
 
 
+class Umount(Step):
+    """umount2(2): path, flags; guard: only if that step (a MoveMount) mounted it."""
+
+    OP = 85
+    FIELDS = {"path": S0, "flags": A, "guard": D}
+
+
 class MakeTarget(Step):
     """Opens path below root as O_PATH, making what is missing: a directory, or a file when `like` (what will be
     mounted) is none.

@@ -56,6 +56,7 @@ MS = {
     1 << 24: "MS_STRICTATIME",
     1 << 25: "MS_LAZYTIME",
 }  # fmt: skip
+UMOUNT = {1: "MNT_FORCE", 2: "MNT_DETACH", 4: "MNT_EXPIRE", 8: "UMOUNT_NOFOLLOW"}
 CLONE = {
     0x80: "CLONE_NEWTIME", 0x20000: "CLONE_NEWNS", 0x2000000: "CLONE_NEWCGROUP", 0x4000000: "CLONE_NEWUTS",
     0x8000000: "CLONE_NEWIPC",
@@ -347,6 +348,7 @@ OPERANDS: dict[type[s.Step], dict[str, Shown]] = {
     s.Mkdirat: {"mode": octal},
     s.Mknodat: {"mode": node_mode, "dev": device, "owner": owner},
     s.Unlinkat: {"flags": bits(AT)},
+    s.Umount: {"flags": bits(UMOUNT)},
     s.WriteFile: {"flags": _open_bits, "magic": hidden, "resolve": bits(RESOLVE), "pid": yes},
     s.CreateFile: {"mode": octal},
     s.CopyUp: {"keep_root": yes},

@@ -1,0 +1,166 @@
+"""Makes a sandbox and ends it: the plan of plan/sandbox.py carried out, and what is read on the way.
+
+Nothing is kept in memory that a restart would need: sandbox.json in the pod's directory says what was made, and lies
+there before the rest. A reboot takes that directory, on a tmpfs, with all that it speaks of.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+
+from ...errors import NotFound, PyrunError, reason
+from ...executor import StepFailed, run_plan
+from ...facts import Facts, read_text
+from ...oci.model import IdMapping
+from ...plan.sandbox import FILES, PINS, RECORD, SHM, plan_end, plan_sandbox
+from .config import cgroup_parent, plan_request
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ...plan.model.plan import Plan
+
+STATE_BYTES = 1 << 20
+HOST_SHM = "/dev/shm"
+
+
+class Sandbox:
+    """What a pod has. Paths are the host's; None: the node's own.
+
+    id, directory. net, ipc, uts, user: the pinned namespaces. hostname; resolv_conf, hostname_file, hosts: files to be
+    bound into containers; shm: the directory. cgroup: the absolute path of the supervisor's, None without a cgroup2;
+    cgroup_parent: below the mount, where containers' cgroups go. uid_mappings, gid_mappings: of the user namespace."""
+
+    __slots__ = (
+        "cgroup",
+        "cgroup_parent",
+        "cgroups",
+        "directory",
+        "gid_mappings",
+        "hostname",
+        "hostname_file",
+        "hosts",
+        "id",
+        "ipc",
+        "net",
+        "pid",
+        "resolv_conf",
+        "shm",
+        "uid_mappings",
+        "user",
+        "uts",
+    )
+
+    def __init__(self, directory: str, record: dict[str, Any], mount: str) -> None:
+        kinds = record["namespaces"]
+        self.id: str = record["id"]
+        self.directory = directory
+        self.net, self.ipc, self.uts, self.user = (
+            f"{directory}/{PINS}/{kind}" if kind in kinds else None for kind in ("net", "ipc", "uts", "user")
+        )
+        self.pid: str | None = None
+        self.hostname: str = record["hostname"]
+        self.resolv_conf, self.hostname_file, self.hosts = (f"{directory}/{name}" for name in FILES)
+        self.shm = f"{directory}/{SHM}" if self.ipc else HOST_SHM
+        self.cgroup: str | None = record["cgroup"]
+        self.cgroups: tuple[str, ...] = tuple(record["cgroups"])
+        parent = (self.cgroup or "").rpartition("/")[0]
+        self.cgroup_parent = parent[len(mount.rstrip("/")) :] if parent else ""
+        self.uid_mappings, self.gid_mappings = (
+            tuple(IdMapping(container_id=c, host_id=h, size=n) for c, h, n in side) for side in record["maps"]
+        )
+
+
+def prepare_state(root: str) -> None:
+    """Once, when the daemon starts: STATE/pods becomes a private mount of its own, so that what is mounted below goes
+    to no other mount namespace. PyrunError."""
+    from ...plan.sandbox import plan_private_mount
+
+    os.makedirs(root, 0o700, exist_ok=True)
+    os.chmod(root, 0o700)
+    if not os.path.ismount(root) and not _is_mount(root):
+        _run(plan_private_mount(root), "the pods' state")
+
+
+def _is_mount(path: str) -> bool:
+    """A bind of a directory on itself has its device and inode: only mountinfo tells."""
+    text = read_text("/proc/self/mountinfo", 8 << 20)
+    return any(line.split(" ")[4] == path.replace(" ", "\\040") for line in text.splitlines())
+
+
+def make_sandbox(
+    directory: str,
+    pod: str,
+    config: Any,
+    facts: Facts,
+    *,
+    unprivileged: bool = True,
+    fault: dict[str, int] | None = None,
+) -> Sandbox:
+    """Makes the sandbox of a pod in `directory`. InvalidArgument before anything is made, else PyrunError with nothing
+    left; who was killed in the middle calls end_sandbox()."""
+    request = plan_request(pod, directory, config, facts, files=_host_files(), unprivileged=unprivileged)
+    _run(plan_sandbox(request, facts), f"pod {pod[:13]}", fault)
+    return Sandbox(directory, json.loads(request.record), facts.cgroup_mount or "")
+
+
+def load_sandbox(directory: str, facts: Facts) -> Sandbox:
+    """That of a pod that an earlier daemon made. NotFound where there is none, or only the half of one."""
+    text = read_text(f"{directory}/{RECORD}", STATE_BYTES)
+    try:
+        sandbox = Sandbox(directory, json.loads(text), facts.cgroup_mount or "")
+    except (ValueError, KeyError, TypeError):
+        raise NotFound(f"there is no sandbox in {directory}") from None
+    missing = [path for path in (sandbox.net, sandbox.ipc, sandbox.uts, sandbox.user) if path and not _is_pin(path)]
+    if missing:
+        raise NotFound(f"the namespaces of pod {sandbox.id[:13]} are gone", hint="it has to be made anew")
+    return sandbox
+
+
+def _is_pin(path: str) -> bool:
+    """Whether a namespace is mounted there: a pin whose mount is gone is an empty file."""
+    try:
+        return os.stat(path).st_dev != os.stat(os.path.dirname(path)).st_dev
+    except OSError:
+        return False
+
+
+def end_sandbox(directory: str, record: bytes | None = None) -> None:
+    """Ends the sandbox, whole, half made or gone; what runs in the pod's own cgroups is killed. record: where the
+    caller kept that of SandboxRequest. PyrunError when something of it stays."""
+    text = record or read_text(f"{directory}/{RECORD}", STATE_BYTES).encode()
+    try:
+        cgroups = [str(path) for path in json.loads(text)["cgroups"]]
+    except (ValueError, KeyError, TypeError):
+        cgroups = []  # killed before the record was written: then nothing else was made
+    _run(plan_end(directory, cgroups), f"end of the sandbox in {directory}")
+    with contextlib.suppress(OSError):
+        os.rmdir(directory)
+
+
+def _run(plan: Plan, what: str, fault: dict[str, int] | None = None) -> None:
+    try:
+        run_plan(plan, fault=fault).close()
+    except StepFailed as e:
+        raise explain(e, what) from None
+    except OSError as e:
+        raise PyrunError(f"{what}: {reason(e)}") from None
+
+
+def explain(failure: StepFailed, what: str) -> PyrunError:
+    """The words for a step that failed; its place is one of the request, not of a config.json."""
+    from ...plan.words.step_errors import explain_failure
+
+    error = explain_failure(failure)
+    place = f" (from {error.pointer.strip('/').replace('/', '.')})" if error.pointer else ""
+    return PyrunError(f"{what}: {error.text}{place}", hint=error.hint)
+
+
+def _host_files() -> dict[str, str]:
+    return {name: read_text(f"/etc/{name}", 256 << 10) for name in FILES}
+
+
+__all__ = ["Sandbox", "cgroup_parent", "end_sandbox", "load_sandbox", "make_sandbox", "prepare_state"]
