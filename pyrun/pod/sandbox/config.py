@@ -30,8 +30,6 @@ LOCAL = """127.0.0.1\tlocalhost
 ff02::1\tip6-allnodes
 ff02::2\tip6-allrouters
 """
-    "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n"
-)
 
 
 def plan_request(
