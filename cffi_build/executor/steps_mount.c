@@ -58,12 +58,46 @@ long do_fsmount(struct px_ctx *x, const struct px_step *s)
 	return px_out(x, s->out, fs_log(x, fd, sc3(__NR_fsmount, fd, 1 /* FSMOUNT_CLOEXEC */, s->b)));
 }
 
-/* mount(2) on a descriptor's own path, for data that fsconfig does not take. */
+/* The text with each mark, \2 and four hexadecimal digits of a slot, as the number of the descriptor in it. */
+static long with_marks(struct px_ctx *x, const char *p, u32 n, char *out, usize size)
+{
+	usize k = 0;
+	for (u32 i = 0; i < n; i++) {
+		if (k + PX_NUM >= size)
+			return -E2BIG;
+		if (p[i] != 2) {
+			out[k++] = p[i];
+			continue;
+		}
+		u32 slot = 0;
+		if (n - i < 5)
+			return -EINVAL;
+		for (int d = 1; d < 5; d++) {
+			char c = p[i + (u32)d];
+			slot = slot << 4 | (u32)(c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= '0' && c <= '9' ? c - '0' : 16);
+		}
+		if (slot >= x->h->n_slots || x->slots[slot] < 0)
+			return -EBADF;
+		k = (usize)(px_num(out + k, (u64)x->slots[slot]) - out);
+		i += 4;
+	}
+	out[k] = 0;
+	return 0;
+}
+
+/* mount(2) on a descriptor's own path, for data that fsconfig does not take. b: the data has marks. */
 long do_mount(struct px_ctx *x, const struct px_step *s)
 {
-	char path[40] = "/proc/self/fd/";
+	char path[40] = "/proc/self/fd/", buf[4096];
+	const char *data = s->s2 ? px_str(x, s->s2) : NULL;
 	px_num(path + 14, (u64)px_fd(x, s->in0));
-	return sc5(__NR_mount, px_path(x, s->s1), path, s->s0 ? px_str(x, s->s0) : NULL, s->a, s->s2 ? px_str(x, s->s2) : NULL);
+	if (s->b && data) {
+		long r = with_marks(x, data, s->n2, buf, sizeof buf);
+		if (r < 0)
+			return r;
+		data = buf;
+	}
+	return sc5(__NR_mount, px_path(x, s->s1), path, s->s0 ? px_str(x, s->s0) : NULL, s->a, data);
 }
 
 static int is_dir(int fd)

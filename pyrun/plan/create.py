@@ -142,7 +142,7 @@ def plan_create(spec: Spec, facts: Facts, req: Request) -> Plan:
 
         plan_rdt_group(b, spec, facts, req.id)
     joins, root = _plan_opened(b, s, spec, facts, req)
-    _plan_stages(b, s, spec, facts, req, joins)
+    _plan_stages(b, s, spec, facts, req, joins, root)
     if linux and linux.intel_rdt:
         from .cgroup.intelrdt import plan_rdt_join
 
@@ -178,7 +178,9 @@ def _plan_opened(b: Builder, s: _Slots, spec: Spec, facts: Facts, req: Request) 
         CheckFs(fd=s.proc, magic=PROC_SUPER_MAGIC, why="a real one (CVE-2019-16884)"),
     )
     joins = open_namespaces(b, spec, s.proc)
-    root = plan_rootfs_parent(b, spec, facts, rootfs=req.rootfs, bundle=req.bundle, cgroup=req.cgroup)
+    root = plan_rootfs_parent(
+        b, spec, facts, rootfs=req.rootfs, bundle=req.bundle, cgroup=req.cgroup, overlay=req.overlay
+    )
     s.console = _plan_console_socket(b, spec, req)
     s.pidfd, s.pidfd_socket = b.slot("pidfd"), b.slot("pidfd-socket")
     if req.pidfd_socket:
@@ -194,7 +196,9 @@ def _plan_opened(b: Builder, s: _Slots, spec: Spec, facts: Facts, req: Request) 
     return joins, root
 
 
-def _plan_stages(b: Builder, s: _Slots, spec: Spec, facts: Facts, req: Request, joins: dict[str, int]) -> None:
+def _plan_stages(
+    b: Builder, s: _Slots, spec: Spec, facts: Facts, req: Request, joins: dict[str, int], root: RootfsPlan
+) -> None:
     """Stage 1 and how the init gets into its cgroup, up to the moment when the parent knows the init's pid."""
     early, scope = is_born_early(spec), req.cgroup if req.systemd else None
     image = Clone3(image=facts.init_path, load=facts.memfd, flags=0, at="/linux/cgroupsPath", why="stage 1")
@@ -205,6 +209,11 @@ def _plan_stages(b: Builder, s: _Slots, spec: Spec, facts: Facts, req: Request, 
     if scope and early:
         _plan_scope(b, s, spec, facts, scope, STAGE1)
     cgroup = s.cgroup if req.cgroup and not (early or scope) else None
+    if req.overlay is not None and early:
+        from .rootfs.overlay import is_made_late, plan_overlay_stage1
+
+        if is_made_late(root):
+            plan_overlay_stage1(b, root)
     plan_stage1(b, spec, facts, joins, s.proc, cgroup)
     plan_id_maps(b, spec, facts, s.proc)
     found = SavePid(record=s.record, proc=s.proc, cgroup=s.cgroup, offset=RECORD_PID, status=CREATING)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .overlay import Overlay
+
 
 class Request:
     """id; bundle, rootfs and state_dir absolute; record: the bytes of the container's record file (runtime/record.py).
@@ -12,7 +16,8 @@ class Request:
     or console_socket its path. stdio: the numbers of the descriptors that the program gets as its 0, 1 and 2, None:
     our own. plain_output: what the terminal shows goes to a file or a pipe. subreaper: adopt what
     the container leaves behind. subcgroup: the cgroup below the container's that exec is to be in. notify: it has a
-    $NOTIFY_SOCKET. may_be_frozen: exec into a paused container, which waits until that goes on.
+    $NOTIFY_SOCKET. overlay: what the root is made of, in place of the directory rootfs, on which it then is.
+    may_be_frozen: exec into a paused container, which waits until that goes on.
     """
 
     __slots__ = (
@@ -27,6 +32,7 @@ class Request:
         "may_be_frozen",
         "no_cgroup",
         "notify",
+        "overlay",
         "park",
         "pid_file",
         "pidfd_socket",
@@ -64,5 +70,6 @@ class Request:
         self.cgroup: str | None = None
         self.systemd = False
         self.no_cgroup = False
+        self.overlay: Overlay | None = None
         for name, value in values.items():
             setattr(self, name, value)

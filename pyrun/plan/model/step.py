@@ -18,6 +18,11 @@ O_PATH_DIRECTORY = O_PATH | O_DIRECTORY
 LANE_NAMES = ("parent", "stage1", "stage2", "undo")
 
 
+def slot_mark(slot: int) -> str:
+    """What becomes the number of the descriptor in a slot when the step runs, where a step says that it has marks."""
+    return f"\x02{slot:04x}"
+
+
 class Label:
     """A place in a lane that an errno rule of an earlier step jumps to."""
 

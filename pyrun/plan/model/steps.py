@@ -36,6 +36,7 @@ from .step import (
     D,
     Label,
     Step,
+    slot_mark,
 )
 from .steps_fs import (
     Chdir,
@@ -86,6 +87,7 @@ __all__ = [
     "Sethostname", "Setns", "Setresgid", "Setresuid", "Setrlimit", "Setsid", "Setxattr", "Spawn",
     "Step",
     "Symlinkat", "TmpfsMode", "TtyOutput", "Umask", "Umount", "Unlinkat", "Unshare", "WaitExec", "WriteFile", "Yield",
+    "slot_mark",
 ]  # fmt: skip
 
 

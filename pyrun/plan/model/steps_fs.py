@@ -55,10 +55,11 @@ class Fsmount(Step):
 
 
 class Mount(Step):
-    """mount(2) on the target's descriptor, for data that fsconfig does not take: onto, fstype, source, data, flags."""
+    """mount(2) on the target's descriptor, for data that fsconfig does not take: onto, fstype, source, data, flags.
+    marks: 1 where data has marks of slots (slot_mark), which become the numbers of the descriptors in them."""
 
     OP = 8
-    FIELDS = {"onto": IN0, "fstype": S0, "source": S1, "data": S2, "flags": A}
+    FIELDS = {"onto": IN0, "fstype": S0, "source": S1, "data": S2, "flags": A, "marks": B}
 
 
 class Umount(Step):

@@ -145,8 +145,8 @@ def maps_of(spec: model.Spec, m: Entry) -> tuple[str, str]:
     uids, gids = m.spec.uid_mappings, m.spec.gid_mappings
     if not uids and spec.linux:
         uids, gids = spec.linux.uid_mappings, spec.linux.gid_mappings
-    return _map_text(uids), _map_text(gids)
+    return map_text(uids), map_text(gids)
 
 
-def _map_text(mappings: tuple[model.IdMapping, ...]) -> str:
+def map_text(mappings: tuple[model.IdMapping, ...]) -> str:
     return "".join(f"{i.container_id} {i.host_id} {i.size}\n" for i in mappings)

@@ -16,7 +16,7 @@ host's, only a chroot(2).
 
 from __future__ import annotations
 
-from ...errors import ConfigError
+from ...errors import ConfigError, PyrunError
 from ..model.steps import (
     ANY,
     PARENT,
@@ -57,32 +57,49 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ...facts import Facts
     from ...oci.model import Spec
+    from ..model.overlay import Overlay
     from ..model.plan import Builder
 
 WHOLE_TREE = AT_EMPTY_PATH | AT_RECURSIVE
 
 
 def plan_rootfs_parent(
-    b: Builder, spec: Spec, facts: Facts, *, rootfs: str, bundle: str = "", cgroup: str | None = None
+    b: Builder,
+    spec: Spec,
+    facts: Facts,
+    *,
+    rootfs: str,
+    bundle: str = "",
+    cgroup: str | None = None,
+    overlay: Overlay | None = None,
 ) -> RootfsPlan:
     """PARENT steps that come before stage 1. rootfs, bundle and cgroup are absolute host paths."""
-    rp = RootfsPlan(b, spec, facts, rootfs, bundle, cgroup)
+    rp = RootfsPlan(b, spec, facts, rootfs, bundle, cgroup, overlay)
     if rp.label and "selinux" not in facts.lsm:
         raise ConfigError([("/linux/mountLabel", "is set, and SELinux is not enabled on this host")])
     if needs_proc(spec):
         plan_proc_parent(b, rp)
     if not rp.mntns:
         _check_shared(spec)
+        if overlay is not None:
+            raise PyrunError(
+                "a root out of layers needs a mount namespace of the container's own", pointer="/root/path"
+            )
         return rp
     proc = NONE
-    if any(m.uid_mappings or "idmap" in m.options or "ridmap" in m.options for m in spec.mounts):
+    idmap = overlay is not None and overlay.idmap
+    if idmap or any(m.uid_mappings or "idmap" in m.options or "ridmap" in m.options for m in spec.mounts):
         proc = b.slot("idmap-proc")
         b.add(
             PARENT,
             Openat2(path="/proc", flags=O_PATH, out=proc, why="to write the maps of idmaps"),
             CheckFs(fd=proc, magic=PROC_SUPER_MAGIC, why="a real one"),
         )
-    if rp.parent_mounts:
+    if overlay is not None:
+        from .overlay import plan_overlay_parent
+
+        plan_overlay_parent(b, spec, rp, proc)
+    elif rp.parent_mounts:
         # Our mount namespace is not our user namespace's: no clone, so stage 2 must find the root by itself.
         nested = Label("no clone of the root")
         b.add(
@@ -129,6 +146,10 @@ def plan_rootfs_child(b: Builder, spec: Spec, facts: Facts, rp: RootfsPlan) -> N
     b.add(STAGE2, Umask(mask=0, why="what is made here gets the mode that the step says"))
     _propagation(b, spec, rp)
     _attach_root(b, spec, rp)
+    if rp.overlay is not None:
+        from .overlay import plan_volumes
+
+        plan_volumes(b, spec, rp)
     plan_mounts(b, spec, rp)
     plan_dev(b, spec, rp)
     b.add(STAGE2, Umask(mask=0o022))
@@ -238,9 +259,12 @@ def _attach_root(b: Builder, spec: Spec, rp: RootfsPlan) -> None:
     at, over, done = "/root/path", Label("on /"), Label("root attached")
     base = b.slot("root-directory")
     rules = ((EACCES, over),) if rp.parent_mounts else ()  # the parent has cloned it: only its place is another
+    b.add(STAGE2, Openat2(path=rp.rootfs.rstrip("/") + "/", flags=O_PATH, out=base, on=rules, at=at))
+    if rp.overlay is not None:
+        _attach_overlay(b, rp, base, over, done)
+        return
     b.add(
         STAGE2,
-        Openat2(path=rp.rootfs.rstrip("/") + "/", flags=O_PATH, out=base, on=rules, at=at),
         OpenTree(
             dir=base,
             path="",
@@ -256,6 +280,21 @@ def _attach_root(b: Builder, spec: Spec, rp: RootfsPlan) -> None:
         closed = "its directory is closed to the container's ids"
         b.add(STAGE2, Goto(on=((ANY, done),)), over, *(() if kind == MS_SLAVE else (_private(rp, kind),)))
         b.add(STAGE2, MoveMount(mount=rp.root, dst="/", flags=FROM_FD, at=at, why=closed), done)
+
+
+def _attach_overlay(b: Builder, rp: RootfsPlan, base: int, over: Label, done: Label) -> None:
+    """The same for what was made out of layers: it is no clone, and already private."""
+    from .overlay import is_made_late, plan_overlay_stage2
+
+    at = "/root/path"
+    if is_made_late(rp) and not rp.own_userns:
+        plan_overlay_stage2(b, rp, base)
+        return
+    b.add(STAGE2, MoveMount(mount=rp.root, onto=base, flags=BY_FD, at=at, why="on its directory, here alone"))
+    if rp.parent_mounts:
+        why = "its directory is closed to the container's ids"
+        b.add(STAGE2, Goto(on=((ANY, done),)), over, MoveMount(mount=rp.root, dst="/", flags=FROM_FD, at=at, why=why))
+        b.add(STAGE2, done)
 
 
 def _private(rp: RootfsPlan, kind: int) -> MountSetattr:

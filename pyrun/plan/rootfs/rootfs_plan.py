@@ -10,6 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ...facts import Facts
     from ...oci.model import Spec
+    from ..model.overlay import Overlay
     from ..model.plan import Builder
 
 NONE = 0xFFFF  # no slot
@@ -26,7 +27,7 @@ OPEN_TREE_CLONE = 1
 CLONE_FD = OPEN_TREE_CLONE | AT_EMPTY_PATH
 BY_FD = 0x4 | 0x40  # MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH
 FROM_FD = 0x4
-SET_FLAG, SET_STRING, CMD_CREATE = 0, 1, 6  # FSCONFIG_*
+SET_FLAG, SET_STRING, SET_FD, CMD_CREATE = 0, 1, 5, 6  # FSCONFIG_*
 PROC_SUPER_MAGIC, DEVPTS_SUPER_MAGIC = 0x9FA0, 0x1CD1
 S_IFIFO, S_IFCHR, S_IFDIR, S_IFBLK = 0o010000, 0o020000, 0o040000, 0o060000
 
@@ -42,7 +43,7 @@ class RootfsPlan:
     become read-only at the end. mntns, own_userns, cgroupns: the container has such a namespace. cgroup,
     cgroup_mount: host paths of its cgroup and of the hierarchy. locked: mounts may have flags that we may not clear.
     bind_nodes: devices are bound from the host, as mknod(2) is refused. parent_mounts: the parent may clone mounts
-    for a container that may not walk to them.
+    for a container that may not walk to them. overlay: the root is made out of layers.
     """
 
     __slots__ = (
@@ -61,6 +62,7 @@ class RootfsPlan:
         "locked",
         "mntns",
         "mount",
+        "overlay",
         "own_userns",
         "parent_mounts",
         "proc",
@@ -69,7 +71,16 @@ class RootfsPlan:
         "target",
     )
 
-    def __init__(self, b: Builder, spec: Spec, facts: Facts, rootfs: str, bundle: str, cgroup: str | None) -> None:
+    def __init__(
+        self,
+        b: Builder,
+        spec: Spec,
+        facts: Facts,
+        rootfs: str,
+        bundle: str,
+        cgroup: str | None,
+        overlay: Overlay | None = None,
+    ) -> None:
         kinds = {ns.type for ns in spec.linux.namespaces} if spec.linux else set()
         self.mntns = "mount" in kinds
         self.own_userns = "user" in kinds
@@ -83,7 +94,8 @@ class RootfsPlan:
         self.locked = self.own_userns or facts.in_userns
         self.bind_nodes = self.locked or facts.rootless or not facts.has_cap(CAP_MKNOD)
         self.parent_mounts = self.own_userns and facts.has_cap(CAP_SYS_ADMIN)
-        self.root = b.slot("root", inherit=self.parent_mounts and self.mntns)
+        self.overlay = overlay
+        self.root = b.slot("root", inherit=(self.parent_mounts or overlay is not None) and self.mntns)
         self.target, self.mount, self.fs = b.slot("target"), b.slot("mount"), b.slot("fs")
         self.dev = self.proc = NONE
         self.clones: dict[int, int] = {}
