@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from ..facts import Facts
 from ..oci.model import Spec
+from .cgroup.birth import plan_birth_mount
 from .cgroup.cgroups import plan_cgroup, plan_late_limits
 from .model.plan import Builder, Plan
 from .model.request import Request
@@ -78,7 +79,9 @@ from .rootfs.rootfs import (
     plan_rootfs_finish,
     plan_rootfs_parent,
     plan_rootfs_pivot,
+    plan_rootfs_stage1,
 )
+from .rootfs.rootfs_plan import is_bare
 
 AT_REMOVEDIR = 0x200
 ENOENT = 2
@@ -93,6 +96,7 @@ class _Slots:
     """Slots that several parts of the plan share."""
 
     __slots__ = (
+        "birth",
         "bundle",
         "cgroup",
         "console",
@@ -106,6 +110,7 @@ class _Slots:
         "state",
         "status",
     )
+    birth: int  # the cgroup, as stage 2 may see it
     bundle: int | None
     cgroup: int
     console: int
@@ -133,9 +138,11 @@ def plan_create(spec: Spec, facts: Facts, req: Request) -> Plan:
     _plan_state(b, s, req)
     # With systemd the cgroup comes later, around a process that is there.
     if req.cgroup and not req.systemd:
-        s.cgroup = plan_cgroup(b, spec, facts, req.cgroup, state=s.state, inherit=not is_born_early(spec))
+        bare = is_bare(spec, facts)
+        s.cgroup = plan_cgroup(b, spec, facts, req.cgroup, state=s.state, inherit=not bare and not is_born_early(spec))
+        s.birth = plan_birth_mount(b, s.cgroup) if bare else s.cgroup
     else:
-        s.cgroup = b.slot("cgroup")
+        s.cgroup = s.birth = b.slot("cgroup")
     linux = spec.linux
     if linux and linux.intel_rdt:  # what few configs have is imported for them alone
         from .cgroup.intelrdt import plan_rdt_group
@@ -208,13 +215,14 @@ def _plan_stages(
     b.add(PARENT, image)
     if scope and early:
         _plan_scope(b, s, spec, facts, scope, STAGE1)
-    cgroup = s.cgroup if req.cgroup and not (early or scope) else None
+    cgroup = s.birth if req.cgroup and not (early or scope) else None
     if req.overlay is not None and early:
         from .rootfs.overlay import is_made_late, plan_overlay_stage1
 
         if is_made_late(root):
             plan_overlay_stage1(b, root)
-    plan_stage1(b, spec, facts, joins, s.proc, cgroup)
+    own_mounts = (lambda: plan_rootfs_stage1(b, spec, root)) if root.bare else None
+    plan_stage1(b, spec, facts, joins, s.proc, cgroup, own_mounts)
     plan_id_maps(b, spec, facts, s.proc)
     found = SavePid(record=s.record, proc=s.proc, cgroup=s.cgroup, offset=RECORD_PID, status=CREATING)
     found.why = "so that delete finds it, whatever happens to us"

@@ -24,6 +24,7 @@ from ..errors import PyrunError
 from ..facts import CAP_SYS_ADMIN, Facts
 from ..oci import names
 from ..oci.model import Process, Spec
+from .cgroup.birth import plan_birth_mount
 from .model.plan import Builder, Plan
 from .model.request import Request
 from .model.steps import (
@@ -50,10 +51,8 @@ from .model.steps import (
     Goto,
     Label,
     Meet,
-    MountSetattr,
     Openat2,
     Openpt,
-    OpenTree,
     PidfdGetfd,
     PidfdOpen,
     PidFile,
@@ -91,7 +90,6 @@ PR_SET_DUMPABLE = 4
 EPERM, ENOENT, EBADF, EACCES, EBUSY, EINVAL, ENAMETOOLONG = 1, 2, 9, 13, 16, 22, 36
 RESOLVE_NO_XDEV, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH = 1, 2, 4, 8
 DEVPTS_SUPER_MAGIC, CGROUP2_SUPER_MAGIC = 0x1CD1, 0x63677270
-AT_EMPTY_PATH, OPEN_TREE_CLONE, MOUNT_ATTR_RDONLY = 0x1000, 1, 1
 NEWUSER, NEWCGROUP = names.NAMESPACES["user"], names.NAMESPACES["cgroup"]
 OUTSIDE = 1000  # what AwaitPid gives when stage 2 is not in the container's cgroup; no errno that stage 1 may fail with
 ATTACH = 5  # the code of the Yield for which systemd moves stage 2
@@ -239,11 +237,7 @@ def _open_cgroup(b: Builder, s: _Slots, spec: Spec, facts: Facts, target: Target
             ),
         )
     if not guarded:
-        s.birth = b.slot("cgroup-mount", inherit=True)
-        copy = OpenTree(dir=s.cgroup, path="", flags=OPEN_TREE_CLONE | AT_EMPTY_PATH, out=s.birth)
-        copy.on, copy.why = ((EPERM, None), (EBADF, None)), "whoever takes it from stage 2 gets no further up"
-        bare = MountSetattr(mount=s.birth, at_flags=AT_EMPTY_PATH, set=MOUNT_ATTR_RDONLY, on=((EBADF, None),))
-        b.add(PARENT, copy, bare)
+        s.birth = plan_birth_mount(b, s.cgroup, without=((EPERM, None), (EBADF, None)))
     if target.init_cgroup is not None and req.subcgroup is None:
         s.init_cgroup = b.slot("init-cgroup")
         why, none = "where the init has moved to", ((ENOENT, None), (ENAMETOOLONG, None))  # then the container's does

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -152,3 +154,24 @@ def test_nothing_of_the_host_is_open_in_it(tmp_path: Path, busybox_rootfs: Path,
     )
     assert root.run(script, host(kernel)) == 0
     assert root.out.splitlines()[0].split() == ["0", "1", "2", "3"], "3 is echo's own"
+
+
+@KERNELS
+def test_in_a_pid_namespace_of_others_it_is_made_by_stage_1(
+    tmp_path: Path, busybox_rootfs: Path, kernel: tuple[int, int]
+) -> None:
+    """Who is in there already sees the init, and must not see the layers' directories through it."""
+    holder = subprocess.Popen(["unshare", "--pid", "--fork", "sh", "-c", "echo; sleep 1000"], stdout=subprocess.PIPE)
+    assert holder.stdout is not None and holder.stdout.readline()
+    child = Path(f"/proc/{holder.pid}/task/{holder.pid}/children").read_text().strip()
+    kinds = [{"type": kind} for kind in ("network", "ipc", "uts", "mount", "cgroup")]
+    try:
+        root = Layered(tmp_path, busybox_rootfs, LAYERS)
+        joined = {"namespaces": [*kinds, {"type": "pid", "path": f"/proc/{child}/ns/pid"}]}
+        assert root.run("ls /in | wc -l; touch /in/new; ls /null; ls -l /proc/self/fd", host(kernel), linux=joined) == 0
+        assert root.out.split()[0] == str(LAYERS) and "layers" not in root.out and (root.upper / "in/new").exists()
+        assert "ls: /null: No such file" in root.out
+    finally:
+        os.kill(int(child), signal.SIGKILL)
+        holder.wait(10)
+        holder.stdout.close()

@@ -93,6 +93,48 @@ def test_exec_into_a_chroot_neither(pyrun: Runner, watching: Bundle) -> None:
         subprocess.run(["umount", "-l", watching.rootfs / "proc"], check=True)
 
 
+@pytest.fixture
+def joining(pyrun: Runner, watching: Bundle, bundle: BundleMaker) -> Bundle:
+    """One that is made in the PID namespace of a container that watches it."""
+    init = pyrun.pid(pyrun.create_started(watching))
+    made = bundle(["/bin/true"])
+    made.drop_namespace("pid").add_namespace("pid", f"/proc/{init}/ns/pid")
+    (made.path / "data").mkdir()
+    return made.add_mount("/data", str(made.path / "data"), "rbind", "ro")
+
+
+def test_create_in_its_pid_namespace_neither(pyrun: Runner, watching: Bundle, joining: Bundle) -> None:
+    for _ in range(max(50, ROUNDS // 5)):
+        pyrun.run(joining).ok()
+    assert ways_out(watching) == []
+
+
+def test_a_shared_root_and_the_host_s_cgroups_neither(pyrun: Runner, watching: Bundle, joining: Bundle) -> None:
+    joining.add_mount("/sys/fs/cgroup", "cgroup", "ro", type="cgroup").drop_namespace("cgroup")
+    joining.update(linux={"rootfsPropagation": "shared", "sysctl": {"net.ipv4.ip_forward": "1"}})
+    for _ in range(max(20, ROUNDS // 20)):
+        pyrun.run(joining).ok()
+    assert ways_out(watching) == []
+
+
+@pytest.mark.parametrize("propagation", ["rprivate", "rslave", "shared"])
+def test_what_it_gets_is_what_others_get(pyrun: Runner, joining: Bundle, propagation: str) -> None:
+    """The same mounts, devices and files, apart from the process that it sees as its first."""
+    look = "cut -d ' ' -f 4- /proc/self/mountinfo | sed 's/ - / /'; ls -lR /dev /data; cat /proc/self/cgroup"
+    joining.update(process={"args": ["sh", "-c", look]}, linux={"rootfsPropagation": propagation})
+    seen = []
+    for _ in range(2):
+        text = pyrun.run(joining, id="same").ok().out
+        seen.append(sorted(" ".join(w for w in line.split() if ":" not in w) for line in text.splitlines()))
+        joining.drop_namespace("pid").add_namespace("pid")
+    assert seen[0] == seen[1]
+
+
+def test_a_source_that_the_init_alone_could_find_is_refused(pyrun: Runner, joining: Bundle) -> None:
+    joining.add_mount("/mnt", str(joining.rootfs / "tmp"), "bind")
+    pyrun.run(joining).fails(1, "/mounts/", "the container's own root", "PID namespace")
+
+
 LIAR = """
 #include <stdlib.h>
 #include <unistd.h>

@@ -39,6 +39,10 @@ from ..model.steps import (
     WriteFile,
 )
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 MAPS, HOOKS, READY = 1, 2, 3  # the rendezvous
 O_NONBLOCK = 0o4000  # a FIFO has no place there, and must not make us wait for its writer
 PATIENCE_MS = 120_000  # for a child of ours where no hook, agent or other program of the user's is waited for
@@ -102,10 +106,17 @@ def open_namespaces(b: Builder, spec: Spec, proc: int) -> dict[str, int]:
 
 
 def plan_stage1(
-    b: Builder, spec: Spec, facts: Facts, joins: dict[str, int], proc: int, cgroup: int | None = None
+    b: Builder,
+    spec: Spec,
+    facts: Facts,
+    joins: dict[str, int],
+    proc: int,
+    cgroup: int | None = None,
+    own_mounts: Callable[[], None] | None = None,
 ) -> None:
     """Stage 1 from its start to the clone of the container's init. proc: the slot of the host's /proc; cgroup: of the
-    one that the init is born in, if that is not stage 1's."""
+    one that the init is born in, if that is not stage 1's. own_mounts: adds the steps by which stage 1 makes the mount
+    namespace, where the clone does not."""
     kinds = namespaces(spec)
     if spec.process is not None:
         plan_before_userns(b, spec.process, facts, proc)
@@ -119,9 +130,11 @@ def plan_stage1(
         _join_as_its_root(b, facts, joins, kinds, proc)
     elif "user" not in kinds:
         b.add(STAGE1, *(_join(joins, kinds, kind) for kind in _FILES if kind in joins and kind != "cgroup"))
-    flags = 0
+    flags, before = 0, ("user", "time", "cgroup", "mount") if own_mounts else ("user", "time", "cgroup")
+    if own_mounts:
+        own_mounts()
     for kind, (_, path) in kinds.items():
-        if path is None and kind not in ("user", "time", "cgroup"):
+        if path is None and kind not in before:
             flags |= names.NAMESPACES[kind]
     b.add(STAGE1, Close(fd=proc, why="the host's: a joined PID namespace may see the init from its first moment"))
     init = Clone3Init(flags=flags, at="/linux/namespaces", why="the container's init, in its new namespaces")

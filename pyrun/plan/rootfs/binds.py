@@ -63,7 +63,7 @@ def plan_bind(b: Builder, spec: model.Spec, rp: RootfsPlan, m: Entry) -> None:
     if unknown:
         raise ConfigError(unknown)
     slot, idmap = rp.clones.get(m.index, rp.mount), m.o.idmap or m.spec.uid_mappings
-    if slot == rp.mount or not idmap:
+    if not rp.bare and (slot == rp.mount or not idmap):
         # What the parent cloned stays for a source that we may not walk to, or that has locked mounts below it.
         rules = () if slot == rp.mount else ((EACCES, None), (EINVAL, None))
         b.add(
@@ -77,7 +77,7 @@ def plan_bind(b: Builder, spec: model.Spec, rp: RootfsPlan, m: Entry) -> None:
                 why="a mount of its own",
             ),
         )
-    if idmap and slot == rp.mount:
+    if idmap and (rp.bare or slot == rp.mount):
         add_idmap(b, STAGE2, spec, rp, m, slot)
     _bind_attrs(b, rp, m, slot)
     if m.dest == "/proc":

@@ -136,11 +136,13 @@ def plan_dev(b: Builder, spec: model.Spec, rp: RootfsPlan) -> None:
     for name, target in LINKS:
         b.add(STAGE2, Symlinkat(dir=rp.dev, target=target, name=name, on=_EXISTS))
     without = Label("no kcore")
+    kcore = Openat2(path="/proc/kcore", flags=O_PATH, out=rp.target, on=((ENOENT, without),))
+    kcore.why = "does this kernel have it"
+    if rp.bare:
+        kcore.args |= {"dir": rp.root, "resolve": IN_ROOT}
     b.add(
         STAGE2,
-        Openat2(
-            path="/proc/kcore", flags=O_PATH, out=rp.target, on=((ENOENT, without),), why="does this kernel have it"
-        ),
+        kcore,
         Symlinkat(dir=rp.dev, target="/proc/kcore", name="core", on=_EXISTS),
         without,
         Unlinkat(dir=rp.dev, path="ptmx", flags=0, on=((ENOENT, None),), why="the image's own, if any"),

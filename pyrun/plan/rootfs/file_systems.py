@@ -204,6 +204,16 @@ def _data_raw(m: Entry, rp: RootfsPlan) -> list[tuple[str, str | None, int]]:
     return [*m.o.data, *label]
 
 
+def makes_cgroup2(rp: RootfsPlan) -> bool:
+    """Whether a cgroup2 is mounted anew, and not the host's bound."""
+    return rp.cgroupns or rp.cgroup_mount is None
+
+
+def cgroup_source(rp: RootfsPlan) -> str:
+    """What is bound where none can be mounted."""
+    return (rp.cgroup if rp.cgroupns else None) or rp.cgroup_mount or "/sys/fs/cgroup"
+
+
 def plan_cgroup_mount(b: Builder, spec: model.Spec, rp: RootfsPlan, m: Entry) -> None:
     """cgroup2 of the container's cgroup namespace. Without one it is the host's hierarchy, bound, as a new mount of
     it would reset the options of the host's own; and never writable where we are not root (CVE-2023-25809).
@@ -212,7 +222,8 @@ def plan_cgroup_mount(b: Builder, spec: model.Spec, rp: RootfsPlan, m: Entry) ->
     own = o.attrs()
     bound = own | RDONLY if rp.locked else own
     open_target(b, rp, m)
-    if rp.cgroupns or rp.cgroup_mount is None:
+    mount = rp.mount if makes_cgroup2(rp) else rp.clones.get(m.index, rp.mount)
+    if makes_cgroup2(rp):
         joined = Label("not ours")
         # The bind shows more of the hierarchy, so it is read-only: without a user namespace it need not stand in.
         rules = ((EPERM, joined), (EBUSY, joined)) if rp.locked else ()
@@ -228,15 +239,16 @@ def plan_cgroup_mount(b: Builder, spec: model.Spec, rp: RootfsPlan, m: Entry) ->
             Goto(on=((ANY, ready),)),
             joined,
         )
-    source = (rp.cgroup if rp.cgroupns else None) or rp.cgroup_mount or "/sys/fs/cgroup"
-    flags = OPEN_TREE_CLONE | AT_RECURSIVE
+    if mount == rp.mount:
+        why = "bound: its cgroup namespace is not the container's"
+        b.add(
+            STAGE2,
+            OpenTree(path=cgroup_source(rp), flags=OPEN_TREE_CLONE | AT_RECURSIVE, out=rp.mount, at=m.at, why=why),
+        )
     b.add(
         STAGE2,
-        OpenTree(
-            path=source, flags=flags, out=rp.mount, at=m.at, why="bound: its cgroup namespace is not the container's"
-        ),
         setattr_step(
-            rp.mount,
+            mount,
             m,
             "never writable (CVE-2023-25809)" if bound != own else "its flags",
             at_flags=AT_EMPTY_PATH | AT_RECURSIVE,
@@ -246,6 +258,6 @@ def plan_cgroup_mount(b: Builder, spec: model.Spec, rp: RootfsPlan, m: Entry) ->
         ),
         ready,
     )
-    set_recursive_attrs(b, m, rp.mount)
-    set_propagation(b, m, rp.mount, o.propagation)
-    attach(b, rp, m, rp.mount)
+    set_recursive_attrs(b, m, mount)
+    set_propagation(b, m, mount, o.propagation)
+    attach(b, rp, m, mount)

@@ -38,6 +38,7 @@ from .rootfs_plan import (
     ENOTDIR,
     EPERM,
     IN_ROOT,
+    NULL,
     O_PATH,
     PROC_SUPER_MAGIC,
     RESOLVE_BENEATH,
@@ -69,7 +70,9 @@ def plan_proc_parent(b: Builder, rp: RootfsPlan) -> None:
     """The host's /proc for where no private one may be had: a user namespace whose /proc is covered in part (nested
     containers).
     """
-    rp.proc = b.slot("private-proc", inherit=True)
+    rp.proc = b.slot("private-proc", inherit=not rp.bare)
+    if rp.bare:  # which could be opened through the init
+        return
     b.add(
         PARENT,
         Openat2(path="/proc", flags=O_PATH, out=rp.proc, why="stands in where no private procfs may be made"),
@@ -84,7 +87,7 @@ def plan_proc_child(b: Builder, rp: RootfsPlan) -> None:
     EPERM may go on: the host's, which the parent opened and checked, does as well for what is written through it, with
     no symlink and no other mount on the way."""
     skip = Label("the host's /proc")
-    refused = ((EPERM, skip),)
+    refused = () if rp.bare else ((EPERM, skip),)
     b.add(
         STAGE2,
         Fsopen(
@@ -149,7 +152,7 @@ def plan_masked_paths(b: Builder, spec: model.Spec, rp: RootfsPlan) -> None:
     b.add(
         STAGE2,
         Openat2(
-            path="/dev/null",
+            path=NULL if rp.bare else "/dev/null",
             flags=O_PATH,
             resolve=RESOLVE_NO_SYMLINKS,
             out=null,

@@ -14,6 +14,7 @@ from ..model.steps import (
     PARENT,
     STAGE1,
     STAGE2,
+    Close,
     Fsconfig,
     Fsmount,
     Fsopen,
@@ -76,14 +77,19 @@ def is_made_late(rp: RootfsPlan) -> bool:
 
 def plan_overlay_stage1(b: Builder, rp: RootfsPlan) -> None:
     """STAGE1, still in the host's user namespace and in a mount namespace of its own: the root for stage 2."""
-    o = rp.overlay
-    assert o is not None
     why = "its mounts stay out of the host's namespace"
     b.add(
         STAGE1,
         Unshare(flags=NEWNS, at=AT, why="to mount the layers where the host does not see it"),
         MountSetattr(path="/", at_flags=AT_RECURSIVE, propagation=MS_SLAVE, at=AT, why=why),
     )
+    plan_overlay_here(b, rp)
+
+
+def plan_overlay_here(b: Builder, rp: RootfsPlan) -> None:
+    """STAGE1, where its mounts are seen by nobody."""
+    o = rp.overlay
+    assert o is not None
     base = b.slot("root-directory")
     b.add(STAGE1, Openat2(path=rp.rootfs.rstrip("/") + "/", flags=O_PATH, out=base, at=AT))
     _by_mount2(b, STAGE1, rp, o, base)
@@ -227,13 +233,14 @@ def _by_mount2(b: Builder, lane: int, rp: RootfsPlan, o: Overlay, base: int) -> 
     nowhere is no layer yet."""
     userns = next(iter(rp.idmaps.values())) if o.idmap else NONE  # the first: the mounts come after the root
     paths = [*o.lower, *([_split(o.upper)[0]] if o.upper is not None else [])]
-    marks = []
+    marks, opened = [], []
     for number, path in enumerate(paths):
         slot = b.slot(f"layer-{number}")
         mapped = userns if number < len(o.lower) else NONE
         _open_layer(b, lane, path, slot, mapped)
         if mapped != NONE:
             b.add(lane, MoveMount(mount=slot, dst=path.rstrip("/") + "/", flags=FROM_FD, at=AT, why="on itself"))
+        opened.append(slot)
         marks.append("/proc/self/fd/" + slot_mark(slot))
     data = [f"lowerdir={':'.join(marks[: len(o.lower)])}"]
     if o.upper is not None and o.work is not None:
@@ -255,3 +262,5 @@ def _by_mount2(b: Builder, lane: int, rp: RootfsPlan, o: Overlay, base: int) -> 
             why="in this mount namespace alone; overlayfs takes no such descriptors before Linux 6.15",
         ),
     )
+    if lane == STAGE1:
+        b.add(lane, *(Close(fd=slot, why="the host's") for slot in (*opened, base)))

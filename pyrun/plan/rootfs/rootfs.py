@@ -1,6 +1,7 @@
 """The container's file system, in the order in which its planners are called:
 
 parent   plan_rootfs_parent   what needs the parent's privileges: clones for a user namespace, idmaps, the host's /proc
+stage 1  plan_rootfs_stage1   where the init's PID namespace is another's: all that takes the host's paths
 stage 2  plan_rootfs_child    propagation; the root on itself; mounts as listed; /dev. From here the root is a mount
 of ours
          (plan_console, hooks: prestart, createRuntime, createContainer see the mounts, and the host's files still)
@@ -20,6 +21,7 @@ from ...errors import ConfigError, PyrunError
 from ..model.steps import (
     ANY,
     PARENT,
+    STAGE1,
     STAGE2,
     CheckFs,
     Chroot,
@@ -33,6 +35,7 @@ from ..model.steps import (
     PivotRoot,
     Umask,
 )
+from .bare_root import plan_bare_root, plan_mount_namespace
 from .dev_nodes import plan_console, plan_dev
 from .masks import needs_proc, plan_masked_paths, plan_proc_child, plan_proc_parent, plan_readonly_paths, plan_sysctls
 from .mount_options import MS_PRIVATE, MS_SHARED, MS_SLAVE, MS_UNBINDABLE, RDONLY
@@ -136,6 +139,22 @@ def _check_shared(spec: Spec) -> None:
         raise ConfigError(faults)
 
 
+def plan_rootfs_stage1(b: Builder, spec: Spec, rp: RootfsPlan) -> None:
+    """STAGE1: what takes the host's paths, where the init must not have them (bare_root.py)."""
+    plan_mount_namespace(b)
+    _propagation(b, STAGE1, spec, rp)
+    if rp.overlay is None:
+        kind, _ = _kind(spec)
+        root = OpenTree(path=rp.rootfs, flags=OPEN_TREE_CLONE | AT_RECURSIVE, out=rp.root, at="/root/path")
+        b.add(STAGE1, root, *(() if kind == MS_SLAVE else (_private(rp, kind),)))
+    else:
+        from .overlay import is_made_late, plan_overlay_here
+
+        if is_made_late(rp):
+            plan_overlay_here(b, rp)
+    plan_bare_root(b, spec, rp)
+
+
 def plan_rootfs_child(b: Builder, spec: Spec, facts: Facts, rp: RootfsPlan) -> None:
     """STAGE2: all that has to be there before the hooks."""
     if rp.proc != NONE:
@@ -144,8 +163,11 @@ def plan_rootfs_child(b: Builder, spec: Spec, facts: Facts, rp: RootfsPlan) -> N
         b.add(STAGE2, Openat2(path=rp.rootfs.rstrip("/") + "/", flags=O_PATH, out=rp.root, at="/root/path"))
         return
     b.add(STAGE2, Umask(mask=0, why="what is made here gets the mode that the step says"))
-    _propagation(b, spec, rp)
-    _attach_root(b, spec, rp)
+    if rp.bare:
+        b.add(STAGE2, MoveMount(mount=rp.root, dst="/", flags=FROM_FD, at="/root/path", why="on the empty tmpfs"))
+    else:
+        _propagation(b, STAGE2, spec, rp)
+        _attach_root(b, spec, rp)
     if rp.overlay is not None:
         from .overlay import plan_volumes
 
@@ -205,7 +227,7 @@ def _kind(spec: Spec) -> tuple[int, bool]:
     return kinds.get(text, 0), False
 
 
-def _propagation(b: Builder, spec: Spec, rp: RootfsPlan) -> None:
+def _propagation(b: Builder, lane: int, spec: Spec, rp: RootfsPlan) -> None:
     """Before anything is mounted: no mount of ours may reach the host.
 
     With a shared root, volumes that are to propagate both ways need sources that are still the host's peers, so only
@@ -215,12 +237,15 @@ def _propagation(b: Builder, spec: Spec, rp: RootfsPlan) -> None:
     kind, _ = _kind(spec)
     at = "/linux/rootfsPropagation" if kind else None
     if kind == MS_SHARED:
-        if not rp.own_userns:
+        if rp.bare:
+            why = "what the init is born in is mounted on it"
+            b.add(lane, MountSetattr(path="/", propagation=MS_PRIVATE, at="/linux/rootfsPropagation", why=why))
+        elif not rp.own_userns:
             _private_parent(b, rp)
         return
     now = MS_SLAVE if kind in (0, MS_SLAVE) else MS_PRIVATE
     b.add(
-        STAGE2,
+        lane,
         MountSetattr(
             path="/", at_flags=AT_RECURSIVE, propagation=now, at=at, why="our mounts stay out of the host's namespace"
         ),
@@ -310,4 +335,5 @@ __all__ = [
     "plan_rootfs_finish",
     "plan_rootfs_parent",
     "plan_rootfs_pivot",
+    "plan_rootfs_stage1",
 ]

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ..model.plan import Builder
 
 NONE = 0xFFFF  # no slot
+NULL = "/null"  # the host's /dev/null in a bare root
 
 # O_DIRECTORY and O_NOFOLLOW differ between architectures and are not needed: a slash at the end of a path wants a
 # directory, and RESOLVE_NO_SYMLINKS is stricter.
@@ -43,10 +44,12 @@ class RootfsPlan:
     become read-only at the end. mntns, own_userns, cgroupns: the container has such a namespace. cgroup,
     cgroup_mount: host paths of its cgroup and of the hierarchy. locked: mounts may have flags that we may not clear.
     bind_nodes: devices are bound from the host, as mknod(2) is refused. parent_mounts: the parent may clone mounts
-    for a container that may not walk to them. overlay: the root is made out of layers.
+    for a container that may not walk to them. overlay: the root is made out of layers. bare: stage 1 opens what is the
+    host's (bare_root.py).
     """
 
     __slots__ = (
+        "bare",
         "bind_nodes",
         "bundle",
         "cgroup",
@@ -92,8 +95,9 @@ class RootfsPlan:
         self.kernel = facts.kernel
         self.label = spec.linux.mount_label if spec.linux else None
         self.locked = self.own_userns or facts.in_userns
-        self.bind_nodes = self.locked or facts.rootless or not facts.has_cap(CAP_MKNOD)
+        self.bind_nodes = binds_nodes(spec, facts)
         self.parent_mounts = self.own_userns and facts.has_cap(CAP_SYS_ADMIN)
+        self.bare = is_bare(spec, facts)
         self.overlay = overlay
         self.root = b.slot("root", inherit=(self.parent_mounts or overlay is not None) and self.mntns)
         self.target, self.mount, self.fs = b.slot("target"), b.slot("mount"), b.slot("fs")
@@ -101,6 +105,20 @@ class RootfsPlan:
         self.clones: dict[int, int] = {}
         self.idmaps: dict[tuple[str, str], int] = {}
         self.late_ro: list[tuple[int, str]] = []
+
+
+def binds_nodes(spec: Spec, facts: Facts) -> bool:
+    locked = facts.in_userns or any(ns.type == "user" for ns in (spec.linux.namespaces if spec.linux else ()))
+    return locked or facts.rootless or not facts.has_cap(CAP_MKNOD)
+
+
+def is_bare(spec: Spec, facts: Facts) -> bool:
+    """Whether others see the init from its first moment, and it can do without the host's files. createContainer hooks
+    can't: they run in the container's namespaces, and are found by the host's paths (config.md, createContainer
+    Hooks)."""
+    paths = {ns.type: ns.path for ns in spec.linux.namespaces} if spec.linux else {}
+    joined = paths.get("pid") is not None and paths.get("mount", "") is None
+    return joined and not binds_nodes(spec, facts) and not (spec.hooks and spec.hooks.create_container)
 
 
 def clean_path(path: str) -> str:
