@@ -104,6 +104,8 @@ static int is_frozen(const struct record *r)
 	char path[4200], buf[256];
 	if (!r->blobs[B_CGROUP].len || !join(join(path, path + sizeof path, blob(r, B_CGROUP)), path + sizeof path, "/cgroup.events"))
 		return 0;
+	if (inode(blob(r, B_CGROUP)) != r->cgroup) /* or the name is another's by now */
+		to_python(NULL);
 	long n = read_small(path, buf, sizeof buf);
 	if (n < 0)
 		to_python(NULL); /* the init may have moved to another cgroup */

@@ -10,7 +10,7 @@ from .cgroup.cgroups import CGROUP2_SUPER_MAGIC, plan_controllers, plan_writes
 from .cgroup.intelrdt import RDTGROUP_SUPER_MAGIC
 from .cgroup.resources import Write
 from .model.plan import Builder, Plan
-from .model.steps import ANY, O_DIRECTORY, PARENT, UNDO, Openat2, WriteFile
+from .model.steps import ANY, PARENT, UNDO, WriteFile
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,33 +36,25 @@ def plan_update(
     schemata: Sequence[tuple[str, str, str]] = (),
     rootless: bool = False,
 ) -> Plan:
-    """mount: of cgroup2; cgroup: absolute, below it. now: what those of `files_of(writes)` that exist say.
+    """Its first slot is the cgroup, which whoever runs it holds. mount: of cgroup2; cgroup: absolute, below it.
+    now: what those of `files_of(writes)` that exist say.
 
     schemata: (file, line, line before) of resctrl."""
     b = Builder()
+    slot = b.slot("cgroup")
     for file, line, old in schemata:
         b.add(PARENT, WriteFile(path=file, data=line + "\n", magic=RDTGROUP_SUPER_MAGIC, at="/linux/intelRdt"))
         b.add(UNDO, WriteFile(path=file, data=old + "\n", magic=RDTGROUP_SUPER_MAGIC, why="as it was"))
     if writes:
-        _plan_limits(b, writes, controllers, mount, cgroup, now, rootless)
+        at = mount
+        for name in cgroup[len(mount) :].strip("/").split("/"):
+            plan_controllers(b, at, controllers, controllers, rootless=rootless)
+            at += "/" + name
+        _plan_limits(b, slot, writes, now)
     return b.plan()
 
 
-def _plan_limits(
-    b: Builder,
-    writes: Sequence[Write],
-    controllers: tuple[str, ...],
-    mount: str,
-    cgroup: str,
-    now: Mapping[str, str],
-    rootless: bool,
-) -> None:
-    slot = b.slot("cgroup")
-    at = mount
-    for name in cgroup[len(mount) :].strip("/").split("/"):
-        plan_controllers(b, at, controllers, controllers, rootless=rootless)
-        at += "/" + name
-    b.add(PARENT, Openat2(path=cgroup, flags=O_DIRECTORY, out=slot, at="/linux/cgroupsPath"))
+def _plan_limits(b: Builder, slot: int, writes: Sequence[Write], now: Mapping[str, str]) -> None:
     plan_writes(b, slot, writes)
     for file, value in reversed([pair for write in writes for pair in before(write, now)]):
         # A value that can't be written back must not keep the others from it.

@@ -32,8 +32,18 @@ def live_cgroup(c: Container) -> str:
 
 
 def open_cgroup(c: Container) -> int:
-    """A descriptor of it, whose files are those below /proc/self/fd/N; -1 where it has none."""
-    path = live_cgroup(c)
+    """A descriptor of it, whose files are those below /proc/self/fd/N; -1 where it has none. What has its name now may
+    be another's."""
+    own = c.record.text("cgroup")
+    fd = _open(own)
+    if fd >= 0 and c.record.cgroup in (0, posix.fstat(fd).st_ino):
+        return fd
+    if fd >= 0:
+        posix.close(fd)
+    return _open(_moved(c)) if own else -1
+
+
+def _open(path: str) -> int:
     try:
         return posix.open(path, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC) if path else -1
     except OSError:

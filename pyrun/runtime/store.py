@@ -164,12 +164,12 @@ class Container:
             return
 
     def frozen(self) -> bool:
-        cgroup = self.record.text("cgroup")
-        if cgroup and not is_there(cgroup):
-            from .live_cgroup import live_cgroup
+        if not self.record.text("cgroup"):
+            return False
+        from .live_cgroup import open_cgroup
 
-            cgroup = live_cgroup(self)
-        return bool(cgroup) and "frozen 1" in read_text(cgroup + "/cgroup.events")
+        with Held(open_cgroup(self)) as cgroup:
+            return cgroup >= 0 and "frozen 1" in read_text(f"/proc/self/fd/{cgroup}/cgroup.events")
 
     def pid(self) -> int:
         return self.record.pid if self.alive() else 0

@@ -20,15 +20,16 @@ from ..facts import collect_facts, is_there, read_text
 from ..oci.load import load_resources, read_file
 from ..plan.cgroup.resources import check_memory_usage, merge_resources, plan_resources
 from ..plan.update import files_of, plan_update
-from .live_cgroup import live_cgroup
+from .live_cgroup import open_cgroup
 from .record import SYSTEMD
-from .store import STOPPED, Container, Store
+from .store import STOPPED, Container, Held, Store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from ..facts import Facts
     from ..plan.cgroup.resources import ResourcePlan
 
 
@@ -115,20 +116,35 @@ def _apply(
     schemata: list[tuple[str, str, str]],
 ) -> None:
     facts = collect_facts()
-    cgroup = live_cgroup(c)
     limits = plan_resources(load_resources(applied, file=file), controllers=facts.controllers, base="", file=file)
     if not limits.writes and not schemata:
         return
-    if limits.writes and (facts.cgroup_mount is None or not read_text(cgroup + "/cgroup.events")):
-        raise PyrunError("the container has no cgroup of its own, so it can't be limited")
-    _check_memory(cgroup, limits)
-    now = {name: text for name in files_of(limits.writes) if (text := read_text(f"{cgroup}/{name}", 1 << 16))}
-    mount = (facts.cgroup_mount or "").rstrip("/")
+    with Held(open_cgroup(c) if limits.writes else -1) as cgroup:
+        if limits.writes and (facts.cgroup_mount is None or not _has_events(cgroup)):
+            raise PyrunError("the container has no cgroup of its own, so it can't be limited")
+        _limit(c, facts, cgroup, limits, warn, file, applied, before, schemata)
+
+
+def _limit(
+    c: Container,
+    facts: Facts,
+    cgroup: int,
+    limits: ResourcePlan,
+    warn: Callable[[str], None],
+    file: str,
+    applied: bytes,
+    before: bytes,
+    schemata: list[tuple[str, str, str]],
+) -> None:
+    """cgroup: its descriptor, for its name may be another's by now."""
+    files = f"/proc/self/fd/{cgroup}"
+    _check_memory(files, limits)
+    now = {name: text for name in files_of(limits.writes) if (text := read_text(f"{files}/{name}", 1 << 16))}
     plan = plan_update(
         limits.writes,
         limits.controllers,
-        mount=mount,
-        cgroup=cgroup,
+        mount=(facts.cgroup_mount or "").rstrip("/"),
+        cgroup=posix.readlink(files) if cgroup >= 0 else "",
         now=now,
         schemata=schemata,
         rootless=facts.rootless,
@@ -138,7 +154,7 @@ def _apply(
 
         set_limits(c.record.text("cgroup"), load_resources(applied, file=file))
     try:
-        run_plan(plan).close()
+        run_plan(plan, held=(cgroup,)).close()
     except StepFailed as e:
         from ..plan.words.step_errors import explain_failure
 
@@ -150,6 +166,11 @@ def _apply(
         if error.pointer is not None:  # a place in what was given, not in config.json
             raise ConfigError([(error.pointer, error.text)], file=file, hint=error.hint)
         raise error
+
+
+def _has_events(cgroup: int) -> bool:
+    """Whether it is one, and not the root."""
+    return cgroup >= 0 and bool(read_text(f"/proc/self/fd/{cgroup}/cgroup.events"))
 
 
 def _check_memory(cgroup: str, limits: ResourcePlan) -> None:

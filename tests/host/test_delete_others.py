@@ -439,3 +439,33 @@ def test_a_cgroup_that_is_removed_while_it_is_held_is_empty() -> None:
         assert pids_below(fd) == []
     finally:
         os.close(fd)
+
+
+@pytest.fixture
+def elsewhere(pyrun: Runner, bundle: BundleMaker, shared: str) -> Iterator[tuple[str, Path, subprocess.Popen[bytes]]]:
+    """A container whose init has moved to another cgroup, and a process of somebody else's in one of the old name."""
+    id = pyrun.create_started(in_cgroup(bundle(SLEEP), f"{shared}/old"))
+    old, new = CGROUPS / shared.strip("/") / "old", CGROUPS / shared.strip("/") / "new"
+    new.mkdir()
+    (new / "cgroup.procs").write_text(str(pyrun.pid(id)))
+    old.rmdir()
+    old.mkdir()
+    other = subprocess.Popen(["sleep", "1000"])
+    (old / "cgroup.procs").write_text(str(other.pid))
+    try:
+        yield id, new, other
+    finally:
+        other.kill()
+        other.wait()
+        pyrun("delete", "--force", id)
+        old.rmdir()
+
+
+def test_pause_and_ps_go_where_the_init_is(pyrun: Runner, elsewhere: tuple[str, Path, subprocess.Popen[bytes]]) -> None:
+    id, new, other = elsewhere
+    pyrun("pause", id).ok()
+    assert "frozen 1" in (new / "cgroup.events").read_text()
+    assert Path(f"/proc/{other.pid}/cgroup").read_text().strip().endswith("/old")
+    assert "frozen 0" in (new.parent / "old/cgroup.events").read_text()
+    pyrun("resume", id).ok()
+    assert str(other.pid) not in pyrun("ps", "--format", "json", id).ok().out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
@@ -150,11 +151,12 @@ def test_true_under_512_kib(pyrun: Runner, bundle: BundleMaker) -> None:
 
 
 def test_what_makes_a_container_is_not_charged_to_it(pyrun: Runner, bundle: BundleMaker) -> None:
-    """Its namespaces and stage 1 are not: more than half of 600 KiB. The floor is 256, and another as much comes
-    with each move to another processor, so the least of some count."""
+    """Its namespaces and stage 1 are not: more than half of 600 KiB. The floor is 256, which the kernel charges ahead
+    on each processor that the init comes by, so it is kept on one."""
+    one = resources(cpu={"cpus": "0"})
     peaks = []
     for _ in range(9):
-        id = pyrun.create_started(bundle(["sleep", "1000"]))
+        id = pyrun.create_started(bundle(["sleep", "1000"], linux=one))
         peaks.append(Cgroup(pyrun, id).number("memory.peak") // 1024)
         pyrun("delete", "--force", id).ok()
-    assert sorted(peaks)[2] < 480, peaks
+    assert statistics.median(peaks) < 480, peaks

@@ -53,6 +53,22 @@ def test_update_changes_the_limits_and_keeps_the_others(pyrun: Runner, bundle: B
     assert stored["memory"]["limit"] == 32 * MIB and stored["cpu"]["cpus"] == "0"
 
 
+def test_update_limits_the_cgroup_where_the_init_is(pyrun: Runner, bundle: BundleMaker) -> None:
+    """It has moved, and another of the old name is somebody else's."""
+    id = pyrun.create_started(bundle(["sleep", "1000"], linux={"cgroupsPath": "/moves/old", "resources": LIMITS}))
+    old, new = CGROUP_ROOT / "moves/old", CGROUP_ROOT / "moves/new"
+    new.mkdir()
+    (new / "cgroup.procs").write_text(str(pyrun.pid(id)))
+    old.rmdir()
+    old.mkdir()
+    pyrun("update", "--pids-limit", "7", id).ok()
+    assert read(new, "pids.max") == ["7"] and read(old, "pids.max") == ["max"]
+    pyrun("delete", "--force", id).ok()
+    for made in (old, new, new.parent):
+        if made.exists():
+            made.rmdir()
+
+
 def test_a_failed_update_leaves_the_old_limits(pyrun: Runner, bundle: BundleMaker) -> None:
     id = pyrun.create_started(bundle(["sleep", "1000"], linux={"resources": LIMITS}))
     cgroup = cgroup_of(pyrun, id)

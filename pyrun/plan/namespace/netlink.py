@@ -31,7 +31,6 @@ IFA_F_PERMANENT = 0x80
 # other flags, which tell how the address fares.
 IFA_F_ASKED = 0x02 | 0x04 | 0x10 | 0x100 | 0x200 | 0x400
 RT_SCOPE_UNIVERSE = 0
-LOOPBACK = 1  # its index in every namespace
 
 _header = Struct("=IHHII")  # length, type, flags, sequence, port; the kernel's byte order is ours
 _ifinfomsg = Struct("=BxHiII")  # family, type, index, flags, change
