@@ -17,10 +17,10 @@ from zlib import crc32
 from ...errors import FailedPrecondition, InvalidArgument, PyrunError, reason
 from ...executor import StepFailed, run_plan
 from ...plan.pod_network import Attachment, End, plan_attach, plan_detach
-from . import node
 from .firewall import PREFIX, check_ports, has_table, plan_elements, plan_table, run_nft
 from .leases import Lease, Leases, parse_ranges
 from .model import EGRESS, INGRESS, NetResult, PodNet
+from .node import FORWARDING, forwards, has_ipv4_address, has_ipv6, start_forwarding, uplink_mtu
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Builtin:
         self._table = table
         self._mtu = mtu
         self._may_forward = forwarding
-        given = ranges or RANGES[: 2 if node.has_ipv6() else 1]
+        given = ranges or RANGES[: 2 if has_ipv6() else 1]
         self.leases = Leases(f"{root}/leases", parse_ranges(given))
         self._base = FIRST_INDEX + crc32(root.encode()) % 64 * 0x10000
         self._lock = threading.Lock()  # of the table and the thread
@@ -102,11 +102,11 @@ class Builtin:
 
     def _forward(self, version: int) -> None:
         if self._may_forward:
-            node.start_forwarding(version, self._warn)
-        elif not node.forwards(version):
+            start_forwarding(version, self._warn)
+        elif not forwards(version):
             raise FailedPrecondition(
                 f"the node does not forward IPv{version}, and pyrun is not to turn it on",
-                hint=f"sysctl -w {node.FORWARDING[version][len('/proc/sys/') :].replace('/', '.')}=1",
+                hint=f"sysctl -w {FORWARDING[version][len('/proc/sys/') :].replace('/', '.')}=1",
             )
 
     def _fill_table(self) -> None:
@@ -165,7 +165,7 @@ class Builtin:
             End(link_name(pod.id), self._base + lease.number, b"\x0e\x79" + number),
             End(INTERFACE, POD_INDEX, b"\x0a\x79" + number),
             tuple(ipaddress.ip_address(ip).packed for ip in lease.ips),
-            mtu=self._mtu or node.uplink_mtu(),
+            mtu=self._mtu or uplink_mtu(),
             numbered=self._needs_number(),
             localnet=local,
         )
@@ -173,7 +173,7 @@ class Builtin:
     def _needs_number(self) -> bool:
         now = time.monotonic()
         if now - self._numbered_at >= LOOK_AGAIN_S:
-            self._numbered, self._numbered_at = not node.has_ipv4_address(), now
+            self._numbered, self._numbered_at = not has_ipv4_address(), now
         return self._numbered
 
     def remove(self, pod: str) -> None:
