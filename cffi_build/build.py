@@ -1,7 +1,8 @@
 """Builds the native parts in place: the cffi modules, pyrun-init and the launcher.
 
 Run as ``python cffi_build/build.py [--faults] [--only NAME] [--cc CC] [--out DIR]``; setuptools calls it too. A C
-compiler, the kernel's headers and libseccomp's are all it needs. Warnings are errors. pyrun-init and the launcher are
+compiler, the kernel's headers and libseccomp's are all it needs, and for pyrun-layer those of the libraries that it is
+linked with. Warnings are errors. pyrun-init and the launcher are
 freestanding: no C library, so they start in a fraction of a millisecond and park in little memory. ``--faults`` builds
 the second set that the tests of failure use. ``--cc aarch64-linux-gnu-gcc --only init --out DIR`` compiles for another
 machine.
@@ -32,6 +33,14 @@ PARENT = ["executor/parent.c", "executor/cgroup.c", *STEPS]
 INIT = ["init/init.c", "init/start.c", *STEPS]
 LAUNCHER = [f"launcher/{name}.c" for name in ("main", "reading", "hand_over", "record", "verbs", "planned")]
 LAUNCHER += ["init/start.c"]
+LAYERS = [f"layers/{name}.c" for name in ("main", "report", "sandbox", "stream", "tree", "remove", "untar")]
+LAYER_LIBRARIES = ["-larchive", "-lisal", "-lzstd", "-lnettle", "-pthread"]
+LAYER_HEADERS = {  # header → Debian package
+    "archive.h": "libarchive-dev",
+    "isa-l/igzip_lib.h": "libisal-dev",
+    "zstd.h": "libzstd-dev",
+    "nettle/sha2.h": "nettle-dev",
+}
 sys.path.insert(0, str(PKG.parent))
 from pyrun.plan.model.plan import version  # noqa: E402
 
@@ -84,6 +93,31 @@ def freestanding(cc: str, out: Path, sources: list[str], extra: list[str]) -> No
     if subprocess.check_output([cc, "-dumpmachine"], text=True).startswith("aarch64"):
         extra = [*extra, "-mno-outline-atomics"]  # which are functions of libgcc
     command = [cc, *WARN, "-Os", *FREE, f"-I{EXECUTOR}", *extra, "-o", str(new), *(str(HERE / s) for s in sources)]
+    subprocess.run(command, check=True)
+    new.replace(out)
+
+
+def missing_packages(cc: str) -> list[str]:
+    """Packages whose headers pyrun-layer needs, and this compiler does not find."""
+
+    def has(header: str) -> bool:
+        source = f"#include <{header}>\n"
+        return subprocess.run([cc, "-E", "-xc", "-"], input=source, text=True, capture_output=True).returncode == 0
+
+    return [package for header, package in LAYER_HEADERS.items() if not has(header)]
+
+
+def layer_program(cc: str, out: Path) -> None:
+    """pyrun-layer, linked with Debian's libraries. Who runs single containers needs none of them: so where they are
+    missing the rest is built, and `pyrun image` tells what to install."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if missing := missing_packages(cc):
+        out.unlink(missing_ok=True)
+        print(f"build.py: no pyrun-layer, for which to install: {' '.join(missing)}", file=sys.stderr)
+        return
+    new = out.with_name(out.name + ".new")
+    hard = ["-D_FORTIFY_SOURCE=2", "-fstack-protector-strong", "-fPIE", "-pie", "-Wl,-z,relro,-z,now", "-s"]
+    command = [cc, *WARN, *hard, "-o", str(new), *(str(HERE / s) for s in LAYERS), *LAYER_LIBRARIES]
     subprocess.run(command, check=True)
     new.replace(out)
 
@@ -164,7 +198,7 @@ def fuzz(out: Path, seconds: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--faults", action="store_true", help="build _native_faults and pyrun-init-faults")
-    parser.add_argument("--only", choices=["native", "seccomp", "init", "launcher"])
+    parser.add_argument("--only", choices=["native", "seccomp", "init", "launcher", "layer"])
     parser.add_argument("--cc", default=os.environ.get("CC", "cc"))
     parser.add_argument("--out", type=Path, help="where programs go; the default is pyrun/bin, or .cache/hosted")
     parser.add_argument("--asan", action="store_true", help="build the hosted programs with ASan and UBSan")
@@ -179,11 +213,13 @@ def main() -> None:
         return
     bin = args.out or PKG / "bin"
     suffix, extra = ("-faults", ["-DPX_FAULTS"]) if args.faults else ("", [])
-    want = [args.only] if args.only else ["init", "native"] + ([] if args.faults else ["launcher", "seccomp"])
+    want = [args.only] if args.only else ["init", "native"] + ([] if args.faults else ["launcher", "seccomp", "layer"])
     if "init" in want:
         freestanding(args.cc, bin / f"pyrun-init{suffix}", INIT, extra)
     if "launcher" in want:
         freestanding(args.cc, bin / "pyrun", [*LAUNCHER, *PARENT], extra)
+    if "layer" in want:
+        layer_program(args.cc, bin / "pyrun-layer")
     if "native" in want:
         native("_native" + suffix.replace("-", "_"), PARENT, extra)
     if "seccomp" in want:

@@ -1,0 +1,1 @@
+"""Images: references, registries, the store, and layers that become directories."""
