@@ -352,6 +352,8 @@ def test_what_would_be_missed_without_a_mount_namespace() -> None:
     fails(make_spec(bind(), kinds=kinds), "/mounts/0", "needs a mount namespace")
     fails(make_spec(kinds=kinds, readonly=True), "/root/readonly", "needs a mount namespace")
     fails(make_spec(kinds=kinds, rootfs_propagation="shared"), "/linux/rootfsPropagation", "needs a mount namespace")
+    label = make_spec(kinds=kinds, mount_label="system_u:object_r:container_file_t:s0")
+    fails(label, "/linux/mountLabel", "needs a mount namespace", facts(lsm={"selinux"}))
     fails(make_spec(kinds=kinds, devices=(Device(type="p", path="/dev/x"),)), "/linux/devices", "a mount namespace")
 
 

@@ -133,6 +133,7 @@ def _check_shared(spec: Spec) -> None:
     wanted.append(("/root/readonly", spec.root.readonly))
     if linux is not None:
         wanted += (("/linux/devices", linux.devices), ("/linux/rootfsPropagation", linux.rootfs_propagation))
+        wanted.append(("/linux/mountLabel", linux.mount_label))
     text = "needs a mount namespace in /linux/namespaces, or it would change the host's"
     faults = [(at, text) for at, value in wanted if value]
     if faults:
