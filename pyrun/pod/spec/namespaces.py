@@ -1,0 +1,69 @@
+"""Which namespaces the container joins, which are its own, and its cgroup.
+
+The pod decides on network, IPC, UTS and user; the container on PID alone. A namespace of the node's is left out.
+"""
+
+from __future__ import annotations
+
+from ...errors import FailedPrecondition
+from .draft import CONTEXT, Draft, refuse
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+POD, CONTAINER, NODE, TARGET = range(4)  # NamespaceMode
+OPTIONS = f"{CONTEXT}.namespace_options"
+
+
+def plan_namespaces(d: Draft, config: Any, pod: Any, sandbox: Any, target: str | None, *, id: str) -> None:
+    context, linux = config.linux.security_context, d.doc["linux"]
+    found: list[dict[str, str]] = []
+    if sandbox.user:
+        _add(d, found, "user", sandbox.user, "pod." + OPTIONS + ".userns_options")
+    pid = _pid(context.namespace_options, pod.linux.security_context.namespace_options, sandbox, target)
+    if pid is not None:
+        _add(d, found, "pid", pid, OPTIONS + ".pid")
+    for kind, path, name in (
+        ("network", sandbox.net, "network"),
+        ("ipc", sandbox.ipc, "ipc"),
+        ("uts", sandbox.uts, "network"),
+    ):
+        if path:
+            _add(d, found, kind, path, f"pod.{OPTIONS}.{name}")
+    _add(d, found, "mount", "", "config")
+    if not context.privileged:  # who may write to all of the hierarchy is to see all of it
+        _add(d, found, "cgroup", "", f"{CONTEXT}.privileged")
+    linux["namespaces"] = found
+    linux["cgroupsPath"] = f"{sandbox.cgroup_parent}/{id}"
+    d.note("/linux/cgroupsPath", "pod.linux.cgroup_parent")
+
+
+def _add(d: Draft, found: list[dict[str, str]], kind: str, path: str, place: str) -> None:
+    d.note(f"/linux/namespaces/{len(found)}", place)
+    found.append({"type": kind, "path": path} if path else {"type": kind})
+
+
+def _pid(options: Any, pod: Any, sandbox: Any, target: str | None) -> str | None:
+    """A path to join, "" for one of its own, None for the node's."""
+    if options.pid == CONTAINER:
+        return ""
+    if options.pid == NODE:
+        return None
+    if options.pid == POD:
+        if sandbox.pid:
+            path: str = sandbox.pid
+            return path
+        if pod.pid == NODE:
+            return None
+        raise FailedPrecondition(
+            f"{OPTIONS}.pid: POD, and the pod has no PID namespace of its own",
+            hint="the pod's own options say so: make it with pid POD, or the container with CONTAINER",
+        )
+    if options.pid != TARGET:
+        refuse(f"{OPTIONS}.pid", f"{options.pid} is no mode")
+    if not options.target_id:
+        refuse(f"{OPTIONS}.target_id", "is missing, and pid TARGET needs it")
+    if target is None:
+        raise FailedPrecondition(f"{OPTIONS}.target_id: container {options.target_id[:13]} does not run")
+    return target
