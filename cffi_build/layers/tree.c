@@ -110,7 +110,6 @@ static enum way clear(struct tree *t, int parent, const char *name, const char *
     if (S_ISDIR(st.st_mode)) {
         if (for_directory)
             return IS_DIRECTORY;
-        leave_parent(t); /* it may be the one that goes */
         remove_tree(t, parent, name, path);
         return FREE;
     }
@@ -200,13 +199,6 @@ static int parent_of(struct tree *t, const char *path, const char **name) {
     return t->parent = fd;
 }
 
-/* clear() may have closed the parent. */
-static int clear_for(struct tree *t, const char *path, bool for_directory, enum way *way, const char **name) {
-    int parent = parent_of(t, path, name);
-    *way = clear(t, parent, *name, path, for_directory);
-    return parent_of(t, path, name);
-}
-
 static void set_meta(struct tree *t, int fd, const char *path, const struct meta *meta) {
     if (fchown(fd, meta->uid, meta->gid))
         fail(errno, path, "fchown");
@@ -248,12 +240,11 @@ void tree_directory(struct tree *t, const char *path, const struct meta *meta) {
 
 int tree_file(struct tree *t, const char *path) {
     const char *name;
-    enum way way;
     int parent = parent_of(t, path, &name), fd;
     while ((fd = open_beneath(parent, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600, PLAIN)) < 0) {
         if (errno != EEXIST)
             fail(errno, path, "creating the file");
-        parent = clear_for(t, path, false, &way, &name);
+        clear(t, parent, name, path, false);
     }
     return fd;
 }
@@ -282,12 +273,11 @@ static void add_at(struct tree *t, int parent, const char *name, const char *pat
 
 void tree_symlink(struct tree *t, const char *path, const char *target, const struct meta *meta) {
     const char *name;
-    enum way way;
     int parent = parent_of(t, path, &name);
     while (symlinkat(target, parent, name)) {
         if (errno != EEXIST)
             fail(errno, path, "symlinkat");
-        parent = clear_for(t, path, false, &way, &name);
+        clear(t, parent, name, path, false);
     }
     set_meta_at(parent, name, path, meta);
     add_at(t, parent, name, path);
@@ -295,12 +285,11 @@ void tree_symlink(struct tree *t, const char *path, const char *target, const st
 
 void tree_fifo(struct tree *t, const char *path, const struct meta *meta) {
     const char *name;
-    enum way way;
     int parent = parent_of(t, path, &name);
     while (mknodat(parent, name, S_IFIFO | (meta->mode & 0777), 0)) {
         if (errno != EEXIST)
             fail(errno, path, "mknodat");
-        parent = clear_for(t, path, false, &way, &name);
+        clear(t, parent, name, path, false);
     }
     set_meta_at(parent, name, path, meta);
     add_at(t, parent, name, path);
@@ -332,7 +321,6 @@ static bool is_same(int a, const char *at_a, int b, const char *at_b) {
 
 void tree_link(struct tree *t, const char *path, const char *target) {
     const char *name, *base;
-    enum way way;
     int parent = parent_of(t, path, &name);
     int from = open_target(t, path, target, &base);
     while (linkat(from, base, parent, name, 0)) {
@@ -340,7 +328,7 @@ void tree_link(struct tree *t, const char *path, const char *target) {
             fail(errno, path, "linkat");
         if (is_same(from, base, parent, name))
             break;
-        parent = clear_for(t, path, false, &way, &name);
+        clear(t, parent, name, path, false);
     }
     close(from);
 }
@@ -371,7 +359,7 @@ void tree_opaque(struct tree *t, const char *directory) {
 }
 
 void tree_drop(struct tree *t, const char *path) {
-    const char *name = NULL;
-    enum way way;
-    clear_for(t, path, false, &way, &name);
+    const char *name;
+    int parent = parent_of(t, path, &name);
+    clear(t, parent, name, path, false);
 }

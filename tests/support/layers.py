@@ -70,3 +70,40 @@ def unpack_into(directory: Path, blob: bytes, media_type: str | None = None, **m
     finally:
         os.close(into)
         os.close(fd)
+
+
+def snapshot(root: Path) -> dict[str, tuple[object, ...]]:
+    """All that there is to see of a tree: kind, mode, owner, times of change, size, contents, link, attributes, and
+    what is one file by several names. Directories' sizes are the file system's."""
+    found: dict[str, tuple[object, ...]] = {}
+    first: dict[int, str] = {}
+    names = sorted(os.path.join(top, name) for top, dirs, files in os.walk(root) for name in dirs + files)
+    for name in [str(root), *names]:
+        st = os.lstat(name)
+        kind = st.st_mode >> 12
+        contents: object = None
+        if kind == 8:
+            contents = Path(name).read_bytes() if st.st_size < 1 << 20 else st.st_size
+        elif kind == 10:
+            contents = os.readlink(name)
+        same = first.setdefault(st.st_ino, name) if kind != 4 else ""
+        attributes = tuple((key, os.getxattr(name, key, follow_symlinks=False)) for key in sorted(_attributes(name)))
+        size = st.st_size if kind != 4 else 0
+        relative = os.path.relpath(name, root)
+        same = os.path.relpath(same, root) if same else ""
+        found[relative] = (
+            st.st_mode,
+            st.st_uid,
+            st.st_gid,
+            st.st_mtime_ns,
+            size,
+            contents,
+            same,
+            attributes,
+            st.st_rdev,
+        )
+    return found
+
+
+def _attributes(name: str) -> list[str]:
+    return [key for key in os.listxattr(name, follow_symlinks=False) if not key.startswith("security.selinux")]
