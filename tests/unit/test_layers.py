@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "pyrun"
 LAYERS = [
     "errors",
     "cri_api",
+    "http",
     "oci",
     "facts",
     "facts_rare",
