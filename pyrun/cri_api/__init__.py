@@ -1,8 +1,8 @@
 """The messages of the Kubernetes container runtime interface, v1 of cri-api 0.37, as `from pyrun import cri_api as v1`.
 
 It looks like a module that protoc generated: message classes, enums (`v1.NamespaceMode.Name(v1.NODE)`) and their
-values; `v1.SERVICES` has the RPCs of both services. All of it is made at import from the rows in this directory's modules.
-A leaf: it imports nothing of pyrun, and nothing that the runtime's verbs load may import it.
+values; `v1.SERVICES` has the RPCs of both services. All of it is made at import from the rows in this directory's
+modules. A leaf: it imports nothing of pyrun, and nothing that the runtime's verbs load may import it.
 """
 
 from __future__ import annotations

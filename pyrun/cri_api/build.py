@@ -1,8 +1,8 @@
 """Rows of names, types and numbers → message classes and enums of protobuf's own runtime (upb).
 
 Neither the official api.proto nor a file generated from it is in the tree: the facts are ours as rows, and a test
-compares them with the official description. They go into a pool of their own, so that another program's classes of the same
-names, in one process with ours, are no conflict.
+compares them with the official description. They go into a pool of their own, so that another program's classes of the
+same names, in one process with ours, are no conflict.
 """
 
 from __future__ import annotations
