@@ -1,11 +1,10 @@
-"""Builds the native parts in place: the cffi modules, pyrun-init and the launcher.
+"""Builds the native parts in place: the cffi modules, pyrun-init, the launcher and the pods' supervisor.
 
 Run as ``python cffi_build/build.py [--faults] [--only NAME] [--cc CC] [--out DIR]``; setuptools calls it too. A C
 compiler, the kernel's headers and libseccomp's are all it needs, and for pyrun-layer those of the libraries that it is
-linked with. Warnings are errors. pyrun-init and the launcher are
-freestanding: no C library, so they start in a fraction of a millisecond and park in little memory. ``--faults`` builds
-the second set that the tests of failure use. ``--cc aarch64-linux-gnu-gcc --only init --out DIR`` compiles for another
-machine.
+linked with. Warnings are errors. pyrun-init, the launcher and pyrun-pod are freestanding: no C library, so they start
+in a fraction of a millisecond and park in little memory. ``--faults`` builds the second set that the tests of failure
+use. ``--cc aarch64-linux-gnu-gcc --only init --out DIR`` compiles for another machine.
 
 ``--asan`` builds hosted/run_plan.c and the init on a C library with ASan and UBSan instead, and ``--fuzz`` the
 fuzzers, with clang; with ``--seconds N`` it runs each for that long.
@@ -41,6 +40,8 @@ LAYER_HEADERS = {  # header → Debian package
     "zstd.h": "libzstd-dev",
     "nettle/sha2.h": "nettle-dev",
 }
+POD = [f"pod/{name}.c" for name in ("main", "message", "socket", "serve", "maker", "reap", "log", "attach", "stamp")]
+POD += ["init/start.c"]
 sys.path.insert(0, str(PKG.parent))
 from pyrun.plan.model.plan import version  # noqa: E402
 
@@ -198,7 +199,7 @@ def fuzz(out: Path, seconds: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--faults", action="store_true", help="build _native_faults and pyrun-init-faults")
-    parser.add_argument("--only", choices=["native", "seccomp", "init", "launcher", "layer"])
+    parser.add_argument("--only", choices=["native", "seccomp", "init", "launcher", "layer", "pod"])
     parser.add_argument("--cc", default=os.environ.get("CC", "cc"))
     parser.add_argument("--out", type=Path, help="where programs go; the default is pyrun/bin, or .cache/hosted")
     parser.add_argument("--asan", action="store_true", help="build the hosted programs with ASan and UBSan")
@@ -213,13 +214,16 @@ def main() -> None:
         return
     bin = args.out or PKG / "bin"
     suffix, extra = ("-faults", ["-DPX_FAULTS"]) if args.faults else ("", [])
-    want = [args.only] if args.only else ["init", "native"] + ([] if args.faults else ["launcher", "seccomp", "layer"])
+    rest = [] if args.faults else ["launcher", "pod", "seccomp", "layer"]
+    want = [args.only] if args.only else ["init", "native", *rest]
     if "init" in want:
         freestanding(args.cc, bin / f"pyrun-init{suffix}", INIT, extra)
     if "launcher" in want:
         freestanding(args.cc, bin / "pyrun", [*LAUNCHER, *PARENT], extra)
     if "layer" in want:
         layer_program(args.cc, bin / "pyrun-layer")
+    if "pod" in want:
+        freestanding(args.cc, bin / "pyrun-pod", [*POD, *PARENT], extra)
     if "native" in want:
         native("_native" + suffix.replace("-", "_"), PARENT, extra)
     if "seccomp" in want:

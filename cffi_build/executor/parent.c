@@ -329,7 +329,7 @@ static long do_reap(struct px *p, const struct px_step *s)
 }
 
 /* Field 22 of /proc/PID/stat, in clock ticks since boot; the name in field 2 may hold anything, so count from its last ')'. */
-static long start_time(int proc, i32 pid, u64 *ticks)
+long px_start_time(int proc, i32 pid, u64 *ticks)
 {
 	char path[32], buf[1024];
 	char *e = px_num(path, (u64)pid);
@@ -360,7 +360,7 @@ static long do_save_pid(struct px_ctx *x, const struct px_step *s)
 {
 	struct statx st = { .stx_ino = 0 };
 	u64 rec[4] = { (u64)x->pid, 0, s->d, 0 };
-	long r = start_time(px_fd(x, s->in1), x->pid, &rec[1]);
+	long r = px_start_time(px_fd(x, s->in1), x->pid, &rec[1]);
 	if (r < 0)
 		return r;
 	x->substep = 1;
@@ -383,7 +383,7 @@ static long do_pidfd_open(struct px_ctx *x, const struct px_step *s)
 	if (fd < 0)
 		return fd;
 	x->substep = 1;
-	long r = start_time(px_fd(x, s->in0), (i32)s->a, &ticks);
+	long r = px_start_time(px_fd(x, s->in0), (i32)s->a, &ticks);
 	if (r < 0 || ticks != s->b) {
 		sys_close((int)fd);
 		return r < 0 && r != -ENOENT ? r : -ESRCH;

@@ -39,6 +39,8 @@ long px_lane(struct px_ctx *x, u32 lane, u32 from);
 /* cgroup.c, in the parent only */
 long do_check_empty(struct px_ctx *x, const struct px_step *s);
 long do_remove_cgroup(struct px_ctx *x, const struct px_step *s);
+/* parent.c. Clock ticks since boot at which pid began; proc: a descriptor of /proc. */
+long px_start_time(int proc, i32 pid, u64 *ticks);
 /* parent.c or init.c: the steps that only one side has. */
 long px_side_step(struct px_ctx *x, const struct px_step *s);
 

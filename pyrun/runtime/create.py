@@ -35,17 +35,19 @@ def run_prepared(
     fault: dict[str, int] | None = None,
     replayed: Replayed | None = None,
     cancel: int = -1,
+    run: Callable[..., Outcome] = run_plan,
 ) -> Outcome:
     """Carries a create or run out. The outcome holds the init's pidfd; the caller closes it. cancel: see run_plan().
 
-    warn: called with what should be known and stops nothing. traced: called with the plan, the nanoseconds that each
-    step took, and the number of the step that failed, or None."""
+    run: who carries the plan out, by run_plan()'s words and with its errors: another process, perhaps. warn: called
+    with what should be known and stops nothing. traced: called with the plan, the nanoseconds that each step took, and
+    the number of the step that failed, or None."""
     for text in warnings(prepared.spec, prepared.facts):
         warn(text)
     _make_root(store.root)
     scope = _scope(prepared)
     try:
-        outcome = run_plan(
+        outcome = run(
             prepared.plan,
             replayed=replayed,
             trace=traced is not None,

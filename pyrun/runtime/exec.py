@@ -23,6 +23,8 @@ from .store import PAUSED, STOPPED, Container, start_time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .systemd import Attach
 
 CANNOT_RUN = 255
@@ -77,12 +79,12 @@ def prepare_exec(
     return Planned(spec, process, facts, collect_target(c, facts), request)
 
 
-def run_exec(planned: Planned, cancel: int = -1) -> Outcome:
+def run_exec(planned: Planned, cancel: int = -1, run: Callable[..., Outcome] = run_plan) -> Outcome:
     """The process, which has begun its program. The outcome holds its pidfd; the caller closes it. PyrunError, with
-    code 255 when the program can't be run."""
+    code 255 when the program can't be run. run: see run_prepared()."""
     plan, attach = planned.plan, _attach(planned)
     try:
-        return run_plan(plan, on_yield=attach.on_yield if attach else None, cancel=cancel)
+        return run(plan, on_yield=attach.on_yield if attach else None, cancel=cancel)
     except StepFailed as e:
         if e.errno in (ESRCH, ECONNRESET, EPIPE) and _has_ended(planned.target):
             raise PyrunError("container not running", hint="it ended while the command was being started") from None
