@@ -19,7 +19,7 @@ from ...executor import StepFailed, run_plan
 from ...plan.pod_network import Attachment, End, plan_attach, plan_detach
 from .firewall import PREFIX, check_ports, has_table, plan_elements, plan_table, run_nft
 from .leases import Lease, Leases, parse_ranges
-from .model import EGRESS, INGRESS, NetResult, PodNet
+from .model import EGRESS, INGRESS, IPS, NetResult, PodNet
 from .node import FORWARDING, forwards, has_ipv4_address, has_ipv6, start_forwarding, uplink_mtu
 
 TYPE_CHECKING = False
@@ -125,12 +125,10 @@ class Builtin:
 
     def add(self, pod: PodNet) -> NetResult:
         """Links a pod to the node. PyrunError with nothing left of it."""
-        for key in (INGRESS, EGRESS):
+        for key, what in ((INGRESS, "limits no bandwidth"), (EGRESS, "limits no bandwidth"), (IPS, "chooses itself")):
             if key in pod.annotations:
-                raise InvalidArgument(
-                    f"annotation {key}: the built-in network limits no bandwidth",
-                    hint="leave it out, or use CNI with the plug-in bandwidth",
-                )
+                hint = "leave it out, or use CNI with a plug-in that takes it"
+                raise InvalidArgument(f"annotation {key}: the built-in network {what}", hint=hint)
         ports = _ports(pod)
         self._set_up()
         known = self.leases.find(pod.id)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 TCP, UDP, SCTP = range(3)  # Protocol of the CRI
 PROTOCOLS = ("tcp", "udp", "sctp")
+IPS = "pyrun.dev/ips"  # an annotation: addresses that the pod wants, with commas between
 INGRESS, EGRESS = "kubernetes.io/ingress-bandwidth", "kubernetes.io/egress-bandwidth"
 
 

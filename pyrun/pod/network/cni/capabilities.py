@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from ....errors import InvalidArgument
-from ..model import EGRESS, INGRESS, PodNet
+from ..model import EGRESS, INGRESS, IPS, PodNet
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-IPS = "pyrun.dev/ips"  # an annotation: addresses that the pod wants, with commas between
 BURST = (1 << 31) - 1  # bits: as large as the plug-in takes, as the kubelet had it
 _SUFFIXES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15} | {
     name: 1024**power for power, name in enumerate(("Ki", "Mi", "Gi", "Ti", "Pi"), 1)
