@@ -54,8 +54,9 @@ class Node:
 
     def conflist(self) -> dict[str, Any]:
         ranges = [[{"subnet": "10.99.0.0/24"}], [{"subnet": "fd99::/64"}]]
-        ipam = {"type": "host-local", "dataDir": str(self.path / "ipam"), "ranges": ranges}
-        ipam["routes"] = [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]  # type: ignore[assignment]
+        routes = [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]
+        data = str(self.path / "ipam")
+        ipam = {"type": "host-local", "dataDir": data, "ranges": ranges, "routes": routes}
         bridge = {
             "type": "bridge",
             "bridge": "cni0",
@@ -102,7 +103,7 @@ def gateway(pod: Pod) -> str:
     return pod.run("sh", "-c", "ip -4 route show default").stdout.split()[2]
 
 
-# --- both --------------------------------------------------------------------------------------------------------------
+# --- both ------------------------------------------------------------------------------------------------------------
 
 
 def test_pods_reach_each_other_the_node_and_themselves(node: Node, network: Network) -> None:
@@ -167,7 +168,7 @@ def test_a_restarted_daemon_knows_its_pods_and_sweeps_others(node: Node, network
     assert not {*fresh.result.ips} & {*stays.result.ips}
 
 
-# --- the built-in one --------------------------------------------------------------------------------------------------
+# --- the built-in one ------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -414,7 +415,7 @@ def test_a_namespace_that_is_none(node: Node, builtin: Network) -> None:
     assert builtin.settle() and builtin.builtin.leases.all() == []
 
 
-# --- CNI ---------------------------------------------------------------------------------------------------------------
+# --- CNI -------------------------------------------------------------------------------------------------------------
 
 
 def test_cni_check_by_the_plug_ins_themselves(node: Node) -> None:

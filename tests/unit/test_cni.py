@@ -67,7 +67,7 @@ class World:
         for line in lines:
             *words, given = line.split(" ", 5)
             found.append((*words, json.loads(given)))
-        return found  # type: ignore[return-value]
+        return found
 
     def records(self) -> list[str]:
         return os.listdir(self.path / "records")
@@ -214,7 +214,7 @@ def test_no_address_is_an_error(world: World) -> None:
 def test_results_of_all_versions() -> None:
     assert parse_result({"ip4": {"ip": "10.0.0.2/24"}, "ip6": {"ip": "fd::2/64"}}).ips == ("10.0.0.2", "fd::2")
     assert parse_result({"ips": [{"version": "4", "address": "10.0.0.2/24"}]}).ips == ("10.0.0.2",)
-    two = {**RESULT, "ips": [{"address": "10.1.1.1/24", "interface": 0}, *RESULT["ips"]]}  # type: ignore[misc]
+    two = {**RESULT, "ips": [{"address": "10.1.1.1/24", "interface": 0}, *RESULT["ips"]]}
     assert parse_result(two).ips == ("10.9.0.2", "fd09::2"), "not the bridge's"
     assert parse_result({**RESULT, "dns": {"nameservers": ["1.1.1.1"]}}).dns == (("1.1.1.1",), (), ())
 

@@ -87,8 +87,8 @@ def test_sysctls_of_the_pods_own_namespaces(key: str, value: str) -> None:
 
 @pytest.mark.parametrize(
     "key",
-    ["kernel.core_pattern", "kernel.panic", "vm.overcommit_memory", "fs.file-max", "kernel.hostname", "user.max_mnt_namespaces",
-     "net/../kernel/core_pattern", "net", "", "net.ipv4.x\n"],
+    ["kernel.core_pattern", "kernel.panic", "vm.overcommit_memory", "fs.file-max", "kernel.hostname",
+     "user.max_mnt_namespaces", "net/../kernel/core_pattern", "net", "", "net.ipv4.x\n"],
 )  # fmt: skip
 def test_sysctls_of_the_node_are_refused(key: str) -> None:
     with pytest.raises(InvalidArgument, match=r"linux\.sysctls: "):

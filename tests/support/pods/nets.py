@@ -1,4 +1,4 @@
-"""A network namespace for a test, with the test in it; pods in it that are sandboxes and no more; and what they reach."""
+"""A network namespace for a test, with the test in it; pods in it, sandboxes and no more; and what they reach."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pyrun import cri_api as v1
 from pyrun.facts import Facts, collect_facts
-from pyrun.pod.network import Network, NetResult, PodNet
+from pyrun.pod.network import NetResult, Network, PodNet
 from pyrun.pod.sandbox import Sandbox, end_sandbox, make_sandbox
 
 CLONE_NEWNET = 0x40000000
