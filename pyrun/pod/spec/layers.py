@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from ...plan.model.overlay import Overlay
 from ...plan.rootfs.rootfs_plan import clean_path
+from .draft import refuse
+from .image_root import look_up
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,6 +29,20 @@ def plan_root(config: Any, image: Any, lower: tuple[str, ...], directory: str, s
         idmap=bool(sandbox.user),
         volumes=tuple(volumes),
     )
+
+
+def image_mount(lower: tuple[str, ...], sub_path: str, empty: str, place: str = "mounts") -> ImageMount:
+    """What of an image is mounted: all of it, or what lies at sub_path, which its own symlinks lead to and no further.
+    lower: its layers' directories, topmost first. empty: an empty directory of the container's."""
+    if not sub_path:
+        return ImageMount(lower, empty)
+    if sub_path.startswith("/") or "\0" in sub_path or ".." in sub_path.split("/"):
+        refuse(f"{place}.image_sub_path", f"{sub_path!r} is no path below the image's root")
+    found = look_up(lower, sub_path)
+    if found is None:
+        refuse(f"{place}.image_sub_path", f"{sub_path} is not in the image")
+    with found:
+        return ImageMount(tuple(found.parts), empty, is_file=found.name is not None)
 
 
 class ImageMount:

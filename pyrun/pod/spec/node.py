@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 import stat
 
-from ...errors import InvalidArgument, reason
+from ...errors import InvalidArgument, PyrunError, reason
 from ...facts import Facts, read_text
+from .apparmor import NAME, load_default
 from .draft import check_path, refuse
 from .propagation import PRIVATE
 
@@ -128,8 +129,7 @@ def collect_node(facts: Facts, config: Any, settings: Settings | None = None) ->
     if config.linux.resources.hugepage_limits:
         node.page_sizes = _page_sizes()
     if "apparmor" in facts.lsm:
-        loaded = read_text(APPARMOR_PROFILES, 16 << 20).splitlines()
-        node.apparmor = frozenset(line.rpartition(" (")[0] for line in loaded)
+        node.apparmor = _apparmor(node)
     for index, given in enumerate(config.devices):
         node.devices[given.host_path] = _devices(f"devices.{index}.host_path", given.host_path)
     if context.privileged:
@@ -147,6 +147,23 @@ def collect_node(facts: Facts, config: Any, settings: Settings | None = None) ->
 
         node.cdi = collect_edits([device.name for device in config.CDI_devices], node.settings.cdi_dirs)
     return node
+
+
+def _apparmor(node: Node) -> frozenset[str]:
+    """The profiles that are loaded; ours is, if it can be."""
+    loaded = _loaded()
+    if NAME in loaded:
+        return loaded
+    try:
+        return _loaded() if load_default() else loaded
+    except PyrunError as error:
+        node.warnings.append(error.text)
+        return loaded
+
+
+def _loaded() -> frozenset[str]:
+    lines = read_text(APPARMOR_PROFILES, 16 << 20).splitlines()
+    return frozenset(line.rpartition(" (")[0] for line in lines)
 
 
 def localhost_profile(context: Any) -> str | None:

@@ -8,7 +8,8 @@ PRIVATE, HOST_TO_CONTAINER, BIDIRECTIONAL = range(3)  # MountPropagation
 
 
 def check_source(place: str, propagation: int, source: str, mountinfo: str) -> None:
-    """source: with its symlinks resolved. From a private mount nothing comes and to it nothing goes, without a word."""
+    """source: with its symlinks resolved. From a private mount nothing comes and to it nothing goes: that would go
+    wrong without a word."""
     if propagation == PRIVATE or not mountinfo:
         return
     point, fields = mount_of(source, mountinfo)

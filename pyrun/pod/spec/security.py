@@ -10,6 +10,7 @@ import hashlib
 
 from ...errors import ConfigError
 from ...oci.load import parse
+from .apparmor import NAME
 from .draft import CONTEXT, Draft, check_path, refuse
 from .node import localhost_profile
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from .node import Node
 
 RUNTIME_DEFAULT, UNCONFINED, LOCALHOST = range(3)  # SecurityProfile.ProfileType
-APPARMOR_DEFAULT = "pyrun-default"
 
 
 def plan_security(d: Draft, config: Any, sandbox: Any, node: Node) -> None:
@@ -113,11 +113,11 @@ def apparmor_profile(context: Any, node: Node) -> str | None:
         if name not in node.apparmor:
             refuse(place, f"profile {name} is not loaded on this node", hint="apparmor_parser -r FILE")
         return name
-    if APPARMOR_DEFAULT not in node.apparmor:
+    if NAME not in node.apparmor:
         if kind is None:
             return None
-        refuse(place, f"the runtime's profile {APPARMOR_DEFAULT} is not loaded", hint="install apparmor_parser")
-    return APPARMOR_DEFAULT
+        refuse(place, f"the runtime's profile {NAME} is not loaded", hint="install apparmor_parser")
+    return NAME
 
 
 def _apparmor_wanted(context: Any) -> tuple[int | None, str]:

@@ -1,0 +1,798 @@
+"""A container's request as config.json: by tables, whole ones against samples, and generated ones through the loader
+and the planner. PYRUN_WRITE_SAMPLES=1 writes the samples anew."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import strategies as st
+
+from pyrun.errors import FailedPrecondition, InvalidArgument, PyrunError
+from pyrun.oci.load import load_bytes
+from pyrun.plan.create import plan_create
+from pyrun.plan.model.plan import Plan
+from pyrun.plan.model.request import Request
+from pyrun.pod.spec import log_path, plan_root, signal_enum, stop_signal
+from pyrun.pod.spec.apparmor import NAME as APPARMOR
+from pyrun.pod.spec.layers import ImageMount
+from pyrun.pod.spec.node import HostDevice, page_size
+from pyrun.pod.spec.propagation import mount_of
+from tests.support.cri.requests import (
+    ID,
+    POD_ID,
+    Image,
+    Pod,
+    container,
+    context,
+    draft,
+    mapped,
+    node,
+    sandbox_config,
+)
+from tests.support.properties import given
+
+SAMPLES = Path(__file__).parent / "samples" / "cri"
+LAYERS = ("/var/lib/pyrun/image/layers/b/diff", "/var/lib/pyrun/image/layers/a/diff")
+
+
+def doc(config: Any = None, **words: Any) -> dict[str, Any]:
+    return draft(container() if config is None else config, **words).doc
+
+
+def planned(made: dict[str, Any], config: Any, pod: Pod, host: Any, image: Image | None = None) -> Plan:
+    """The plan that the config.json leads to; nothing is run."""
+    spec = load_bytes(json.dumps(made).encode())
+    overlay = plan_root(config, image or Image(), LAYERS, "/ctr", pod)
+    words: dict[str, Any] = {"id": ID, "bundle": "/ctr", "rootfs": "/ctr/rootfs", "state_dir": "/run/pyrun/c"}
+    request = Request(**words, config=b"{}", record=b"r", cgroup="/sys/fs/cgroup/c", overlay=overlay)
+    return plan_create(spec, host.facts, request)
+
+
+def mount(made: dict[str, Any], destination: str) -> dict[str, Any]:
+    (found,) = [m for m in made["mounts"] if m["destination"] == destination]
+    return dict(found)
+
+
+def refused(place: str, *words: str, config: Any, error: type[PyrunError] = InvalidArgument, **more: Any) -> None:
+    with pytest.raises(error) as caught:
+        draft(config, **more)
+    assert caught.value.text.startswith(place), caught.value.text
+    for word in words:
+        assert word in str(caught.value)
+
+
+# --- whole ones ------------------------------------------------------------------------------------------------------
+
+FULL: dict[str, Any] = {
+    "command": ["/bin/server"],
+    "args": ["--port", "80"],
+    "working_dir": "/srv",
+    "envs": [{"key": "A", "value": "1"}, {"key": "PATH", "value": "/bin"}],
+    "mounts": [
+        {"container_path": "/data/deep", "host_path": "/var/data", "readonly": True, "recursive_read_only": True},
+        {"container_path": "/etc/hosts", "host_path": "/var/lib/kubelet/hosts"},
+        {"container_path": "/data", "host_path": "/srv/data", "propagation": 1},
+        {"container_path": "/dev/termination-log", "host_path": "/var/lib/kubelet/log"},
+    ],
+    "devices": [{"container_path": "/dev/fuse", "host_path": "/dev/fuse", "permissions": "rw"}],
+    "labels": {"l": "1"},
+    "annotations": {"org.systemd.property.ExecStart": "evil"},
+    "linux": {
+        "resources": {
+            "cpu_period": 100000,
+            "cpu_quota": 50000,
+            "cpu_shares": 512,
+            "memory_limit_in_bytes": 104857600,
+            "oom_score_adj": 968,
+            "cpuset_cpus": "0-1",
+            "hugepage_limits": [{"page_size": "2MB", "limit": 0}, {"page_size": "64KB", "limit": 0}],
+            "unified": {"memory.oom.group": "1", "memory.high": "100000000"},
+        },
+        "security_context": {
+            "namespace_options": {"pid": "CONTAINER"},
+            "capabilities": {"add_capabilities": ["NET_ADMIN"], "drop_capabilities": ["MKNOD", "CAP_NET_RAW"]},
+            "run_as_user": {"value": 1000},
+            "no_new_privs": True,
+            "readonly_rootfs": True,
+            "masked_paths": ["/proc/kcore"],
+            "readonly_paths": ["/proc/sys"],
+            "seccomp": {"profile_type": "RuntimeDefault"},
+        },
+    },
+}
+WHOLE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "plain": ({}, {}),
+    "full": (FULL, {"host": {"devices": {"/dev/fuse": [HostDevice("/dev/fuse", "c", 10, 229, 0o666)]}}}),
+    "privileged": (
+        context(privileged=True, namespace_options={"pid": "NODE"}, seccomp={"profile_type": "RuntimeDefault"}),
+        {"host": {"host_devices": [HostDevice("/dev/sda", "b", 8, 0, 0o660, 0, 6)]}},
+    ),
+    "user-namespace": (context(namespace_options={"pid": "POD"}), {"pod": mapped()}),
+    "node": (
+        {"tty": True, "stdin": True, **context(namespace_options={"pid": "NODE"})},
+        {"pod": Pod(net=None, ipc=None, uts=None, pid=None, shm="/dev/shm", hostname="")},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_whole_request(name: str) -> None:
+    fields, words = WHOLE[name]
+    config, host, pod = container(**fields), node(**words.get("host", {})), words.get("pod") or Pod()
+    made = draft(config, host=host, pod=pod).doc
+    planned(made, config, pod, host)
+    text = json.dumps(made, indent=1) + "\n"
+    sample = SAMPLES / f"{name}.json"
+    if os.environ.get("PYRUN_WRITE_SAMPLES"):
+        sample.write_text(text)
+    assert text == sample.read_text()
+    assert not host.warnings
+
+
+# --- the program -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("command", "args", "entrypoint", "cmd", "wanted"),
+    [
+        ([], [], (), ("sh",), ["sh"]),
+        ([], [], ("init",), ("a", "b"), ["init", "a", "b"]),
+        ([], ["x"], ("init",), ("a",), ["init", "x"]),
+        (["run"], [], ("init",), ("a",), ["run"]),
+        (["run"], ["x"], ("init",), ("a",), ["run", "x"]),
+        ([], [], ("",), ("a",), ["a"]),
+    ],
+)
+def test_command_and_arguments(
+    command: list[str], args: list[str], entrypoint: tuple[str, ...], cmd: tuple[str, ...], wanted: list[str]
+) -> None:
+    made = doc(container(command=command, args=args), image=Image(entrypoint=entrypoint, cmd=cmd))
+    assert made["process"]["args"] == wanted
+
+
+def test_no_command_at_all() -> None:
+    refused("command", config=container(), image=Image(cmd=()))
+
+
+def test_the_environment_is_the_images_then_the_requests() -> None:
+    image = Image(env=("PATH=/image", "B=image", "C=image", "broken", "=x", "E="))
+    config = container(tty=True, envs=[{"key": "B", "value": "a=b\nc"}, {"key": "D", "value": ""}])
+    env = doc(config, image=image)["process"]["env"]
+    wanted = ["PATH=/image", "HOSTNAME=web-0", "TERM=xterm", "B=a=b\nc", "C=image", "E=", "D=", "HOME=/root"]
+    assert env == wanted
+
+
+@pytest.mark.parametrize("key", ["", "A=B"])
+def test_no_such_variable(key: str) -> None:
+    refused("envs.1", config=container(envs=[{"key": "A", "value": ""}, {"key": key, "value": "x"}]))
+
+
+def test_home_of_the_request_wins_and_an_empty_one_does_not() -> None:
+    assert "HOME=/here" in doc(container(envs=[{"key": "HOME", "value": "/here"}]))["process"]["env"]
+    assert "HOME=/root" in doc(container(envs=[{"key": "HOME", "value": ""}]))["process"]["env"]
+
+
+@pytest.mark.parametrize(
+    ("given", "image", "wanted"), [("", "", "/"), ("", "/srv", "/srv"), ("/here", "/srv", "/here"), ("a", "", "/a")]
+)
+def test_working_directory(given: str, image: str, wanted: str) -> None:
+    assert doc(container(working_dir=given), image=Image(working_dir=image))["process"]["cwd"] == wanted
+
+
+USUAL = 14
+
+
+@pytest.mark.parametrize(
+    ("fields", "has", "has_not", "count"),
+    [
+        ({}, "CAP_CHOWN", "CAP_SYS_ADMIN", USUAL),
+        ({"add_capabilities": ["sys_admin"]}, "CAP_SYS_ADMIN", "CAP_BPF", USUAL + 1),
+        ({"drop_capabilities": ["ALL"]}, "", "CAP_CHOWN", 0),
+        ({"add_capabilities": ["NET_ADMIN"], "drop_capabilities": ["ALL"]}, "CAP_NET_ADMIN", "CAP_CHOWN", 1),
+        ({"add_capabilities": ["ALL"], "drop_capabilities": ["CAP_BPF"]}, "CAP_SYS_ADMIN", "CAP_BPF", 40),
+        ({"add_capabilities": ["all"]}, "CAP_BPF", "", 41),
+    ],
+)
+def test_capabilities(fields: dict[str, Any], has: str, has_not: str, count: int) -> None:
+    caps = doc(container(**context(capabilities=fields)))["process"]["capabilities"]
+    assert caps["bounding"] == caps["effective"] == caps["permitted"] and len(caps["bounding"]) == count
+    assert (not has or has in caps["bounding"]) and has_not not in caps["bounding"]
+    assert "inheritable" not in caps and "ambient" not in caps, "CVE-2022-24769"
+
+
+def test_ambient_capabilities_are_in_every_set() -> None:
+    given = {"drop_capabilities": ["ALL"], "add_ambient_capabilities": ["NET_BIND_SERVICE"]}
+    caps = doc(container(**context(capabilities=given)))["process"]["capabilities"]
+    assert caps == dict.fromkeys(
+        ("bounding", "effective", "permitted", "inheritable", "ambient"), ["CAP_NET_BIND_SERVICE"]
+    )
+
+
+def test_no_such_capability() -> None:
+    given = {"add_capabilities": ["CHOWN", "FLY"]}
+    place = "linux.security_context.capabilities.add_capabilities.1"
+    refused(place, "FLY", config=container(**context(capabilities=given)))
+
+
+def test_a_lower_oom_score_than_ours_takes_a_capability() -> None:
+    config = container(linux={"resources": {"oom_score_adj": -998}})
+    host = node(facts={"caps": (1 << 41) - 1 & ~(1 << 24)}, oom_score_adj=100)
+    assert doc(config, host=host)["process"]["oomScoreAdj"] == 100 and "CAP_SYS_RESOURCE" in host.warnings[0]
+    assert doc(config)["process"]["oomScoreAdj"] == -998
+    refused("linux.resources.oom_score_adj", config=container(linux={"resources": {"oom_score_adj": 1001}}))
+
+
+# --- namespaces ------------------------------------------------------------------------------------------------------
+
+
+def kinds(made: dict[str, Any]) -> dict[str, str | None]:
+    return {ns["type"]: ns.get("path") for ns in made["linux"]["namespaces"]}
+
+
+@pytest.mark.parametrize(
+    ("mode", "pod", "wanted"),
+    [
+        ("POD", Pod(), Pod().pid),
+        ("CONTAINER", Pod(), None),
+        ("NODE", Pod(), "none"),
+        ("TARGET", Pod(), "/proc/7/ns/pid"),
+    ],
+)
+def test_pid_modes(mode: str, pod: Pod, wanted: str | None) -> None:
+    options = {"pid": mode, **({"target_id": "t" * 64} if mode == "TARGET" else {})}
+    made = doc(container(**context(namespace_options=options)), pod=pod, target="/proc/7/ns/pid")
+    assert kinds(made).get("pid", "none") == wanted
+
+
+def test_a_pod_without_a_pid_namespace() -> None:
+    pod, config = Pod(pid=None), container(**context(namespace_options={"pid": "POD"}))
+    refused("linux.security_context.namespace_options.pid", config=config, pod=pod, error=FailedPrecondition)
+    node_pod = sandbox_config(**context(namespace_options={"pid": "NODE"}))
+    assert "pid" not in kinds(doc(config, pod=pod, pod_config=node_pod))
+
+
+def test_a_target_that_does_not_run() -> None:
+    options = {"pid": "TARGET", "target_id": "t" * 64}
+    config = container(**context(namespace_options=options))
+    refused("linux.security_context.namespace_options.target_id", config=config, error=FailedPrecondition)
+    config = container(**context(namespace_options={"pid": "TARGET"}))
+    refused("linux.security_context.namespace_options.target_id", config=config, target="/proc/7/ns/pid")
+
+
+def test_a_privileged_container_sees_the_whole_hierarchy_of_cgroups() -> None:
+    made = doc(container(**context(privileged=True)))
+    assert "cgroup" not in kinds(made) and "rw" in mount(made, "/sys/fs/cgroup")["options"]
+    assert made["linux"]["cgroupsPath"] == f"/kubepods/burstable/pod1/{ID}"
+
+
+# --- mounts ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_mount_takes_the_place_of_the_usual_one() -> None:
+    mounts = [
+        {"container_path": "/dev/shm/", "host_path": "/x"},
+        {"container_path": "/etc/../etc/hosts", "host_path": "/y"},
+        {"container_path": "/dev", "host_path": "/dev"},
+    ]
+    made = doc(container(mounts=mounts))
+    assert mount(made, "/dev/shm")["source"] == "/x" and mount(made, "/etc/hosts")["source"] == "/y"
+    assert not [m for m in made["mounts"] if m["destination"] in ("/dev/pts", "/dev/mqueue")]
+    assert [m["destination"] for m in made["mounts"]].index("/dev") < [m["destination"] for m in made["mounts"]].index(
+        "/dev/shm"
+    )
+
+
+def test_what_lies_above_is_mounted_first() -> None:
+    paths = ["/a/b/c", "/z", "/a", "/a/b"]
+    made = doc(container(mounts=[{"container_path": path, "host_path": "/h"} for path in paths]))
+    assert [m["destination"] for m in made["mounts"][-4:]] == ["/z", "/a", "/a/b", "/a/b/c"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "options"),
+    [
+        ({}, ["rbind", "rprivate", "rw"]),
+        ({"readonly": True}, ["rbind", "rprivate", "ro"]),
+        ({"readonly": True, "recursive_read_only": True}, ["rbind", "rprivate", "ro", "rro"]),
+        ({"propagation": "PROPAGATION_HOST_TO_CONTAINER"}, ["rbind", "rslave", "rw"]),
+        ({"propagation": "PROPAGATION_BIDIRECTIONAL"}, ["rbind", "rshared", "rw"]),
+        ({"mount_options": ["noexec", "nosuid"]}, ["rbind", "rprivate", "rw", "noexec", "nosuid"]),
+    ],
+)
+def test_options_of_a_mount(fields: dict[str, Any], options: list[str]) -> None:
+    made = doc(container(mounts=[{"container_path": "/m", "host_path": "/h", **fields}]))
+    assert mount(made, "/m")["options"] == options
+
+
+@pytest.mark.parametrize(
+    ("kinds", "wanted"),
+    [([0], None), ([1], "rslave"), ([2], "rshared"), ([2, 1], "rshared"), ([1, 2, 0], "rshared")],
+)
+def test_the_root_propagates_as_its_mounts_need(kinds: list[int], wanted: str | None) -> None:
+    mounts = [{"container_path": f"/m{i}", "host_path": "/h", "propagation": kind} for i, kind in enumerate(kinds)]
+    assert doc(container(mounts=mounts))["linux"].get("rootfsPropagation") == wanted
+
+
+@pytest.mark.parametrize(
+    ("fields", "place"),
+    [
+        ({"container_path": "relative"}, "mounts.0.container_path"),
+        ({"container_path": ""}, "mounts.0.container_path"),
+        ({"host_path": ""}, "mounts.0.host_path"),
+        ({"host_path": "relative"}, "mounts.0.host_path"),
+        ({"recursive_read_only": True}, "mounts.0.recursive_read_only"),
+        ({"recursive_read_only": True, "readonly": True, "propagation": 1}, "mounts.0.recursive_read_only"),
+        ({"image_sub_path": "x"}, "mounts.0.image_sub_path"),
+        ({"mount_options": ["noexec", "size=3"]}, "mounts.0.mount_options.1"),
+        ({"propagation": 7}, "mounts.0.propagation"),
+        ({"host_path": "", "image": {"image": "other"}}, "mounts.0.image"),
+        ({"image": {"image": "other"}}, "mounts.0.host_path"),
+    ],
+)
+def test_mounts_that_can_not_be(fields: dict[str, Any], place: str) -> None:
+    refused(place, config=container(mounts=[{"container_path": "/m", "host_path": "/h", **fields}]))
+
+
+MOUNTINFO = """\
+22 1 0:20 / / rw shared:1 - ext4 /dev/sda rw
+23 22 0:21 / /srv rw - ext4 /dev/sdb rw
+24 22 0:22 / /var/lib/a\\040b rw master:3 - ext4 /dev/sdc rw
+25 23 0:23 / /srv rw shared:9 - ext4 /dev/sdd rw
+26 23 0:24 / /srv/private rw - tmpfs none rw
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "point"),
+    [("/srv/x", "/srv"), ("/srvx", "/"), ("/var/lib/a b/c", "/var/lib/a b"), ("/srv/private", "/srv/private")],
+)
+def test_the_mount_that_a_path_lies_on(path: str, point: str) -> None:
+    assert mount_of(path, MOUNTINFO)[0] == point
+    assert mount_of("/srv", MOUNTINFO)[1] == ["shared:9"], "of two on one place the last"
+
+
+@pytest.mark.parametrize(
+    ("source", "propagation", "works"),
+    [
+        ("/x", 2, True),
+        ("/srv", 2, True),
+        ("/srv/private/x", 2, False),
+        ("/srv/private", 1, False),
+        ("/var/lib/a b", 1, True),
+        ("/var/lib/a b", 2, False),
+        ("/srv/private", 0, True),
+    ],
+)
+def test_a_source_that_does_not_propagate_is_refused(source: str, propagation: int, works: bool) -> None:
+    config = container(mounts=[{"container_path": "/m", "host_path": source, "propagation": propagation}])
+    if works:
+        doc(config, host=node(mountinfo=MOUNTINFO))
+    else:
+        refused("mounts.0.propagation", config=config, host=node(mountinfo=MOUNTINFO))
+
+
+def test_files_of_etc_belong_to_the_pods_root_where_the_kernel_can_say_so() -> None:
+    assert mount(doc(pod=mapped()), "/etc/hosts")["uidMappings"] == [
+        {"containerID": 0, "hostID": 100000, "size": 65536}
+    ]
+    assert "uidMappings" not in mount(doc(pod=mapped(), host=node(facts={"kernel": (6, 1)})), "/etc/hosts")
+    assert "uidMappings" not in mount(doc(), "/etc/hosts")
+
+
+def test_sysfs_needs_the_network_namespace() -> None:
+    made = doc(pod=mapped(net=None, uts=None))
+    assert mount(made, "/sys")["type"] == "bind" and "rro" in mount(made, "/sys")["options"]
+    assert mount(doc(pod=mapped()), "/sys")["type"] == "sysfs"
+
+
+def test_an_idmapped_mount() -> None:
+    maps = {"uidMappings": [{"container_id": 0, "host_id": 5, "length": 9}]}
+    maps["gidMappings"] = maps["uidMappings"]
+    made = doc(container(mounts=[{"container_path": "/m", "host_path": "/h", **maps}]), pod=mapped())
+    assert mount(made, "/m")["uidMappings"] == [{"containerID": 0, "hostID": 5, "size": 9}]
+
+
+def test_a_mount_of_an_image() -> None:
+    config = container(mounts=[{"container_path": "/m", "image": {"image": "other"}}])
+    made = doc(config, images={0: ImageMount(("/l,1", "/l2"), "/e")})
+    options = ["ro", "nosuid", "nodev", "lowerdir=/l\\,1:/l2"]
+    assert mount(made, "/m") == {"destination": "/m", "type": "overlay", "source": "overlay", "options": options}
+    made = doc(config, images={0: ImageMount(("/l1",), "/e")})
+    assert mount(made, "/m")["options"][-1] == "lowerdir=/l1:/e"
+    made = doc(config, images={0: ImageMount(("/l1/etc/file",), "/e", is_file=True)})
+    assert mount(made, "/m")["source"] == "/l1/etc/file" and "ro" in mount(made, "/m")["options"]
+
+
+def test_volumes_of_the_image_are_of_its_root_but_for_what_is_mounted() -> None:
+    config = container(mounts=[{"container_path": "/data/", "host_path": "/h"}])
+    image = Image(volumes=("/data", "/../../etc", "var//log", "/", "/a\0b"))
+    assert plan_root(config, image, LAYERS, "/ctr", Pod()).volumes == ("/etc", "/var/log")
+
+
+# --- limits and devices ----------------------------------------------------------------------------------------------
+
+
+def resources(host: Any = None, **fields: Any) -> dict[str, Any]:
+    made = doc(container(linux={"resources": fields}), host=host or node())["linux"]["resources"]
+    made.pop("devices")
+    return dict(made)
+
+
+@pytest.mark.parametrize(
+    ("fields", "wanted"),
+    [
+        ({}, {}),
+        ({"cpu_shares": 2}, {"cpu": {"shares": 2}}),
+        ({"cpu_quota": -1, "cpu_period": 100000}, {"cpu": {"quota": -1, "period": 100000}}),
+        ({"cpuset_cpus": "0", "cpuset_mems": "0"}, {"cpu": {"cpus": "0", "mems": "0"}}),
+        ({"memory_limit_in_bytes": 1 << 20}, {"memory": {"limit": 1 << 20, "swap": 1 << 20}}),
+        (
+            {"memory_limit_in_bytes": 1 << 20, "memory_swap_limit_in_bytes": 2 << 20},
+            {"memory": {"limit": 1 << 20, "swap": 2 << 20}},
+        ),
+        (
+            {"memory_limit_in_bytes": 1 << 20, "memory_swap_limit_in_bytes": -1},
+            {"memory": {"limit": 1 << 20, "swap": -1}},
+        ),
+        (
+            {"hugepage_limits": [{"page_size": "1GB", "limit": 7}, {"page_size": "64KB", "limit": 0}]},
+            {"hugepageLimits": [{"pageSize": "1GB", "limit": 7}]},
+        ),
+        ({"unified": {"memory.high": "1"}}, {"unified": {"memory.high": "1"}}),
+    ],
+)
+def test_limits(fields: dict[str, Any], wanted: dict[str, Any]) -> None:
+    assert resources(**fields) == wanted
+
+
+ALL_LIMITS: dict[str, Any] = {
+    "cpu_shares": 5,
+    "cpuset_cpus": "0",
+    "memory_limit_in_bytes": 1 << 30,
+    "hugepage_limits": [{"page_size": "2MB", "limit": 0}],
+    "unified": {"memory.high": "1", "cpu.idle": "1"},
+}
+
+
+def test_limits_of_controllers_that_are_not_there_are_left_out_and_told() -> None:
+    host = node(facts={"controllers": frozenset()})
+    assert resources(host, **ALL_LIMITS) == {}
+    assert len(host.warnings) == 6 and all("left out" in text for text in host.warnings)
+    config = container(linux={"resources": ALL_LIMITS})
+    strict = node({"strict_limits": True}, facts={"controllers": frozenset()})
+    refused("linux.resources.cpu_*", "strict_limits", config=config, host=strict)
+
+
+def test_swap_that_the_kernel_does_not_count() -> None:
+    host = node(swap=False)
+    assert resources(host, memory_limit_in_bytes=1 << 20) == {"memory": {"limit": 1 << 20}} and not host.warnings
+    resources(host, memory_limit_in_bytes=1 << 20, memory_swap_limit_in_bytes=2 << 20)
+    assert "memory_swap_limit_in_bytes" in host.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("fields", "place"),
+    [
+        ({"memory_limit_in_bytes": -5}, "linux.resources.memory_limit_in_bytes"),
+        ({"memory_limit_in_bytes": 9, "memory_swap_limit_in_bytes": 8}, "linux.resources.memory_swap_limit_in_bytes"),
+        ({"memory_swap_limit_in_bytes": 8}, "linux.resources.memory_swap_limit_in_bytes"),
+        ({"unified": {"../memory.max": "1"}}, "linux.resources.unified"),
+        ({"unified": {"cgroup.procs": "1"}}, "linux.resources.unified"),
+    ],
+)
+def test_limits_that_are_none(fields: dict[str, Any], place: str) -> None:
+    refused(place, config=container(linux={"resources": fields}))
+
+
+@pytest.mark.parametrize(("size", "text"), [(2 << 20, "2MB"), (1 << 30, "1GB"), (65536, "64KB"), (16 << 30, "16GB")])
+def test_page_sizes_as_cgroups_name_them(size: int, text: str) -> None:
+    assert page_size(size) == text
+
+
+def test_devices() -> None:
+    fuse, snd = HostDevice("/dev/fuse", "c", 10, 229), HostDevice("/dev/snd/pcm", "c", 116, 3, 0o660, 0, 29)
+    given = [
+        {"host_path": "/dev/fuse", "container_path": "/dev/f", "permissions": "rwm"},
+        {"host_path": "/dev/snd", "container_path": "/dev/snd", "permissions": "r"},
+    ]
+    made = draft(container(devices=given), host=node(devices={"/dev/fuse": [fuse], "/dev/snd": [snd]}))
+    linux = made.doc["linux"]
+    assert [d["path"] for d in linux["devices"]] == ["/dev/f", "/dev/snd/pcm"] and linux["devices"][1]["gid"] == 29
+    assert linux["resources"]["devices"] == [
+        {"allow": False, "access": "rwm"},
+        {"allow": True, "type": "c", "major": 10, "minor": 229, "access": "rwm"},
+        {"allow": True, "type": "c", "major": 116, "minor": 3, "access": "r"},
+    ]
+    assert made.origin("/linux/devices/1/path") == "devices.1"
+
+
+@pytest.mark.parametrize(
+    ("fields", "place"),
+    [({"permissions": "x"}, "devices.0.permissions"), ({"host_path": "/dev/gone"}, "devices.0.host_path")],
+)
+def test_devices_that_are_none(fields: dict[str, Any], place: str) -> None:
+    given = {"host_path": "/dev/fuse", "container_path": "/dev/fuse", "permissions": "rw", **fields}
+    host = node(devices={"/dev/fuse": [HostDevice("/dev/fuse", "c", 10, 229)]})
+    refused(place, config=container(devices=[given]), host=host)
+
+
+# --- confinement -----------------------------------------------------------------------------------------------------
+
+PROFILE = b'{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO"}]}'
+LOCAL = {"seccomp": {"profile_type": "Localhost", "localhost_ref": "/p.json"}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "wanted"),
+    [
+        ({}, None),
+        ({"seccomp": {"profile_type": "Unconfined"}}, None),
+        ({"seccomp": {"profile_type": "RuntimeDefault"}}, "SCMP_ACT_ERRNO"),
+        ({"seccomp_profile_path": "runtime/default"}, "SCMP_ACT_ERRNO"),
+        ({"seccomp_profile_path": "unconfined"}, None),
+        ({"seccomp_profile_path": "localhost//p.json"}, "SCMP_ACT_ALLOW"),
+        (LOCAL, "SCMP_ACT_ALLOW"),
+        ({"privileged": True, "seccomp": {"profile_type": "RuntimeDefault"}}, None),
+    ],
+)
+def test_which_seccomp_profile(fields: dict[str, Any], wanted: str | None) -> None:
+    host = node(profiles={"/p.json": PROFILE})
+    assert doc(container(**context(**fields)), host=host)["linux"].get("seccomp", {}).get("defaultAction") == wanted
+
+
+def test_seccomp_by_default() -> None:
+    made = doc(host=node({"default_seccomp": True}))
+    assert made["linux"]["seccomp"]["defaultAction"] == "SCMP_ACT_ERRNO"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b'{"defaultAction": "SCMP_ACT_ALLOW", "x": 1}',
+        b'{"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/s"}',
+        b'{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": [], "action": "a", "only": 1}]}',
+        b'{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"includes": {"moon": 1}}]}',
+        b'{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [3]}',
+        b'{"defaultAction": "SCMP_ACT_ALLOW", "defaultAction": "SCMP_ACT_LOG"}',
+    ],
+)
+def test_local_profiles_that_are_none(data: bytes) -> None:
+    host = node(profiles={"/p.json": data})
+    refused("linux.security_context.seccomp.localhost_ref", config=container(**context(**LOCAL)), host=host)
+
+
+def test_dockers_form_of_a_profile() -> None:
+    rules = [
+        {"names": ["always"], "action": "SCMP_ACT_ALLOW"},
+        {"names": ["cap"], "action": "SCMP_ACT_ALLOW", "includes": {"caps": ["CAP_SYS_ADMIN"]}},
+        {"names": ["nocap"], "action": "SCMP_ACT_ALLOW", "excludes": {"caps": ["CAP_SYS_ADMIN"]}},
+        {"names": ["arm"], "action": "SCMP_ACT_ALLOW", "includes": {"arches": ["arm64"]}},
+        {"names": ["new"], "action": "SCMP_ACT_ALLOW", "includes": {"minKernel": "6.99"}},
+        {"names": ["old"], "action": "SCMP_ACT_ALLOW", "includes": {"minKernel": "4.8"}, "comment": "c"},
+    ]
+    arches = [{"architecture": "SCMP_ARCH_X86_64", "subArchitectures": ["SCMP_ARCH_X86"]}]
+    data = json.dumps({"defaultAction": "SCMP_ACT_ERRNO", "archMap": arches, "syscalls": rules}).encode()
+    made = doc(container(**context(**LOCAL)), host=node(profiles={"/p.json": data}))["linux"]["seccomp"]
+    assert [rule["names"][0] for rule in made["syscalls"]] == ["always", "nocap", "old"]
+    assert made["architectures"] == ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"]
+    assert all(set(rule) <= {"names", "action"} for rule in made["syscalls"])
+
+
+LOADED = frozenset((APPARMOR, "mine"))
+
+
+@pytest.mark.parametrize(
+    ("fields", "loaded", "wanted"),
+    [
+        ({}, None, None),
+        ({}, LOADED, APPARMOR),
+        ({}, frozenset(), None),
+        ({"privileged": True}, LOADED, None),
+        ({"privileged": True, "apparmor": {"profile_type": "Localhost", "localhost_ref": "mine"}}, LOADED, "mine"),
+        ({"apparmor": {"profile_type": "RuntimeDefault"}}, None, None),
+        ({"apparmor": {"profile_type": "RuntimeDefault"}}, LOADED, APPARMOR),
+        ({"apparmor": {"profile_type": "Unconfined"}}, LOADED, None),
+        ({"apparmor_profile": "localhost/mine"}, LOADED, "mine"),
+        ({"apparmor_profile": "runtime/default"}, LOADED, APPARMOR),
+        ({"apparmor_profile": "unconfined"}, LOADED, None),
+    ],
+)
+def test_which_apparmor_profile(fields: dict[str, Any], loaded: frozenset[str] | None, wanted: str | None) -> None:
+    made = doc(container(**context(**fields)), host=node(apparmor=loaded))
+    assert made["process"].get("apparmorProfile") == wanted
+
+
+@pytest.mark.parametrize(
+    ("fields", "loaded", "place"),
+    [
+        ({"apparmor": {"profile_type": "Localhost", "localhost_ref": "other"}}, LOADED, "apparmor"),
+        ({"apparmor": {"profile_type": "Localhost", "localhost_ref": "mine"}}, None, "apparmor"),
+        ({"apparmor": {"profile_type": "RuntimeDefault"}}, frozenset(), "apparmor"),
+        ({"apparmor": {"profile_type": "Localhost", "localhost_ref": "a\nb"}}, LOADED, "apparmor.localhost_ref"),
+        ({"apparmor_profile": "mine"}, LOADED, "apparmor_profile"),
+    ],
+)
+def test_apparmor_profiles_that_can_not_be(fields: dict[str, Any], loaded: frozenset[str] | None, place: str) -> None:
+    refused(f"linux.security_context.{place}", config=container(**context(**fields)), host=node(apparmor=loaded))
+
+
+def test_selinux() -> None:
+    config = container(**context(selinux_options={"type": "spc_t", "level": "s0:c1,c2"}))
+    host = node(facts={"lsm": frozenset(("selinux",))})
+    made = doc(config, host=host)
+    assert made["process"]["selinuxLabel"] == "system_u:system_r:spc_t:s0:c1,c2"
+    assert made["linux"]["mountLabel"] == "system_u:object_r:container_file_t:s0:c1,c2"
+    assert "selinuxLabel" not in doc(container(**context(privileged=True)), host=host)["process"]
+    first, second = (doc(host=host, pod=Pod(id=c * 64))["process"]["selinuxLabel"] for c in "ab")
+    assert first != second and ":container_t:s0:c" in first
+    host = node()
+    assert "selinuxLabel" not in doc(config, host=host)["process"] and "no SELinux" in host.warnings[0]
+    bad = container(**context(selinux_options={"level": 's0"'}))
+    refused("linux.security_context.selinux_options.level", config=bad)
+
+
+def test_hidden_paths_are_those_of_the_request() -> None:
+    paths = {"masked_paths": ["/proc/kcore"], "readonly_paths": ["/proc/sys"]}
+    linux = doc(container(**context(**paths)))["linux"]
+    assert (linux["maskedPaths"], linux["readonlyPaths"]) == (["/proc/kcore"], ["/proc/sys"])
+    assert "maskedPaths" not in doc()["linux"], "procMount Unmasked"
+    assert "maskedPaths" not in doc(container(**context(privileged=True, **paths)))["linux"]
+    refused("linux.security_context.masked_paths.0", config=container(**context(masked_paths=["proc"])))
+
+
+# --- what never gets in ----------------------------------------------------------------------------------------------
+
+
+def test_nothing_of_the_image_or_the_annotations_means_anything_to_a_runtime() -> None:
+    """CVE-2026-53488, CVE-2024-3154, CVE-2026-53492."""
+    evil = {"org.systemd.property.ExecStart": "x", "cdi.k8s.io/gpu": "vendor.com/gpu=all", "run.oci.hooks.stdout": "/x"}
+    image = Image(labels={"io.containerd.log": "binary:///bin/sh", "evil": "1"})
+    made = doc(container(annotations=evil, labels=evil), image=image)
+    text = json.dumps(made)
+    for word in ("ExecStart", "vendor.com", "binary:", "evil", "hooks"):
+        assert word not in text
+    assert made["annotations"]["io.kubernetes.cri.sandbox-id"] == POD_ID
+
+
+def test_what_is_not_supported_is_refused_by_name() -> None:
+    refused("windows", config=container(windows={"security_context": {"run_as_username": "x"}}))
+    refused("stdin_once", config=container(stdin_once=True))
+
+
+# --- logs and signals ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "path", ["/abs", "../x", "a/../../x", "a//b", ".", "a/", "..", "a\0b"], ids=lambda path: repr(path)
+)
+def test_a_log_never_leads_out(path: str) -> None:
+    """CVE-2025-0750."""
+    with pytest.raises(InvalidArgument, match="^log_path"):
+        log_path(container(log_path=path), sandbox_config(log_directory="/var/log/pods/x"))
+
+
+def test_where_a_log_is() -> None:
+    pod = sandbox_config(log_directory="/var/log/pods/x/")
+    assert log_path(container(log_path="web/0.log"), pod) == "/var/log/pods/x/web/0.log"
+    assert log_path(container(), pod) == ""
+    with pytest.raises(InvalidArgument, match="log_directory"):
+        log_path(container(log_path="0.log"), sandbox_config())
+
+
+@pytest.mark.parametrize(
+    ("given", "image", "number"),
+    [
+        (0, "", 15),
+        (0, "SIGQUIT", 3),
+        (0, "quit", 3),
+        (0, "9", 9),
+        (0, "SIGRTMIN+3", 37),
+        (0, "RTMAX-1", 63),
+        (0, "SIGNONSENSE", 15),
+        (0, "0", 15),
+        (0, "65", 15),
+        ("SIGNAL_SIGTERM", "SIGQUIT", 15),
+        ("SIGNAL_SIGUSR1", "", 10),
+        ("SIGNAL_SIGSTKFLT", "", 16),
+        ("SIGNAL_SIGRTMIN", "", 34),
+        ("SIGNAL_SIGRTMINPLUS15", "", 49),
+        ("SIGNAL_SIGRTMAXMINUS14", "", 50),
+        ("SIGNAL_SIGRTMAX", "", 64),
+    ],
+)
+def test_stop_signals(given: Any, image: str, number: int) -> None:
+    assert stop_signal(container(stop_signal=given), Image(stop_signal=image)) == number
+
+
+def test_signals_in_the_cris_own_numbers() -> None:
+    from pyrun import cri_api as v1
+
+    for name, enum in v1.Signal.items():
+        number = stop_signal(container(stop_signal=enum), Image())
+        if enum and name not in ("SIGNAL_SIGCLD", "SIGNAL_SIGIOT", "SIGNAL_SIGPOLL"):
+            assert signal_enum(number) == enum, name
+
+
+# --- generated -------------------------------------------------------------------------------------------------------
+
+_words = st.text("abc/.=:\0\n \u00e9", max_size=6)
+_paths = st.one_of(
+    st.sampled_from(["/a", "/a/b", "/dev", "/etc/hosts", "/proc/x", "/sys", ""]), _words.map("/".__add__)
+)
+_mount = st.fixed_dictionaries(
+    {"container_path": _paths, "host_path": _paths},
+    optional={
+        "readonly": st.booleans(),
+        "recursive_read_only": st.booleans(),
+        "propagation": st.integers(0, 2),
+        "mount_options": st.lists(st.sampled_from(["noexec", "nodev", "size=1"]), max_size=2),
+    },
+)
+_numbers = st.one_of(st.integers(-2, 1000), st.integers(-(2**63), 2**63 - 1))
+_resources = st.fixed_dictionaries(
+    {},
+    optional={
+        **dict.fromkeys(("cpu_shares", "memory_limit_in_bytes", "memory_swap_limit_in_bytes"), _numbers),
+        "oom_score_adj": st.integers(-1001, 1001),
+        "cpuset_cpus": st.sampled_from(["0", "0-1", "x"]),
+        "unified": st.dictionaries(st.sampled_from(["memory.high", "cpu.idle", "x/y", "new.max"]), _words, max_size=2),
+    },
+)
+_context = st.fixed_dictionaries(
+    {},
+    optional={
+        "privileged": st.booleans(),
+        "readonly_rootfs": st.booleans(),
+        "no_new_privs": st.booleans(),
+        "namespace_options": st.fixed_dictionaries({"pid": st.integers(0, 2)}),
+        "capabilities": st.fixed_dictionaries(
+            {},
+            optional={
+                f"{kind}_capabilities": st.lists(st.sampled_from(["ALL", "CHOWN", "CAP_BPF", "NO"]), max_size=2)
+                for kind in ("add", "drop", "add_ambient")
+            },
+        ),
+        "masked_paths": st.lists(_paths, max_size=2),
+        "seccomp": st.fixed_dictionaries({"profile_type": st.integers(0, 1)}),
+        "selinux_options": st.fixed_dictionaries({"level": _words}),
+    },
+)
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "command": st.lists(_words, max_size=2),
+            "args": st.lists(_words, max_size=2),
+            "working_dir": _words,
+            "envs": st.lists(st.fixed_dictionaries({"key": _words, "value": _words}), max_size=2),
+            "mounts": st.lists(_mount, max_size=4),
+            "tty": st.booleans(),
+            "linux": st.fixed_dictionaries({}, optional={"resources": _resources, "security_context": _context}),
+        },
+    ),
+    st.sampled_from([Pod(), mapped(), Pod(net=None, ipc=None, uts=None)]),
+    st.booleans(),
+)
+def test_each_request_is_refused_by_name_or_can_be_planned(fields: dict[str, Any], pod: Pod, bare: bool) -> None:
+    host = node(facts={"controllers": frozenset()} if bare else {})
+    config = container(**fields)
+    try:
+        made = draft(config, host=host, pod=pod)
+    except PyrunError as error:
+        assert isinstance(error, (InvalidArgument, FailedPrecondition)), error
+        return
+    try:
+        planned(made.doc, config, pod, host)
+    except PyrunError as error:
+        # What only the planner can know; it names the place in config.json, and that one in the request.
+        faults = getattr(error, "faults", None) or [(error.pointer, error.text)]
+        assert all(made.origin(pointer) for pointer, _ in faults), faults
