@@ -1,7 +1,7 @@
 # Everything here assumes `./bootstrap build` has run once; each target runs it, and the second time it is quick.
 PY := .venv/bin/python
 
-.PHONY: help build check test bench demo conformance containerd-2 fuzz asan vm vm-shell vm-test vm-engines box soak clean
+.PHONY: help build check test bench bench-layers demo conformance containerd-2 fuzz fuzz-layer asan vm vm-shell vm-test vm-engines box soak clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,12 @@ containerd-2: build  ## containerd 2.4, made from its Go module once and kept, d
 
 fuzz: build  ## fuzz the plan decoder for a minute (needs clang)
 	$(PY) cffi_build/build.py --fuzz --seconds 60
+
+fuzz-layer: build  ## fuzz the unpacker of layers for a minute (root; needs clang)
+	$(PY) cffi_build/build.py --fuzz-layer --seconds 60
+
+bench-layers: build  ## unpacking and removing a layer against GNU tar (root)
+	$(PY) -m tests.bench.layers $(ARGS)
 
 asan: build  ## the C test programs under ASan and UBSan
 	$(PY) cffi_build/build.py --asan

@@ -19,6 +19,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -156,11 +157,11 @@ def seccomp() -> None:
     compile_ffi(module.ffibuilder)
 
 
-def hosted(cc: str, out: Path, sources: list[str], extra: list[str]) -> None:
+def hosted(cc: str, out: Path, sources: list[str], extra: list[str], libraries: Sequence[str] = ()) -> None:
     """Compiles `sources` to a program of this machine with sanitizers."""
     out.parent.mkdir(parents=True, exist_ok=True)
     new = out.with_name(out.name + ".new")
-    command = [cc, *SANITIZE, f"-I{EXECUTOR}", *extra, "-o", str(new), *(str(HERE / s) for s in sources)]
+    command = [cc, *SANITIZE, f"-I{EXECUTOR}", *extra, "-o", str(new), *(str(HERE / s) for s in sources), *libraries]
     subprocess.run(command, check=True)
     new.replace(out)
 
@@ -196,6 +197,34 @@ def fuzz(out: Path, seconds: int) -> None:
         )
 
 
+def asan_layer(cc: str, out: Path) -> None:
+    """pyrun-layer under ASan, without the sandbox, in which a sanitizer can't live. For the tests of attacks."""
+    flags = ["-fsanitize=address,undefined"]
+    sources = ["hosted/layer_open.c", *(source for source in LAYERS if source != "layers/sandbox.c")]
+    hosted(cc, out / "pyrun-layer", sources, flags, LAYER_LIBRARIES)
+
+
+def fuzz_layer(out: Path, seconds: int) -> None:
+    """Builds the unpacker's fuzzer and runs it, as root and on a tmpfs: it writes real files."""
+    flags = ["-fsanitize=fuzzer,address,undefined"]
+    used = [f"layers/{name}.c" for name in ("stream", "tree", "remove", "untar")]
+    hosted("clang", out / "fuzz-layer", ["hosted/fuzz_layer.c", *used], flags, LAYER_LIBRARIES)
+    if not seconds:
+        return
+    subprocess.run([sys.executable, str(HERE / "hosted" / "layer_seeds.py"), str(out / "seeds-layer")], check=True)
+    (out / "corpus-fuzz-layer").mkdir(exist_ok=True)
+    options = [
+        f"-max_total_time={seconds}",
+        "-max_len=16384",
+        "-timeout=10",
+        "-rss_limit_mb=2048",
+        "-print_final_stats=1",
+    ]
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as directory:
+        command = [str(out / "fuzz-layer"), *options, "corpus-fuzz-layer", "seeds-layer"]
+        subprocess.run(command, check=True, cwd=out, env={**os.environ, "PYRUN_FUZZ_DIRECTORY": directory})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--faults", action="store_true", help="build _native_faults and pyrun-init-faults")
@@ -204,13 +233,19 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="where programs go; the default is pyrun/bin, or .cache/hosted")
     parser.add_argument("--asan", action="store_true", help="build the hosted programs with ASan and UBSan")
     parser.add_argument("--fuzz", action="store_true", help="build the fuzzers")
-    parser.add_argument("--seconds", type=int, default=0, help="with --fuzz: run each fuzzer that long")
+    parser.add_argument("--asan-layer", action="store_true", help="build pyrun-layer with ASan and UBSan")
+    parser.add_argument("--fuzz-layer", action="store_true", help="build the unpacker's fuzzer")
+    parser.add_argument("--seconds", type=int, default=0, help="with --fuzz or --fuzz-layer: run each fuzzer that long")
     args = parser.parse_args()
     if args.asan:
         asan(args.cc, args.out or HOSTED)
     if args.fuzz:
         fuzz((args.out or HOSTED).resolve(), args.seconds)
-    if args.asan or args.fuzz:
+    if args.asan_layer:
+        asan_layer(args.cc, args.out or HOSTED)
+    if args.fuzz_layer:
+        fuzz_layer((args.out or HOSTED).resolve(), args.seconds)
+    if args.asan or args.fuzz or args.asan_layer or args.fuzz_layer:
         return
     bin = args.out or PKG / "bin"
     suffix, extra = ("-faults", ["-DPX_FAULTS"]) if args.faults else ("", [])

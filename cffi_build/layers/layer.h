@@ -83,7 +83,6 @@ int tree_file(struct tree *tree, const char *path); /* → a descriptor to write
 void tree_file_done(struct tree *tree, int fd, const char *path, const struct meta *meta);
 
 /* remove.c: what is in the directory; with `counts`, takes it off inodes and bytes. → errno, `at` the name. */
-struct tree;
 int remove_contents(int directory, struct tree *counts, char at[256]);
 
 /* untar.c */
@@ -91,8 +90,9 @@ struct counts {
     uint64_t entries, devices;
 };
 void untar(struct stream *stream, struct tree *tree, const struct limits *limits, struct counts *counts);
+void untar_abandon(void); /* frees what untar() has: the fuzzer's, in which fail() comes back */
 
-/* sys.h's part: openat2 with what is always wanted. */
+/* openat2; tree.c has it. */
 int open_beneath(int directory, const char *path, int flags, mode_t mode, uint64_t resolve);
 
 #endif

@@ -30,7 +30,6 @@ void hex(char *out, const uint8_t *bytes, size_t length) {
     out[2 * length] = 0;
 }
 
-#ifndef PYRUN_LAYER_FUZZ
 _Noreturn void fail(int error, const char *entry, const char *format, ...) {
     /* The other thread may fail too: the first one is heard, and ends us. */
     if (atomic_flag_test_and_set(&told))
@@ -51,7 +50,6 @@ _Noreturn void fail(int error, const char *entry, const char *format, ...) {
     tell(line, strlen(line));
     _exit(1);
 }
-#endif
 
 void report_implied(const char *path) {
     static uint64_t sum;

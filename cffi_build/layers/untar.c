@@ -202,9 +202,17 @@ static bool is_only_about_locale(struct archive *a) {
     return said && strstr(said, "can't be converted from UTF-8 to current locale");
 }
 
+static struct archive *reading;
+
+void untar_abandon(void) {
+    if (reading)
+        archive_read_free(reading);
+    reading = NULL;
+}
+
 void untar(struct stream *stream, struct tree *tree, const struct limits *limits, struct counts *counts) {
     struct reader r = {.stream = stream, .tree = tree, .limits = limits, .counts = counts};
-    struct archive *a = archive_read_new();
+    struct archive *a = reading = archive_read_new();
     struct archive_entry *e;
     tree->set_xattrs = set_xattrs;
     if (!a || archive_read_support_format_tar(a) || archive_read_support_format_empty(a) ||
@@ -221,7 +229,7 @@ void untar(struct stream *stream, struct tree *tree, const struct limits *limits
                  (unsigned long long)limits->header);
         take(&r, a, e);
     }
-    archive_read_free(a);
+    untar_abandon();
     const uint8_t *rest; /* of the last block, and what may follow it: the digest is of all */
     while (stream_next(stream, &rest) > 0)
         ;

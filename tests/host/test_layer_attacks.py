@@ -12,6 +12,7 @@ import os
 import stat
 import struct
 import subprocess
+import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,8 +21,24 @@ from typing import Any
 import pytest
 
 from pyrun.errors import PyrunError, ResourceExhausted
-from pyrun.image import layers
+from pyrun.image import layer_program, layers
 from tests.support.layers import Tar, snapshot, unpack_into
+
+REPO = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="session")
+def sanitized() -> Path:
+    """pyrun-layer under ASan and UBSan, and without its sandbox: so what holds here does not hold by landlock."""
+    subprocess.run([sys.executable, REPO / "cffi_build" / "build.py", "--asan-layer"], check=True)
+    return REPO / ".cache" / "hosted" / "pyrun-layer"
+
+
+@pytest.fixture(autouse=True, params=["installed", "sanitized"])
+def program(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each attack is tried against both."""
+    if request.param == "sanitized":
+        monkeypatch.setattr(layer_program, "PROGRAM", request.getfixturevalue("sanitized"))
 
 
 @pytest.fixture
@@ -366,8 +383,6 @@ def test_name_in_the_error_is_escaped(layer: Path) -> None:
 
 def test_killed_midway(layer: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By whoever: it is told, and what was written can be removed."""
-    from pyrun.image import layer_program
-
     spawn = layer_program._spawn
 
     def spawn_and_kill(*args: Any) -> int:
