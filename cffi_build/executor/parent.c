@@ -512,7 +512,7 @@ static void undo(struct px *p, struct px_result *out)
 			continue;
 		x->step = i;
 		long r = px_run_step(x, steps + i);
-		if (r < 0 && r != -ENOENT && r != -EBADF && !out->undo_err) {
+		if (r < 0 && r != -ENOENT && r != -EBADF && r != -ENODEV && !out->undo_err) {
 			out->undo_err = (i32)-r;
 			out->undo_step = i;
 		}

@@ -261,6 +261,8 @@ static long netlink_send(struct px_ctx *x, const struct px_step *s)
 	if (fd < 0)
 		return fd;
 	x->substep = 1;
+	if (x->made && x->lane == LANE_PARENT) /* a refused one may be half done: a link that moves is renamed after it has moved */
+		x->made[x->step] = 1;
 	for (at = 0; r == 0 && at < s->n0; at += ((const struct nlmsghdr *)(const void *)(msg + at))->nlmsg_len) {
 		x->substep++;
 		r = netlink_ask((int)fd, (const void *)(msg + at));
@@ -300,8 +302,6 @@ long do_netlink(struct px_ctx *x, const struct px_step *s)
 			;
 		sys_close(pidfd);
 	}
-	if (v.r == 0 && x->made)
-		x->made[x->step] = 1;
 	return v.r;
 }
 
