@@ -21,7 +21,10 @@ from typing import Any
 
 from ..errors import PyrunError, reason
 from ..executor import Outcome, StepFailed
+from ..facts import Facts
 from ..plan.model.plan import Plan
+from ..plan.pid_holder import plan_pid_holder
+from ..plan.words.step_errors import explain_failure
 from ..runtime.create import run_prepared
 from ..runtime.exec import Planned, run_exec
 from ..runtime.prepare import Prepared
@@ -31,6 +34,7 @@ from .messages import Known as Known
 from .messages import exit_code as exit_code
 
 CONSOLE = 3  # the number that the terminal's socket has in a maker: console=CONSOLE for prepare() and prepare_exec()
+PIDS = "pids"
 CALL_S = 10.0
 CREATE_S = 240.0  # as long as the kubelet waits for a RunPodSandbox; hooks have their own time
 UNDO_S = 30.0
@@ -209,6 +213,18 @@ class Supervisor:
                 return Exec(plan, reply.pid, fds[0], s)
 
         return run_exec(planned, cancel, run=run)  # type: ignore[return-value]
+
+    def hold_pids(self, facts: Facts, user_ns: str | None = None, *, timeout: float = CALL_S) -> Made:
+        """Process 1 of the pod's shared PID namespace, /proc/PID/ns/pid: known to hello() by the name PIDS. It ends when
+        it is killed, and with it all in the namespace; it is dropped like any container. user_ns: the file of the
+        user namespace that owns it, None: the node's."""
+
+        plan = plan_pid_holder(facts, user_ns)
+        try:
+            with self._run(m.request(m.CREATE, PIDS), plan, [], timeout) as (reply, fds, _):
+                return Made(plan, reply.pid, fds[0])
+        except StepFailed as e:
+            raise explain_failure(e) from None
 
     def log(self, ctr: str, fd: int) -> None:
         """From the end of the line on that is being written, the log is fd, which stays the caller's."""

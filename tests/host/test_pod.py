@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from pyrun.errors import PyrunError
-from pyrun.pod.supervisor import Gone, Supervisor, exit_code, read_exits
+from pyrun.facts import collect_facts
+from pyrun.pod.supervisor import PIDS, Gone, Supervisor, exit_code, read_exits
 from tests.support.container.bundle import BundleMaker
 from tests.support.container.runner import wait_for
-from tests.support.pod.pods import Pod, entries
+from tests.support.pod.pods import Pod, entries, text_of
 
 
 @pytest.fixture
@@ -82,3 +84,41 @@ def test_a_second_launch_is_refused(pod: Pod) -> None:
 def test_no_supervisor(tmp_path: Path) -> None:
     with pytest.raises(Gone):
         Supervisor.connect(str(tmp_path))
+
+
+@pytest.mark.parametrize("userns", [False, True], ids=["node", "userns"])
+def test_a_shared_pid_namespace(pod: Pod, tmp_path: Path, userns: bool) -> None:
+    """Its process 1 has nothing that a container could come to, reaps orphans, and ends with all that is in it."""
+    user = None
+    if userns:
+        unshare = subprocess.Popen(["unshare", "-U", "cat"], stdin=subprocess.PIPE)
+        ours = os.stat("/proc/self/ns/user").st_ino
+        wait_for(lambda: os.stat(f"/proc/{unshare.pid}/ns/user").st_ino != ours, 10, "the user namespace")
+        for file in ("gid_map", "uid_map"):
+            Path(f"/proc/{unshare.pid}/{file}").write_text("0 100000 65536\n")
+        user = f"/proc/{unshare.pid}/ns/user"
+    one = pod.supervisor.hold_pids(collect_facts(), user)
+    if userns:
+        assert os.stat(f"/proc/{one.pid}/ns/user").st_ino == os.stat(user or "").st_ino
+        unshare.communicate()
+    assert os.listdir(f"/proc/{one.pid}/root/") == []
+    assert {os.readlink(f"/proc/{one.pid}/fd/{n}") for n in os.listdir(f"/proc/{one.pid}/fd")} <= {"/dev/null"} | {
+        text for n in "12" if (text := os.readlink(f"/proc/{one.pid}/fd/{n}")).startswith("pipe:")
+    }
+    status = Path(f"/proc/{one.pid}/status").read_text()
+    assert "CapPrm:\t0000000000000000" in status and "NoNewPrivs:\t1" in status and "NSpid:" in status
+    script = "sh -c '(sleep 0.1; exit 3) & exit 0'; sleep 0.5; echo /proc/$$; echo /proc/[0-9]*; exec sleep 1000"
+    b = pod.bundles(["sh", "-c", script])
+    namespaces = [ns for ns in b.config["linux"]["namespaces"] if ns["type"] != "pid"]
+    b.config["linux"]["namespaces"] = [*namespaces, {"type": "pid", "path": f"/proc/{one.pid}/ns/pid"}]
+    b.save()
+    pod.run("c1", [], bundle=b)
+    if not userns:  # where the container would have to be of that user namespace, too
+        wait_for(lambda: text_of(pod.log("c1")).count(b"\n") == 2, 10, "the list")
+        own, first, *rest = text_of(pod.log("c1")).split()
+        assert first == b"/proc/1" and rest == [own], "no zombie"
+    signal.pidfd_send_signal(one.pidfd(), signal.SIGKILL)
+    assert {pod.ended("c1").status} == {signal.SIGKILL}
+    wait_for(lambda: (k := pod.known(PIDS)) is not None and k.state == 3, 10, "its end")
+    pod.supervisor.drop(PIDS)
+    one.close()

@@ -343,10 +343,11 @@ class CloseFds(Step):
 
 
 class Park(Step):
-    """Waits for `start` on the FIFO go; from there on errors go to the FIFO status."""
+    """Waits for `start` on the FIFO go; from there on errors go to the FIFO status. forever: waits for nothing, with no
+    descriptor but the standard streams, and its children become no zombies."""
 
     OP = 58
-    FIELDS = {"go": IN0, "status": IN1}
+    FIELDS = {"go": IN0, "status": IN1, "forever": A}
 
 
 class Execve(Step):

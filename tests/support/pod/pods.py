@@ -140,6 +140,9 @@ class Pod:
         for made in self.made.values():
             made.close()
         try:
+            for known in self.supervisor.hello():
+                if known.state == 2:
+                    os.kill(known.pid, 9)
             wait_for(lambda: all(k.state == 3 for k in self.supervisor.hello()), 10, "all ends")
             self.supervisor.end()
         finally:
