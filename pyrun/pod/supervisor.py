@@ -215,10 +215,9 @@ class Supervisor:
         return run_exec(planned, cancel, run=run)  # type: ignore[return-value]
 
     def hold_pids(self, facts: Facts, user_ns: str | None = None, *, timeout: float = CALL_S) -> Made:
-        """Process 1 of the pod's shared PID namespace, /proc/PID/ns/pid: known to hello() by the name PIDS. It ends when
-        it is killed, and with it all in the namespace; it is dropped like any container. user_ns: the file of the
-        user namespace that owns it, None: the node's."""
-
+        """Process 1 of the pod's shared PID namespace, which is /proc/PID/ns/pid: known to hello() by the name PIDS. It
+        ends when it is killed, and with it all in the namespace; it is dropped like any container. user_ns: the file of
+        the user namespace that owns it, None: the node's."""
         plan = plan_pid_holder(facts, user_ns)
         try:
             with self._run(m.request(m.CREATE, PIDS), plan, [], timeout) as (reply, fds, _):
