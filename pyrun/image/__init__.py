@@ -1,1 +1,1 @@
-"""Images: references, registries, the store, and layers that become directories."""
+"""Images: what they are called, where they come from, and how they lie on the disk."""

@@ -1,1 +1,1 @@
-"""Pods: sandboxes and their network, supervisors, and the containers in them, as the CRI and the node see them."""
+"""Pods: sandboxes with their network, their supervisors, and the containers in them."""

@@ -1,0 +1,57 @@
+"""Version, Status, RuntimeConfig, UpdateRuntimeConfig: what this runtime is and whether it is ready."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+from ... import __version__
+from ... import cri_api as v1
+from ..cri import Cri
+
+
+async def version(cri: Cri, request: Any) -> Any:
+    return v1.VersionResponse(
+        version="0.1.0", runtime_name="pyrun", runtime_version=__version__, runtime_api_version="v1"
+    )
+
+
+async def status(cri: Cri, request: Any) -> Any:
+    ready, reason, message = await asyncio.to_thread(cri.network.ready)
+    features = v1.RuntimeHandlerFeatures(recursive_read_only_mounts=True, user_namespaces=True)
+    response = v1.StatusResponse(
+        status=v1.RuntimeStatus(
+            conditions=[
+                v1.RuntimeCondition(type="RuntimeReady", status=True, message="; ".join(cri.notes)),
+                v1.RuntimeCondition(type="NetworkReady", status=ready, reason=reason, message=message),
+            ]
+        ),
+        runtime_handlers=[v1.RuntimeHandler(name=name, features=features) for name in ("", "pyrun")],
+        features=v1.RuntimeFeatures(supplemental_groups_policy=True),
+    )
+    if request.verbose:
+        response.info["config"] = json.dumps(await asyncio.to_thread(_verbose, cri))
+    return response
+
+
+def _verbose(cri: Cri) -> dict[str, Any]:
+    return {
+        "root": cri.root,
+        "state": cri.state,
+        "network": cri.network.kind(),
+        "controllers": sorted(cri.facts.controllers),
+        "pods": len(cri.pods.pods),
+        "containers": len(cri.pods.containers),
+        "notes": cri.notes,
+    }
+
+
+async def runtime_config(cri: Cri, request: Any) -> Any:
+    return v1.RuntimeConfigResponse(linux=v1.LinuxRuntimeConfiguration(cgroup_driver=v1.CGROUPFS))
+
+
+async def update_runtime_config(cri: Cri, request: Any) -> Any:
+    cidrs = request.runtime_config.network_config.pod_cidr
+    await asyncio.to_thread(cri.network.set_pod_cidr, [cidrs] if cidrs else [])
+    return v1.UpdateRuntimeConfigResponse()

@@ -1,0 +1,76 @@
+"""RunPodSandbox, StopPodSandbox, RemovePodSandbox, PodSandboxStatus, ListPodSandbox and its stream."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+from ... import cri_api as v1
+from ...errors import InvalidArgument
+from ..cri import Cri
+from ..statuses import container_status, matches, pod_item, pod_status
+
+HANDLERS = ("", "pyrun")
+
+
+async def run_pod_sandbox(cri: Cri, request: Any) -> Any:
+    if request.runtime_handler not in HANDLERS:
+        raise InvalidArgument(
+            f"runtime_handler: there is no {request.runtime_handler!r}", hint="handlers are pyrun and the empty one"
+        )
+    metadata = request.config.metadata
+    for field in ("name", "namespace", "uid"):
+        if not getattr(metadata, field):
+            raise InvalidArgument(f"config.metadata.{field} is missing")
+    id = await cri.pods.run(request.config, request.runtime_handler)
+    return v1.RunPodSandboxResponse(pod_sandbox_id=id)
+
+
+async def stop_pod_sandbox(cri: Cri, request: Any) -> Any:
+    await cri.pods.stop(request.pod_sandbox_id)
+    return v1.StopPodSandboxResponse()
+
+
+async def remove_pod_sandbox(cri: Cri, request: Any) -> Any:
+    await cri.pods.remove(request.pod_sandbox_id)
+    return v1.RemovePodSandboxResponse()
+
+
+async def pod_sandbox_status(cri: Cri, request: Any) -> Any:
+    pod = cri.pods.pod(request.pod_sandbox_id)
+    response = v1.PodSandboxStatusResponse(status=pod_status(pod), timestamp=0)
+    response.containers_statuses.extend(container_status(c) for c in pod.containers.values() if c.visible)
+    if request.verbose:
+        sandbox = pod.sandbox
+        response.info["info"] = json.dumps(
+            {
+                "cgroup": sandbox.cgroup_parent if sandbox else "",
+                "netns": (sandbox.net if sandbox else None) or "",
+                "directory": pod.directory,
+                "state": pod.record.state,
+                "warnings": pod.record.warnings,
+            }
+        )
+    return response
+
+
+async def list_pod_sandbox(cri: Cri, request: Any) -> Any:
+    return v1.ListPodSandboxResponse(items=_items(cri, request.filter))
+
+
+async def stream_pod_sandboxes(cri: Cri, request: Any) -> AsyncIterator[Any]:
+    for item in _items(cri, request.filter):
+        yield v1.StreamPodSandboxesResponse(pod_sandboxes=[item])
+
+
+def _items(cri: Cri, filter: Any) -> list[Any]:
+    found = []
+    for pod in cri.pods.pods.values():
+        if not pod.visible or (filter.id and not pod.id.startswith(filter.id)):
+            continue
+        if filter.HasField("state") and pod.state != filter.state.state:
+            continue
+        if matches(pod.config.labels, filter.label_selector):
+            found.append(pod_item(pod))
+    return found

@@ -1,0 +1,364 @@
+"""What is done to one container: made out of an image, started, stopped, removed; and what its end means.
+
+make() and unmake() block and run in a thread; the rest runs on the loop. A container's end is told by the supervisor;
+what it says is in the record before it is forgotten there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import time
+from typing import Any
+
+from ..errors import FailedPrecondition, InvalidArgument, NotFound, PyrunError
+from ..runtime.prepare import Config, prepare
+from ..runtime.runtime import Runtime
+from .pod import Container
+from .records import (
+    COMPLETED,
+    CREATED,
+    ERROR,
+    EXITED,
+    LOST,
+    OOM_KILLED,
+    REMOVING,
+    RUNNING,
+    START_ERROR,
+    STARTING,
+    UNKNOWN,
+    write_record,
+)
+from .spec import (
+    collect_node,
+    log_path,
+    look_up_user,
+    make_sources,
+    make_writable,
+    open_log,
+    plan_container,
+    plan_root,
+    stop_signal,
+)
+from .spec.image_root import look_up
+from .spec.layers import ImageMount
+from .spec.resources import container_resources
+from .supervisor import CONSOLE, Known
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .pods import Pods
+
+KILL = 9
+KILLED_S = 30.0  # for what was killed to end
+CANNOT_START = 128
+
+
+def runtime_of(pods: Pods) -> Runtime:
+    return Runtime(pods.store.root, pods.facts, pods.warn)
+
+
+# --- making -----------------------------------------------------------------------------------------------------------
+
+
+def make(pods: Pods, c: Container) -> None:
+    """Up to `created`: its init waits. PyrunError; unmake() takes away what there is then."""
+    pod, config = c.pod, c.config
+    sandbox, supervisor = pod.sandbox, pod.supervisor
+    if sandbox is None or supervisor is None:
+        raise FailedPrecondition(f"pod {pod.id[:13]} has no supervisor", hint="it has been stopped")
+    c.record.log_path = log_path(config, pod.config)
+    os.makedirs(c.directory, 0o700)
+    _save(c)
+    image = pods.images.find(config.image.image)
+    c.record.image_id, c.record.image_ref = image.id, config.image.image
+    lower = pods.images.hold(image.id, c.id)
+    user = look_up_user(lower, config, image.config)
+    make_sources(config)
+    make_writable(c.directory, lower, sandbox)
+    node = collect_node(pods.facts, config, pods.settings)
+    doc = plan_container(
+        config,
+        pod.config,
+        image.config,
+        user,
+        sandbox,
+        node,
+        id=c.id,
+        target=_target(pods, c),
+        images=_image_mounts(pods, c),
+    )
+    c.record.warnings = list(node.warnings)
+    c.record.stop_signal = str(stop_signal(config, image.config))
+    c.record.user = {"uid": user.uid, "gid": user.gid, "groups": list(user.groups)}
+    words: dict[str, Any] = {"console": CONSOLE} if config.tty else {}
+    prepared = prepare(
+        pods.store,
+        c.id,
+        c.directory,
+        Config(json.dumps(doc).encode()),
+        facts=pods.facts,
+        overlay=plan_root(config, image.config, lower, c.directory, sandbox),
+        **words,
+    )
+    c.record.cgroup = prepared.request.cgroup or ""
+    log = open_log(pod.config.log_directory, config.log_path) if c.record.log_path else -1
+    try:
+        words = {"tty": config.tty, "stdin": config.stdin, "stdin_once": config.stdin_once}
+        supervisor.create(c.id, prepared, log=log, warn=c.record.warnings.append, **words).close()
+    finally:
+        if log >= 0:
+            os.close(log)
+    c.record.state = CREATED
+    _save(c)
+
+
+def _target(pods: Pods, c: Container) -> str | None:
+    """The PID namespace of the container that namespace_options.target_id names."""
+    options = c.config.linux.security_context.namespace_options
+    if not options.target_id:
+        return None
+    target = pods.container(options.target_id)
+    if target.pod is not c.pod:
+        raise InvalidArgument(f"container {options.target_id} is of another pod", hint="a target is of the same pod")
+    pid = pods.store.open(target.id).pid()
+    if not pid:
+        raise FailedPrecondition(f"container {options.target_id} does not run, so its processes can't be shared")
+    return f"/proc/{pid}/ns/pid"
+
+
+def _image_mounts(pods: Pods, c: Container) -> dict[int, ImageMount]:
+    """The images that are mounted in it, held for it."""
+    found: dict[int, ImageMount] = {}
+    for index, mount in enumerate(c.config.mounts):
+        if not mount.image.image:
+            continue
+        image = pods.images.find(mount.image.image)
+        layers = pods.images.hold(image.id, f"{c.id}/{index}")
+        at = look_up(layers, mount.image_sub_path or "/")
+        if at is None:
+            raise InvalidArgument(f"mounts.{index}.image_sub_path: there is no {mount.image_sub_path} in the image")
+        with at:
+            found[index] = ImageMount(tuple(at.parts), f"{c.directory}/empty", is_file=at.name is not None)
+    return found
+
+
+def unmake(pods: Pods, c: Container) -> None:
+    """Takes away all that it has but its pod's. PyrunError when something stays."""
+    with contextlib.suppress(NotFound):
+        runtime_of(pods).container(c.id).delete(force=True)
+    if c.pod.supervisor is not None:
+        with contextlib.suppress(PyrunError):
+            c.pod.supervisor.drop(c.id)
+    for index in range(len(c.config.mounts)):
+        pods.images.release(f"{c.id}/{index}")
+    pods.images.release(c.id)
+    pods._forget_files(c.directory)
+
+
+def _save(c: Container) -> None:
+    write_record(f"{c.directory}/container.json", c.record)
+
+
+# --- life -------------------------------------------------------------------------------------------------------------
+
+
+async def start(pods: Pods, c: Container) -> None:
+    """Lets its program go. No error for one that this has done already, as a client may not have heard of it."""
+    async with c.lock:
+        if c.record.state == RUNNING:
+            return
+        if c.record.state != CREATED:
+            raise FailedPrecondition(
+                f"container {c.id[:13]} is {c.record.state}, not created", hint="a container is started once"
+            )
+        if not c.pod.ready:
+            raise FailedPrecondition(f"pod {c.pod.id[:13]} is not ready", hint="it has been stopped")
+        c.record.state, c.record.started = STARTING, time.time_ns()
+        await asyncio.to_thread(_save, c)
+        try:
+            await asyncio.to_thread(runtime_of(pods).container(c.id).start)
+        except PyrunError as error:
+            await _did_not_start(pods, c, error)
+            raise
+        if c.record.state == STARTING:  # and not ended meanwhile
+            c.record.state = RUNNING
+            await asyncio.to_thread(_save, c)
+    pods.changed(c, "started")
+
+
+async def _did_not_start(pods: Pods, c: Container, error: PyrunError) -> None:
+    c.record.message = "\n".join(error.lines())
+    c.record.reason = START_ERROR
+    if c.record.state != EXITED:
+        with contextlib.suppress(PyrunError):
+            await asyncio.to_thread(runtime_of(pods).container(c.id).kill, "KILL", everyone=True)
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(c.ended.wait(), KILLED_S)
+    c.record.exit_code = CANNOT_START
+    await asyncio.to_thread(_save, c)
+
+
+def ended(pods: Pods, c: Container, known: Known) -> None:
+    """Its program has ended, as the supervisor tells."""
+    if known.state != 3 or c.record.state in (EXITED, REMOVING):
+        return
+    record = c.record
+    never_ran = record.state == CREATED
+    record.state = EXITED
+    record.finished = known.ended_ns
+    record.exit_code = known.exit_code
+    record.reason = record.reason or (
+        OOM_KILLED if known.oom_kills else COMPLETED if record.exit_code == 0 and not never_ran else ERROR
+    )
+    if known.lost_bytes:
+        record.message = f"{known.lost_bytes} bytes of its log could not be written"
+    asyncio.get_running_loop().create_task(_settle(pods, c))
+
+
+async def _settle(pods: Pods, c: Container) -> None:
+    """What an ended one has left: its cgroup and the runtime's record go at once."""
+    await asyncio.to_thread(_clean, pods, c)
+    c.ended.set()
+    pods.changed(c, "stopped")
+
+
+def _clean(pods: Pods, c: Container) -> None:
+    """The record first: what the supervisor knows is forgotten when it is on the disk."""
+    try:
+        _save(c)
+        runtime_of(pods).container(c.id).delete(force=True)
+        c.record.cleaned = True
+        _save(c)
+        if c.pod.supervisor is not None:
+            c.pod.supervisor.drop(c.id)
+    except (PyrunError, OSError) as error:
+        pods.warn(f"container {c.id[:13]} has ended, and something of it stays: {error}")
+
+
+async def lost(pods: Pods, c: Container) -> None:
+    """Nobody has heard how it ended: its supervisor was killed, or the node was switched off."""
+    c.record.state, c.record.reason = EXITED, LOST
+    c.record.exit_code, c.record.finished = 255, c.record.finished or time.time_ns()
+    c.record.message = "nobody was there to hear how it ended"
+    await asyncio.to_thread(_clean, pods, c)
+    c.ended.set()
+    pods.changed(c, "stopped")
+
+
+async def stop(pods: Pods, c: Container, grace_s: float) -> None:
+    """Its stop signal; KILL when grace_s are over. A second stop with less patience shortens the first's. PyrunError
+    where it does not end even then."""
+    if not c.alive:
+        return
+    if c.record.state == UNKNOWN:
+        await lost(pods, c)
+        return
+    loop = asyncio.get_running_loop()
+    kill_at = loop.time() + grace_s
+    if c.kill_at is None or kill_at < c.kill_at:
+        c.kill_at = kill_at
+        c.stop_changed.set()
+    runtime = runtime_of(pods).container(c.id)
+    if grace_s > 0 and not c.told and c.record.state != CREATED:
+        c.told = True
+        with contextlib.suppress(PyrunError):
+            await asyncio.to_thread(runtime.kill, c.record.stop_signal or "TERM")
+    while not c.ended.is_set() and c.kill_at > loop.time():
+        c.stop_changed.clear()
+        waits = [asyncio.ensure_future(c.ended.wait()), asyncio.ensure_future(c.stop_changed.wait())]
+        await asyncio.wait(waits, timeout=c.kill_at - loop.time(), return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+    if c.ended.is_set():
+        return
+    with contextlib.suppress(PyrunError):
+        await asyncio.to_thread(runtime.kill, "KILL", everyone=True)
+    try:
+        await asyncio.wait_for(c.ended.wait(), KILLED_S)
+    except TimeoutError:
+        raise PyrunError(
+            f"container {c.id[:13]} was killed and has not ended in {KILLED_S:.0f} s",
+            hint="a process that waits for a disk or a file server can't be killed: look at /proc/PID/stack",
+        ) from None
+
+
+async def remove(pods: Pods, c: Container) -> None:
+    """Kills it if it runs, and removes all that is left of it."""
+    await pods.joined.run(("remove", c.id), lambda: _remove(pods, c))
+
+
+async def _remove(pods: Pods, c: Container) -> None:
+    await stop(pods, c, 0)
+    async with c.lock:
+        if c.id not in pods.containers:
+            return
+        c.removing, c.record.state = True, REMOVING
+        await asyncio.to_thread(_save, c)
+        await asyncio.to_thread(unmake, pods, c)
+        pods._forget(c)
+    pods.changed(c, "deleted")
+
+
+# --- while it runs ----------------------------------------------------------------------------------------------------
+
+
+def pid_of(pods: Pods, c: Container) -> int:
+    """Of its init; 0: it has none."""
+    try:
+        return pods.store.open(c.id).pid()
+    except PyrunError:
+        return 0
+
+
+def check_runs(c: Container) -> None:
+    """FailedPrecondition."""
+    if c.record.state != RUNNING:
+        raise FailedPrecondition(f"container {c.id[:13]} does not run: it is {c.record.state}")
+
+
+async def reopen_log(pods: Pods, c: Container) -> None:
+    """What it writes from now on goes to a new file of the log's name."""
+    check_runs(c)
+    if c.record.log_path:
+        await asyncio.to_thread(_reopen_log, c)
+
+
+def _reopen_log(c: Container) -> None:
+    supervisor = c.pod.supervisor
+    if supervisor is None:
+        raise FailedPrecondition(f"the pod of container {c.id[:13]} has no supervisor")
+    log = open_log(c.pod.config.log_directory, c.config.log_path)
+    try:
+        supervisor.log(c.id, log)
+    finally:
+        os.close(log)
+
+
+async def update(pods: Pods, c: Container, resources: Any) -> None:
+    """Other limits, all of them or none. What is 0 or empty stays as it is."""
+    if not c.alive:
+        raise FailedPrecondition(f"container {c.id[:13]} is {c.record.state}")
+    async with c.lock:
+        await asyncio.to_thread(_update, pods, c, resources)
+
+
+def _update(pods: Pods, c: Container, resources: Any) -> None:
+    node = collect_node(pods.facts, c.config, pods.settings)
+    made = container_resources(resources, node)
+    if made:
+        runtime_of(pods).container(c.id).update(json.dumps(made).encode(), file="resources")
+    now = c.config.linux.resources
+    for field, value in resources.ListFields():
+        if field.name == "unified":
+            now.unified.update(value)
+        elif field.name == "hugepage_limits":
+            del now.hugepage_limits[:]
+            now.hugepage_limits.extend(value)
+        else:
+            setattr(now, field.name, value)
+    c.record.config = c.config.SerializeToString(deterministic=True)
+    c.record.warnings += [text for text in node.warnings if text not in c.record.warnings]
+    _save(c)

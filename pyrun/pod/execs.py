@@ -1,0 +1,208 @@
+"""Commands that are run in a container: for ExecSync with what they write kept, and for a stream with its descriptors.
+
+Each is in a cgroup of its own below the container's, so that all it has started can be killed with it. What it leaves
+running may hold its pipes for ever: they are read for a second after its end, and no longer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import time
+from typing import Any
+
+from ..errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, PyrunError
+from ..oci.model import Process
+from ..plan.process.exec_process import lend
+from ..runtime.exec import prepare_exec
+from .container import check_runs, runtime_of
+from .pod import Container
+from .supervisor import CONSOLE, Exec, exit_code
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .pods import Pods
+
+MOST_BYTES = 16 << 20  # of each stream; the rest is read and dropped (CVE-2022-31030)
+DRAIN_S = 1.0
+CHUNK = 1 << 16
+
+
+class Running:
+    """A command: its descriptors as stream.backend.Command has them. cgroup: the path of its own, "" without one."""
+
+    def __init__(self, made: Exec, cgroup: str, stdin: int, stdout: int, stderr: int, master: int = -1) -> None:
+        self._made, self._cgroup, self._master = made, cgroup, master
+        self.stdin, self.stdout, self.stderr = stdin, stdout, stderr
+        self.done = made.fileno()
+
+    def code(self) -> int:
+        return exit_code(self._made.wait(0))
+
+    def resize(self, width: int, height: int) -> None:
+        if self._master >= 0:
+            import termios
+
+            with contextlib.suppress(OSError):
+                termios.tcsetwinsize(self._master, (height, width))
+
+    def kill(self) -> None:
+        """It and all that it has started."""
+        if self._cgroup:
+            with contextlib.suppress(OSError), open(f"{self._cgroup}/cgroup.kill", "w") as file:
+                file.write("1")
+                return
+        with contextlib.suppress(ProcessLookupError):
+            import signal
+
+            signal.pidfd_send_signal(self._made.pidfd(), signal.SIGKILL)
+
+    def close(self) -> None:
+        if self._master >= 0:
+            os.close(self._master)
+            self._master = -1
+        self._made.close()
+        if self._cgroup:
+            with contextlib.suppress(OSError):
+                os.rmdir(self._cgroup)
+
+
+def run(
+    pods: Pods, c: Container, argv: tuple[str, ...], *, tty: bool, stdin: bool, stdout: bool, stderr: bool
+) -> Running:
+    """Starts a command. PyrunError."""
+    if not argv:
+        raise InvalidArgument("cmd is empty")
+    check_runs(c)
+    supervisor = c.pod.supervisor
+    if supervisor is None:
+        raise FailedPrecondition(f"the pod of container {c.id[:13]} has no supervisor")
+    cgroup, name = _cgroup_for(c)
+    try:
+        planned = _planned(pods, c, argv, name, tty)
+        if tty:
+            return _with_terminal(c, planned, cgroup)
+        return _with_pipes(c, planned, cgroup, (stdin, stdout, stderr))
+    except BaseException:
+        if cgroup:
+            with contextlib.suppress(OSError):
+                os.rmdir(cgroup)
+        raise
+
+
+def _cgroup_for(c: Container) -> tuple[str, str | None]:
+    """Of an exec's own, below the container's: its path, and its name there."""
+    name = f"exec-{os.urandom(6).hex()}"
+    try:
+        os.mkdir(f"{c.record.cgroup}/{name}", 0o755)
+        return f"{c.record.cgroup}/{name}", name
+    except OSError:  # the container may have moved away from there, or bounded how many it may have
+        return "", None
+
+
+def _planned(pods: Pods, c: Container, argv: tuple[str, ...], name: str | None, tty: bool) -> Any:
+    container = pods.store.open(c.id)
+    if c.spec is None:
+        c.spec = runtime_of(pods).container(c.id).spec()
+    assert c.spec.process is not None
+    process = lend(c.spec.process, Process(args=argv, terminal=tty, cwd=c.spec.process.cwd))
+    words: dict[str, Any] = {"console": CONSOLE} if tty else {}
+    return prepare_exec(container, c.spec, process, facts=pods.facts, subcgroup=name, **words)
+
+
+def _with_pipes(c: Container, planned: Any, cgroup: str, wanted: tuple[bool, bool, bool]) -> Running:
+    theirs: list[int] = []
+    ours: list[int] = []
+    try:
+        for asked, writes in zip(wanted, (False, True, True), strict=True):
+            if not asked:
+                theirs.append(os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC))
+                ours.append(-1)
+                continue
+            reader, writer = os.pipe2(os.O_CLOEXEC)
+            theirs.append(writer if writes else reader)
+            ours.append(reader if writes else writer)
+        assert c.pod.supervisor is not None
+        made = c.pod.supervisor.exec(c.id, planned, (theirs[0], theirs[1], theirs[2]))
+        return Running(made, cgroup, *ours)
+    except BaseException:
+        for fd in ours:
+            if fd >= 0:
+                os.close(fd)
+        raise
+    finally:
+        for fd in theirs:
+            os.close(fd)
+
+
+def _with_terminal(c: Container, planned: Any, cgroup: str) -> Running:
+    assert c.pod.supervisor is not None
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    with ours, theirs:
+        made = c.pod.supervisor.exec(c.id, planned, None, console=theirs.fileno())
+        try:
+            ours.settimeout(10)
+            _, fds, _, _ = socket.recv_fds(ours, 4096, 1)
+            if len(fds) != 1:
+                raise PyrunError("the command's terminal did not come")
+        except BaseException:
+            Running(made, cgroup, -1, -1, -1).kill()
+            made.close()
+            raise
+    master = fds[0]
+    os.set_inheritable(master, False)
+    return Running(made, cgroup, os.dup(master), os.dup(master), -1, master)
+
+
+def run_to_its_end(pods: Pods, c: Container, argv: tuple[str, ...], timeout: float) -> tuple[int, bytes, bytes]:
+    """(exit code, what it wrote to stdout, and to stderr), the first 16 MiB of each. timeout: seconds, 0: none.
+    DeadlineExceeded, when it and what it started have been killed."""
+    running = run(pods, c, argv, tty=False, stdin=False, stdout=True, stderr=True)
+    streams = {running.stdout: bytearray(), running.stderr: bytearray()}
+    try:
+        if not _collect(running, streams, timeout):
+            running.kill()
+            raise DeadlineExceeded(f"command {argv[0]!r} timed out after {timeout:.0f} s")
+        return running.code(), bytes(streams[running.stdout]), bytes(streams[running.stderr])
+    finally:
+        for fd in streams:
+            os.close(fd)
+        running.close()
+
+
+def _collect(running: Running, streams: dict[int, bytearray], timeout: float) -> bool:
+    """Reads until it has ended, and a second longer at most. False: the time was over before."""
+    poll = select.poll()
+    for fd in streams:
+        os.set_blocking(fd, False)
+        poll.register(fd, select.POLLIN)
+    poll.register(running.done, select.POLLIN)
+    last = time.monotonic() + timeout if timeout else None
+    left, ended = set(streams), False
+    while left or not ended:
+        wait = None if last is None else max(0.0, last - time.monotonic())
+        ready = poll.poll(None if wait is None else wait * 1000)
+        if not ready:
+            return ended
+        for fd, _ in ready:
+            if fd == running.done:
+                ended, last = True, time.monotonic() + DRAIN_S
+                poll.unregister(fd)
+            elif not _read_some(fd, streams[fd]):
+                left.discard(fd)
+                poll.unregister(fd)
+        if last is not None and time.monotonic() >= last:
+            return ended
+    return True
+
+
+def _read_some(fd: int, into: bytearray) -> bool:
+    """False at its end."""
+    try:
+        data = os.read(fd, CHUNK)
+    except BlockingIOError:
+        return True
+    into += data[: MOST_BYTES - len(into)]
+    return bool(data)
