@@ -68,8 +68,16 @@ class _Pairs:
             self._run(stream.reset(frames.REFUSED_STREAM))
             return
         name = stream.headers.get("requestid") or f"#{stream.number - (2 if kind == 'data' else 0)}"
+        if len(self._halves) >= MOST_PAIRS:
+            self._sweep()
         halves = self._halves.setdefault(name, {})
-        if kind in halves or any(other.headers["port"] != port for other in halves.values()):
+        if (
+            len(self._halves) > MOST_PAIRS
+            or kind in halves
+            or any(other.headers["port"] != port for other in halves.values())
+        ):
+            if not halves:
+                del self._halves[name]
             self._run(stream.reset(frames.REFUSED_STREAM))
             return
         halves[kind] = stream
@@ -81,6 +89,12 @@ class _Pairs:
         self._timers.pop(name).cancel()
         del self._halves[name]
         self._run(self._forward(int(port), halves["data"], halves["error"]))
+
+    def _sweep(self) -> None:
+        """Forgets halves that the client has reset."""
+        for name in [name for name, halves in self._halves.items() if all(half.closed for half in halves.values())]:
+            self._timers.pop(name).cancel()
+            del self._halves[name]
 
     def _expire(self, name: str) -> None:
         del self._timers[name]

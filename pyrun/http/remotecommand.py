@@ -86,6 +86,9 @@ class Session:
 
     async def finish(self, outcome: Outcome) -> None:
         """Tells the outcome, ends every stream and waits for the client to hang up. Never raises."""
+        for stream in (self.stdin, self._resize):
+            if stream is not None:
+                stream.drop()
         try:
             if not self._plain:
                 await self._error.write(outcome.json())
@@ -197,6 +200,9 @@ class Channel:
 
     async def read(self) -> bytes:
         return await self.inbox.get()
+
+    def drop(self) -> None:
+        self.inbox.drop()
 
     async def write(self, data: bytes) -> None:
         if self._closed:

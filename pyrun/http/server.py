@@ -215,11 +215,20 @@ class _Connection:
             raise Gone
         return bytes(body)
 
+    def _skip_body(self) -> bool:
+        """Whether all of the body that nobody has read is here already, and so no obstacle to the next request."""
+        try:
+            while isinstance(event := self._h11.next_event(), h11.Data):
+                pass
+        except h11.RemoteProtocolError:
+            return False
+        return isinstance(event, h11.EndOfMessage)
+
     async def respond(
         self, exchange: Exchange, status: int, body: bytes, kind: str, headers: tuple[tuple[str, str], ...]
     ) -> None:
         exchange.answered = True
-        if self._h11.their_state is h11.SEND_BODY:  # a body that nobody has read
+        if self._h11.their_state is h11.SEND_BODY and not self._skip_body():
             headers = (*headers, ("Connection", "close"))
         head = [("Content-Type", kind), ("Content-Length", str(len(body))), *headers]
         await self._send(h11.Response(status_code=status, headers=head))

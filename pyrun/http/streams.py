@@ -32,6 +32,10 @@ class Stream(Protocol):
         """No more of ours comes; the other way goes on. Never raises."""
         ...
 
+    def drop(self) -> None:
+        """Nobody will read: what is here and what comes is thrown away."""
+        ...
+
     async def reset(self) -> None:
         """Ends both ways. Never raises."""
         ...

@@ -80,6 +80,8 @@ class WebSocket:
                         case CloseConnection():
                             if self._wsproto.state is ConnectionState.REMOTE_CLOSING:
                                 await self._transport.write(self._wsproto.send(event.response()))
+                            else:  # wsproto's word for a frame that is none
+                                await self._say_close(event.code, event.reason or "")
                             return None
                         case TextMessage():
                             await self._say_close(UNSUPPORTED, "binary messages only")

@@ -30,6 +30,9 @@ class SpdyStream:
     async def read(self) -> bytes:
         return await self.inbox.get()
 
+    def drop(self) -> None:
+        self.inbox.drop()
+
     async def write(self, data: bytes) -> None:
         for at in range(0, len(data), PIECE):
             if self._closed:
