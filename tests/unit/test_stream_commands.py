@@ -164,8 +164,8 @@ def test_a_client_that_goes_away_is_noticed(tty: bool) -> None:
         async with serving() as (streams, backend):
             script = "while :; do echo y; sleep 0.05; done" if not tty else "sleep 50"
             wanted = TTY if tty else ALL
-            kinds = {"stdin": True, "stdout": True, "resize" if tty else "stderr": True}
-            async with command(sh(streams, script, wanted), **kinds) as (_, s):
+            url = sh(streams, script, wanted)
+            async with command(url, stdin=True, stdout=True, resize=tty, stderr=not tty) as (_, s):
                 await settle(lambda: bool(backend.commands))
                 try:
                     async with asyncio.timeout(1):

@@ -10,6 +10,7 @@ import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
+from wsproto.events import BytesMessage
 
 from pyrun.http import portforward
 from pyrun.http.spdy import frames
@@ -42,8 +43,8 @@ async def listening(answer: Answer, host: str = "127.0.0.1") -> AsyncIterator[in
 async def pair(client: Spdy, port: int, name: str | None) -> tuple[Stream, Stream]:
     """(data, error)."""
     words = {"port": str(port)} | ({"requestid": name} if name is not None else {})
-    error = await client.open(fin=True, streamtype="error", **words)
-    return await client.open(streamtype="data", **words), error
+    error = await client.open_with({"streamtype": "error"} | words, fin=True)
+    return await client.open_with({"streamtype": "data"} | words), error
 
 
 def unused() -> int:
@@ -246,6 +247,7 @@ def test_spdy_inside_a_websocket() -> None:
                     while b"tunnelled" not in found:
                         ws.ws.receive_data(await ws.reader.read(65536))
                         for event in ws.ws.events():
+                            assert isinstance(event, BytesMessage)
                             for frame in parser.feed(bytes(event.data)):
                                 found += frame.data if isinstance(frame, frames.Data) else b""
 

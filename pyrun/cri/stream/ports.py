@@ -90,7 +90,8 @@ async def connect(port: int, netns: Callable[[], int]) -> socket.socket:
                 why = f"connect to {host}: no answer in {CONNECT_S:g} s"
             except OSError as error:
                 # The first one's: a pod without IPv6 would tell of that alone.
-                why = why if why.startswith("connect") else f"connect to {host}: {os.strerror(error.errno or 0).lower()}"
+                if not why.startswith("connect"):
+                    why = f"connect to {host}: {os.strerror(error.errno or 0).lower()}"
             else:
                 sockets.remove(one)
                 return one

@@ -112,7 +112,10 @@ class Spdy:
         self.writer.write(data)
         await self.writer.drain()
 
-    async def open(self, fin: bool = False, **headers: str) -> Stream:
+    async def open(self, **headers: str) -> Stream:
+        return await self.open_with(headers)
+
+    async def open_with(self, headers: dict[str, str], fin: bool = False) -> Stream:
         stream = Stream(self, self._next)
         self.streams[self._next] = stream
         self._next += 2
