@@ -1,291 +1,245 @@
-"""Images on the disk: layers as directories, each once for all images that have it, and the rest in SQLite.
+"""The images of a node: the face that the daemon and `pyrun image` use.
 
-An image is visible when the transaction that names it is on the disk; its layers are there before. What is being
-unpacked lies in ingest/, which is emptied at the start; a layer that no image and no container has any more is moved
-back there, and removed. Usage is what was counted while unpacking.
+Blocking, and for any number of threads and processes. An image is what its config's digest says; tags and digests are
+names for it. It is there with all its layers or not at all, and none of it goes while a container holds it.
 """
 
 from __future__ import annotations
 
-import os
-import sqlite3
-import threading
+import re
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from ..errors import FailedPrecondition, NotFound, PyrunError, reason
-from .config import ImageConfig, load_config
-from .layers import remove as remove_tree
-from .layers import unpack
-from .references import parse_reference
+from pyrun.errors import FailedPrecondition, InvalidArgument, NotFound, PyrunError
+from pyrun.image.config import ConfigFile, ImageConfig, load_config
+from pyrun.image.contents import Contents, Ingest
+from pyrun.image.documents import Descriptor
+from pyrun.image.fetch import Fetch, Fetched, Layers, Progress, Source
+from pyrun.image.reference import Reference, parse_reference
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS images (id TEXT PRIMARY KEY, config BLOB NOT NULL, manifest BLOB NOT NULL,
-    digest TEXT NOT NULL, size INTEGER NOT NULL, created INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS names (name TEXT PRIMARY KEY, image TEXT NOT NULL REFERENCES images(id) ON DELETE CASCADE);
-CREATE TABLE IF NOT EXISTS layers (diff_id TEXT PRIMARY KEY, bytes INTEGER NOT NULL, inodes INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS image_layers (image TEXT NOT NULL REFERENCES images(id) ON DELETE CASCADE,
-    position INTEGER NOT NULL, diff_id TEXT NOT NULL, PRIMARY KEY (image, position));
-CREATE TABLE IF NOT EXISTS holds (owner TEXT PRIMARY KEY, image TEXT NOT NULL);
-"""
-VERSION = 1
-BUSY_S = 30.0
+__all__ = ["Image", "Images"]
+_HEX = re.compile(r"[0-9a-f]{4,64}")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Image:
-    """id: the digest of its configuration. tags: names with a tag; digests: names with a manifest's digest. size: of
-    its blobs, in bytes. created: when it came here, ns since 1970."""
+    """id: `sha256:…` of the config. tags: `HOST/REPO:TAG`. digests: `HOST/REPO@sha256:…`. size: bytes on the disk,
+    each layer counted though others share it. pulled: ns since 1970. pinned: not to be removed to make room."""
 
     id: str
     tags: tuple[str, ...]
     digests: tuple[str, ...]
     size: int
-    config: ImageConfig
-    created: int = 0
+    pulled: int
+    file: ConfigFile
     pinned: bool = False
+
+    @property
+    def config(self) -> ImageConfig:
+        return self.file.config
+
+    @property
+    def name(self) -> str:
+        """The first of its names, else its id."""
+        return (*self.tags, *self.digests, self.id)[0]
 
 
 class Images:
-    """root: ROOT/image. Any number of threads may be in it; one process at a time has it."""
+    """root: the store's directory, absolute. pinned: names of images that Image.pinned is true for. Sweeps away what
+    killed processes left; `damaged` has the ids of images that had lost a layer and are gone."""
 
-    def __init__(self, root: str) -> None:
-        self.root = root
-        for name in ("", "layers", "ingest"):
-            os.makedirs(f"{root}/{name}", 0o700, exist_ok=True)
-            os.chmod(f"{root}/{name}", 0o700)
-        self._lock = threading.RLock()
-        self._unpacking: dict[str, threading.Lock] = {}
-        try:
-            self._db = sqlite3.connect(f"{root}/meta.db", check_same_thread=False, timeout=BUSY_S, isolation_level=None)
-            self._db.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;" + SCHEMA)
-        except sqlite3.Error as e:
-            raise PyrunError(f"{root}/meta.db: {e}", hint="is the disk full, or the file damaged?") from None
-        self._check_version()
-        self._sweep()
+    def __init__(self, root: str, *, pinned: Iterable[str] = ()) -> None:
+        self.contents = Contents(root)
+        self.under_way = Layers()
+        self._pinned = frozenset(str(parse_reference(name)) for name in pinned)
+        self._files: dict[str, ConfigFile] = {}
+        self.damaged = self.contents.sweep()
 
     def close(self) -> None:
-        with self._lock:
-            self._db.close()
+        self.contents.close()
 
-    # --- looking up ---------------------------------------------------------------------------------------------------
+    # --- looking -------------------------------------------------------------------------------------------------
 
     def find(self, reference: str) -> Image:
-        """By its id or the beginning of it, or by a name. NotFound, InvalidArgument."""
-        with self._lock:
-            id = self._id_of(reference)
-            if id is None:
-                raise NotFound(f"image {reference!r} is not here", hint=f"pyrun image pull {reference}")
-            return self._image(id)
+        """By id (with or without sha256:, or its first digits), tag, or digest. Raises NotFound."""
+        return self._image(self._find_id(reference))
 
-    def all(self) -> list[Image]:
-        """The oldest first."""
-        with self._lock:
-            return [self._image(id) for (id,) in self._db.execute("SELECT id FROM images ORDER BY created, id")]
-
-    def document(self, id: str) -> tuple[bytes, bytes, str]:
-        """(configuration, manifest, the manifest's digest) of an image."""
-        with self._lock:
-            row = self._db.execute("SELECT config, manifest, digest FROM images WHERE id = ?", (id,)).fetchone()
-        return bytes(row[0]), bytes(row[1]), str(row[2])
-
-    def has_layer(self, diff_id: str) -> bool:
-        with self._lock:
-            return self._db.execute("SELECT 1 FROM layers WHERE diff_id = ?", (diff_id,)).fetchone() is not None
+    def list(self) -> list[Image]:
+        """All of them, the newest first."""
+        found = []
+        for image in self.contents.database.words("SELECT id FROM images ORDER BY pulled DESC, id"):
+            try:
+                found.append(self._image(image))
+            except NotFound:  # removed meanwhile
+                continue
+        return found
 
     def usage(self) -> tuple[int, int]:
-        """Bytes and inodes of all layers."""
-        with self._lock:
-            row = self._db.execute("SELECT coalesce(sum(bytes), 0), coalesce(sum(inodes), 0) FROM layers").fetchone()
-        return int(row[0]), int(row[1])
+        """(bytes, inodes) of all layers, as they were counted when they were unpacked."""
+        row = self.contents.database.rows("SELECT TOTAL(bytes), TOTAL(inodes) FROM layers")[0]
+        return int(float(str(row[0]))), int(float(str(row[1])))
 
-    def _id_of(self, reference: str) -> str | None:
-        bare = reference.removeprefix("sha256:")
-        if len(bare) >= 4 and not bare.strip("0123456789abcdef"):
-            rows = self._db.execute(
-                "SELECT id FROM images WHERE id >= ? AND id < ?", (f"sha256:{bare}", f"sha256:{bare}g")
-            ).fetchmany(2)
-            if len(rows) == 1:
-                return str(rows[0][0])
-        if reference.startswith("sha256:"):
-            return None
-        row = self._db.execute("SELECT image FROM names WHERE name = ?", (parse_reference(reference).name,)).fetchone()
-        return None if row is None else str(row[0])
+    def lowers(self, image_id: str) -> tuple[str, ...]:
+        """The layers' directories, topmost first. A layer that occurs twice counts where it is topmost: overlayfs takes
+        none twice, and the lower of both could not be seen."""
+        rows = self.contents.database.words(
+            "SELECT diff_id FROM image_layers WHERE image = ? ORDER BY position DESC", image_id
+        )
+        return tuple(self.contents.path(diff_id) for diff_id in dict.fromkeys(rows)) or (f"{self.contents.root}/empty",)
 
-    def _image(self, id: str) -> Image:
-        data, size, created = self._db.execute(
-            "SELECT config, size, created FROM images WHERE id = ?", (id,)
-        ).fetchone()
-        names = [name for (name,) in self._db.execute("SELECT name FROM names WHERE image = ? ORDER BY name", (id,))]
-        tags = tuple(name for name in names if "@" not in name)
-        return Image(id, tags, tuple(name for name in names if "@" in name), size, load_config(bytes(data)), created)
+    def holders(self) -> frozenset[str]:
+        """Who holds an image."""
+        return frozenset(self.contents.database.words("SELECT DISTINCT owner FROM holds"))
 
-    # --- coming and going ---------------------------------------------------------------------------------------------
+    def _find_id(self, reference: str) -> str:
+        db = self.contents.database
+        hexadecimal = reference.removeprefix("sha256:")
+        if len(hexadecimal) == 64 and (
+            found := db.words("SELECT id FROM images WHERE id = ?", f"sha256:{hexadecimal}")
+        ):
+            return found[0]
+        name = None
+        if not reference.startswith("sha256:") and not (len(hexadecimal) == 64 and _HEX.fullmatch(hexadecimal)):
+            name = str(parse_reference(reference))
+            query = "SELECT image FROM tags WHERE name = ? UNION SELECT image FROM digests WHERE name = ?"
+            if found := db.words(query, name, name):
+                return found[0]
+        if _HEX.fullmatch(hexadecimal):
+            found = db.words("SELECT id FROM images WHERE id GLOB ? LIMIT 2", f"sha256:{hexadecimal}*")
+            if len(found) > 1:
+                raise InvalidArgument(f"more than one image has an id that begins with {hexadecimal}")
+            if found:
+                return found[0]
+        raise NotFound(f"there is no image {name or reference}", hint=f"pyrun image pull {reference} brings it")
 
-    def add_layer(
-        self, diff_id: str, blob: str | int, media_type: str | None, *, cancel: Callable[[], bool] | None = None
-    ) -> None:
-        """Unpacks a layer that is not here yet. Of two threads that want the same one the second waits for the first.
-        PyrunError with nothing left of it."""
-        with self._lock:
-            lock = self._unpacking.setdefault(diff_id, threading.Lock())
-        with lock:
-            if self.has_layer(diff_id):
-                return
-            name = f"{diff_id[7:19]}-{os.urandom(6).hex()}"
-            try:
-                os.makedirs(f"{self.root}/ingest/{name}/diff", 0o755)
-                into = os.open(f"{self.root}/ingest/{name}/diff", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-                try:
-                    made = unpack(blob, media_type, into, diff_id=diff_id, cancel=cancel, sync=True)
-                finally:
-                    os.close(into)
-                with self._lock:
-                    self._take_layer(name, diff_id, made.bytes, made.inodes)
-            except BaseException as error:
-                self._drop(name)
-                if isinstance(error, OSError):
-                    raise PyrunError(f"{self.root}/ingest: {reason(error)}", hint="is the disk full?") from None
-                raise
+    def _image(self, image_id: str) -> Image:
+        with self.contents.database.transaction() as db:
+            row = db.execute("SELECT pulled FROM images WHERE id = ?", (image_id,)).fetchone()
+            if row is None:
+                raise NotFound(f"there is no image {image_id}")
+            one = (image_id,)
+            tags = [name for (name,) in db.execute("SELECT name FROM tags WHERE image = ? ORDER BY name", one)]
+            digests = [name for (name,) in db.execute("SELECT name FROM digests WHERE image = ? ORDER BY name", one)]
+            size = db.execute("SELECT TOTAL(bytes) FROM image_layers JOIN layers USING (diff_id) WHERE image = ?", one)
+            total = int(size.fetchone()[0])
+            if (file := self._files.get(image_id)) is None:
+                data = db.execute("SELECT config FROM images WHERE id = ?", one).fetchone()[0]
+                file = self._files[image_id] = load_config(data)
+        pinned = not self._pinned.isdisjoint((*tags, *digests))
+        return Image(image_id, tuple(tags), tuple(digests), total + len(file.diff_ids), row[0], file, pinned)
 
-    def _take_layer(self, name: str, diff_id: str, bytes_: int, inodes: int) -> None:
-        target = f"{self.root}/layers/{diff_id[7:]}"
-        if os.path.lexists(target):  # of a pull that was killed between here and the transaction
-            self._trash(diff_id)
-        os.rename(f"{self.root}/ingest/{name}", target)
-        _sync_directory(f"{self.root}/layers")
-        self._db.execute("INSERT INTO layers VALUES (?, ?, ?)", (diff_id, bytes_, inodes))
+    # --- bringing in ---------------------------------------------------------------------------------------------
 
-    def add(self, names: list[str], config: bytes, manifest: bytes, digest: str, id: str, size: int) -> Image:
-        """Makes an image visible whose layers are all here."""
-        loaded = load_config(config)
-        with self._lock, self._transaction():
-            missing = [one for one in loaded.diff_ids if not self.has_layer(one)]
-            if missing:
-                raise FailedPrecondition(f"layer {missing[0]} was removed meanwhile", hint="pull again")
-            self._db.execute(
-                "INSERT INTO images VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT(id) DO UPDATE SET "
-                "manifest = excluded.manifest, digest = excluded.digest, size = excluded.size",
-                (id, config, manifest, digest, size, time.time_ns()),
+    def add(
+        self,
+        source: Source,
+        names: Iterable[Reference],
+        *,
+        want: Descriptor | None = None,
+        cancelled: Callable[[], bool] = lambda: False,
+        tell: Callable[[Progress], None] = lambda _: None,
+    ) -> Image:
+        """Brings an image in from a source, by these names."""
+        with Ingest(self.contents) as ingest:
+            fetched = Fetch(self.contents, self.under_way, source, cancelled, tell).run(ingest, want)
+            self._commit(fetched, names)
+        return self._image(fetched.id)
+
+    def _commit(self, fetched: Fetched, names: Iterable[Reference]) -> None:
+        """The moment at which the image is there."""
+        now = time.time_ns()
+        with self.contents.database.transaction(durable=True) as db:
+            values = (fetched.id, fetched.manifest, fetched.config, now)
+            db.execute(
+                "INSERT INTO images VALUES (?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET manifest = excluded.manifest",
+                values,
             )
-            self._db.executemany(
-                "INSERT OR REPLACE INTO image_layers VALUES (?, ?, ?)",
-                [(id, position, one) for position, one in enumerate(loaded.diff_ids)],
-            )
-            self._db.executemany("INSERT OR REPLACE INTO names VALUES (?, ?)", [(name, id) for name in names])
-            return self._image(id)
+            db.execute("DELETE FROM image_layers WHERE image = ?", (fetched.id,))
+            rows = [(fetched.id, position, diff_id) for position, diff_id in enumerate(fetched.file.diff_ids)]
+            db.executemany("INSERT INTO image_layers VALUES (?, ?, ?)", rows)
+            for name in names:
+                if name.tagged:
+                    db.execute("INSERT OR REPLACE INTO tags VALUES (?, ?)", (name.tagged, fetched.id))
+                db.execute("INSERT OR IGNORE INTO digests VALUES (?, ?)", (f"{name.name}@{fetched.digest}", fetched.id))
 
-    def remove(self, reference: str) -> list[str]:
-        """Takes a name away, and with the last of its tags, or by its id, the image. The ids of images that went; no
-        error where there is none. FailedPrecondition while a container has it."""
-        with self._lock:
-            id = self._id_of(reference)
-            if id is None:
-                return []
-            image = self._image(id)
-            name = "" if id.startswith(reference) or id[7:].startswith(reference) else parse_reference(reference).name
-            if name in image.tags and len(image.tags) > 1:
-                self._db.execute("DELETE FROM names WHERE name = ?", (name,))
-                return []
-            owner = self._db.execute("SELECT owner FROM holds WHERE image = ?", (id,)).fetchone()
-            if owner is not None:
-                raise FailedPrecondition(
-                    f"image {reference!r} is used by container {owner[0][:13]}", hint="remove the container first"
-                )
-            with self._transaction():
-                self._db.execute("DELETE FROM images WHERE id = ?", (id,))
-            self._collect()
-            return [id]
-
-    def prune(self) -> list[str]:
-        """Removes every image that no container has. The ids."""
-        with self._lock:
-            free = self._db.execute("SELECT id FROM images WHERE id NOT IN (SELECT image FROM holds)").fetchall()
-            with self._transaction():
-                self._db.executemany("DELETE FROM images WHERE id = ?", free)
-            self._collect()
-        return [str(id) for (id,) in free]
+    # --- letting go ----------------------------------------------------------------------------------------------
 
     def hold(self, image_id: str, owner: str) -> tuple[str, ...]:
-        """The directories of its layers, the topmost first; they stay until release(owner), over restarts too."""
-        with self._lock:
-            rows = self._db.execute(
-                "SELECT diff_id FROM image_layers WHERE image = ? ORDER BY position DESC", (image_id,)
-            ).fetchall()
-            if not rows and self._db.execute("SELECT 1 FROM images WHERE id = ?", (image_id,)).fetchone() is None:
-                raise NotFound(f"image {image_id} is not here")
-            self._db.execute("INSERT OR REPLACE INTO holds VALUES (?, ?)", (owner, image_id))
-        if not rows:
-            raise FailedPrecondition(f"image {image_id} has no layers", hint="a container's root takes one at least")
-        return tuple(f"{self.root}/layers/{diff_id[7:]}/diff" for (diff_id,) in rows)
+        """Keeps the image until release(owner). Returns its layers' directories, topmost first."""
+        with self.contents.database.transaction() as db:
+            if db.execute("SELECT 1 FROM images WHERE id = ?", (image_id,)).fetchone() is None:
+                raise NotFound(f"there is no image {image_id}")
+            db.execute("INSERT OR IGNORE INTO holds VALUES (?, ?)", (owner, image_id))
+        return self.lowers(image_id)
 
     def release(self, owner: str) -> None:
-        """No error where it holds nothing."""
-        with self._lock:
-            self._db.execute("DELETE FROM holds WHERE owner = ?", (owner,))
+        """Ends all that the owner holds."""
+        with self.contents.database.transaction() as db:
+            db.execute("DELETE FROM holds WHERE owner = ?", (owner,))
 
-    def holders(self) -> list[str]:
-        with self._lock:
-            return [str(owner) for (owner,) in self._db.execute("SELECT owner FROM holds")]
+    def tag(self, reference: str, name: str) -> None:
+        """One more name for an image; another image loses it."""
+        new = parse_reference(name)
+        if new.tagged is None:
+            raise InvalidArgument(f"{name}: a digest can't be given", hint="name a tag")
+        image = self._find_id(reference)
+        with self.contents.database.transaction(durable=True) as db:
+            db.execute("INSERT OR REPLACE INTO tags VALUES (?, ?)", (new.tagged, image))
 
-    # --- inside -------------------------------------------------------------------------------------------------------
+    def untag(self, reference: str) -> bool:
+        """Takes a tag away; the image goes with its last one. Returns whether it went. By id: the image goes."""
+        image = self.find(reference)
+        name = (
+            None if image.id.startswith(f"sha256:{reference.removeprefix('sha256:')}") else parse_reference(reference)
+        )
+        if name is None or name.tagged not in image.tags or len(image.tags) == 1:
+            self.remove(reference)
+            return True
+        with self.contents.database.transaction(durable=True) as db:
+            db.execute("DELETE FROM tags WHERE name = ?", (name.tagged,))
+        return False
 
-    def _check_version(self) -> None:
-        (found,) = self._db.execute("PRAGMA user_version").fetchone()
-        if found not in (0, VERSION):
-            raise PyrunError(f"{self.root} was written by a newer pyrun", hint="update pyrun, or take another --root")
-        self._db.execute(f"PRAGMA user_version = {VERSION}")
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
+    def remove(self, reference: str) -> None:
+        """Removes an image with all its names, and layers that no other one has. No error where there is none; raises
+        FailedPrecondition where a container holds it."""
         try:
-            yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
+            image = self._find_id(reference)
+        except NotFound:
+            return
+        with self.contents.database.transaction(durable=True) as db:
+            owners = [owner for (owner,) in db.execute("SELECT owner FROM holds WHERE image = ?", (image,))]
+            if owners:
+                raise FailedPrecondition(
+                    f"image {reference} is in use by {owners[0]}"
+                    + (f" and {len(owners) - 1} more" * (len(owners) > 1)),
+                    hint="remove the container first",
+                )
+            db.execute("DELETE FROM images WHERE id = ?", (image,))
+        self._files.pop(image, None)
+        self.contents.collect()
 
-    def _collect(self) -> None:
-        """Removes layers that no image has."""
-        rows = self._db.execute(
-            "SELECT diff_id FROM layers WHERE diff_id NOT IN (SELECT diff_id FROM image_layers)"
-        ).fetchall()
-        for (diff_id,) in rows:
-            self._db.execute("DELETE FROM layers WHERE diff_id = ?", (diff_id,))
-            self._trash(diff_id)
+    def prune(self, *, all: bool = False) -> tuple[int, int]:
+        """Removes images without a tag (all: every one) that nothing holds and that are not pinned. Returns (how many
+        images, bytes of the layers that went)."""
+        before, gone = self.usage()[0], 0
+        for image in self.list():
+            if image.pinned or (image.tags and not all):
+                continue
+            try:
+                self.remove(image.id)
+            except FailedPrecondition:
+                continue
+            gone += 1
+        self.contents.collect()
+        return gone, max(0, before - self.usage()[0])
 
-    def _trash(self, diff_id: str) -> None:
-        name = f"trash-{os.urandom(6).hex()}"
-        with suppress(FileNotFoundError):
-            os.rename(f"{self.root}/layers/{diff_id[7:]}", f"{self.root}/ingest/{name}")
-            self._drop(name)
-
-    def _drop(self, name: str) -> None:
-        fd = os.open(f"{self.root}/ingest", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            remove_tree(fd, name)
-        finally:
-            os.close(fd)
-
-    def _sweep(self) -> None:
-        """What a killed pull has left: in ingest/, and layers that are in no row."""
-        for name in os.listdir(f"{self.root}/ingest"):
-            if os.path.isdir(f"{self.root}/ingest/{name}"):
-                self._drop(name)
-            else:
-                os.unlink(f"{self.root}/ingest/{name}")
-        for name in os.listdir(f"{self.root}/layers"):
-            if not self.has_layer(f"sha256:{name}"):
-                self._trash(f"sha256:{name}")
-        self._collect()
-
-
-def _sync_directory(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    def manifest(self, image_id: str) -> tuple[bytes, bytes]:
+        """(manifest, config) as they were brought in."""
+        rows = self.contents.database.rows("SELECT manifest, config FROM images WHERE id = ?", image_id)
+        if not rows:
+            raise NotFound(f"there is no image {image_id}")
+        manifest, config = rows[0]
+        if not (isinstance(manifest, bytes) and isinstance(config, bytes)):
+            raise PyrunError(f"{self.contents.root}/meta.db: a document is no bytes")
+        return manifest, config

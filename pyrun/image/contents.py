@@ -1,0 +1,212 @@
+"""The store's files: layers as directories, and what is on its way in or out.
+
+A layer is unpacked below ingest/, written out, and renamed to layers/HEX of its diffID, with a row; an image's row
+comes last. So what a kill leaves is only in ingest/ or has no row, and is swept away by the next start. An ingest
+directory is flock'ed by whoever fills it: another process' sweep sees that it lives. What changes rows and directories
+together holds the store's lock, for moments only: trees are removed outside of it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from sqlite3 import Connection
+
+from pyrun.errors import PyrunError, ResourceExhausted, reason
+from pyrun.image import layers
+from pyrun.image.database import ORPHANS, Database
+
+DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+RESERVE = 64 << 20  # bytes of the disk that images leave alone
+LOCK_PATIENCE_S = 60.0
+
+
+class Ingest:
+    """A directory for what is not there yet, with its leases on layers. Use it as a context."""
+
+    def __init__(self, contents: Contents) -> None:
+        self._contents = contents
+        self.name = secrets.token_hex(16)
+        with contents.locked():
+            os.mkdir(self.name, 0o700, dir_fd=contents.ingest)
+            self.fd = os.open(self.name, DIRECTORY, dir_fd=contents.ingest)
+            fcntl.flock(self.fd, fcntl.LOCK_EX)
+
+    def __enter__(self) -> Ingest:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._contents.end(self)
+
+
+class Contents:
+    """The directories of a store. root: absolute; made if it is not there."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        for path in (root, *(f"{root}/{name}" for name in ("ingest", "layers", "empty"))):
+            make_private(path)
+        self.ingest = os.open(f"{root}/ingest", DIRECTORY)
+        self.layers = os.open(f"{root}/layers", DIRECTORY)
+        self._lock_fd = os.open(f"{root}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        self._lock = threading.RLock()
+        self._depth = 0
+        self.database = Database(f"{root}/meta.db")
+
+    def close(self) -> None:
+        self.database.close()
+        for fd in (self.ingest, self.layers, self._lock_fd):
+            os.close(fd)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Alone among all threads and processes."""
+        with self._lock:
+            if not self._depth:
+                self._take_file_lock()
+            self._depth += 1
+            try:
+                yield
+            finally:
+                self._depth -= 1
+                if not self._depth:
+                    fcntl.flock(self._lock_fd, fcntl.LOCK_UN)
+
+    def _take_file_lock(self) -> None:
+        deadline = time.monotonic() + LOCK_PATIENCE_S
+        while True:
+            try:
+                return fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise PyrunError(f"{self.root}/lock: another process has held it for {LOCK_PATIENCE_S:.0f} s")
+            time.sleep(0.01)
+
+    # --- layers in -----------------------------------------------------------------------------------------------
+
+    def lease(self, ingest: Ingest, diff_id: str) -> bool:
+        """Whether the layer is there; then it stays till the ingest ends."""
+        with self.database.transaction() as db:
+            there = db.execute("SELECT 1 FROM layers WHERE diff_id = ?", (diff_id,)).fetchone() is not None
+            if there:
+                db.execute("INSERT OR IGNORE INTO leases VALUES (?, ?)", (ingest.name, diff_id))
+        return there
+
+    def add_layer(self, ingest: Ingest, name: str, made: layers.Unpacked) -> None:
+        """Takes the directory `name` of the ingest, unpacked and written out, in as a layer, with a lease on it."""
+        with self.locked():
+            if self.lease(ingest, made.diff_id):  # another was faster; ours goes with the ingest
+                return
+            target = made.diff_id.removeprefix("sha256:")
+            self._set_aside(target)
+            os.rename(name, target, src_dir_fd=ingest.fd, dst_dir_fd=self.layers)
+            os.fsync(self.layers)
+            with self.database.transaction() as db:
+                db.execute("INSERT INTO layers VALUES (?, ?, ?, 'dir')", (made.diff_id, made.bytes, made.inodes))
+                db.execute("INSERT INTO leases VALUES (?, ?)", (ingest.name, made.diff_id))
+
+    def path(self, diff_id: str) -> str:
+        return f"{self.root}/layers/{diff_id.removeprefix('sha256:')}"
+
+    def room(self) -> int:
+        """Bytes that new layers may take. Raises ResourceExhausted where there are none."""
+        found = os.fstatvfs(self.layers)
+        room = found.f_bavail * found.f_frsize - RESERVE
+        if room <= 0:
+            raise ResourceExhausted(f"{self.root}: the disk is full", hint="pyrun image prune makes room")
+        return room
+
+    # --- layers out ----------------------------------------------------------------------------------------------
+
+    def end(self, ingest: Ingest) -> None:
+        """Ends an ingest: its leases and its directory go."""
+        with self.database.transaction() as db:
+            db.execute("DELETE FROM leases WHERE ingest = ?", (ingest.name,))
+        os.close(ingest.fd)
+        layers.remove(self.ingest, ingest.name)
+
+    def collect(self) -> tuple[int, int]:
+        """Removes layers that nothing needs. Returns (how many, bytes)."""
+        with self.locked():
+            with self.database.transaction() as db:
+                gone = db.execute(ORPHANS.replace("diff_id FROM", "diff_id, bytes FROM", 1)).fetchall()
+                db.executemany("DELETE FROM layers WHERE diff_id = ?", [(row[0],) for row in gone])
+            # The rows first: without a row a directory is nothing, but a row without its directory would be a lie.
+            waste = [self._set_aside(row[0].removeprefix("sha256:")) for row in gone]
+        for name in waste:
+            if name:
+                layers.remove(self.ingest, name)
+        return len(gone), sum(row[1] for row in gone)
+
+    def _set_aside(self, name: str) -> str | None:
+        """Moves a layer's directory out of sight, to be removed; None where there is none."""
+        waste = f"waste-{secrets.token_hex(16)}"
+        try:
+            os.rename(name, waste, src_dir_fd=self.layers, dst_dir_fd=self.ingest)
+        except FileNotFoundError:
+            return None
+        return waste
+
+    def sweep(self) -> list[str]:
+        """Removes what killed processes left. Returns the ids of images that have lost a layer's directory, and with it
+        their rows: somebody removed it by hand."""
+        with self.locked():
+            dead = [name for name in os.listdir(self.ingest) if not self._lives(name)]
+            rows = {diff_id.removeprefix("sha256:") for diff_id in self.database.words("SELECT diff_id FROM layers")}
+            there = set(os.listdir(self.layers))
+            with self.database.transaction() as db:
+                alive = set(os.listdir(self.ingest)) - set(dead)
+                for (name,) in db.execute("SELECT DISTINCT ingest FROM leases").fetchall():
+                    if name not in alive:
+                        db.execute("DELETE FROM leases WHERE ingest = ?", (name,))
+                damaged = self._forget(db, [f"sha256:{name}" for name in rows - there])
+            dead += [waste for name in there - rows if (waste := self._set_aside(name))]
+        for name in dead:
+            layers.remove(self.ingest, name)
+        self.collect()
+        return damaged
+
+    def _lives(self, name: str) -> bool:
+        try:
+            fd = os.open(name, DIRECTORY, dir_fd=self.ingest)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(fd)
+        return False
+
+    def _forget(self, db: Connection, missing: list[str]) -> list[str]:
+        damaged: set[str] = set()
+        for diff_id in missing:
+            users = db.execute("SELECT DISTINCT image FROM image_layers WHERE diff_id = ?", (diff_id,)).fetchall()
+            damaged |= {image for (image,) in users}
+        for image in damaged:
+            db.execute("DELETE FROM holds WHERE image = ?", (image,))
+            db.execute("DELETE FROM images WHERE id = ?", (image,))
+        for diff_id in missing:
+            db.execute("DELETE FROM leases WHERE diff_id = ?", (diff_id,))
+            db.execute("DELETE FROM layers WHERE diff_id = ?", (diff_id,))
+        return sorted(damaged)
+
+
+def make_private(path: str) -> None:
+    """The directory, root's alone (CVE-2024-25621). An open one is closed, a link refused."""
+    try:
+        os.makedirs(path, 0o700, exist_ok=True)
+        fd = os.open(path, DIRECTORY)
+        try:
+            if os.fstat(fd).st_mode & 0o077:
+                os.fchmod(fd, 0o700)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise PyrunError(f"{path}: {reason(error)}", hint="the store of images is a directory that only root may enter")

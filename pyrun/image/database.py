@@ -1,0 +1,102 @@
+"""The store's metadata: which images there are, of which layers, by which names, and who holds them.
+
+One SQLite file in WAL mode, for every thread and process that uses the store. Documents lie in it, so that an image and
+its config appear at once. A transaction that makes an image visible is written through (FULL); what may be lost with
+the machine, such as a lease, is not. Use counts are never stored: they are queries, so nothing can disagree with them.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pyrun.errors import PyrunError
+
+VERSION = 1
+PATIENCE_S = 30.0
+SCHEMA = """
+CREATE TABLE images (id TEXT PRIMARY KEY, manifest BLOB NOT NULL, config BLOB NOT NULL, pulled INTEGER NOT NULL);
+CREATE TABLE layers (diff_id TEXT PRIMARY KEY, bytes INTEGER NOT NULL, inodes INTEGER NOT NULL, kind TEXT NOT NULL);
+CREATE TABLE image_layers (image TEXT NOT NULL REFERENCES images ON DELETE CASCADE, position INTEGER NOT NULL,
+    diff_id TEXT NOT NULL REFERENCES layers, PRIMARY KEY (image, position));
+CREATE INDEX image_layers_by_layer ON image_layers (diff_id);
+CREATE TABLE tags (name TEXT PRIMARY KEY, image TEXT NOT NULL REFERENCES images ON DELETE CASCADE);
+CREATE TABLE digests (name TEXT NOT NULL, image TEXT NOT NULL REFERENCES images ON DELETE CASCADE,
+    PRIMARY KEY (name, image));
+CREATE TABLE holds (owner TEXT NOT NULL, image TEXT NOT NULL REFERENCES images, PRIMARY KEY (owner, image));
+CREATE TABLE leases (ingest TEXT NOT NULL, diff_id TEXT NOT NULL REFERENCES layers, PRIMARY KEY (ingest, diff_id));
+"""
+ORPHANS = """SELECT diff_id FROM layers WHERE diff_id NOT IN (SELECT diff_id FROM image_layers)
+    AND diff_id NOT IN (SELECT diff_id FROM leases)"""
+
+
+class Database:
+    """The open file. Any thread may use it: one connection, one at a time, since each use takes microseconds."""
+
+    def __init__(self, path: str) -> None:
+        self._lock = threading.RLock()
+        self._path = path
+        try:
+            self._connection = sqlite3.connect(
+                path, timeout=PATIENCE_S, isolation_level=None, check_same_thread=False, cached_statements=64
+            )
+            self._set_up()
+        except sqlite3.Error as error:
+            raise self._told(error)
+
+    def _set_up(self) -> None:
+        run = self._connection.execute
+        run("PRAGMA journal_mode = WAL")
+        run("PRAGMA foreign_keys = ON")
+        run("PRAGMA synchronous = NORMAL")
+        with self.transaction(durable=True):
+            found = run("PRAGMA user_version").fetchone()[0]
+            if found > VERSION:
+                raise PyrunError(f"{self._path}: it is of a newer pyrun (format {found})", hint="use that version")
+            if found == 0:
+                for statement in SCHEMA.split(";"):
+                    run(statement)
+                run(f"PRAGMA user_version = {VERSION}")
+
+    def close(self) -> None:
+        with self._lock:
+            self._connection.close()
+
+    @contextmanager
+    def transaction(self, *, durable: bool = False) -> Iterator[sqlite3.Connection]:
+        """All of the block or nothing. durable: on the disk when it ends."""
+        with self._lock:
+            try:
+                if durable:
+                    self._connection.execute("PRAGMA synchronous = FULL")
+                self._connection.execute("BEGIN IMMEDIATE")
+                try:
+                    yield self._connection
+                except BaseException:
+                    self._connection.execute("ROLLBACK")
+                    raise
+                self._connection.execute("COMMIT")
+            except sqlite3.Error as error:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise self._told(error)
+            finally:
+                if durable:
+                    self._connection.execute("PRAGMA synchronous = NORMAL")
+
+    def rows(self, query: str, *values: object) -> list[tuple[object, ...]]:
+        with self._lock:
+            try:
+                return self._connection.execute(query, values).fetchall()
+            except sqlite3.Error as error:
+                raise self._told(error)
+
+    def words(self, query: str, *values: object) -> list[str]:
+        """The first column of a query, as strings."""
+        return [str(row[0]) for row in self.rows(query, *values)]
+
+    def _told(self, error: sqlite3.Error) -> PyrunError:
+        full = isinstance(error, sqlite3.OperationalError) and "full" in str(error)
+        return PyrunError(f"{self._path}: {error}", hint="the disk is full" if full else None)

@@ -1,0 +1,206 @@
+"""The store: an image is there whole or not at all, shared layers once, and nothing goes that somebody needs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+
+from pyrun.errors import FailedPrecondition, NotFound, PyrunError
+from pyrun.image.contents import Ingest
+from pyrun.image.reference import parse_reference
+from pyrun.image.store import Image, Images
+from tests.support.layers import Tar
+from tests.support.registry.made import Made, make_image, make_index, small_tar
+
+BASE, TOP = small_tar("base"), small_tar("top")
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Images:
+    return Images(str(tmp_path / "image"))
+
+
+def add(images: Images, made: Made, name: str = "q.io/a:1") -> Image:
+    return images.add(made.source(), [parse_reference(name)])
+
+
+def layer_dirs(images: Images) -> set[str]:
+    return set(os.listdir(f"{images.contents.root}/layers"))
+
+
+@pytest.mark.parametrize("form", ["gzip", "zstd", ""])
+@pytest.mark.parametrize("docker", [False, True])
+def test_all_forms(images: Images, form: str, docker: bool) -> None:
+    made = make_image([BASE, TOP], {"Cmd": ["sh"], "Env": ["A=1"], "Labels": {"l": "1"}}, form=form, docker=docker)
+    image = add(images, made)
+    assert (image.id, image.tags) == (made.id, ("q.io/a:1",))
+    assert image.digests == (f"q.io/a@{made.top}",)
+    assert (image.config.cmd, image.config.env, dict(image.config.labels)) == (("sh",), ("A=1",), {"l": "1"})
+    lowers = images.hold(image.id, "c1")
+    assert [os.path.basename(path) for path in lowers] == [d.removeprefix("sha256:") for d in reversed(made.diff_ids)]
+    assert Path(lowers[0], "top").read_text() == "hello\n"
+    assert os.listdir(f"{images.contents.root}/ingest") == []
+
+
+def test_found_by_every_name(images: Images) -> None:
+    made = make_image([BASE])
+    image = add(images, made, "busybox")
+    hexadecimal = made.id.removeprefix("sha256:")
+    names = [
+        "busybox",
+        "docker.io/library/busybox:latest",
+        made.id,
+        hexadecimal,
+        hexadecimal[:12],
+        f"busybox@{made.top}",
+    ]
+    assert [images.find(name).id for name in names] == [image.id] * len(names)
+    for name in ("busybox:2", f"q.io/busybox@{made.top}", "f" * 64, "sha256:" + "f" * 64):
+        with pytest.raises(NotFound):
+            images.find(name)
+
+
+def test_platform_of_an_index(images: Images) -> None:
+    wrong, right = make_image([TOP], architecture="s390x"), make_image([BASE])
+    made = make_index(("linux/s390x", wrong), ("linux/amd64", right))
+    image = add(images, made)
+    assert image.id == right.id
+    assert image.digests == (f"q.io/a@{made.top}",)
+    with pytest.raises(PyrunError, match=r"(?s)no linux/amd64.*it has linux/s390x"):
+        add(images, make_index(("linux/s390x", wrong)), "q.io/b:1")
+
+
+def test_a_layer_of_two_images_is_there_once_and_stays(images: Images) -> None:
+    first, second = add(images, make_image([BASE, TOP])), add(images, make_image([TOP]), "q.io/b:1")
+    assert len(layer_dirs(images)) == 2
+    images.remove(first.id)
+    assert layer_dirs(images) == {second.file.diff_ids[0].removeprefix("sha256:")}
+    images.remove("q.io/b:1")
+    assert layer_dirs(images) == set()
+    assert images.usage() == (0, 0)
+    images.remove("q.io/b:1")  # there is none: no error
+
+
+def test_usage_is_what_du_counts(images: Images) -> None:
+    image = add(images, make_image([Tar().dir("./").file("big", os.urandom(300_000)).link("same", "big").bytes(), TOP]))
+    told = [0, 0]
+    for path in images.lowers(image.id):
+        for place, option in ((0, "--block-size=1"), (1, "--inodes")):
+            told[place] += int(subprocess.check_output(["du", "-s", option, path]).split()[0])
+    assert images.usage() == tuple(told)
+
+
+def test_what_is_held_stays(images: Images, tmp_path: Path) -> None:
+    image = add(images, make_image([BASE]))
+    images.hold(image.id, "c1")
+    again = Images(str(tmp_path / "image"))  # as after a restart
+    assert again.holders() == {"c1"}
+    with pytest.raises(FailedPrecondition, match="in use by c1"):
+        again.remove("q.io/a:1")
+    assert again.prune(all=True) == (0, 0)
+    again.release("c1")
+    again.remove("q.io/a:1")
+    with pytest.raises(NotFound):
+        images.hold(image.id, "c2")
+
+
+def test_a_tag_moves(images: Images) -> None:
+    old, new = add(images, make_image([BASE])), add(images, make_image([TOP]))
+    assert images.find("q.io/a:1").id == new.id
+    assert images.find(old.id).tags == ()
+    assert images.prune()[0] == 1
+    assert [image.id for image in images.list()] == [new.id]
+
+
+def test_untag_keeps_the_other_name(images: Images) -> None:
+    image = add(images, make_image([BASE]))
+    images.tag(image.id, "q.io/b:2")
+    assert not images.untag("q.io/a:1")
+    assert images.find(image.id).tags == ("q.io/b:2",)
+    assert images.untag("q.io/b:2")
+    assert images.list() == []
+
+
+def test_layer_twice_and_none(images: Images) -> None:
+    twice = add(images, make_image([BASE, TOP, BASE]))
+    assert len(images.lowers(twice.id)) == 2
+    assert os.path.basename(images.lowers(twice.id)[0]) == twice.file.diff_ids[0].removeprefix("sha256:")
+    none = add(images, make_image([]), "q.io/none:1")
+    (empty,) = images.lowers(none.id)
+    assert os.listdir(empty) == []
+
+
+def test_too_many_layers_are_refused_before_one_is_fetched(images: Images) -> None:
+    made = make_image([small_tar(f"f{number}") for number in range(128)])
+    with pytest.raises(PyrunError, match="128 layers"):
+        add(images, made)
+    assert layer_dirs(images) == set()
+
+
+def test_wrong_diff_id_leaves_nothing(images: Images) -> None:
+    made, other = make_image([BASE]), make_image([TOP])
+    made.blobs[made.top] = made.blobs[made.top].replace(made.layers[0].encode(), other.layers[0].encode())
+    size = len(other.blobs[other.layers[0]]), len(made.blobs[made.layers[0]])
+    made.blobs[made.top] = made.blobs[made.top].replace(f'"size": {size[1]}'.encode(), f'"size": {size[0]}'.encode())
+    made.blobs |= other.blobs
+    with pytest.raises(PyrunError, match="which the image's config says"):
+        add(images, made)
+    assert (images.list(), layer_dirs(images), os.listdir(f"{images.contents.root}/ingest")) == ([], set(), [])
+
+
+def test_sweep_takes_what_was_killed_and_spares_what_lives(tmp_path: Path) -> None:
+    root = tmp_path / "image"
+    images = Images(str(root))
+    add(images, make_image([BASE]))
+    (root / "ingest" / "dead").mkdir()
+    (root / "ingest" / "dead" / "file").write_text("x")
+    (root / "layers" / ("0" * 64)).mkdir()
+    with Ingest(images.contents) as alive:
+        again = Images(str(root))
+        assert os.listdir(root / "ingest") == [alive.name]
+        assert len(layer_dirs(images)) == 1
+        assert again.damaged == []
+
+
+def test_a_layer_that_was_removed_by_hand_takes_its_image_along(tmp_path: Path) -> None:
+    images = Images(str(tmp_path / "image"))
+    image = add(images, make_image([BASE]))
+    subprocess.run(["rm", "-r", images.lowers(image.id)[0]], check=True)
+    again = Images(str(tmp_path / "image"))
+    assert (again.damaged, again.list()) == ([image.id], [])
+    add(again, make_image([BASE]))
+
+
+def test_threads_that_add_and_remove(images: Images) -> None:
+    """Each thread ends with its own image whole, whatever the others took away."""
+    errors: list[BaseException] = []
+
+    def work(number: int) -> None:
+        try:
+            for turn in range(6):
+                image = add(images, make_image([BASE, small_tar(f"{number}-{turn}")]), f"q.io/a{number}:1")
+                assert all(map(os.listdir, images.hold(image.id, f"c{number}")))
+                images.release(f"c{number}")
+                images.remove(image.id)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert layer_dirs(images) == set()
+
+
+def test_cve_2024_25621_no_directory_is_open(tmp_path: Path) -> None:
+    (tmp_path / "image" / "layers").mkdir(parents=True)
+    os.chmod(tmp_path / "image", 0o755)
+    Images(str(tmp_path / "image"))
+    for path in ("image", "image/layers", "image/ingest"):
+        assert (tmp_path / path).stat().st_mode & 0o777 == 0o700
