@@ -15,7 +15,7 @@ class Overlay:
     All are absolute; root.path is then an empty directory, on which the root is mounted in the container's own mount
     namespace and nowhere else."""
 
-    __slots__ = ("idmap", "lower", "upper", "volatile", "volumes", "work")
+    __slots__ = ("idmap", "lower", "maps", "upper", "volatile", "volumes", "work")
 
     def __init__(
         self,
@@ -31,5 +31,6 @@ class Overlay:
         self.upper = upper
         self.work = work
         self.idmap = idmap
+        self.maps: tuple[str, str] | None = None  # the planner's: which mappings a mount has
         self.volumes = volumes
         self.volatile = volatile and upper is not None

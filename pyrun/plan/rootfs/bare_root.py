@@ -56,7 +56,7 @@ def plan_bare_root(b: Builder, spec: Spec, rp: RootfsPlan) -> None:
         elif m.fstype == "cgroup2" and not makes_cgroup2(rp):
             rp.clones[index] = b.slot(f"mount-{index}")
             b.add(STAGE1, OpenTree(path=cgroup_source(rp), flags=_WHOLE, out=rp.clones[index], at=m.at))
-        else:
+        elif index not in rp.clones:
             _check_file_system(m)
     attrs = NOSUID | NODEV | NOEXEC
     b.add(

@@ -80,14 +80,19 @@ def _layers(item: tuple[str, str | None, int]) -> list[tuple[str, str | None, in
     key, value, index = item
     if key != "lowerdir" or not value or len(value.encode()) <= LONGEST:
         return [item]
-    out: list[tuple[str, str | None, int]] = []
+    return [(kind, path, index) for kind, path in split_layers(value)]
+
+
+def split_layers(value: str) -> list[tuple[str, str]]:
+    """The paths of lowerdir=, topmost first, each with the parameter that takes one."""
+    out: list[tuple[str, str]] = []
     data_only, word, i = False, "", 0
     for i, c in enumerate(value + ":"):
         if c != ":" or (i and value[i - 1] == "\\"):
             word += c
         elif word:
             plain = word.replace("\\:", ":").replace("\\,", ",").replace("\\\\", "\\")
-            out.append(("datadir+" if data_only else "lowerdir+", plain, index))
+            out.append(("datadir+" if data_only else "lowerdir+", plain))
             data_only, word = False, ""
         else:
             data_only = True

@@ -54,7 +54,7 @@ def plan_mounts_parent(b: Builder, spec: model.Spec, rp: RootfsPlan, proc: int) 
     """What stage 2 can't do by itself: user namespaces for idmaps (proc is there if there is one), and in a user
     namespace of its own the clones of sources.
     """
-    if proc == NONE and not rp.parent_mounts:
+    if proc == NONE and not rp.parent_mounts and not rp.bare:
         return
     for index, mount in enumerate(spec.mounts):
         m = Entry(index, mount)
@@ -62,8 +62,17 @@ def plan_mounts_parent(b: Builder, spec: model.Spec, rp: RootfsPlan, proc: int) 
         if idmap:
             _check_idmap(m, rp)
             _idmap_userns(b, spec, rp, m, proc)
-        if m.o.bind and rp.parent_mounts and (idmap or len(rp.clones) < MAX_CLONES):
+        if m.fstype == "overlay":
+            _layers(b, spec, rp, m)
+        elif m.o.bind and rp.parent_mounts and (idmap or len(rp.clones) < MAX_CLONES):
             _clone_source(b, spec, rp, m)
+
+
+def _layers(b: Builder, spec: model.Spec, rp: RootfsPlan, m: Entry) -> None:
+    from .overlay import is_of_layers, plan_layers_parent
+
+    if is_of_layers(m, rp):
+        plan_layers_parent(b, rp, m, maps_of(spec, m) if m.spec.uid_mappings else None)
 
 
 def _clone_source(b: Builder, spec: model.Spec, rp: RootfsPlan, m: Entry) -> None:
@@ -148,6 +157,10 @@ def plan_mounts(b: Builder, spec: model.Spec, rp: RootfsPlan) -> None:
             raise ConfigError([(f"{m.at}/type", "is missing, and the options have neither bind nor rbind")])
         elif m.fstype == "cgroup2":
             plan_cgroup_mount(b, spec, rp, m)
+        elif m.fstype == "overlay" and m.index in rp.clones:
+            from .overlay import plan_layers
+
+            plan_layers(b, rp, m)
         elif needs_mount2(m, rp):
             plan_by_mount2(b, rp, m)
         else:

@@ -9,7 +9,8 @@ outside of it may a layer's owners be mapped.
 
 from __future__ import annotations
 
-from ...errors import PyrunError
+from ...errors import ConfigError, PyrunError
+from ..model.overlay import Overlay
 from ..model.steps import (
     PARENT,
     STAGE1,
@@ -28,7 +29,8 @@ from ..model.steps import (
     Unshare,
     slot_mark,
 )
-from .mount_entry import map_text
+from .file_systems import split_layers
+from .mount_entry import attach, map_text, open_target
 from .mount_options import IDMAP, MS_SLAVE
 from .rootfs_plan import (
     AT_EMPTY_PATH,
@@ -36,7 +38,6 @@ from .rootfs_plan import (
     BY_FD,
     CLONE_FD,
     CMD_CREATE,
-    FROM_FD,
     NONE,
     O_PATH,
     OPEN_TREE_CLONE,
@@ -50,8 +51,8 @@ from .rootfs_plan import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ...oci.model import Spec
-    from ..model.overlay import Overlay
     from ..model.plan import Builder
+    from .mount_entry import Entry
 
 AT, WRITABLE = "/root/path", "the layer that is written to"
 NEWNS = 0x20000
@@ -67,7 +68,7 @@ def plan_overlay_parent(b: Builder, spec: Spec, rp: RootfsPlan, proc: int) -> No
     _check(spec, rp, o)
     userns = _userns(b, spec, rp, proc) if o.idmap else NONE
     if rp.kernel >= DETACHED_LAYERS:
-        _detached(b, rp, o, userns)
+        _detached(b, rp, o, userns, rp.root, AT)
 
 
 def is_made_late(rp: RootfsPlan) -> bool:
@@ -92,16 +93,71 @@ def plan_overlay_here(b: Builder, rp: RootfsPlan) -> None:
     assert o is not None
     base = b.slot("root-directory")
     b.add(STAGE1, Openat2(path=rp.rootfs.rstrip("/") + "/", flags=O_PATH, out=base, at=AT))
-    _by_mount2(b, STAGE1, rp, o, base)
-    flags = OPEN_TREE_CLONE
-    b.add(STAGE1, OpenTree(path=rp.rootfs.rstrip("/") + "/", flags=flags, out=rp.root, at=AT, why="for stage 2"))
+    userns = next(iter(rp.idmaps.values())) if o.idmap else NONE  # the first: the mounts come after the root
+    _clone_late(b, rp, o, base, userns, rp.root, AT)
+    plan_late_overlays(b, rp, base)
+
+
+def plan_late_overlays(b: Builder, rp: RootfsPlan, base: int = NONE) -> None:
+    """STAGE1: the mounts of layers. base: a slot with some directory, where each is mounted for a moment."""
+    for at, o, slot in rp.late_overlays:
+        if base == NONE:
+            base = b.slot("root-directory")
+            b.add(STAGE1, Openat2(path=rp.rootfs.rstrip("/") + "/", flags=O_PATH, out=base, at=at))
+        userns = rp.idmaps[o.maps] if o.maps else NONE
+        _clone_late(b, rp, o, base, userns, slot, at)
+
+
+def _clone_late(b: Builder, rp: RootfsPlan, o: Overlay, base: int, userns: int, out: int, at: str) -> None:
+    layers = _by_mount2(b, STAGE1, rp, o, base, userns, at)
+    path, flags = rp.rootfs.rstrip("/") + "/", OPEN_TREE_CLONE
+    b.add(STAGE1, OpenTree(path=path, flags=flags, out=out, at=at, why="for stage 2"))
+    b.add(STAGE1, *(Close(fd=slot, why="the host's") for slot in layers))
+
+
+def is_of_layers(m: Entry, rp: RootfsPlan) -> bool:
+    """Whether a mount is an overlay of the host's directories that stage 2 could not make by itself: it may not see
+    them, or not as their owners are to be mapped."""
+    if m.fstype != "overlay" or not (rp.bare or (rp.parent_mounts and m.spec.uid_mappings)):
+        return False
+    return [key for key, _, _ in m.o.data] == ["lowerdir"]
+
+
+def plan_layers_parent(b: Builder, rp: RootfsPlan, m: Entry, maps: tuple[str, str] | None) -> None:
+    """PARENT: such a mount, or for an older kernel what stage 1 needs to make it. maps: the key of its mappings."""
+    at, lower = m.at, m.o.data[0][1] or ""
+    o = Overlay(tuple(path for _, path in split_layers(lower)), idmap=maps is not None)
+    o.maps = maps
+    if not 2 <= len(o.lower) <= MOST:
+        raise ConfigError([(f"{at}/options", f"an overlay that is not written to has from 2 to {MOST} layers")])
+    if maps and rp.kernel < IDMAPPED_LAYERS:
+        raise ConfigError([(at, "layers in a user namespace need Linux 5.19 or newer")])
+    detached = rp.kernel >= DETACHED_LAYERS
+    if not detached and not rp.bare and rp.overlay is None:
+        raise ConfigError([(at, "layers with mappings need Linux 6.15, or a root that is made of layers as well")])
+    slot = rp.clones[m.index] = b.slot(f"mount-{m.index}", inherit=detached)
+    if detached:
+        _detached(b, rp, o, rp.idmaps[maps] if maps else NONE, slot, at)
+    else:
+        rp.late_overlays.append((at, o, slot))
+        if maps and rp.idmaps[maps] not in b.inherit:
+            b.inherit.append(rp.idmaps[maps])
+
+
+def plan_layers(b: Builder, rp: RootfsPlan, m: Entry) -> None:
+    """STAGE2: puts it in its place."""
+    slot = rp.clones[m.index]
+    if m.o.attrs():
+        b.add(STAGE2, MountSetattr(mount=slot, at_flags=AT_EMPTY_PATH, set=m.o.attrs(), at=f"{m.at}/options"))
+    open_target(b, rp, m, like=slot)
+    attach(b, rp, m, slot)
 
 
 def plan_overlay_stage2(b: Builder, rp: RootfsPlan, base: int) -> None:
     """STAGE2, without a user namespace: the root on the directory in slot `base`."""
     o = rp.overlay
     assert o is not None
-    _by_mount2(b, STAGE2, rp, o, base)
+    _by_mount2(b, STAGE2, rp, o, base, NONE, AT)
     b.add(STAGE2, Openat2(path=rp.rootfs.rstrip("/") + "/", flags=O_PATH, out=rp.root, at=AT, why="what was mounted"))
 
 
@@ -175,33 +231,33 @@ def _userns(b: Builder, spec: Spec, rp: RootfsPlan, proc: int) -> int:
     return slot
 
 
-def _detached(b: Builder, rp: RootfsPlan, o: Overlay, userns: int) -> None:
+def _detached(b: Builder, rp: RootfsPlan, o: Overlay, userns: int, out: int, at: str) -> None:
     """By descriptors, one after the other, in the parent."""
     layer = b.slot("layer")
-    b.add(PARENT, Fsopen(fstype="overlay", out=rp.fs, at=AT, why="the root out of its layers"))
+    b.add(PARENT, Fsopen(fstype="overlay", out=rp.fs, at=at, why="out of its layers"))
     for number, path in enumerate(o.lower):
         if userns != NONE:  # a clone is gone with its last descriptor, also for the overlay that is to have it
             layer = b.slot(f"layer-{number}")
-        _open_layer(b, PARENT, path, layer, userns)
-        b.add(PARENT, Fsconfig(fs=rp.fs, cmd=SET_FD, key="lowerdir+", fd=layer, at=AT))
+        _open_layer(b, PARENT, path, layer, userns, at)
+        b.add(PARENT, Fsconfig(fs=rp.fs, cmd=SET_FD, key="lowerdir+", fd=layer, at=at))
     if o.upper is not None and o.work is not None:
         above, part = b.slot("writable"), b.slot("writable-part")
-        _open_layer(b, PARENT, _split(o.upper)[0], above, NONE)
+        _open_layer(b, PARENT, _split(o.upper)[0], above, NONE, at)
         for key, path in (("upperdir", o.upper), ("workdir", o.work)):
             b.add(
                 PARENT,
-                Openat2(dir=above, path=_split(path)[1], flags=O_PATH, out=part, at=AT, why=WRITABLE),
-                Fsconfig(fs=rp.fs, cmd=SET_FD, key=key, fd=part, at=AT),
+                Openat2(dir=above, path=_split(path)[1], flags=O_PATH, out=part, at=at, why=WRITABLE),
+                Fsconfig(fs=rp.fs, cmd=SET_FD, key=key, fd=part, at=at),
             )
     for key, value in _settings(rp, o):
-        step = Fsconfig(fs=rp.fs, cmd=SET_FLAG, key=key, at=AT)
+        step = Fsconfig(fs=rp.fs, cmd=SET_FLAG, key=key, at=at)
         if value is not None:
-            step = Fsconfig(fs=rp.fs, cmd=SET_STRING, key=key, value=value, at=AT)
+            step = Fsconfig(fs=rp.fs, cmd=SET_STRING, key=key, value=value, at=at)
         b.add(PARENT, step)
     b.add(
         PARENT,
-        Fsconfig(fs=rp.fs, cmd=CMD_CREATE, at=AT, why="makes the overlay"),
-        Fsmount(fs=rp.fs, attrs=0, out=rp.root, at=AT, why="mounted, but nowhere: the host's mount table has it not"),
+        Fsconfig(fs=rp.fs, cmd=CMD_CREATE, at=at, why="makes the overlay"),
+        Fsmount(fs=rp.fs, attrs=0, out=out, at=at, why="mounted, but nowhere: the host's mount table has it not"),
     )
 
 
@@ -215,31 +271,30 @@ def _settings(rp: RootfsPlan, o: Overlay) -> list[tuple[str, str | None]]:
     return settings
 
 
-def _open_layer(b: Builder, lane: int, path: str, slot: int, userns: int) -> None:
+def _open_layer(b: Builder, lane: int, path: str, slot: int, userns: int, at: str) -> None:
     """A layer's directory, or a clone of it in which owners are as the user namespace has them."""
     if userns == NONE:
-        b.add(lane, Openat2(path=path.rstrip("/") + "/", flags=O_PATH, out=slot, at=AT))
+        b.add(lane, Openat2(path=path.rstrip("/") + "/", flags=O_PATH, out=slot, at=at))
         return
     why = "owners as the container has them"
     b.add(
         lane,
-        OpenTree(path=path.rstrip("/") + "/", flags=OPEN_TREE_CLONE, out=slot, at=AT),
-        MountSetattr(mount=slot, at_flags=AT_EMPTY_PATH, set=IDMAP, userns=userns, at=AT, why=why),
+        OpenTree(path=path.rstrip("/") + "/", flags=OPEN_TREE_CLONE, out=slot, at=at),
+        MountSetattr(mount=slot, at_flags=AT_EMPTY_PATH, set=IDMAP, userns=userns, at=at, why=why),
     )
 
 
-def _by_mount2(b: Builder, lane: int, rp: RootfsPlan, o: Overlay, base: int) -> None:
-    """By one mount(2) on the directory in slot `base`. Clones are put on the layers themselves, as what is attached
-    nowhere is no layer yet."""
-    userns = next(iter(rp.idmaps.values())) if o.idmap else NONE  # the first: the mounts come after the root
+def _by_mount2(b: Builder, lane: int, rp: RootfsPlan, o: Overlay, base: int, userns: int, at: str) -> list[int]:
+    """By one mount(2) on the directory in slot `base`. Clones are put there as well, below it, as what is attached
+    nowhere is no layer yet. Returns the slots of the layers."""
     paths = [*o.lower, *([_split(o.upper)[0]] if o.upper is not None else [])]
     marks, opened = [], []
     for number, path in enumerate(paths):
         slot = b.slot(f"layer-{number}")
         mapped = userns if number < len(o.lower) else NONE
-        _open_layer(b, lane, path, slot, mapped)
+        _open_layer(b, lane, path, slot, mapped, at)
         if mapped != NONE:
-            b.add(lane, MoveMount(mount=slot, dst=path.rstrip("/") + "/", flags=FROM_FD, at=AT, why="on itself"))
+            b.add(lane, MoveMount(mount=slot, onto=base, flags=BY_FD, at=at, why="to be a mount of this namespace"))
         opened.append(slot)
         marks.append("/proc/self/fd/" + slot_mark(slot))
     data = [f"lowerdir={':'.join(marks[: len(o.lower)])}"]
@@ -258,9 +313,8 @@ def _by_mount2(b: Builder, lane: int, rp: RootfsPlan, o: Overlay, base: int) -> 
             data=",".join(data),
             flags=0,
             marks=1,
-            at=AT,
+            at=at,
             why="in this mount namespace alone; overlayfs takes no such descriptors before Linux 6.15",
         ),
     )
-    if lane == STAGE1:
-        b.add(lane, *(Close(fd=slot, why="the host's") for slot in (*opened, base)))
+    return opened

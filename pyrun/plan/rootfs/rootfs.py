@@ -153,6 +153,10 @@ def plan_rootfs_stage1(b: Builder, spec: Spec, rp: RootfsPlan) -> None:
 
         if is_made_late(rp):
             plan_overlay_here(b, rp)
+    if rp.late_overlays and rp.overlay is None:
+        from .overlay import plan_late_overlays
+
+        plan_late_overlays(b, rp)
     plan_bare_root(b, spec, rp)
 
 

@@ -44,8 +44,8 @@ class RootfsPlan:
     become read-only at the end. mntns, own_userns, cgroupns: the container has such a namespace. cgroup,
     cgroup_mount: host paths of its cgroup and of the hierarchy. locked: mounts may have flags that we may not clear.
     bind_nodes: devices are bound from the host, as mknod(2) is refused. parent_mounts: the parent may clone mounts
-    for a container that may not walk to them. overlay: the root is made out of layers. bare: stage 1 opens what is the
-    host's (bare_root.py).
+    for a container that may not walk to them. overlay: the root is made out of layers. late_overlays:
+    (pointer, layers, slot) of mounts that stage 1 makes. bare: stage 1 opens what is the host's (bare_root.py).
     """
 
     __slots__ = (
@@ -61,6 +61,7 @@ class RootfsPlan:
         "idmaps",
         "kernel",
         "label",
+        "late_overlays",
         "late_ro",
         "locked",
         "mntns",
@@ -105,6 +106,7 @@ class RootfsPlan:
         self.clones: dict[int, int] = {}
         self.idmaps: dict[tuple[str, str], int] = {}
         self.late_ro: list[tuple[int, str]] = []
+        self.late_overlays: list[tuple[str, Overlay, int]] = []
 
 
 def binds_nodes(spec: Spec, facts: Facts) -> bool:
