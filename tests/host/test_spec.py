@@ -28,6 +28,7 @@ from pyrun.pod.spec import (
 from pyrun.pod.spec.image_root import read_file
 from pyrun.pod.spec.layers import image_mount
 from pyrun.runtime.runtime import Runtime
+from tests.support.container.runner import wait_for
 from tests.support.cri.requests import Image, container, context
 from tests.support.pods.nets import pod_config, pod_id
 
@@ -57,6 +58,7 @@ class Place:
         prepare_state(str(self.pods))
         self.sandbox: Sandbox | None = None
         self.made = 0
+        self.pid: str | None = None
         self.warnings: list[str] = []
 
     @property
@@ -78,6 +80,7 @@ class Place:
         if self.sandbox is None:
             name = pod_id()
             self.sandbox = make_sandbox(str(self.pods / name), name, pod, facts)
+            self.sandbox.pid = self.pid
         fields.setdefault("linux", {}).setdefault("security_context", {}).setdefault("namespace_options", {"pid": 1})
         config = container(command=["/bin/sh", "-c", script], **fields)
         self.made += 1
@@ -224,9 +227,25 @@ def test_a_bidirectional_mount_reaches_the_host(place: Place) -> None:
         subprocess.run(["umount", "-R", source], check=True)
 
 
+@pytest.fixture
+def shared_pid() -> Iterator[str]:
+    """A PID namespace as a pod has it, with a process 1 that parks."""
+    with subprocess.Popen(["unshare", "--pid", "--fork", "--kill-child", "sleep", "60"]) as made:
+        try:
+            children = Path(f"/proc/{made.pid}/task/{made.pid}/children")
+            wait_for(lambda: children.read_text().strip() != "", 10, "process 1")
+            yield f"/proc/{children.read_text().split()[0]}/ns/pid"
+        finally:
+            made.kill()
+
+
 @KERNELS
-@USERNS
-def test_mounts_of_images(place: Place, kernel: tuple[int, int], userns: bool) -> None:
+@pytest.mark.parametrize("mode", ["plain", "user namespace", "shared PID namespace"])
+def test_mounts_of_images(place: Place, kernel: tuple[int, int], mode: str, shared_pid: str) -> None:
+    """In a shared PID namespace the init is born without the host's files, so it can't make them either."""
+    userns = mode == "user namespace"
+    shared = {**OWN, "namespace_options": {"pid": "POD"}} if mode.startswith("shared") else OWN
+    place.pid = shared_pid
     other = [place.path / "other/top", place.path / "other/low"]
     for number, layer in enumerate(other):
         (layer / "models/a").mkdir(parents=True)
@@ -240,7 +259,7 @@ def test_mounts_of_images(place: Place, kernel: tuple[int, int], userns: bool) -
     script = """ls /m0/models/a; ls /m1; ls /m2; cat /m3; touch /m0/x; touch /m1/x; stat -c %u /m1/of0
         mount | grep ' /m0 ' | grep -o 'ro,nosuid,nodev'"""
     images = {0: (lower, ""), 1: (lower, "models/a"), 2: (lower, "link"), 3: (lower, "file")}
-    lines = place.run(script, userns=userns, facts=host(kernel), mounts=mounts, images=images)
+    lines = place.run(script, userns=userns, facts=host(kernel), mounts=mounts, images=images, **context(**shared))
     parts = ["of0", "of1"]
     refused = [f"touch: /m{i}/x: Read-only file system" for i in (0, 1)]
     assert lines == [*parts, *parts, *parts, "from the image", *refused, "1000", "ro,nosuid,nodev"]
