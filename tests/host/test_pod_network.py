@@ -22,7 +22,7 @@ from pyrun.executor import run_plan
 from pyrun.facts import collect_facts
 from pyrun.plan.model.steps import PARENT
 from pyrun.plan.pod_network import plan_attach
-from pyrun.pod.network import Network, PodNet
+from pyrun.pod.network import Network, PodNet, PortMapping
 from pyrun.pod.network.builtin import link_name
 from pyrun.pod.sandbox import end_sandbox, make_sandbox, prepare_state
 from tests.support.executor.faults import EXDEV, children, descriptors
@@ -328,6 +328,37 @@ def test_a_table_that_others_flush_is_made_again(node: Node, builtin: Network) -
     other = node.pod(builtin, port_mappings=[port(8086, 80)])
     other.serve(80)
     assert ask_from_node("127.0.0.1", 8085) and ask_from_node("127.0.0.1", 8086)
+
+
+def test_without_nft_it_is_not_ready_and_nothing_is_left(
+    node: Node, builtin: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    ready, _, message = builtin.ready()
+    assert not ready and "nft is not installed" in message
+    with pytest.raises(PyrunError, match="nft is not installed"):
+        builtin.add(PodNet(pod_id(), netns="/proc/self/ns/net"))
+    monkeypatch.undo()
+    assert builtin.builtin.leases.all() == [] and builtin.ready()[0]
+
+
+def test_when_the_rules_of_a_port_fail_the_link_goes(
+    node: Node, builtin: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pod = node.pod(builtin)
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(PyrunError, match="nft is not installed"):
+        ports = (PortMapping("tcp", 8087, 80),)
+        other = pod_id()
+        sandbox = make_sandbox(str(node.root / other), other, pod_config(), node.facts)
+        try:
+            builtin.add(PodNet(other, netns=sandbox.net or "", port_mappings=ports))
+        finally:
+            monkeypatch.undo()
+            end_sandbox(sandbox.directory)
+    assert builtin.settle()
+    assert [lease.pod for lease in builtin.builtin.leases.all()] == [pod.id]
+    assert links() == {"lo", link_name(pod.id)}
 
 
 def attach_plan(node: Node, network: Network, pod: str, netns: str) -> Any:
