@@ -70,7 +70,15 @@ class TaughtCommand(click.Command):
     """A command whose help ends with examples, exit statuses and links, and keeps their lines."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        write_sections(formatter, texts.VERBS[self.name or ""])
+        write_sections(formatter, texts.VERBS[_name_of(ctx)])
+
+
+class TaughtSubgroup(click.Group):
+    """A verb with others below it."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        if self.name in texts.VERBS:
+            write_sections(formatter, texts.VERBS[self.name])
 
 
 class TaughtGroup(click.Group):
@@ -83,6 +91,11 @@ class TaughtGroup(click.Group):
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         write_sections(formatter, texts.PROGRAM)
+
+
+def _name_of(ctx: click.Context) -> str:
+    """The verb's name in the table: all words but the program's."""
+    return ctx.command_path.partition(" ")[2]
 
 
 def write_sections(formatter: click.HelpFormatter, text: texts.Text) -> None:
@@ -112,13 +125,38 @@ def build() -> click.Group:
         no_args_is_help=False,
     )
     for verb in table.VERBS.values():
-        app.add_command(_command(verb))
+        first, _, second = verb.name.partition(" ")
+        if not second:
+            app.add_command(_command(verb))
+            continue
+        group = app.commands.get(first)
+        if not isinstance(group, click.Group):
+            group = _group(first)
+            app.add_command(group)
+        group.add_command(_command(verb))
     return app
+
+
+def _group(first: str) -> click.Group:
+    """The verb whose name is the first word of others', or what stands for it."""
+    verb = table.VERBS.get(first)
+    group = TaughtSubgroup(
+        first,
+        params=list(map(_option, verb.options)) if verb else [],
+        help=texts.VERBS[first].about if verb else f"What begins with {first}.",
+        short_help=verb.help if verb else "",
+        context_settings=SETTINGS,
+        invoke_without_command=verb is not None,
+        no_args_is_help=False,
+        subcommand_metavar="[COMMAND ...]" if verb else "COMMAND ...",
+        callback=lambda **values: values,
+    )
+    return group
 
 
 def _command(verb: table.Verb) -> click.Command:
     command = TaughtCommand(
-        verb.name,
+        verb.name.rpartition(" ")[2],
         params=[*map(_option, verb.options), *map(_argument, verb.arguments)],
         help=texts.VERBS[verb.name].about,
         short_help=verb.help,
@@ -162,9 +200,12 @@ def show_help(verb: str | None) -> int:
     """Prints the help of the program or of a verb."""
     app = build()
     context = click.Context(app, info_name="pyrun", **SETTINGS)  # type: ignore[arg-type]
-    if verb is not None:
-        command = app.commands[verb]
-        context = click.Context(command, info_name=verb, parent=context, **SETTINGS)  # type: ignore[arg-type]
+    group: click.Group = app
+    for word in verb.split() if verb is not None else []:
+        command = group.commands[word]
+        context = click.Context(command, info_name=word, parent=context, **SETTINGS)  # type: ignore[arg-type]
+        if isinstance(command, click.Group):
+            group = command
     click.echo(context.command.get_help(context))
     return 0
 

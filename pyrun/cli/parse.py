@@ -66,11 +66,14 @@ def parse(argv: list[str], call: Call | None = None) -> Call:
     rest = _read(argv, 0, call, None, call.globals)
     if call.wants != "run" or not rest:
         return call
-    call.verb = VERBS.get(rest[0])
+    name, used = rest[0], 1
+    if len(rest) > 1 and f"{name} {rest[1]}" in VERBS:
+        name, used = f"{name} {rest[1]}", 2
+    call.verb = VERBS.get(name)
     if call.verb is None:
-        raise _unknown_verb(rest[0])
+        raise _unknown_verb(name, rest[1:])
     call.options = defaults(call.verb.options)
-    words = _read(argv, len(argv) - len(rest) + 1, call, call.verb, call.options)
+    words = _read(argv, len(argv) - len(rest) + used, call, call.verb, call.options)
     if call.wants == "run":
         _bind(call.verb, words, call.options)
     return call
@@ -215,8 +218,14 @@ def _usage(text: str, verb: Verb | None) -> UsageError:
     return UsageError(text, hint=f"pyrun {verb.name + ' ' if verb else ''}--help explains it")
 
 
-def _unknown_verb(word: str) -> UsageError:
+def _unknown_verb(word: str, after: list[str]) -> UsageError:
     shown = [verb.name for verb in VERBS.values() if not verb.hidden]
+    below = [name for name in shown if name.startswith(word + " ")]
+    if below:
+        given = after[0] if after and not after[0].startswith("-") else ""
+        close = nearest(f"{word} {given}", below) if given else None
+        known = f"did you mean {close}?" if close else f"it has {', '.join(below)}"
+        return UsageError(f'there is no verb "{word} {given}"' if given else f"{word} needs another word", hint=known)
     close = nearest(word, shown)
     known = f"did you mean {close}?" if close else f"the verbs are {' '.join(shown)}"
     if word in ("checkpoint", "restore"):

@@ -76,7 +76,8 @@ class Argument:
 
 
 class Verb:
-    """A verb. `stops`: what follows the first argument belongs to another program and is not parsed."""
+    """A verb; the name of one such as `cri status` has two words. `stops`: what follows the first argument belongs to
+    another program and is not parsed."""
 
     __slots__ = ("arguments", "help", "hidden", "name", "options", "stops")
 
@@ -313,7 +314,41 @@ VALIDATE = Verb(
 )
 PLANNER = Verb("planner", "plan for other pyrun commands, which start faster then; ends when idle for a minute")
 COMPLETION = Verb("completion", "print the completion script for a shell", (Argument("shell"),))
-HELP = Verb("help", "explain a verb", (Argument("verb", required=False, completes=A_VERB),), hidden=True)
+HELP = Verb("help", "explain a verb", (Argument("verb", required=False, many=True, completes=A_VERB),), hidden=True)
+
+LISTEN = text(
+    "listen",
+    "ADDRESS",
+    "the socket (default: unix:///run/pyrun-cri/cri.sock, or cri.sock in --state)",
+    completes=A_FILE,
+)
+CRI = Verb(
+    "cri",
+    "serve the Kubernetes container runtime interface",
+    (),
+    (
+        text(
+            "root",
+            "DIR",
+            "where images, pods and their containers are kept (default: /var/lib/pyrun)",
+            completes=A_DIRECTORY,
+        ),
+        text(
+            "state",
+            "DIR",
+            "where sockets and all that a reboot ends are kept (default: /run/pyrun-cri)",
+            completes=A_DIRECTORY,
+        ),
+        LISTEN,
+        text("config", "FILE", "its configuration, in TOML", completes=A_FILE),
+    ),
+)
+CRI_STATUS = Verb(
+    "cri status",
+    "print what a running `pyrun cri` says of itself",
+    (),
+    (LISTEN, FOR_TOOLS),
+)
 
 VERBS = {
     verb.name: verb
@@ -336,6 +371,8 @@ VERBS = {
         EXPLAIN,
         VALIDATE,
         PLANNER,
+        CRI,
+        CRI_STATUS,
         COMPLETION,
         HELP,
     )

@@ -40,6 +40,7 @@ GROUPS = (
     ("In and around it", ("exec", "pause", "resume", "update")),
     ("What there is", ("list", "state", "ps", "events", "features")),
     ("Before it runs", ("spec", "validate", "explain")),
+    ("A Kubernetes node", ("cri", "cri status")),
     ("The shell, and speed", ("completion", "planner")),
 )
 
@@ -210,6 +211,28 @@ when it is not named; it may also be a config.json itself.""",
         (("pyrun validate /srv/web", "read them"), ("pyrun validate --format json .", "for tools: a list of objects")),
         {"0": "no faults", "1": "faults, on stdout"},
         (SPEC + "config.md",),
+    ),
+    "cri": Text(
+        """Serves the Kubernetes container runtime interface (CRI), v1, to a kubelet or crictl: images, pods,
+containers, exec, attach, port-forward, logs and statistics. Each pod has a process of its own that keeps its containers
+when this one ends: containers run on, and the next `pyrun cri` with the same directories goes on with them.
+
+Under systemd it is Type=notify. TERM and INT end it when what it has begun is done.""",
+        (
+            ("pyrun cri", "serve on /run/pyrun-cri/cri.sock"),
+            ("pyrun cri --config /etc/pyrun/cri.toml", "with a configuration; a key that it does not know is an error"),
+            ("pyrun cri --root /srv/pyrun --state /run/two --listen unix:///run/two/cri.sock", "a second one"),
+        ),
+        {"0": "ended by a signal", "1": "it could not start; stderr says why"},
+        ("https://kubernetes.io/docs/concepts/containers/cri/",),
+    ),
+    "cri status": Text(
+        """Asks a running `pyrun cri` what it is, and whether it and the network of pods are ready; if not, why.""",
+        (
+            ("pyrun cri status", "read it"),
+            ("pyrun cri status --format json --listen unix:///run/two/cri.sock", "for tools, of another one"),
+        ),
+        {"0": "all is ready", "1": "something is not, or nobody answers"},
     ),
     "completion": Text(
         """Prints a script for bash, zsh or fish that completes commands, options and container ids.""",

@@ -1,4 +1,4 @@
-"""`pyrun help [VERB]`: the same as --help."""
+"""`pyrun help [VERB...]`: the same as --help."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ if TYPE_CHECKING:
 
 
 def run(g: Globals, o: Options) -> int:
-    call = parse([o.verb, "--help"] if o.verb else ["--help"])
+    call = parse([*o.verb, "--help"])
     return show_help(call.verb.name if call.verb else None)

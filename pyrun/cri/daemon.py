@@ -1,0 +1,154 @@
+"""`pyrun cri`: one event loop that serves the CRI; what blocks is done in threads.
+
+The order of a start: directories and locks, so that it is the only one; then what an earlier one has left is taken up
+or swept away; only then the socket, so that nobody is told of a pod that is not known yet. A signal ends it in the
+reverse order: no new connection, what was begun is finished, and pods and containers run on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import resource
+import signal
+import socket
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+from .. import __version__
+from ..cri_api import SERVICES
+from ..errors import PyrunError
+from ..facts import collect_facts
+from ..image import layers
+from ..image.store import Images
+from ..pod.network import Network
+from ..pod.pods import Pods
+from ..pod.spec import Settings
+from ..rpc.server import Service, make_server
+from .backend import PodBackend
+from .config import Configuration, load_configuration
+from .cri import Cri
+from .events import Events
+from .listen import listen, only_one, parse_address, private_directory, unlink_ours
+from .server import functions
+from .stream.server import Streams
+
+THREADS = 128  # execs and stops that wait have one each
+FINISH_S = 60.0  # for what was begun, when a signal ends the daemon
+DESCRIPTORS = 65_536
+
+
+class Places(NamedTuple):
+    """root, state: directories. listen: as --listen has it."""
+
+    root: str
+    state: str
+    listen: str | None = None
+
+
+def serve(places: Places, config: str | None, warn: Callable[[str], None]) -> int:
+    """Until a signal ends it. PyrunError when it can't start."""
+    if os.geteuid() != 0:
+        raise PyrunError("pyrun cri needs root", hint="sudo pyrun cri, or a systemd unit")
+    places = Places(os.path.abspath(places.root), os.path.abspath(places.state), places.listen)
+    configuration = load_configuration(config)
+    path = parse_address(places.listen, places.state)
+    os.umask(0o022)  # also of the directories that are made for a pod's mounts; what is ours says its mode itself
+    _raise_limits()
+    gc.enable()
+    for directory in (places.root, places.state):
+        private_directory(directory)
+    with only_one(places.root), contextlib.ExitStack() as stack:
+        if not os.path.samefile(places.root, places.state):
+            stack.enter_context(only_one(places.state))
+        asyncio.run(_serve(places, path, configuration, warn))
+    return 0
+
+
+async def _serve(places: Places, path: str, configuration: Configuration, warn: Callable[[str], None]) -> None:
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(THREADS, "pyrun"))
+    ended = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        loop.add_signal_handler(number, ended.set)
+    cri = await asyncio.to_thread(_assemble, places, configuration, warn)
+    try:
+        await cri.streams.start()
+    except OSError as error:
+        raise PyrunError(f"stream_address {configuration.stream_address}: {error.strerror or error}") from None
+    try:
+        await cri.pods.recover()
+        cri.pods.changed = cri.events.tell
+        gc.collect()
+        gc.freeze()  # what is there now stays: no look for garbage among it
+        await _listen_until(path, cri, ended)
+    finally:
+        await cri.streams.stop()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(cri.pods.joined.finish(), FINISH_S)
+        await asyncio.to_thread(cri.images.close)
+
+
+def _assemble(places: Places, configuration: Configuration, warn: Callable[[str], None]) -> Cri:
+    """The daemon's parts, nothing of which runs yet."""
+    root, state = places.root, places.state
+    facts = collect_facts(False)
+    notes = [text for text in (layers.what_is_missing(),) if text]
+    for note in notes:
+        warn(note)
+    images = Images(f"{root}/image")
+    network = Network(
+        f"{root}/network",
+        conf_dir=configuration.cni_conf_dir,
+        bin_dirs=configuration.cni_bin_dirs,
+        ranges=configuration.pod_cidrs,
+        warn=warn,
+    )
+    settings = Settings(
+        strict_limits=configuration.strict_limits,
+        default_seccomp=configuration.default_seccomp,
+        cdi_dirs=configuration.cdi_dirs,
+    )
+    pods = Pods(root, state, images, network, facts, settings, warn)
+    streams = Streams(PodBackend(pods), (configuration.stream_address, 0))
+    return Cri(pods, images, network, Events(), streams, configuration, facts, root, state, notes)
+
+
+async def _listen_until(path: str, cri: Cri, ended: asyncio.Event) -> None:
+    """Serves until the event is set."""
+    found = functions()
+    server = make_server([Service(rpcs, found[name], cri) for name, rpcs in SERVICES.items()])
+    listener = listen(path)
+    inode = os.lstat(path).st_ino
+    try:
+        await server.start(sock=listener)
+        notify(f"READY=1\nSTATUS=pyrun {__version__} serves {path}")
+        await ended.wait()
+        notify("STOPPING=1\nSTATUS=what was begun is being finished")
+    finally:
+        unlink_ours(path, inode)
+        server.close()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(server.wait_closed(), FINISH_S)
+
+
+def notify(text: str) -> None:
+    """Tells systemd, where that has started us (sd_notify(3))."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if address[:1] not in ("/", "@"):
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+        with contextlib.suppress(OSError):
+            sender.connect("\0" + address[1:] if address[0] == "@" else address)
+            sender.send(text.encode())
+
+
+def _raise_limits() -> None:
+    """Of descriptors: some five for each container."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
