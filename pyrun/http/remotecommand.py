@@ -8,8 +8,9 @@ its way."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from dataclasses import dataclass
 
 from pyrun.http import websocket
@@ -174,11 +175,9 @@ async def _open_streams(transport: Transport, version: str, wanted: Wanted) -> S
     return Session(found, gone, transport, plain=version != VERSIONS[0])
 
 
-async def _quietly(run: object) -> None:
-    try:
-        await run  # type: ignore[misc]
-    except (SpdyError, StreamReset):
-        pass
+async def _quietly(run: Awaitable[None]) -> None:
+    with contextlib.suppress(SpdyError, StreamReset):
+        await run
 
 
 async def _first_of(event: asyncio.Event, task: asyncio.Task[None], seconds: float) -> None:

@@ -14,6 +14,12 @@ from pyrun.http.spdy.headers import Packer, Unpacker
 
 VERSION = 3
 SYN_STREAM, SYN_REPLY, RST_STREAM, SETTINGS, PING, GOAWAY, HEADERS, WINDOW_UPDATE = 1, 2, 3, 4, 6, 7, 8, 9
+_SIZES = {
+    RST_STREAM: ("RST_STREAM", 8),
+    PING: ("PING", 4),
+    GOAWAY: ("GOAWAY", 8),
+    WINDOW_UPDATE: ("WINDOW_UPDATE", 8),
+}
 FLAG_FIN, FLAG_UNIDIRECTIONAL = 1, 2
 LONGEST_CONTROL = 16 * 1024  # bytes, compressed; ours have some 100
 LARGEST_ID = 0x7FFFFFFF
@@ -112,38 +118,30 @@ class Parser:
             del self._kept[:at]
 
     def _control(self, kind: int, flags: int, body: bytes) -> Frame | None:
-        match kind:
-            case 1:  # SYN_STREAM
-                if len(body) < 10:
-                    raise SpdyError("a SYN_STREAM is cut off")
-                return Opened(_id(body, 0), self._unpacker.unpack(body[10:]), bool(flags & FLAG_FIN))
-            case 2 | 8:  # SYN_REPLY, HEADERS: for zlib's sake
-                if len(body) < 4:
-                    raise SpdyError("a SYN_REPLY or HEADERS is cut off")
-                self._unpacker.unpack(body[4:])
-                return None
-            case 3:
-                _expect(body, 8, "RST_STREAM")
-                return Reset(_id(body, 0), _word(body, 4))
-            case 6:
-                _expect(body, 4, "PING")
-                return Ping(_word(body, 0))
-            case 7:
-                _expect(body, 8, "GOAWAY")
-                return Goaway(_word(body, 4))
-            case 9:
-                _expect(body, 8, "WINDOW_UPDATE")
-                return None
-            case 4:
-                if len(body) < 4 or len(body) != 4 + 8 * _word(body, 0):
-                    raise SpdyError("a SETTINGS has another size than its entries")
-                return None
-        return None  # "must ignore" (2.2.1)
-
-
-def _expect(body: bytes, size: int, name: str) -> None:
-    if len(body) != size:
-        raise SpdyError(f"a {name} has {len(body)} bytes, not {size}")
+        if kind == SYN_STREAM:
+            if len(body) < 10:
+                raise SpdyError("a SYN_STREAM is cut off")
+            return Opened(_id(body, 0), self._unpacker.unpack(body[10:]), bool(flags & FLAG_FIN))
+        if kind in (SYN_REPLY, HEADERS):  # for zlib's sake
+            if len(body) < 4:
+                raise SpdyError("a SYN_REPLY or HEADERS is cut off")
+            self._unpacker.unpack(body[4:])
+            return None
+        if kind == SETTINGS:
+            if len(body) < 4 or len(body) != 4 + 8 * _word(body, 0):
+                raise SpdyError("a SETTINGS has another size than its entries")
+            return None
+        if kind in _SIZES:
+            name, size = _SIZES[kind]
+            if len(body) != size:
+                raise SpdyError(f"a {name} has {len(body)} bytes, not {size}")
+        if kind == RST_STREAM:
+            return Reset(_id(body, 0), _word(body, 4))
+        if kind == PING:
+            return Ping(_word(body, 0))
+        if kind == GOAWAY:
+            return Goaway(_word(body, 4))
+        return None  # a WINDOW_UPDATE; or unknown, which "must be ignored" (2.2.1)
 
 
 def _word(body: bytes, at: int) -> int:
