@@ -38,10 +38,11 @@ def run(g: Globals, o: Options) -> int:
         words["console_socket"] = CONSOLE
     plan = prepare(Store(g.root), PLACEHOLDER, bundle, read, imagine=True, **words).plan
     if o.format == "json":
-        _print(_as_json(plan, bundle, config))
+        paths = {"bundle": os.path.abspath(bundle), "config": os.path.abspath(config)}
+        print_lines(steps_as_json(plan, paths))
     else:
         width, color = terminal_style(1)
-        _print(explain_text(plan, width=width, color=color, title=f"create of {printable(config)}"), styled=color)
+        print_lines(explain_text(plan, width=width, color=color, title=f"create of {printable(config)}"), styled=color)
     return 0
 
 
@@ -51,7 +52,7 @@ def has_terminal(config: Config) -> bool:
     return process is not None and process.terminal
 
 
-def _print(lines: Iterable[str], styled: bool = False) -> None:
+def print_lines(lines: Iterable[str], styled: bool = False) -> None:
     """Many lines at a time: a plan can have a hundred thousand of them."""
     waiting: list[str] = []
     for line in lines:
@@ -63,11 +64,11 @@ def _print(lines: Iterable[str], styled: bool = False) -> None:
         write("\n".join(waiting) + "\n", styled=styled)
 
 
-def _as_json(plan: Plan, bundle: str, config: str) -> Iterator[str]:
-    """The plan as one JSON object, a step on each line."""
+def steps_as_json(plan: Plan, paths: dict[str, str]) -> Iterator[str]:
+    """The plan as one JSON object, a step on each line. paths: what it was made of, by name."""
     encode = json.JSONEncoder(ensure_ascii=True, check_circular=False).encode
-    paths = f'"bundle": {encode(os.path.abspath(bundle))}, "config": {encode(os.path.abspath(config))}'
-    yield f'{{"version": 1, {paths}, "lanes": ['
+    named = ", ".join([f"{encode(name)}: {encode(path)}" for name, path in paths.items()])
+    yield f'{{"version": 1, {named}, "lanes": ['
     for i, (lane, steps) in enumerate(explain_data(plan)):
         yield f'{"," if i else ""} {{"lane": {encode(lane)}, "steps": ['
         last = ""

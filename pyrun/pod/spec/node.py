@@ -119,8 +119,9 @@ class Node:
         self.warnings.append(f"{place} is left out: {text}")
 
 
-def collect_node(facts: Facts, config: Any, settings: Settings | None = None) -> Node:
-    """Reads what this ContainerConfig needs. InvalidArgument where a device or profile of it is not there."""
+def collect_node(facts: Facts, config: Any, settings: Settings | None = None, *, imagine: bool = False) -> Node:
+    """Reads what this ContainerConfig needs. InvalidArgument where a device or profile of it is not there. imagine: the
+    plan is only to be shown, so nothing is loaded into the kernel for it."""
     node = Node(facts, settings, hostname=os.uname().nodename)
     node.oom_score_adj = int(read_text("/proc/self/oom_score_adj").strip() or 0)
     context = config.linux.security_context
@@ -129,7 +130,7 @@ def collect_node(facts: Facts, config: Any, settings: Settings | None = None) ->
     if config.linux.resources.hugepage_limits:
         node.page_sizes = _page_sizes()
     if "apparmor" in facts.lsm:
-        node.apparmor = _apparmor(node)
+        node.apparmor = _loaded() | {NAME} if imagine else _apparmor(node)
     for index, given in enumerate(config.devices):
         node.devices[given.host_path] = _devices(f"devices.{index}.host_path", given.host_path)
     if context.privileged:

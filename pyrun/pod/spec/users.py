@@ -61,6 +61,18 @@ def look_up_user(lowers: tuple[str, ...], config: Any, image: Any) -> User:
     return User(entry.uid, gid, distinct, _home(entry.home), place)
 
 
+def wanted_user(config: Any, image: Any) -> tuple[int, int, str]:
+    """uid, gid and who asked for them, of a request that has numbers alone, without the image's files."""
+    user, group, place = _wanted(config.linux.security_context, image)
+    return _number(user or "0", place) or 0, _number(group or "0", place) or 0, place
+
+
+def needed_name(config: Any, image: Any) -> str | None:
+    """The name that only the image's files can say the number of."""
+    user, group, place = _wanted(config.linux.security_context, image)
+    return next((word for word in (user, group) if word and _number(word, place) is None), None)
+
+
 def _wanted(context: Any, image: Any) -> tuple[str, str, str]:
     """User and group as words, and where they stand. run_as_username wins over run_as_user, as with peers."""
     user, place = "", "image"
