@@ -349,6 +349,17 @@ CRI_STATUS = Verb(
     (),
     (LISTEN, FOR_TOOLS),
 )
+CRI_EXPLAIN = Verb(
+    "cri explain",
+    "print every step that a request of the CRI would take; needs no root",
+    (Argument("request", completes=A_FILE),),
+    (
+        FOR_TOOLS,
+        text("pod", "FILE", "the PodSandboxConfig of a container (crictl's pod-config.json)", completes=A_FILE),
+        text("image", "FILE", "the config of a container's image, as the registry has it", completes=A_FILE),
+        flag("config", "print the config.json that a container gets, and no steps"),
+    ),
+)
 
 VERBS = {
     verb.name: verb
@@ -373,6 +384,7 @@ VERBS = {
         PLANNER,
         CRI,
         CRI_STATUS,
+        CRI_EXPLAIN,
         COMPLETION,
         HELP,
     )

@@ -40,7 +40,7 @@ GROUPS = (
     ("In and around it", ("exec", "pause", "resume", "update")),
     ("What there is", ("list", "state", "ps", "events", "features")),
     ("Before it runs", ("spec", "validate", "explain")),
-    ("A Kubernetes node", ("cri", "cri status")),
+    ("A Kubernetes node", ("cri", "cri status", "cri explain")),
     ("The shell, and speed", ("completion", "planner")),
 )
 
@@ -233,6 +233,18 @@ Under systemd it is Type=notify. TERM and INT end it when what it has begun is d
             ("pyrun cri status --format json --listen unix:///run/two/cri.sock", "for tools, of another one"),
         ),
         {"0": "all is ready", "1": "something is not, or nobody answers"},
+    ),
+    "cri explain": Text(
+        """Reads a request of the Kubernetes container runtime interface as JSON: a RunPodSandboxRequest, a
+CreateContainerRequest, or the config in one alone, as crictl takes it. It prints every step that `pyrun cri` would take
+for it, in order, each with the place in the file that asked for it, and what this node leaves out of it.
+
+The pod of a container and the layers of its image are imagined: --pod and --image say what they are.""",
+        (
+            ("pyrun cri explain pod-config.json", "what a pod's sandbox takes"),
+            ("pyrun cri explain --pod pod-config.json container-config.json", "what a container in it takes"),
+            ("pyrun cri explain --config container-config.json", "the config.json that it becomes"),
+        ),
     ),
     "completion": Text(
         """Prints a script for bash, zsh or fish that completes commands, options and container ids.""",

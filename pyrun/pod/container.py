@@ -40,6 +40,7 @@ from .spec import (
     open_log,
     plan_container,
     plan_root,
+    relabel_sources,
     stop_signal,
 )
 from .spec.image_root import look_up
@@ -90,6 +91,7 @@ def make(pods: Pods, c: Container) -> None:
         target=_target(pods, c),
         images=_image_mounts(pods, c),
     )
+    relabel_sources(config, doc)
     c.record.warnings = list(node.warnings)
     c.record.stop_signal = str(stop_signal(config, image.config))
     c.record.user = {"uid": user.uid, "gid": user.gid, "groups": list(user.groups)}

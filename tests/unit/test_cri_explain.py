@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -103,10 +104,12 @@ def test_what_is_wrong_is_named(tmp_path: Path, document: Any, words: str) -> No
 
 @pytest.mark.parametrize("document", [CONTAINER, POD], ids=["container", "sandbox"])
 def test_nothing_is_made_and_no_root_is_needed(document: dict[str, Any]) -> None:
-    script = "from pyrun.cri.explain import explain_request as e; print(len(e('/dev/stdin').plan.steps))"
     other: dict[str, Any] = {"user": 65534, "group": 65534, "extra_groups": []} if os.geteuid() == 0 else {}
-    done = subprocess.run(
-        [sys.executable, "-c", script], input=json.dumps(document), capture_output=True, text=True, cwd=REPO, **other
-    )
-    assert done.returncode == 0 and int(done.stdout) > 20, done.stderr
+    with tempfile.TemporaryDirectory() as directory:
+        os.chmod(directory, 0o755)
+        file = Path(directory) / "request.json"
+        file.write_text(json.dumps(document))
+        argv = [sys.executable, "-m", "pyrun", "cri", "explain", str(file)]
+        done = subprocess.run(argv, capture_output=True, text=True, cwd=REPO, **other)
+    assert done.returncode == 0 and "STAGE1" in done.stdout, done.stderr
     assert not os.path.exists("/run/pyrun-cri/pods/POD") and not os.path.exists("/var/lib/pyrun/pods/POD")

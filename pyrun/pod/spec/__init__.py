@@ -6,7 +6,7 @@ from .layers import plan_root
 from .logs import log_path, open_log
 from .node import Node, Settings, collect_node
 from .signals import signal_enum, stop_signal
-from .sources import make_sources, make_writable
+from .sources import make_sources, make_writable, relabel_sources
 from .users import User, look_up_user
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "open_log",
     "plan_container",
     "plan_root",
+    "relabel_sources",
     "signal_enum",
     "stop_signal",
 ]

@@ -3,6 +3,7 @@ that the container writes to."""
 
 from __future__ import annotations
 
+import errno
 import os
 
 from ...errors import FailedPrecondition, InvalidArgument, reason
@@ -10,6 +11,7 @@ from .layers import UPPER, WORK
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
 
@@ -32,6 +34,26 @@ def _make(place: str, path: str) -> None:
         os.makedirs(path, 0o755, exist_ok=True)
     except OSError as error:
         raise FailedPrecondition(f"{place}: {path} is not there and can't be made: {reason(error)}") from None
+
+
+def relabel_sources(config: Any, doc: dict[str, Any]) -> None:
+    """Gives the sources of mounts with selinux_relabel the label of the container's files, all that lies below them
+    too. Nothing on a node without SELinux. A file system without labels is left as it is."""
+    label = doc["linux"].get("mountLabel")
+    for mount in config.mounts if label else ():
+        if mount.selinux_relabel and not mount.image.image:
+            for path in (mount.host_path, *_below(mount.host_path)):
+                try:
+                    os.setxattr(path, "security.selinux", label.encode(), follow_symlinks=False)
+                except OSError as error:
+                    if error.errno not in (errno.EOPNOTSUPP, errno.EROFS, errno.ENOENT):
+                        raise FailedPrecondition(f"relabel {path}: {reason(error)}") from None
+
+
+def _below(path: str) -> Iterator[str]:
+    for directory, names, files in os.walk(path):
+        for name in (*names, *files):
+            yield f"{directory}/{name}"
 
 
 def make_writable(directory: str, lower: tuple[str, ...], sandbox: Any) -> None:
