@@ -10,16 +10,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import select
+import signal
 import time
 from collections.abc import Callable
 from typing import Any
 
+from .. import cri_api as v1
 from ..errors import AlreadyExists, FailedPrecondition, NotFound, PyrunError
 from ..facts import Facts
 from ..image.layers import remove as remove_tree
-from ..runtime.store import Store, boot_id
+from ..runtime.store import Store, boot_id, start_time
 from . import container as containers
 from .joined import Joined
+from .messages import LIVE
 from .network import Network, PodNet
 from .pod import Container, Pod, container_key, pod_key
 from .records import (
@@ -38,7 +42,9 @@ from .records import (
 )
 from .sandbox import end_sandbox, load_sandbox, make_sandbox, prepare_state
 from .spec import Settings
-from .supervisor import Gone, Supervisor
+from .supervisor import PIDS, Gone, Supervisor
+
+HOLDER_S = 5.0
 
 
 class Pods:
@@ -113,6 +119,10 @@ class Pods:
             result = self.network.add(PodNet.of(pod.id, pod.config, pod.sandbox.net))
             pod.ips = list(result.ips)
         self._launch(pod)
+        if pod.config.linux.security_context.namespace_options.pid == v1.POD:
+            assert pod.supervisor is not None
+            with contextlib.closing(pod.supervisor.hold_pids(self.facts, pod.sandbox.user)) as holder:
+                pod.sandbox.pid = f"/proc/{holder.pid}/ns/pid"
         pod.record.network = {"ips": pod.ips}
         pod.record.state = READY
         write_record(f"{pod.directory}/pod.json", pod.record)
@@ -138,6 +148,7 @@ class Pods:
         problems = []
         if pod.supervisor is not None:
             with contextlib.suppress(PyrunError):
+                _end_holder(pod.supervisor)
                 pod.supervisor.end()
             pod.supervisor.close()
             pod.supervisor = None
@@ -148,6 +159,7 @@ class Pods:
             problems.append(error)
         try:
             end_sandbox(pod.run_directory)
+            _remove(pod.run_directory)  # what the supervisor had there
         except PyrunError as error:
             problems.append(error)
         pod.sandbox = None
@@ -200,15 +212,7 @@ class Pods:
         for name in ("pod.json", "container.json"):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(f"{directory}/{name}")
-        parent, _, name = directory.rpartition("/")
-        try:
-            fd = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return
-        try:
-            remove_tree(fd, name)
-        finally:
-            os.close(fd)
+        _remove(directory)
 
     # --- ends ---------------------------------------------------------------------------------------------------------
 
@@ -357,15 +361,60 @@ class Pods:
         try:
             pod.sandbox = load_sandbox(pod.run_directory, self.facts)
             pod.supervisor = Supervisor.connect(pod.run_directory)
-            known = {one.ctr for one in pod.supervisor.hello()}
+            known = {one.ctr: one for one in pod.supervisor.hello()}
         except PyrunError as error:
             self.warn(f"pod {pod.id[:13]} did not outlive the daemon: {error}")
             pod.supervisor = None
             return found
+        holder = known.get(PIDS)
+        if holder is not None and holder.state == LIVE:
+            pod.sandbox.pid = f"/proc/{holder.pid}/ns/pid"
         for container in found:
             if container.alive and container.id not in known:
                 container.record.state = UNKNOWN
         return found
+
+
+def _remove(directory: str) -> None:
+    """With all that is in it; no error where it is not there."""
+    parent, _, name = directory.rpartition("/")
+    try:
+        fd = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        remove_tree(fd, name)
+    finally:
+        os.close(fd)
+
+
+def _end_holder(supervisor: Supervisor) -> None:
+    """Process 1 of a shared PID namespace, which ends with nobody else."""
+    for known in supervisor.hello():
+        if known.ctr != PIDS:
+            continue
+        try:
+            pidfd = os.pidfd_open(known.pid)
+        except ProcessLookupError:
+            pidfd = -1
+        if pidfd >= 0:
+            if known.state == LIVE and start_time(known.pid) == known.start:
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                select.select([pidfd], [], [], HOLDER_S)
+            os.close(pidfd)
+        _drop(supervisor)
+
+
+def _drop(supervisor: Supervisor) -> None:
+    """The supervisor may need a moment to hear of its end."""
+    last = time.monotonic() + HOLDER_S
+    while True:
+        try:
+            return supervisor.drop(PIDS)
+        except PyrunError:
+            if time.monotonic() > last:
+                raise
+            time.sleep(0.002)
 
 
 def _find(all: dict[str, Any], id: str, what: str) -> Any:
