@@ -277,6 +277,7 @@ class Supervisor:
             except BaseException:
                 s.close()
                 raise
+            s.setblocking(False)  # with a time-out Python would wait for it, whatever the flags say
             self._events = s
         return self._events
 
