@@ -7,7 +7,6 @@ running may hold its pipes for ever: they are read for a second after its end, a
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import select
 import socket
@@ -15,8 +14,6 @@ import time
 from typing import Any
 
 from ..errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, PyrunError
-from ..oci.load import load_process
-from ..plan.process.exec_process import lend
 from ..runtime.exec import prepare_exec
 from .container import check_runs, runtime_of
 from .pod import Container
@@ -108,8 +105,7 @@ def _planned(pods: Pods, c: Container, argv: tuple[str, ...], name: str | None, 
     if c.spec is None:
         c.spec = runtime_of(pods).container(c.id).spec()
     assert c.spec.process is not None
-    given = {"args": list(argv), "terminal": tty, "cwd": c.spec.process.cwd}
-    process = lend(c.spec.process, load_process(json.dumps(given).encode()))
+    process = c.spec.process.replace(args=argv, terminal=tty, console_size=None)
     words: dict[str, Any] = {"console": CONSOLE} if tty else {}
     return prepare_exec(container, c.spec, process, facts=pods.facts, subcgroup=name, **words)
 
