@@ -53,6 +53,9 @@ class Source(Protocol):
     def blob(self, descriptor: Descriptor, write: Write, cancelled: Cancelled) -> None:
         """Hands the blob's bytes to `write`, in order, each once."""
 
+    def blame(self, descriptor: Descriptor) -> bool:
+        """Is told that the blob was damaged. Returns whether it may be had from elsewhere."""
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -202,16 +205,26 @@ class Fetch:
         if self.contents.lease(ingest, diff_id):
             return
         name = diff_id.removeprefix("sha256:")
+        while True:
+            try:
+                made = self._unpacked(ingest, name, layer, diff_id)
+                break
+            except OSError as error:
+                raise PyrunError(f"layer {layer.digest}: {error}")
+            except Damaged:
+                if self.cancelled() or not self.source.blame(layer):
+                    raise
+                layers.remove(ingest.fd, name)
+        self.contents.add_layer(ingest, name, made)
+        self.tell(Progress(layer.digest, layer.size, layer.size, "done"))
+
+    def _unpacked(self, ingest: Ingest, name: str, layer: Descriptor, diff_id: str) -> layers.Unpacked:
         os.mkdir(name, 0o755, dir_fd=ingest.fd)
         into = os.open(name, DIRECTORY, dir_fd=ingest.fd)
         try:
-            made = self._piped(layer, diff_id, into)
-        except OSError as error:
-            raise PyrunError(f"layer {layer.digest}: {error}")
+            return self._piped(layer, diff_id, into)
         finally:
             os.close(into)
-        self.contents.add_layer(ingest, name, made)
-        self.tell(Progress(layer.digest, layer.size, layer.size, "done"))
 
     def _piped(self, layer: Descriptor, diff_id: str, into: int) -> layers.Unpacked:
         limits = replace(layers.LIMITS, bytes=min(layers.LIMITS.bytes, self.contents.room()))

@@ -15,8 +15,10 @@ from pyrun.errors import FailedPrecondition, InvalidArgument, NotFound, PyrunErr
 from pyrun.image.config import ConfigFile, ImageConfig, load_config
 from pyrun.image.contents import Contents, Ingest
 from pyrun.image.documents import Descriptor
-from pyrun.image.fetch import Fetch, Fetched, Layers, Progress, Source
+from pyrun.image.fetch import Fetch, Fetched, Layers, Progress, Source, Tell
+from pyrun.image.pull import Pulls, Settings
 from pyrun.image.reference import Reference, parse_reference
+from pyrun.image.registry.credentials import Auth
 
 __all__ = ["Image", "Images"]
 _HEX = re.compile(r"[0-9a-f]{4,64}")
@@ -46,14 +48,16 @@ class Image:
 
 
 class Images:
-    """root: the store's directory, absolute. pinned: names of images that Image.pinned is true for. Sweeps away what
-    killed processes left; `damaged` has the ids of images that had lost a layer and are gone."""
+    """root: the store's directory, absolute. settings: of pulls. pinned: names of images that are not to be removed to
+    make room. Sweeps away what killed processes left; `damaged` has the ids of images that had lost a layer, and are
+    gone."""
 
-    def __init__(self, root: str, *, pinned: Iterable[str] = ()) -> None:
+    def __init__(self, root: str, *, pinned: Iterable[str] = (), settings: Settings | None = None) -> None:
         self.contents = Contents(root)
         self.under_way = Layers()
         self._pinned = frozenset(str(parse_reference(name)) for name in pinned)
         self._files: dict[str, ConfigFile] = {}
+        self._pulls = Pulls(settings or Settings(), self._add_pulled)
         self.damaged = self.contents.sweep()
 
     def close(self) -> None:
@@ -130,6 +134,21 @@ class Images:
         return Image(image_id, tuple(tags), tuple(digests), total + len(file.diff_ids), row[0], file, pinned)
 
     # --- bringing in ---------------------------------------------------------------------------------------------
+
+    def pull(
+        self,
+        reference: str,
+        *,
+        auth: Auth | None = None,
+        progress: Callable[[Progress], None] | None = None,
+        cancel: Callable[[], bool] | None = None,
+    ) -> Image:
+        """Pulls an image. The registry is always asked what the name means now; layers that are here are not fetched
+        again. Who asks for what another is pulling with the same credentials waits for that."""
+        return self._image(self._pulls.pull(parse_reference(reference), auth, progress, cancel))
+
+    def _add_pulled(self, reference: Reference, source: Source, cancelled: Callable[[], bool], tell: Tell) -> str:
+        return self.add(source, [reference], cancelled=cancelled, tell=tell).id
 
     def add(
         self,

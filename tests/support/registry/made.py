@@ -75,6 +75,9 @@ class MadeSource:
         for at in range(0, len(data), 1 << 18):
             write(data[at : at + (1 << 18)])
 
+    def blame(self, descriptor: Descriptor) -> bool:
+        return False
+
 
 def make_image(
     tars: list[bytes],
