@@ -225,6 +225,18 @@ def fuzz_layer(out: Path, seconds: int) -> None:
         subprocess.run(command, check=True, cwd=out, env={**os.environ, "PYRUN_FUZZ_DIRECTORY": directory})
 
 
+def fuzz_pod(out: Path, seconds: int) -> None:
+    """Builds the supervisor's fuzzer, of its messages and its logs, and runs it."""
+    flags = ["-fsanitize=fuzzer,address,undefined", "-Wno-unused-function"]
+    hosted("clang", out / "fuzz-pod", ["hosted/fuzz_pod.c"], flags)
+    if not seconds:
+        return
+    subprocess.run([sys.executable, str(HERE / "hosted" / "pod_seeds.py"), str(out / "seeds-pod")], check=True)
+    (out / "corpus-fuzz-pod").mkdir(exist_ok=True)
+    options = [f"-max_total_time={seconds}", "-max_len=65536", "-timeout=10", "-print_final_stats=1"]
+    subprocess.run([str(out / "fuzz-pod"), *options, "corpus-fuzz-pod", "seeds-pod"], check=True, cwd=out)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--faults", action="store_true", help="build _native_faults and pyrun-init-faults")
@@ -235,6 +247,7 @@ def main() -> None:
     parser.add_argument("--fuzz", action="store_true", help="build the fuzzers")
     parser.add_argument("--asan-layer", action="store_true", help="build pyrun-layer with ASan and UBSan")
     parser.add_argument("--fuzz-layer", action="store_true", help="build the unpacker's fuzzer")
+    parser.add_argument("--fuzz-pod", action="store_true", help="build the fuzzer of the pods' supervisor")
     parser.add_argument("--seconds", type=int, default=0, help="with --fuzz or --fuzz-layer: run each fuzzer that long")
     args = parser.parse_args()
     if args.asan:
@@ -245,7 +258,9 @@ def main() -> None:
         asan_layer(args.cc, args.out or HOSTED)
     if args.fuzz_layer:
         fuzz_layer((args.out or HOSTED).resolve(), args.seconds)
-    if args.asan or args.fuzz or args.asan_layer or args.fuzz_layer:
+    if args.fuzz_pod:
+        fuzz_pod((args.out or HOSTED).resolve(), args.seconds)
+    if args.asan or args.fuzz or args.asan_layer or args.fuzz_layer or args.fuzz_pod:
         return
     bin = args.out or PKG / "bin"
     suffix, extra = ("-faults", ["-DPX_FAULTS"]) if args.faults else ("", [])

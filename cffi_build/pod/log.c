@@ -19,13 +19,15 @@ static char in[READ] __attribute__((aligned(4096))), out[OUT] __attribute__((ali
 static usize out_len;
 static int warm;               /* the buffers have been written to */
 
+typedef u64 unaligned __attribute__((aligned(1), may_alias));
+
 static inline void copy(char *to, const char *from, usize n)
 {
 #if defined(__x86_64__) && !defined(PX_DRY)
 	__asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(n) : : "memory");
 #else
 	for (; n >= 8; n -= 8, to += 8, from += 8)
-		*(u64 __attribute__((aligned(1), may_alias)) *)to = *(const u64 __attribute__((aligned(1), may_alias)) *)from;
+		*(unaligned *)to = *(const unaligned *)from;
 	while (n--)
 		*to++ = *from++;
 #endif
@@ -37,7 +39,7 @@ static usize line_end(const char *p, usize n)
 	const u64 ones = 0x0101010101010101ULL, high = ones << 7, newlines = ones * '\n';
 	usize i = 0;
 	for (; i + 8 <= n; i += 8) {
-		const u64 x = *(const u64 __attribute__((aligned(1), may_alias)) *)(p + i) ^ newlines;
+		const u64 x = *(const unaligned *)(p + i) ^ newlines;
 		const u64 zero = (x - ones) & ~x & high;
 		if (zero)
 			return i + ((usize)__builtin_ctzll(zero) >> 3);

@@ -9,7 +9,7 @@
 
 #define CGROUP 4
 #define EVENTS 64
-#define SPEAK_BY (10000 * MS)  /* for so long a client may be silent */
+#define SPEAK_BY (3000 * MS)  /* for so long a client may be silent */
 #define SO_PEERCRED 17
 #define IN 1u                  /* EPOLLIN */
 
@@ -58,28 +58,34 @@ void unwatch(int fd)
 
 /* ---- the loop */
 
-static void take_calls(void)
+/* One that has come; 0: there is none, or no place for it. */
+static int take_call(void)
 {
 	struct { i32 pid; u32 uid, gid; } peer = { 0, ~0u, 0 };
-	u32 size = sizeof peer;
-	u32 i = 0;
+	u32 size = sizeof peer, i = 0;
 	while (i < CALLS && calls[i].use != CALL_FREE)
 		i++;
 	if (i == CALLS) { /* they wait in the socket's own queue until one of ours has ended */
 		unwatch(listener);
-		listening = 0;
-		return;
+		return listening = 0;
 	}
 	const long fd = sc4(__NR_accept4, listener, NULL, NULL, SOCK_CLOEXEC_ | O_NONBLOCK);
 	if (fd < 0)
-		return;
+		return 0;
 	if (sc5(__NR_getsockopt, fd, SOL_SOCKET_, SO_PEERCRED, &peer, &size) < 0 || peer.uid != (u32)sc0(__NR_geteuid)) {
 		sys_close((int)fd);
-		return;
+		return 1;
 	}
 	calls[i] = (struct call){ .use = CALL_NEW, .fd = (int)fd, .by = sys_now() + SPEAK_BY, .sock = -1, .console = -1 };
 	arm(calls[i].by);
 	watch((int)fd, WATCH_CALL, i, 0);
+	return 1;
+}
+
+static void take_calls(void)
+{
+	while (take_call())
+		;
 }
 
 static void drain_signals(void)

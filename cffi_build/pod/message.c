@@ -9,6 +9,14 @@ u32 pod_sum(const void *p, usize n)
 	return sum;
 }
 
+static int is_empty(const char *name)
+{
+	usize n = 0;
+	while (n < POD_NAME && !name[n])
+		n++;
+	return n == POD_NAME;
+}
+
 /* A file name below exits/: no separator, no dot in front, NULs behind it. */
 static int is_name(const char *name)
 {
@@ -21,10 +29,9 @@ static int is_name(const char *name)
 	}
 	if (!n || n > 64)
 		return 0;
-	while (n < POD_NAME)
-		if (name[n++])
-			return 0;
-	return 1;
+	while (n < POD_NAME && !name[n])
+		n++;
+	return n == POD_NAME;
 }
 
 static int fds_wanted(const struct pod_request *r)
@@ -45,7 +52,7 @@ long pod_check(struct pod_request *r, long n, u32 fds)
 		return -EPROTO;
 	((char *)r)[n == (long)sizeof *r ? n - 1 : n] = 0;
 	const int named = r->kind != POD_HELLO && r->kind != POD_END && r->kind != POD_EVENTS && r->kind != POD_GO;
-	if (named ? !is_name(r->name) : r->name[0])
+	if (!(named ? is_name(r->name) : is_empty(r->name)))
 		return -EINVAL;
 	if (r->flags & ~(r->kind == POD_CREATE ? POD_FLAGS : r->kind == POD_EXEC ? POD_TTY : 0))
 		return -EINVAL;

@@ -286,13 +286,20 @@ class Supervisor:
     def _connect(self) -> socket.socket:
         """By the directory's descriptor, as an address may be 107 bytes long at most. Gone."""
         s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+        # Not settimeout(): a socket that does not block is refused at once where the queue is full.
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(CALL_S), 0))
         try:
             held = os.open(self.directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
-                s.settimeout(CALL_S)
                 s.connect(f"/proc/self/fd/{held}/sock")
             finally:
                 os.close(held)
+        except BlockingIOError:
+            s.close()
+            raise PyrunError(
+                f"the supervisor in {self.directory} takes no call",
+                hint="is it stopped, or are there too many at a time?",
+            ) from None
         except OSError as e:
             s.close()
             raise Gone(f"no supervisor in {self.directory}: {reason(e)}", hint=GONE_HINT) from None
@@ -435,11 +442,12 @@ def _readable(fds: list[int], timeout: float | None) -> list[int]:
 def _receive(s: socket.socket, flags: int = 0) -> tuple[m.Reply, list[int]]:
     """Gone at its end."""
     try:
-        data, fds, _, _ = socket.recv_fds(s, 16384, 4, flags)
-        for fd in fds:
-            os.set_inheritable(fd, False)
+        data, rights, _, _ = s.recvmsg(16384, socket.CMSG_LEN(16), flags | socket.MSG_CMSG_CLOEXEC)
+        fds = array.array("i")
+        for _, _, raw in rights:
+            fds.frombytes(raw[: len(raw) // fds.itemsize * fds.itemsize])
         if data:
-            return m.Reply(data), fds
+            return m.Reply(data), list(fds)
     except ConnectionResetError:
         pass
     except ValueError as e:

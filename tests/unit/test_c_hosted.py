@@ -392,10 +392,11 @@ def has_fuzzer() -> bool:
 
 
 @pytest.mark.skipif(not has_fuzzer(), reason="needs clang's fuzzer (Debian: clang, libclang-rt-dev)")
-def test_fuzz() -> None:
+@pytest.mark.parametrize(("which", "programs"), [("--fuzz", 2), ("--fuzz-pod", 1)])
+def test_fuzz(which: str, programs: int) -> None:
     """Five seconds of each fuzzer; a longer run is cffi_build/build.py --fuzz --seconds N."""
     done = subprocess.run(
-        [sys.executable, BUILD, "--fuzz", "--seconds", "5", "--out", HOSTED],
+        [sys.executable, BUILD, which, "--seconds", "5", "--out", HOSTED],
         capture_output=True,
         text=True,
         timeout=300,
@@ -403,4 +404,4 @@ def test_fuzz() -> None:
     )
     assert done.returncode == 0, done.stderr[-4000:]
     runs = [int(line.split()[-1]) for line in done.stderr.splitlines() if "number_of_executed_units" in line]
-    assert len(runs) == 2 and min(runs) > 1000, done.stderr[-4000:]
+    assert len(runs) == programs and min(runs) > 1000, done.stderr[-4000:]

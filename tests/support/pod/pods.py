@@ -64,7 +64,8 @@ class Pod:
     def __init__(self, directory: Path, bundles: BundleMaker) -> None:
         self.bundles = bundles
         self.directory = directory / "pod"
-        self.directory.mkdir()
+        self.directory.mkdir(exist_ok=True)
+        self.logs = directory
         self.store = Store(str(directory / "state"))
         self.made: dict[str, Made] = {}
         self.supervisor = Supervisor.launch(str(self.directory), "pod")
@@ -74,7 +75,7 @@ class Pod:
         return supervisor_pid(self.directory)
 
     def log(self, ctr: str) -> Path:
-        return self.directory / f"{ctr}.log"
+        return self.logs / f"{ctr}.log"
 
     def create(
         self, ctr: str, args: Sequence[str], *, tty: bool = False, bundle: Bundle | None = None, **words: Any
