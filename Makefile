@@ -1,7 +1,7 @@
 # Everything here assumes `./bootstrap build` has run once; each target runs it, and the second time it is quick.
 PY := .venv/bin/python
 
-.PHONY: help build check test bench bench-layers demo conformance containerd-2 fuzz fuzz-layer asan vm vm-shell vm-test vm-engines box soak clean
+.PHONY: help build check test bench bench-layers bench-cri demo conformance containerd-2 fuzz fuzz-layer asan vm vm-shell vm-test vm-engines box soak clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ fuzz-layer: build  ## fuzz the unpacker of layers for a minute (root; needs clan
 
 bench-layers: build  ## unpacking and removing a layer against GNU tar (root)
 	$(PY) -m tests.bench.layers $(ARGS)
+
+bench-cri: build  ## the CRI's calls against containerd's and runc's (root; builds these with Go the first time)
+	tests/view unshare -n $(PY) -m tests.bench.cri $(ARGS)
 
 asan: build  ## the C test programs under ASan and UBSan
 	$(PY) cffi_build/build.py --asan
