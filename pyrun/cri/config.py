@@ -15,13 +15,15 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class Configuration:
     """strict_limits: a limit whose controller this node has not got is an error, and not left out with a warning.
-    default_seccomp: who names no seccomp profile gets RuntimeDefault. certs_dir: of HOST/hosts.toml. cni_conf_dir: ""
-    for the built-in network whatever is there. cni_bin_dirs; pod_cidrs: ranges of the built-in network. stream_address:
-    where exec, attach and port-forward are served."""
+    default_seccomp: who names no seccomp profile gets RuntimeDefault. certs_dir: of HOST/hosts.toml. pinned_images:
+    names of images that a kubelet shall not remove to make room. cni_conf_dir: "" for the built-in network whatever is
+    there. cni_bin_dirs; pod_cidrs: ranges of the built-in network. stream_address: where exec, attach and port-forward
+    are served."""
 
     strict_limits: bool = False
     default_seccomp: bool = False
     certs_dir: str = "/etc/containerd/certs.d"
+    pinned_images: tuple[str, ...] = ()
     cni_conf_dir: str = "/etc/cni/net.d"
     cni_bin_dirs: tuple[str, ...] = ("/opt/cni/bin", "/usr/lib/cni")
     cdi_dirs: tuple[str, ...] = ("/etc/cdi", "/var/run/cdi")

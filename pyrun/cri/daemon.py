@@ -23,6 +23,7 @@ from ..cri_api import SERVICES
 from ..errors import PyrunError
 from ..facts import collect_facts
 from ..image import layers
+from ..image.pull import Settings as Pulling
 from ..image.store import Images
 from ..pod.network import Network
 from ..pod.pods import Pods
@@ -99,7 +100,11 @@ def _assemble(places: Places, configuration: Configuration, warn: Callable[[str]
     notes = [text for text in (layers.what_is_missing(),) if text]
     for note in notes:
         warn(note)
-    images = Images(f"{root}/image")
+    images = Images(
+        f"{root}/image", pinned=configuration.pinned_images, settings=Pulling(certs_dirs=(configuration.certs_dir,))
+    )
+    for image in images.damaged:
+        warn(f"image {image}: one of its layers was gone, so the image is, too: pull it again")
     network = Network(
         f"{root}/network",
         conf_dir=configuration.cni_conf_dir,

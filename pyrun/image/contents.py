@@ -152,9 +152,9 @@ class Contents:
             return None
         return waste
 
-    def sweep(self) -> list[str]:
-        """Removes what killed processes left. Returns the ids of images that have lost a layer's directory, and with it
-        their rows: somebody removed it by hand."""
+    def sweep(self) -> tuple[list[str], list[str]]:
+        """Forgets what killed processes left. Returns the ids of images that have lost a layer's directory, and with it
+        their rows, since somebody removed it by hand; and what is to be removed from ingest/, which takes time."""
         with self.locked():
             dead = [name for name in os.listdir(self.ingest) if not self._lives(name)]
             rows = {diff_id.removeprefix("sha256:") for diff_id in self.database.words("SELECT diff_id FROM layers")}
@@ -166,10 +166,13 @@ class Contents:
                         db.execute("DELETE FROM leases WHERE ingest = ?", (name,))
                 damaged = self._forget(db, [f"sha256:{name}" for name in rows - there])
             dead += [waste for name in there - rows if (waste := self._set_aside(name))]
+        return damaged, dead
+
+    def clear(self, dead: list[str]) -> None:
+        """Removes directories of ingest/, and layers that nothing needs."""
         for name in dead:
             layers.remove(self.ingest, name)
         self.collect()
-        return damaged
 
     def _lives(self, name: str) -> bool:
         try:

@@ -7,6 +7,7 @@ names for it. It is there with all its layers or not at all, and none of it goes
 from __future__ import annotations
 
 import re
+import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -58,9 +59,23 @@ class Images:
         self._pinned = frozenset(str(parse_reference(name)) for name in pinned)
         self._files: dict[str, ConfigFile] = {}
         self._pulls = Pulls(settings or Settings(), self._add_pulled)
-        self.damaged = self.contents.sweep()
+        self.damaged, dead = self.contents.sweep()
+        # It takes seconds where layers are large, and nobody needs to wait for it.
+        self._clearing = threading.Thread(target=self._clear, args=(dead,), name="clear", daemon=True)
+        self._clearing.start()
+
+    def _clear(self, dead: list[str]) -> None:
+        try:
+            self.contents.clear(dead)
+        except (PyrunError, OSError):  # it is there at the next start as well
+            pass
+
+    def settle(self) -> None:
+        """Waits until what was left by others is removed."""
+        self._clearing.join()
 
     def close(self) -> None:
+        self.settle()
         self.contents.close()
 
     # --- looking -------------------------------------------------------------------------------------------------

@@ -476,6 +476,7 @@ def test_killed_at_any_byte(stub: Stub, tmp_path: Path, moment: int) -> None:
         process.kill()
         process.wait()
     again = Images(root)
+    again.settle()
     whole = moment >= 6
     assert [image.id for image in again.list()] == ([made.id] if whole else [])
     assert os.listdir(f"{root}/ingest") == []

@@ -161,6 +161,7 @@ def test_sweep_takes_what_was_killed_and_spares_what_lives(tmp_path: Path) -> No
     (root / "layers" / ("0" * 64)).mkdir()
     with Ingest(images.contents) as alive:
         again = Images(str(root))
+        again.settle()
         assert os.listdir(root / "ingest") == [alive.name]
         assert len(layer_dirs(images)) == 1
         assert again.damaged == []
