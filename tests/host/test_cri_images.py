@@ -54,9 +54,8 @@ class Node:
         self.daemon.terminate()
         self.daemon.wait(30)
         self.registry.close()
-        pods = self.directory / "state" / "pods"
-        if pods.is_mount():  # where namespaces are pinned; it stays for the next daemon
-            subprocess.run(["umount", pods], check=True)
+        # Where namespaces are pinned; it stays for the next daemon.
+        subprocess.run(["umount", self.directory / "state" / "pods"], check=True)
 
     def run(self, *argv: str) -> subprocess.CompletedProcess[str]:
         address = f"unix://{self.socket}"
