@@ -78,6 +78,9 @@ def container_status(c: Container) -> Any:
         mounts=c.config.mounts,
         log_path=r.log_path,
     )
+    for mount, image in zip(status.mounts, r.mounts, strict=False):  # a record of an older pyrun has none
+        if image:
+            mount.image.image_ref = image
     if r.state == EXITED and not r.message and r.warnings:
         status.message = "\n".join(r.warnings)
     status.resources.linux.CopyFrom(c.config.linux.resources)

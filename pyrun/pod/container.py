@@ -134,10 +134,12 @@ def _target(pods: Pods, c: Container) -> str | None:
 def _image_mounts(pods: Pods, c: Container) -> dict[int, ImageMount]:
     """The images that are mounted in it, held for it."""
     found: dict[int, ImageMount] = {}
+    c.record.mounts = [""] * len(c.config.mounts)
     for index, mount in enumerate(c.config.mounts):
         if not mount.image.image:
             continue
         image = pods.images.find(mount.image.image)
+        c.record.mounts[index] = image.id
         layers = pods.images.hold(image.id, f"{c.id}/{index}")
         at = look_up(layers, mount.image_sub_path or "/")
         if at is None:

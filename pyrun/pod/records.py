@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import threading
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
@@ -20,6 +21,8 @@ CREATED, STARTING, RUNNING, EXITED, UNKNOWN = "created", "starting", "running", 
 POD_STATES = (MAKING, READY, NOTREADY, REMOVING)
 CONTAINER_STATES = (MAKING, CREATED, STARTING, RUNNING, EXITED, UNKNOWN, REMOVING)
 COMPLETED, ERROR, OOM_KILLED, START_ERROR, LOST = "Completed", "Error", "OOMKilled", "StartError", "Unknown"
+# By a record's path: two threads that write one must not take each other's file, nor leave the older state.
+_LOCKS = tuple(threading.Lock() for _ in range(64))
 LARGEST = 32 << 20  # a request has 16 MiB at most
 FORMAT = 1
 
@@ -47,7 +50,7 @@ class PodRecord:
 class ContainerRecord:
     """A container. config: the bytes of its ContainerConfig, resources as they are now. image_id: what is held for it;
     image_ref: the name it is known by. user: uid, gid and groups in effect. status: exit code. Times in ns since
-    1970, 0: not yet."""
+    1970, 0: not yet. mounts: the image of each mount, "" for what is none."""
 
     id: str
     pod: str
@@ -109,6 +112,11 @@ def decode_record(kind: type[Record], data: bytes) -> Record:
 def write_record(path: str, record: PodRecord | ContainerRecord) -> None:
     """PyrunError with the file as it was; a half-written one has another name. It need not outlive a power cut, which
     ends all that it speaks of, so nothing waits for the disk."""
+    with _LOCKS[hash(path) % len(_LOCKS)]:
+        _write_record(path, record)
+
+
+def _write_record(path: str, record: PodRecord | ContainerRecord) -> None:
     new = path + ".new"
     try:
         fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)

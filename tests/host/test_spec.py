@@ -255,7 +255,7 @@ def test_mounts_of_images(place: Place, kernel: tuple[int, int], mode: str, shar
     (other[0] / "link").symlink_to("/models/../models/a")
     lower = tuple(map(str, other))
     image = {"image": "other"}
-    mounts = [{"container_path": f"/m{i}", "image": image} for i in range(4)]
+    mounts = [{"container_path": f"/m{i}", "image": image, "readonly": True} for i in range(4)]
     script = """ls /m0/models/a; ls /m1; ls /m2; cat /m3; touch /m0/x; touch /m1/x; stat -c %u /m1/of0
         mount | grep ' /m0 ' | grep -o 'ro,nosuid,nodev'"""
     images = {0: (lower, ""), 1: (lower, "models/a"), 2: (lower, "link"), 3: (lower, "file")}

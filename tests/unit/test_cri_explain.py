@@ -27,7 +27,10 @@ CONTAINER: dict[str, Any] = {
     "image": {"image": "busybox"},
     "command": ["sh"],
     "envs": [{"key": "A", "value": "plain text"}, {"key": "B", "value": "YmFzZTY0"}],
-    "mounts": [{"container_path": "/data", "host_path": "/srv"}, {"container_path": "/m", "image": {"image": "other"}}],
+    "mounts": [
+        {"container_path": "/data", "host_path": "/srv"},
+        {"container_path": "/m", "image": {"image": "other"}, "readonly": True},
+    ],
     "linux": {"security_context": {"namespace_options": {"pid": 1}, "run_as_user": {"value": 7}}},
 }
 

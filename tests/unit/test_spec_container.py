@@ -329,7 +329,8 @@ def test_the_root_propagates_as_its_mounts_need(kinds: list[int], wanted: str | 
         ({"image_sub_path": "x"}, "mounts.0.image_sub_path"),
         ({"mount_options": ["noexec", "size=3"]}, "mounts.0.mount_options.1"),
         ({"propagation": 7}, "mounts.0.propagation"),
-        ({"host_path": "", "image": {"image": "other"}}, "mounts.0.image"),
+        ({"host_path": "", "image": {"image": "other"}, "readonly": True}, "mounts.0.image"),
+        ({"host_path": "", "image": {"image": "other"}}, "mounts.0.readonly"),
         ({"image": {"image": "other"}}, "mounts.0.host_path"),
     ],
 )
@@ -397,7 +398,7 @@ def test_an_idmapped_mount() -> None:
 
 
 def test_a_mount_of_an_image() -> None:
-    config = container(mounts=[{"container_path": "/m", "image": {"image": "other"}}])
+    config = container(mounts=[{"container_path": "/m", "image": {"image": "other"}, "readonly": True}])
     made = doc(config, images={0: ImageMount(("/l,1", "/l2"), "/e")})
     options = ["ro", "nosuid", "nodev", "lowerdir=/l\\,1:/l2"]
     assert mount(made, "/m") == {"destination": "/m", "type": "overlay", "source": "overlay", "options": options}

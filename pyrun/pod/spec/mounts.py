@@ -138,6 +138,8 @@ def _image_mount(index: int, m: Any, dest: str, images: dict[int, ImageMount], s
             refuse(f"{place}.{name}", "is not for a mount of an image")
     if m.propagation != PRIVATE:
         refuse(f"{place}.propagation", "an image is mounted with propagation private")
+    if not m.readonly:
+        refuse(f"{place}.readonly", "an image is mounted read-only", hint="set readonly")
     if index not in images:
         refuse(f"{place}.image", f"{m.image.image} is not on this node", hint="pull it first")
     mount = images[index].mount(dest)

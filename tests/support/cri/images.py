@@ -6,6 +6,7 @@ not got, an `nginx` that writes its pid, a setuid program that tells its effecti
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import tempfile
@@ -44,7 +45,8 @@ wait
 # The setuid program of e2e-test-images/nonewprivs.
 NNP = '#include <stdio.h>\n#include <unistd.h>\nint main(void) { printf("Effective uid: %d\\n", geteuid()); }\n'
 ACCOUNTS = {
-    "passwd": "root:x:0:0:root:/root:/bin/sh\nwww-data:x:33:33::/:/bin/sh\ndefault-user:x:1000:1000::/:/bin/sh\n",
+    "passwd": "root:x:0:0:root:/root:/bin/sh\nwww-data:x:33:33::/:/bin/sh\ndefault-user:x:1000:1000::/:/bin/sh\n"
+    "nobody:x:65534:65534::/:/bin/sh\n",
     "group": "root:x:0:\nwww-data:x:33:\ndefault-user:x:1000:\ngroup-defined-in-image:x:50000:default-user\n",
 }
 
@@ -61,7 +63,7 @@ def critest_images() -> dict[str, Made]:
     pause = image("pause", Cmd=["sleep", "1000000"])
     made = {
         f"{PUBLIC}busybox:1.29-2": image(),
-        f"{PUBLIC}nginx:1.14-2": image("nginx.conf", Cmd=["/bin/nginx"]),
+        f"{PUBLIC}nginx:1.14-2": image("nginx.conf", Cmd=["/bin/nginx", "80", "master process"]),
         f"{PUBLIC}httpd:2.4.39-4": image("httpd.conf", Cmd=["/bin/httpd-foreground"]),
         f"{PUBLIC}nonewprivs:1.3": image("nnp.conf", Entrypoint=["/nnp"], Cmd=None),
         "registry.k8s.io/pause:3.9": pause,
@@ -87,6 +89,10 @@ def _base() -> bytes:
         tree = Path(directory) / "tree"
         shutil.copytree(root.strip(), tree, symlinks=True)
         tree.chmod(0o755)
+        for link in (tree / "bin").iterdir():
+            if link.is_symlink():  # a path that is masked must not be that of all others
+                link.unlink()
+                os.link(tree / "bin/busybox", link)
         for name, text in {"pgrep": PGREP, "ipcs": IPCS, "nginx": SERVER, "httpd-foreground": SERVER}.items():
             (tree / "bin" / name).unlink(missing_ok=True)
             (tree / "bin" / name).write_text(text)
