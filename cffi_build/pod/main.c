@@ -200,27 +200,27 @@ static void be_spared(void)
 	}
 }
 
-static void move_to(int cgroup)
+/* The one that stays, born in the cgroup if there is one: a move there would wait for the kernel's next RCU grace period. */
+static long fork_into(int cgroup)
 {
-	const long fd = sys_openat(cgroup, "cgroup.procs", O_WRONLY | O_CLOEXEC, 0);
-	const long r = fd < 0 ? fd : sys_write((int)fd, "0", 1);
-	if (r < 0)
-		fail(r);
-	sys_close((int)fd);
-	sys_close(cgroup);
+	struct clone_args args = { .flags = CLONE_INTO_CGROUP, .exit_signal = PX_SIGCHLD, .cgroup = (u64)cgroup };
+	struct statx st;
+	if (sys_statx(cgroup, "", AT_EMPTY_PATH, STATX_TYPE, &st) < 0)
+		return fork_here();
+	const long pid = sc2(__NR_clone3, &args, sizeof args);
+	if (pid == 0)
+		sys_close(cgroup);
+	return pid;
 }
 
 static void prepare(void)
 {
 	u64 all = ~0ULL;
 	struct px_sigaction plain = { 0 };
-	struct statx st;
 	for (int sig = 1; sig < 65; sig++)
 		sc4(__NR_rt_sigaction, sig, &plain, 0, 8);
 	sys_sigmask(&all, NULL);
 	sys_close_range(CGROUP + 1, ~0u, 0);
-	if (sys_statx(CGROUP, "", AT_EMPTY_PATH, STATX_TYPE, &st) == 0)
-		move_to(CGROUP);
 	sys_fcntl(DIRECTORY, F_SETFD, FD_CLOEXEC);
 	const long made = sc3(__NR_mkdirat, DIRECTORY, "exits", 0700);
 	if (made < 0 && made != -EEXIST)
@@ -237,7 +237,7 @@ static void __attribute__((noreturn)) run(int argc)
 	if (argc != 2)
 		sys_exit(EINVAL);
 	prepare();
-	const long pid = fork_here();
+	const long pid = fork_into(CGROUP);
 	if (pid < 0)
 		fail(pid);
 	if (pid)

@@ -17,9 +17,8 @@ from collections.abc import Callable
 from typing import Any
 
 from .. import cri_api as v1
-from ..errors import AlreadyExists, FailedPrecondition, NotFound, PyrunError
+from ..errors import AlreadyExists, FailedPrecondition, NotFound, PyrunError, reason
 from ..facts import Facts
-from ..image.layers import remove as remove_tree
 from ..runtime.store import Store, boot_id, start_time
 from . import container as containers
 from .joined import Joined
@@ -43,6 +42,7 @@ from .records import (
 from .sandbox import end_sandbox, load_sandbox, make_sandbox, prepare_state
 from .spec import Settings
 from .supervisor import PIDS, Gone, Supervisor
+from .trees import remove_tree
 
 HOLDER_S = 5.0
 
@@ -377,15 +377,11 @@ class Pods:
 
 def _remove(directory: str) -> None:
     """With all that is in it; no error where it is not there."""
-    parent, _, name = directory.rpartition("/")
     try:
-        fd = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return
-    try:
-        remove_tree(fd, name)
-    finally:
-        os.close(fd)
+        remove_tree(directory)
+    except OSError as e:
+        hint = "is something mounted in it, or a file immutable (lsattr)?"
+        raise PyrunError(f"{directory}: {reason(e)}", hint=hint) from None
 
 
 def _end_holder(supervisor: Supervisor) -> None:
