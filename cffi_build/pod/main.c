@@ -204,8 +204,7 @@ static void be_spared(void)
 static long fork_into(int cgroup)
 {
 	struct clone_args args = { .flags = CLONE_INTO_CGROUP, .exit_signal = PX_SIGCHLD, .cgroup = (u64)cgroup };
-	struct statx st;
-	if (sys_statx(cgroup, "", AT_EMPTY_PATH, STATX_TYPE, &st) < 0)
+	if (cgroup < 0)
 		return fork_here();
 	const long pid = sc2(__NR_clone3, &args, sizeof args);
 	if (pid == 0)
@@ -213,10 +212,13 @@ static long fork_into(int cgroup)
 	return pid;
 }
 
-static void prepare(void)
+/* Returns the cgroup that was handed over, or -1: asked first of all, before another descriptor has its number. */
+static int prepare(void)
 {
 	u64 all = ~0ULL;
 	struct px_sigaction plain = { 0 };
+	struct statx st;
+	const int cgroup = sys_statx(CGROUP, "", AT_EMPTY_PATH, STATX_TYPE, &st) == 0 ? CGROUP : -1;
 	for (int sig = 1; sig < 65; sig++)
 		sc4(__NR_rt_sigaction, sig, &plain, 0, 8);
 	sys_sigmask(&all, NULL);
@@ -229,6 +231,7 @@ static void prepare(void)
 	if (fd < 0)
 		fail(fd);
 	listener = (int)fd;
+	return cgroup;
 }
 
 static void __attribute__((noreturn)) run(int argc)
@@ -236,8 +239,7 @@ static void __attribute__((noreturn)) run(int argc)
 	u64 child = 1ULL << (PX_SIGCHLD - 1);
 	if (argc != 2)
 		sys_exit(EINVAL);
-	prepare();
-	const long pid = fork_into(CGROUP);
+	const long pid = fork_into(prepare());
 	if (pid < 0)
 		fail(pid);
 	if (pid)
