@@ -5,16 +5,28 @@
 #include "pod.h"
 
 #define MOST 32768
+#define BACKLOG (1 << 20)      /* bytes that a client may be behind, with the kernel's own of each message */
 
-/* The client's end, or -errno. */
+static int has_left(int fd)
+{
+	struct pollfd f = { fd, 0, 0 };
+	return sys_poll(&f, 1, 0) == 1;
+}
+
+/* The client's end, or -errno. Those who have left are noticed here, or when something is written. */
 long attach(struct ctr *c)
 {
 	int pair[2];
+	const int most = BACKLOG;
+	for (int i = 0; i < ATTACHED; i++)
+		if (c->attached[i] >= 0 && has_left(c->attached[i]))
+			shut(&c->attached[i]);
 	for (int i = 0; i < ATTACHED; i++)
 		if (c->attached[i] < 0) {
 			long r = sc4(__NR_socketpair, AF_UNIX_, SOCK_SEQPACKET_ | SOCK_CLOEXEC_, 0, pair);
 			if (r < 0)
 				return r;
+			sc5(__NR_setsockopt, pair[0], SOL_SOCKET_, 32 /* SO_SNDBUFFORCE */, &most, sizeof most);
 			c->attached[i] = pair[0];
 			return pair[1];
 		}

@@ -13,6 +13,10 @@ import pytest
 
 from pyrun.errors import PyrunError
 from pyrun.facts import collect_facts
+from pyrun.plan.model.plan import Label, Plan, Step
+from pyrun.plan.model.steps import PARENT, Yield
+from pyrun.plan.pid_holder import plan_pid_holder
+from pyrun.pod import messages as m
 from pyrun.pod.supervisor import PIDS, Gone, Supervisor, exit_code, read_exits
 from tests.support.container.bundle import BundleMaker
 from tests.support.container.runner import wait_for
@@ -122,3 +126,47 @@ def test_a_shared_pid_namespace(pod: Pod, tmp_path: Path, userns: bool) -> None:
     wait_for(lambda: (k := pod.known(PIDS)) is not None and k.state == 3, 10, "its end")
     pod.supervisor.drop(PIDS)
     one.close()
+
+
+def with_yield(code: int) -> Plan:
+    """A plan that makes a process, with a Yield in it as a systemd scope's has."""
+    plan = plan_pid_holder(collect_facts())
+    lanes: list[list[Step | Label]] = [list(lane) for lane in plan.lanes]
+    lanes[PARENT].insert(-2, Yield(code=code))
+    return Plan(lanes, plan.slots, plan.inherit, plan.keep_fds)
+
+
+def test_a_plan_that_yields(pod: Pod) -> None:
+    """As with a systemd scope: the client acts in the middle, and may refuse."""
+    told: list[tuple[int, int]] = []
+    plan = with_yield(7)
+    with pod.supervisor._run(
+        m.request(m.CREATE, "y1"), plan, [], 10, on_yield=lambda code, pid: told.append((code, pid))
+    ) as (reply, fds, _):
+        assert told == [(7, reply.pid)]
+        os.close(fds[0])
+
+    def refuse(code: int, pid: int) -> None:
+        raise PyrunError("no")
+
+    with (
+        pytest.raises(PyrunError, match="^no$"),
+        pod.supervisor._run(m.request(m.CREATE, "y2"), plan, [], 10, on_yield=refuse),
+    ):
+        pass
+    assert [k.ctr for k in pod.supervisor.hello()] == ["y1"]
+    os.kill(reply.pid, signal.SIGKILL)
+    assert pod.ended("y1").status == signal.SIGKILL
+
+
+def test_kills_for_want_of_memory_are_counted(pod: Pod, tmp_path: Path) -> None:
+    """By the memory.events of the cgroup, as it is at the end of the init. (With a real one: tests/vm.)"""
+    events = tmp_path / "memory.events"
+    events.write_text("low 0\nhigh 0\nmax 7\noom 3\noom_kill 0\noom_group_kill 9\n")
+    request = m.request(m.CREATE, "y1", path=str(tmp_path))
+    with pod.supervisor._run(request, plan_pid_holder(collect_facts()), [], 10) as (reply, fds, _):
+        os.close(fds[0])
+    events.write_text("low 0\nhigh 0\nmax 7\noom 3\noom_kill 12\noom_group_kill 9\n")
+    os.kill(reply.pid, signal.SIGKILL)
+    assert pod.ended("y1").oom_kills == 12
+    assert read_exits(str(pod.directory))["y1"].oom_kills == 12
