@@ -21,16 +21,19 @@ static int warm;               /* the buffers have been written to */
 
 typedef u64 unaligned __attribute__((aligned(1), may_alias));
 
+/* Words for the short ones, as most are: rep movsb takes its time to begin. */
 static inline void copy(char *to, const char *from, usize n)
 {
 #if defined(__x86_64__) && !defined(PX_DRY)
-	__asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(n) : : "memory");
-#else
+	if (n > 512) {
+		__asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(n) : : "memory");
+		return;
+	}
+#endif
 	for (; n >= 8; n -= 8, to += 8, from += 8)
 		*(unaligned *)to = *(const unaligned *)from;
 	while (n--)
 		*to++ = *from++;
-#endif
 }
 
 /* Where the first newline of n bytes is, or n. Eight at a time: a byte is zero where taking one from it borrows. */
