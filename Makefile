@@ -1,7 +1,7 @@
 # Everything here assumes `./bootstrap build` has run once; each target runs it, and the second time it is quick.
 PY := .venv/bin/python
 
-.PHONY: help build check test bench bench-layers bench-cri demo conformance containerd-2 fuzz fuzz-layer asan vm vm-shell vm-test vm-engines box soak clean
+.PHONY: help build check test bench bench-layers bench-cri demo conformance critest containerd-2 fuzz fuzz-layer asan vm vm-shell vm-test vm-engines box soak clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ demo:  ## a busybox and a Debian container, from create to delete (root)
 
 conformance: build  ## the validation programs of opencontainers/runtime-tools (root; needs Go)
 	tests/view $(PY) -m tests.conformance.run
+
+critest: build  ## Kubernetes' validation of a CRI against pyrun cri (root; needs Go)
+	tests/view $(PY) -m tests.critest.run $(ARGS)
 
 containerd-2: build  ## containerd 2.4, made from its Go module once and kept, drives pyrun on this machine (root; needs Go)
 	$(PY) -m tests.support.engines.containerd_2
