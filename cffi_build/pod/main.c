@@ -223,7 +223,6 @@ static int prepare(void)
 		sc4(__NR_rt_sigaction, sig, &plain, 0, 8);
 	sys_sigmask(&all, NULL);
 	sys_close_range(CGROUP + 1, ~0u, 0);
-	const int cgroup = sys_statx(CGROUP, "", AT_EMPTY_PATH, STATX_TYPE, &st) < 0 ? -1 : CGROUP;
 	sys_fcntl(DIRECTORY, F_SETFD, FD_CLOEXEC);
 	const long made = sc3(__NR_mkdirat, DIRECTORY, "exits", 0700);
 	if (made < 0 && made != -EEXIST)
