@@ -13,10 +13,13 @@ import os
 import time
 from typing import Any
 
-from ..errors import FailedPrecondition, InvalidArgument, NotFound, PyrunError
+from ..errors import FailedPrecondition, InvalidArgument, PyrunError
 from ..runtime.prepare import Config, prepare
 from ..runtime.runtime import Runtime
+from ..runtime.store import boot_id
+from .messages import ENDED
 from .pod import Container
+from .points import reached
 from .records import (
     COMPLETED,
     CREATED,
@@ -29,6 +32,9 @@ from .records import (
     START_ERROR,
     STARTING,
     UNKNOWN,
+    ContainerRecord,
+    forget_files,
+    make_directory,
     write_record,
 )
 from .spec import (
@@ -46,7 +52,8 @@ from .spec import (
 from .spec.image_root import look_up
 from .spec.layers import ImageMount
 from .spec.resources import container_resources
-from .supervisor import CONSOLE, Known
+from .supervisor import CONSOLE, Known, drop, read_exits
+from .undo import undoing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -71,14 +78,18 @@ def make(pods: Pods, c: Container) -> None:
     if sandbox is None or supervisor is None:
         raise FailedPrecondition(f"pod {pod.id[:13]} has no supervisor", hint="it has been stopped")
     c.record.log_path = log_path(config, pod.config)
-    os.makedirs(c.directory, 0o700)
+    reached("create:begin")
+    make_directory(c.directory)
     _save(c)
+    reached("create:record")
     image = pods.images.find(config.image.image)
     c.record.image_id, c.record.image_ref = image.id, config.image.image
     lower = pods.images.hold(image.id, c.id)
+    reached("create:image held")
     user = look_up_user(lower, config, image.config)
     make_sources(config)
     make_writable(c.directory, lower, sandbox)
+    reached("create:directories")
     node = collect_node(pods.facts, config, pods.settings)
     doc = plan_container(
         config,
@@ -107,14 +118,18 @@ def make(pods: Pods, c: Container) -> None:
     )
     c.record.cgroup = prepared.request.cgroup or ""
     log = open_log(pod.config.log_directory, config.log_path) if c.record.log_path else -1
+    reached("create:log opened")
     try:
         words = {"tty": config.tty, "stdin": config.stdin, "stdin_once": config.stdin_once}
-        supervisor.create(c.id, prepared, log=log, warn=c.record.warnings.append, **words).close()
+        words |= {"log": log, "cancel": c.cancel}
+        supervisor.create(c.id, prepared, warn=c.record.warnings.append, **words).close()
     finally:
         if log >= 0:
             os.close(log)
+    reached("create:made")
     c.record.state = CREATED
     _save(c)
+    reached("create:end")
 
 
 def _target(pods: Pods, c: Container) -> str | None:
@@ -150,20 +165,34 @@ def _image_mounts(pods: Pods, c: Container) -> dict[int, ImageMount]:
 
 
 def unmake(pods: Pods, c: Container) -> None:
-    """Takes away all that it has but its pod's. PyrunError when something stays."""
-    with contextlib.suppress(NotFound):
-        runtime_of(pods).container(c.id).delete(force=True)
-    if c.pod.supervisor is not None:
-        with contextlib.suppress(PyrunError):
-            c.pod.supervisor.drop(c.id)
-    for index in range(len(c.config.mounts)):
-        pods.images.release(f"{c.id}/{index}")
-    pods.images.release(c.id)
-    pods._forget_files(c.directory)
+    """Takes away all that it has but its pod's. PyrunError when something stays; then all else has been tried."""
+    with undoing() as undo:
+        undo(lambda: runtime_of(pods).container(c.id).delete(force=True))
+        reached("remove:state gone")
+        if c.pod.supervisor is not None:
+            with contextlib.suppress(PyrunError):
+                drop(c.pod.supervisor, c.id)
+        reached("remove:dropped")
+        for index in range(len(c.config.mounts)):
+            undo(pods.images.release, f"{c.id}/{index}")
+        undo(pods.images.release, c.id)
+        reached("remove:image released")
+        undo(forget_files, c.directory)
+        reached("remove:end")
 
 
 def _save(c: Container) -> None:
     write_record(f"{c.directory}/container.json", c.record)
+
+
+def save_if_possible(pods: Pods, c: Container) -> bool:
+    """For what has happened already, and what makes room on a disk that is full."""
+    try:
+        _save(c)
+        return True
+    except PyrunError as error:
+        pods.warn(f"container {c.id[:13]}: {error}")
+        return False
 
 
 # --- life -------------------------------------------------------------------------------------------------------------
@@ -181,16 +210,24 @@ async def start(pods: Pods, c: Container) -> None:
         if not c.pod.ready:
             raise FailedPrecondition(f"pod {c.pod.id[:13]} is not ready", hint="it has been stopped")
         c.record.state, c.record.started = STARTING, time.time_ns()
-        await asyncio.to_thread(_save, c)
+        try:
+            await asyncio.to_thread(_save, c)
+        except PyrunError:
+            if c.record.state == STARTING:
+                c.record.state, c.record.started = CREATED, 0
+            raise
+        reached("start:record")
         try:
             await asyncio.to_thread(runtime_of(pods).container(c.id).start)
         except PyrunError as error:
             await _did_not_start(pods, c, error)
             raise
+        reached("start:released")
         if c.record.state == STARTING:  # and not ended meanwhile
             c.record.state = RUNNING
-            await asyncio.to_thread(_save, c)
-    pods.changed(c, "started")
+            pods.changed(c, "started")
+            await asyncio.to_thread(save_if_possible, pods, c)
+        reached("start:end")
 
 
 async def _did_not_start(pods: Pods, c: Container, error: PyrunError) -> None:
@@ -202,14 +239,21 @@ async def _did_not_start(pods: Pods, c: Container, error: PyrunError) -> None:
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(c.ended.wait(), KILLED_S)
     c.record.exit_code = CANNOT_START
-    await asyncio.to_thread(_save, c)
+    await asyncio.to_thread(save_if_possible, pods, c)
 
 
 def ended(pods: Pods, c: Container, known: Known) -> None:
     """Its program has ended, as the supervisor tells."""
-    if known.state != 3 or c.record.state in (EXITED, REMOVING):
+    if known.state != ENDED or c.record.state in (EXITED, REMOVING):
         return
     record = c.record
+    if record.state == STARTING:
+        pods.changed(c, "started")
+    _note_end(record, known)
+    asyncio.get_running_loop().create_task(_tell_end(pods, c))
+
+
+def _note_end(record: ContainerRecord, known: Known) -> None:
     never_ran = record.state == CREATED
     record.state = EXITED
     record.finished = known.ended_ns
@@ -219,37 +263,50 @@ def ended(pods: Pods, c: Container, known: Known) -> None:
     )
     if known.lost_bytes:
         record.message = f"{known.lost_bytes} bytes of its log could not be written"
-    asyncio.get_running_loop().create_task(_settle(pods, c))
 
 
-async def _settle(pods: Pods, c: Container) -> None:
+async def _tell_end(pods: Pods, c: Container) -> None:
+    await settle(pods, c)
+    pods.changed(c, "stopped")
+
+
+async def settle(pods: Pods, c: Container) -> None:
     """What an ended one has left: its cgroup and the runtime's record go at once."""
     await asyncio.to_thread(_clean, pods, c)
     c.ended.set()
-    pods.changed(c, "stopped")
 
 
 def _clean(pods: Pods, c: Container) -> None:
     """The record first: what the supervisor knows is forgotten when it is on the disk."""
+    reached("end:told")
+    saved = save_if_possible(pods, c)
+    reached("end:record")
     try:
-        _save(c)
         runtime_of(pods).container(c.id).delete(force=True)
-        c.record.cleaned = True
-        _save(c)
-        if c.pod.supervisor is not None:
-            c.pod.supervisor.drop(c.id)
+        reached("end:state gone")
+        if saved and c.pod.supervisor is not None:
+            drop(c.pod.supervisor, c.id)
+        reached("end:dropped")
     except (PyrunError, OSError) as error:
         pods.warn(f"container {c.id[:13]} has ended, and something of it stays: {error}")
+        return
+    c.record.cleaned = True
+    save_if_possible(pods, c)
 
 
 async def lost(pods: Pods, c: Container) -> None:
-    """Nobody has heard how it ended: its supervisor was killed, or the node was switched off."""
-    c.record.state, c.record.reason = EXITED, LOST
-    c.record.exit_code, c.record.finished = 255, c.record.finished or time.time_ns()
-    c.record.message = "nobody was there to hear how it ended"
-    await asyncio.to_thread(_clean, pods, c)
-    c.ended.set()
-    pods.changed(c, "stopped")
+    """Nobody is there to tell how it ended: its supervisor was killed, or the node was switched off. What still runs of
+    it is killed."""
+    known = (await asyncio.to_thread(read_exits, c.pod.run_directory)).get(c.id)
+    if c.record.state == EXITED:
+        return
+    if known is not None and c.pod.record.boot_id == boot_id():
+        _note_end(c.record, known)
+    else:
+        c.record.state, c.record.reason = EXITED, LOST
+        c.record.exit_code, c.record.finished = 255, time.time_ns()
+        c.record.message = "nobody was there to hear how it ended: its pod's supervisor was gone, or the node was off"
+    await _tell_end(pods, c)
 
 
 async def stop(pods: Pods, c: Container, grace_s: float) -> None:
@@ -260,16 +317,20 @@ async def stop(pods: Pods, c: Container, grace_s: float) -> None:
     if c.record.state == UNKNOWN:
         await lost(pods, c)
         return
+    reached("stop:begin")
     loop = asyncio.get_running_loop()
+    if c.record.state == CREATED:
+        grace_s = 0  # nothing in it could heed a signal
     kill_at = loop.time() + grace_s
     if c.kill_at is None or kill_at < c.kill_at:
         c.kill_at = kill_at
         c.stop_changed.set()
     runtime = runtime_of(pods).container(c.id)
-    if grace_s > 0 and not c.told and c.record.state != CREATED:
+    if grace_s > 0 and not c.told:
         c.told = True
         with contextlib.suppress(PyrunError):
             await asyncio.to_thread(runtime.kill, c.record.stop_signal or "TERM")
+        reached("stop:signalled")
     while not c.ended.is_set() and c.kill_at > loop.time():
         c.stop_changed.clear()
         waits = [asyncio.ensure_future(c.ended.wait()), asyncio.ensure_future(c.stop_changed.wait())]
@@ -280,6 +341,7 @@ async def stop(pods: Pods, c: Container, grace_s: float) -> None:
         return
     with contextlib.suppress(PyrunError):
         await asyncio.to_thread(runtime.kill, "KILL", everyone=True)
+    reached("stop:killed")
     try:
         await asyncio.wait_for(c.ended.wait(), KILLED_S)
     except TimeoutError:
@@ -300,7 +362,8 @@ async def _remove(pods: Pods, c: Container) -> None:
         if c.id not in pods.containers:
             return
         c.removing, c.record.state = True, REMOVING
-        await asyncio.to_thread(_save, c)
+        await asyncio.to_thread(save_if_possible, pods, c)
+        reached("remove:record")
         await asyncio.to_thread(unmake, pods, c)
         pods._forget(c)
     pods.changed(c, "deleted")

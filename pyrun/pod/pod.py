@@ -88,6 +88,7 @@ class Container:
         self.stop_changed = asyncio.Event()
         self.kill_at: float | None = None
         self.told = False
+        self.cancel = -1  # while it is made: an eventfd by which that is given up
         self.removing = False
         self.spec: Any = None  # its Spec, read again where None
         self.counters: Any = None  # what statistics keep of it

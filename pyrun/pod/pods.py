@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .. import cri_api as v1
-from ..errors import AlreadyExists, FailedPrecondition, NotFound, PyrunError, reason
+from ..errors import AlreadyExists, FailedPrecondition, NotFound, PyrunError
 from ..facts import Facts
 from ..runtime.store import Store, boot_id, start_time
 from . import container as containers
@@ -25,24 +25,26 @@ from .joined import Joined
 from .messages import LIVE
 from .network import Network, PodNet
 from .pod import Container, Pod, container_key, pod_key
+from .points import reached
 from .records import (
     CREATED,
     MAKING,
     NOTREADY,
     READY,
     REMOVING,
-    UNKNOWN,
     ContainerRecord,
     PodRecord,
-    names_in,
+    forget_files,
+    make_directory,
     new_id,
-    read_record,
+    remove_directory,
     write_record,
 )
-from .sandbox import end_sandbox, load_sandbox, make_sandbox, prepare_state
+from .recovery import recover
+from .sandbox import end_sandbox, make_sandbox
 from .spec import Settings
-from .supervisor import PIDS, Gone, Supervisor
-from .trees import remove_tree
+from .supervisor import PIDS, Gone, Supervisor, drop
+from .undo import undoing
 
 HOLDER_S = 5.0
 
@@ -84,7 +86,8 @@ class Pods:
 
     async def run(self, config: Any, handler: str) -> str:
         """Makes a pod; the id of the one that is there when it is asked for again."""
-        return await self.joined.run(("pod", pod_key(config)), lambda: self._run(config, handler))
+        data = config.SerializeToString(deterministic=True)
+        return await self.joined.run(("pod", pod_key(config), data), lambda: self._run(config, handler))
 
     async def _run(self, config: Any, handler: str) -> str:
         data = config.SerializeToString(deterministic=True)
@@ -103,29 +106,45 @@ class Pods:
             try:
                 await asyncio.to_thread(self._make_pod, pod)
             except BaseException:
-                self.pods.pop(pod.id)
-                await asyncio.to_thread(self._unmake, pod)
+                await self._undo(pod)
                 raise
         self._watch(pod)
         self.changed(pod, "created")
         self.changed(pod, "started")
         return pod.id
 
+    async def _undo(self, pod: Pod) -> None:
+        """One that could not be made. Where something of it stays, it is shown as not ready, for somebody to remove."""
+        try:
+            await asyncio.to_thread(self._unmake, pod)
+            self.pods.pop(pod.id)
+        except PyrunError as error:
+            self.warn(f"pod {pod.id[:13]} could not be made, and something of it stays: {error}")
+            pod.record.state = NOTREADY
+            await asyncio.to_thread(self._save_if_possible, pod)
+
     def _make_pod(self, pod: Pod) -> None:
-        os.makedirs(pod.directory, 0o700)
+        reached("run:begin")
+        make_directory(pod.directory)
         write_record(f"{pod.directory}/pod.json", pod.record)
+        reached("run:record")
         pod.sandbox = make_sandbox(pod.run_directory, pod.id, pod.config, self.facts)
+        reached("run:sandbox")
         if pod.sandbox.net:
             result = self.network.add(PodNet.of(pod.id, pod.config, pod.sandbox.net))
             pod.ips = list(result.ips)
+        reached("run:network")
         self._launch(pod)
+        reached("run:supervisor")
         if pod.config.linux.security_context.namespace_options.pid == v1.POD:
             assert pod.supervisor is not None
             with contextlib.closing(pod.supervisor.hold_pids(self.facts, pod.sandbox.user)) as holder:
                 pod.sandbox.pid = f"/proc/{holder.pid}/ns/pid"
+            reached("run:pids held")
         pod.record.network = {"ips": pod.ips}
         pod.record.state = READY
         write_record(f"{pod.directory}/pod.json", pod.record)
+        reached("run:end")
 
     def _launch(self, pod: Pod) -> None:
         assert pod.sandbox is not None
@@ -140,31 +159,27 @@ class Pods:
     def _unmake(self, pod: Pod) -> None:
         """Nothing is left of it, but what its containers say of themselves."""
         self._release(pod)
-        self._forget_files(pod.directory)
+        forget_files(pod.directory)
 
     def _release(self, pod: Pod) -> None:
         """All that a pod has of the node: also of one that is half made. PyrunError when something stays; then all
         else has been tried."""
-        problems = []
         if pod.supervisor is not None:
             with contextlib.suppress(PyrunError):
                 _end_holder(pod.supervisor)
+                reached("stopp:holder gone")
                 pod.supervisor.end()
             pod.supervisor.close()
             pod.supervisor = None
+        reached("stopp:supervisor gone")
         netns = (pod.sandbox.net if pod.sandbox else None) or ""
-        try:
-            self.network.remove(PodNet(pod.id, netns=netns))
-        except PyrunError as error:
-            problems.append(error)
-        try:
-            end_sandbox(pod.run_directory)
-            _remove(pod.run_directory)  # what the supervisor had there
-        except PyrunError as error:
-            problems.append(error)
+        with undoing() as undo:
+            undo(self.network.remove, PodNet(pod.id, netns=netns))
+            reached("stopp:network gone")
+            undo(end_sandbox, pod.run_directory)
+            reached("stopp:sandbox gone")
+            undo(remove_directory, pod.run_directory)  # what the supervisor had there
         pod.sandbox = None
-        if problems:
-            raise problems[0]
 
     async def stop(self, id: str) -> None:
         """Ends all that runs in it and gives back what it has. No error for one that is not there or has stopped."""
@@ -179,14 +194,34 @@ class Pods:
         async with pod.lock:
             if pod.record.released:
                 return
-            await asyncio.to_thread(write_record, f"{pod.directory}/pod.json", pod.record)
-            await asyncio.gather(*(containers.stop(self, c, 0) for c in list(pod.containers.values())))
+            reached("stopp:begin")
+            await asyncio.to_thread(self._save_if_possible, pod)
+            reached("stopp:record")
+            await self._end_containers(pod)
+            reached("stopp:containers ended")
             self._unwatch(pod)
             await asyncio.to_thread(self._release, pod)
             pod.record.released = True
             pod.record.state = NOTREADY
-            await asyncio.to_thread(write_record, f"{pod.directory}/pod.json", pod.record)
+            await asyncio.to_thread(self._save_if_possible, pod)
+            reached("stopp:end")
         self.changed(pod, "stopped")
+
+    async def _end_containers(self, pod: Pod) -> None:
+        """Also those that are being made: that is given up."""
+        for container in list(pod.containers.values()):
+            if container.cancel >= 0:
+                os.eventfd_write(container.cancel, 1)
+            if container.record.state == MAKING:
+                async with container.lock:
+                    pass
+        alive = [c for c in pod.containers.values() if c.alive]
+        end = containers.stop if pod.supervisor is not None else containers.lost
+        words = (0,) if pod.supervisor is not None else ()
+        results = await asyncio.gather(*(end(self, c, *words) for c in alive), return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
 
     async def remove(self, id: str) -> None:
         """Stops it, and removes it with its containers. No error for one that is not there."""
@@ -202,17 +237,19 @@ class Pods:
             await containers.remove(self, container)
         async with pod.lock:
             pod.record.state = REMOVING
-            await asyncio.to_thread(write_record, f"{pod.directory}/pod.json", pod.record)
-            await asyncio.to_thread(self._forget_files, pod.directory)
+            await asyncio.to_thread(self._save_if_possible, pod)
+            reached("rmp:record")
+            await asyncio.to_thread(forget_files, pod.directory)
             self.pods.pop(pod.id, None)
+            reached("rmp:end")
         self.changed(pod, "deleted")
 
-    def _forget_files(self, directory: str) -> None:
-        """The record goes first: what has none is debris."""
-        for name in ("pod.json", "container.json"):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(f"{directory}/{name}")
-        _remove(directory)
+    def _save_if_possible(self, pod: Pod) -> None:
+        """For what has happened already, and what makes room on a disk that is full."""
+        try:
+            write_record(f"{pod.directory}/pod.json", pod.record)
+        except PyrunError as error:
+            self.warn(f"pod {pod.id[:13]}: {error}")
 
     # --- ends ---------------------------------------------------------------------------------------------------------
 
@@ -261,7 +298,7 @@ class Pods:
 
     async def create(self, pod_id: str, config: Any, pod_config: Any) -> str:
         pod = self.pod(pod_id)
-        key = ("container", pod.id, container_key(config))
+        key = ("container", pod.id, container_key(config), config.SerializeToString(deterministic=True))
         return await self.joined.run(key, lambda: self._create(pod, config))
 
     async def _create(self, pod: Pod, config: Any) -> str:
@@ -279,13 +316,19 @@ class Pods:
         container = Container(ContainerRecord(new_id(), pod.id, data, created=time.time_ns()), pod)
         pod.containers[container.id] = self.containers[container.id] = container
         async with container.lock:
+            container.cancel = os.eventfd(0, os.EFD_CLOEXEC)
             try:
                 await asyncio.to_thread(containers.make, self, container)
             except BaseException:
-                pod.containers.pop(container.id)
-                self.containers.pop(container.id)
-                await asyncio.to_thread(containers.unmake, self, container)
+                try:
+                    await asyncio.to_thread(containers.unmake, self, container)
+                except PyrunError as error:  # it goes with its pod, or when a daemon starts
+                    self.warn(f"container {container.id[:13]} could not be made, and something of it stays: {error}")
+                self._forget(container)
                 raise
+            finally:
+                os.close(container.cancel)
+                container.cancel = -1
         if pod.stopping:  # it came in between
             await containers.stop(self, container, 0)
         self.changed(container, "created")
@@ -295,93 +338,9 @@ class Pods:
         container.pod.containers.pop(container.id, None)
         self.containers.pop(container.id, None)
 
-    # --- a restart ----------------------------------------------------------------------------------------------------
-
     async def recover(self) -> None:
         """What an earlier daemon has left: pods that are ready go on, what was not promised is taken away."""
-        await asyncio.to_thread(self._prepare)
-        for name in await asyncio.to_thread(names_in, f"{self.root}/pods"):
-            directory = f"{self.root}/pods/{name}"
-            record = await asyncio.to_thread(read_record, PodRecord, f"{directory}/pod.json")
-            if record is None:
-                record = PodRecord(name, b"", REMOVING)
-            pod = Pod(record, self.root, self.state)
-            if record.state in (MAKING, REMOVING):
-                for below in await asyncio.to_thread(names_in, directory):
-                    stray = Container(ContainerRecord(below, name, b""), pod)
-                    await asyncio.to_thread(containers.unmake, self, stray)
-                await asyncio.to_thread(self._unmake, pod)
-                continue
-            self.pods[name] = pod
-            await self._recover_pod(pod)
-        live = {pod.id for pod in self.pods.values() if not pod.record.released}
-        await asyncio.to_thread(self._sweep, live)
-
-    def _prepare(self) -> None:
-        os.makedirs(f"{self.root}/pods", 0o700, exist_ok=True)
-        os.makedirs(f"{self.state}/containers", 0o700, exist_ok=True)
-        prepare_state(f"{self.state}/pods")
-
-    def _sweep(self, live: set[str]) -> None:
-        for name in names_in(f"{self.state}/pods"):
-            if name not in live:
-                with contextlib.suppress(PyrunError):
-                    end_sandbox(f"{self.state}/pods/{name}")
-        self.network.gc(live)
-
-    async def _recover_pod(self, pod: Pod) -> None:
-        found = await asyncio.to_thread(self._reload, pod)
-        for container in found:
-            pod.containers[container.id] = self.containers[container.id] = container
-        if pod.record.released:
-            return
-        if pod.supervisor is None:
-            pod.not_ready()
-            for container in found:
-                if container.alive:
-                    await containers.lost(self, container)
-            await self._stop(pod)
-            return
-        self._watch(pod)
-        if pod.record.state == NOTREADY:  # a stop was cut short
-            await self._stop(pod)
-
-    def _reload(self, pod: Pod) -> list[Container]:
-        found = []
-        for name in names_in(pod.directory):
-            record = read_record(ContainerRecord, f"{pod.directory}/{name}/container.json")
-            container = Container(record or ContainerRecord(name, pod.id, b""), pod)
-            if record is None or record.state in (MAKING, REMOVING):
-                containers.unmake(self, container)
-            else:
-                found.append(container)
-        pod.ips = [str(ip) for ip in pod.record.network.get("ips", [])]
-        if pod.record.released or pod.record.boot_id != boot_id():
-            return found
-        try:
-            pod.sandbox = load_sandbox(pod.run_directory, self.facts)
-            pod.supervisor = Supervisor.connect(pod.run_directory)
-            known = {one.ctr: one for one in pod.supervisor.hello()}
-        except PyrunError as error:
-            self.warn(f"pod {pod.id[:13]} did not outlive the daemon: {error}")
-            pod.supervisor = None
-            return found
-        holder = known.get(PIDS)
-        if holder is not None and holder.state == LIVE:
-            pod.sandbox.pid = f"/proc/{holder.pid}/ns/pid"
-        for container in found:
-            if container.alive and container.id not in known:
-                container.record.state = UNKNOWN
-        return found
-
-
-def _remove(directory: str) -> None:
-    """With all that is in it; no error where it is not there."""
-    try:
-        remove_tree(directory)
-    except OSError as e:
-        hint = "is something mounted in it, or a file immutable (lsattr)?"
-        raise PyrunError(f"{directory}: {reason(e)}", hint=hint) from None
+        await recover(self)
 
 
 def _end_holder(supervisor: Supervisor) -> None:
@@ -398,19 +357,7 @@ def _end_holder(supervisor: Supervisor) -> None:
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
                 select.select([pidfd], [], [], HOLDER_S)
             os.close(pidfd)
-        _drop(supervisor)
-
-
-def _drop(supervisor: Supervisor) -> None:
-    """The supervisor may need a moment to hear of its end."""
-    last = time.monotonic() + HOLDER_S
-    while True:
-        try:
-            return supervisor.drop(PIDS)
-        except PyrunError:
-            if time.monotonic() > last:
-                raise
-            time.sleep(0.002)
+        drop(supervisor, PIDS)
 
 
 def _find(all: dict[str, Any], id: str, what: str) -> Any:

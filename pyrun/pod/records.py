@@ -8,6 +8,7 @@ promised to anybody. The request is kept as the bytes in which it came. A file i
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import threading
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
 from ..errors import PyrunError, reason
+from .trees import remove_tree
 
 MAKING, READY, NOTREADY, REMOVING = "making", "ready", "notready", "removing"
 CREATED, STARTING, RUNNING, EXITED, UNKNOWN = "created", "starting", "running", "exited", "unknown"
@@ -25,6 +27,7 @@ COMPLETED, ERROR, OOM_KILLED, START_ERROR, LOST = "Completed", "Error", "OOMKill
 _LOCKS = tuple(threading.Lock() for _ in range(64))
 LARGEST = 32 << 20  # a request has 16 MiB at most
 FORMAT = 1
+FULL = "is the disk of --root full, or read-only?"
 
 
 @dataclass(slots=True)
@@ -128,7 +131,34 @@ def _write_record(path: str, record: PodRecord | ContainerRecord) -> None:
             os.close(fd)
         os.rename(new, path)
     except OSError as e:
-        raise PyrunError(f"{path}: {reason(e)}", hint="is the disk of --root full, or read-only?") from None
+        with contextlib.suppress(OSError):
+            os.unlink(new)
+        raise PyrunError(f"{path}: {reason(e)}", hint=FULL) from None
+
+
+def make_directory(path: str) -> None:
+    """One that is not there."""
+    try:
+        os.mkdir(path, 0o700)
+    except OSError as e:
+        raise PyrunError(f"{path}: {reason(e)}", hint=FULL) from None
+
+
+def forget_files(directory: str) -> None:
+    """A pod's or container's directory. The record goes first: what has none is debris."""
+    for name in ("pod.json", "container.json"):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{directory}/{name}")
+    remove_directory(directory)
+
+
+def remove_directory(directory: str) -> None:
+    """With all that is in it; no error where it is not there."""
+    try:
+        remove_tree(directory)
+    except OSError as e:
+        hint = "is something mounted in it, or a file immutable (lsattr)?"
+        raise PyrunError(f"{directory}: {reason(e)}", hint=hint) from None
 
 
 def read_record(kind: type[Record], path: str) -> Record | None:

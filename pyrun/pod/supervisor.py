@@ -512,6 +512,18 @@ def _unlink(path: str) -> None:
         return
 
 
+def drop(supervisor: Supervisor, ctr: str, patience_s: float = CALL_S) -> None:
+    """As Supervisor.drop(), of one that was killed: the supervisor may need a moment to hear of its end."""
+    last = time.monotonic() + patience_s
+    while True:
+        try:
+            return supervisor.drop(ctr)
+        except PyrunError as error:
+            if isinstance(error, Gone) or time.monotonic() > last:
+                raise
+            time.sleep(0.002)
+
+
 # --- without a supervisor ---------------------------------------------------------------------------------------------
 
 
