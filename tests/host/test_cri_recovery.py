@@ -59,7 +59,9 @@ class Create(Change):
 
     def ready(self, node: Node) -> dict[str, Any]:
         pod = node.run_pod()
-        other = node.container_config(mounts=[{"container_path": "/image", "image": {"image": BUSYBOX}}])
+        other = node.container_config(
+            mounts=[{"container_path": "/image", "readonly": True, "image": {"image": BUSYBOX}}]
+        )
         return {"pod_sandbox_id": pod, "config": other, "sandbox_config": node.pod_config()}
 
     def after(self, node: Node) -> None:
