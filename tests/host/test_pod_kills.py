@@ -319,6 +319,7 @@ def shout(pod: Pod, data: bytes, fds: list[int]) -> bytes:
 def test_bad_messages(pod: Pod) -> None:
     """Each is answered with an error, or the connection's end; none of its descriptors stays open there."""
     null = os.open("/dev/null", os.O_RDWR)
+    pod.supervisor.hello()  # it has all that it opens by then
     before = len(os.listdir(f"/proc/{pod.pid}/fd"))
     good = m.request(m.DROP, "c1")
     bad = [b"", b"x", good[:50], b"\0" * 88, good + b"x" * 5000, m.request(m.CREATE, "../../etc"), m.request(99)]
