@@ -23,6 +23,7 @@ struct ctr ctrs[CTRS];
 struct call calls[CALLS];
 long next_timer = NEVER;
 int adjust;
+struct px_rlimit nofile;
 static int epoll, listener, signals, listening;
 
 void shut(int *fd)
@@ -234,6 +235,16 @@ static int prepare(void)
 	return cgroup;
 }
 
+/* A descriptor more or less must not decide whether a container's log is written. Makers give back what was. */
+static void take_descriptors(void)
+{
+	struct px_rlimit most;
+	if (sc4(__NR_prlimit64, 0, PX_RLIMIT_NOFILE, NULL, &nofile) < 0)
+		return;
+	most = (struct px_rlimit){ nofile.hard, nofile.hard };
+	sc4(__NR_prlimit64, 0, PX_RLIMIT_NOFILE, &most, NULL);
+}
+
 static void __attribute__((noreturn)) run(int argc)
 {
 	u64 child = 1ULL << (PX_SIGCHLD - 1);
@@ -249,6 +260,7 @@ static void __attribute__((noreturn)) run(int argc)
 	sys_prctl(PR_SET_NAME, L("pyrun-pod"), 0, 0, 0);
 	sc1(__NR_chdir, "/");
 	be_spared();
+	take_descriptors();
 	epoll = (int)sc1(__NR_epoll_create1, O_CLOEXEC);
 	signals = (int)sc4(__NR_signalfd4, -1, &child, 8, O_CLOEXEC | O_NONBLOCK);
 	watch(signals, WATCH_SIGNALS, 0, 0);

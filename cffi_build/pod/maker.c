@@ -85,7 +85,7 @@ static int open_events(const char *cgroup)
 	return fd < 0 ? -1 : (int)fd;
 }
 
-/* Containers must not inherit what keeps us from the OOM killer. */
+/* Containers must not inherit what keeps us from the OOM killer, nor our descriptors' limit. */
 static void be_ordinary(void)
 {
 	u64 none = 0;
@@ -99,6 +99,8 @@ static void be_ordinary(void)
 		sys_write((int)fd, number, (usize)(e - number));
 		sys_close((int)fd);
 	}
+	if (nofile.soft)
+		sc4(__NR_prlimit64, 0, PX_RLIMIT_NOFILE, &nofile, NULL);
 	sc4(__NR_rt_sigaction, 13 /* SIGPIPE */, &plain, 0, 8);
 	sys_sigmask(&none, NULL);
 	sys_prctl(PR_SET_NAME, L("pyrun-make"), 0, 0, 0);

@@ -66,6 +66,9 @@ extern struct ctr ctrs[CTRS];
 extern struct call calls[CALLS];
 extern long next_timer;
 extern int adjust;             /* oom_score_adj that we were started with */
+#define PX_RLIMIT_NOFILE 7
+struct px_rlimit { u64 soft, hard; };
+extern struct px_rlimit nofile; /* the same of this limit; a soft one of 0: not known */
 
 /* main.c */
 enum watched { WATCH_LISTEN, WATCH_SIGNALS, WATCH_CALL, WATCH_MAKER, WATCH_STREAM };

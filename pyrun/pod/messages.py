@@ -59,6 +59,12 @@ def request(kind: int, ctr: str = "", flags: int = 0, value: int = 0, path: str 
     return REQUEST.pack(MAGIC, kind, flags, value, name) + tail
 
 
+def name_of(data: bytes) -> str:
+    """The container that a request is about, or ""."""
+    name: bytes = REQUEST.unpack_from(data)[4]
+    return name.rstrip(b"\0").decode()
+
+
 class Reply:
     """kind, err (an errno, 0: none), count, value, pid, and the bytes behind them."""
 

@@ -322,7 +322,7 @@ class Supervisor:
         with self._ask(request, *fds) as s:
             reply, got = _answer(s, CALL_S)
         if not (missing_ok and reply.err == 2):
-            _check(reply, m.REQUEST.unpack_from(request)[4].rstrip(b"\0").decode())
+            _check(reply, m.name_of(request))
         return got
 
     def _fd(self, request: bytes) -> int:
@@ -345,6 +345,7 @@ class _Run:
         self, pod: Supervisor, request: bytes, plan: Plan, fds: list[int], timeout: float, keep: bool, words: Any
     ) -> None:
         self._plan = plan
+        self._ctr = m.name_of(request)
         self._keep = keep
         self._on_yield: Callable[[int, int], None] | None = words.get("on_yield")
         self._cancel: int = words.get("cancel", -1)
@@ -409,7 +410,7 @@ class _Run:
                 f"the process that made the container was ended by {how}",
                 hint="was memory short? what it left is undone",
             )
-        _check(reply, "")
+        _check(reply, self._ctr)
         raise PyrunError(f"the supervisor answered {reply.kind} to a plan", hint="is it of another version?")
 
     def _failed(self, result: m.Result) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import time
@@ -170,3 +171,19 @@ def test_kills_for_want_of_memory_are_counted(pod: Pod, tmp_path: Path) -> None:
     os.kill(reply.pid, signal.SIGKILL)
     assert pod.ended("y1").oom_kills == 12
     assert read_exits(str(pod.directory))["y1"].oom_kills == 12
+
+
+def test_limits_are_those_of_who_launched_it(pod: Pod) -> None:
+    """The supervisor's own soft limit of descriptors is its hard one, but no container's is."""
+    ours = resource.getrlimit(resource.RLIMIT_NOFILE)
+    made = pod.create("c1", ["sleep", "1000"], bundle=pod.bundles(["sleep", "1000"], process={"rlimits": []}))
+    assert resource.prlimit(made.pid, resource.RLIMIT_NOFILE) == ours
+
+
+def test_a_second_one_of_a_name(pod: Pod) -> None:
+    pod.run("c1", ["sleep", "1000"])
+    with (
+        pytest.raises(PyrunError, match="container c1: there is one of this name"),
+        pod.supervisor._run(m.request(m.CREATE, "c1"), plan_pid_holder(collect_facts()), [], 10),
+    ):
+        pass

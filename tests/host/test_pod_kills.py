@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -262,6 +263,8 @@ def test_what_it_has(pod: Pod, tmp_path: Path) -> None:
     }
     adjust = Path("/proc/self/oom_score_adj").read_text()
     assert Path(f"/proc/{made.pid}/oom_score_adj").read_text() == adjust
+    ours, (soft, hard) = resource.getrlimit(resource.RLIMIT_NOFILE), resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    assert soft == hard == ours[1]
     pss = next(line for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines() if line.startswith("Pss:"))
     assert int(pss.split()[1]) <= 60, f"{pss}, where five share the program"
     for one in beside:
@@ -319,8 +322,12 @@ def shout(pod: Pod, data: bytes, fds: list[int]) -> bytes:
 def test_bad_messages(pod: Pod) -> None:
     """Each is answered with an error, or the connection's end; none of its descriptors stays open there."""
     null = os.open("/dev/null", os.O_RDWR)
-    pod.supervisor.hello()  # it has all that it opens by then
-    before = len(os.listdir(f"/proc/{pod.pid}/fd"))
+    pid = pod.pid
+
+    def kinds() -> list[str]:
+        return sorted(os.readlink(f"/proc/{pid}/fd/{n}") for n in os.listdir(f"/proc/{pid}/fd"))
+
+    wait_for(lambda: len(kinds()) == 7, 10, "its own alone")
     good = m.request(m.DROP, "c1")
     bad = [b"", b"x", good[:50], b"\0" * 88, good + b"x" * 5000, m.request(m.CREATE, "../../etc"), m.request(99)]
     bad += [m.request(m.CREATE, ""), m.request(m.HELLO, "c1"), m.request(m.CREATE, "c1", 1 << 9), m.request(m.GO)]
@@ -332,7 +339,7 @@ def test_bad_messages(pod: Pod) -> None:
         assert m.Reply(shout(pod, m.request(m.CREATE, "c1"), [null] * count)).err
     os.close(null)
     assert pod.supervisor.hello() == []
-    wait_for(lambda: len(os.listdir(f"/proc/{pod.pid}/fd")) <= before, 10, "its descriptors")
+    wait_for(lambda: len(kinds()) == 7, 5, f"its own alone: {kinds()}")
 
 
 def test_a_plan_that_is_none(pod: Pod, tmp_path: Path) -> None:

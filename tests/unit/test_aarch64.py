@@ -75,7 +75,7 @@ def compiled(name: str) -> Path:
     return next(target.iterdir())
 
 
-@pytest.mark.parametrize("name", ["pyrun-init", "pyrun"])
+@pytest.mark.parametrize("name", ["pyrun-init", "pyrun", "pyrun-pod"])
 def test_freestanding(name: str) -> None:
     """As `bootstrap build` has made them."""
     program = REPO / "pyrun" / "bin" / name
@@ -107,6 +107,7 @@ def test_cross(aarch64: Path) -> None:
     check_freestanding(aarch64, "aarch64")
     assert aarch64.stat().st_size < MOST
     check_freestanding(compiled("launcher"), "aarch64")
+    check_freestanding(compiled("pod"), "aarch64")
 
 
 def run_init(program: Path, *steps: Step, plan: bytes | None = None, keep: int = 10) -> tuple[int, bytes]:
