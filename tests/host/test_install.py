@@ -52,13 +52,30 @@ def test_installed_click_and_jsonschema_are_found(prefix: Path, tmp_path: Path, 
     installed("validate", bundle().path, cwd="/").ok()
 
 
+def test_installed_pyrun_has_what_the_cri_takes(prefix: Path, tmp_path: Path) -> None:
+    installed = Runner(tmp_path / "state", [str(prefix / "bin" / "pyrun")])
+    done = installed("cri", "status", "--listen", str(tmp_path / "none.sock"), cwd="/")
+    assert done.rc == 1
+    assert "none.sock: no such file or directory" in done.err
+    # As far as the daemon's own words: all that it imports is there.
+    (tmp_path / "wrong.toml").write_text("zebra = 1\n")
+    done = installed("cri", "--config", str(tmp_path / "wrong.toml"), "--state", str(tmp_path / "s"), cwd="/")
+    assert "there is no zebra" in done.err
+
+
 def test_wheel_is_complete_and_small(prefix: Path) -> None:
     wheels = list(REPO.glob(".cache/wheel/pyrun-*.whl"))
     assert len(wheels) == 1
     with zipfile.ZipFile(wheels[0]) as wheel:
         names = wheel.namelist()
         assert sum(entry.file_size for entry in wheel.infolist()) < WHEEL_LIMIT_BYTES
-    for part in ("pyrun/bin/pyrun", "pyrun/bin/pyrun-init", "pyrun/oci/schema/config.json", "pyrun/__main__.py"):
+    for part in (
+        "pyrun/bin/pyrun",
+        "pyrun/bin/pyrun-init",
+        "pyrun/bin/pyrun-pod",
+        "pyrun/oci/schema/config.json",
+        "pyrun/__main__.py",
+    ):
         assert part in names
     assert [name for name in names if name.startswith("pyrun/_native")]
     assert "none-any" not in wheels[0].name

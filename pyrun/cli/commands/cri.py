@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from pyrun.cli.parse import Options
 
 ROOT, STATE = "/var/lib/pyrun", "/run/pyrun-cri"
-NEEDS = ("google", "grpclib", "h2", "hpack", "hyperframe", "multidict", "urllib3", "h11", "wsproto", "pyroute2")
+NEEDS = ("google", "grpclib", "h2", "hpack", "hyperframe", "multidict", "urllib3", "h11", "wsproto")
 
 
 def run(g: Globals, o: Options) -> int:

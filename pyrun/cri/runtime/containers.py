@@ -10,8 +10,12 @@ from typing import Any
 from ... import cri_api as v1
 from ...errors import InvalidArgument, NotFound
 from ...pod import container as life
+from ...pod.pod import Container
 from ..cri import Cri
+from ..encoded import Encoded, chunks
 from ..statuses import container_item, container_status, matches
+
+ITEMS = Encoded(container_item, lambda c: c.state)
 
 
 async def create_container(cri: Cri, request: Any) -> Any:
@@ -60,15 +64,15 @@ async def container_status_(cri: Cri, request: Any) -> Any:
 
 
 async def list_containers(cri: Cri, request: Any) -> Any:
-    return v1.ListContainersResponse(containers=_items(cri, request.filter))
+    return ITEMS.list(_chosen(cri, request.filter))
 
 
 async def stream_containers(cri: Cri, request: Any) -> AsyncIterator[Any]:
-    for item in _items(cri, request.filter):
-        yield v1.StreamContainersResponse(containers=[item])
+    for message in chunks([ITEMS.item(c) for c in _chosen(cri, request.filter)]):
+        yield message
 
 
-def _items(cri: Cri, filter: Any) -> list[Any]:
+def _chosen(cri: Cri, filter: Any) -> list[Container]:
     found = []
     for c in cri.pods.containers.values():
         if not c.visible or (filter.id and not c.id.startswith(filter.id)):
@@ -78,7 +82,7 @@ def _items(cri: Cri, filter: Any) -> list[Any]:
         if filter.HasField("state") and c.state != filter.state.state:
             continue
         if matches(c.config.labels, filter.label_selector):
-            found.append(container_item(c))
+            found.append(c)
     return found
 
 

@@ -8,10 +8,13 @@ from typing import Any
 
 from ... import cri_api as v1
 from ...errors import InvalidArgument
+from ...pod.pod import Pod
 from ..cri import Cri
+from ..encoded import Encoded, chunks
 from ..statuses import container_status, matches, pod_item, pod_status
 
 HANDLERS = ("", "pyrun")
+ITEMS = Encoded(pod_item, lambda pod: pod.state)
 
 
 async def run_pod_sandbox(cri: Cri, request: Any) -> Any:
@@ -56,15 +59,15 @@ async def pod_sandbox_status(cri: Cri, request: Any) -> Any:
 
 
 async def list_pod_sandbox(cri: Cri, request: Any) -> Any:
-    return v1.ListPodSandboxResponse(items=_items(cri, request.filter))
+    return ITEMS.list(_chosen(cri, request.filter))
 
 
 async def stream_pod_sandboxes(cri: Cri, request: Any) -> AsyncIterator[Any]:
-    for item in _items(cri, request.filter):
-        yield v1.StreamPodSandboxesResponse(pod_sandboxes=[item])
+    for message in chunks([ITEMS.item(pod) for pod in _chosen(cri, request.filter)]):
+        yield message
 
 
-def _items(cri: Cri, filter: Any) -> list[Any]:
+def _chosen(cri: Cri, filter: Any) -> list[Pod]:
     found = []
     for pod in cri.pods.pods.values():
         if not pod.visible or (filter.id and not pod.id.startswith(filter.id)):
@@ -72,5 +75,5 @@ def _items(cri: Cri, filter: Any) -> list[Any]:
         if filter.HasField("state") and pod.state != filter.state.state:
             continue
         if matches(pod.config.labels, filter.label_selector):
-            found.append(pod_item(pod))
+            found.append(pod)
     return found
