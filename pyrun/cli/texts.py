@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 SPEC = "https://github.com/opencontainers/runtime-spec/blob/v1.3.0/"
+IMAGES = "https://github.com/opencontainers/"
 USUAL = {"0": "done", "1": "not done; stderr says why"}
 LIFECYCLE = SPEC + "runtime.md#lifecycle"
 
@@ -40,6 +41,18 @@ GROUPS = (
     ("In and around it", ("exec", "pause", "resume", "update")),
     ("What there is", ("list", "state", "ps", "events", "features")),
     ("Before it runs", ("spec", "validate", "explain")),
+    (
+        "Images",
+        (
+            "image pull",
+            "image ls",
+            "image rm",
+            "image inspect",
+            "image import",
+            "image export",
+            "image prune",
+        ),
+    ),
     ("A Kubernetes node", ("cri", "cri status", "cri explain")),
     ("The shell, and speed", ("completion", "planner")),
 )
@@ -225,6 +238,61 @@ Under systemd it is Type=notify. TERM and INT end it when what it has begun is d
         ),
         {"0": "ended by a signal", "1": "it could not start; stderr says why"},
         ("https://kubernetes.io/docs/concepts/containers/cri/",),
+    ),
+    "image pull": Text(
+        """Brings an image from its registry, or a mirror of it, into the store of `pyrun cri`. The name is docker's: without a registry it is docker.io, without a tag latest. The registry is asked each time what the name means
+now; layers that are here are not fetched again. What is cut is resumed, and what is not the promised bytes is refused.
+
+Mirrors, private authorities and plain HTTP are told in certs.d/HOST/hosts.toml, as containerd has it; proxies in the
+environment. Credentials come from docker's config.json and its helpers.""",
+        (
+            ("pyrun image pull busybox", "docker.io/library/busybox:latest"),
+            ("pyrun image pull ghcr.io/org/app:1.2", "from another registry"),
+            ("pyrun image pull --user me q.example.com/app", "with the password on standard input"),
+        ),
+        see=(IMAGES + "distribution-spec/blob/main/spec.md",),
+    ),
+    "image ls": Text(
+        """Lists the images of the store, the newest first. SIZE is what the layers take on the disk; one that two
+images have counts for both of them here, and is there once.""",
+        (("pyrun image ls", "read it"), ("pyrun image ls --format json", "for tools")),
+    ),
+    "image rm": Text(
+        """Takes names away, and an image with its last one; by its id the image goes with all its names. Layers go
+when no image has them any more. One that a container has stays.""",
+        (("pyrun image rm busybox:1.36", "that name"), ("pyrun image rm 1a2b3c4d5e6f", "that image")),
+    ),
+    "image inspect": Text(
+        """Prints names, layers, where they are, and the config that the image's author has written.""",
+        (("pyrun image inspect busybox", "docker.io/library/busybox:latest"),),
+        see=(IMAGES + "image-spec/blob/main/config.md",),
+    ),
+    "image import": Text(
+        """Brings in what is in a file or a directory: an OCI layout, as a directory or a tar, or what docker save
+writes, also by gzip. `-` is standard input. All is verified as if it came from a registry.""",
+        (
+            ("pyrun image import app.tar", "an archive"),
+            ("docker save app | pyrun image import -", "from docker"),
+            ("pyrun image import --name q.example.com/app:1 ./layout", "a layout that has no name in it"),
+        ),
+        see=(IMAGES + "image-spec/blob/main/image-layout.md",),
+    ),
+    "image export": Text(
+        """Writes an archive that is an OCI layout and a docker archive at once. Layers are kept unpacked, so their tars
+are made anew: the image in the archive has an id of its own, always the same one.""",
+        (
+            ("pyrun image export --output app.tar app", "to a file"),
+            ("pyrun image export app | docker load", "to docker"),
+        ),
+        see=(IMAGES + "image-spec/blob/main/image-layout.md",),
+    ),
+    "image prune": Text(
+        """Removes images that have no tag, such as those whose tag has moved to a newer one; with --all every image.
+One that a container has stays.""",
+        (
+            ("pyrun image prune", "what a newer image has replaced"),
+            ("pyrun image prune --all", "all that is not in use"),
+        ),
     ),
     "cri status": Text(
         """Asks a running `pyrun cri` what it is, and whether it and the network of pods are ready; if not, why.""",

@@ -171,16 +171,18 @@ class Images:
         names: Iterable[Reference],
         *,
         want: Descriptor | None = None,
+        digests: bool = True,
         cancelled: Callable[[], bool] = lambda: False,
         tell: Callable[[Progress], None] = lambda _: None,
     ) -> Image:
-        """Brings an image in from a source, by these names."""
+        """Brings an image in from a source, by these names. digests: the names may stand before the manifest's digest,
+        too, since a registry has it by that."""
         with Ingest(self.contents) as ingest:
             fetched = Fetch(self.contents, self.under_way, source, cancelled, tell).run(ingest, want)
-            self._commit(fetched, names)
+            self._commit(fetched, names, digests)
         return self._image(fetched.id)
 
-    def _commit(self, fetched: Fetched, names: Iterable[Reference]) -> None:
+    def _commit(self, fetched: Fetched, names: Iterable[Reference], digests: bool) -> None:
         """The moment at which the image is there."""
         now = time.time_ns()
         with self.contents.database.transaction(durable=True) as db:
@@ -195,7 +197,9 @@ class Images:
             for name in names:
                 if name.tagged:
                     db.execute("INSERT OR REPLACE INTO tags VALUES (?, ?)", (name.tagged, fetched.id))
-                db.execute("INSERT OR IGNORE INTO digests VALUES (?, ?)", (f"{name.name}@{fetched.digest}", fetched.id))
+                if digests:
+                    name_and_digest = f"{name.name}@{fetched.digest}"
+                    db.execute("INSERT OR IGNORE INTO digests VALUES (?, ?)", (name_and_digest, fetched.id))
 
     # --- letting go ----------------------------------------------------------------------------------------------
 

@@ -50,6 +50,13 @@ SHARED = [
     "--debug cri",
     "cri status --format json --listen unix:///s/sock",
     "help cri status",
+    "image pull --root /r --certs-dir /a --certs-dir /b -u me -q --format json busybox",
+    "image ls -q --format json",
+    "image rm a b",
+    "image inspect a",
+    "image import --name a:1 /layout",
+    "image export -o f a b",
+    "image prune -a",
 ]
 
 

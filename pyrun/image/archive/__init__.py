@@ -1,0 +1,1 @@
+"""Images as files: OCI layouts and docker's archives, read and written."""
