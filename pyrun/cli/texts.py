@@ -240,8 +240,9 @@ Under systemd it is Type=notify. TERM and INT end it when what it has begun is d
         ("https://kubernetes.io/docs/concepts/containers/cri/",),
     ),
     "image pull": Text(
-        """Brings an image from its registry, or a mirror of it, into the store of `pyrun cri`. The name is docker's: without a registry it is docker.io, without a tag latest. The registry is asked each time what the name means
-now; layers that are here are not fetched again. What is cut is resumed, and what is not the promised bytes is refused.
+        """Brings an image from its registry, or a mirror of it, into the store of `pyrun cri`. The name is docker's:
+without a registry it is docker.io, without a tag latest. The registry is asked each time what the name means now;
+layers that are here are not fetched again. What is cut is resumed, and what is not the promised bytes is refused.
 
 Mirrors, private authorities and plain HTTP are told in certs.d/HOST/hosts.toml, as containerd has it; proxies in the
 environment. Credentials come from docker's config.json and its helpers.""",
