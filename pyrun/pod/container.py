@@ -173,12 +173,21 @@ def unmake(pods: Pods, c: Container) -> None:
             with contextlib.suppress(PyrunError):
                 drop(c.pod.supervisor, c.id)
         reached("remove:dropped")
-        for index in range(len(c.config.mounts)):
-            undo(pods.images.release, f"{c.id}/{index}")
-        undo(pods.images.release, c.id)
-        reached("remove:image released")
         undo(forget_files, c.directory)
+        reached("remove:files gone")
+        _release_images(pods, [c.id, *(f"{c.id}/{index}" for index in range(len(c.config.mounts)))])
         reached("remove:end")
+
+
+def _release_images(pods: Pods, owners: list[str]) -> None:
+    """Last, and no reason to fail: a disk that is full takes no note of it. Then the next removal does it, or start."""
+    for owner in (*pods.unreleased, *owners):
+        try:
+            pods.images.release(owner)
+            pods.unreleased.discard(owner)
+        except PyrunError as error:
+            pods.unreleased.add(owner)
+            pods.warn(f"the images of container {owner[:13]} stay held for now: {error}")
 
 
 def _save(c: Container) -> None:

@@ -69,6 +69,7 @@ class Pods:
         self.pods: dict[str, Pod] = {}
         self.containers: dict[str, Container] = {}
         self.joined = Joined()
+        self.unreleased: set[str] = set()  # owners of holds of images, which are gone
         self.changed: Callable[[Pod | Container, str], None] = lambda what, how: None
 
     # --- look-up ------------------------------------------------------------------------------------------------------

@@ -4,6 +4,12 @@ there, what was not is gone, nothing is there twice, and the same request leads 
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +18,9 @@ from typing import Any
 import pytest
 
 from pyrun import cri_api as v1
-from pyrun.errors import Unavailable
+from pyrun.errors import FailedPrecondition, PyrunError, Unavailable
+from pyrun.pod.supervisor import read_exits
+from tests.support.container.runner import runtime_argv
 from tests.support.cri.node import BUSYBOX, Node, a_node
 
 STUBBORN = "trap '' TERM; echo started; while :; do sleep 0.02; done"
@@ -196,3 +204,244 @@ def test_killed_at_each_point(node: Node, tmp_path: Path, kind: type[Change]) ->
         change.after(node)
         node.check()
         clear(node)
+
+
+# --- other ends -------------------------------------------------------------------------------------------------------
+
+
+def supervisor_of(pod: str) -> int:
+    (pid,) = Path(f"/sys/fs/cgroup/pyrun/{pod}/pod/cgroup.procs").read_text().split()
+    return int(pid)
+
+
+def wait_not_ready(node: Node, pod: str) -> None:
+    wait_for(lambda: node.call("PodSandboxStatus", pod_sandbox_id=pod).status.state == v1.SANDBOX_NOTREADY)
+
+
+@pytest.mark.parametrize("while_down", [False, True])
+def test_supervisor_killed(node: Node, while_down: bool) -> None:
+    """Nobody hears of its containers any more: they are ended, and told of."""
+    node.fork()
+    pod, other = node.run_pod(), node.run_pod("other")
+    ended = node.run(pod, "ended", "exit 5")
+    node.wait_state(ended, v1.CONTAINER_EXITED)
+    running, created = node.run(pod), node.create(pod, "created")
+    bystander = node.run(other, "c", pod_name="other")
+    if while_down:
+        node.kill()
+    os.kill(supervisor_of(pod), signal.SIGKILL)
+    if while_down:
+        node.fork()
+    wait_not_ready(node, pod)
+    for id in (running, created):
+        status = node.wait_state(id, v1.CONTAINER_EXITED)
+        assert (status.exit_code, status.reason) == (255, "Unknown") and "supervisor" in status.message
+    assert node.status(ended).exit_code == 5
+    assert node.status(bystander).state == v1.CONTAINER_RUNNING
+    node.check()
+    with pytest.raises(FailedPrecondition):
+        node.create(pod, "more")
+
+
+def test_ended_while_the_daemon_and_then_the_supervisor_were_gone(node: Node) -> None:
+    """What the supervisor has recorded counts, though nobody is there to tell it."""
+    node.fork()
+    pod = node.run_pod()
+    id = node.run(pod, script="read x < /pipe/fifo; exit 6", mounts=pipe(node))
+    node.kill()
+    (node.path / "fifo").write_text("go\n")
+    exits = node.state / "pods" / pod / "exits"
+    wait_for(lambda: any(read_exits(str(exits.parent))))
+    os.kill(supervisor_of(pod), signal.SIGKILL)
+    node.fork()
+    status = node.wait_state(id, v1.CONTAINER_EXITED)
+    assert (status.exit_code, status.reason) == (6, "Error")
+    wait_not_ready(node, pod)
+    node.check()
+
+
+def test_ended_while_the_daemon_was_gone(node: Node) -> None:
+    node.fork()
+    pod = node.run_pod()
+    id = node.run(pod, script="sleep 0.3; echo last; exit 4")
+    node.kill()
+    time.sleep(0.6)
+    node.fork()
+    status = node.status(id)
+    assert (status.state, status.exit_code, node.log()) == (v1.CONTAINER_EXITED, 4, ["last"])
+    assert 0.1e9 < status.finished_at - status.started_at < 0.6e9
+    node.check()
+
+
+def test_after_a_reboot(node: Node) -> None:
+    """By the records: another boot id. All of the pods is swept, and they are told of as not ready."""
+    node.fork()
+    pod = node.run_pod()
+    running, ended = node.run(pod), node.run(pod, "ended", "exit 3")
+    node.wait_state(ended, v1.CONTAINER_EXITED)
+    node.kill()
+    path = node.root / "pods" / pod / "pod.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps(record | {"boot_id": "another"}))
+    node.fork()
+    assert node.call("PodSandboxStatus", pod_sandbox_id=pod).status.state == v1.SANDBOX_NOTREADY
+    status = node.wait_state(running, v1.CONTAINER_EXITED)
+    assert (status.exit_code, status.reason) == (255, "Unknown")
+    assert node.status(ended).exit_code == 3
+    node.check()
+    again = node.run_pod(metadata={"name": "p", "namespace": "default", "uid": "uid-p", "attempt": 1})
+    assert node.wait_state(node.run(again, script="exit 0"), v1.CONTAINER_EXITED).exit_code == 0
+
+
+def test_what_nobody_has_a_record_of(node: Node) -> None:
+    """Records lost, or damaged: what is left of their pods goes, the others go on."""
+    node.fork()
+    pods = [node.run_pod(name) for name in ("one", "two", "three")]
+    for pod in pods:
+        node.run(pod)
+    kept = node.run(pods[2], "kept")
+    node.kill()
+    shutil.rmtree(node.root / "pods" / pods[0])
+    (node.root / "pods" / pods[1] / "pod.json").write_bytes(b'{"format":1,"id"')
+    (node.root / "pods" / pods[2] / "debris").mkdir()
+    node.fork()
+    assert [pod.id for pod in node.call("ListPodSandbox").items] == [pods[2]]
+    assert node.status(kept).state == v1.CONTAINER_RUNNING
+    (node.root / "pods" / pods[2] / "debris").rmdir()
+    node.check()
+
+
+def test_two_daemons_on_one_root(node: Node, tmp_path: Path) -> None:
+    node.start()
+    id = node.run(node.run_pod())
+    for words in (["--state", str(tmp_path / "other")], ["--root", str(tmp_path / "other")]):
+        argv = [*runtime_argv(), "cri", "--root", str(node.root), "--state", str(node.state), *words]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False)
+        assert done.returncode == 1 and "another pyrun cri" in done.stderr
+    assert node.status(id).state == v1.CONTAINER_RUNNING
+    node.check()
+
+
+def test_a_signal_ends_it_and_containers_run_on(node: Node) -> None:
+    node.start()
+    id = node.run(node.run_pod())
+    assert node.stop() == 0
+    node.start()
+    assert node.status(id).state == v1.CONTAINER_RUNNING
+    assert node.call("ExecSync", container_id=id, cmd=["echo", "still"]).stdout == b"still\n"
+    node.check()
+
+
+# --- many -------------------------------------------------------------------------------------------------------------
+
+COUNT = int(os.environ.get("PYRUN_TEST_PODS", "30"))
+WRITER = "i=0; while :; do i=$((i+1)); echo $i; usleep 20000; done"
+
+
+def test_many_pods_log_while_the_daemon_is_replaced(node: Node) -> None:
+    node.start()
+    names = [f"p{i}" for i in range(COUNT)]
+    pods = {name: node.run_pod(name) for name in names}
+    ids = {name: node.run(pod, script=WRITER, pod_name=name) for name, pod in pods.items()}
+    pids = {name: info(node, id)["pid"] for name, id in ids.items()}
+    node.kill()
+    before = {name: len(node.log(pod=name)) for name in names}
+    time.sleep(1)
+    blocked = [name for name in names if len(node.log(pod=name)) <= before[name]]
+    took = node.start()
+    listed = node.call("ListContainers").containers
+    print(f"{COUNT} pods: answers {took:.2f} s after it was started")
+    assert not blocked
+    assert {c.id for c in listed if c.state == v1.CONTAINER_RUNNING} == set(ids.values())
+    assert {name: info(node, id)["pid"] for name, id in ids.items()} == pids
+    node.check()
+    for name, pod in pods.items():
+        node.call("StopPodSandbox", pod_sandbox_id=pod)
+        lines = node.log(pod=name)
+        assert lines == [str(i + 1) for i in range(len(lines))] and len(lines) > before[name]
+    assert took <= 1.0 * max(1.0, load())
+
+
+def load() -> float:
+    """How many programs want each processor."""
+    return os.getloadavg()[0] / (os.cpu_count() or 1)
+
+
+def info(node: Node, id: str) -> Any:
+    return json.loads(node.call("ContainerStatus", container_id=id, verbose=True).info["info"])
+
+
+# --- full disks -------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def small_disk(path: Path, megabytes: int) -> Iterator[Path]:
+    path.mkdir(exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m,mode=700", "small", path], check=True)
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", "-l", path], check=True)
+
+
+def fill(directory: Path) -> Path:
+    """A file that leaves not one block."""
+    path = directory / "ballast"
+    with path.open("wb", buffering=0) as file:
+        for size in (1 << 20, 1 << 12, 1):
+            with contextlib.suppress(OSError):
+                while file.write(bytes(size)) == size:
+                    pass
+    return path
+
+
+def test_root_is_full(tmp_path: Path, busybox_rootfs: Path) -> None:
+    """What is there can be ended and removed; what is new is refused, with nothing left of it; later all goes on."""
+    (tmp_path / "root").mkdir()
+    with small_disk(tmp_path / "root", 96), a_node(tmp_path, busybox_rootfs) as node:
+        node.fork()
+        pod, other = node.run_pod(), node.run_pod("other")
+        running, created, ends = node.run(pod), node.create(pod, "created"), node.run(pod, "ends", "sleep 0.3; exit 4")
+        ballast = fill(node.root)
+        with pytest.raises(PyrunError, match="(?i)no space|full"):
+            node.run_pod("new")
+        with pytest.raises(PyrunError, match="(?i)no space|full"):
+            node.create(pod, "new")
+        with pytest.raises(PyrunError, match="(?i)no space|full"):
+            node.call("StartContainer", container_id=created)
+        assert node.status(created).state == v1.CONTAINER_CREATED
+        assert node.wait_state(ends, v1.CONTAINER_EXITED).exit_code == 4
+        node.call("StopContainer", container_id=running, timeout=5)
+        assert node.status(running).exit_code == 7
+        node.kill()
+        node.fork()
+        assert node.status(running).exit_code == 7 and node.status(ends).exit_code == 4
+        node.call("RemoveContainer", container_id=ends)
+        node.call("RemovePodSandbox", pod_sandbox_id=other)
+        ballast.unlink()
+        node.call("RemoveContainer", container_id=running)
+        node.call("StartContainer", container_id=created)
+        assert node.status(created).state == v1.CONTAINER_RUNNING
+        node.run_pod("new")
+        node.check()
+
+
+def test_log_directory_is_full(node: Node, tmp_path: Path) -> None:
+    node.fork()
+    pod = node.run_pod()
+    with small_disk(node.logs, 2):
+        id = node.run(pod, script="read x < /pipe/fifo; echo 1; echo 2; exit 3", mounts=pipe(node))
+        ballast = fill(node.logs)
+        (node.path / "fifo").write_text("go\n")
+        time.sleep(0.3)
+        assert node.status(id).state in (v1.CONTAINER_RUNNING, v1.CONTAINER_EXITED)
+        ballast.unlink()
+        assert node.wait_state(id, v1.CONTAINER_EXITED, 15).exit_code == 3
+        assert node.log() == ["1", "2"]
+        node.call("RemovePodSandbox", pod_sandbox_id=pod)
+    node.check()
+
+
+def pipe(node: Node) -> list[dict[str, Any]]:
+    os.mkfifo(node.path / "fifo")
+    return [{"container_path": "/pipe", "host_path": str(node.path)}]

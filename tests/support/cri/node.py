@@ -36,6 +36,8 @@ from tests.support.registry.made import make_image, tree_tar
 
 BUSYBOX = "registry.test/busybox:1"
 RPCS = v1.SERVICES["RuntimeService"] | v1.SERVICES["ImageService"]
+# As a kubelet asks for it; what says nothing shares the pod's, as the enum's 0 has that meaning.
+OWN_PIDS: dict[str, Any] = {"security_context": {"namespace_options": {"pid": int(v1.CONTAINER)}}}
 PATIENCE_S = 60.0
 UP_S = 20.0
 LOOP = "trap 'echo bye; exit 7' TERM; echo started; while :; do sleep 0.02; done"
@@ -160,7 +162,13 @@ class Node:
 
     def pod_config(self, name: str = "p", **fields: Any) -> dict[str, Any]:
         metadata = {"name": name, "namespace": "default", "uid": f"uid-{name}", "attempt": 0}
-        return {"metadata": metadata, "hostname": name, "log_directory": str(self.logs / name), "linux": {}, **fields}
+        return {
+            "metadata": metadata,
+            "hostname": name,
+            "log_directory": str(self.logs / name),
+            "linux": OWN_PIDS,
+            **fields,
+        }
 
     def container_config(self, name: str = "c", script: str = LOOP, **fields: Any) -> dict[str, Any]:
         return {
@@ -168,7 +176,7 @@ class Node:
             "image": {"image": BUSYBOX},
             "command": ["sh", "-c", script],
             "log_path": f"{name}.log",
-            "linux": {},
+            "linux": OWN_PIDS,
             **fields,
         }
 

@@ -1,0 +1,336 @@
+"""The whole surface of pods and containers by crictl, and what a kubelet relies on beneath it, on a node of the test's
+own.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.protobuf import json_format
+
+from pyrun import cri_api as v1
+from pyrun.errors import AlreadyExists, DeadlineExceeded, FailedPrecondition, InvalidArgument, NotFound, PyrunError
+from pyrun.errors import Unavailable as NoAnswer
+from pyrun.rpc.client import call_all
+from tests.support.cri import tools
+from tests.support.cri.node import BUSYBOX, OWN_PIDS, RPCS, Node, a_node
+from tests.support.engines.golang import Unavailable
+
+NONE = "0" * 64
+SHARED = {"security_context": {"namespace_options": {"pid": "POD"}}}
+
+
+@pytest.fixture(scope="module")
+def one_node(tmp_path_factory: pytest.TempPathFactory, busybox_rootfs: Path) -> Iterator[Node]:
+    with a_node(tmp_path_factory.mktemp("node"), busybox_rootfs) as node:
+        node.start()
+        node.run_pod()
+        node.clear()
+        yield node
+
+
+@pytest.fixture
+def node(one_node: Node) -> Iterator[Node]:
+    yield one_node
+    one_node.clear()
+    for log in one_node.logs.glob("*/*"):
+        log.unlink()
+
+
+@pytest.fixture(scope="module")
+def crictl() -> None:
+    try:
+        tools.program("crictl")
+    except Unavailable as error:
+        pytest.skip(str(error))
+
+
+def wait_for_log(node: Node, line: str, name: str = "c", patience_s: float = 10.0) -> None:
+    last = time.monotonic() + patience_s
+    while line not in node.log(name):
+        assert time.monotonic() < last, node.log(name)
+        time.sleep(0.01)
+
+
+# --- by crictl --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("crictl")
+def test_tour(node: Node) -> None:
+    labels = {"app": "web", "io.kubernetes.pod.name": "p"}
+    pod_file = node.file("pod", node.pod_config(labels=labels, annotations={"note": "a"}))
+    ctr_file = node.file("ctr", node.container_config(labels={"tier": "front"}, envs=[{"key": "A", "value": "b"}]))
+    pod = node.crictl("runp", pod_file).ok().out.strip()
+    assert node.crictl("pods", "-q", "--state", "ready", "--label", "app=web").ok().out.strip() == pod
+    assert not node.crictl("pods", "-q", "--state", "notready").ok().out
+    told = json.loads(node.crictl("inspectp", pod).ok().out)["status"]
+    assert (told["id"], told["state"], told["metadata"]["uid"]) == (pod, "SANDBOX_READY", "uid-p")
+    assert told["network"]["ip"].startswith("10.86.") and told["labels"] == labels
+
+    ctr = node.crictl("create", pod, ctr_file, pod_file).ok().out.strip()
+    assert node.crictl("ps", "-q", "-a", "--state", "Created").ok().out.strip() == ctr
+    assert not node.crictl("ps", "-q").ok().out
+    node.crictl("start", ctr).ok()
+    for filters in (
+        ("--name", "c"),
+        ("--label", "tier=front"),
+        ("--pod", pod),
+        ("--id", ctr[:13]),
+        ("--image", BUSYBOX),
+    ):
+        assert node.crictl("ps", "-q", *filters).ok().out.strip() == ctr, filters
+    for filters in (("--name", "x"), ("--label", "tier=back"), ("--pod", NONE), ("--id", "0"), ("--state", "Exited")):
+        assert not node.crictl("ps", "-q", "-a", *filters).ok().out, filters
+    wait_for_log(node, "started")
+    assert node.crictl("logs", ctr).ok().out == "started\n"
+    node.crictl("exec", "-s", ctr, "sh", "-c", "echo $A; echo err >&2; exit 3").fails(1, "exited with 3: err")
+    assert node.crictl("exec", "-s", ctr[:13], "hostname").ok().out.strip() == "p"
+    assert node.crictl("exec", ctr, "sh", "-c", "echo streamed $A").ok().out.strip() == "streamed b"
+    node.crictl("exec", ctr, "sh", "-c", "exit 4").fails(1, "exit code 4")
+
+    told = json.loads(node.crictl("inspect", ctr).ok().out)
+    status, info = told["status"], told["info"]
+    assert (status["state"], status["image"]["image"]) == ("CONTAINER_RUNNING", BUSYBOX)
+    assert status["logPath"] == str(node.logs / "p" / "c.log") and Path(f"/proc/{info['pid']}").exists()
+    node.crictl("stop", "-t", "5", ctr).ok()
+    assert node.crictl("ps", "-q", "-a", "--state", "Exited").ok().out.strip() == ctr
+    status = json.loads(node.crictl("inspect", ctr).ok().out)["status"]
+    assert (status["state"], status["exitCode"], status["reason"]) == ("CONTAINER_EXITED", 7, "Error")
+    assert node.crictl("logs", ctr).ok().out == "started\nbye\n"
+    node.check()
+    node.crictl("rm", ctr).ok()
+    assert not node.crictl("ps", "-q", "-a").ok().out
+    node.crictl("stopp", pod).ok()
+    node.crictl("stopp", pod).ok()
+    assert node.crictl("pods", "-q", "--state", "notready").ok().out.strip() == pod
+    node.check()
+    node.crictl("rmp", pod).ok()
+    assert not node.crictl("pods", "-q").ok().out
+    node.crictl("inspect", ctr).fails(1, "NotFound")
+    node.crictl("inspectp", pod).fails(1, "NotFound")
+
+
+@pytest.mark.usefixtures("crictl")
+def test_force_removes_what_runs(node: Node) -> None:
+    pod = node.run_pod()
+    ctr = node.run(pod)
+    node.crictl("rm", "-f", ctr).ok()
+    node.run(pod, "other")
+    node.crictl("rmp", "-f", pod).ok()
+    node.check()
+    assert not node.call("ListContainers").containers
+
+
+# --- pods -------------------------------------------------------------------------------------------------------------
+
+
+def test_three_containers_share_the_loopback(node: Node) -> None:
+    pod = node.run_pod()
+    node.run(pod, "server", "mkdir /www; echo served >/www/page; echo ready; httpd -f -p 127.0.0.1:8080 -h /www")
+    wait_for_log(node, "ready", "server")
+    ask = "until wget -q -O - http://localhost:8080/page; do sleep 0.05; done; hostname"
+    for name in ("one", "two"):
+        id = node.run(pod, name, ask)
+        assert node.wait_state(id, v1.CONTAINER_EXITED).exit_code == 0
+        assert node.log(name) == ["served", "p"]
+
+
+def test_shared_pid_namespace(node: Node) -> None:
+    pod = node.run_pod(linux=SHARED)
+    node.run(pod, "one", "echo here; exec sleep 1234", linux=SHARED)
+    wait_for_log(node, "here", "one")
+    id = node.run(pod, "two", "echo $$; ps | grep -c '[s]leep 1234'", linux=SHARED)
+    assert node.wait_state(id, v1.CONTAINER_EXITED).exit_code == 0
+    mine, seen = node.log("two")
+    assert seen == "1" and int(mine) > 1
+    node.call("StopPodSandbox", pod_sandbox_id=pod)
+    node.check()
+
+
+def test_the_same_pod_again_joins(node: Node) -> None:
+    found: list[Any] = []
+    threads = [threading.Thread(target=lambda: found.append(node.run_pod())) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    (pod,) = set(found)
+    assert len(found) == 5 and [item.id for item in node.call("ListPodSandbox").items] == [pod]
+    with pytest.raises(AlreadyExists):
+        node.run_pod(labels={"other": "label"})
+    found.clear()
+    threads = [threading.Thread(target=lambda: found.append(node.create(pod))) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    (ctr,) = set(found)
+    assert len(found) == 5 and node.create(pod) == ctr
+    with pytest.raises(AlreadyExists):
+        node.create(pod, script="true")
+    node.check()
+
+
+def test_a_client_that_gives_up_finds_its_pod(node: Node) -> None:
+    rpc = RPCS["RunPodSandbox"]
+    request = json_format.ParseDict({"config": node.pod_config()}, rpc.request())
+    with pytest.raises((NoAnswer, DeadlineExceeded)):
+        call_all(str(node.socket), [(rpc, request)], 0.004)
+    pod = node.run_pod()
+    assert [item.id for item in node.call("ListPodSandbox").items] == [pod]
+    node.check()
+
+
+def test_nothing_is_made_in_a_pod_that_has_stopped(node: Node) -> None:
+    pod = node.run_pod()
+    ctr = node.create(pod)
+    node.call("StopPodSandbox", pod_sandbox_id=pod)
+    assert node.wait_state(ctr, v1.CONTAINER_EXITED).exit_code == 137
+    for rpc, words in (("StartContainer", {"container_id": ctr}), ("ExecSync", {"container_id": ctr, "cmd": ["true"]})):
+        with pytest.raises(FailedPrecondition):
+            node.call(rpc, **words)
+    with pytest.raises(FailedPrecondition):
+        node.create(pod, "other")
+
+
+def test_a_pod_that_can_not_be_made_leaves_nothing(node: Node) -> None:
+    with pytest.raises(PyrunError):
+        node.run_pod(linux={"sysctls": {"net.no.such": "1"}})
+    with pytest.raises(PyrunError):
+        node.run_pod(annotations={"kubernetes.io/ingress-bandwidth": "1M"})
+    assert not node.call("ListPodSandbox").items
+    node.check()
+
+
+# --- containers -------------------------------------------------------------------------------------------------------
+
+ENDS = {
+    "exit 0": (0, "Completed"),
+    "exit 3": (3, "Error"),
+    "kill -9 $$": (0, "Completed"),  # process 1 of a PID namespace can't kill itself
+    "sh -c 'kill -9 $$'; exit $?": (137, "Error"),
+}
+
+
+@pytest.mark.parametrize("script", ENDS)
+def test_ends(node: Node, script: str) -> None:
+    id = node.run(node.run_pod(), script=script)
+    status = node.wait_state(id, v1.CONTAINER_EXITED)
+    assert (status.exit_code, status.reason) == ENDS[script]
+    assert status.created_at < status.started_at <= status.finished_at
+    node.check()
+
+
+def test_a_program_that_can_not_be_run(node: Node, tmp_path: Path) -> None:
+    pod = node.run_pod()
+    with pytest.raises(PyrunError, match="/no/such"):
+        node.create(pod, command=["/no/such"])
+    assert not node.call("ListContainers").containers
+    program = tmp_path / "program"
+    program.write_bytes(b"\x7fELF and no more")
+    program.chmod(0o755)
+    id = node.create(pod, command=["/program"], mounts=[{"container_path": "/program", "host_path": str(program)}])
+    with pytest.raises(PyrunError, match="/program"):
+        node.call("StartContainer", container_id=id)
+    status = node.wait_state(id, v1.CONTAINER_EXITED)
+    assert (status.exit_code, status.reason) == (128, "StartError") and "/program" in status.message
+    node.check()
+
+
+def test_oom(node: Node) -> None:
+    script = "dd if=/dev/zero of=/dev/null bs=200M count=1; exit 9"
+    id = node.run(node.run_pod(), script=script, linux={**OWN_PIDS, "resources": {"memory_limit_in_bytes": 32 << 20}})
+    status = node.wait_state(id, v1.CONTAINER_EXITED)
+    if "memory" in Path("/sys/fs/cgroup/cgroup.controllers").read_text().split():
+        assert (status.exit_code, status.reason) == (137, "OOMKilled")
+    else:
+        assert status.reason == "Error" and "memory" in status.message  # the limit was left out, and that is said
+
+
+def test_a_second_stop_shortens_the_first(node: Node) -> None:
+    id = node.run(node.run_pod(), script="trap 'echo term' TERM; echo started; while :; do sleep 0.02; done")
+    wait_for_log(node, "started")
+    begun = time.monotonic()
+    first = threading.Thread(target=lambda: node.call("StopContainer", container_id=id, timeout=30))
+    first.start()
+    wait_for_log(node, "term")
+    node.call("StopContainer", container_id=id, timeout=1)
+    first.join()
+    assert 0.9 < time.monotonic() - begun < 10
+    assert node.log() == ["started", "term"]
+    assert node.status(id).exit_code == 137
+
+
+def test_what_has_not_started_is_stopped_at_once(node: Node) -> None:
+    id = node.create(node.run_pod())
+    begun = time.monotonic()
+    node.call("StopContainer", container_id=id, timeout=30)
+    assert time.monotonic() - begun < 5
+    assert node.status(id).state == v1.CONTAINER_EXITED
+
+
+def test_starting_twice(node: Node) -> None:
+    id = node.run(node.run_pod(), script="echo started; exit 0")
+    node.wait_state(id, v1.CONTAINER_EXITED)
+    with pytest.raises(FailedPrecondition):
+        node.call("StartContainer", container_id=id)
+    assert node.log() == ["started"]
+
+
+def test_an_exec_that_takes_too_long(node: Node) -> None:
+    id = node.run(node.run_pod())
+    begun = time.monotonic()
+    with pytest.raises(DeadlineExceeded):
+        node.call("ExecSync", container_id=id, cmd=["sh", "-c", "sleep 4321 & sleep 4321"], timeout=1)
+    assert time.monotonic() - begun < 5
+    left = node.call("ExecSync", container_id=id, cmd=["sh", "-c", "ps | grep -c '[s]leep 4321'"])
+    assert left.stdout == b"0\n"
+    with pytest.raises(PyrunError, match="/no/such"):
+        node.call("ExecSync", container_id=id, cmd=["/no/such"])
+
+
+def test_a_log_that_is_rotated(node: Node) -> None:
+    id = node.run(node.run_pod(), script="i=0; while :; do i=$((i+1)); echo $i; sleep 0.01; done")
+    log = node.logs / "p" / "c.log"
+    wait_for_log(node, "3")
+    log.rename(node.logs / "p" / "c.log.1")
+    node.call("ReopenContainerLog", container_id=id)
+    first = node.log("c.log.1".removesuffix(".log"))
+    wait_for = time.monotonic() + 5
+    while not node.log():
+        assert time.monotonic() < wait_for
+        time.sleep(0.01)
+    node.call("StopContainer", container_id=id, timeout=0)
+    old = [line.split(" ", 3)[3] for line in (node.logs / "p" / "c.log.1").read_text().splitlines()]
+    assert not first and [*old, *node.log()] == [str(i + 1) for i in range(len(old) + len(node.log()))]
+    with pytest.raises(FailedPrecondition):
+        node.call("ReopenContainerLog", container_id=id)
+
+
+def test_unknown_ids(node: Node) -> None:
+    for rpc in ("StopPodSandbox", "RemovePodSandbox"):
+        node.call(rpc, pod_sandbox_id=NONE)
+    for rpc in ("StopContainer", "RemoveContainer"):
+        node.call(rpc, container_id=NONE)
+    for rpc in ("StartContainer", "ContainerStatus", "ReopenContainerLog", "ExecSync", "UpdateContainerResources"):
+        with pytest.raises(NotFound):
+            node.call(rpc, container_id=NONE)
+    with pytest.raises(NotFound):
+        node.call("PodSandboxStatus", pod_sandbox_id=NONE)
+    with pytest.raises(NotFound):
+        node.create(NONE)
+
+
+def test_an_image_that_is_not_there(node: Node) -> None:
+    pod = node.run_pod()
+    with pytest.raises(NotFound):
+        node.create(pod, image={"image": "registry.test/none:1"})
+    with pytest.raises(InvalidArgument):
+        node.create(pod, image={"image": ""})
+    node.check()
