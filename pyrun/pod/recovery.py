@@ -148,21 +148,19 @@ def _look(pods: Pods, container: Container, known: Known | None) -> None:
 
 def _take_up(pods: Pods, pod: Pod, known: dict[str, Known]) -> list[Coroutine[Any, Any, None]]:
     """What is left to be done, as awaitables."""
+    work = [containers.settle(pods, c) for c in pod.containers.values() if _is_dirty(c, known)]
     if pod.record.released:
-        return [containers.settle(pods, c) for c in pod.containers.values() if _is_dirty(c, known)]
+        return work
     if pod.supervisor is None or pod.sandbox is None:
         pod.not_ready()
-        return [pods.stop(pod.id)]
+        return [*work, pods.stop(pod.id)]
     pods._watch(pod)
-    work: list[Coroutine[Any, Any, None]] = []
     for container in pod.containers.values():
         told = known.get(container.id)
         if container.alive and told is None:
             work.append(containers.lost(pods, container))
         elif container.alive and told is not None and told.state == ENDED:
             containers.ended(pods, container, told)
-        elif _is_dirty(container, known):
-            work.append(containers.settle(pods, container))
     if pod.record.state == NOTREADY:  # a stop was cut short
         work.append(pods.stop(pod.id))
     return work

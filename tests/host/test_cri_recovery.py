@@ -191,7 +191,6 @@ def test_killed_at_each_point(node: Node, tmp_path: Path, kind: type[Change]) ->
     points = points_of(node, change, tmp_path / "points")
     assert len(points) >= 2
     for point in points:
-        print(point)
         request = change.ready(node)
         node.kill()
         node.fork(die_at=point)
@@ -279,6 +278,7 @@ def test_after_a_reboot(node: Node) -> None:
     pod = node.run_pod()
     running, ended = node.run(pod), node.run(pod, "ended", "exit 3")
     node.wait_state(ended, v1.CONTAINER_EXITED)
+    node.check()
     node.kill()
     path = node.root / "pods" / pod / "pod.json"
     record = json.loads(path.read_text())
@@ -340,6 +340,8 @@ WRITER = "i=0; while :; do i=$((i+1)); echo $i; usleep 20000; done"
 
 def test_many_pods_log_while_the_daemon_is_replaced(node: Node) -> None:
     node.start()
+    node.kill()
+    alone = node.start()
     names = [f"p{i}" for i in range(COUNT)]
     pods = {name: node.run_pod(name) for name in names}
     ids = {name: node.run(pod, script=WRITER, pod_name=name) for name, pod in pods.items()}
@@ -350,7 +352,7 @@ def test_many_pods_log_while_the_daemon_is_replaced(node: Node) -> None:
     blocked = [name for name in names if len(node.log(pod=name)) <= before[name]]
     took = node.start()
     listed = node.call("ListContainers").containers
-    print(f"{COUNT} pods: answers {took:.2f} s after it was started")
+    print(f"{COUNT} pods: answers {took:.2f} s after it was started; without pods {alone:.2f} s")
     assert not blocked
     assert {c.id for c in listed if c.state == v1.CONTAINER_RUNNING} == set(ids.values())
     assert {name: info(node, id)["pid"] for name, id in ids.items()} == pids
@@ -359,12 +361,7 @@ def test_many_pods_log_while_the_daemon_is_replaced(node: Node) -> None:
         node.call("StopPodSandbox", pod_sandbox_id=pod)
         lines = node.log(pod=name)
         assert lines == [str(i + 1) for i in range(len(lines))] and len(lines) > before[name]
-    assert took <= 1.0 * max(1.0, load())
-
-
-def load() -> float:
-    """How many programs want each processor."""
-    return os.getloadavg()[0] / (os.cpu_count() or 1)
+    assert took <= alone + 0.5  # a second in all, on a machine that has nothing else to do
 
 
 def info(node: Node, id: str) -> Any:
