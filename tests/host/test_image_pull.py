@@ -20,7 +20,7 @@ from pyrun.image.registry.credentials import Auth
 from pyrun.image.store import Images
 from tests.support.layers import Tar
 from tests.support.registry import stub as faults
-from tests.support.registry.made import Made, make_image, small_tar
+from tests.support.registry.made import Made, digest_of, make_image, small_tar
 from tests.support.registry.stub import Answer, Stub, running
 
 SECRET = Auth("me", "secret")
@@ -483,3 +483,40 @@ def test_killed_at_any_byte(stub: Stub, tmp_path: Path, moment: int) -> None:
     assert len(os.listdir(f"{root}/layers")) == (2 if whole else 0)
     again.pull(name)
     assert [image.id for image in again.list()] == [made.id]
+
+
+def test_the_disk_is_full(stub: Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the middle of a layer: nothing of it stays, what was there is whole, and room lets the next pull in."""
+    monkeypatch.setattr("pyrun.image.contents.RESERVE", 1 << 20)
+    small, large = make_image([small_tar("a")]), make_image([big_tar("b", 24 << 20)], form="")
+    root = tmp_path / "small"
+    root.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "none", root], check=True)
+    try:
+        images = Images(str(root / "image"), settings=Settings((), "", 5.0))
+        images.pull(stub.add("small", "1", small))
+        with pytest.raises(PyrunError, match="(?i)no space|full|more than|limit"):
+            images.pull(stub.add("large", "1", large))
+        assert [image.id for image in images.list()] == [small.id]
+        assert os.listdir(root / "image" / "ingest") == []
+        subprocess.run(["mount", "-o", "remount,size=64m", root], check=True)
+        assert images.pull(f"{stub.host}/large:1").id == large.id
+        images.close()
+    finally:
+        subprocess.run(["umount", root], check=True)
+
+
+def test_bytes_that_nobody_promised_are_bounded_in_memory(stub: Stub, images: Images) -> None:
+    """A config as large as its descriptor likes is not read; one that has no end ends."""
+    made = make_image([small_tar("a")])
+    manifest = json.loads(made.blobs[made.top])
+    manifest["config"]["size"] = 9 << 20
+    large = make_image([small_tar("a")])
+    data = json.dumps(manifest).encode()
+    large.top = digest_of(data)
+    large.blobs[large.top], large.types[large.top] = data, large.media_type
+    with pytest.raises(PyrunError, match="the config has 9437184 bytes"):
+        images.pull(stub.add("a", "1", large))
+    stub.fault(f"/blobs/{made.id}", faults.endless, 100)
+    with pytest.raises(PyrunError, match="more than the"):
+        images.pull(stub.add("b", "1", made))
