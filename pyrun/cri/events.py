@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from typing import Any
 
 from .. import cri_api as v1
 from ..errors import ResourceExhausted
@@ -27,7 +26,7 @@ KINDS = {
 
 class Events:
     def __init__(self) -> None:
-        self._readers: set[asyncio.Queue[Any]] = set()
+        self._readers: set[asyncio.Queue[bytes]] = set()
 
     def tell(self, what: Pod | Container, how: str) -> None:
         if not self._readers:
@@ -39,18 +38,18 @@ class Events:
             created_at=time.time_ns(),
             pod_sandbox_status=pod_status(pod),
             containers_statuses=[container_status(c) for c in pod.containers.values() if c.visible],
-        )
+        ).SerializeToString()  # as of now, and once for all readers
         for queue in list(self._readers):
             try:
                 queue.put_nowait(event)
             except asyncio.QueueFull:
                 self._readers.discard(queue)
 
-    async def read(self) -> AsyncIterator[Any]:
-        """ResourceExhausted when the reader was too slow."""
+    async def read(self) -> AsyncIterator[bytes]:
+        """Encoded ContainerEventResponses. ResourceExhausted when the reader was too slow."""
         if len(self._readers) >= MOST_READERS:
             raise ResourceExhausted(f"{MOST_READERS} clients read events already")
-        queue: asyncio.Queue[Any] = asyncio.Queue(MOST_WAITING)
+        queue: asyncio.Queue[bytes] = asyncio.Queue(MOST_WAITING)
         self._readers.add(queue)
         try:
             while queue in self._readers or not queue.empty():
