@@ -77,7 +77,7 @@ class Database:
                 except BaseException:
                     self._connection.execute("ROLLBACK")
                     raise
-                self._connection.execute("COMMIT")
+                self.committing()
             except sqlite3.Error as error:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
@@ -85,6 +85,10 @@ class Database:
             finally:
                 if durable:
                     self._connection.execute("PRAGMA synchronous = NORMAL")
+
+    def committing(self) -> None:
+        """The moment of a transaction; tests kill before it."""
+        self._connection.execute("COMMIT")
 
     def rows(self, query: str, *values: object) -> list[tuple[object, ...]]:
         with self._lock:
