@@ -10,9 +10,11 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -205,6 +207,50 @@ def test_killed_at_each_point(node: Node, tmp_path: Path, kind: type[Change]) ->
         clear(node)
 
 
+ROUNDS = int(os.environ.get("PYRUN_TEST_ROUNDS", "15"))
+
+
+def a_life(node: Node, promised: list[str]) -> None:
+    """All of a pod's changes. promised: what the daemon has said that there is."""
+    pod = node.run_pod(linux={})
+    promised.append(pod)
+    ids = [node.create(pod, name) for name in ("one", "two")]
+    promised += ids
+    for id in ids:
+        node.call("StartContainer", container_id=id)
+    node.call("ExecSync", container_id=ids[0], cmd=["true"])
+    node.call("StopContainer", container_id=ids[0], timeout=2)
+    promised.clear()
+    node.call("RemoveContainer", container_id=ids[0])
+    node.call("StopPodSandbox", pod_sandbox_id=pod)
+    node.call("RemovePodSandbox", pod_sandbox_id=pod)
+
+
+def test_killed_at_any_moment(node: Node) -> None:
+    """Between the points, too: in the middle of a plan, of a transaction, of an answer."""
+    random = Random(os.environ.get("PYRUN_TEST_SEED", "recovery"))
+    node.fork()
+    begun = time.monotonic()
+    a_life(node, [])
+    length = time.monotonic() - begun
+    for round in range(ROUNDS):
+        node.kill()
+        node.fork()
+        moment, promised = random.uniform(0, length), list[str]()
+        timer = threading.Timer(moment, os.kill, (node.pid, signal.SIGKILL))
+        timer.start()
+        with contextlib.suppress(Unavailable):
+            a_life(node, promised)
+        timer.join()
+        node.died()
+        node.fork()
+        found = {pod.id for pod in node.call("ListPodSandbox").items}
+        found |= {c.id for c in node.call("ListContainers").containers}
+        assert found.issuperset(promised), f"round {round}, {moment:.4f} s of {length:.4f}"
+        node.check()
+        node.clear()
+
+
 # --- other ends -------------------------------------------------------------------------------------------------------
 
 
@@ -335,7 +381,7 @@ def test_a_signal_ends_it_and_containers_run_on(node: Node) -> None:
 # --- many -------------------------------------------------------------------------------------------------------------
 
 COUNT = int(os.environ.get("PYRUN_TEST_PODS", "30"))
-WRITER = "i=0; while :; do i=$((i+1)); echo $i; usleep 20000; done"
+WRITER = "i=0; while :; do i=$((i+1)); echo $i; usleep 200000; done"
 
 
 def test_many_pods_log_while_the_daemon_is_replaced(node: Node) -> None:
@@ -420,6 +466,30 @@ def test_root_is_full(tmp_path: Path, busybox_rootfs: Path) -> None:
         node.call("StartContainer", container_id=created)
         assert node.status(created).state == v1.CONTAINER_RUNNING
         node.run_pod("new")
+        node.check()
+
+
+def test_state_is_full(tmp_path: Path, busybox_rootfs: Path) -> None:
+    """/run, that is. Ends are recorded and told, what is there can be removed, and later all goes on."""
+    (tmp_path / "state").mkdir()
+    with small_disk(tmp_path / "state", 4), a_node(tmp_path, busybox_rootfs) as node:
+        node.fork()
+        pod, other = node.run_pod(), node.run_pod("other")
+        running, ends = node.run(pod), node.run(pod, "ends", "sleep 0.3; exit 4")
+        ballast = fill(node.state)
+        with pytest.raises(PyrunError, match="(?i)no space|full"):
+            node.run_pod("new")
+        with pytest.raises(PyrunError, match="(?i)no space|full"):
+            node.create(pod, "new")
+        node.kill()
+        wait_for(lambda: bool(read_exits(str(node.state / "pods" / pod))))
+        node.fork()
+        assert node.wait_state(ends, v1.CONTAINER_EXITED).exit_code == 4
+        node.call("StopContainer", container_id=running, timeout=5)
+        assert node.status(running).exit_code == 7
+        node.call("RemovePodSandbox", pod_sandbox_id=other)
+        ballast.unlink()
+        node.run(pod, "new")
         node.check()
 
 

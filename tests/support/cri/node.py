@@ -139,6 +139,10 @@ class Node:
         self.daemon = None
         return code
 
+    @property
+    def pid(self) -> int:
+        return self._daemon().pid
+
     def _daemon(self) -> Daemon:
         assert self.daemon is not None
         return self.daemon
@@ -147,7 +151,10 @@ class Node:
 
     def call(self, rpc: str, **fields: Any) -> Any:
         request = json_format.ParseDict(fields, RPCS[rpc].request())
-        return call_all(str(self.socket), [(RPCS[rpc], request)], PATIENCE_S)[0]
+        try:
+            return call_all(str(self.socket), [(RPCS[rpc], request)], PATIENCE_S)[0]
+        except AttributeError as error:  # grpclib's, of a connection that was lost before it was used
+            raise Unavailable(str(error)) from None
 
     def crictl(self, *argv: str, timeout: float = PATIENCE_S) -> Result:
         command = [str(tools.program("crictl")), "-c", "/dev/null", "-r", f"unix://{self.socket}", "-t", "30s", *argv]
