@@ -2,8 +2,8 @@
 
 A layer is unpacked below ingest/, written out, and renamed to layers/HEX of its diffID, with a row; an image's row
 comes last. So what a kill leaves is only in ingest/ or has no row, and is swept away by the next start. An ingest
-directory is flock'ed by whoever fills it: another process' sweep sees that it lives. What changes rows and directories
-together holds the store's lock, for moments only: trees are removed outside of it.
+directory is flock'ed by whoever fills or removes it: another process' sweep sees that it lives. What changes rows and
+directories together holds the store's lock, for moments only: trees are removed outside of it.
 """
 
 from __future__ import annotations
@@ -127,8 +127,10 @@ class Contents:
         """Ends an ingest: its leases and its directory go."""
         with self.database.transaction() as db:
             db.execute("DELETE FROM leases WHERE ingest = ?", (ingest.name,))
-        os.close(ingest.fd)
-        layers.remove(self.ingest, ingest.name)
+        try:  # its lock is kept so long, or else another process' sweep would remove it at the same time
+            layers.remove(self.ingest, ingest.name)
+        finally:
+            os.close(ingest.fd)
 
     def collect(self) -> tuple[int, int]:
         """Removes layers that nothing needs. Returns (how many, bytes)."""
@@ -140,7 +142,7 @@ class Contents:
             waste = [self._set_aside(row[0].removeprefix("sha256:")) for row in gone]
         for name in waste:
             if name:
-                layers.remove(self.ingest, name)
+                self._discard(name)
         return len(gone), sum(row[1] for row in gone)
 
     def _set_aside(self, name: str) -> str | None:
@@ -171,8 +173,22 @@ class Contents:
     def clear(self, dead: list[str]) -> None:
         """Removes directories of ingest/, and layers that nothing needs."""
         for name in dead:
-            layers.remove(self.ingest, name)
+            self._discard(name)
         self.collect()
+
+    def _discard(self, name: str) -> None:
+        """Removes a directory of ingest/, unless another process is doing so."""
+        try:
+            fd = os.open(name, DIRECTORY, dir_fd=self.ingest)
+        except FileNotFoundError:
+            return
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            layers.remove(self.ingest, name)
+        except BlockingIOError:
+            pass
+        finally:
+            os.close(fd)
 
     def _lives(self, name: str) -> bool:
         try:
