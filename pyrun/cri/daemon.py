@@ -27,6 +27,7 @@ from ..image.pull import Settings as Pulling
 from ..image.store import Images
 from ..pod.network import Network
 from ..pod.pods import Pods
+from ..pod.recovery import recover
 from ..pod.spec import Settings
 from ..rpc.server import Service, make_server
 from .backend import PodBackend
@@ -81,7 +82,7 @@ async def _serve(places: Places, path: str, configuration: Configuration, warn: 
     except OSError as error:
         raise PyrunError(f"stream_address {configuration.stream_address}: {error.strerror or error}") from None
     try:
-        await cri.pods.recover()
+        await recover(cri.pods)
         cri.pods.changed = cri.events.tell
         gc.collect()
         gc.freeze()  # what is there now stays: no look for garbage among it

@@ -52,26 +52,23 @@ from .spec import (
 from .spec.image_root import look_up
 from .spec.layers import ImageMount
 from .spec.resources import container_resources
+from .state import NodeState
 from .supervisor import CONSOLE, Known, drop, read_exits
 from .undo import undoing
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from .pods import Pods
 
 KILL = 9
 KILLED_S = 30.0  # for what was killed to end
 CANNOT_START = 128
 
 
-def runtime_of(pods: Pods) -> Runtime:
+def runtime_of(pods: NodeState) -> Runtime:
     return Runtime(pods.store.root, pods.facts, pods.warn)
 
 
 # --- making -----------------------------------------------------------------------------------------------------------
 
 
-def make(pods: Pods, c: Container) -> None:
+def make(pods: NodeState, c: Container) -> None:
     """Up to `created`: its init waits. PyrunError; unmake() takes away what there is then."""
     pod, config = c.pod, c.config
     sandbox, supervisor = pod.sandbox, pod.supervisor
@@ -132,7 +129,7 @@ def make(pods: Pods, c: Container) -> None:
     reached("create:end")
 
 
-def _target(pods: Pods, c: Container) -> str | None:
+def _target(pods: NodeState, c: Container) -> str | None:
     """The PID namespace of the container that namespace_options.target_id names."""
     options = c.config.linux.security_context.namespace_options
     if not options.target_id:
@@ -146,7 +143,7 @@ def _target(pods: Pods, c: Container) -> str | None:
     return f"/proc/{pid}/ns/pid"
 
 
-def _image_mounts(pods: Pods, c: Container) -> dict[int, ImageMount]:
+def _image_mounts(pods: NodeState, c: Container) -> dict[int, ImageMount]:
     """The images that are mounted in it, held for it."""
     found: dict[int, ImageMount] = {}
     c.record.mounts = [""] * len(c.config.mounts)
@@ -164,7 +161,7 @@ def _image_mounts(pods: Pods, c: Container) -> dict[int, ImageMount]:
     return found
 
 
-def unmake(pods: Pods, c: Container) -> None:
+def unmake(pods: NodeState, c: Container) -> None:
     """Takes away all that it has but its pod's. PyrunError when something stays; then all else has been tried."""
     with undoing() as undo:
         undo(lambda: runtime_of(pods).container(c.id).delete(force=True))
@@ -179,7 +176,7 @@ def unmake(pods: Pods, c: Container) -> None:
         reached("remove:end")
 
 
-def _release_images(pods: Pods, owners: list[str]) -> None:
+def _release_images(pods: NodeState, owners: list[str]) -> None:
     """Last, and no reason to fail: a disk that is full takes no note of it. Then the next removal does it, or start."""
     for owner in (*pods.unreleased, *owners):
         try:
@@ -194,7 +191,7 @@ def _save(c: Container) -> None:
     write_record(f"{c.directory}/container.json", c.record)
 
 
-def save_if_possible(pods: Pods, c: Container) -> bool:
+def save_if_possible(pods: NodeState, c: Container) -> bool:
     """For what has happened already, and what makes room on a disk that is full."""
     try:
         _save(c)
@@ -207,7 +204,7 @@ def save_if_possible(pods: Pods, c: Container) -> bool:
 # --- life -------------------------------------------------------------------------------------------------------------
 
 
-async def start(pods: Pods, c: Container) -> None:
+async def start(pods: NodeState, c: Container) -> None:
     """Lets its program go. No error for one that this has done already, as a client may not have heard of it."""
     async with c.lock:
         if c.record.state == RUNNING:
@@ -239,7 +236,7 @@ async def start(pods: Pods, c: Container) -> None:
         reached("start:end")
 
 
-async def _did_not_start(pods: Pods, c: Container, error: PyrunError) -> None:
+async def _did_not_start(pods: NodeState, c: Container, error: PyrunError) -> None:
     c.record.message = "\n".join(error.lines())
     c.record.reason = START_ERROR
     if c.record.state != EXITED:
@@ -251,7 +248,7 @@ async def _did_not_start(pods: Pods, c: Container, error: PyrunError) -> None:
     await asyncio.to_thread(save_if_possible, pods, c)
 
 
-def ended(pods: Pods, c: Container, known: Known) -> None:
+def ended(pods: NodeState, c: Container, known: Known) -> None:
     """Its program has ended, as the supervisor tells."""
     if known.state != ENDED or c.record.state in (EXITED, REMOVING):
         return
@@ -274,18 +271,18 @@ def _note_end(record: ContainerRecord, known: Known) -> None:
         record.message = f"{known.lost_bytes} bytes of its log could not be written"
 
 
-async def _tell_end(pods: Pods, c: Container) -> None:
+async def _tell_end(pods: NodeState, c: Container) -> None:
     await settle(pods, c)
     pods.changed(c, "stopped")
 
 
-async def settle(pods: Pods, c: Container) -> None:
+async def settle(pods: NodeState, c: Container) -> None:
     """What an ended one has left: its cgroup and the runtime's record go at once."""
     await asyncio.to_thread(_clean, pods, c)
     c.ended.set()
 
 
-def _clean(pods: Pods, c: Container) -> None:
+def _clean(pods: NodeState, c: Container) -> None:
     """The record first: what the supervisor knows is forgotten when it is on the disk."""
     reached("end:told")
     saved = save_if_possible(pods, c)
@@ -303,7 +300,7 @@ def _clean(pods: Pods, c: Container) -> None:
     save_if_possible(pods, c)
 
 
-async def lost(pods: Pods, c: Container) -> None:
+async def lost(pods: NodeState, c: Container) -> None:
     """Nobody is there to tell how it ended: its supervisor was killed, or the node was switched off. What still runs of
     it is killed."""
     known = (await asyncio.to_thread(read_exits, c.pod.run_directory)).get(c.id)
@@ -318,7 +315,7 @@ async def lost(pods: Pods, c: Container) -> None:
     await _tell_end(pods, c)
 
 
-async def stop(pods: Pods, c: Container, grace_s: float) -> None:
+async def stop(pods: NodeState, c: Container, grace_s: float) -> None:
     """Its stop signal; KILL when grace_s are over. A second stop with less patience shortens the first's. PyrunError
     where it does not end even then."""
     if not c.alive:
@@ -360,12 +357,12 @@ async def stop(pods: Pods, c: Container, grace_s: float) -> None:
         ) from None
 
 
-async def remove(pods: Pods, c: Container) -> None:
+async def remove(pods: NodeState, c: Container) -> None:
     """Kills it if it runs, and removes all that is left of it."""
     await pods.joined.run(("remove", c.id), lambda: _remove(pods, c))
 
 
-async def _remove(pods: Pods, c: Container) -> None:
+async def _remove(pods: NodeState, c: Container) -> None:
     await stop(pods, c, 0)
     async with c.lock:
         if c.id not in pods.containers:
@@ -374,14 +371,14 @@ async def _remove(pods: Pods, c: Container) -> None:
         await asyncio.to_thread(save_if_possible, pods, c)
         reached("remove:record")
         await asyncio.to_thread(unmake, pods, c)
-        pods._forget(c)
+        pods.forget(c)
     pods.changed(c, "deleted")
 
 
 # --- while it runs ----------------------------------------------------------------------------------------------------
 
 
-def pid_of(pods: Pods, c: Container) -> int:
+def pid_of(pods: NodeState, c: Container) -> int:
     """Of its init; 0: it has none."""
     try:
         return pods.store.open(c.id).pid()
@@ -395,7 +392,7 @@ def check_runs(c: Container) -> None:
         raise FailedPrecondition(f"container {c.id[:13]} does not run: it is {c.record.state}")
 
 
-async def reopen_log(pods: Pods, c: Container) -> None:
+async def reopen_log(pods: NodeState, c: Container) -> None:
     """What it writes from now on goes to a new file of the log's name."""
     check_runs(c)
     if c.record.log_path:
@@ -413,7 +410,7 @@ def _reopen_log(c: Container) -> None:
         os.close(log)
 
 
-async def update(pods: Pods, c: Container, resources: Any) -> None:
+async def update(pods: NodeState, c: Container, resources: Any) -> None:
     """Other limits, all of them or none. What is 0 or empty stays as it is."""
     if not c.alive:
         raise FailedPrecondition(f"container {c.id[:13]} is {c.record.state}")
@@ -421,7 +418,7 @@ async def update(pods: Pods, c: Container, resources: Any) -> None:
         await asyncio.to_thread(_update, pods, c, resources)
 
 
-def _update(pods: Pods, c: Container, resources: Any) -> None:
+def _update(pods: NodeState, c: Container, resources: Any) -> None:
     node = collect_node(pods.facts, c.config, pods.settings)
     made = container_resources(resources, node)
     if made:

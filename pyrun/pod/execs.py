@@ -17,11 +17,8 @@ from ..errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, Pyru
 from ..runtime.exec import prepare_exec
 from .container import check_runs, runtime_of
 from .pod import Container
+from .state import NodeState
 from .supervisor import CONSOLE, Exec, exit_code
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from .pods import Pods
 
 MOST_BYTES = 16 << 20  # of each stream; the rest is read and dropped (CVE-2022-31030)
 DRAIN_S = 1.0
@@ -68,7 +65,7 @@ class Running:
 
 
 def run(
-    pods: Pods, c: Container, argv: tuple[str, ...], *, tty: bool, stdin: bool, stdout: bool, stderr: bool
+    pods: NodeState, c: Container, argv: tuple[str, ...], *, tty: bool, stdin: bool, stdout: bool, stderr: bool
 ) -> Running:
     """Starts a command. PyrunError."""
     if not argv:
@@ -100,7 +97,7 @@ def _cgroup_for(c: Container) -> tuple[str, str | None]:
         return "", None
 
 
-def _planned(pods: Pods, c: Container, argv: tuple[str, ...], name: str | None, tty: bool) -> Any:
+def _planned(pods: NodeState, c: Container, argv: tuple[str, ...], name: str | None, tty: bool) -> Any:
     container = pods.store.open(c.id)
     if c.spec is None:
         c.spec = runtime_of(pods).container(c.id).spec()
@@ -154,7 +151,7 @@ def _with_terminal(c: Container, planned: Any, cgroup: str) -> Running:
     return Running(made, cgroup, os.dup(master), os.dup(master), -1, master)
 
 
-def run_to_its_end(pods: Pods, c: Container, argv: tuple[str, ...], timeout: float) -> tuple[int, bytes, bytes]:
+def run_to_its_end(pods: NodeState, c: Container, argv: tuple[str, ...], timeout: float) -> tuple[int, bytes, bytes]:
     """(exit code, what it wrote to stdout, and to stderr), the first 16 MiB of each. timeout: seconds, 0: none.
     DeadlineExceeded, when it and what it started have been killed."""
     running = run(pods, c, argv, tty=False, stdin=False, stdout=True, stderr=True)

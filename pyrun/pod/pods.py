@@ -13,17 +13,14 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable
 from typing import Any
 
 from .. import cri_api as v1
 from ..errors import AlreadyExists, FailedPrecondition, NotFound, PyrunError
-from ..facts import Facts
-from ..runtime.store import Store, boot_id, start_time
+from ..runtime.store import boot_id, start_time
 from . import container as containers
-from .joined import Joined
 from .messages import LIVE
-from .network import Network, PodNet
+from .network import PodNet
 from .pod import Container, Pod, container_key, pod_key
 from .points import reached
 from .records import (
@@ -40,48 +37,16 @@ from .records import (
     remove_directory,
     write_record,
 )
-from .recovery import recover
 from .sandbox import end_sandbox, make_sandbox
-from .spec import Settings
+from .state import NodeState
 from .supervisor import PIDS, Gone, Supervisor, drop
 from .undo import undoing
 
 HOLDER_S = 5.0
 
 
-class Pods:
-    """root, state: directories, absolute. images: where containers' roots come from. changed: called with a container
-    or pod and what became of it ("created", "started", "stopped", "deleted")."""
-
-    def __init__(
-        self,
-        root: str,
-        state: str,
-        images: Any,
-        network: Network,
-        facts: Facts,
-        settings: Settings,
-        warn: Callable[[str], None],
-    ) -> None:
-        self.root, self.state = root, state
-        self.images, self.network, self.facts, self.settings, self.warn = images, network, facts, settings, warn
-        self.store = Store(f"{state}/containers")
-        self.pods: dict[str, Pod] = {}
-        self.containers: dict[str, Container] = {}
-        self.joined = Joined()
-        self.unreleased: set[str] = set()  # owners of holds of images, which are gone
-        self.changed: Callable[[Pod | Container, str], None] = lambda what, how: None
-
-    # --- look-up ------------------------------------------------------------------------------------------------------
-
-    def pod(self, id: str) -> Pod:
-        """By its id or the beginning of one. NotFound."""
-        found: Pod = _find(self.pods, id, "pod sandbox")
-        return found
-
-    def container(self, id: str) -> Container:
-        found: Container = _find(self.containers, id, "container")
-        return found
+class Pods(NodeState):
+    """What is done to pods, and how containers come into them."""
 
     # --- pods ---------------------------------------------------------------------------------------------------------
 
@@ -325,7 +290,7 @@ class Pods:
                     await asyncio.to_thread(containers.unmake, self, container)
                 except PyrunError as error:  # it goes with its pod, or when a daemon starts
                     self.warn(f"container {container.id[:13]} could not be made, and something of it stays: {error}")
-                self._forget(container)
+                self.forget(container)
                 raise
             finally:
                 os.close(container.cancel)
@@ -334,14 +299,6 @@ class Pods:
             await containers.stop(self, container, 0)
         self.changed(container, "created")
         return container.id
-
-    def _forget(self, container: Container) -> None:
-        container.pod.containers.pop(container.id, None)
-        self.containers.pop(container.id, None)
-
-    async def recover(self) -> None:
-        """What an earlier daemon has left: pods that are ready go on, what was not promised is taken away."""
-        await recover(self)
 
 
 def _end_holder(supervisor: Supervisor) -> None:
@@ -359,15 +316,3 @@ def _end_holder(supervisor: Supervisor) -> None:
                 select.select([pidfd], [], [], HOLDER_S)
             os.close(pidfd)
         drop(supervisor, PIDS)
-
-
-def _find(all: dict[str, Any], id: str, what: str) -> Any:
-    found = all.get(id)
-    if found is not None and found.visible:
-        return found
-    matches = [one for key, one in all.items() if id and key.startswith(id) and one.visible]
-    if len(matches) == 1:
-        return matches[0]
-    if matches:
-        raise NotFound(f"{what} {id!r} is the beginning of {len(matches)} ids", hint="give more of it")
-    raise NotFound(f"there is no {what} {id!r}")

@@ -22,6 +22,7 @@ from . import container as containers
 from .messages import ENDED, LIVE
 from .messages import MAKING as BEING_MADE
 from .pod import Container, Pod
+from .pods import Pods
 from .records import (
     CREATED,
     EXITED,
@@ -40,10 +41,6 @@ from .records import (
 )
 from .sandbox import end_sandbox, load_sandbox, prepare_state
 from .supervisor import PIDS, Known, Supervisor
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from .pods import Pods
 
 MAKER_S = 30.0  # for a maker that was at work for the daemon that is gone: it notices, and undoes
 SERVE_S = 3.0  # after which what is being ended is left to tasks

@@ -1,0 +1,63 @@
+"""The daemon's parts that pods and containers need, and all pods and containers that there are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ..errors import NotFound
+from ..facts import Facts
+from ..runtime.store import Store
+from .joined import Joined
+from .network import Network
+from .pod import Container, Pod
+from .spec import Settings
+
+
+class NodeState:
+    """root, state: directories, absolute. images: where containers' roots come from. changed: called with a container
+    or pod and what became of it ("created", "started", "stopped", "deleted")."""
+
+    def __init__(
+        self,
+        root: str,
+        state: str,
+        images: Any,
+        network: Network,
+        facts: Facts,
+        settings: Settings,
+        warn: Callable[[str], None],
+    ) -> None:
+        self.root, self.state = root, state
+        self.images, self.network, self.facts, self.settings, self.warn = images, network, facts, settings, warn
+        self.store = Store(f"{state}/containers")
+        self.pods: dict[str, Pod] = {}
+        self.containers: dict[str, Container] = {}
+        self.joined = Joined()
+        self.unreleased: set[str] = set()  # owners of holds of images, which are gone
+        self.changed: Callable[[Pod | Container, str], None] = lambda what, how: None
+
+    def pod(self, id: str) -> Pod:
+        """By its id or the beginning of one. NotFound."""
+        found: Pod = _find(self.pods, id, "pod sandbox")
+        return found
+
+    def container(self, id: str) -> Container:
+        found: Container = _find(self.containers, id, "container")
+        return found
+
+    def forget(self, container: Container) -> None:
+        container.pod.containers.pop(container.id, None)
+        self.containers.pop(container.id, None)
+
+
+def _find(all: dict[str, Any], id: str, what: str) -> Any:
+    found = all.get(id)
+    if found is not None and found.visible:
+        return found
+    matches = [one for key, one in all.items() if id and key.startswith(id) and one.visible]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise NotFound(f"{what} {id!r} is the beginning of {len(matches)} ids", hint="give more of it")
+    raise NotFound(f"there is no {what} {id!r}")
