@@ -163,6 +163,26 @@ def test_silence_is_given_up_and_resumed(images: Images, stub: Stub) -> None:
     assert 1.0 < time.monotonic() - begun < 3.0
 
 
+def test_drops_are_given_up_and_cancel_is_seen_between_them(
+    images: Images, stub: Stub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A byte now and then is no silence, and would hold a place among the pulls for weeks."""
+    made = make_image([big_tar()])
+    name = stub.add("a", "1", made)
+    stub.fault(made.layers[0], faults.dripping(0.02), 10)
+    begun = time.monotonic()
+    with pytest.raises(Aborted):
+        images.pull(name, cancel=lambda: time.monotonic() - begun > 0.3)
+    deadline = time.monotonic() + 5
+    while left(images) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert left(images) == []
+    monkeypatch.setattr("pyrun.image.registry.client.PACE_S", 0.5)
+    with pytest.raises(PyrunError, match="bytes a while"):
+        images.pull(name)
+    assert time.monotonic() - begun < 15
+
+
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
 def test_busy_is_tried_again(images: Images, stub: Stub, status: int) -> None:
     made = make_image([small_tar("a")])

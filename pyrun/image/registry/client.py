@@ -28,6 +28,8 @@ TRIES = 5
 TRIES_ELSEWHERE = 2  # where there is another place to ask
 WAIT_MOST_S = 60.0
 WAIT_FIRST_S = 0.3
+PIECE_S = 0.1
+PACE_S = 300.0  # in which there must be PROGRESS_BYTES, or the connection is given up
 PROGRESS_BYTES = 64 << 10  # what a connection must bring, not to count as a failed one
 CONNECTIONS_MOST = 200  # for one blob
 BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -234,9 +236,12 @@ class Download:
 
     def _read(self, endpoint: Endpoint, response: Response, skip: int) -> None:
         size = self._descriptor.size
+        pace = Pace(self._done)
         while True:
             check(self._cancelled)
-            data = response.read(READ_BYTES)
+            if not pace.holds(self._done):
+                raise Busy(f"{endpoint.host}: blob {self._descriptor.digest}: less than {PROGRESS_BYTES} bytes a while")
+            data = piece(response)
             if not data:
                 break
             if skip:
@@ -249,6 +254,38 @@ class Download:
             self._write(data)
         if self._done < size:
             raise Busy(f"{endpoint.host}: blob {self._descriptor.digest} ended after {self._done} of {size} bytes")
+
+
+class Pace:
+    """Whether bytes come at all, and not in drops that only keep a connection from being silent."""
+
+    def __init__(self, done: int) -> None:
+        self._done = done
+        self._end = time.monotonic() + PACE_S
+
+    def holds(self, done: int) -> bool:
+        if done - self._done >= PROGRESS_BYTES:
+            self._done, self._end = done, time.monotonic() + PACE_S
+        return time.monotonic() < self._end
+
+
+def piece(response: Response) -> bytes:
+    """What comes next: large where it comes quickly, for each piece costs the daemon's other threads their turn; and
+    never later than a moment, so that a cancel is seen and what came before a cut is kept. Empty at the end."""
+    parts: list[bytes] = []
+    size, end = 0, time.monotonic() + PIECE_S
+    while size < READ_BYTES and time.monotonic() < end:
+        try:
+            data = response.read1(READ_BYTES - size, decode_content=False)
+        except urllib3.exceptions.HTTPError:
+            if not parts:
+                raise
+            break  # the next one tells
+        if not data:
+            break
+        parts.append(data)
+        size += len(data)
+    return b"".join(parts)
 
 
 def told(endpoint: Endpoint, error: urllib3.exceptions.HTTPError) -> PyrunError:

@@ -27,8 +27,9 @@ PIECE = 1 << 16
 
 @dataclass
 class Answer:
-    """What the stub is about to send. stop: bytes of the body after which the connection is cut. pause: (bytes,
-    seconds) to be silent there. length: the Content-Length that is said, or None for that of the body."""
+    """What the stub is about to send. drip: seconds before each byte. stop: bytes of the body after which the
+    connection is cut. pause: (bytes, seconds) to be silent there. length: the Content-Length that is said, or None for
+    that of the body."""
 
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
@@ -36,6 +37,7 @@ class Answer:
     length: int | None = None
     stop: int | None = None
     pause: tuple[int, float] | None = None
+    drip: float = 0
     endless: bool = False
 
 
@@ -225,6 +227,9 @@ class Stub:
                 time.sleep(answer.pause[1])
                 answer.pause = None
             end = min(len(body), at + PIECE, answer.pause[0] if answer.pause and answer.pause[0] > at else len(body))
+            if answer.drip:
+                end = at + 1
+                time.sleep(answer.drip)
             handler.wfile.write(body[at:end])
             at = end
         while answer.endless:
@@ -251,6 +256,10 @@ def cut(after: int) -> Callable[[Answer], None]:
 
 def silent(after: int, seconds: float) -> Callable[[Answer], None]:
     return lambda answer: setattr(answer, "pause", (after, seconds))
+
+
+def dripping(seconds: float) -> Callable[[Answer], None]:
+    return lambda answer: setattr(answer, "drip", seconds)
 
 
 def length(said: int) -> Callable[[Answer], None]:
