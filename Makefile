@@ -32,6 +32,10 @@ containerd-2: build  ## containerd 2.4, made from its Go module once and kept, d
 	$(PY) -m tests.support.engines.containerd_2
 	tests/view $(PY) -m pytest -q tests/host/test_containerd.py $(ARGS)
 
+kubelet: build  ## a kubelet, made from its Go module once and kept, runs pods on pyrun cri (root; needs Go, ten CPU minutes)
+	$(PY) -m tests.support.kube.build kubelet
+	tests/view $(PY) -m pytest -q tests/cluster $(ARGS)
+
 fuzz: build  ## fuzz the plan decoder for a minute (needs clang)
 	$(PY) cffi_build/build.py --fuzz --seconds 60
 

@@ -6,7 +6,6 @@ from typing import Any
 
 from .. import cri_api as v1
 from ..pod.pod import Container, Pod
-from ..pod.records import EXITED
 
 
 def pod_item(pod: Pod) -> Any:
@@ -59,6 +58,7 @@ def container_item(c: Container) -> Any:
 
 
 def container_status(c: Container) -> Any:
+    """message is the container's own: a kubelet shows it as what its program said. Warnings are in the verbose info."""
     r = c.record
     status = v1.ContainerStatus(
         id=c.id,
@@ -68,8 +68,8 @@ def container_status(c: Container) -> Any:
         started_at=r.started if r.state != "starting" else 0,
         finished_at=r.finished,
         exit_code=r.exit_code,
-        image=v1.ImageSpec(image=c.config.image.image, user_specified_image=c.config.image.user_specified_image),
-        image_ref=r.image_id,
+        image=v1.ImageSpec(image=r.image_ref, user_specified_image=c.config.image.user_specified_image),
+        image_ref=r.image_digest or r.image_id,
         image_id=r.image_id,
         reason=r.reason,
         message=r.message,
@@ -81,8 +81,6 @@ def container_status(c: Container) -> Any:
     for mount, image in zip(status.mounts, r.mounts, strict=False):  # a record of an older pyrun has none
         if image:
             mount.image.image_ref = image
-    if r.state == EXITED and not r.message and r.warnings:
-        status.message = "\n".join(r.warnings)
     status.resources.linux.CopyFrom(c.config.linux.resources)
     if r.user:
         status.user.linux.uid, status.user.linux.gid = r.user["uid"], r.user["gid"]

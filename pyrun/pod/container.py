@@ -14,6 +14,7 @@ import time
 from typing import Any
 
 from ..errors import FailedPrecondition, InvalidArgument, PyrunError
+from ..image.reference import parse_reference
 from ..runtime.prepare import Config, prepare
 from ..runtime.runtime import Runtime
 from ..runtime.store import boot_id
@@ -56,6 +57,10 @@ from .state import NodeState
 from .supervisor import CONSOLE, Known, drop, read_exits
 from .undo import undoing
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..image.store import Image
+
 KILL = 9
 KILLED_S = 30.0  # for what was killed to end
 CANNOT_START = 128
@@ -80,7 +85,8 @@ def make(pods: NodeState, c: Container) -> None:
     _save(c)
     reached("create:record")
     image = pods.images.find(config.image.image)
-    c.record.image_id, c.record.image_ref = image.id, config.image.image
+    c.record.image_id, c.record.image_ref = image.id, _name_of(image, config.image)
+    c.record.image_digest = next(iter(image.digests), "")
     lower = pods.images.hold(image.id, c.id)
     reached("create:image held")
     user = look_up_user(lower, config, image.config)
@@ -127,6 +133,14 @@ def make(pods: NodeState, c: Container) -> None:
     c.record.state = CREATED
     _save(c)
     reached("create:end")
+
+
+def _name_of(image: Image, asked: Any) -> str:
+    """The name that was asked for where the image still has it: a kubelet asks by the id and tells the name apart."""
+    wanted = asked.user_specified_image or asked.image
+    with contextlib.suppress(PyrunError):
+        wanted = str(parse_reference(wanted))
+    return wanted if wanted in (*image.tags, *image.digests) else image.name
 
 
 def _target(pods: NodeState, c: Container) -> str | None:

@@ -52,8 +52,9 @@ class PodRecord:
 @dataclass(slots=True)
 class ContainerRecord:
     """A container. config: the bytes of its ContainerConfig, resources as they are now. image_id: what is held for it;
-    image_ref: the name it is known by. user: uid, gid and groups in effect. status: exit code. Times in ns since
-    1970, 0: not yet. mounts: the image of each mount, "" for what is none."""
+    image_ref: the name it is known by; image_digest: REPO@DIGEST, where it has one. user: uid, gid and groups in
+    effect. status: exit code. Times in ns since 1970, 0: not yet. mounts: the image of each mount, "" for what is
+    none."""
 
     id: str
     pod: str
@@ -67,6 +68,7 @@ class ContainerRecord:
     message: str = ""
     image_id: str = ""
     image_ref: str = ""
+    image_digest: str = ""
     log_path: str = ""
     stop_signal: str = ""
     cgroup: str = ""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import ssl
 from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import urlsplit
@@ -129,9 +130,11 @@ class Spdy:
 
 
 async def dial(url: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, str]:
+    """By TLS, whoever that is, where the URL says https."""
     parts = urlsplit(url)
-    reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
-    return reader, writer, parts.path
+    tls = ssl._create_unverified_context() if parts.scheme == "https" else None
+    reader, writer = await asyncio.open_connection(parts.hostname, parts.port, ssl=tls)
+    return reader, writer, f"{parts.path}?{parts.query}" if parts.query else parts.path
 
 
 @contextlib.asynccontextmanager

@@ -1,0 +1,110 @@
+"""Kubernetes' programs that drive the CRI, built from their Go module once and kept.
+
+`go install` refuses k8s.io/kubernetes, whose go.mod replaces its staging modules by directories; so they are built in a
+module of ours that requires it and replaces each staging module by the one of the same release. A kubelet costs ten
+CPU minutes, the node's end-to-end suite (with an API server and etcd inside) another fifteen: nothing here is built
+unless it is asked for, by `make kubelet` and `make e2e-node`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.support.container.runner import REPO
+from tests.support.engines.golang import STRIPPED, Unavailable, find_go
+
+MODULE = "k8s.io/kubernetes"
+MINOR, PATCH = 37, 2
+VERSION = f"v1.{MINOR}.{PATCH}"
+STAGING = f"v0.{MINOR}.{PATCH}"
+CACHE = REPO / ".cache" / "kubernetes" / VERSION
+TIMEOUT_S = 3600.0  # on a slow machine
+GO_MINOR = 26
+# A kubelet of no version is refused by what compares versions.
+STAMP = " ".join(
+    f"-X {package}.{name}={value}"
+    for package in ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
+    for name, value in (
+        ("gitVersion", VERSION),
+        ("gitMajor", "1"),
+        ("gitMinor", str(MINOR)),
+        ("gitTreeState", "clean"),
+        ("gitCommit", "0" * 40),
+        ("buildDate", "2026-01-01T00:00:00Z"),
+    )
+)
+STAMPED = ("-trimpath", "-ldflags", f"-s -w {STAMP}")
+COMMANDS = {
+    "kubelet": ("build", *STAMPED, f"{MODULE}/cmd/kubelet"),
+    "e2e_node.test": ("test", "-c", *STAMPED, f"{MODULE}/test/e2e_node"),
+    "ginkgo": ("build", *STRIPPED, "github.com/onsi/ginkgo/v2/ginkgo"),
+    "agnhost": ("build", *STRIPPED, f"{MODULE}/test/images/agnhost"),
+    "nonewprivs": ("build", *STRIPPED, f"{MODULE}/test/images/nonewprivs"),
+}
+PACKAGES = [f"{MODULE}/{of}@{VERSION}" for of in ("cmd/kubelet", "test/e2e_node", "test/images/agnhost")]
+
+
+def built(name: str) -> Path | None:
+    """Its path where it has been built."""
+    path = CACHE / name
+    return path if path.exists() else None
+
+
+def program(name: str) -> Path:
+    """Its path, built now if need be. Raises Unavailable."""
+    path = CACHE / name
+    if path.exists():
+        return path
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            _build(name, path)
+    return path
+
+
+def _build(name: str, path: Path) -> None:
+    source = CACHE / "source"
+    source.mkdir(exist_ok=True)
+    go = find_go(source)
+    if not (source / "go.sum").exists():
+        (source / "go.mod").write_text(_module(go, source))
+        _run(go, source, "get", "-t", *PACKAGES)
+    verb, *options = COMMANDS[name]
+    partial = path.with_name(f"{name}.partial")
+    _run(go, source, verb, "-mod=mod", "-o", str(partial), *options)
+    partial.rename(path)
+
+
+def _module(go: str, source: Path) -> str:
+    """A go.mod with the replacements of Kubernetes' own, each by the staging module that its release was published
+    with."""
+    _run(go, source, "version")
+    downloaded = json.loads(_run(go, source, "mod", "download", "-json", f"{MODULE}@{VERSION}"))
+    theirs = Path(downloaded["GoMod"]).read_text()
+    staging = re.findall(r"^\t(k8s\.io/[a-z0-9-]+) => \./staging/", theirs, re.MULTILINE)
+    replaced = "\n".join(f"\t{name} => {name} {STAGING}" for name in staging)
+    head = f"module parts\n\ngo 1.{GO_MINOR}.0\n\ngodebug default=go1.{GO_MINOR}\n\nrequire {MODULE} {VERSION}\n\n"
+    return f"{head}replace (\n{replaced}\n)\n"
+
+
+def _run(go: str, source: Path, *argv: str) -> str:
+    env = os.environ | {"CGO_ENABLED": "0", "GOFLAGS": "-mod=mod"}
+    command = ["nice", go, *argv]
+    done = subprocess.run(command, cwd=source, env=env, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    if done.returncode != 0:
+        raise Unavailable(f"{MODULE} {VERSION}: go {argv[0]} failed: {(done.stderr or done.stdout).strip()[-800:]}")
+    return done.stdout
+
+
+if __name__ == "__main__":
+    try:
+        print(*[program(name) for name in sys.argv[1:] or ["kubelet"]])
+    except Unavailable as error:
+        sys.exit(str(error))
