@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..facts import Facts
 from ..image.store import Images
 from ..pod.network import Network
 from ..pod.pods import Pods
+from ..pod.stats import Counters
 from .config import Configuration
 from .events import Events
 from .stream.server import Streams
@@ -27,3 +28,4 @@ class Cri:
     root: str
     state: str
     notes: list[str]
+    counters: Counters = field(default_factory=Counters)
