@@ -24,6 +24,7 @@ from pyrun.errors import FailedPrecondition, PyrunError, Unavailable
 from pyrun.pod.supervisor import read_exits
 from tests.support.container.runner import runtime_argv
 from tests.support.cri.node import BUSYBOX, Node, a_node
+from tests.support.pods.nets import links
 
 STUBBORN = "trap '' TERM; echo started; while :; do sleep 0.02; done"
 
@@ -205,6 +206,46 @@ def test_killed_at_each_point(node: Node, tmp_path: Path, kind: type[Change]) ->
         change.after(node)
         node.check()
         clear(node)
+
+
+PLUGINS: tuple[tuple[type[Change], str], ...] = (
+    (RunPod, "run:network"),
+    (RunPod, "run:supervisor"),
+    (StopPod, "stopp:supervisor gone"),
+)
+PLUGINS += ((StopPod, "stopp:network gone"), (RemovePod, "stopp:network gone"))
+
+
+def test_killed_with_plugins_of_cni(node: Node) -> None:
+    """Their addresses and links are given back too."""
+    ipam = {"type": "host-local", "dataDir": str(node.path / "ipam"), "ranges": [[{"subnet": "10.99.0.0/24"}]]}
+    bridge = {"type": "bridge", "bridge": "cni0", "isGateway": True, "ipam": ipam}
+    (node.path / "net.d").mkdir()
+    conflist = {"cniVersion": "1.0.0", "name": "test", "plugins": [bridge]}
+    (node.path / "net.d" / "10-test.conflist").write_text(json.dumps(conflist))
+    (node.path / "pyrun.toml").write_text(f'cni_conf_dir = "{node.path}/net.d"\n')
+    node.config, node.plugins = str(node.path / "pyrun.toml"), True
+    node.fork()
+    for kind, point in PLUGINS:
+        change = kind()
+        request = change.ready(node)
+        node.kill()
+        node.fork(die_at=point)
+        with pytest.raises(Unavailable):
+            node.call(change.rpc, **request)
+        node.died()
+        node.fork()
+        node.check()
+        ready = [pod for pod in node.call("ListPodSandbox").items if pod.state == v1.SANDBOX_READY]
+        assert len(ready) == len(addresses(node)) == len([name for name in links() if name.startswith("veth")])
+        node.call(change.rpc, **request)
+        change.after(node)
+        clear(node)
+        assert not addresses(node) and links() == {"lo", "cni0"}
+
+
+def addresses(node: Node) -> list[str]:
+    return [path.name for path in (node.path / "ipam" / "test").glob("10.*")]
 
 
 ROUNDS = int(os.environ.get("PYRUN_TEST_ROUNDS", "15"))

@@ -15,7 +15,7 @@ import subprocess
 import time
 import traceback
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -65,10 +65,13 @@ class Daemon:
 
 @dataclass
 class Node:
+    """config: a file for --config. plugins: its network is CNI's, of which snapshot() tells nothing."""
+
     path: Path
     rootfs: Path
     daemon: Daemon | None = None
-    words: list[str] = field(default_factory=list)
+    config: str | None = None
+    plugins: bool = False
 
     def __post_init__(self) -> None:
         self.root, self.state, self.logs = self.path / "root", self.path / "state", self.path / "logs"
@@ -92,7 +95,8 @@ class Node:
 
     def start(self, *, wait: bool = True) -> float:
         """By its command line. Returns how long it took until it served."""
-        argv = [*runtime_argv(), "cri", "--root", str(self.root), "--state", str(self.state), *self.words]
+        argv = [*runtime_argv(), "cri", "--root", str(self.root), "--state", str(self.state)]
+        argv += ["--config", self.config] if self.config else []
         begun = time.monotonic()
         with self.said.open("ab") as said:
             process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=said, stderr=said)
@@ -278,7 +282,7 @@ class Node:
             wrong = {
                 key: {"too much": found[key] - expected[key], "missing": expected[key] - found[key]}
                 for key in expected
-                if found[key] != expected[key]
+                if found[key] != expected[key] and not (self.plugins and key in ("leases", "links"))
             }
             if not wrong:
                 return
@@ -331,7 +335,7 @@ def _serve(node: Node, die_at: str, points: Path | None) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
 
         where.hook = hook
-        code = serving.serve(serving.Places(str(node.root), str(node.state)), None, _say)
+        code = serving.serve(serving.Places(str(node.root), str(node.state)), node.config, _say)
     except BaseException:
         os.write(2, traceback.format_exc().encode())
     finally:
