@@ -243,6 +243,25 @@ def test_a_manifest_without_an_end(images: Images, stub: Stub) -> None:
         images.pull(stub.add("a", "1", make_image([small_tar("a")])))
 
 
+def test_a_manifest_in_drops(images: Images, stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Never silent for long, and never done: it is given up and asked for again; who cancels is not kept either."""
+    monkeypatch.setattr("pyrun.image.registry.client.PACE_S", 0.8)
+    name = stub.add("a", "1", make_image([small_tar("a")]))
+    stub.fault("/manifests/", faults.dripping(0.1))
+    images.pull(name)
+    assert len(stub.asked("/manifests/")) == 2
+    monkeypatch.setattr("pyrun.image.registry.client.PACE_S", 60.0)
+    stub.fault("/manifests/", faults.dripping(0.1))
+    begin = time.monotonic()
+    with pytest.raises(Aborted):
+        images.pull(name, cancel=lambda: time.monotonic() > begin + 0.5)
+    while (
+        left := [one for one in threading.enumerate() if one.name.startswith("pull ")]
+    ) and time.monotonic() < begin + 6:
+        time.sleep(0.05)
+    assert left == []
+
+
 def test_cve_2021_41190_manifest_and_index_at_once(images: Images, stub: Stub) -> None:
     made = make_image([small_tar("a")], manifests=[])
     with pytest.raises(PyrunError, match="manifests and layers at once"):

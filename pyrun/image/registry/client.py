@@ -156,15 +156,20 @@ class Registry:
 
     def _read_document(self, endpoint: Endpoint, url: str) -> tuple[bytes, str, str]:
         response = self.get(endpoint, url, {"Accept": ", ".join(ACCEPT)})
+        data, pace = bytearray(), Pace(0)
         try:
-            data = response.read(JSON_MOST + 1)
+            while more := piece(response):
+                data += more
+                if len(data) > JSON_MOST:
+                    raise PyrunError(f"{endpoint.host}: a manifest of more than {JSON_MOST} bytes")
+                if not pace.holds(len(data)):
+                    raise Busy(f"{endpoint.host}: a manifest of less than {PROGRESS_BYTES} bytes a while")
+                check(self.cancelled)
         except urllib3.exceptions.HTTPError as error:
             raise told(endpoint, error)
         finally:
             discard(response)
-        if len(data) > JSON_MOST:
-            raise PyrunError(f"{endpoint.host}: a manifest of more than {JSON_MOST} bytes")
-        return data, response.headers.get("Content-Type", ""), response.headers.get("Docker-Content-Digest", "")
+        return bytes(data), response.headers.get("Content-Type", ""), response.headers.get("Docker-Content-Digest", "")
 
     def patiently(self, do: Callable[[], T], tries: int) -> T:
         """Does it until it works, or has failed too often."""
