@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 CLONE_NEWNET = 0x40000000
 FILE_BYTES = 1 << 20
+PART = 1 << 14
 PATIENCE_S = 10.0
 _COLUMNS = 16
 
@@ -61,8 +62,14 @@ def _read(path: str) -> list[Interface]:
             raise OSError(ctypes.get_errno(), "setns")
     finally:
         os.close(fd)
-    with open("/proc/thread-self/net/dev", encoding="ascii", errors="replace") as file:
-        return parse_net_dev(file.read(FILE_BYTES))
+    fd = os.open("/proc/thread-self/net/dev", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        data = b""
+        while len(data) < FILE_BYTES and (part := os.read(fd, PART)):
+            data += part
+    finally:
+        os.close(fd)
+    return parse_net_dev(data.decode("ascii", "replace"))
 
 
 def parse_net_dev(text: str) -> list[Interface]:
