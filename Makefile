@@ -36,6 +36,10 @@ kubelet: build  ## a kubelet, made from its Go module once and kept, runs pods o
 	$(PY) -m tests.support.kube.build kubelet
 	tests/view $(PY) -m pytest -q tests/cluster $(ARGS)
 
+e2e-node: build  ## upstream's node e2e specs with a real kubelet on pyrun cri (root; needs Go, 20 CPU minutes to build, 8 to run)
+	$(PY) -m tests.support.kube.build kubelet e2e_node.test ginkgo agnhost nonewprivs
+	tests/view $(PY) -m tests.cluster.e2e_node $(ARGS)
+
 fuzz: build  ## fuzz the plan decoder for a minute (needs clang)
 	$(PY) cffi_build/build.py --fuzz --seconds 60
 

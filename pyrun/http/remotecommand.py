@@ -24,7 +24,7 @@ from pyrun.http.transport import Transport
 
 SPDY = "SPDY/3.1"
 VERSIONS = ("v4.channel.k8s.io", "v3.channel.k8s.io", "v2.channel.k8s.io", "channel.k8s.io")
-CHANNELS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
+CHANNELS = ("v5.channel.k8s.io", "v4.channel.k8s.io", "channel.k8s.io")
 STDIN, STDOUT, STDERR, ERROR, RESIZE, CLOSE = 0, 1, 2, 3, 4, 255
 NAMES = {"stdin": STDIN, "stdout": STDOUT, "stderr": STDERR, "error": ERROR, "resize": RESIZE}
 CREATE_S = 30.0
@@ -115,7 +115,7 @@ async def open_session(exchange: Exchange, wanted: Wanted) -> Session | None:
     """None when the client was refused, or has not opened what it asked for in time. Raises Gone."""
     if websocket.asked(exchange):
         accepted = await websocket.accept(exchange, CHANNELS)
-        return await _open_channels(accepted[0], accepted[1] == CHANNELS[0], wanted) if accepted else None
+        return await _open_channels(*accepted, wanted) if accepted else None
     version = await choose_version(exchange, VERSIONS)
     if version is None:
         return None
@@ -218,7 +218,7 @@ class Channel:
         self.inbox.drop()
 
 
-async def _open_channels(socket: websocket.WebSocket, can_close: bool, wanted: Wanted) -> Session | None:
+async def _open_channels(socket: websocket.WebSocket, version: str, wanted: Wanted) -> Session | None:
     room = Room()
     channels = {number: Channel(number, socket, room) for number in wanted.channels(resize=True)}
     for number in channels:
@@ -229,9 +229,9 @@ async def _open_channels(socket: websocket.WebSocket, can_close: bool, wanted: W
         await channels[first].write(b"")
     except StreamReset:
         pass
-    gone = asyncio.ensure_future(_quietly(_read_channels(socket, channels, can_close, room)))
+    gone = asyncio.ensure_future(_quietly(_read_channels(socket, channels, version == CHANNELS[0], room)))
     streams: dict[int, Stream] = dict(channels)
-    return Session(streams, gone, socket, plain=False)
+    return Session(streams, gone, socket, plain=version == CHANNELS[-1])
 
 
 async def _read_channels(

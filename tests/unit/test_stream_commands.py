@@ -194,6 +194,19 @@ def test_websocket(version: str) -> None:
     run(test)
 
 
+@pytest.mark.parametrize(("script", "error"), [("head -c 3", b""), ("exit 5", b"exit status 5")])
+def test_websocket_of_the_first_version_tells_an_error_as_text(script: str, error: bytes) -> None:
+    async def test() -> None:
+        async with serving() as (streams, _):
+            async with websocket(sh(streams, script, ALL), "channel.k8s.io") as ws:
+                await ws.send(0, b"abc")
+                found = await ws.read_all()
+                assert found.get(1, b"") == (b"" if error else b"abc")
+                assert error in found.get(3, b"") and bool(found.get(3)) == bool(error)
+
+    run(test)
+
+
 def test_websocket_v5_closes_stdin_and_resizes() -> None:
     async def test() -> None:
         async with serving() as (streams, _):
@@ -210,7 +223,7 @@ def test_websocket_v5_closes_stdin_and_resizes() -> None:
     run(test)
 
 
-@pytest.mark.parametrize("names", [("v4.base64.channel.k8s.io",), ("base64.channel.k8s.io", "channel.k8s.io"), ()])
+@pytest.mark.parametrize("names", [("v4.base64.channel.k8s.io",), ("base64.channel.k8s.io",), ()])
 def test_websocket_protocols_that_are_refused_by_name(names: tuple[str, ...]) -> None:
     async def test() -> None:
         async with serving() as (streams, _):

@@ -192,7 +192,7 @@ def a_kubelet(path: Path, rootfs: Path, program: Path) -> Iterator[Kubelet]:
     subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=0755", "kubelet", FIXED], check=True)
     try:
         with a_node(path, rootfs) as node:
-            _address()
+            own_address()
             node.start()
             kubelet = Kubelet(node, program)
             try:
@@ -207,7 +207,7 @@ def a_kubelet(path: Path, rootfs: Path, program: Path) -> Iterator[Kubelet]:
             os.rmdir(FIXED)
 
 
-def _address() -> None:
+def own_address() -> None:
     """A pair of links with the node's address, and a route to the world behind it, which is not there."""
     for line in (
         "link add node0 type veth peer name world0",
