@@ -155,7 +155,7 @@ def main() -> int:
         own_address()
         with a_registry(path, rootfs) as certs:
             (path / "pyrun.toml").write_text(f'certs_dir = "{certs}"\ncni_conf_dir = ""\n')
-            node = Node(path / "node", rootfs, words=["--config", str(path / "pyrun.toml")])
+            node = Node(path / "node", rootfs, config=str(path / "pyrun.toml"))
             write_files(path, node)
             node.start()
             try:
