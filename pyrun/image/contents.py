@@ -13,6 +13,7 @@ import os
 import secrets
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from sqlite3 import Connection
@@ -44,6 +45,11 @@ class Ingest:
         self._contents.end(self)
 
 
+def _close(fds: tuple[int, ...]) -> None:
+    for fd in fds:
+        os.close(fd)
+
+
 class Contents:
     """The directories of a store. root: absolute; made if it is not there."""
 
@@ -54,14 +60,15 @@ class Contents:
         self.ingest = os.open(f"{root}/ingest", DIRECTORY)
         self.layers = os.open(f"{root}/layers", DIRECTORY)
         self._lock_fd = os.open(f"{root}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        self._held = weakref.finalize(self, _close, (self.ingest, self.layers, self._lock_fd))
         self._lock = threading.RLock()
         self._depth = 0
         self.database = Database(f"{root}/meta.db")
 
     def close(self) -> None:
+        """Once or more often; what is forgotten without it keeps no descriptor."""
         self.database.close()
-        for fd in (self.ingest, self.layers, self._lock_fd):
-            os.close(fd)
+        self._held()
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -54,10 +54,10 @@ def test_the_attack_works_on_a_process_that_holds_a_directory_of_the_hosts(pyrun
     init = pyrun.pid(pyrun.create_started(watching))
     directory = os.open("/usr", os.O_RDONLY)
     command = ["nsenter", "-t", str(init), "--pid", "--", "sleep", "60"]
-    held = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=(directory,))
+    held = subprocess.Popen(command, stdin=directory)
     os.close(directory)
     try:
-        wait_for(lambda: {f"fd/{directory}", "root", "cwd"} <= set(ways_out(watching)), 20, "the walker to find it")
+        wait_for(lambda: {"fd/0", "root", "cwd"} <= set(ways_out(watching)), 20, "the walker to find it")
     finally:
         held.kill()
         held.wait()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import socket
@@ -94,8 +95,10 @@ def test_a_create_that_fails_leaves_nothing(bundle: BundleMaker, tmp_path: Path)
         face.create(config(made), id="one", bundle=str(made.path))
     assert (face.ids(), children()) == ([], [])
     fds = descriptors()
-    with pytest.raises(PyrunError, match="descriptor 99"):
-        face.create(config(made), id="one", bundle=str(made.path), stdio=(0, 99, 2))
+    closed = fcntl.fcntl(2, fcntl.F_DUPFD_CLOEXEC, 99)
+    os.close(closed)
+    with pytest.raises(PyrunError, match=f"descriptor {closed}"):
+        face.create(config(made), id="one", bundle=str(made.path), stdio=(0, closed, 2))
     assert (face.ids(), descriptors()) == ([], fds)
 
 
