@@ -65,9 +65,9 @@ def plan_bare_root(b: Builder, spec: Spec, rp: RootfsPlan) -> None:
         Fsconfig(fs=rp.fs, cmd=CMD_CREATE),
         Fsmount(fs=rp.fs, attrs=attrs, out=rp.mount, why="where the init is born"),
         OpenTree(path="/dev/null", flags=OPEN_TREE_CLONE, out=rp.fs, why="all that it needs there: for masked paths"),
+        MoveMount(mount=rp.mount, dst="/", flags=FROM_FD, why="first, as nothing goes into what is attached nowhere"),
         MakeTarget(root=rp.mount, path=NULL, mode=0o600, like=rp.fs, out=rp.target),
         MoveMount(mount=rp.fs, onto=rp.target, flags=BY_FD),
-        MoveMount(mount=rp.mount, dst="/", flags=FROM_FD),
         PivotRoot(root=rp.mount, why="the init has no way to the host's files, and so nobody has it through the init"),
     )
 
