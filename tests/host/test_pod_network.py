@@ -25,7 +25,7 @@ from pyrun.plan.pod_network import plan_attach
 from pyrun.pod.network import Network, PodNet, PortMapping
 from pyrun.pod.network.builtin import link_name
 from pyrun.pod.sandbox import end_sandbox, make_sandbox, prepare_state
-from tests.support.executor.faults import EXDEV, children, descriptors
+from tests.support.executor.faults import EXDEV, children, descriptors, faults_build
 from tests.support.pods.nets import Pod, ask_from_node, links, own_network, pod_config, pod_id, wait_until
 
 CGROUP = Path("/sys/fs/cgroup")
@@ -368,6 +368,7 @@ def attach_plan(node: Node, network: Network, pod: str, netns: str) -> Any:
 
 def each_step(node: Node, network: Network, act: Callable[[Any, int, str], None]) -> None:
     """Each step of a link's plan, with a sandbox that is whole; then all is to be as before."""
+    faults_build()
     pod = pod_id()
     sandbox = make_sandbox(str(node.root / pod), pod, pod_config(), node.facts)
     before = links()
