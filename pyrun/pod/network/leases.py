@@ -62,7 +62,7 @@ def parse_ranges(texts: tuple[str, ...]) -> tuple[IpNetwork, ...]:
 
 
 class Leases:
-    """The leases below a directory. Thread-safe. A second daemon on the same directory is refused by its lock."""
+    """The leases below a directory. Thread-safe. The lock on --root keeps a second daemon from it."""
 
     def __init__(self, directory: str, ranges: tuple[IpNetwork, ...]) -> None:
         self._lock = threading.Lock()

@@ -1,4 +1,4 @@
-"""A registry of ours over real HTTP, with faults on demand. It serves what tests give it, or OCI layouts (__main__.py).
+"""A registry of ours over real HTTP, with faults on demand. It serves what tests give it.
 
 Every request is noted in `log`. A fault is added with what paths it concerns and how often; it changes one answer. Who
 may come is set by `basic` or `token`; the token server is the stub itself or another one.
