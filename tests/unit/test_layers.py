@@ -20,6 +20,8 @@ LAYERS = [
     "plan",
     "executor",
     "runtime",
+    "kube",
+    "proxy",
     "rpc",
     "image",
     "pod",

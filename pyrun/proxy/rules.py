@@ -1,0 +1,137 @@
+"""What the service proxy does with packets, without a word of Kubernetes: the plan that both modes carry out.
+
+A packet is looked up by (protocol, address, port). A `Frontend` that has this key decides by the client's address: its
+first `Choice` whose sources hold that address is taken. What no frontend has is none of the proxy's business (PASS),
+but for `Rules.ranges`, where whatever is not a frontend is rejected.
+
+Addresses are 4 or 16 bytes in network order; ports, protocols and seconds are numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+TCP, UDP, SCTP = 6, 17, 132  # IANA protocol numbers
+PROTOCOLS = {TCP: "tcp", UDP: "udp", SCTP: "sctp"}
+
+# What becomes of a packet. PASS is not caught at all, and so is the action of no Choice.
+FORWARD, REJECT, DROP, PASS = 0, 1, 2, 3
+ACTIONS = ("forward", "reject", "drop", "pass")
+
+Prefix = tuple[bytes, int]  # an address and how many of its bits count, the others being zero
+Key = tuple[int, bytes, int]  # protocol, address, port
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What becomes of packets from `sources`; without sources, of all that are left. A Frontend's last one has none.
+
+    endpoints: the key of an EndpointSet, which is never empty; None unless action is FORWARD. replace_source: the
+    endpoint sees the node's address (masquerade); else the client's is kept, but for an endpoint that calls itself
+    (hairpin), which whoever carries this out has to see. why: for people.
+    """
+
+    sources: tuple[Prefix, ...]
+    action: int
+    endpoints: str | None = None
+    replace_source: bool = False
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Frontend:
+    """One address and port that is caught.
+
+    name: for people, "default/web:http cluster". affinity: seconds for which a client keeps its endpoint after its last
+    connection; 0, not at all. kernel: this one is wanted in the kernel, whatever the mode of the others. origin: the
+    object and pointer that ask for it.
+    """
+
+    name: str
+    protocol: int
+    address: bytes
+    port: int
+    choices: tuple[Choice, ...]
+    affinity: int = 0
+    kernel: bool = False
+    origin: str = ""
+
+    @property
+    def key(self) -> Key:
+        return self.protocol, self.address, self.port
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A backend that may be used. One that is terminating is there only when its set has no other kind."""
+
+    address: bytes
+    port: int
+    serving: bool = True
+    terminating: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointSet:
+    """Endpoints in the order in which they take turns. The key stays while they change."""
+
+    key: str
+    endpoints: tuple[Endpoint, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HealthCheck:
+    """A port on which load balancers ask over HTTP whether this node has an endpoint (healthCheckNodePort)."""
+
+    port: int
+    namespace: str
+    name: str
+    local: int  # ready endpoints on this node
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What an object asks for and does not get. subject: the address, port or field; why: half a sentence."""
+
+    subject: str
+    why: str
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """All of it. frontends are unique by key; a port of the node is a frontend for each address of the node that has
+    it. ranges: of services; in them whatever is no frontend is rejected (TCP reset, ICMP port unreachable)."""
+
+    frontends: tuple[Frontend, ...] = ()
+    sets: tuple[EndpointSet, ...] = ()
+    ranges: tuple[Prefix, ...] = ()
+    health: tuple[HealthCheck, ...] = ()
+    refused: tuple[Refusal, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What makes new Rules of old ones. A frontend or set that is put replaces the one of the same key."""
+
+    frontends_put: tuple[Frontend, ...] = ()
+    frontends_gone: tuple[Key, ...] = ()
+    sets_put: tuple[EndpointSet, ...] = ()
+    sets_gone: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.frontends_put or self.frontends_gone or self.sets_put or self.sets_gone)
+
+
+def difference(old: Rules, new: Rules) -> Change:
+    """The change from old to new, by walking through both: for the start, and where nobody noted what has changed."""
+    frontends, sets = {f.key: f for f in old.frontends}, {s.key: s for s in old.sets}
+    put = tuple([f for f in new.frontends if frontends.get(f.key) != f])
+    sets_put = tuple([s for s in new.sets if sets.get(s.key) != s])
+    keys, names = {f.key for f in new.frontends}, {s.key for s in new.sets}
+    return Change(
+        frontends_put=put,
+        frontends_gone=tuple([key for key in frontends if key not in keys]),
+        sets_put=sets_put,
+        sets_gone=tuple([key for key in sets if key not in names]),
+    )
