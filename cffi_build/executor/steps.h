@@ -26,6 +26,8 @@ struct px_ctx {
 	u64 envc;              /* strings in envp; there is room for HOME behind them */
 	struct px_msg msg;     /* the one in flight: larger than a page, so not on the stack */
 	int in_cwd;            /* a CHDIR has succeeded */
+	long late;             /* what a late CHDIR or FIND_EXECUTABLE met, and EXECVE fails with: -errno, 0: nothing */
+	u32 late_substep;      /* then: 1 the working directory, 2 the program */
 	int fresh;             /* the last MAKE_TARGET made what it opened */
 	int keep;              /* descriptors below this number belong to the user's process */
 };
@@ -126,6 +128,7 @@ long do_ambient(struct px_ctx *x, const struct px_step *s);
 long do_seccomp(struct px_ctx *x, const struct px_step *s);
 long do_setrlimit(struct px_ctx *x, const struct px_step *s);
 long do_find_executable(struct px_ctx *x, const struct px_step *s);
+long px_late(struct px_ctx *x, long r, u32 substep);
 long do_set_home(struct px_ctx *x, const struct px_step *s);
 long do_execve(struct px_ctx *x, const struct px_step *s);
 long do_fchown_stdio(struct px_ctx *x, const struct px_step *s);

@@ -105,8 +105,17 @@ static long try_exec(struct px_ctx *x, const char *dir, usize dn, const char *na
 	return sc4(__NR_faccessat2, AT_FDCWD, x->exec_path, 1 /* X_OK */, AT_EACCESS);
 }
 
-/* s0 the program's name, s1 the PATH. Keeps the file found for EXECVE. ENOENT where there is none; EACCES where one may not be run. */
-long do_find_executable(struct px_ctx *x, const struct px_step *s)
+/* Keeps what was met for EXECVE to fail with: what came first counts. */
+long px_late(struct px_ctx *x, long r, u32 substep)
+{
+	if (r < 0 && !x->late) {
+		x->late = r;
+		x->late_substep = substep;
+	}
+	return 0;
+}
+
+static long find_executable(struct px_ctx *x, const struct px_step *s)
 {
 	const char *name = px_str(x, s->s0), *path = px_path(x, s->s1);
 	for (u32 i = 0; i < s->n0; i++)
@@ -126,6 +135,13 @@ long do_find_executable(struct px_ctx *x, const struct px_step *s)
 			break;
 	}
 	return worst;
+}
+
+/* s0 the program's name, s1 the PATH; a: late. Keeps the file found for EXECVE. ENOENT where there is none; EACCES where one may not be run. */
+long do_find_executable(struct px_ctx *x, const struct px_step *s)
+{
+	long r = find_executable(x, s);
+	return s->a ? px_late(x, r, 2) : r;
 }
 
 /* Field `want` (from 0) of the passwd line at p. */
@@ -205,6 +221,9 @@ long do_execve(struct px_ctx *x, const struct px_step *s)
 	(void)s;
 	if (!x->argv || !x->envp)
 		return -ENOMEM;
+	x->substep = x->late_substep;
+	if (x->late)
+		return x->late;
 	if (x->home[0])
 		x->envp[x->envc] = x->home;
 	return sc3(__NR_execve, x->exec_path, x->argv, x->envp); /* not execveat, which fewer profiles allow */

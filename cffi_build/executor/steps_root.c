@@ -78,7 +78,7 @@ long do_chdir(struct px_ctx *x, const struct px_step *s)
 		return 0;
 	long r = sc1(__NR_chdir, px_str(x, s->s0));
 	if (r < 0)
-		return r;
+		return s->b ? px_late(x, r, 1) : r;
 	x->substep = 1;
 	r = sc2(__NR_getcwd, buf, sizeof buf);
 	if (r < 0) /* also one too long for getcwd: nothing shows then that it lies in our root */

@@ -366,6 +366,7 @@ def _plan_init(
             seccomp=seccomp,
             setgroups=None if keeps_groups(spec) else _setgroups(spec, facts),
             kept=(s.go, s.status) if req.park else (None, None),
+            late=req.park and req.late,
         )
     b.add(STAGE2, Meet(point=READY, why="all is set but the exec"))
     if req.park:

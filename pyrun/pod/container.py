@@ -117,6 +117,7 @@ def make(pods: NodeState, c: Container) -> None:
         Config(json.dumps(doc).encode()),
         facts=pods.facts,
         overlay=plan_root(config, image.config, lower, c.directory, sandbox),
+        late=True,
         **words,
     )
     c.record.cgroup = prepared.request.cgroup or ""

@@ -5,6 +5,7 @@ own.
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -227,19 +228,35 @@ def test_ends(node: Node, script: str) -> None:
     node.check()
 
 
+# As with containerd it is the start that fails, so that a pod which is not begun again ends and does not wait for ever.
+CANNOT_RUN: dict[str, tuple[dict[str, Any], str]] = {
+    "missing": ({"command": ["/no/such"]}, 'exec: "/no/such": stat /no/such: no such file or directory'),
+    "not-on-path": ({"command": ["nosuch"]}, 'exec: "nosuch": executable file not found in \\$PATH'),
+    "no-program": ({"command": ["/program"]}, 'exec: "/program": '),
+    "not-executable": ({"command": ["/text"]}, 'exec: "/text": permission denied'),
+    "a-directory": ({"command": ["/bin"]}, 'exec: "/bin": permission denied: is a directory'),
+    "directory-is-a-file": ({"working_dir": "/text"}, 'chdir to cwd \\("/text"\\)'),
+}
+
+
 def test_a_program_that_can_not_be_run(node: Node, tmp_path: Path) -> None:
     pod = node.run_pod()
-    with pytest.raises(PyrunError, match="/no/such"):
-        node.create(pod, command=["/no/such"])
-    assert not node.call("ListContainers").containers
-    program = tmp_path / "program"
+    program, text = tmp_path / "program", tmp_path / "text"
     program.write_bytes(b"\x7fELF and no more")
     program.chmod(0o755)
-    id = node.create(pod, command=["/program"], mounts=[{"container_path": "/program", "host_path": str(program)}])
-    with pytest.raises(PyrunError, match="/program"):
-        node.call("StartContainer", container_id=id)
-    status = node.wait_state(id, v1.CONTAINER_EXITED)
-    assert (status.exit_code, status.reason) == (128, "StartError") and "/program" in status.message
+    text.write_text("no program")
+    text.chmod(0o644)
+    mounts = [{"container_path": f"/{p.name}", "host_path": str(p)} for p in (program, text)]
+    for name, (config, words) in CANNOT_RUN.items():
+        id = node.create(pod, name, mounts=mounts, **config)
+        assert node.status(id).state == v1.CONTAINER_CREATED
+        with pytest.raises(PyrunError, match=words):
+            node.call("StartContainer", container_id=id)
+        status = node.wait_state(id, v1.CONTAINER_EXITED)
+        assert (status.exit_code, status.reason) == (128, "StartError")
+        assert re.search(words, status.message), status.message
+        with pytest.raises(FailedPrecondition):
+            node.call("StartContainer", container_id=id)
     node.check()
 
 

@@ -209,6 +209,21 @@ def test_start_whose_exec_fails() -> None:
     assert "interpreter" in (error.hint or "")
 
 
+@pytest.mark.parametrize(
+    ("substep", "words", "pointer"),
+    [
+        (0, 'exec: "/bin/app": no such file or directory', "/process/args"),
+        (1, 'chdir to cwd ("/") set in config.json failed: no such file or directory', "/process/cwd"),
+        (2, 'exec: "/bin/app": stat /bin/app: no such file or directory', "/process/args/0"),
+    ],
+)
+def test_what_a_late_step_met_is_told_at_start(substep: int, words: str, pointer: str) -> None:
+    plan = plan_of(s.WaitExec(status=0), lane=s.PARENT)
+    told = failure(plan, lane=s.STAGE2, step=80, substep=substep, errno=errno.ENOENT)
+    error = explain_start_failure(told, SimpleNamespace(id="web1"), spec_with(0))
+    assert (error.text, error.pointer) == (words, pointer) and error.hint
+
+
 def test_start_whose_own_step_fails() -> None:
     plan = plan_of(s.Openat2(path="/run/pyrun/web1/go", flags=0, out=0), lane=s.PARENT)
     error = explain_start_failure(failure(plan, step=1, errno=errno.ENOENT), SimpleNamespace(id="web1"), spec_with(0))

@@ -17,7 +17,8 @@ class Request:
     our own. plain_output: what the terminal shows goes to a file or a pipe. subreaper: adopt what
     the container leaves behind. subcgroup: the cgroup below the container's that exec is to be in. notify: it has a
     $NOTIFY_SOCKET. overlay: what the root is made of, in place of the directory rootfs, on which it then is.
-    may_be_frozen: exec into a paused container, which waits until that goes on.
+    may_be_frozen: exec into a paused container, which waits until that goes on. late: a program that can't be run fails
+    `start` and not create.
     """
 
     __slots__ = (
@@ -29,6 +30,7 @@ class Request:
         "environ",
         "id",
         "keyring",
+        "late",
         "may_be_frozen",
         "no_cgroup",
         "notify",
@@ -59,7 +61,7 @@ class Request:
         self.preserve_fds = 0
         self.keyring = True
         self.subreaper = False
-        self.plain_output = False
+        self.plain_output = self.late = False
         self.notify = self.may_be_frozen = False
         self.console: int | None = None
         self.stdio: tuple[int, int, int] | None = None

@@ -321,10 +321,10 @@ class KeyctlSession(Step):
 
 class FindExecutable(Step):
     """Finds the file to run: name, and the PATH where name has no slash. ENOENT: none; EACCES: found, but it may not
-    be run."""
+    be run. late: it is Execve that fails so."""
 
     OP = 55
-    FIELDS = {"name": S0, "path": S1}
+    FIELDS = {"name": S0, "path": S1, "late": A}
 
 
 class SetHome(Step):
@@ -351,7 +351,8 @@ class Park(Step):
 
 
 class Execve(Step):
-    """execve(2) of what FindExecutable found: argv, env (tuples of strings)."""
+    """execve(2) of what FindExecutable found: argv, env (tuples of strings). Substep 1: the working directory could
+    not be entered, 2: there was nothing to run (Chdir and FindExecutable that were late)."""
 
     OP = 59
     FIELDS = {"argv": S0, "env": S1, "argc": A, "envc": B}

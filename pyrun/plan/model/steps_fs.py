@@ -204,10 +204,10 @@ class PivotRoot(Step):
 
 class Chdir(Step):
     """chdir(2): path; EPERM when the directory lies outside our root (getcwd(2)). again: only if no Chdir has
-    succeeded yet."""
+    succeeded yet. late: where it can't be entered, Execve fails with that."""
 
     OP = 40
-    FIELDS = {"path": S0, "again": A}
+    FIELDS = {"path": S0, "again": A, "late": B}
 
 
 class CheckEmpty(Step):

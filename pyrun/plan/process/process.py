@@ -14,6 +14,7 @@ from ...facts import CAP_SETGID, CAP_SYS_ADMIN, Facts
 from ...oci import names
 from ...oci.model import Process, Spec
 from ..model.plan import Builder
+from ..model.step import ANY
 from ..model.steps import (
     STAGE2,
     Ambient,
@@ -38,6 +39,10 @@ from ..model.steps import (
     WriteFile,
 )
 from .seccomp import SeccompProgram
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 PR_SET_KEEPCAPS, PR_SET_NO_NEW_PRIVS = 8, 38
 EACCES, EPERM, ENOSYS = 13, 1, 38
@@ -97,22 +102,26 @@ def plan_identity(
     seccomp: SeccompProgram | None,
     setgroups: bool | None,
     kept: tuple[int | None, int | None] = (None, None),
+    late: bool = False,
     at: str = "/process",
 ) -> None:
     """Everything between the finished file system and the exec. proc: a procfs that shows us; None where stage 1 has
     written the labels. seccomp: SeccompProgram or None.
 
     own_userns: in a user namespace other than the runtime's, where all capabilities can be had. setgroups: the
-    namespace allows the call; None: the caller's groups stay. kept: slots for Park."""
-    env = _before_privileges(b, process, proc, at)
+    namespace allows the call; None: the caller's groups stay. kept: slots for Park. late: what
+    the user has wrong, the program or its directory, fails Execve and nothing before."""
+    env = _before_privileges(b, process, proc, at, late)
     # Without noNewPrivileges seccomp(2) needs CAP_SYS_ADMIN: it is held until then, and only a capset comes after.
     held = 1 << CAP_SYS_ADMIN if seccomp is not None and not process.no_new_privileges else 0
     caps = _user(b, process, facts, own_userns, setgroups, held, at)
-    b.add(STAGE2, Chdir(path=process.cwd, again=1, at=f"{at}/cwd", why="as the user, if root could not"))
+    late_word: dict[str, Any] = {"late": 1} if late else {}
+    b.add(STAGE2, Chdir(path=process.cwd, again=1, at=f"{at}/cwd", why="as the user, if root could not", **late_word))
     path = next((e[5:] for e in env if e.startswith("PATH=")), "")
+    why = "a failure is told at start" if late else "so that create fails and not start"
     b.add(
         STAGE2,
-        FindExecutable(name=process.args[0], path=path, at=f"{at}/args/0", why="so that create fails and not start"),
+        FindExecutable(name=process.args[0], path=path, at=f"{at}/args/0", why=why, **late_word),
         CloseFds(go=kept[0], status=kept[1], why="nothing but the user's own descriptors (CVE-2024-21626)"),
     )
     if seccomp is not None:
@@ -129,7 +138,7 @@ def plan_affinity(b: Builder, mask: bytes | None = None, at: str | None = None) 
     b.add(STAGE2, SchedSetaffinity(mask=ALL_CPUS, on=((EPERM, None), (ENOSYS, None)), why=why))
 
 
-def _before_privileges(b: Builder, process: Process, proc: int | None, at: str) -> tuple[str, ...]:
+def _before_privileges(b: Builder, process: Process, proc: int | None, at: str, late: bool) -> tuple[str, ...]:
     """What root does for the user: labels, HOME, scheduling, limits, streams, umask, and the way into the working
     directory. Returns the environment."""
     if proc is not None:
@@ -146,8 +155,14 @@ def _before_privileges(b: Builder, process: Process, proc: int | None, at: str) 
     b.add(STAGE2, Umask(mask=0o022 if process.user.umask is None else process.user.umask, at=f"{at}/user/umask"))
     if process.no_new_privileges:
         b.add(STAGE2, Prctl(option=PR_SET_NO_NEW_PRIVS, arg2=1, at=f"{at}/noNewPrivileges"))
-    refused = ((EACCES, None), (EPERM, None))  # no protection: the second try looks as well, and has no rule
-    b.add(STAGE2, Chdir(path=process.cwd, on=refused, at=f"{at}/cwd", why="as root; the user tries again"))
+    # No protection: the second try looks as well, and has no rule.
+    refused = (ANY,) if late else (EACCES, EPERM)
+    b.add(
+        STAGE2,
+        Chdir(
+            path=process.cwd, on=tuple((n, None) for n in refused), at=f"{at}/cwd", why="as root; the user tries again"
+        ),
+    )
     return env
 
 

@@ -74,11 +74,16 @@ def explain_start_failure(failure: Failure, container: object, spec: Spec, *, ru
         hook = hooks[number - 1]
         assert isinstance(hook, Spawn)
         return _hook_error(hook, "start", f.errno, f.text, hints.Around(()))
-    exec_step = Execve(argv=spec.process.args, env=spec.process.env, at="/process/args")
+    process = spec.process
+    exec_step: Step = Execve(argv=process.args, env=process.env, at="/process/args")
+    if f.substep == 1:
+        exec_step = Chdir(path=process.cwd, at="/process/cwd")
+    elif f.substep == 2:
+        exec_step = FindExecutable(name=process.args[0], path="", at="/process/args/0")
     around = hints.Around(())
     around.filtered = spec.linux is not None and spec.linux.seccomp is not None
-    way_out = hints.find(exec_step, f.errno, {}, f.substep, around)
-    return PyrunError(str(exec_text(exec_step, f.errno)), pointer="/process/args", hint=way_out, code=run_code)
+    way_out = hints.find(exec_step, f.errno, {}, 0, around)
+    return PyrunError(str(exec_text(exec_step, f.errno)), pointer=exec_step.at, hint=way_out, code=run_code)
 
 
 def step_error(
