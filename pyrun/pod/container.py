@@ -1,7 +1,7 @@
-"""What is done to one container: made out of an image, started, stopped, removed; and what its end means.
+"""The life of a container that has been made: started, stopped, removed; and what its end means.
 
-make() and unmake() block and run in a thread; the rest runs on the loop. A container's end is told by the supervisor;
-what it says is in the record before it is forgotten there.
+All of it runs on the loop. A container's end is told by the supervisor; what it says is in the record before it is
+forgotten there.
 """
 
 from __future__ import annotations
@@ -13,11 +13,9 @@ import os
 import time
 from typing import Any
 
-from ..errors import FailedPrecondition, InvalidArgument, PyrunError
-from ..image.reference import parse_reference
-from ..runtime.prepare import Config, prepare
-from ..runtime.runtime import Runtime
+from ..errors import FailedPrecondition, PyrunError
 from ..runtime.store import boot_id
+from .making import unmake
 from .messages import ENDED
 from .pod import Container
 from .points import reached
@@ -34,189 +32,14 @@ from .records import (
     STARTING,
     UNKNOWN,
     ContainerRecord,
-    forget_files,
-    make_directory,
-    write_record,
 )
-from .spec import (
-    collect_node,
-    log_path,
-    look_up_user,
-    make_sources,
-    make_writable,
-    open_log,
-    plan_container,
-    plan_root,
-    relabel_sources,
-    stop_signal,
-)
-from .spec.image_root import look_up
-from .spec.layers import ImageMount
+from .spec import collect_node, open_log
 from .spec.resources import container_resources
 from .state import NodeState
-from .supervisor import CONSOLE, Known, drop, read_exits
-from .undo import undoing
+from .supervisor import Known, drop, read_exits
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from ..image.store import Image
-
-KILL = 9
 KILLED_S = 30.0  # for what was killed to end
 CANNOT_START = 128
-
-
-def runtime_of(pods: NodeState) -> Runtime:
-    return Runtime(pods.store.root, pods.facts, pods.warn)
-
-
-# --- making -----------------------------------------------------------------------------------------------------------
-
-
-def make(pods: NodeState, c: Container) -> None:
-    """Up to `created`: its init waits. PyrunError; unmake() takes away what there is then."""
-    pod, config = c.pod, c.config
-    sandbox, supervisor = pod.sandbox, pod.supervisor
-    if sandbox is None or supervisor is None:
-        raise FailedPrecondition(f"pod {pod.id[:13]} has no supervisor", hint="it has been stopped")
-    c.record.log_path = log_path(config, pod.config)
-    reached("create:begin")
-    make_directory(c.directory)
-    _save(c)
-    reached("create:record")
-    image = pods.images.find(config.image.image)
-    c.record.image_id, c.record.image_ref = image.id, _name_of(image, config.image)
-    c.record.image_digest = next(iter(image.digests), "")
-    lower = pods.images.hold(image.id, c.id)
-    reached("create:image held")
-    user = look_up_user(lower, config, image.config)
-    make_sources(config)
-    make_writable(c.directory, lower, sandbox)
-    reached("create:directories")
-    node = collect_node(pods.facts, config, pods.settings)
-    doc = plan_container(
-        config,
-        pod.config,
-        image.config,
-        user,
-        sandbox,
-        node,
-        id=c.id,
-        target=_target(pods, c),
-        images=_image_mounts(pods, c),
-    )
-    relabel_sources(config, doc)
-    c.record.warnings = list(node.warnings)
-    c.record.stop_signal = str(stop_signal(config, image.config))
-    c.record.user = {"uid": user.uid, "gid": user.gid, "groups": list(user.groups)}
-    words: dict[str, Any] = {"console": CONSOLE} if config.tty else {}
-    prepared = prepare(
-        pods.store,
-        c.id,
-        c.directory,
-        Config(json.dumps(doc).encode()),
-        facts=pods.facts,
-        overlay=plan_root(config, image.config, lower, c.directory, sandbox),
-        late=True,
-        **words,
-    )
-    c.record.cgroup = prepared.request.cgroup or ""
-    log = open_log(pod.config.log_directory, config.log_path) if c.record.log_path else -1
-    reached("create:log opened")
-    try:
-        words = {"tty": config.tty, "stdin": config.stdin, "stdin_once": config.stdin_once}
-        words |= {"log": log, "cancel": c.cancel}
-        supervisor.create(c.id, prepared, warn=c.record.warnings.append, **words).close()
-    finally:
-        if log >= 0:
-            os.close(log)
-    reached("create:made")
-    c.record.state = CREATED
-    _save(c)
-    reached("create:end")
-
-
-def _name_of(image: Image, asked: Any) -> str:
-    """The name that was asked for where the image still has it: a kubelet asks by the id and tells the name apart."""
-    wanted = asked.user_specified_image or asked.image
-    with contextlib.suppress(PyrunError):
-        wanted = str(parse_reference(wanted))
-    return wanted if wanted in (*image.tags, *image.digests) else image.name
-
-
-def _target(pods: NodeState, c: Container) -> str | None:
-    """The PID namespace of the container that namespace_options.target_id names."""
-    options = c.config.linux.security_context.namespace_options
-    if not options.target_id:
-        return None
-    target = pods.container(options.target_id)
-    if target.pod is not c.pod:
-        raise InvalidArgument(f"container {options.target_id} is of another pod", hint="a target is of the same pod")
-    pid = pods.store.open(target.id).pid()
-    if not pid:
-        raise FailedPrecondition(f"container {options.target_id} does not run, so its processes can't be shared")
-    return f"/proc/{pid}/ns/pid"
-
-
-def _image_mounts(pods: NodeState, c: Container) -> dict[int, ImageMount]:
-    """The images that are mounted in it, held for it."""
-    found: dict[int, ImageMount] = {}
-    c.record.mounts = [""] * len(c.config.mounts)
-    for index, mount in enumerate(c.config.mounts):
-        if not mount.image.image:
-            continue
-        image = pods.images.find(mount.image.image)
-        c.record.mounts[index] = image.id
-        layers = pods.images.hold(image.id, f"{c.id}/{index}")
-        at = look_up(layers, mount.image_sub_path or "/")
-        if at is None:
-            raise InvalidArgument(f"mounts.{index}.image_sub_path: there is no {mount.image_sub_path} in the image")
-        with at:
-            found[index] = ImageMount(tuple(at.parts), f"{c.directory}/empty", is_file=at.name is not None)
-    return found
-
-
-def unmake(pods: NodeState, c: Container) -> None:
-    """Takes away all that it has but its pod's. PyrunError when something stays; then all else has been tried."""
-    with undoing() as undo:
-        undo(lambda: runtime_of(pods).container(c.id).delete(force=True))
-        reached("remove:state gone")
-        if c.pod.supervisor is not None:
-            with contextlib.suppress(PyrunError):
-                drop(c.pod.supervisor, c.id)
-        reached("remove:dropped")
-        undo(forget_files, c.directory)
-        reached("remove:files gone")
-        _release_images(pods, [c.id, *(f"{c.id}/{index}" for index in range(len(c.config.mounts)))])
-        reached("remove:end")
-
-
-def _release_images(pods: NodeState, owners: list[str]) -> None:
-    """Last, and no reason to fail: a disk that is full takes no note of it. Then the next removal does it, or start."""
-    for owner in (*pods.unreleased, *owners):
-        try:
-            pods.images.release(owner)
-            pods.unreleased.discard(owner)
-        except PyrunError as error:
-            pods.unreleased.add(owner)
-            pods.warn(f"the images of container {owner[:13]} stay held for now: {error}")
-
-
-def _save(c: Container) -> None:
-    write_record(f"{c.directory}/container.json", c.record)
-
-
-def save_if_possible(pods: NodeState, c: Container) -> bool:
-    """For what has happened already, and what makes room on a disk that is full."""
-    try:
-        _save(c)
-        return True
-    except PyrunError as error:
-        pods.warn(f"container {c.id[:13]}: {error}")
-        return False
-
-
-# --- life -------------------------------------------------------------------------------------------------------------
 
 
 async def start(pods: NodeState, c: Container) -> None:
@@ -232,14 +55,14 @@ async def start(pods: NodeState, c: Container) -> None:
             raise FailedPrecondition(f"pod {c.pod.id[:13]} is not ready", hint="it has been stopped")
         c.record.state, c.record.started = STARTING, time.time_ns()
         try:
-            await asyncio.to_thread(_save, c)
+            await asyncio.to_thread(c.save)
         except PyrunError:
             if c.record.state == STARTING:
                 c.record.state, c.record.started = CREATED, 0
             raise
         reached("start:record")
         try:
-            await asyncio.to_thread(runtime_of(pods).container(c.id).start)
+            await asyncio.to_thread(pods.runtime.container(c.id).start)
         except PyrunError as error:
             await _did_not_start(pods, c, error)
             raise
@@ -247,7 +70,7 @@ async def start(pods: NodeState, c: Container) -> None:
         if c.record.state == STARTING:  # and not ended meanwhile
             c.record.state = RUNNING
             pods.changed(c, "started")
-            await asyncio.to_thread(save_if_possible, pods, c)
+            await asyncio.to_thread(pods.save_if_possible, c)
         reached("start:end")
 
 
@@ -256,11 +79,11 @@ async def _did_not_start(pods: NodeState, c: Container, error: PyrunError) -> No
     c.record.reason = START_ERROR
     if c.record.state != EXITED:
         with contextlib.suppress(PyrunError):
-            await asyncio.to_thread(runtime_of(pods).container(c.id).kill, "KILL", everyone=True)
+            await asyncio.to_thread(pods.runtime.container(c.id).kill, "KILL", everyone=True)
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(c.ended.wait(), KILLED_S)
     c.record.exit_code = CANNOT_START
-    await asyncio.to_thread(save_if_possible, pods, c)
+    await asyncio.to_thread(pods.save_if_possible, c)
 
 
 def ended(pods: NodeState, c: Container, known: Known) -> None:
@@ -300,10 +123,10 @@ async def settle(pods: NodeState, c: Container) -> None:
 def _clean(pods: NodeState, c: Container) -> None:
     """The record first: what the supervisor knows is forgotten when it is on the disk."""
     reached("end:told")
-    saved = save_if_possible(pods, c)
+    saved = pods.save_if_possible(c)
     reached("end:record")
     try:
-        runtime_of(pods).container(c.id).delete(force=True)
+        pods.runtime.container(c.id).delete(force=True)
         reached("end:state gone")
         if saved and c.pod.supervisor is not None:
             drop(c.pod.supervisor, c.id)
@@ -312,7 +135,7 @@ def _clean(pods: NodeState, c: Container) -> None:
         pods.warn(f"container {c.id[:13]} has ended, and something of it stays: {error}")
         return
     c.record.cleaned = True
-    save_if_possible(pods, c)
+    pods.save_if_possible(c)
 
 
 async def lost(pods: NodeState, c: Container) -> None:
@@ -346,7 +169,7 @@ async def stop(pods: NodeState, c: Container, grace_s: float) -> None:
     if c.kill_at is None or kill_at < c.kill_at:
         c.kill_at = kill_at
         c.stop_changed.set()
-    runtime = runtime_of(pods).container(c.id)
+    runtime = pods.runtime.container(c.id)
     if grace_s > 0 and not c.told:
         c.told = True
         with contextlib.suppress(PyrunError):
@@ -383,7 +206,7 @@ async def _remove(pods: NodeState, c: Container) -> None:
         if c.id not in pods.containers:
             return
         c.removing, c.record.state = True, REMOVING
-        await asyncio.to_thread(save_if_possible, pods, c)
+        await asyncio.to_thread(pods.save_if_possible, c)
         reached("remove:record")
         await asyncio.to_thread(unmake, pods, c)
         pods.forget(c)
@@ -437,7 +260,7 @@ def _update(pods: NodeState, c: Container, resources: Any) -> None:
     node = collect_node(pods.facts, c.config, pods.settings)
     made = container_resources(resources, node)
     if made:
-        runtime_of(pods).container(c.id).update(json.dumps(made).encode(), file="resources")
+        pods.runtime.container(c.id).update(json.dumps(made).encode(), file="resources")
     now = c.config.linux.resources
     for field, value in resources.ListFields():
         if field.name == "unified":
@@ -449,4 +272,4 @@ def _update(pods: NodeState, c: Container, resources: Any) -> None:
             setattr(now, field.name, value)
     c.record.config = c.config.SerializeToString(deterministic=True)
     c.record.warnings += [text for text in node.warnings if text not in c.record.warnings]
-    _save(c)
+    c.save()

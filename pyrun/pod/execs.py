@@ -15,7 +15,7 @@ from typing import Any
 
 from ..errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, PyrunError
 from ..runtime.exec import prepare_exec
-from .container import check_runs, runtime_of
+from .container import check_runs
 from .pod import Container
 from .state import NodeState
 from .supervisor import CONSOLE, Exec, exit_code
@@ -100,7 +100,7 @@ def _cgroup_for(c: Container) -> tuple[str, str | None]:
 def _planned(pods: NodeState, c: Container, argv: tuple[str, ...], name: str | None, tty: bool) -> Any:
     container = pods.store.open(c.id)
     if c.spec is None:
-        c.spec = runtime_of(pods).container(c.id).spec()
+        c.spec = pods.runtime.container(c.id).spec()
     assert c.spec.process is not None
     process = c.spec.process.replace(args=argv, terminal=tty, console_size=None)
     words: dict[str, Any] = {"console": CONSOLE} if tty else {}

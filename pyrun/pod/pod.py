@@ -10,7 +10,19 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from .. import cri_api as v1
-from .records import CREATED, EXITED, MAKING, NOTREADY, READY, RUNNING, STARTING, UNKNOWN, ContainerRecord, PodRecord
+from .records import (
+    CREATED,
+    EXITED,
+    MAKING,
+    NOTREADY,
+    READY,
+    RUNNING,
+    STARTING,
+    UNKNOWN,
+    ContainerRecord,
+    PodRecord,
+    write_record,
+)
 
 if TYPE_CHECKING:
     from .sandbox import Sandbox
@@ -55,6 +67,9 @@ class Pod:
     def id(self) -> str:
         return self.record.id
 
+    def save(self) -> None:
+        write_record(f"{self.directory}/pod.json", self.record)
+
     @property
     def ready(self) -> bool:
         return self.record.state == READY and not self.stopping
@@ -98,6 +113,9 @@ class Container:
     @property
     def id(self) -> str:
         return self.record.id
+
+    def save(self) -> None:
+        write_record(f"{self.directory}/container.json", self.record)
 
     @property
     def visible(self) -> bool:

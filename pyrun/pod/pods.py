@@ -19,6 +19,7 @@ from .. import cri_api as v1
 from ..errors import AlreadyExists, FailedPrecondition, NotFound, PyrunError
 from ..runtime.store import boot_id, start_time
 from . import container as containers
+from .making import make, unmake
 from .messages import LIVE
 from .network import PodNet
 from .pod import Container, Pod, container_key, pod_key
@@ -35,7 +36,6 @@ from .records import (
     make_directory,
     new_id,
     remove_directory,
-    write_record,
 )
 from .sandbox import end_sandbox, make_sandbox
 from .state import NodeState
@@ -87,12 +87,12 @@ class Pods(NodeState):
         except PyrunError as error:
             self.warn(f"pod {pod.id[:13]} could not be made, and something of it stays: {error}")
             pod.record.state = NOTREADY
-            await asyncio.to_thread(self._save_if_possible, pod)
+            await asyncio.to_thread(self.save_if_possible, pod)
 
     def _make_pod(self, pod: Pod) -> None:
         reached("run:begin")
         make_directory(pod.directory)
-        write_record(f"{pod.directory}/pod.json", pod.record)
+        pod.save()
         reached("run:record")
         pod.sandbox = make_sandbox(pod.run_directory, pod.id, pod.config, self.facts)
         reached("run:sandbox")
@@ -109,7 +109,7 @@ class Pods(NodeState):
             reached("run:pids held")
         pod.record.network = {"ips": pod.ips}
         pod.record.state = READY
-        write_record(f"{pod.directory}/pod.json", pod.record)
+        pod.save()
         reached("run:end")
 
     def _launch(self, pod: Pod) -> None:
@@ -161,7 +161,7 @@ class Pods(NodeState):
             if pod.record.released:
                 return
             reached("stopp:begin")
-            await asyncio.to_thread(self._save_if_possible, pod)
+            await asyncio.to_thread(self.save_if_possible, pod)
             reached("stopp:record")
             await self._end_containers(pod)
             reached("stopp:containers ended")
@@ -169,7 +169,7 @@ class Pods(NodeState):
             await asyncio.to_thread(self._release, pod)
             pod.record.released = True
             pod.record.state = NOTREADY
-            await asyncio.to_thread(self._save_if_possible, pod)
+            await asyncio.to_thread(self.save_if_possible, pod)
             reached("stopp:end")
         self.changed(pod, "stopped")
 
@@ -203,19 +203,12 @@ class Pods(NodeState):
             await containers.remove(self, container)
         async with pod.lock:
             pod.record.state = REMOVING
-            await asyncio.to_thread(self._save_if_possible, pod)
+            await asyncio.to_thread(self.save_if_possible, pod)
             reached("rmp:record")
             await asyncio.to_thread(forget_files, pod.directory)
             self.pods.pop(pod.id, None)
             reached("rmp:end")
         self.changed(pod, "deleted")
-
-    def _save_if_possible(self, pod: Pod) -> None:
-        """For what has happened already, and what makes room on a disk that is full."""
-        try:
-            write_record(f"{pod.directory}/pod.json", pod.record)
-        except PyrunError as error:
-            self.warn(f"pod {pod.id[:13]}: {error}")
 
     # --- ends ---------------------------------------------------------------------------------------------------------
 
@@ -284,10 +277,10 @@ class Pods(NodeState):
         async with container.lock:
             container.cancel = os.eventfd(0, os.EFD_CLOEXEC)
             try:
-                await asyncio.to_thread(containers.make, self, container)
+                await asyncio.to_thread(make, self, container)
             except BaseException:
                 try:
-                    await asyncio.to_thread(containers.unmake, self, container)
+                    await asyncio.to_thread(unmake, self, container)
                 except PyrunError as error:  # it goes with its pod, or when a daemon starts
                     self.warn(f"container {container.id[:13]} could not be made, and something of it stays: {error}")
                 self.forget(container)

@@ -19,6 +19,7 @@ from ..errors import PyrunError
 from ..runtime.store import CREATED as OCI_CREATED
 from ..runtime.store import boot_id
 from . import container as containers
+from .making import unmake
 from .messages import ENDED, LIVE
 from .messages import MAKING as BEING_MADE
 from .pod import Container, Pod
@@ -80,7 +81,7 @@ def _read_pod(pods: Pods, name: str) -> tuple[Pod | None, list[Container], dict[
         c_record = read_record(ContainerRecord, f"{pod.directory}/{below}/container.json")
         container = Container(c_record or ContainerRecord(below, name, b""), pod)
         if going or c_record is None or c_record.state in (MAKING, REMOVING):
-            _try(pods, f"container {below[:13]}", containers.unmake, pods, container)
+            _try(pods, f"container {below[:13]}", unmake, pods, container)
         else:
             found.append(container)
             _look(pods, container, known.get(below))
@@ -140,7 +141,7 @@ def _look(pods: Pods, container: Container, known: Known | None) -> None:
         container.record.state, container.record.started = CREATED, 0
     else:
         container.record.state = RUNNING
-    containers.save_if_possible(pods, container)
+    pods.save_if_possible(container)
 
 
 def _take_up(pods: Pods, pod: Pod, known: dict[str, Known]) -> list[Coroutine[Any, Any, None]]:
@@ -184,7 +185,7 @@ def _sweep(pods: Pods) -> None:
 
 
 def _delete(pods: Pods, id: str) -> None:
-    containers.runtime_of(pods).container(id).delete(force=True)
+    pods.runtime.container(id).delete(force=True)
 
 
 def _sweep_sandbox(directory: str) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..errors import NotFound
+from ..errors import NotFound, PyrunError
 from ..facts import Facts
-from ..runtime.store import Store
+from ..runtime.runtime import Runtime
 from .joined import Joined
 from .network import Network
 from .pod import Container, Pod
@@ -30,7 +30,8 @@ class NodeState:
     ) -> None:
         self.root, self.state = root, state
         self.images, self.network, self.facts, self.settings, self.warn = images, network, facts, settings, warn
-        self.store = Store(f"{state}/containers")
+        self.runtime = Runtime(f"{state}/containers", facts, warn)
+        self.store = self.runtime.store
         self.pods: dict[str, Pod] = {}
         self.containers: dict[str, Container] = {}
         self.joined = Joined()
@@ -45,6 +46,15 @@ class NodeState:
     def container(self, id: str) -> Container:
         found: Container = _find(self.containers, id, "container")
         return found
+
+    def save_if_possible(self, one: Pod | Container) -> bool:
+        """Its record: for what has happened already, and what makes room on a disk that is full."""
+        try:
+            one.save()
+            return True
+        except PyrunError as error:
+            self.warn(f"{'pod' if isinstance(one, Pod) else 'container'} {one.id[:13]}: {error}")
+            return False
 
     def forget(self, container: Container) -> None:
         container.pod.containers.pop(container.id, None)

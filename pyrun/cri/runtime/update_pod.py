@@ -7,7 +7,6 @@ from typing import Any
 
 from ... import cri_api as v1
 from ...errors import FailedPrecondition
-from ...pod.records import write_record
 from ..cri import Cri
 
 
@@ -20,5 +19,5 @@ async def update_pod_sandbox_resources(cri: Cri, request: Any) -> Any:
             pod.record.overhead = request.overhead.SerializeToString(deterministic=True)
         if request.HasField("resources"):
             pod.record.resources = request.resources.SerializeToString(deterministic=True)
-        await asyncio.to_thread(write_record, f"{pod.directory}/pod.json", pod.record)
+        await asyncio.to_thread(pod.save)
     return v1.UpdatePodSandboxResourcesResponse()
