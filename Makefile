@@ -1,7 +1,7 @@
 # Everything here assumes `./bootstrap build` has run once; each target runs it, and the second time it is quick.
 PY := .venv/bin/python
 
-.PHONY: help build check test bench bench-layers bench-cri demo conformance critest containerd-2 fuzz fuzz-layer asan vm vm-shell vm-test vm-engines box soak clean
+.PHONY: help build check test bench bench-layers bench-cri demo conformance critest containerd-2 kubelet control-plane e2e-node fuzz fuzz-layer asan vm vm-shell vm-test vm-engines box soak clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,10 @@ containerd-2: build  ## containerd 2.4, made from its Go module once and kept, d
 kubelet: build  ## a kubelet, made from its Go module once and kept, runs pods on pyrun cri (root; needs Go, ten CPU minutes)
 	$(PY) -m tests.support.kube.build kubelet
 	tests/view $(PY) -m pytest -q tests/cluster $(ARGS)
+
+control-plane: build  ## an API server, controllers and etcd, made once and kept: the API client, the proxy (root; needs Go, 15 CPU minutes)
+	$(PY) -m tests.support.kube.build etcd kube-apiserver kube-controller-manager
+	tests/view $(PY) -m pytest -q $(filter-out %/test_kubelet.py,$(wildcard tests/cluster/test_*.py)) $(ARGS)
 
 e2e-node: build  ## upstream's node e2e specs with a real kubelet on pyrun cri (root; needs Go, 20 CPU minutes to build, 8 to run)
 	$(PY) -m tests.support.kube.build kubelet e2e_node.test ginkgo agnhost nonewprivs

@@ -11,6 +11,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[2] / "pyrun"
 LAYERS = [
     "errors",
+    "inotify",
     "cri_api",
     "http",
     "oci",
@@ -20,9 +21,9 @@ LAYERS = [
     "plan",
     "executor",
     "runtime",
+    "rpc",
     "kube",
     "proxy",
-    "rpc",
     "image",
     "pod",
     "cri",

@@ -1,9 +1,10 @@
-"""Kubernetes' programs that drive the CRI, built from their Go module once and kept.
+"""Kubernetes' programs that tests run, built from their Go module once and kept.
 
 `go install` refuses k8s.io/kubernetes, whose go.mod replaces its staging modules by directories; so they are built in a
 module of ours that requires it and replaces each staging module by the one of the same release. A kubelet costs ten
-CPU minutes, the node's end-to-end suite (with an API server and etcd inside) another fifteen: nothing here is built
-unless it is asked for, by `make kubelet` and `make e2e-node`.
+CPU minutes, the node's end-to-end suite (with an API server and etcd inside) another fifteen, a control plane as much
+where none of these is there: nothing here is built unless it is asked for, by `make kubelet`, `make e2e-node` and
+`make control-plane`.
 """
 
 from __future__ import annotations
@@ -41,13 +42,19 @@ STAMP = " ".join(
 )
 STAMPED = ("-trimpath", "-ldflags", f"-s -w {STAMP}")
 COMMANDS = {
-    "kubelet": ("build", *STAMPED, f"{MODULE}/cmd/kubelet"),
+    **{
+        name: ("build", *STAMPED, f"{MODULE}/cmd/{name}")
+        for name in ("kubelet", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl")
+    },
+    "etcd": ("build", *STRIPPED, "go.etcd.io/etcd/server/v3"),
     "e2e_node.test": ("test", "-c", *STAMPED, f"{MODULE}/test/e2e_node"),
     "ginkgo": ("build", *STRIPPED, "github.com/onsi/ginkgo/v2/ginkgo"),
     "agnhost": ("build", *STRIPPED, f"{MODULE}/test/images/agnhost"),
     "nonewprivs": ("build", *STRIPPED, f"{MODULE}/test/images/nonewprivs"),
 }
-PACKAGES = [f"{MODULE}/{of}@{VERSION}" for of in ("cmd/kubelet", "test/e2e_node", "test/images/agnhost")]
+MAINS = ("cmd/kubelet", "cmd/kube-controller-manager", "cmd/kubectl", "test/e2e_node", "test/images/agnhost")
+PACKAGES = [f"{MODULE}/{of}@{VERSION}" for of in MAINS]
+CONTROL_PLANE = ("etcd", "kube-apiserver", "kube-controller-manager")
 
 
 def built(name: str) -> Path | None:
