@@ -25,6 +25,9 @@ demo:  ## a busybox and a Debian container, from create to delete (root)
 conformance: build  ## the validation programs of opencontainers/runtime-tools (root; needs Go)
 	tests/view $(PY) -m tests.conformance.run
 
+kube-objects:  ## Kubernetes' types, anew from lightkube-models, into pyrun/kube/objects
+	$(PY) -m tests.support.kube.generate_objects
+
 critest: build  ## Kubernetes' validation of a CRI against pyrun cri (root; needs Go)
 	tests/view $(PY) -m tests.critest.run $(ARGS)
 
