@@ -10,6 +10,9 @@ Addresses are 4 or 16 bytes in network order; ports, protocols and seconds are n
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
+
+from ..kube.addresses import Prefix as Prefix
 
 TCP, UDP, SCTP = 6, 17, 132  # IANA protocol numbers
 PROTOCOLS = {TCP: "tcp", UDP: "udp", SCTP: "sctp"}
@@ -18,7 +21,6 @@ PROTOCOLS = {TCP: "tcp", UDP: "udp", SCTP: "sctp"}
 FORWARD, REJECT, DROP, PASS = 0, 1, 2, 3
 ACTIONS = ("forward", "reject", "drop", "pass")
 
-Prefix = tuple[bytes, int]  # an address and how many of its bits count, the others being zero
 Key = tuple[int, bytes, int]  # protocol, address, port
 
 
@@ -61,8 +63,7 @@ class Frontend:
         return self.protocol, self.address, self.port
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(NamedTuple):
     """A backend that may be used. One that is terminating is there only when its set has no other kind."""
 
     address: bytes
