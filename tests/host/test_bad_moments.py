@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 from tests.support.container.bundle import Bundle, BundleMaker, make_bundle, make_config
+from tests.support.container.disk import remount, unmount
 from tests.support.container.place import (
     GRAMMAR,
     UNSHARE,
@@ -59,7 +60,7 @@ def small_disk(tmp_path: Path, place: Place) -> Iterator[Path]:
     for root in (path, path / "state"):
         for id in [name for name in place.here(root).ids() if name != "state"]:
             place.here(root).delete(id, "--force")
-    subprocess.run(["umount", path], check=True)
+    unmount(path)
 
 
 def sleeping(bundle: BundleMaker, **overrides: Any) -> Bundle:
@@ -84,7 +85,7 @@ def test_state_directory_becomes_read_only(place: Place, bundle: BundleMaker, sm
     """What can be done without writing still can; a delete says why not, and goes once it can."""
     runner = place.here(small_disk)
     runner.create_started(sleeping(bundle), id="one")
-    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    remount(small_disk, "ro")  # which nobody may hinder who has a file open there for writing: the start is over
     assert runner.state("one")["status"] == "running"
     assert runner.exec("one", "echo", "hi").ok().out == "hi\n"
     refused(attempt(runner, "create", "--bundle", bundle().path, "two"), "read-only file system")
@@ -92,7 +93,7 @@ def test_state_directory_becomes_read_only(place: Place, bundle: BundleMaker, sm
     runner.wait_status("one", "stopped")
     refused(runner.delete("one"), "EROFS")
     assert runner.state("one")["status"] == "stopped"
-    subprocess.run(["mount", "-o", "remount,rw", small_disk], check=True)
+    remount(small_disk, "rw")
     runner.delete("one").ok()
 
 
@@ -175,7 +176,7 @@ def test_no_inodes_left(place: Place, bundle: BundleMaker, small_disk: Path) -> 
     """Wherever they run out: for the directory, the record, the FIFOs."""
     made = sleeping(bundle)
     for inodes in (2, 3, 4, 5, 6):
-        subprocess.run(["mount", "-o", f"remount,nr_inodes={inodes}", small_disk], check=True)
+        remount(small_disk, f"nr_inodes={inodes}")
         done = attempt(place.here(small_disk), "create", "--bundle", made.path, "new")
         if done.rc == 0:  # the root, the directory, two files, two FIFOs
             assert inodes == 6, inodes

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.container.disk import unmount
 from tests.support.cri import tools
 from tests.support.engines.golang import Unavailable
 from tests.support.layers import Tar
@@ -55,7 +56,7 @@ class Node:
         self.daemon.wait(30)
         self.registry.close()
         # Where namespaces are pinned; it stays for the next daemon.
-        subprocess.run(["umount", self.directory / "state" / "pods"], check=True)
+        unmount(self.directory / "state" / "pods")
 
     def run(self, *argv: str) -> subprocess.CompletedProcess[str]:
         address = f"unix://{self.socket}"

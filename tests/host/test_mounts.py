@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.container.bundle import Bundle, BundleMaker
 from tests.support.container.console import FdSocket
+from tests.support.container.disk import unmount
 from tests.support.container.leaks import CGROUP_ROOT
 from tests.support.container.runner import Runner, wait_for
 
@@ -165,7 +166,7 @@ def test_two_way_propagation(pyrun: Runner, bundle: BundleMaker, source: Path) -
         wait_for((source / "below" / "mine" / "seen").exists, 10, "the container's mount on the host")
     finally:
         pyrun.delete(id, "--force").ok()
-        subprocess.run(["umount", source / "below" / "mine"], check=True)
+        unmount(source / "below" / "mine")
 
 
 def test_the_targets_type_is_the_sources(pyrun: Runner, bundle: BundleMaker, source: Path) -> None:

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from tests.support.container.bundle import Bundle, BundleMaker, make_bundle, make_config
+from tests.support.container.disk import unmount
 from tests.support.container.leaks import CGROUP_ROOT
 from tests.support.container.place import WAYS, Place, attempt, refused, refuses_all, stopped
 from tests.support.container.runner import Result, Runner, runtime_argv, wait_for
@@ -144,7 +145,7 @@ def small_ext4(place: Place, path: Path, *options: str) -> Iterator[Runner]:
         yield runner
     finally:
         runner.delete_all()
-        subprocess.run(["umount", path], check=True)
+        unmount(path)
 
 
 def leave(directory: Path, kib: int) -> None:

@@ -154,9 +154,9 @@ class Runner:
 
     def delete_all(self) -> None:
         """Deletes by force whatever is left; raises when a state directory stays."""
-        for id in self.ids():
-            self("delete", "--force", id)
-        assert not self.ids(), f"state directories stay after delete --force: {self.ids()}"
+        done = [self("delete", "--force", id) for id in self.ids()]
+        told = "\n".join(result.describe() for result in done)
+        assert not self.ids(), f"state directories stay after delete --force: {self.ids()}\n{told}"
 
 
 def wait_for(condition: Callable[[], bool], timeout: float, what: str) -> None:

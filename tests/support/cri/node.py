@@ -28,6 +28,7 @@ from pyrun.image.reference import parse_reference
 from pyrun.image.store import Images
 from pyrun.pod.network.builtin import link_name
 from pyrun.rpc.client import call_all
+from tests.support.container.disk import unmount
 from tests.support.container.leaks import CGROUP_ROOT
 from tests.support.container.runner import Result, runtime_argv
 from tests.support.cri import tools
@@ -301,7 +302,7 @@ class Node:
             self.fork()
         self.clear()
         assert self.stop() == 0, self.said.read_text()
-        subprocess.run(["umount", self.state / "pods"], check=True)
+        unmount(self.state / "pods")
         with contextlib.suppress(FileNotFoundError):
             (CGROUP_ROOT / "pyrun").rmdir()
 

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 
+from tests.support.container.disk import unmount
 from tests.support.container.runner import REPO, Result
 
 IMAGE = "localhost/busybox:latest"
@@ -78,7 +79,7 @@ def mounted(directory: Path) -> Iterator[Path]:
     try:
         yield directory
     finally:
-        subprocess.run(["umount", directory], check=True, timeout=TIMEOUT_S)
+        unmount(directory)
 
 
 def share(directory: Path) -> Path:

@@ -94,10 +94,16 @@ def wait_ready(ctr: Client, id: str) -> None:
 def events(log: Path, last: str) -> Iterator[list[tuple[str, dict[str, Any]]]]:
     """What `ctr events` shows meanwhile, up to the topic `last`: topics and events. The list is filled at the end."""
     found: list[tuple[str, dict[str, Any]]] = []
+
+    def is_heard() -> bool:
+        subprocess.run(["ctr", "namespaces", "label", "default", "heard=yes"], check=True)
+        return log.stat().st_size > 0
+
     with log.open("w") as out, subprocess.Popen(["ctr", "events"], stdout=out) as process:
         try:
+            wait_until(is_heard, "ctr to listen")
             yield found
-            wait_until(lambda: f" {last} " in log.read_text(), last, 10)
+            wait_until(lambda: f" {last} " in log.read_text(), last)
         finally:
             process.terminate()
     for line in log.read_text().splitlines():
@@ -230,11 +236,19 @@ def test_events_of_a_life(ctr: Client, c0: str, tmp_path: Path) -> None:
 
 
 def test_the_event_of_an_oom_kill(ctr: Client, c0: str, tmp_path: Path) -> None:
-    """The shim listens a moment after the start, as it does for runc; so the memory is taken later."""
-    with events(tmp_path / "events", "/containers/delete") as seen:
-        take = "sleep 3; tail /dev/zero"
-        assert ctr(*RUN, "--rm", "--memory-limit", str(16 << 20), IMAGE, c0, "sh", "-c", take).rc == 137
+    """The shim listens a moment after the start, as it does for runc, and until the end: so this eats until it has
+    heard.
+    """
+    log = tmp_path / "events"
+    with events(log, "/containers/delete") as seen:
+        eat = "until [ -e /end ]; do tail /dev/zero; code=$?; sleep 0.5; done; exit $code"
+        ctr(*RUN, "-d", "--memory-limit", str(16 << 20), IMAGE, c0, "sh", "-c", eat).ok()
+        wait_until(lambda: " /tasks/oom " in log.read_text(), "the event")
+        ctr("tasks", "exec", "--exec-id", "e1", c0, "touch", "/end").ok()
+        wait_stopped(ctr, c0)
+        delete(ctr, c0)
     assert ("/tasks/oom", {"container_id": c0}) in seen, seen
+    assert [event["exit_status"] for topic, event in seen if topic == "/tasks/exit" and event["id"] == c0] == [137]
 
 
 def test_rounds_of_run(ctr: Client) -> None:

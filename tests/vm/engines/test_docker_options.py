@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import shlex
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.vm.engines.compare import PROBE, differences, write_seccomp
-from tests.vm.engines.engine import IMAGE, REPORT, Client, everything, mounted, options, report_of, share, wrong_options
+from tests.vm.engines.engine import (
+    IMAGE,
+    REPORT,
+    Client,
+    everything,
+    mounted,
+    options,
+    report_of,
+    share,
+    wait_until,
+    wrong_options,
+)
 
 RUN = ("run", "--runtime", "pyrun", "--network", "none")
 # Each is one run on either runtime.
@@ -89,8 +101,13 @@ def test_a_privileged_one_and_out_of_memory(docker: Client) -> None:
     script = "mkdir /m; mount -t tmpfs t /m && echo mounted; grep CapEff /proc/self/status"
     privileged = docker(*RUN, "--rm", "--privileged", IMAGE, "sh", "-c", script).ok()
     assert "mounted" in privileged.out and everything(docker) in privileged.out, privileged.describe()
-    # A moment more, because containerd reads of it in the cgroup, which would be gone with an init that was killed.
-    eat = ("sh", "-c", "dd if=/dev/zero of=/dev/null bs=64M; sleep 1; exit 3")
-    assert docker(*RUN, "--name", "eater", "--memory", "16m", IMAGE, *eat).rc == 3
+    # Until docker has heard: containerd reads of it in the cgroup, which would be gone with an init that was killed.
+    eat = ("sh", "-c", "until [ -e /end ]; do dd if=/dev/zero of=/dev/null bs=64M; sleep 0.5; done; exit 3")
+    began = f"{time.time():.3f}"
+    docker(*RUN, "-d", "--name", "eater", "--memory", "16m", IMAGE, *eat).ok()
+    kills = ("events", "--since", began, "--filter", "container=eater", "--filter", "event=oom", "--until")
+    wait_until(lambda: "oom" in docker.says(*kills, f"{time.time():.3f}"), "docker to hear of the kill")
+    docker("exec", "eater", "touch", "/end").ok()
+    assert docker.says("wait", "eater") == "3"
     assert docker.says("inspect", "--format", "{{.State.OOMKilled}}", "eater") == "true"
     docker("rm", "eater").ok()

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.support.container.disk import unmount
 from tests.vm.engines.compare import PROBE, differences, write_seccomp
 from tests.vm.engines.engine import IMAGE, ISOLATED, REPORT, Client, mounted, options, report_of, share, wrong_options
 
@@ -144,7 +144,7 @@ def test_volumes_propagate_mounts(podman: Client, shared: Path) -> None:
                 assert os.path.ismount(shared / "sub" / "up")
         finally:
             podman("rm", "-f", "-t", "0", "mounts").ok()
-            subprocess.run(["umount", shared / "sub" / "up"], check=True, timeout=20)
+            unmount(shared / "sub" / "up")
 
 
 def test_cgroup_managers_and_cgroups_no_conmon_split_disabled(podman: Client) -> None:

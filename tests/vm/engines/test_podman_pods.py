@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+from tests.support.container.disk import unmount
 from tests.vm.engines.engine import IMAGE, ISOLATED, Client, config_file, share, systemctl, wait_until
 
 INFRA = ("--infra-image", IMAGE, "--infra-command", "sleep 1000")
@@ -117,5 +118,5 @@ def test_systemd_in_a_container(podman: Client) -> None:
         assert podman.says("inspect", "--format", "{{.State.ExitCode}}", "sys") in ("0", "130")
     finally:
         podman("rm", "-f", "-t", "0", "sys")
-        subprocess.run(["umount", base / "root"], check=True, timeout=20)
+        unmount(base / "root")
         subprocess.run(["rm", "-r", base], check=True, timeout=20)
