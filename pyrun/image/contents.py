@@ -20,7 +20,9 @@ from sqlite3 import Connection
 
 from pyrun.errors import PyrunError, ResourceExhausted, reason
 from pyrun.image import layers
+from pyrun.image.config import LAYERS_MOST
 from pyrun.image.database import ORPHANS, Database
+from pyrun.image.implied import layer_id, make_implied, plan_implied
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 RESERVE = 64 << 20  # bytes of the disk that images leave alone
@@ -116,6 +118,42 @@ class Contents:
             with self.database.transaction() as db:
                 db.execute("INSERT INTO layers VALUES (?, ?, ?, 'dir')", (made.diff_id, made.bytes, made.inodes))
                 db.execute("INSERT INTO leases VALUES (?, ?)", (ingest.name, made.diff_id))
+                names = [(made.diff_id, name.hex()) for name in made.implied]  # a name need not be text
+                db.executemany("INSERT OR IGNORE INTO implied VALUES (?, ?)", names)
+
+    def add_implied(self, ingest: Ingest, diff_ids: tuple[str, ...]) -> str | None:
+        """The layer of directories that the others only imply (implied.py): its name, None where it is not needed. The
+        others are there, with leases, lowest first."""
+        order = tuple(dict.fromkeys(reversed(diff_ids)))
+        marks = ",".join("?" * len(order))
+        rows = self.database.rows(f"SELECT diff_id, path FROM implied WHERE diff_id IN ({marks})", *order)
+        if not rows:
+            return None
+        names: dict[str, set[str]] = {diff_id: set() for diff_id in order}
+        for diff_id, path in rows:
+            names[str(diff_id)].add(os.fsdecode(bytes.fromhex(str(path))))
+        lowers = [self.path(diff_id) for diff_id in order]
+        kept = plan_implied(lowers, [frozenset(names[diff_id]) for diff_id in order])
+        made = layer_id(diff_ids)
+        if not kept or self.lease(ingest, made):
+            return made if kept else None
+        if len(order) >= LAYERS_MOST:
+            raise PyrunError(
+                f"the image has {len(order)} layers, and one more is needed for directories that they only imply",
+                hint=f"{LAYERS_MOST} is the most; such as /{kept[0].path}",
+            )
+        name = made.removeprefix("sha256:")
+        os.mkdir(name, 0o755, dir_fd=ingest.fd)
+        directory = os.open(name, DIRECTORY, dir_fd=ingest.fd)
+        try:
+            taken, inodes = make_implied(directory, kept, lowers[0])
+            layers.sync(directory)
+        except OSError as error:
+            raise PyrunError(f"{self.root}: directories that layers imply: {reason(error)}") from None
+        finally:
+            os.close(directory)
+        self.add_layer(ingest, name, layers.Unpacked(made, None, 0, 0, 0, taken, inodes, 0, (), 0))
+        return made
 
     def path(self, diff_id: str) -> str:
         return f"{self.root}/layers/{diff_id.removeprefix('sha256:')}"

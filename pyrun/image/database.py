@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 from pyrun.errors import PyrunError
 
-VERSION = 1
+VERSION = 2
 PATIENCE_S = 30.0
 SCHEMA = """
 CREATE TABLE images (id TEXT PRIMARY KEY, manifest BLOB NOT NULL, config BLOB NOT NULL, pulled INTEGER NOT NULL);
@@ -28,6 +28,11 @@ CREATE TABLE digests (name TEXT NOT NULL, image TEXT NOT NULL REFERENCES images 
 CREATE TABLE holds (owner TEXT NOT NULL, image TEXT NOT NULL REFERENCES images, PRIMARY KEY (owner, image));
 CREATE TABLE leases (ingest TEXT NOT NULL, diff_id TEXT NOT NULL REFERENCES layers, PRIMARY KEY (ingest, diff_id));
 """
+# What each format has more than the one before it. implied: directories that a layer's tar has no entry for.
+LATER = {
+    2: """CREATE TABLE implied (diff_id TEXT NOT NULL REFERENCES layers ON DELETE CASCADE, path TEXT NOT NULL,
+        PRIMARY KEY (diff_id, path)) WITHOUT ROWID""",
+}
 ORPHANS = """SELECT diff_id FROM layers WHERE diff_id NOT IN (SELECT diff_id FROM image_layers)
     AND diff_id NOT IN (SELECT diff_id FROM leases)"""
 
@@ -55,10 +60,13 @@ class Database:
             found = run("PRAGMA user_version").fetchone()[0]
             if found > VERSION:
                 raise PyrunError(f"{self._path}: it is of a newer pyrun (format {found})", hint="use that version")
-            if found == 0:
-                for statement in SCHEMA.split(";"):
-                    run(statement)
-                run(f"PRAGMA user_version = {VERSION}")
+            if found == VERSION:
+                return
+            for statement in SCHEMA.split(";") if found == 0 else ():
+                run(statement)
+            for version in range(max(found, 1) + 1, VERSION + 1):
+                run(LATER[version])
+            run(f"PRAGMA user_version = {VERSION}")
 
     def close(self) -> None:
         with self._lock:

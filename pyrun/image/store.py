@@ -179,11 +179,12 @@ class Images:
         too, since a registry has it by that."""
         with Ingest(self.contents) as ingest:
             fetched = Fetch(self.contents, self.under_way, source, cancelled, tell).run(ingest, want)
-            self._commit(fetched, names, digests)
+            extra = self.contents.add_implied(ingest, fetched.file.diff_ids)
+            self._commit(fetched, (*fetched.file.diff_ids, *([extra] if extra else [])), names, digests)
         return self._image(fetched.id)
 
-    def _commit(self, fetched: Fetched, names: Iterable[Reference], digests: bool) -> None:
-        """The moment at which the image is there."""
+    def _commit(self, fetched: Fetched, diff_ids: Iterable[str], names: Iterable[Reference], digests: bool) -> None:
+        """The moment at which the image is there. diff_ids: of its layers, lowest first."""
         now = time.time_ns()
         with self.contents.database.transaction(durable=True) as db:
             values = (fetched.id, fetched.manifest, fetched.config, now)
@@ -192,7 +193,7 @@ class Images:
                 values,
             )
             db.execute("DELETE FROM image_layers WHERE image = ?", (fetched.id,))
-            rows = [(fetched.id, position, diff_id) for position, diff_id in enumerate(fetched.file.diff_ids)]
+            rows = [(fetched.id, position, diff_id) for position, diff_id in enumerate(diff_ids)]
             db.executemany("INSERT INTO image_layers VALUES (?, ?, ?)", rows)
             for name in names:
                 if name.tagged:

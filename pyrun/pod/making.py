@@ -11,6 +11,7 @@ import os
 from typing import Any
 
 from ..errors import FailedPrecondition, InvalidArgument, PyrunError
+from ..image.merged import look_up
 from ..image.reference import parse_reference
 from ..runtime.prepare import Config, prepare
 from .pod import Container
@@ -28,7 +29,6 @@ from .spec import (
     relabel_sources,
     stop_signal,
 )
-from .spec.image_root import look_up
 from .spec.layers import ImageMount
 from .state import NodeState
 from .supervisor import CONSOLE, drop

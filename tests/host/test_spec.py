@@ -15,6 +15,7 @@ import pytest
 from pyrun import cri_api as v1
 from pyrun.errors import InvalidArgument, PyrunError
 from pyrun.facts import Facts, collect_facts
+from pyrun.image.merged import read_file
 from pyrun.pod.sandbox import Sandbox, end_sandbox, make_sandbox, prepare_state
 from pyrun.pod.spec import (
     collect_node,
@@ -25,7 +26,6 @@ from pyrun.pod.spec import (
     plan_container,
     plan_root,
 )
-from pyrun.pod.spec.image_root import read_file
 from pyrun.pod.spec.layers import image_mount
 from pyrun.runtime.runtime import Runtime
 from tests.support.container.runner import wait_for

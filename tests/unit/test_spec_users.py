@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from pyrun.errors import FailedPrecondition, InvalidArgument
+from pyrun.image.merged import look_up, read_file
 from pyrun.pod.spec import look_up_user
-from pyrun.pod.spec.image_root import look_up, read_file
 from tests.support.cri.requests import Image, container, context
 
 PASSWD = """\

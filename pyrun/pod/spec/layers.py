@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from ...image.merged import look_up
 from ...plan.model.overlay import Overlay
 from ...plan.rootfs.rootfs_plan import clean_path
 from .draft import refuse
-from .image_root import look_up
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

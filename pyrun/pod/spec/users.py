@@ -7,8 +7,8 @@ of the image's group file counts.
 
 from __future__ import annotations
 
+from ...image.merged import read_file
 from .draft import CONTEXT, refuse
-from .image_root import read_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

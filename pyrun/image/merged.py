@@ -11,7 +11,7 @@ import errno
 import os
 import stat
 
-from ...errors import FailedPrecondition, InvalidArgument, reason
+from pyrun.errors import FailedPrecondition, InvalidArgument, reason
 
 MOST_LINKS = 40
 OPAQUE = "trusted.overlay.opaque"
