@@ -399,6 +399,22 @@ IMAGE_PRUNE = Verb(
     (),
     (STORE, flag("all", "also those with a name", "a"), FOR_TOOLS),
 )
+OBJECTS = text(
+    "objects", "DIR", "Services, EndpointSlices, Pods and Namespaces as YAML or JSON", completes=A_DIRECTORY
+)
+ZONE = text("zone", "NAME", "the cluster's domain", default="cluster.local")
+DNS_QUERY = Verb(
+    "dns query",
+    "print what the cluster's DNS answers, and from which object; needs no root",
+    (Argument("name"), Argument("type", required=False)),
+    (OBJECTS, ZONE, FOR_TOOLS),
+)
+DNS_EXPLAIN = Verb(
+    "dns explain",
+    "print every record that the cluster's DNS has, and why; needs no root",
+    (Argument("name", required=False),),
+    (OBJECTS, ZONE, FOR_TOOLS),
+)
 
 VERBS = {
     verb.name: verb
@@ -431,6 +447,8 @@ VERBS = {
         IMAGE_IMPORT,
         IMAGE_EXPORT,
         IMAGE_PRUNE,
+        DNS_QUERY,
+        DNS_EXPLAIN,
         COMPLETION,
         HELP,
     )

@@ -53,7 +53,7 @@ GROUPS = (
             "image prune",
         ),
     ),
-    ("A Kubernetes node", ("cri", "cri status", "cri explain")),
+    ("A Kubernetes node", ("cri", "cri status", "cri explain", "dns query", "dns explain")),
     ("The shell, and speed", ("completion", "planner")),
 )
 
@@ -314,6 +314,21 @@ The pod of a container and the layers of its image are imagined: --pod and --ima
             ("pyrun cri explain --pod pod-config.json container-config.json", "what a container in it takes"),
             ("pyrun cri explain --config container-config.json", "the config.json that it becomes"),
         ),
+    ),
+    "dns query": Text(
+        """Reads the objects in a directory and answers one question as the cluster's DNS would, with the file, line
+and value that each record comes from. It asks nobody: for a name that is not the cluster's it says that another server
+is asked. The type is A where none is given.""",
+        (
+            ("pyrun dns query --objects /etc/pyrun/objects web.default.svc.cluster.local", "a Service's address"),
+            ("pyrun dns query --objects . _http._tcp.web.default.svc.cluster.local SRV", "its port"),
+        ),
+        see=("https://github.com/kubernetes/dns/blob/master/docs/specification.md",),
+    ),
+    "dns explain": Text(
+        """Reads the objects in a directory and prints all records that the cluster's DNS makes of them, or those at and
+below a name. What is in an object and not served is warned of, with its place.""",
+        (("pyrun dns explain --objects /etc/pyrun/objects default.svc.cluster.local", "those of a namespace"),),
     ),
     "completion": Text(
         """Prints a script for bash, zsh or fish that completes commands, options and container ids.""",

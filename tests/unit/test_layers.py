@@ -24,6 +24,7 @@ LAYERS = [
     "rpc",
     "kube",
     "proxy",
+    "dns",
     "image",
     "pod",
     "cri",

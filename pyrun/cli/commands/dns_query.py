@@ -1,0 +1,60 @@
+"""`pyrun dns query`: what the DNS answers to one question, and from which object. Asks nobody, needs no root."""
+
+from __future__ import annotations
+
+from pyrun.cli.output import indented, write
+from pyrun.dns import wire
+from pyrun.dns.directory import all_faults, read_directory
+from pyrun.dns.explain import query_json, query_text
+from pyrun.dns.plan import Options as Planning
+from pyrun.dns.plan import plan_dns
+from pyrun.dns.table import Table
+from pyrun.errors import PyrunError, UsageError, printable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrun.cli.main import Globals
+    from pyrun.cli.parse import Options
+
+
+def run(g: Globals, o: Options) -> int:
+    table = planned(g, o)
+    name, kind = name_of(o.name), type_of(o.type or "A")
+    if o.format == "json":
+        write(indented(query_json(table, name, kind), " ") + "\n")
+    else:
+        write("".join([printable(line) + "\n" for line in query_text(table, name, kind)]))
+    return 0
+
+
+def planned(g: Globals, o: Options) -> Table:
+    """The table for the objects in --objects. What of them is not served is warned of."""
+    if not o.objects:
+        raise UsageError("--objects is missing: a directory of Services, EndpointSlices and Pods")
+    found = read_directory(o.objects)
+    try:
+        options = Planning(zone=o.zone, namespaces=tuple(found.namespaces))
+        table = plan_dns(found.services, found.slices, found.pods, options)
+    except wire.WireError as error:
+        raise PyrunError(f"--zone {error}")
+    for line in all_faults(found, table.refused):
+        g.warn(line)
+    return table
+
+
+def name_of(text: str) -> bytes:
+    try:
+        return wire.name_of(text)
+    except wire.WireError as error:
+        raise PyrunError(str(error))
+
+
+def type_of(text: str) -> int:
+    """A type by its name, its number, or TYPE and its number (RFC 3597)."""
+    word = text.upper()
+    number = word.removeprefix("TYPE")
+    if word in wire.TYPES:
+        return wire.TYPES[word]
+    if number.isascii() and number.isdigit() and 0 < int(number) < 65536:
+        return int(number)
+    raise UsageError(f"{text} is no type of record: {', '.join(wire.TYPES)}")

@@ -1,0 +1,166 @@
+"""What DNS needs of Kubernetes' objects: services, endpoints and pods, as small values made of plain dicts.
+
+Sources: Service, Pod v1 and EndpointSlice discovery.k8s.io/v1. A fault is a Fault with its JSON pointer, and only the
+part that has it is left out.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+SERVICE_NAME = "kubernetes.io/service-name"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where an object stands. place: a file or "apiserver". object: "Service default/web". line: gives line and column
+    of a JSON pointer, where there are lines."""
+
+    place: str = ""
+    object: str = ""
+    line: Callable[[str], tuple[int, int]] | None = field(default=None, compare=False)
+
+    def at(self, pointer: str) -> Where:
+        return Where(self, pointer)
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """A value in an object: as text FILE:LINE OBJECT POINTER, which is made only when somebody reads it."""
+
+    origin: Origin
+    pointer: str = ""
+
+    def __str__(self) -> str:
+        place = self.origin.place
+        if self.origin.line:
+            place += f":{self.origin.line(self.pointer)[0]}"
+        return " ".join([word for word in (place, self.origin.object, self.pointer) if word])
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    name: str
+    protocol: str  # "tcp", "udp", "sctp"
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """addresses: of its clusterIPs, 4 or 16 bytes each, none of a headless one. external: the externalName."""
+
+    namespace: str
+    name: str
+    addresses: tuple[bytes, ...] = ()
+    headless: bool = False
+    external: str | None = None
+    ports: tuple[Port, ...] = ()
+    not_ready_too: bool = False
+    origin: Origin = field(default=Origin(), compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    address: bytes
+    hostname: str
+    ready: bool
+    pointer: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """An EndpointSlice."""
+
+    namespace: str
+    service: str
+    endpoints: tuple[Endpoint, ...] = ()
+    ports: tuple[Port, ...] = ()
+    origin: Origin = field(default=Origin(), compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    namespace: str
+    name: str
+    addresses: tuple[bytes, ...] = ()
+    origin: Origin = field(default=Origin(), compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What an object asks for and does not get."""
+
+    origin: Where
+    why: str
+
+
+def read_service(value: Mapping[str, Any], origin: Origin, faults: list[Fault]) -> Service:
+    meta, spec = value.get("metadata") or {}, value.get("spec") or {}
+    namespace, name = meta.get("namespace") or "default", meta.get("name") or ""
+    if spec.get("type") == "ExternalName":
+        return Service(namespace, name, external=str(spec.get("externalName") or ""), origin=origin)
+    texts = spec.get("clusterIPs") or [spec.get("clusterIP") or ""]
+    headless = texts[0] == "None"
+    addresses = []
+    for number, text in enumerate(texts):
+        if headless or not text:
+            continue
+        pointer = f"/spec/clusterIPs/{number}" if spec.get("clusterIPs") else "/spec/clusterIP"
+        addresses += list(_address(text, origin.at(pointer), faults))
+    ports = tuple(_ports(spec.get("ports") or (), "/spec/ports", origin, faults))
+    too = bool(spec.get("publishNotReadyAddresses"))
+    return Service(namespace, name, tuple(addresses), headless, None, ports, too, origin)
+
+
+def read_slice(value: Mapping[str, Any], origin: Origin, faults: list[Fault]) -> Slice | None:
+    """None for one that belongs to no service, or has no addresses (FQDN)."""
+    meta = value.get("metadata") or {}
+    service = (meta.get("labels") or {}).get(SERVICE_NAME)
+    if not service or value.get("addressType") not in ("IPv4", "IPv6"):
+        return None
+    size = 4 if value["addressType"] == "IPv4" else 16
+    endpoints = []
+    for number, endpoint in enumerate(value.get("endpoints") or ()):
+        pointer = f"/endpoints/{number}"
+        conditions = endpoint.get("conditions") or {}
+        ready = conditions.get("ready") is not False  # nil is true
+        for address in _address((endpoint.get("addresses") or [""])[0], origin.at(f"{pointer}/addresses/0"), faults):
+            if len(address) == size:
+                endpoints.append(Endpoint(address, endpoint.get("hostname") or "", ready, pointer))
+            else:
+                faults.append(Fault(origin.at(f"{pointer}/addresses/0"), f"no address of {value['addressType']}"))
+    ports = tuple(_ports(value.get("ports") or (), "/ports", origin, faults))
+    return Slice(meta.get("namespace") or "default", service, tuple(endpoints), ports, origin)
+
+
+def read_pod(value: Mapping[str, Any], origin: Origin, faults: list[Fault]) -> Pod | None:
+    """None for a pod that has ended."""
+    meta, status = value.get("metadata") or {}, value.get("status") or {}
+    if status.get("phase") in ("Succeeded", "Failed"):
+        return None
+    texts = [entry.get("ip") for entry in status.get("podIPs") or ()] or [status.get("podIP")]
+    addresses = [a for text in texts if text for a in _address(text, origin.at("/status/podIPs"), faults)]
+    return Pod(meta.get("namespace") or "default", meta.get("name") or "", tuple(addresses), origin)
+
+
+def _ports(values: Any, pointer: str, origin: Origin, faults: list[Fault]) -> Iterator[Port]:
+    for number, value in enumerate(values):
+        port = value.get("port")
+        if port is None:
+            continue  # of an EndpointSlice: every port
+        if not isinstance(port, int) or not 0 < port < 65536:
+            faults.append(Fault(origin.at(f"{pointer}/{number}/port"), f"{port!r} is no port"))
+            continue
+        yield Port(value.get("name") or "", str(value.get("protocol") or "TCP").lower(), port)
+
+
+def _address(text: Any, where: Where, faults: list[Fault]) -> Iterator[bytes]:
+    try:
+        address = ipaddress.ip_address(text if isinstance(text, str) else "")
+    except ValueError:
+        faults.append(Fault(where, f"{text!r} is no IP address"))
+        return
+    yield address.packed
