@@ -30,7 +30,8 @@ class Choice:
 
     endpoints: the key of an EndpointSet, which is never empty; None unless action is FORWARD. replace_source: the
     endpoint sees the node's address (masquerade); else the client's is kept, but for an endpoint that calls itself
-    (hairpin), which whoever carries this out has to see. why: for people.
+    (hairpin), which whoever carries this out has to see. why: for people. pointer: the field of the frontend's object
+    that decided, where it is another than the frontend's own.
     """
 
     sources: tuple[Prefix, ...]
@@ -38,6 +39,7 @@ class Choice:
     endpoints: str | None = None
     replace_source: bool = False
     why: str = ""
+    pointer: str = ""
 
 
 @dataclass(frozen=True, slots=True)

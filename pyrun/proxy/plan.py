@@ -1,0 +1,170 @@
+"""Services and their EndpointSlices to Rules. PURE.
+
+`plan_proxy` plans all at once; `Planner` keeps the rules while objects change, and plans one that changes by itself.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from ..kube.addresses import port_text
+from .model import EndpointSlice, Name, Node, Options, Service
+from .rules import PROTOCOLS, Change, EndpointSet, Frontend, HealthCheck, Key, Refusal, Rules
+from .service_plan import NOTHING, ServiceRules, Surroundings, plan_service
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+Claim = tuple[tuple[int, Name], Frontend]  # what decides between two, and what is wanted
+
+
+def plan_proxy(
+    services: Iterable[Service], slices: Iterable[EndpointSlice], node: Node, options: Options | None = None
+) -> Rules:
+    """The rules of all of them. Where two Services want one address and port, cluster IPs win over load balancers,
+    these over external IPs and these over node ports, then the first by namespace and name; the other is refused."""
+    planner = Planner(node, options or Options())
+    planner.update(services={one.id: one for one in services}, slices={one.id: one for one in slices})
+    return planner.rules()
+
+
+class Planner:
+    """Holds Services, slices and what each Service adds to the rules. Not for several threads at once."""
+
+    def __init__(self, node: Node, options: Options) -> None:
+        self._there = Surroundings.of(node, options)
+        self._services: dict[Name, Service] = {}
+        self._slices: dict[Name, EndpointSlice] = {}
+        self._slices_of: dict[Name, dict[Name, EndpointSlice]] = defaultdict(dict)
+        self._plans: dict[Name, ServiceRules] = {}
+        self._claims: dict[Key, list[Claim]] = {}  # sorted: the first one has it
+        self._frontends: dict[Key, Frontend] = {}  # the first claim of each
+        self._contested: set[Key] = set()
+        self._notable: dict[Name, ServiceRules] = {}  # those with refusals or a health check: few
+        self._sets: dict[str, EndpointSet] = {}
+
+    def update(
+        self,
+        *,
+        services: Mapping[Name, Service | None] | None = None,
+        slices: Mapping[Name, EndpointSlice | None] | None = None,
+    ) -> Change:
+        """Takes what is new, changed, or gone (None), and says what that changes of frontends and sets."""
+        touched: dict[Name, None] = {}
+        for name, service in (services or {}).items():
+            if service is None:
+                self._services.pop(name, None)
+            else:
+                self._services[name] = service
+            touched[name] = None
+        for name, one in (slices or {}).items():
+            before = self._slices.pop(name, None)
+            if before is not None:
+                self._slices_of[before.service_id].pop(name, None)
+                touched[before.service_id] = None
+            if one is not None:
+                self._slices[name] = one
+                self._slices_of[one.service_id][name] = one
+                touched[one.service_id] = None
+        return self._replan(touched)
+
+    def surroundings(self, node: Node, options: Options) -> Change:
+        """The node has another address or label, or an administrator has decided anew: all is planned again."""
+        self._there = Surroundings.of(node, options)
+        return self._replan(self._services)
+
+    def rules(self) -> Rules:
+        """All of it, as it is now."""
+        ordered = [self._notable[name] for name in sorted(self._notable)]
+        refused = [refusal for plan in ordered for refusal in plan.refused]
+        health: dict[int, HealthCheck] = {}
+        for check in [plan.health for plan in ordered if plan.health is not None]:
+            if health.setdefault(check.port, check) is not check:
+                refused.append(self._health_taken(check, health[check.port]))
+        return Rules(
+            frontends=tuple(self._frontends.values()),
+            sets=tuple(self._sets.values()),
+            ranges=self._there.node.service_cidrs,
+            health=tuple(health.values()),
+            refused=(*refused, *[self._taken(*pair) for key in sorted(self._contested) for pair in self._losers(key)]),
+        )
+
+    def _replan(self, names: Iterable[Name]) -> Change:
+        """Plans these Services, and works out the change by comparing what had been said of them."""
+        before: dict[Key, Frontend | None] = {}
+        sets_before: dict[str, EndpointSet | None] = {}
+        for name in list(names):
+            service = self._services.get(name)
+            slices = self._slices_of.get(name)
+            if slices is not None and not slices:
+                del self._slices_of[name]
+            old = self._plans.get(name, NOTHING)
+            new = NOTHING if service is None else plan_service(service, (slices or {}).values(), self._there)
+            self._keep(name, None if service is None else new)
+            if old.frontends != new.frontends:
+                self._claim(name, old, new, before)
+            if old.sets != new.sets:
+                for one in old.sets:
+                    sets_before.setdefault(one.key, self._sets.pop(one.key, None))
+                for one in new.sets:
+                    sets_before.setdefault(one.key, None)
+                    self._sets[one.key] = one
+        now = {key: self._frontends.get(key) for key in before}
+        return Change(
+            frontends_put=tuple([one for key, one in now.items() if one is not None and one != before[key]]),
+            frontends_gone=tuple([key for key, one in now.items() if one is None and before[key] is not None]),
+            sets_put=tuple(
+                [self._sets[key] for key, one in sets_before.items() if key in self._sets and self._sets[key] != one]
+            ),
+            sets_gone=tuple([key for key, one in sets_before.items() if key not in self._sets and one is not None]),
+        )
+
+    def _keep(self, name: Name, plan: ServiceRules | None) -> None:
+        if plan is None:
+            self._plans.pop(name, None)
+        else:
+            self._plans[name] = plan
+        if plan is not None and (plan.refused or plan.health is not None):
+            self._notable[name] = plan
+        else:
+            self._notable.pop(name, None)
+
+    def _claim(self, name: Name, old: ServiceRules, new: ServiceRules, before: dict[Key, Frontend | None]) -> None:
+        for _, frontend in old.frontends:
+            key = frontend.key
+            claims = self._claims.get(key, [])
+            before.setdefault(key, self._frontends.get(key))
+            left = [claim for claim in claims if claim[0][1] != name]
+            if left:
+                self._claims[key] = left
+                self._frontends[key] = left[0][1]
+            else:
+                self._claims.pop(key, None)
+                self._frontends.pop(key, None)
+            if len(left) < 2:
+                self._contested.discard(key)
+        for rank, frontend in new.frontends:
+            key = frontend.key
+            claims = self._claims.setdefault(key, [])
+            before.setdefault(key, self._frontends.get(key))
+            if name in [claim[0][1] for claim in claims]:
+                continue  # one Service that names an address twice
+            claims.append(((rank, name), frontend))
+            if len(claims) > 1:
+                claims.sort(key=lambda claim: claim[0])
+                self._contested.add(key)
+            self._frontends[key] = claims[0][1]
+
+    def _losers(self, key: Key) -> list[tuple[Frontend, Frontend]]:
+        winner, *others = [frontend for _, frontend in self._claims[key]]
+        return [(loser, winner) for loser in others]
+
+    def _taken(self, loser: Frontend, winner: Frontend) -> Refusal:
+        subject = f"{port_text(loser.address, loser.port)}/{PROTOCOLS[loser.protocol]}"
+        return Refusal(subject, f"taken by {winner.name}, {winner.origin}", loser.origin)
+
+    def _health_taken(self, loser: HealthCheck, winner: HealthCheck) -> Refusal:
+        origin = self._services[loser.namespace, loser.name].origin
+        why = f"taken by {winner.namespace}/{winner.name}"
+        return Refusal(f"port {loser.port}", why, f"{origin} /spec/healthCheckNodePort")
