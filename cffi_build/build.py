@@ -29,7 +29,7 @@ STEPS = [
     f"executor/{name}.c"
     for name in ("ctx", "interp", "steps_fs", "steps_mount", "steps_root", "steps_proc", "steps_io")
 ]
-PARENT = ["executor/parent.c", "executor/cgroup.c", *STEPS]
+PARENT = ["executor/parent.c", "executor/stage1.c", "executor/cgroup.c", *STEPS]
 INIT = ["init/init.c", "init/start.c", *STEPS]
 LAUNCHER = [f"launcher/{name}.c" for name in ("main", "reading", "hand_over", "record", "verbs", "planned")]
 LAUNCHER += ["init/start.c"]

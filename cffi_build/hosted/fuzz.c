@@ -9,6 +9,7 @@
 #include "../init/init.c"
 #else
 #include "../executor/parent.c"
+#include "../executor/stage1.c"
 #endif
 #include "fuzz_kernel.h"
 

@@ -44,7 +44,15 @@ def test_no_memory_is_no_bug_of_ours(monkeypatch: pytest.MonkeyPatch, capfd: pyt
 
 
 @pytest.mark.parametrize(
-    "file", ["parent", "ctx", "interp", "cgroup", "steps_fs", "steps_mount", "steps_root", "steps_io", "steps_proc"]
+    "file",
+    [
+        "parent",
+        "stage1",
+        "ctx",
+        "interp",
+        "cgroup",
+        *(f"steps_{part}" for part in ("fs", "mount", "root", "io", "proc")),
+    ],
 )
 def test_what_a_daemon_links_keeps_nothing_between_calls(file: str) -> None:
     """Several threads run plans at once, so no function of the executor may have a buffer of its own."""
