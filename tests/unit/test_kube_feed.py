@@ -213,11 +213,7 @@ def test_a_pipe_is_no_file(files: Files) -> None:
 
 def endpoints(slices: list[dict[str, Any]]) -> dict[str, tuple[bool, bool, bool]]:
     """Address → ready, serving, terminating."""
-    return {
-        one["addresses"][0]: tuple(one["conditions"].values())  # type: ignore[misc]
-        for slice in slices
-        for one in slice["endpoints"]
-    }
+    return {one["addresses"][0]: tuple(one["conditions"].values()) for slice in slices for one in slice["endpoints"]}
 
 
 def test_ready_serving_and_terminating() -> None:
@@ -316,7 +312,7 @@ def test_slices_follow_services_and_pods(store: Store) -> None:
 # --- pods of the runtime ----------------------------------------------------------------------------------------------
 
 
-def container(name: str, state: int, attempt: int = 0, exit_code: int = 0, **annotations: str) -> Any:
+def container(name: str, state: int, attempt: int = 0, exit_code: int = 0, annotations: Any = None) -> Any:
     meta = v1.ContainerMetadata(name=name, attempt=attempt)
     return v1.ContainerStatus(metadata=meta, state=state, exit_code=exit_code, annotations=annotations)
 
@@ -342,7 +338,7 @@ def test_what_a_pod_has_of_its_sandbox() -> None:
     network = v1.PodSandboxNetworkStatus(ip="10.1.0.1", additional_ips=[v1.PodIP(ip="fd00::1")])
     meta = v1.PodSandboxMetadata(name="p", namespace="ns", uid="u", attempt=3)
     ports = {"io.kubernetes.container.ports": '[{"name":"http","containerPort":80}]'}
-    one = container("c", v1.CONTAINER_RUNNING, **ports)
+    one = container("c", v1.CONTAINER_RUNNING, annotations=ports)
     made = pod_object(v1.PodSandboxStatus(metadata=meta, network=network, labels={"app": "web"}), [one], "n1")
     assert made["metadata"]["labels"] == {"app": "web"}
     assert made["status"]["podIPs"] == [{"ip": "10.1.0.1"}, {"ip": "fd00::1"}]

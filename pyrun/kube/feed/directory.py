@@ -74,7 +74,7 @@ class Directory:
         patience: float | None = AGAIN_S if self._wd < 0 else None
         latest = None
         while True:
-            ready, _, _ = select.select([self._stop, self._watch], [], [], patience)
+            ready, _, _ = select.select([self._stop, self._watch.fileno()], [], [], patience)
             if self._stop in ready:
                 return False
             if not ready:
