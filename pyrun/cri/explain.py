@@ -21,7 +21,7 @@ from pyrun.plan.model.plan import Plan
 from pyrun.plan.model.request import Request
 from pyrun.plan.sandbox import plan_sandbox
 from pyrun.pod.sandbox import Sandbox
-from pyrun.pod.sandbox.config import plan_request
+from pyrun.pod.sandbox.config import is_of_an_interface, plan_request
 from pyrun.pod.spec import Draft, User, collect_node, draft_container, plan_root
 from pyrun.pod.spec.layers import image_mount
 from pyrun.pod.spec.users import needed_name, wanted_user
@@ -134,11 +134,14 @@ def _as_root(facts: Facts) -> Facts:
 def _sandbox(config: Any, inside: str, facts: Facts) -> Explained:
     files = {"resolv.conf": "(the node's)\n", "hostname": os.uname().nodename + "\n", "hosts": "(the node's)\n"}
     request = plan_request("POD", POD_DIRECTORY, config, facts, files=files)
+    late = [key for key in request.sysctls if is_of_an_interface(key)]
+    request.sysctls = {key: value for key, value in request.sysctls.items() if key not in late}
     plan = plan_sandbox(request, facts)
     for step in plan.steps:
         if step.at:
             step.at = inside + step.at
-    return Explained("the sandbox of a pod", plan, None, [])
+    told = [f"linux.sysctls.{key} is set when the pod's interface is there" for key in late]
+    return Explained("the sandbox of a pod", plan, None, told)
 
 
 def _container(config: Any, pod: Any, image: ImageConfig, facts: Facts, inside: str, pod_place: str) -> Explained:
@@ -155,6 +158,7 @@ def _container(config: Any, pod: Any, image: ImageConfig, facts: Facts, inside: 
     request = Request(id="CTR", bundle=CONTAINER_DIRECTORY, rootfs=f"{CONTAINER_DIRECTORY}/rootfs", config=b"{}")
     request.state_dir = "/run/pyrun-cri/containers/CTR"
     request.cgroup = f"{(facts.cgroup_mount or '').rstrip('/')}{spec.linux.cgroups_path}" if spec.linux else None
+    request.late = True
     request.console_socket = "CONSOLE-SOCKET" if config.tty else None
     request.overlay = plan_root(config, image, LAYERS, CONTAINER_DIRECTORY, sandbox)
     try:

@@ -54,6 +54,7 @@ from .model.steps import (
     Reap,
     RemoveCgroup,
     Sethostname,
+    Setns,
     Setresgid,
     Setresuid,
     Step,
@@ -77,6 +78,7 @@ PINS, SHM, RECORD = "ns", "ns/shm", "sandbox.json"
 FILES = ("resolv.conf", "hostname", "hosts")
 OPTIONS = "/linux/security_context/namespace_options"
 EEXIST, ENOENT, EINVAL = 17, 2, 22
+O_NONBLOCK = 0o4000
 AT_REMOVEDIR, AT_EMPTY_PATH = 0x200, 0x1000
 OPEN_TREE_CLONE = 1
 F_EMPTY_PATH, T_EMPTY_PATH = 0x4, 0x40
@@ -258,20 +260,42 @@ def _plan_child(b: Builder, s: _Slots, req: SandboxRequest) -> None:
     if "net" in req.namespaces:
         msg, _ = link_up("lo")
         b.add(STAGE1, Netlink(msg=msg, patch=NEXT, at=f"{OPTIONS}/network", why="loopback up"))
-    for key, value in req.sysctls.items():
-        b.add(
-            STAGE1,
-            WriteFile(
-                dir=s.proc,
-                path="sys/" + sysctl_path(key),
-                data=value,
-                magic=PROC_SUPER_MAGIC,
-                resolve=RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS,
-                at=f"/linux/sysctls/{key}",
-                why="in one write to a descriptor (CVE-2022-0811)",
-            ),
-        )
+    b.add(STAGE1, *_sysctl_steps(s.proc, req.sysctls))
     b.add(STAGE1, Meet(point=READY, why="the parent pins them"))
+
+
+def _sysctl_steps(proc: int, sysctls: dict[str, str]) -> list[Step]:
+    return [
+        WriteFile(
+            dir=proc,
+            path="sys/" + sysctl_path(key),
+            data=value,
+            magic=PROC_SUPER_MAGIC,
+            resolve=RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS,
+            at=f"/linux/sysctls/{key}",
+            why="in one write to a descriptor (CVE-2022-0811)",
+        )
+        for key, value in sysctls.items()
+    ]
+
+
+def plan_late_sysctls(netns: str, sysctls: dict[str, str], facts: Facts) -> Plan:
+    """Sets sysctls of a pod's network namespace when its interface is there. netns: the path of the pin."""
+    b = Builder()
+    proc, ns = b.slot("proc", inherit=True), b.slot("net-ns", inherit=True)
+    b.add(
+        PARENT,
+        Openat2(path="/proc", flags=O_PATH_DIRECTORY, out=proc, why="the host's"),
+        CheckFs(fd=proc, magic=PROC_SUPER_MAGIC, why="a real one (CVE-2019-16884)"),
+        Openat2(path=netns, flags=O_NONBLOCK, out=ns, why="the pod's network namespace"),
+        Clone3(image=facts.init_path, load=facts.memfd, flags=0, why="a child goes there"),
+        Await(point=READY, patience_ms=PATIENCE_MS, why="they are set"),
+        Ack(),
+        Reap(patience_ms=PATIENCE_MS),
+    )
+    net = names.NAMESPACES["network"]
+    b.add(STAGE1, Setns(ns=ns, nstype=net), *_sysctl_steps(proc, sysctls), Meet(point=READY))
+    return b.plan()
 
 
 def _plan_maps(b: Builder, s: _Slots, req: SandboxRequest) -> None:

@@ -37,7 +37,7 @@ from .records import (
     new_id,
     remove_directory,
 )
-from .sandbox import end_sandbox, make_sandbox
+from .sandbox import complete_sandbox, end_sandbox, make_sandbox
 from .state import NodeState
 from .supervisor import PIDS, Gone, Supervisor, drop
 from .undo import undoing
@@ -99,7 +99,9 @@ class Pods(NodeState):
         if pod.sandbox.net:
             result = self.network.add(PodNet.of(pod.id, pod.config, pod.sandbox.net))
             pod.ips = list(result.ips)
-        reached("run:network")
+            reached("run:network")
+            complete_sandbox(pod.sandbox, pod.config, result.dns, self.facts)
+        reached("run:sandbox complete")
         self._launch(pod)
         reached("run:supervisor")
         if pod.config.linux.security_context.namespace_options.pid == v1.POD:

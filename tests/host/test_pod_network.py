@@ -132,6 +132,26 @@ def test_ports_of_the_host(node: Node, network: Network) -> None:
     assert not ask_from_node("127.0.0.1", 8080) and not client.ask(at, 8080)
 
 
+def test_sysctls_of_its_interface(node: Node, network: Network) -> None:
+    """The interface is not there before the network, and what goes to all goes to those that there are."""
+    asked = {
+        "net.ipv4.conf.eth0.accept_local": "1",
+        "net.ipv6.conf.all.disable_ipv6": "1",
+        "net.ipv4.neigh.eth0.app_solicit": "7",
+        "net.core.somaxconn": "99",
+    }
+    pod = node.pod(network, linux=v1.LinuxPodSandboxConfig(sysctls=asked))
+    found = {key: pod.run("cat", f"/proc/sys/{key.replace('.', '/')}").stdout.strip() for key in asked}
+    assert found == asked
+    assert pod.run("cat", "/proc/sys/net/ipv6/conf/eth0/disable_ipv6").stdout == "1\n"
+    pod.end()
+
+
+def test_a_sysctl_that_its_interface_has_not(node: Node, network: Network) -> None:
+    with pytest.raises(PyrunError, match=r"sys/net/ipv4/conf/eth7/rp_filter.*\(from linux.sysctls"):
+        node.pod(network, linux=v1.LinuxPodSandboxConfig(sysctls={"net.ipv4.conf.eth7.rp_filter": "1"}))
+
+
 def test_it_is_gone_and_gone_again(node: Node, network: Network) -> None:
     pod = node.pod(network, port_mappings=[port(8081, 80)])
     network.check(pod.net) if network.cni is None else None  # portmap 1.1 fails its own CHECK of IPv6 (see below)
@@ -491,6 +511,35 @@ def test_cni_bandwidth_by_its_plug_in(node: Node) -> None:
         return
     assert "tbf" in subprocess.run(["tc", "qdisc"], capture_output=True, text=True, check=True).stdout
     pod.end()
+
+
+def with_dns(node: Node, **dns: object) -> Network:
+    network = node.network(CNI)
+    conf = node.conflist()
+    conf["plugins"][0]["dns"] = dns
+    (node.path / "net.d" / "10-test.conflist").write_text(json.dumps(conf))
+    return network
+
+
+def test_cni_says_who_answers_for_names(node: Node) -> None:
+    network = with_dns(node, nameservers=["10.1.0.9", "fd01::9"], search=["a.test", "b.test"], options=["ndots:2"])
+    pod = node.pod(network)
+    text = "search a.test b.test\nnameserver 10.1.0.9\nnameserver fd01::9\noptions ndots:2\n"
+    assert Path(pod.sandbox.resolv_conf).read_text() == text
+    pod.end()
+
+
+def test_the_request_says_it_first(node: Node) -> None:
+    network = with_dns(node, nameservers=["10.1.0.9"])
+    pod = node.pod(network, dns_config=v1.DNSConfig(servers=["10.2.0.2"]))
+    assert Path(pod.sandbox.resolv_conf).read_text() == "nameserver 10.2.0.2\n"
+    pod.end()
+
+
+def test_cni_can_not_add_a_line_to_resolv_conf(node: Node) -> None:
+    network = with_dns(node, nameservers=["10.1.0.9"], search=["a\nnameserver 6.6.6.6"])
+    with pytest.raises(InvalidArgument, match=r"the CNI network's dns.searches"):
+        node.pod(network)
 
 
 def test_cni_an_error_says_what_the_plug_in_said(node: Node) -> None:

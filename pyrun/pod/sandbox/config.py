@@ -17,6 +17,7 @@ from ...plan.sandbox import SandboxRequest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
 POD, CONTAINER, NODE, TARGET = range(4)  # NamespaceMode
@@ -142,20 +143,37 @@ def _sysctls(given: dict[str, str], kinds: list[str]) -> dict[str, str]:
     return found
 
 
+def is_of_an_interface(key: str) -> bool:
+    """Whether a sysctl may be about the pod's interface: it is set when that is there, as the file of eth0 is not there
+    before, and what is written to `all` goes to the interfaces that there are."""
+    parts = sysctl_path(key).split("/")
+    return len(parts) > 3 and parts[0] == "net" and parts[2] in ("conf", "neigh")
+
+
+def asks_for_dns(config: Any) -> bool:
+    dns = config.dns_config
+    return bool(config.HasField("dns_config") and (dns.servers or dns.searches or dns.options))
+
+
 def resolv_conf(config: Any, hosts: str) -> str:
     """The pod's resolv.conf: what dns_config says, the host's own where it says nothing."""
     dns = config.dns_config
-    if not config.HasField("dns_config") or not (dns.servers or dns.searches or dns.options):
-        return hosts
-    for name, words in (("servers", dns.servers), ("searches", dns.searches), ("options", dns.options)):
+    return resolv_conf_of(dns.servers, dns.searches, dns.options) if asks_for_dns(config) else hosts
+
+
+def resolv_conf_of(
+    servers: Iterable[str], searches: Iterable[str], options: Iterable[str], where: str = "dns_config"
+) -> str:
+    """InvalidArgument, by the name `where`, where a word would be more than one."""
+    for name, words in (("servers", servers), ("searches", searches), ("options", options)):
         for word in words:
             if not word or len(word) > 1024 or not word.isprintable() or any(c.isspace() for c in word):
-                raise InvalidArgument(f"dns_config.{name}: {word!r} can't be a word of resolv.conf")
-    lines = [f"nameserver {server}" for server in dns.servers]
-    if dns.searches:
-        lines.insert(0, "search " + " ".join(dns.searches))
-    if dns.options:
-        lines.append("options " + " ".join(dns.options))
+                raise InvalidArgument(f"{where}.{name}: {word!r} can't be a word of resolv.conf")
+    lines = [f"nameserver {server}" for server in servers]
+    if searches:
+        lines.insert(0, "search " + " ".join(searches))
+    if options:
+        lines.append("options " + " ".join(options))
     return "\n".join(lines) + "\n"
 
 

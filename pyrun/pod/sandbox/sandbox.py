@@ -14,14 +14,16 @@ from ...errors import NotFound, PyrunError, reason
 from ...executor import StepFailed, run_plan
 from ...facts import Facts, read_text
 from ...oci.model import IdMapping
-from ...plan.sandbox import FILES, PINS, RECORD, SHM, plan_end, plan_sandbox
-from .config import cgroup_parent, plan_request
+from ...plan.sandbox import FILES, PINS, RECORD, SHM, plan_end, plan_late_sysctls, plan_sandbox
+from .config import asks_for_dns, cgroup_parent, is_of_an_interface, plan_request, resolv_conf_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     from ...plan.model.plan import Plan
+
+    Dns = tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]  # servers, searches, options
 
 STATE_BYTES = 1 << 20
 HOST_SHM = "/dev/shm"
@@ -45,6 +47,7 @@ class Sandbox:
         "hosts",
         "id",
         "ipc",
+        "late_sysctls",
         "net",
         "pid",
         "resolv_conf",
@@ -62,6 +65,7 @@ class Sandbox:
             f"{directory}/{PINS}/{kind}" if kind in kinds else None for kind in ("net", "ipc", "uts", "user")
         )
         self.pid: str | None = None
+        self.late_sysctls: dict[str, str] = {}  # for complete_sandbox()
         self.hostname: str = record["hostname"]
         self.resolv_conf, self.hostname_file, self.hosts = (f"{directory}/{name}" for name in FILES)
         self.shm = f"{directory}/{SHM}" if self.ipc else HOST_SHM
@@ -103,8 +107,28 @@ def make_sandbox(
     """Makes the sandbox of a pod in `directory`. InvalidArgument before anything is made, else PyrunError with nothing
     left; who was killed in the middle calls end_sandbox()."""
     request = plan_request(pod, directory, config, facts, files=_host_files(), unprivileged=unprivileged)
+    late = {key: value for key, value in request.sysctls.items() if is_of_an_interface(key)}
+    request.sysctls = {key: value for key, value in request.sysctls.items() if key not in late}
     _run(plan_sandbox(request, facts), f"pod {pod[:13]}", fault)
-    return Sandbox(directory, json.loads(request.record), facts.cgroup_mount or "")
+    sandbox = Sandbox(directory, json.loads(request.record), facts.cgroup_mount or "")
+    sandbox.late_sysctls = late
+    return sandbox
+
+
+def complete_sandbox(sandbox: Sandbox, config: Any, dns: Dns, facts: Facts) -> None:
+    """What waits for the pod's network: sysctls of its interface, and resolv.conf where the request has no dns_config
+    and the network has. PyrunError; an end undoes it with the rest."""
+    if any(dns) and not asks_for_dns(config):
+        text = resolv_conf_of(*dns, where="the CNI network's dns")
+        new = f"{sandbox.directory}/.resolv.conf"
+        try:
+            with open(new, "w", opener=lambda path, flags: os.open(path, flags | os.O_CLOEXEC, 0o644)) as file:
+                file.write(text)
+            os.rename(new, sandbox.resolv_conf)
+        except OSError as e:
+            raise PyrunError(f"{sandbox.resolv_conf}: {reason(e)}") from None
+    if sandbox.late_sysctls and sandbox.net:
+        _run(plan_late_sysctls(sandbox.net, sandbox.late_sysctls, facts), f"pod {sandbox.id[:13]}")
 
 
 def load_sandbox(directory: str, facts: Facts) -> Sandbox:
@@ -163,4 +187,12 @@ def _host_files() -> dict[str, str]:
     return {name: read_text(f"/etc/{name}", 256 << 10) for name in FILES}
 
 
-__all__ = ["Sandbox", "cgroup_parent", "end_sandbox", "load_sandbox", "make_sandbox", "prepare_state"]
+__all__ = [
+    "Sandbox",
+    "cgroup_parent",
+    "complete_sandbox",
+    "end_sandbox",
+    "load_sandbox",
+    "make_sandbox",
+    "prepare_state",
+]

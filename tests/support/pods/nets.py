@@ -15,7 +15,7 @@ from pathlib import Path
 from pyrun import cri_api as v1
 from pyrun.facts import Facts, collect_facts
 from pyrun.pod.network import NetResult, Network, PodNet
-from pyrun.pod.sandbox import Sandbox, end_sandbox, make_sandbox
+from pyrun.pod.sandbox import Sandbox, complete_sandbox, end_sandbox, make_sandbox
 
 CLONE_NEWNET = 0x40000000
 SERVER = """
@@ -77,9 +77,12 @@ class Pod:
         self.sandbox: Sandbox = make_sandbox(str(root / self.id), self.id, self.config, facts or collect_facts())
         self.net = PodNet.of(self.id, self.config, self.sandbox.net)
         self._servers: list[subprocess.Popen[str]] = []
+        facts = facts or collect_facts()
         try:
             self.result: NetResult = network.add(self.net)
+            complete_sandbox(self.sandbox, self.config, self.result.dns, facts)
         except BaseException:
+            network.remove(self.net)
             end_sandbox(self.sandbox.directory)
             raise
 

@@ -245,7 +245,15 @@ def parse_result(result: dict[str, Any]) -> NetResult:
     ips = [ip for ip in ips if ip]
     if not ips:
         raise PyrunError("the CNI network gave the pod no address", hint="its configuration has no ipam?")
-    dns = result.get("dns") or {}
-    words = (tuple(dns.get(key) or ()) for key in ("nameservers", "search", "options"))
-    servers, searches, options = words
-    return NetResult(tuple(ips), INTERFACE, (servers, searches, options))
+    return NetResult(tuple(ips), INTERFACE, _dns(result.get("dns") or {}))
+
+
+def _dns(dns: dict[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """(servers, searches, options): what they contain is looked at where they are written."""
+    servers, searches, options = (dns.get(key) or [] for key in ("nameservers", "search", "options"))
+    if not searches and dns.get("domain"):
+        searches = [dns["domain"]]
+    for name, words in (("nameservers", servers), ("search", searches), ("options", options)):
+        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+            raise PyrunError(f"the CNI network's dns.{name} is no list of strings")
+    return tuple(servers), tuple(searches), tuple(options)
