@@ -399,9 +399,7 @@ IMAGE_PRUNE = Verb(
     (),
     (STORE, flag("all", "also those with a name", "a"), FOR_TOOLS),
 )
-OBJECTS = text(
-    "objects", "DIR", "Services, EndpointSlices, Pods and Namespaces as YAML or JSON", completes=A_DIRECTORY
-)
+OBJECTS = text("objects", "DIR", "Services, EndpointSlices, Pods and Namespaces as YAML or JSON", completes=A_DIRECTORY)
 ZONE = text("zone", "NAME", "the cluster's domain", default="cluster.local")
 DNS_QUERY = Verb(
     "dns query",
