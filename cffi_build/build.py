@@ -43,6 +43,13 @@ LAYER_HEADERS = {  # header → Debian package
 }
 POD = [f"pod/{name}.c" for name in ("main", "message", "socket", "serve", "maker", "reap", "log", "attach", "stamp")]
 POD += ["init/start.c"]
+DATAPLANE = [
+    f"dataplane/{name}.c"
+    for name in (
+        "main", "loop", "hash", "image", "table", "apply", "choose", "limits", "tcp", "connect", "pump", "udp",
+        "control", "counters", "sandbox",
+    )
+]  # fmt: skip
 sys.path.insert(0, str(PKG.parent))
 from pyrun.plan.model.plan import version  # noqa: E402
 
@@ -117,9 +124,15 @@ def layer_program(cc: str, out: Path) -> None:
         out.unlink(missing_ok=True)
         print(f"build.py: no pyrun-layer, for which to install: {' '.join(missing)}", file=sys.stderr)
         return
+    linked(cc, out, LAYERS, LAYER_LIBRARIES)
+
+
+def linked(cc: str, out: Path, sources: list[str], libraries: Sequence[str] = ()) -> None:
+    """Compiles `sources` to the program `out` on the C library, hardened, written beside it first."""
+    out.parent.mkdir(parents=True, exist_ok=True)
     new = out.with_name(out.name + ".new")
     hard = ["-D_FORTIFY_SOURCE=2", "-fstack-protector-strong", "-fPIE", "-pie", "-Wl,-z,relro,-z,now", "-s"]
-    command = [cc, *WARN, *hard, "-o", str(new), *(str(HERE / s) for s in LAYERS), *LAYER_LIBRARIES]
+    command = [cc, *WARN, *hard, "-o", str(new), *(str(HERE / s) for s in sources), *libraries]
     subprocess.run(command, check=True)
     new.replace(out)
 
@@ -240,7 +253,7 @@ def fuzz_pod(out: Path, seconds: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--faults", action="store_true", help="build _native_faults and pyrun-init-faults")
-    parser.add_argument("--only", choices=["native", "seccomp", "init", "launcher", "layer", "pod"])
+    parser.add_argument("--only", choices=["native", "seccomp", "init", "launcher", "layer", "pod", "dataplane"])
     parser.add_argument("--cc", default=os.environ.get("CC", "cc"))
     parser.add_argument("--out", type=Path, help="where programs go; the default is pyrun/bin, or .cache/hosted")
     parser.add_argument("--asan", action="store_true", help="build the hosted programs with ASan and UBSan")
@@ -264,7 +277,7 @@ def main() -> None:
         return
     bin = args.out or PKG / "bin"
     suffix, extra = ("-faults", ["-DPX_FAULTS"]) if args.faults else ("", [])
-    rest = [] if args.faults else ["launcher", "pod", "seccomp", "layer"]
+    rest = [] if args.faults else ["launcher", "pod", "seccomp", "layer", "dataplane"]
     want = [args.only] if args.only else ["init", "native", *rest]
     if "init" in want:
         freestanding(args.cc, bin / f"pyrun-init{suffix}", INIT, extra)
@@ -274,6 +287,8 @@ def main() -> None:
         layer_program(args.cc, bin / "pyrun-layer")
     if "pod" in want:
         freestanding(args.cc, bin / "pyrun-pod", [*POD, *PARENT], extra)
+    if "dataplane" in want:
+        linked(args.cc, bin / "pyrun-dataplane", DATAPLANE)
     if "native" in want:
         native("_native" + suffix.replace("-", "_"), PARENT, extra)
     if "seccomp" in want:

@@ -1,0 +1,229 @@
+/* What the files of the data plane share. One thread: nothing here needs a lock, and an image is applied between two events. */
+#ifndef PYRUN_DATAPLANE_DP_H
+#define PYRUN_DATAPLANE_DP_H
+
+#include <netinet/in.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+
+#include "wire.h"
+
+#define CONTAINER(pointer, type, member) ((type *)(void *)((char *)(pointer) - offsetof(type, member)))
+
+/* ---- lists and hash tables: their links are in what they hold */
+
+struct list {
+    struct list *next, *before;
+};
+static inline void list_init(struct list *l) { l->next = l->before = l; }
+static inline bool list_empty(const struct list *l) { return l->next == l; }
+static inline void list_remove(struct list *l) {
+    l->before->next = l->next;
+    l->next->before = l->before;
+    list_init(l);
+}
+static inline void list_append(struct list *head, struct list *l) {
+    l->before = head->before;
+    l->next = head;
+    head->before->next = l;
+    head->before = l;
+}
+
+struct node {
+    struct node *next;
+    uint64_t hash;
+};
+struct hash {
+    struct node **slots;
+    size_t mask, count;
+};
+uint64_t hash_bytes(const void *p, size_t n); /* keyed by what nobody outside knows */
+bool hash_put(struct hash *h, struct node *n, uint64_t hash); /* false: no memory */
+void hash_remove(struct hash *h, struct node *n);
+static inline struct node *hash_first(const struct hash *h, uint64_t hash) {
+    return h->slots ? h->slots[hash & h->mask] : NULL;
+}
+
+/* ---- addresses */
+
+struct address {
+    uint8_t b[16];
+};
+bool address_equal(const struct address *a, const struct address *b);
+bool address_is_v4(const struct address *a);
+bool address_is_loopback(const struct address *a);
+bool address_in(const struct address *a, const struct wire_prefix *p);
+bool address_read(const struct sockaddr_storage *from, struct address *a, uint16_t *port);
+socklen_t address_write(const struct address *a, uint16_t port, struct sockaddr_storage *to);
+
+/* ---- the table (table.c), and what is chosen from it (choose.c) */
+
+struct backend { /* an endpoint of a set: as long as a set, a connection, a flow or a pin holds it */
+    struct address address;
+    uint16_t port;
+    bool terminating, gone;
+    uint32_t refs, active;
+    uint64_t connected, failed, set;
+    int64_t gone_at, silent_until; /* ms */
+    struct list gone_list;
+};
+
+struct set { /* as long as the table or a choice holds it; one that is in no table any more is empty */
+    struct node node;
+    uint64_t id;
+    bool named, fresh; /* by the image that is being applied */
+    uint32_t refs, n;
+    struct backend **backends;
+};
+
+struct choice {
+    struct set *set;
+    uint32_t n_prefixes, next; /* next: whose turn it is */
+    struct wire_prefix *prefixes;
+    uint8_t action, replace_source;
+};
+
+struct frontend { /* as long as the table, a connection or a pin holds it */
+    struct node node;
+    struct address address;
+    uint16_t port;
+    uint8_t protocol;
+    bool gone, named, fresh;
+    uint32_t refs, affinity, n_choices, active;
+    struct choice *choices;
+    struct udp_frontend *udp;
+    uint64_t accepted, failed, refused, bytes[2], retried;
+};
+
+struct table { /* of one generation */
+    struct hash frontends, sets;
+    uint64_t generation;
+    struct list gone; /* backends that are in no set any more, with connections */
+};
+extern struct table table;
+
+/* NULL, or what is wrong with it: then nothing is changed. */
+const char *table_apply(const uint8_t *image, size_t size, int64_t now);
+struct set *table_find_set(uint64_t id);
+uint64_t frontend_hash(uint8_t protocol, const struct address *a, uint16_t port);
+void free_choices(struct choice *choices, uint32_t n);
+void set_drop(struct set *s);
+struct frontend *table_find(uint8_t protocol, const struct address *a, uint16_t port);
+void frontend_drop(struct frontend *f);
+void backend_drop(struct backend *b);
+
+/* What a table's user does when a frontend comes and goes (udp.c). */
+void udp_frontend_new(struct frontend *f);
+void udp_frontend_gone(struct frontend *f);
+void udp_backend_gone(struct backend *b);
+
+struct choice *choose(const struct frontend *f, const struct address *client);
+/* The next endpoint in turn which is none of `tried`; NULL: there is none. Held for the caller. */
+struct backend *choose_backend(struct frontend *f, struct choice *c, const struct address *client, struct backend *const *tried,
+                               uint32_t n_tried, int64_t now);
+void affinity_set(struct frontend *f, const struct address *client, struct backend *b, int64_t now);
+void affinity_tick(int64_t now);
+size_t affinity_count(void);
+
+/* ---- the loop (loop.c) */
+
+struct watched {
+    void (*ready)(struct watched *w, uint32_t events);
+    int fd;
+};
+extern int64_t now_ms;
+extern struct wire_settings settings;
+void loop_init(void);
+bool loop_add(struct watched *w, uint32_t events);
+bool loop_change(struct watched *w, uint32_t events);
+void loop_run(void); /* until it is told to end */
+void loop_end(void);
+bool retiring(void);
+void retire(int64_t limit_s);
+int64_t clock_ms(void);
+
+/* ---- limits (limits.c) */
+
+struct source { /* a client with connections or flows: an address, of IPv6 its /64 */
+    struct node node;
+    struct address address;
+    uint32_t connections, flows;
+};
+extern uint32_t connection_limit;
+extern uint64_t refused_by_limit;
+void limits_init(void);
+struct source *source_take(const struct address *client); /* NULL: no memory */
+void source_drop(struct source *s);
+size_t source_count(void);
+bool limit_connection(const struct source *s, uint32_t connections); /* false: it has to be refused */
+bool limit_flow(const struct source *s);
+
+/* ---- TCP (tcp.c: from accept to the end; pump.c: the bytes) */
+
+struct pipe {
+    struct pipe *next;
+    int in, out;
+    uint32_t held;
+};
+
+struct side {
+    struct watched w;
+    uint8_t number; /* 0: the client's, 1: the endpoint's */
+    bool readable, writable, hung_up, broken, watches_out;
+    bool eof;       /* it has sent its last byte */
+    bool shut;      /* and so have we to it */
+    bool bulk;      /* what comes from here goes through a pipe */
+    struct pipe *pipe;
+    uint8_t *kept;  /* what came from here and the other did not take */
+    uint32_t kept_from, kept_to;
+    uint32_t unclamped; /* bytes since its window was bounded */
+};
+
+enum stage { CONNECTING, OPEN, DEAD };
+enum { TRIES_MOST = 4 };
+
+struct connection {
+    struct side side[2];
+    uint8_t stage, n_tried;
+    bool half_closed;
+    struct frontend *frontend;
+    struct backend *backend, *tried[TRIES_MOST];
+    struct source *source;
+    struct address client;
+    uint16_t client_port;
+    struct list timer, ready;
+    int64_t since;  /* when the connect began; later, of the last byte */
+    int64_t listed; /* what `since` was when it took its place among the timers */
+    int64_t opened;
+};
+
+extern uint32_t connections;
+extern uint64_t accepted_total;
+bool tcp_listen(const int *fds, uint32_t n);
+uint32_t tcp_listeners(int *fds, uint32_t most);
+int64_t tcp_timers(int64_t now); /* → ms until it wants to be called again */
+void tcp_continue(void);         /* connections whose budget was used up */
+bool tcp_has_more(void);
+void tcp_free_dead(void);
+void tcp_abort(struct connection *c); /* RST to both */
+
+enum { WINDOW_MOST = 2 << 20 }; /* of a socket that we read from */
+enum pumped { PUMP_WAIT, PUMP_MORE, PUMP_BROKEN };
+enum pumped pump(struct connection *c, int from);
+void pump_release(struct side *s);
+void pump_init(uint32_t pipes_most);
+
+/* ---- UDP (udp.c) */
+extern uint32_t udp_flows;
+void udp_init(void);
+int64_t udp_timers(int64_t now);
+
+/* ---- control.c, counters.c, sandbox.c */
+bool control_init(int fd);
+int counters_memfd(void);
+void sandbox(uint32_t uid, uint32_t gid);
+_Noreturn void fail(int error, const char *what);
+
+#endif

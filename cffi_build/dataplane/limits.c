@@ -1,0 +1,71 @@
+/* Who has how much: descriptors are what an attacker can use up, so near their end each client has a share of them, and the listener
+ * never stops. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#include "dp.h"
+
+enum { SPARE = 128, PIPES_MOST = 256, SHARE_LEAST = 16, V6_PREFIX = 8 };
+
+uint32_t connection_limit;
+uint64_t refused_by_limit;
+static uint32_t ceiling; /* what the descriptors allow */
+static struct hash sources;
+
+void limits_init(void) {
+    struct rlimit r;
+    if (getrlimit(RLIMIT_NOFILE, &r))
+        fail(errno, "getrlimit");
+    r.rlim_cur = r.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &r);
+    uint64_t files = r.rlim_cur > 1u << 24 ? 1u << 24 : r.rlim_cur;
+    uint32_t pipes = files / 16 < PIPES_MOST ? (uint32_t)files / 16 : PIPES_MOST;
+    ceiling = files > SPARE + 2 * pipes + 64 ? (uint32_t)((files - SPARE - 2 * pipes) / 2) : 16;
+    connection_limit = ceiling;
+    pump_init(pipes);
+}
+
+static struct address network(const struct address *client) {
+    struct address a = *client;
+    if (!address_is_v4(client))
+        memset(a.b + V6_PREFIX, 0, sizeof a.b - V6_PREFIX);
+    return a;
+}
+
+struct source *source_take(const struct address *client) {
+    struct address a = network(client);
+    uint64_t hash = hash_bytes(&a, sizeof a);
+    for (struct node *n = hash_first(&sources, hash); n; n = n->next)
+        if (n->hash == hash && address_equal(&CONTAINER(n, struct source, node)->address, &a))
+            return CONTAINER(n, struct source, node);
+    struct source *s = calloc(1, sizeof *s);
+    if (!s || !hash_put(&sources, &s->node, hash)) {
+        free(s);
+        return NULL;
+    }
+    s->address = a;
+    return s;
+}
+
+/* When its last connection or flow has gone. */
+void source_drop(struct source *s) {
+    if (s->connections || s->flows)
+        return;
+    hash_remove(&sources, &s->node);
+    free(s);
+}
+
+size_t source_count(void) { return sources.count; }
+
+/* From nine tenths on, a client may have half of what an equal share would be: whoever has little still gets in. */
+bool limit_connection(const struct source *s, uint32_t open) {
+    connection_limit = settings.max_connections && settings.max_connections < ceiling ? settings.max_connections : ceiling;
+    if (open < connection_limit / 10 * 9)
+        return true;
+    uint32_t share = connection_limit / (2 * (uint32_t)sources.count + 1);
+    return open < connection_limit && s->connections < (share > SHARE_LEAST ? share : SHARE_LEAST);
+}
+
+bool limit_flow(const struct source *s) { return s->flows < settings.udp_source; }

@@ -1,0 +1,311 @@
+"""The client of pyrun-dataplane, which carries connections while we decide where to.
+
+It outlives us: who comes next finds it by `sock` in the runtime directory, sends it all rules as a new generation, and
+no connection is touched. The sockets that listen are ours and its: whichever of the two dies, the other one still has
+them, and connections that come meanwhile wait in their queues. An upgrade is a second data plane with the same sockets
+and rules, after which the first one accepts no more and ends after its last connection.
+"""
+
+from __future__ import annotations
+
+import array
+import fcntl
+import mmap
+import os
+import select
+import signal
+import socket
+import struct
+from collections.abc import Sequence
+
+from ..errors import PyrunError, reason
+from . import messages as m
+from .encode import encode_change, encode_rules
+from .rules import Change, Rules
+
+CALL_S = 10.0
+START_S = 30.0
+END_S = 10.0
+OWN_USER = 65530  # of Debian's reserved range, and outside of systemd's dynamic one: nobody else's
+CONTROL = 3  # its descriptor there
+SEALS = 15  # F_SEAL_SEAL, SHRINK, GROW and WRITE
+BINARY = f"{__file__.rpartition('/proxy/')[0]}/bin/pyrun-dataplane"
+SOCKET, NEW = "sock", "sock.new"
+
+
+class Gone(PyrunError):
+    """There is no data plane: it never was, or has ended."""
+
+
+class DataPlane:
+    """One that runs. Not for several threads at a time. Closing it ends our connection, and nothing else."""
+
+    def __init__(self, directory: str, control: socket.socket, pid: int, generation: int, child: bool) -> None:
+        self.directory = directory
+        self.pid = pid
+        self.generation = generation
+        self._control = control
+        self._child = child
+        self._pidfd = os.pidfd_open(pid)
+        self._settings = m.Settings()
+
+    # --- its life -----------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def start(
+        cls,
+        directory: str,
+        listeners: Sequence[socket.socket],
+        settings: m.Settings | None = None,
+        *,
+        rules: Rules | None = None,
+        user: int = OWN_USER,
+    ) -> DataPlane:
+        """Starts one, which takes the place of `sock` in the directory once it has its rules. The directory is there
+        and root's alone. listeners: TCP sockets that listen; they stay the caller's, who keeps them for the next one.
+        PyrunError when it can't be."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as s, _held(directory) as held:
+            _unlink(held, NEW)
+            s.bind(f"/proc/self/fd/{held.fd}/{NEW}")
+            s.listen(8)
+            pid = _spawn(s, user)
+            try:
+                self = cls._connect(directory, held.fd, NEW, child=True)
+            except BaseException:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+                raise
+            try:
+                self.set(settings or m.Settings())
+                if rules is not None:
+                    self.apply(rules)
+                self.listen(listeners)
+                os.rename(NEW, SOCKET, src_dir_fd=held.fd, dst_dir_fd=held.fd)
+            except BaseException:
+                self.kill()
+                raise
+        return self
+
+    @classmethod
+    def connect(cls, directory: str) -> DataPlane:
+        """The one that runs. Gone."""
+        with _held(directory) as held:
+            return cls._connect(directory, held.fd, SOCKET, child=False)
+
+    @classmethod
+    def _connect(cls, directory: str, held: int, name: str, child: bool) -> DataPlane:
+        s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
+                s.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", int(CALL_S), 0))
+            try:
+                s.connect(f"/proc/self/fd/{held}/{name}")
+            except OSError as e:
+                raise Gone(f"no data plane in {directory}: {reason(e)}") from None
+            reply, _ = _call(s, m.request(m.HELLO))
+            state = m.read_state(reply.body)
+            return cls(directory, s, state.pid, state.generation, child)
+        except BaseException:
+            s.close()
+            raise
+
+    def upgrade(self, rules: Rules, settings: m.Settings | None = None, *, limit: int = 0) -> DataPlane:
+        """Another process in this one's place, of the program as it is now; this one ends after its last connection, or
+        after `limit` seconds (0: none). Nobody who connects meanwhile notices. This object is closed."""
+        listeners = self.listeners()
+        try:
+            new = DataPlane.start(self.directory, listeners, settings or self._settings, rules=rules)
+        finally:
+            for s in listeners:
+                s.close()
+        self.retire(limit)
+        self.close()
+        return new
+
+    def retire(self, limit: int = 0) -> None:
+        """It accepts no more, and ends after its last connection or after `limit` seconds (0: none)."""
+        self._ask(m.request(m.RETIRE, limit))
+
+    def end(self) -> None:
+        """It ends now, and its connections with it; no error when it has already."""
+        try:
+            self._ask(m.request(m.END))
+        except Gone:
+            pass
+        self._wait(END_S)
+        self.close()
+
+    def kill(self) -> None:
+        """By a signal, if it does not answer any more."""
+        signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        self._wait(END_S)
+        self.close()
+
+    def fileno(self) -> int:
+        """Readable once it has ended."""
+        return self._pidfd
+
+    def close(self) -> None:
+        """Ours alone: it goes on."""
+        self._control.close()
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
+
+    def _wait(self, seconds: float) -> None:
+        poll = select.poll()
+        poll.register(self._pidfd, select.POLLIN)
+        if not poll.poll(seconds * 1000):
+            raise PyrunError(f"the data plane, process {self.pid}, does not end", hint="kill() it")
+        if self._child:
+            self.reap()
+
+    def reap(self) -> None:
+        """After fileno() was readable, where it is our child: so that no zombie stays."""
+        try:
+            os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG)
+        except ChildProcessError:
+            pass
+
+    # --- what it is told ----------------------------------------------------------------------------------------------
+
+    def apply(self, rules: Rules) -> int:
+        """All rules, in place of those that it has. Returns their generation. Connections stay as they are."""
+        return self._image(encode_rules(rules, self.generation + 1))
+
+    def change(self, change: Change) -> int:
+        """What has changed since what it has. PyrunError where it has another generation: then apply() all."""
+        if not change:
+            return self.generation
+        return self._image(encode_change(change, self.generation + 1, self.generation))
+
+    def set(self, settings: m.Settings) -> None:
+        self._ask(m.request(m.SETTINGS, body=settings.encode()))
+        self._settings = settings
+
+    def listen(self, listeners: Sequence[socket.socket]) -> None:
+        """It accepts from these from now on, and from no others. At most 16."""
+        self._ask(m.request(m.LISTEN), *(s.fileno() for s in listeners))
+
+    def listeners(self) -> list[socket.socket]:
+        """Those that it accepts from. Close them."""
+        _, fds = self._ask(m.request(m.GIVE))
+        return [socket.socket(fileno=fd) for fd in fds]
+
+    def hello(self) -> m.State:
+        reply, _ = self._ask(m.request(m.HELLO))
+        return m.read_state(reply.body)
+
+    def counters(self) -> m.Counters:
+        """What it has counted since it began."""
+        _, fds = self._ask(m.request(m.COUNTERS))
+        try:
+            with mmap.mmap(fds[0], 0, prot=mmap.PROT_READ) as mapped:
+                return m.read_counters(mapped[:])
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def _image(self, image: bytes) -> int:
+        if len(image) <= m.INLINE_MOST:
+            reply, _ = self._ask(m.request(m.APPLY, body=image))
+        else:
+            fd = _sealed(image)
+            try:
+                reply, _ = self._ask(m.request(m.APPLY), fd)
+            finally:
+                os.close(fd)
+        self.generation = reply.generation
+        return self.generation
+
+    def _ask(self, request: bytes, *fds: int) -> tuple[m.Reply, list[int]]:
+        return _call(self._control, request, *fds)
+
+
+def _call(s: socket.socket, request: bytes, *fds: int) -> tuple[m.Reply, list[int]]:
+    """One request, one reply. Gone; PyrunError where it is refused."""
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+    try:
+        s.sendmsg([request], rights, socket.MSG_NOSIGNAL)
+        data, got, _, _ = socket.recv_fds(s, m.REPLY_MOST, 64)
+    except BlockingIOError:
+        raise PyrunError(f"the data plane did not answer within {CALL_S:g} s", hint="is it stopped?") from None
+    except OSError as e:
+        raise Gone(f"the data plane has ended: {reason(e)}") from None
+    if not data:
+        raise Gone("the data plane has ended")
+    reply = m.read_reply(data)
+    if reply.error:
+        for fd in got:
+            os.close(fd)
+        raise PyrunError(f"the data plane refuses it: {reply.text} ({os.strerror(reply.error).lower()})")
+    return reply, list(got)
+
+
+class _held:
+    """A descriptor of a directory: an address may be 107 bytes long at most, and the path may become another's."""
+
+    def __init__(self, directory: str) -> None:
+        try:
+            self.fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as e:
+            raise Gone(f"no data plane in {directory}: {reason(e)}") from None
+
+    def __enter__(self) -> _held:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        os.close(self.fd)
+
+
+def _unlink(held: _held, name: str) -> None:
+    try:
+        os.unlink(name, dir_fd=held.fd)
+    except FileNotFoundError:
+        pass
+
+
+def _sealed(data: bytes) -> int:
+    fd = os.memfd_create("rules", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view) :]
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _spawn(control: socket.socket, user: int) -> int:
+    """Its pid, once it is ready. In a session of its own, so that a terminal's signals are not for it."""
+    told, tell = os.pipe()
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    given = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, CONTROL + 1) for fd in (null, tell, control.fileno())]
+    os.close(null)
+    os.close(tell)
+    try:
+        actions = [
+            (os.POSIX_SPAWN_DUP2, given[0], 0),
+            (os.POSIX_SPAWN_DUP2, given[1], 1),
+            (os.POSIX_SPAWN_DUP2, given[2], CONTROL),
+        ]
+        argv = [BINARY, str(user), str(user)]
+        try:
+            pid = os.posix_spawn(BINARY, argv, {}, file_actions=actions, setsid=True)
+        except OSError as e:
+            os.close(told)
+            raise PyrunError(f"pyrun-dataplane could not start: {reason(e)}", hint="./bootstrap build") from None
+    finally:
+        for fd in given:
+            os.close(fd)
+    try:
+        ready = select.select([told], [], [], START_S)[0] and os.read(told, 16)
+    finally:
+        os.close(told)
+    if ready != b"ready\n":
+        os.kill(pid, signal.SIGKILL)
+        _, status = os.waitpid(pid, 0)
+        raise PyrunError(f"pyrun-dataplane could not start: wait status {status}", hint="it said why on standard error")
+    return pid
