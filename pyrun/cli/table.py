@@ -413,6 +413,43 @@ DNS_EXPLAIN = Verb(
     (Argument("name", required=False),),
     (OBJECTS, ZONE, FOR_TOOLS),
 )
+# Of commands that look at the proxy's rules; `proxy run` takes the same words.
+PROXY_NODE = (
+    text("node", "NAME", "this node's name (default: of the only Node that is there)"),
+    text("node-ip", "ADDRESS", "an address of this node, the primary ones first (repeatable)", many=True),
+    text("node-zone", "ZONE", "this node's zone (default: as its Node has it)"),
+    text("cluster-cidr", "CIDR", "where pods have their addresses (repeatable)", many=True),
+    text("service-cidr", "CIDR", "where Services have theirs (repeatable)", many=True),
+    text("nodeport-addresses", "CIDR", "where NodePorts are to be had (default: primary; repeatable)", many=True),
+    text("cluster-dns", "ADDRESS", "the cluster DNS' address (repeatable)", many=True),
+    text("allow-external-ips", "CIDR", "take externalIPs in this range (default: none; repeatable)", many=True),
+    flag("masquerade-all", "let endpoints see the node as the client, whoever calls a cluster IP"),
+)
+PROXY_OBJECTS = text(
+    "objects",
+    "DIR",
+    "Services and EndpointSlices as YAML or JSON, in a directory or file (repeatable)",
+    many=True,
+    completes=A_FILE,
+)
+PROXY_TRACE = Verb(
+    "proxy trace",
+    "print what becomes of a packet, and by which rule of which object; needs no root",
+    (),
+    (
+        PROXY_OBJECTS,
+        *PROXY_NODE,
+        text("from", "ADDRESS", "the client's address"),
+        text("to", "ADDRESS:PORT/PROTOCOL", "where the packet goes, such as 10.96.0.10:53/udp or [fd00::1]:80/tcp"),
+        FOR_TOOLS,
+    ),
+)
+PROXY_EXPLAIN = Verb(
+    "proxy explain",
+    "print who gets a Service's traffic, from where and why; needs no root",
+    (Argument("service"),),
+    (PROXY_OBJECTS, *PROXY_NODE, FOR_TOOLS),
+)
 
 VERBS = {
     verb.name: verb
@@ -445,6 +482,8 @@ VERBS = {
         IMAGE_IMPORT,
         IMAGE_EXPORT,
         IMAGE_PRUNE,
+        PROXY_TRACE,
+        PROXY_EXPLAIN,
         DNS_QUERY,
         DNS_EXPLAIN,
         COMPLETION,

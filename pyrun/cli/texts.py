@@ -53,7 +53,10 @@ GROUPS = (
             "image prune",
         ),
     ),
-    ("A Kubernetes node", ("cri", "cri status", "cri explain", "dns query", "dns explain")),
+    (
+        "A Kubernetes node",
+        ("cri", "cri status", "cri explain", "proxy trace", "proxy explain", "dns query", "dns explain"),
+    ),
     ("The shell, and speed", ("completion", "planner")),
 )
 
@@ -314,6 +317,25 @@ The pod of a container and the layers of its image are imagined: --pod and --ima
             ("pyrun cri explain --pod pod-config.json container-config.json", "what a container in it takes"),
             ("pyrun cri explain --config container-config.json", "the config.json that it becomes"),
         ),
+    ),
+    "proxy trace": Text(
+        """Reads the objects in a directory and says what the service proxy of a node does with the first packet from
+one address to another: forward it, reject it, drop it, or let it pass as none of its business; to which endpoints,
+whether these see the node's address in place of the client's, and which field of which object decides. Nothing is
+sent. What is wrong with an object is warned of, and the rest is served.""",
+        (
+            (
+                "pyrun proxy trace --objects /etc/pyrun/objects --node n1 --node-ip 192.168.0.2"
+                " --cluster-cidr 10.0.0.0/8 --from 10.0.0.7 --to 10.96.0.10:80/tcp",
+                "from a pod to a Service",
+            ),
+        ),
+    ),
+    "proxy explain": Text(
+        """Reads the objects in a directory and says of one Service, NAME or NAMESPACE/NAME, at which addresses it is
+to be had, who gets traffic from where, and why: with the file, line and JSON pointer of each word, what became of each
+endpoint, and what is refused.""",
+        (("pyrun proxy explain --objects /etc/pyrun/objects --node n1 --node-ip 192.168.0.2 web", "of one Service"),),
     ),
     "dns query": Text(
         """Reads the objects in a directory and answers one question as the cluster's DNS would, with the file, line

@@ -47,8 +47,9 @@ class Document:
         return self._positions.find([*self._path, *path_of(pointer)])
 
     def place(self, pointer: str = "") -> str:
-        """FILE:LINE of the value at a pointer."""
-        return f"{self.name}:{self.line(pointer)[0]}"
+        """FILE:LINE of the value at a pointer, or FILE:LINE:COLUMN where it does not begin the line."""
+        line, column = self.line(pointer)
+        return f"{self.name}:{line}" if column == 1 else f"{self.name}:{line}:{column}"
 
     def fault(self, pointer: str, text: str, *, hint: str | None = None) -> ManifestError:
         """An error that names file, line, column and pointer."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from bisect import bisect_left
 from json.decoder import scanstring  # type: ignore[attr-defined]
 
 TYPE_CHECKING = False
@@ -62,10 +64,12 @@ def unpacked(number: int) -> Position:
 class JsonText:
     """The same for a JSON text, which is known to be valid: it is walked only when somebody asks."""
 
-    __slots__ = ("_text",)
+    __slots__ = ("_items", "_lines", "_text")
 
     def __init__(self, text: str) -> None:
         self._text = text
+        self._items: dict[int, list[int]] = {}  # of a list, where its first items begin, as far as it has been walked
+        self._lines: list[int] = []  # where each line ends
 
     def find(self, path: Sequence[str]) -> Position:
         text = self._text
@@ -75,7 +79,10 @@ class JsonText:
             if step is None:
                 break
             found, at = step
-        return text.count("\n", 0, found) + 1, found - text.rfind("\n", 0, found)
+        if not self._lines:
+            self._lines = [match.start() for match in re.finditer("\n", text)]
+        line = bisect_left(self._lines, found)
+        return line + 1, found - (self._lines[line - 1] if line else -1)
 
     def _member(self, at: int, wanted: str) -> tuple[int, int] | None:
         """(offset of the key, offset of its value) in the object that begins there."""
@@ -89,12 +96,13 @@ class JsonText:
         return None
 
     def _item(self, at: int, wanted: str) -> tuple[int, int] | None:
-        at = self._skip(at + 1)
-        left = int(wanted) if wanted.isdecimal() and len(wanted) < 10 else -1
-        while left > 0 and self._text[at] != "]":
-            at = self._after(at)
-            left -= 1
-        return None if left or self._text[at] == "]" else (at, at)
+        index = int(wanted) if wanted.isdecimal() and len(wanted) < 10 else -1
+        starts = self._items.setdefault(at, [self._skip(at + 1)])
+        while len(starts) <= index and self._text[starts[-1]] != "]":
+            starts.append(self._after(starts[-1]))
+        if not 0 <= index < len(starts) or self._text[starts[index]] == "]":
+            return None
+        return starts[index], starts[index]
 
     def _after(self, at: int) -> int:
         """Where the next member or item begins, or the bracket that ends them."""

@@ -43,6 +43,7 @@ class Planner:
         self._contested: set[Key] = set()
         self._notable: dict[Name, ServiceRules] = {}  # those with refusals or a health check: few
         self._sets: dict[str, EndpointSet] = {}
+        self._allocated: dict[bytes, int] = {}  # and how many Services have it
 
     def update(
         self,
@@ -86,6 +87,7 @@ class Planner:
             frontends=tuple(self._frontends.values()),
             sets=tuple(self._sets.values()),
             ranges=self._there.node.service_cidrs,
+            allocated=tuple(self._allocated),
             health=tuple(health.values()),
             refused=(*refused, *[self._taken(*pair) for key in sorted(self._contested) for pair in self._losers(key)]),
         )
@@ -94,6 +96,7 @@ class Planner:
         """Plans these Services, and works out the change by comparing what had been said of them."""
         before: dict[Key, Frontend | None] = {}
         sets_before: dict[str, EndpointSet | None] = {}
+        allocated_before: dict[bytes, bool] = {}
         for name in list(names):
             service = self._services.get(name)
             slices = self._slices_of.get(name)
@@ -104,6 +107,8 @@ class Planner:
             self._keep(name, None if service is None else new)
             if old.frontends != new.frontends:
                 self._claim(name, old, new, before)
+            if old.allocated != new.allocated:
+                self._allocate(old, new, allocated_before)
             if old.sets != new.sets:
                 for one in old.sets:
                     sets_before.setdefault(one.key, self._sets.pop(one.key, None))
@@ -118,7 +123,19 @@ class Planner:
                 [self._sets[key] for key, one in sets_before.items() if key in self._sets and self._sets[key] != one]
             ),
             sets_gone=tuple([key for key, one in sets_before.items() if key not in self._sets and one is not None]),
+            allocated_put=tuple([one for one, was in allocated_before.items() if one in self._allocated and not was]),
+            allocated_gone=tuple([one for one, was in allocated_before.items() if one not in self._allocated and was]),
         )
+
+    def _allocate(self, old: ServiceRules, new: ServiceRules, before: dict[bytes, bool]) -> None:
+        for address in (*old.allocated, *new.allocated):
+            before.setdefault(address, address in self._allocated)
+        for address in new.allocated:
+            self._allocated[address] = self._allocated.get(address, 0) + 1
+        for address in old.allocated:
+            self._allocated[address] -= 1
+            if not self._allocated[address]:
+                del self._allocated[address]
 
     def _keep(self, name: Name, plan: ServiceRules | None) -> None:
         if plan is None:

@@ -186,7 +186,8 @@ def _service_ports(r: Reader, spec: dict[str, Any], kind: str) -> Iterator[Servi
         if type(protocol) is not str or protocol not in PROTOCOLS:
             r.fault(f"{pointer}/protocol", f"{protocol!r} is none of TCP, UDP, SCTP")
         elif not port:
-            r.fault(f"{pointer}/port", "has no port")
+            if item.get("port") in (None, 0):
+                r.fault(f"{pointer}/port", "has no port")
         elif (name, PROTOCOLS[protocol]) in seen:
             r.fault(f"{pointer}/name", f"a second port {name!r} of {protocol}")
         else:

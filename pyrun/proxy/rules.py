@@ -2,7 +2,8 @@
 
 A packet is looked up by (protocol, address, port). A `Frontend` that has this key decides by the client's address: its
 first `Choice` whose sources hold that address is taken. What no frontend has is none of the proxy's business (PASS),
-but for `Rules.ranges`, where whatever is not a frontend is rejected.
+but in `Rules.ranges`: there other ports of an address that is given to a Service are rejected, and packets for an
+address that is given to none are dropped.
 
 Addresses are 4 or 16 bytes in network order; ports, protocols and seconds are numbers.
 """
@@ -104,11 +105,13 @@ class Refusal:
 @dataclass(frozen=True, slots=True)
 class Rules:
     """All of it. frontends are unique by key; a port of the node is a frontend for each address of the node that has
-    it. ranges: of services; in them whatever is no frontend is rejected (TCP reset, ICMP port unreachable)."""
+    it. ranges: of services; in them what is no frontend is rejected (TCP reset, ICMP port unreachable) if its address
+    is among the allocated ones, which may lie outside of the ranges as well, and dropped if it is not."""
 
     frontends: tuple[Frontend, ...] = ()
     sets: tuple[EndpointSet, ...] = ()
     ranges: tuple[Prefix, ...] = ()
+    allocated: tuple[bytes, ...] = ()
     health: tuple[HealthCheck, ...] = ()
     refused: tuple[Refusal, ...] = ()
 
@@ -121,9 +124,12 @@ class Change:
     frontends_gone: tuple[Key, ...] = ()
     sets_put: tuple[EndpointSet, ...] = ()
     sets_gone: tuple[str, ...] = ()
+    allocated_put: tuple[bytes, ...] = ()
+    allocated_gone: tuple[bytes, ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.frontends_put or self.frontends_gone or self.sets_put or self.sets_gone)
+        some = self.frontends_put or self.frontends_gone or self.sets_put or self.sets_gone
+        return bool(some or self.allocated_put or self.allocated_gone)
 
 
 def difference(old: Rules, new: Rules) -> Change:
@@ -137,4 +143,6 @@ def difference(old: Rules, new: Rules) -> Change:
         frontends_gone=tuple([key for key in frontends if key not in keys]),
         sets_put=sets_put,
         sets_gone=tuple([key for key in sets if key not in names]),
+        allocated_put=tuple(sorted(set(new.allocated) - set(old.allocated))),
+        allocated_gone=tuple(sorted(set(old.allocated) - set(new.allocated))),
     )

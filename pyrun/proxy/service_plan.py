@@ -17,12 +17,14 @@ if TYPE_CHECKING:
 
 
 class ServiceRules(NamedTuple):
-    """What one Service adds to the rules. frontends: each with its rank, of two that want one key the lower wins."""
+    """What one Service adds to the rules. frontends: each with its rank, of two that want one key the lower wins.
+    allocated: its cluster IPs."""
 
     frontends: tuple[tuple[int, Frontend], ...] = ()
     sets: tuple[EndpointSet, ...] = ()
     health: HealthCheck | None = None
     refused: tuple[Refusal, ...] = ()
+    allocated: tuple[bytes, ...] = ()
 
 
 NOTHING = ServiceRules()
@@ -86,7 +88,8 @@ def plan_service(service: Service, slices: Iterable[EndpointSlice], there: Surro
     health = None
     if service.health_check_node_port:
         health = HealthCheck(service.health_check_node_port, service.namespace, service.name, ready)
-    return ServiceRules(tuple(frontends), tuple(sets), health, tuple(dict.fromkeys(refused)))
+    allocated = tuple({frontend.address: None for rank, frontend in frontends if rank == 0})
+    return ServiceRules(tuple(frontends), tuple(sets), health, tuple(dict.fromkeys(refused)), allocated)
 
 
 def _name(one: EndpointSlice) -> str:

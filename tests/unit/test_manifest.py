@@ -102,7 +102,7 @@ def test_each_value_has_its_place() -> None:
     assert web.line("/spec/ports/0") == (8, 5)
     assert web.line("/spec/ports/0/port") == (9, 5)
     assert web.line("/spec/ports/1/port") == (10, 19)
-    assert web.place("/spec/ports/1") == "web.yaml:10"
+    assert web.place("/spec/ports/1") == "web.yaml:10:5"
     assert one.line() == (16, 3) and one.value["metadata"]["name"] == "one"
     assert two.line("/metadata/name") == (20, 5)
 
