@@ -46,7 +46,7 @@ POD += ["init/start.c"]
 DATAPLANE = [
     f"dataplane/{name}.c"
     for name in (
-        "main", "loop", "hash", "image", "table", "apply", "choose", "limits", "tcp", "connect", "pump", "udp",
+        "main", "loop", "hash", "image", "table", "apply", "choose", "limits", "tcp", "connect", "pump", "udp", "flow",
         "control", "counters", "sandbox",
     )
 ]  # fmt: skip

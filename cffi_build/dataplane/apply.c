@@ -120,7 +120,6 @@ static void let_go(struct backend *b, int64_t now) {
     b->gone_at = now;
     if (b->refs > 1 && list_empty(&b->gone_list))
         list_append(&table.gone, &b->gone_list);
-    udp_backend_gone(b);
     backend_drop(b);
 }
 
@@ -149,17 +148,15 @@ static void put_frontend(struct frontend *f, struct choice *choices, uint32_t n,
     f->n_choices = n;
     f->affinity = affinity;
     f->named = f->fresh = false;
-    if (f->gone) {
-        f->gone = false;
-        udp_frontend_new(f);
-    }
+    f->gone = false;
+    if (f->protocol == IPPROTO_UDP)
+        udp_put(f);
 }
 
 static void remove_frontend(struct frontend *f) {
     hash_remove(&table.frontends, &f->node);
-    if (!f->gone)
-        udp_frontend_gone(f);
     f->gone = true;
+    udp_gone(f);
     frontend_drop(f);
 }
 

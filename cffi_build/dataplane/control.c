@@ -138,6 +138,7 @@ static void answer(int fd, struct message *m) {
     }
     case WIRE_RETIRE:
         tcp_listen(NULL, 0);
+        udp_close();
         retire(m->head.value > INT32_MAX ? INT32_MAX : (int64_t)m->head.value);
         break;
     case WIRE_END: loop_end(); break;

@@ -114,10 +114,9 @@ struct frontend *table_find(uint8_t protocol, const struct address *a, uint16_t 
 void frontend_drop(struct frontend *f);
 void backend_drop(struct backend *b);
 
-/* What a table's user does when a frontend comes and goes (udp.c). */
-void udp_frontend_new(struct frontend *f);
-void udp_frontend_gone(struct frontend *f);
-void udp_backend_gone(struct backend *b);
+/* What is done for those that have a socket of their own, when they come, change and go (udp.c). */
+void udp_put(struct frontend *f);
+void udp_gone(struct frontend *f);
 
 struct choice *choose(const struct frontend *f, const struct address *client);
 /* The next endpoint in turn which is none of `tried`; NULL: there is none. Held for the caller. */
@@ -138,6 +137,7 @@ extern struct wire_settings settings;
 void loop_init(void);
 bool loop_add(struct watched *w, uint32_t events);
 bool loop_change(struct watched *w, uint32_t events);
+void loop_remove(struct watched *w);
 void loop_run(void); /* until it is told to end */
 void loop_end(void);
 bool retiring(void);
@@ -150,6 +150,7 @@ struct source { /* a client with connections or flows: an address, of IPv6 its /
     struct node node;
     struct address address;
     uint32_t connections, flows;
+    struct list by_use; /* its flows */
 };
 extern uint32_t connection_limit;
 extern uint64_t refused_by_limit;
@@ -158,7 +159,7 @@ struct source *source_take(const struct address *client); /* NULL: no memory */
 void source_drop(struct source *s);
 size_t source_count(void);
 bool limit_connection(const struct source *s, uint32_t connections); /* false: it has to be refused */
-bool limit_flow(const struct source *s);
+uint32_t limit_flows(void); /* at a time, of all clients */
 
 /* ---- TCP (tcp.c: from accept to the end; pump.c: the bytes) */
 
@@ -215,10 +216,42 @@ enum pumped pump(struct connection *c, int from);
 void pump_release(struct side *s);
 void pump_init(uint32_t pipes_most);
 
-/* ---- UDP (udp.c) */
+bool keeps_source(const struct choice *ch, const struct backend *b, const struct address *client); /* connect.c */
+bool bind_source(int fd, const struct address *client, bool range);
+
+/* ---- UDP (udp.c: datagrams; flow.c: who belongs to whom) */
+
+struct udp_frontend { /* of a frontend with an endpoint: a socket on its address and port */
+    struct watched w;
+    struct frontend *frontend;
+    uint32_t version; /* of its choices */
+    struct list flows, waiting; /* waiting: for its address to be free */
+};
+
+struct flow { /* a client's address and port with one endpoint, over a socket of its own */
+    struct watched w;
+    struct node node;
+    struct address client;
+    uint16_t port;
+    bool answered, refused;
+    uint32_t version;
+    int64_t used;
+    struct udp_frontend *of;
+    struct backend *backend;
+    struct source *source;
+    struct list by_use, of_frontend, of_source;
+};
+
 extern uint32_t udp_flows;
-void udp_init(void);
 int64_t udp_timers(int64_t now);
+void udp_free_dead(void);
+void udp_close(void);
+void udp_answer_ready(struct watched *w, uint32_t events);
+struct flow *flow_get(struct udp_frontend *u, const struct address *client, uint16_t port); /* NULL: nobody takes it */
+void flow_end(struct flow *f);
+void flow_answered(struct flow *f);
+int64_t flow_timers(int64_t now);
+void flow_free_dead(void);
 
 /* ---- control.c, counters.c, sandbox.c */
 bool control_init(int fd);

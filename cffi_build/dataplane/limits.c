@@ -11,7 +11,7 @@ enum { SPARE = 128, PIPES_MOST = 256, SHARE_LEAST = 16, V6_PREFIX = 8 };
 
 uint32_t connection_limit;
 uint64_t refused_by_limit;
-static uint32_t ceiling; /* what the descriptors allow */
+static uint32_t ceiling, flow_ceiling; /* what the descriptors allow */
 static struct hash sources;
 
 void limits_init(void) {
@@ -22,7 +22,9 @@ void limits_init(void) {
     setrlimit(RLIMIT_NOFILE, &r);
     uint64_t files = r.rlim_cur > 1u << 24 ? 1u << 24 : r.rlim_cur;
     uint32_t pipes = files / 16 < PIPES_MOST ? (uint32_t)files / 16 : PIPES_MOST;
-    ceiling = files > SPARE + 2 * pipes + 64 ? (uint32_t)((files - SPARE - 2 * pipes) / 2) : 16;
+    flow_ceiling = (uint32_t)files / 4;
+    uint64_t rest = files - flow_ceiling;
+    ceiling = rest > SPARE + 2 * pipes + 64 ? (uint32_t)((rest - SPARE - 2 * pipes) / 2) : 16;
     connection_limit = ceiling;
     pump_init(pipes);
 }
@@ -46,6 +48,7 @@ struct source *source_take(const struct address *client) {
         return NULL;
     }
     s->address = a;
+    list_init(&s->by_use);
     return s;
 }
 
@@ -68,4 +71,4 @@ bool limit_connection(const struct source *s, uint32_t open) {
     return open < connection_limit && s->connections < (share > SHARE_LEAST ? share : SHARE_LEAST);
 }
 
-bool limit_flow(const struct source *s) { return s->flows < settings.udp_source; }
+uint32_t limit_flows(void) { return settings.udp_flows < flow_ceiling ? settings.udp_flows : flow_ceiling; }

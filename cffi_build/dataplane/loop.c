@@ -40,6 +40,9 @@ bool loop_change(struct watched *w, uint32_t events) {
     return epoll_ctl(epoll_fd, EPOLL_CTL_MOD, w->fd, &e) == 0;
 }
 
+/* Before it is closed, where another process has it too: for as long as anybody has it, epoll would tell of it. */
+void loop_remove(struct watched *w) { epoll_ctl(epoll_fd, EPOLL_CTL_DEL, w->fd, NULL); }
+
 void loop_end(void) { ended = true; }
 bool retiring(void) { return is_retiring; }
 
@@ -70,6 +73,8 @@ void loop_run(void) {
             next_tick = now_ms + TICK_MS;
         }
         tcp_free_dead();
+        flow_free_dead();
+        udp_free_dead();
         if (is_retiring && ((!connections && !udp_flows) || now_ms >= retire_by))
             return;
         wait = tcp_has_more() ? 0 : sooner(wait, connections || affinity_count() || udp_flows || is_retiring ? TICK_MS : 60000);

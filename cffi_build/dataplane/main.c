@@ -39,7 +39,6 @@ int main(int argc, char **argv) {
     hash_bytes("", 0); /* its secret */
     limits_init();
     loop_init();
-    udp_init();
     if (!control_init(CONTROL))
         fail(errno, "descriptor 3");
     sandbox(uid, gid);

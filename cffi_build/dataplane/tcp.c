@@ -261,6 +261,7 @@ bool tcp_listen(const int *fds, uint32_t n) {
     for (uint32_t k = 0; k < n_listeners; k++) {
         for (int i = 0; i < EMPTIED_MOST && accept_some(listeners + k); i++)
             ;
+        loop_remove(listeners + k);
         close(listeners[k].fd);
         listeners[k].fd = -1;
     }

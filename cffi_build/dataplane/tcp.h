@@ -11,7 +11,4 @@ void tcp_is_connecting(struct connection *c); /* its time begins */
 void tcp_open(struct connection *c);
 void tcp_side_ready(struct watched *w, uint32_t events);
 
-bool keeps_source(const struct choice *ch, const struct backend *b, const struct address *client);
-bool bind_source(int fd, const struct address *client, bool range);
-
 #endif
