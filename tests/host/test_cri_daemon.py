@@ -76,7 +76,7 @@ def refused(places: Path, *more: str) -> str:
     return done.stderr
 
 
-def test_only_root_can_connect_and_nobody_else_sees_a_thing(places: Path) -> None:
+def test_cve_2021_41103_and_2024_25621_only_root_sees_a_thing(places: Path) -> None:
     (places / "state").mkdir(mode=0o755)
     with daemon(places):
         for name in ("root", "state", "state/cri.sock", "root/image", "state/containers"):

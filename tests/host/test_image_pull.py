@@ -236,7 +236,7 @@ def test_wrong_blob_leaves_nothing(images: Images, stub: Stub, what: str) -> Non
     assert left(images) == []
 
 
-def test_a_manifest_without_an_end(images: Images, stub: Stub) -> None:
+def test_cve_2023_25153_a_manifest_without_an_end(images: Images, stub: Stub) -> None:
     """CVE-2023-25153: no more than 8 MiB of it are read."""
     stub.fault("/manifests/", faults.endless, 100)
     with pytest.raises(PyrunError, match="more than 8388608 bytes"):
@@ -314,7 +314,7 @@ def test_a_mirror_gets_no_credentials_of_the_registry(
     assert other.log and all("Authorization" not in request.headers for request in other.log)
 
 
-def test_a_realm_without_tls_gets_nothing(tmp_path: Path, stub: Stub) -> None:
+def test_cve_2019_10214_and_2020_15157_a_realm_without_tls_gets_nothing(tmp_path: Path, stub: Stub) -> None:
     from pyrun.image.registry.hosts import Endpoint
     from pyrun.image.registry.tokens import Tokens
     from pyrun.image.registry.transport import Transport

@@ -148,7 +148,7 @@ def test_hard_link_to_itself_and_to_a_directory(layer: Path) -> None:
     refused(layer, Tar().file(".wh.w").link("l", "w").bytes(), "a hard link to a whiteout")
 
 
-def test_root_of_the_layer_is_a_directory(layer: Path, outside: Path) -> None:
+def test_cve_2021_29136_the_root_of_the_layer_is_a_directory(layer: Path, outside: Path) -> None:
     unpack_into(layer, Tar().dir("./", mode=0o711, uid=3, mtime=7).file("f").dir("/", mode=0o700, mtime=8).bytes())
     st = os.stat(layer)
     assert (stat.S_IMODE(st.st_mode), st.st_uid, st.st_mtime) == (0o700, 0, 8)

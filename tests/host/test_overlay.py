@@ -126,7 +126,7 @@ def test_a_readonly_root_has_writable_volumes(
 
 
 @KERNELS
-def test_a_volume_never_leads_out_of_the_root(tmp_path: Path, busybox_rootfs: Path, kernel: tuple[int, int]) -> None:
+def test_cve_2022_23648_no_volume_leads_out(tmp_path: Path, busybox_rootfs: Path, kernel: tuple[int, int]) -> None:
     """CVE-2022-23648: the image says where its volumes are, also through symlinks of its own."""
     root = Layered(tmp_path, busybox_rootfs)
     secret = tmp_path / "secret"

@@ -319,7 +319,7 @@ def test_a_layer_above_hides_what_is_below(place: Place) -> None:
 # --- logs ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_log_is_opened_beneath_its_directory_alone(tmp_path: Path) -> None:
+def test_cve_2025_0750_a_log_is_opened_beneath_its_directory_alone(tmp_path: Path) -> None:
     """CVE-2025-0750: whatever lies there already."""
     logs = tmp_path / "logs"
     fd = open_log(str(logs), "web/0.log")

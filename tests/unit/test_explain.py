@@ -264,7 +264,7 @@ def test_numbers_agree_with_the_other_tables() -> None:
         ((1 << 41) - 1 & ~1, "all but CHOWN"),
     ],
 )
-def test_capabilities(mask: int, shown: str) -> None:
+def test_cve_2022_24769_and_27652_capabilities(mask: int, shown: str) -> None:
     assert symbols.capabilities(mask) == shown
 
 

@@ -116,7 +116,7 @@ def test_what_is_wrong_is_named(tmp_path: Path, text: str, said: str) -> None:
     assert said in str(caught.value) and "hosts.toml" in str(caught.value)
 
 
-def test_whose_credentials_go_where(tmp_path: Path) -> None:
+def test_cve_2020_15157_whose_credentials_go_where(tmp_path: Path) -> None:
     """CVE-2020-15157: each is for one host."""
     (tmp_path / "config.json").write_text(json.dumps({"auths": {"mirror.example": {"auth": "bTptcHc="}}}))
     settings = Settings((), str(tmp_path / "config.json"))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyrun.errors import InvalidArgument
+from pyrun.errors import InvalidArgument, PyrunError
+from pyrun.image.documents import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, parse_document
 from pyrun.image.reference import parse_reference
 
 D = "sha256:" + "0f" * 32
@@ -78,3 +81,15 @@ def test_what_is_taken_is_safe(text: str) -> None:
     parts = made.repository.split("/")
     assert not {"", ".", ".."} & set(parts)
     assert not set("@%\\\n ") & set(made.name + made.wanted.replace("sha256:", ""))
+
+
+@pytest.mark.parametrize(
+    "digest", ["sha256:../../../etc/passwd", "sha256:" + "0" * 63 + "/", "../" + "0" * 64, "sha512:" + "0" * 128]
+)
+def test_cve_2024_3727_a_digest_is_a_digest_before_it_is_a_path(digest: str) -> None:
+    layer = {"mediaType": OCI_LAYER, "digest": digest, "size": 1}
+    config = {"mediaType": OCI_CONFIG, "digest": D, "size": 1}
+    for words in ({"config": config, "layers": [layer]}, {"config": {**config, "digest": digest}, "layers": []}):
+        document = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, **words}
+        with pytest.raises(PyrunError, match="is no sha256 digest"):
+            parse_document(json.dumps(document).encode(), OCI_MANIFEST)

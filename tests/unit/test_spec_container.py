@@ -164,7 +164,7 @@ USUAL = 14
         ({"add_capabilities": ["all"]}, "CAP_BPF", "", 41),
     ],
 )
-def test_capabilities(fields: dict[str, Any], has: str, has_not: str, count: int) -> None:
+def test_cve_2022_24769_and_27652_capabilities(fields: dict[str, Any], has: str, has_not: str, count: int) -> None:
     caps = doc(container(**context(capabilities=fields)))["process"]["capabilities"]
     assert caps["bounding"] == caps["effective"] == caps["permitted"] and len(caps["bounding"]) == count
     assert (not has or has in caps["bounding"]) and has_not not in caps["bounding"]
@@ -384,7 +384,7 @@ def test_volumes_of_the_image_are_of_its_root_but_for_what_is_mounted() -> None:
 # --- what never gets in ----------------------------------------------------------------------------------------------
 
 
-def test_nothing_of_the_image_or_the_annotations_means_anything_to_a_runtime() -> None:
+def test_cve_2026_53488_and_2026_53492_and_2024_3154_words_of_the_image_mean_nothing() -> None:
     """CVE-2026-53488, CVE-2024-3154, CVE-2026-53492."""
     evil = {"org.systemd.property.ExecStart": "x", "cdi.k8s.io/gpu": "vendor.com/gpu=all", "run.oci.hooks.stdout": "/x"}
     image = Image(labels={"io.containerd.log": "binary:///bin/sh", "evil": "1"})
@@ -406,7 +406,7 @@ def test_what_is_not_supported_is_refused_by_name() -> None:
 @pytest.mark.parametrize(
     "path", ["/abs", "../x", "a/../../x", "a//b", ".", "a/", "..", "a\0b"], ids=lambda path: repr(path)
 )
-def test_a_log_never_leads_out(path: str) -> None:
+def test_cve_2025_0750_a_log_never_leads_out(path: str) -> None:
     """CVE-2025-0750."""
     with pytest.raises(InvalidArgument, match="^log_path"):
         log_path(container(log_path=path), sandbox_config(log_directory="/var/log/pods/x"))

@@ -76,7 +76,7 @@ def user(layer: Path, image: str = "", **fields: Any) -> tuple[int, int, tuple[i
         ("17", {}, (17, 0, (0,), "/")),
     ],
 )
-def test_who_it_is(layer: Path, image: str, fields: dict[str, Any], wanted: Any) -> None:
+def test_cve_2026_46680_and_2023_25173_who_it_is(layer: Path, image: str, fields: dict[str, Any], wanted: Any) -> None:
     """The last: a name of digits is nobody's (CVE-2026-46680)."""
     assert user(layer, image, **fields) == wanted
 
@@ -108,7 +108,7 @@ def test_who_it_is(layer: Path, image: str, fields: dict[str, Any], wanted: Any)
         ("", {"supplemental_groups": [1, -1]}, "linux.security_context.supplemental_groups.1"),
     ],
 )
-def test_who_it_can_not_be(layer: Path, image: str, fields: dict[str, Any], place: str) -> None:
+def test_cve_2024_40635_who_it_can_not_be(layer: Path, image: str, fields: dict[str, Any], place: str) -> None:
     """CVE-2024-40635: nothing that is out of range wraps around to somebody else."""
     with pytest.raises(InvalidArgument) as caught:
         user(layer, image, **fields)
@@ -123,7 +123,7 @@ def test_an_image_without_users(tmp_path: Path) -> None:
 # --- images that mean harm -------------------------------------------------------------------------------------------
 
 
-def test_a_passwd_without_end(layer: Path) -> None:
+def test_cve_2025_4437_a_passwd_without_end(layer: Path) -> None:
     """CVE-2025-4437: sparse, so that it costs nobody anything but who reads it all."""
     with (layer / "etc/passwd").open("wb") as file:
         file.truncate(1 << 40)
@@ -132,7 +132,7 @@ def test_a_passwd_without_end(layer: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["passwd", "group"])
-def test_a_fifo_that_nobody_writes_to(layer: Path, name: str) -> None:
+def test_cve_2026_47262_a_fifo_that_nobody_writes_to(layer: Path, name: str) -> None:
     (layer / "etc" / name).unlink()
     os.mkfifo(layer / "etc" / name)
     began = time.monotonic()
@@ -142,7 +142,7 @@ def test_a_fifo_that_nobody_writes_to(layer: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("target", ["/etc/hostile", "../../../../../../../etc/hostile", "../etc/./hostile"])
-def test_links_lead_to_files_of_the_image_alone(layer: Path, target: str) -> None:
+def test_cve_2024_9676_links_lead_to_files_of_the_image_alone(layer: Path, target: str) -> None:
     """CVE-2024-9676."""
     (layer / "etc/passwd").rename(layer / "etc/hostile")
     (layer / "etc/passwd").symlink_to(target)

@@ -95,7 +95,7 @@ def test_all_output_of_a_program_that_has_ended_reaches_a_slow_client() -> None:
 
 
 @pytest.mark.parametrize("child", ["sleep 4", "timeout 10 yes"])
-def test_a_child_that_keeps_the_pipe_open_holds_nobody_up(child: str) -> None:
+def test_cve_2026_53495_a_child_that_keeps_the_pipe_open_holds_nobody_up(child: str) -> None:
     """CVE-2026-53495."""
 
     async def test() -> None:
@@ -109,7 +109,7 @@ def test_a_child_that_keeps_the_pipe_open_holds_nobody_up(child: str) -> None:
     run(test)
 
 
-def test_failed_programs_are_told_and_leave_nothing() -> None:
+def test_cve_2022_23471_failed_programs_are_told_and_leave_nothing() -> None:
     """CVE-2022-23471: a terminal that is asked for again and again for programs that do not start."""
 
     async def test() -> None:
@@ -126,7 +126,7 @@ def test_failed_programs_are_told_and_leave_nothing() -> None:
     run(test)
 
 
-def test_repeated_attach_leaves_nothing() -> None:
+def test_cve_2025_64329_repeated_attach_leaves_nothing() -> None:
     """CVE-2025-64329."""
 
     async def test() -> None:
