@@ -193,8 +193,8 @@ def test_cve_2024_8676_and_2026_50195_and_2026_53489_no_image_is_a_checkpoint(no
     }
     dump = Tar().file("config.dump", b"{}").file("spec.dump", b'{"process": {"args": ["evil"]}, "mounts": []}')
     name = add_image(node, "registry.test/checkpoint:1", dump.dir("checkpoint").bytes(), annotations=marks)
-    id = node.run(node.run_pod(), image={"image": name}, script="echo mine; sleep 100")
-    assert exec_in(node, id, "cat /proc/1/cmdline").stdout.startswith(b"sh\0-c\0echo mine")
+    id = node.run(node.run_pod(), image={"image": name}, script="echo mine; sleep 100; exit")
+    assert exec_in(node, id, "cat /proc/1/cmdline").stdout.startswith(b"sh\0-c\0echo mine; sleep")
     for rpc, words in (("CheckpointContainer", {"container_id": id}), ("CheckpointPod", {}), ("RestorePod", {})):
         with pytest.raises(Unimplemented):
             node.call(rpc, **words)
