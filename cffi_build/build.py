@@ -50,6 +50,9 @@ DATAPLANE = [
         "control", "counters", "sandbox",
     )
 ]  # fmt: skip
+DNS_NAMES = ("query", "table", "answer", "cache", "limit", "waiting", "serve", "tcp", "control")
+DNS_PARTS = [f"dns/{name}.c" for name in DNS_NAMES]
+DNS = [*DNS_PARTS, "dns/udp.c", "dns/sandbox.c", "dns/main.c"]
 sys.path.insert(0, str(PKG.parent))
 from pyrun.plan.model.plan import version  # noqa: E402
 
@@ -250,10 +253,27 @@ def fuzz_pod(out: Path, seconds: int) -> None:
     subprocess.run([str(out / "fuzz-pod"), *options, "corpus-fuzz-pod", "seeds-pod"], check=True, cwd=out)
 
 
+def asan_dns(cc: str, out: Path) -> None:
+    """pyrun-dns under ASan, without the sandbox, in which a sanitizer can't live."""
+    sources = ["hosted/dns_open.c", *(source for source in DNS if source != "dns/sandbox.c")]
+    hosted(cc, out / "pyrun-dns", sources, ["-fsanitize=address,undefined"])
+
+
+def fuzz_dns(out: Path, seconds: int) -> None:
+    """Builds the fuzzer of DNS queries, tables and control messages, and runs it."""
+    hosted("clang", out / "fuzz-dns", ["hosted/fuzz_dns.c", *DNS_PARTS], ["-fsanitize=fuzzer,address,undefined"])
+    if not seconds:
+        return
+    subprocess.run([sys.executable, str(HERE / "hosted" / "dns_seeds.py"), str(out / "seeds-dns")], check=True)
+    (out / "corpus-fuzz-dns").mkdir(exist_ok=True)
+    options = [f"-max_total_time={seconds}", "-max_len=16384", "-timeout=10", "-print_final_stats=1"]
+    subprocess.run([str(out / "fuzz-dns"), *options, "corpus-fuzz-dns", "seeds-dns"], check=True, cwd=out)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--faults", action="store_true", help="build _native_faults and pyrun-init-faults")
-    parser.add_argument("--only", choices=["native", "seccomp", "init", "launcher", "layer", "pod", "dataplane"])
+    parser.add_argument("--only", choices=["native", "seccomp", "init", "launcher", "layer", "pod", "dns", "dataplane"])
     parser.add_argument("--cc", default=os.environ.get("CC", "cc"))
     parser.add_argument("--out", type=Path, help="where programs go; the default is pyrun/bin, or .cache/hosted")
     parser.add_argument("--asan", action="store_true", help="build the hosted programs with ASan and UBSan")
@@ -261,6 +281,8 @@ def main() -> None:
     parser.add_argument("--asan-layer", action="store_true", help="build pyrun-layer with ASan and UBSan")
     parser.add_argument("--fuzz-layer", action="store_true", help="build the unpacker's fuzzer")
     parser.add_argument("--fuzz-pod", action="store_true", help="build the fuzzer of the pods' supervisor")
+    parser.add_argument("--asan-dns", action="store_true", help="build pyrun-dns with ASan and UBSan")
+    parser.add_argument("--fuzz-dns", action="store_true", help="build the fuzzer of pyrun-dns")
     parser.add_argument("--seconds", type=int, default=0, help="with --fuzz or --fuzz-layer: run each fuzzer that long")
     args = parser.parse_args()
     if args.asan:
@@ -273,11 +295,17 @@ def main() -> None:
         fuzz_layer((args.out or HOSTED).resolve(), args.seconds)
     if args.fuzz_pod:
         fuzz_pod((args.out or HOSTED).resolve(), args.seconds)
+    if args.asan_dns:
+        asan_dns(args.cc, args.out or HOSTED)
+    if args.fuzz_dns:
+        fuzz_dns((args.out or HOSTED).resolve(), args.seconds)
+    if args.asan_dns or args.fuzz_dns:
+        return
     if args.asan or args.fuzz or args.asan_layer or args.fuzz_layer or args.fuzz_pod:
         return
     bin = args.out or PKG / "bin"
     suffix, extra = ("-faults", ["-DPX_FAULTS"]) if args.faults else ("", [])
-    rest = [] if args.faults else ["launcher", "pod", "seccomp", "layer", "dataplane"]
+    rest = [] if args.faults else ["launcher", "pod", "seccomp", "layer", "dns", "dataplane"]
     want = [args.only] if args.only else ["init", "native", *rest]
     if "init" in want:
         freestanding(args.cc, bin / f"pyrun-init{suffix}", INIT, extra)
@@ -289,6 +317,8 @@ def main() -> None:
         freestanding(args.cc, bin / "pyrun-pod", [*POD, *PARENT], extra)
     if "dataplane" in want:
         linked(args.cc, bin / "pyrun-dataplane", DATAPLANE)
+    if "dns" in want:
+        linked(args.cc, bin / "pyrun-dns", DNS)
     if "native" in want:
         native("_native" + suffix.replace("-", "_"), PARENT, extra)
     if "seccomp" in want:

@@ -1,0 +1,77 @@
+/* One question: from the table, from the cache, or from another server. */
+#define _GNU_SOURCE
+#include <string.h>
+
+#include "dns.h"
+
+enum { REFRESH_HITS = 2, REFRESH_PART = 10, REFRESH_LEAST_MS = 10000 };
+struct server server = {.control = -1};
+
+static size_t from_cache(const struct query *q, const struct peer *peer, int alias, uint8_t *out) {
+    struct cached *c = cache_find(q->lower, q->name_n, q->kind);
+    struct found f;
+    size_t n;
+    const int64_t now = server.now;
+    if (!c || c->alias != alias || (now >= c->until_ms && (now >= c->stale_until_ms || now >= c->hold_ms))) {
+        wait_for(q, peer, alias, now, out, &n);
+        return n;
+    }
+    const int stale = now >= c->until_ms;
+    cache_found(c, now, stale, &f);
+    f.flags |= RA;
+    server.n.cache_hits++;
+    server.n.stale += (unsigned)stale;
+    n = reply(q, &f, server.turn++, out, reply_limit(q, peer->tcp));
+    /* What is asked for often is asked anew before its time is over. */
+    if (!stale && ++c->hits >= REFRESH_HITS && !c->asked && c->until_ms - c->made_ms >= REFRESH_LEAST_MS &&
+        c->until_ms - now < (c->until_ms - c->made_ms) / REFRESH_PART) {
+        c->asked = 1;
+        wait_refresh(c, now);
+    }
+    return n;
+}
+
+size_t serve(const uint8_t *p, size_t n, const struct peer *peer, uint8_t *out) {
+    static struct query q;
+    struct found f;
+    int alias, may = 1;
+    server.n.queries++;
+    if (!source_allowed(peer->source)) {
+        server.n.dropped_source++;
+        return 0;
+    }
+    if (!peer->tcp && !(may = source_may(peer->source, server.now))) {
+        server.n.dropped_rate++;
+        return 0;
+    }
+    const int wrong = query_read(p, n, &q);
+    if (wrong) {
+        server.n.malformed++;
+        return wrong < 0 || may < 0 ? 0 : reply_bare(p, (unsigned)wrong, out);
+    }
+    if (may < 0) {
+        f = (struct found){.flags = TC};
+        server.n.truncated++;
+        return reply(&q, &f, 0, out, UDP_LEAST);
+    }
+    if (q.payload >= 0 && q.version) {
+        f = (struct found){.rcode = BADVERS};
+        server.n.malformed++;
+        return reply(&q, &f, 0, out, UDP_LEAST);
+    }
+    const enum act act = answer(&server.table, &q, &f, &alias);
+    if (act == ACT_ASK) {
+        const size_t size = from_cache(&q, peer, alias, out);
+        server.n.answers += size != 0;
+        return size;
+    }
+    if (server.forwards)
+        f.flags |= RA;
+    server.n.answers++;
+    server.n.nxdomain += f.rcode == NXDOMAIN;
+    server.n.nodata += f.rcode == NOERROR && !f.an;
+    server.n.refused += f.rcode == REFUSED;
+    const size_t size = reply(&q, &f, server.turn++, out, reply_limit(&q, peer->tcp));
+    server.n.truncated += (be16(out + 2) & TC) != 0;
+    return size;
+}

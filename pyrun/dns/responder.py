@@ -1,0 +1,209 @@
+"""Python's end of pyrun-dns' control socket: its table, its sockets, and the questions that other servers are asked.
+
+Messages are SEQPACKET: what is asked of the program begins with its operation (4 bytes) and 4 zero bytes, little-endian
+(cffi_build/dns/control.c). Sockets and the table's memfd travel as descriptors.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import fcntl
+import os
+import select
+import socket
+import struct
+import time
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from ..errors import PyrunError, reason
+from .respond import Sections
+
+PROTOCOL = 1
+CONFIG, TABLE, ANSWER, SOCKETS, STOP, STATUS, GIVE, FLUSH = range(1, 9)
+HELLO, DONE, ASK, STATUS_IS, GIVEN = range(101, 106)
+FAILED, ALIAS = 1, 2
+PATIENCE_S = 10.0
+MESSAGE_MOST = 1 << 17
+ANSWER_HEAD = struct.Struct("<IIQII8HBB6x")
+ASK_HEAD = struct.Struct("<IHBB16s")
+SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
+COUNTERS = (
+    *(
+        "queries",
+        "answers",
+        "nxdomain",
+        "nodata",
+        "dropped_source",
+        "dropped_rate",
+        "malformed",
+        "refused",
+        "truncated",
+    ),
+    *("asked", "cache_hits", "stale", "failed", "tcp_accepted", "tcp_refused", "send_failed", "shared"),
+)
+STATE = ("names", "cache_entries", "cache_bytes", "waiting")
+
+
+class Question(NamedTuple):
+    """What another server is to be asked. source: 16 bytes of who wants to know, zeros when nobody waits."""
+
+    name: bytes
+    kind: int
+    refresh: bool
+    alias: bool
+    source: bytes
+
+
+class Responder:
+    """A running pyrun-dns. Not for several threads at once. Each call that waits for a reply has a deadline, and keeps
+    questions that come meanwhile for ask()."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.connection = connection
+        self._questions: list[Question] = []
+        message, _ = self._wait(HELLO)
+        protocol, self.generation, self.pid, self.sockets = struct.unpack_from("<IQII", message, 4)
+        if protocol != PROTOCOL:
+            raise PyrunError(f"the pyrun-dns that runs speaks version {protocol} of the protocol, and not {PROTOCOL}")
+
+    @classmethod
+    def connect(cls, path: str) -> Responder:
+        """PyrunError when none listens there."""
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+        try:
+            connection.connect(path)
+            return cls(connection)
+        except OSError as error:
+            connection.close()
+            raise PyrunError(f"pyrun-dns at {path}: {reason(error)}")
+
+    def close(self) -> None:
+        """Leaves it alone: it goes on with what it has."""
+        self.connection.close()
+
+    def fileno(self) -> int:
+        return self.connection.fileno()
+
+    def configure(self, prefixes: Iterable[tuple[bytes, int]], *, rate: int, forwards: bool, cache_bytes: int) -> None:
+        """prefixes: who is answered, as (4 or 16 bytes, bits). rate: UDP replies a second to one source; 0: any."""
+        body = struct.pack("<4I", rate, forwards, cache_bytes, 0)
+        for address, bits in prefixes:
+            four = len(address) == 4
+            body += (bytes(10) + b"\xff\xff" + address if four else address) + bytes((bits + 96 if four else bits, 0))
+        self._do(CONFIG, body)
+
+    def put_table(self, data: bytes) -> int:
+        """Its generation, once it is what is answered from. PyrunError when the program refuses it."""
+        fd = os.memfd_create("pyrun-dns-table", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(fd, view) :]
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
+            generation = self._do(TABLE, b"", [fd])
+        finally:
+            os.close(fd)
+        self.generation = generation
+        return generation
+
+    def add_sockets(self, sockets: Sequence[socket.socket | int]) -> int:
+        """Bound UDP and listening TCP sockets, at which it answers from now on. How many it then has."""
+        return self._do(SOCKETS, b"", [s if isinstance(s, int) else s.fileno() for s in sockets])
+
+    def take_sockets(self) -> list[socket.socket]:
+        """The sockets that it has, as descriptors of our own."""
+        self._send(GIVE, b"")
+        _, fds = self._wait(GIVEN)
+        return [socket.socket(fileno=fd) for fd in fds]
+
+    def stop(self) -> None:
+        """It takes no more queries, answers those that it has taken, and ends."""
+        self._do(STOP, b"")
+
+    def flush(self) -> None:
+        self._do(FLUSH, b"")
+
+    def status(self) -> dict[str, int]:
+        """Counters since its start, by name, and its state: connections, generation, names, the cache's size."""
+        self._send(STATUS, b"")
+        message, _ = self._wait(STATUS_IS)
+        connections, *values = struct.unpack_from(f"<I{1 + len(STATE) + len(COUNTERS)}Q", message, 4)
+        return {"connections": connections, **dict(zip(("generation", *STATE, *COUNTERS), values, strict=True))}
+
+    def answer(
+        self, question: Question, rcode: int, body: Sections, ttl: int, stale: int, *, generation: int, failed: bool
+    ) -> None:
+        """What another server said. ttl: seconds for which it is kept, 0: not; stale: for which longer it may be used
+        when nobody answers. generation: of the table by which an alias was followed. Never waits."""
+        lengths = (body.ends[0], body.ends[1] - body.ends[0], body.ends[2] - body.ends[1])
+        flags = (FAILED if failed else 0) | (ALIAS if question.alias else 0)
+        head = ANSWER_HEAD.pack(
+            ANSWER, 0, generation, ttl, stale, question.kind, rcode, *body.counts, *lengths, flags, len(question.name)
+        )
+        with contextlib.suppress(BlockingIOError):
+            self.connection.send(head + question.name + body.data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+
+    def ask(self) -> list[Question]:
+        """The questions that have come, without waiting. EOFError when the program has gone."""
+        while select.select([self.connection], [], [], 0)[0]:
+            message, fds = self._receive()
+            for fd in fds:
+                os.close(fd)
+            self._note(message)
+        found, self._questions = self._questions, []
+        return found
+
+    def _note(self, message: bytes) -> None:
+        if struct.unpack_from("<I", message)[0] == ASK:
+            _, kind, flags, size, source = ASK_HEAD.unpack_from(message)
+            name = message[ASK_HEAD.size : ASK_HEAD.size + size]
+            self._questions.append(Question(name, kind, bool(flags & 1), bool(flags & 2), source))
+
+    def _do(self, operation: int, body: bytes, fds: Sequence[int] = ()) -> int:
+        self._send(operation, body, fds)
+        while True:
+            message, _ = self._wait(DONE)
+            of, status, detail = struct.unpack_from("<II4xQ", message, 4)
+            if of == operation:
+                break
+        if status:
+            why = message[24:].split(b"\0", 1)[0].decode()
+            raise PyrunError(f"pyrun-dns refused the table at byte {detail}: {why}")
+        return int(detail)
+
+    def _send(self, operation: int, body: bytes, fds: Sequence[int] = ()) -> None:
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+        try:
+            self.connection.settimeout(PATIENCE_S)
+            self.connection.sendmsg([struct.pack("<II", operation, 0) + body], rights, socket.MSG_NOSIGNAL)
+        except OSError as error:
+            raise PyrunError(f"pyrun-dns takes nothing: {reason(error)}")
+
+    def _wait(self, operation: int) -> tuple[bytes, list[int]]:
+        deadline = time.monotonic() + PATIENCE_S
+        while (left := deadline - time.monotonic()) > 0:
+            if not select.select([self.connection], [], [], left)[0]:
+                break
+            try:
+                message, fds = self._receive()
+            except EOFError:
+                raise PyrunError("pyrun-dns has ended")
+            if struct.unpack_from("<I", message)[0] == operation:
+                return message, fds
+            self._note(message)
+        raise PyrunError(f"pyrun-dns said nothing for {PATIENCE_S:.0f} seconds")
+
+    def _receive(self) -> tuple[bytes, list[int]]:
+        try:
+            message, rights, _, _ = self.connection.recvmsg(MESSAGE_MOST, socket.CMSG_SPACE(64 * 4))
+        except ConnectionError:
+            message, rights = b"", []
+        if not message:
+            raise EOFError
+        fds = array.array("i")
+        for level, kind, data in rights:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+        return message, list(fds)
