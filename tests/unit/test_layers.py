@@ -28,6 +28,7 @@ LAYERS = [
     "image",
     "pod",
     "cri",
+    "node",
     "cli",
 ]
 # Below everything; they import nothing of ours.

@@ -1,0 +1,192 @@
+"""A pod's status: phase, conditions and containers, as controllers and people read them.
+
+Sources: kubernetes pkg/kubelet/kubelet_pods.go (getPhase, convertToAPIContainerStatuses), status/generate.go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from ...kube.objects.containers import Container
+from ...kube.objects.status import (
+    ContainerState,
+    ContainerStateRunning,
+    ContainerStateTerminated,
+    ContainerStateWaiting,
+    ContainerStatus,
+    HostIP,
+    PodCondition,
+    PodIP,
+    PodStatus,
+)
+from ..qos import qos_class
+from .images import why_waiting
+from .observed import AnyContainer, Attempt, Desired, NodeFacts, Observed
+from .probes import is_ready, is_started
+from .restart import is_over, is_sidecar, restarts
+from .start import current, failed_init, is_done, is_initialized, may_start
+
+
+def rfc3339(t: float) -> str:
+    return datetime.fromtimestamp(t, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def status_of(desired: Desired, observed: Observed, node: NodeFacts, now: float) -> PodStatus:
+    spec = desired.spec
+    found = phase(desired, observed)
+    addresses = observed.sandbox.addresses if observed.sandbox and observed.sandbox.ready else ()
+    if spec.hostNetwork and observed.sandbox:
+        addresses = node.addresses
+    reason, message = observed.failure or (None, None)
+    return PodStatus(
+        phase=found,
+        reason=reason,
+        message=message,
+        conditions=_conditions(desired, observed, found),
+        initContainerStatuses=[_container(desired, observed, c, now, init=True) for c in spec.initContainers or ()]
+        or None,
+        containerStatuses=[_container(desired, observed, c, now) for c in spec.containers],
+        ephemeralContainerStatuses=[_container(desired, observed, c, now) for c in spec.ephemeralContainers or ()]
+        or None,
+        hostIP=node.addresses[0] if node.addresses else None,
+        hostIPs=[HostIP(ip=ip) for ip in node.addresses] or None,
+        podIP=addresses[0] if addresses else None,
+        podIPs=[PodIP(ip=ip) for ip in addresses] or None,
+        qosClass=qos_class(spec),
+        startTime=rfc3339(observed.started) if observed.started is not None else None,
+    )
+
+
+def phase(desired: Desired, observed: Observed) -> str:
+    """Failed and Succeeded only when nothing of the pod runs or will run."""
+    spec = desired.spec
+    quiet = all(a.ended for a in observed.attempts) and not any(key[0] == "run" for key in observed.busy)
+    lasts = [observed.last(c.name) for c in spec.containers]
+    if observed.failure is not None and quiet:
+        return "Failed"
+    if failed_init(desired, observed) is not None and quiet:
+        return "Failed"
+    if desired.deleted is not None and quiet and observed.attempts:
+        good = all(a is not None and a.succeeded for a in lasts)
+        return "Succeeded" if good else "Failed"
+    if not is_initialized(desired, observed) or any(a is None for a in lasts):
+        return "Pending"
+    if is_done(desired, observed) and quiet:
+        return "Succeeded" if all(a is not None and a.code == 0 for a in lasts) else "Failed"
+    return "Running"
+
+
+def _conditions(desired: Desired, observed: Observed, phase: str) -> list[PodCondition]:
+    spec = desired.spec
+    has_sandbox = observed.sandbox is not None and observed.sandbox.ready
+    out = [PodCondition(type="PodScheduled", status="True"), _plain("PodReadyToStartContainers", has_sandbox)]
+    waiting = [c.name for c in spec.initContainers or () if not _init_done(observed, c)]
+    if is_initialized(desired, observed) or phase == "Succeeded":
+        out.append(_plain("Initialized", True, "PodCompleted" if phase == "Succeeded" else None))
+    else:
+        text = f"containers with incomplete status: [{' '.join(waiting)}]"
+        out.append(_plain("Initialized", False, "ContainersNotInitialized", text))
+    kept: list[Container] = [*(c for c in spec.initContainers or () if is_sidecar(c)), *spec.containers]
+    unready = [c.name for c in kept if not is_ready(observed, c, observed.last(c.name))]
+    if phase in ("Succeeded", "Failed"):
+        reason = "PodCompleted" if phase == "Succeeded" else "PodFailed"
+        return [*out, _plain("ContainersReady", False, reason), _plain("Ready", False, reason)]
+    if unready:
+        text = f"containers with unready status: [{' '.join(unready)}]"
+        found = [_plain(name, False, "ContainersNotReady", text) for name in ("ContainersReady", "Ready")]
+        return [*out, *found]
+    out.append(_plain("ContainersReady", True))
+    gates = [g.conditionType for g in spec.readinessGates or () if not observed.conditions.get(g.conditionType)]
+    if gates:
+        text = f"readiness gates that are not true: [{' '.join(gates)}]"
+        return [*out, _plain("Ready", False, "ReadinessGatesNotReady", text)]
+    return [*out, _plain("Ready", True)]
+
+
+def _init_done(observed: Observed, c: Container) -> bool:
+    a = current(observed, c.name)
+    return is_started(observed, c, a) if is_sidecar(c) else a is not None and a.succeeded
+
+
+def _plain(type: str, good: bool, reason: str | None = None, message: str | None = None) -> PodCondition:
+    return PodCondition(type=type, status="True" if good else "False", reason=reason, message=message)
+
+
+def _container(
+    desired: Desired, observed: Observed, c: AnyContainer, now: float, *, init: bool = False
+) -> ContainerStatus:
+    a = observed.last(c.name)
+    state, previous = _state(desired, observed, c, a, now, init), observed.before(c.name)
+    if a is not None and a.ended and state.terminated is None:
+        previous = a
+    ordinary_init = init and not is_sidecar(c)
+    ready = a is not None and a.succeeded if ordinary_init else is_ready(observed, c, a)
+    return ContainerStatus(
+        name=c.name,
+        image=c.image or "",
+        imageID=a.image if a else "",
+        containerID=f"pyrun://{a.id}" if a else None,
+        ready=ready,
+        started=False if ordinary_init else is_started(observed, c, a),
+        restartCount=a.attempt if a else 0,
+        state=state,
+        lastState=ContainerState(terminated=terminated(previous)) if previous else None,
+    )
+
+
+def _state(
+    desired: Desired, observed: Observed, c: AnyContainer, a: Attempt | None, now: float, init: bool
+) -> ContainerState:
+    if a is not None and a.running and a.started is not None:
+        return ContainerState(running=ContainerStateRunning(startedAt=rfc3339(a.started)))
+    if a is not None and a.ended and not _comes_again(desired, observed, c, a, init):
+        return ContainerState(terminated=terminated(a))
+    reason, message = _why(desired, observed, c, a, now, init)
+    return ContainerState(waiting=ContainerStateWaiting(reason=reason, message=message))
+
+
+def _comes_again(desired: Desired, observed: Observed, c: AnyContainer, a: Attempt, init: bool) -> bool:
+    if desired.deleted is not None or observed.failure is not None or not isinstance(c, Container):
+        return False
+    if is_sidecar(c):
+        return not is_done(desired, observed)
+    if init:
+        return not a.succeeded and restarts(c, desired.spec, a.code, init=True)
+    return not is_over(desired, c, a)
+
+
+def _why(
+    desired: Desired, observed: Observed, c: AnyContainer, a: Attempt | None, now: float, init: bool
+) -> tuple[str, str | None]:
+    """Why a container does not run yet."""
+    if found := why_waiting(observed, c, now):
+        return found
+    failed = observed.creations.get(c.name)
+    if failed is not None:
+        reason, _, text = failed.error.partition(": ")
+        return reason, text or None
+    begin = may_start(desired, observed, c)
+    if a is not None and a.ended:
+        left = max(0.0, begin - now)
+        return "CrashLoopBackOff", f"back-off {left:.0f} s left, restarting container {c.name} of {desired.name}"
+    if not init and desired.spec.initContainers and not is_initialized(desired, observed):
+        return "PodInitializing", None
+    return "ContainerCreating", None
+
+
+def terminated(a: Attempt) -> ContainerStateTerminated:
+    return ContainerStateTerminated(
+        exitCode=a.code,
+        reason=a.reason or ("Completed" if a.code == 0 else "Error"),
+        message=a.message or None,
+        startedAt=rfc3339(a.started if a.started is not None else a.made),
+        finishedAt=rfc3339(a.finished if a.finished is not None else a.made),
+        containerID=f"pyrun://{a.id}",
+    )
+
+
+def ready_containers(status: PodStatus) -> tuple[int, int]:
+    """(ready, all) of the app containers, as `get` shows them."""
+    found: Sequence[ContainerStatus] = status.containerStatuses or ()
+    return sum(c.ready for c in found), len(found)

@@ -1,0 +1,153 @@
+"""PURE: a pod's quality of service, and the cgroups, weights and scores that follow from its resources.
+
+Sources: kubernetes pkg/apis/core/v1/helper/qos, pkg/kubelet/cm (helpers_linux.go, qos_container_manager_linux.go),
+pkg/kubelet/qos/policy.go: shares become cpu.weight by
+plan/cgroup/resources.py's cpu_weight().
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ..kube.objects.base import Quantity
+from ..kube.objects.containers import Container, ResourceRequirements
+from ..kube.objects.pods import PodSpec
+from ..kube.quantity import milli, whole
+from .plan.restart import is_sidecar
+
+GUARANTEED, BURSTABLE, BEST_EFFORT = "Guaranteed", "Burstable", "BestEffort"
+PERIOD_US = 100_000
+LEAST_QUOTA_US = 1000
+LEAST_SHARES, MOST_SHARES = 2, 262_144
+
+
+def qos_class(spec: PodSpec) -> str:
+    """Guaranteed: all have limits of cpu and memory and request just those. The pod's own resources count first."""
+    found = [spec.resources] if spec.resources is not None else _resources(spec)
+    set_ = [amounts for r in found if r for amounts in (_positive(r.requests), _positive(r.limits)) if amounts]
+    if not set_:
+        return BEST_EFFORT
+    for r in found:
+        limits, requests = _positive(r.limits if r else None), _positive(r.requests if r else None)
+        if limits.keys() < {"cpu", "memory"} or limits != requests:
+            return BURSTABLE
+    return GUARANTEED
+
+
+def _resources(spec: PodSpec) -> list[ResourceRequirements | None]:
+    return [c.resources for c in [*(spec.initContainers or ()), *spec.containers]]
+
+
+def _positive(found: Mapping[str, Quantity] | None) -> dict[str, int]:
+    return {n: milli(q) for n, q in (found or {}).items() if n in ("cpu", "memory") and milli(q) > 0}
+
+
+def requests(c: Container) -> dict[str, int]:
+    """cpu in thousandths, all else as it is."""
+    return _amounts(c.resources.requests if c.resources else None)
+
+
+def limits(c: Container) -> dict[str, int]:
+    return _amounts(c.resources.limits if c.resources else None)
+
+
+def _amounts(found: Mapping[str, Quantity] | None) -> dict[str, int]:
+    return {name: milli(q) if name == "cpu" else whole(q) for name, q in (found or {}).items()}
+
+
+def pod_requests(spec: PodSpec) -> dict[str, int]:
+    """What the pod needs of a node: apps and sidecars together, or an init container with the sidecars before it, if
+    that is more (KEP-753); what the pod itself says counts first; overhead is added."""
+    total: dict[str, int] = {}
+    sidecars: dict[str, int] = {}
+    highest: dict[str, int] = {}
+    for c in spec.initContainers or ():
+        if is_sidecar(c):
+            sidecars = _sum(sidecars, requests(c))
+            highest = _most(highest, sidecars)
+        else:
+            highest = _most(highest, _sum(sidecars, requests(c)))
+    for c in spec.containers:
+        total = _sum(total, requests(c))
+    total = _most(_sum(total, sidecars), highest)
+    total.update(_amounts(spec.resources.requests if spec.resources else None))
+    return _sum(total, _amounts(spec.overhead))
+
+
+def _sum(a: dict[str, int], b: dict[str, int]) -> dict[str, int]:
+    return {name: a.get(name, 0) + b.get(name, 0) for name in a.keys() | b.keys()}
+
+
+def _most(a: dict[str, int], b: dict[str, int]) -> dict[str, int]:
+    return {name: max(a.get(name, 0), b.get(name, 0)) for name in a.keys() | b.keys()}
+
+
+def shares(thousandths: int) -> int:
+    return min(max(LEAST_SHARES, thousandths * 1024 // 1000), MOST_SHARES) if thousandths else LEAST_SHARES
+
+
+def quota(thousandths: int) -> int:
+    """Of cpu.max, in µs a period; 0: no limit."""
+    return max(LEAST_QUOTA_US, thousandths * PERIOD_US // 1000) if thousandths else 0
+
+
+@dataclass(frozen=True, slots=True)
+class CgroupLimits:
+    """shares, quota as above; memory: bytes or None for no limit."""
+
+    shares: int
+    quota: int
+    memory: int | None
+
+
+def pod_limits(spec: PodSpec) -> CgroupLimits:
+    """Of the pod's cgroup. A limit of all containers only where each of them has one."""
+    wanted = pod_requests(spec)
+    own = _amounts(spec.resources.limits if spec.resources else None)
+    kept: list[Container] = [*(c for c in spec.initContainers or () if is_sidecar(c)), *spec.containers]
+    once: list[Container] = [c for c in spec.initContainers or () if not is_sidecar(c)]
+
+    def limit(name: str) -> int | None:
+        if name in own:
+            return own[name]
+        each = [limits(c).get(name) for c in [*kept, *once]]
+        if any(n is None for n in each):
+            return None
+        return max([sum(limits(c)[name] for c in kept), *(limits(c)[name] for c in once)])
+
+    return CgroupLimits(shares(wanted.get("cpu", 0)), quota(limit("cpu") or 0), limit("memory"))
+
+
+def container_limits(c: Container) -> CgroupLimits:
+    found = limits(c)
+    return CgroupLimits(shares(requests(c).get("cpu", 0)), quota(found.get("cpu", 0)), found.get("memory"))
+
+
+def cgroup_path(uid: str, qos: str) -> str:
+    """Of a pod, below the cgroup root, by the driver cgroupfs: the kubelet's names, so that tools find them."""
+    middle = {GUARANTEED: "", BURSTABLE: "burstable/", BEST_EFFORT: "besteffort/"}[qos]
+    return f"/kubepods/{middle}pod{uid}"
+
+
+def cgroup_slice(uid: str, qos: str) -> str:
+    """The same by the driver systemd: the innermost slice."""
+    middle = {GUARANTEED: "", BURSTABLE: "burstable-", BEST_EFFORT: "besteffort-"}[qos]
+    return f"kubepods-{middle}pod{uid.replace('-', '_')}.slice"
+
+
+def oom_score_adj(c: Container, spec: PodSpec, capacity: int, *, critical: bool = False) -> int:
+    """capacity: the node's memory in bytes. A sidecar has at most what the app containers have."""
+    qos = qos_class(spec)
+    if critical or qos == GUARANTEED:
+        return -997
+    if qos == BEST_EFFORT:
+        return 1000
+    own = _score(c, capacity)
+    if is_sidecar(c):
+        return min([own, *(_score(app, capacity) for app in spec.containers)])
+    return own
+
+
+def _score(c: Container, capacity: int) -> int:
+    return min(max(3, 1000 - 1000 * requests(c).get("memory", 0) // max(capacity, 1)), 999)
