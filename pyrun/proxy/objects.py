@@ -39,10 +39,10 @@ def take(found: Objects, value: dict[str, object], origin: str) -> None:
         node = read_node(value, origin, found.faults)
         if node is not None:
             found.nodes.setdefault(node.name, node)
-    elif kind[1] in _OTHERS:
-        found.faults.append(Fault(origin, "/kind" if kind[1] == "Endpoints" else "/apiVersion", _OTHERS[str(kind[1])]))
     elif not isinstance(kind[1], str) or not kind[1]:
         found.faults.append(Fault(origin, "/kind", "says not what it is"))
+    elif kind[1] in _OTHERS:
+        found.faults.append(Fault(origin, "/kind" if kind[1] == "Endpoints" else "/apiVersion", _OTHERS[kind[1]]))
 
 
 def _add(into: dict, item: object, kind: str, origin: str, faults: list[Fault]) -> None:  # type: ignore[type-arg]
