@@ -43,13 +43,10 @@ LAYER_HEADERS = {  # header → Debian package
 }
 POD = [f"pod/{name}.c" for name in ("main", "message", "socket", "serve", "maker", "reap", "log", "attach", "stamp")]
 POD += ["init/start.c"]
-DATAPLANE = [
-    f"dataplane/{name}.c"
-    for name in (
-        "main", "loop", "hash", "image", "table", "apply", "choose", "limits", "tcp", "connect", "pump", "udp", "flow",
-        "control", "counters", "sandbox",
-    )
-]  # fmt: skip
+DATAPLANE_PARTS = (
+    "hash image table apply choose limits tcp connect pump udp udp_socket flow hand_over control counters loop"
+)
+DATAPLANE = [f"dataplane/{name}.c" for name in ("main", "sandbox", *DATAPLANE_PARTS.split())]
 DNS_NAMES = ("query", "table", "answer", "cache", "limit", "waiting", "serve", "tcp", "control")
 DNS_PARTS = [f"dns/{name}.c" for name in DNS_NAMES]
 DNS = [*DNS_PARTS, "dns/udp.c", "dns/sandbox.c", "dns/main.c"]

@@ -1,5 +1,6 @@
 /* Which endpoint a client gets: by its address the choice, then its pin, then strictly the next in turn. */
 #include <stdlib.h>
+#include <string.h>
 
 #include "dp.h"
 
@@ -113,7 +114,8 @@ struct backend *choose_backend(struct frontend *f, struct choice *c, const struc
     return b ? hold(b) : NULL;
 }
 
-void affinity_set(struct frontend *f, const struct address *client, struct backend *b, int64_t now) {
+/* until: ms */
+void affinity_set(struct frontend *f, const struct address *client, struct backend *b, int64_t until) {
     uint64_t hash = pin_hash(f, client);
     struct pin *p = find_pin(f, client, hash);
     if (!p) {
@@ -135,7 +137,7 @@ void affinity_set(struct frontend *f, const struct address *client, struct backe
             backend_drop(p->backend);
         p->backend = b;
     }
-    p->until = now + 1000 * (int64_t)f->affinity;
+    p->until = until;
     list_remove(&p->used);
     list_append(&by_use, &p->used);
 }
@@ -152,3 +154,19 @@ void affinity_tick(int64_t now) {
 }
 
 size_t affinity_count(void) { return pins.count; }
+
+size_t affinity_give(struct wire_entry *to, size_t most, int64_t now) {
+    size_t n = 0;
+    for (struct list *l = by_use.next; l != &by_use && n < most; l = l->next) {
+        const struct pin *p = CONTAINER(l, struct pin, used);
+        if (p->until <= now || p->frontend->gone || p->backend->gone)
+            continue;
+        struct wire_entry e = {.set = p->backend->set, .frontend_port = p->frontend->port, .endpoint_port = p->backend->port,
+                               .protocol = p->frontend->protocol, .ms = (uint32_t)(p->until - now)};
+        memcpy(e.frontend, p->frontend->address.b, sizeof e.frontend);
+        memcpy(e.client, p->client.b, sizeof e.client);
+        memcpy(e.endpoint, p->backend->address.b, sizeof e.endpoint);
+        to[n++] = e;
+    }
+    return n;
+}

@@ -13,7 +13,7 @@
 
 #include "dp.h"
 
-enum { CALLERS_MOST = 8, IMAGE_MOST = 256 << 20, SEALS = F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW };
+enum { CALLERS_MOST = 8, KEPT_MOST = 1024, IMAGE_MOST = 256 << 20, SEALS = F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW };
 
 struct message {
     struct wire_request head;
@@ -24,6 +24,9 @@ struct message {
 
 static struct watched listener, callers[CALLERS_MOST];
 static uint32_t allowed_uid;
+static uint8_t kept_body[KEPT_MOST];
+static uint32_t kept_size, n_kept;
+static int kept[WIRE_FDS];
 static _Alignas(8) uint8_t received[WIRE_MESSAGE];
 
 /* ---- replies */
@@ -70,7 +73,10 @@ static const char *apply_memfd(int fd) {
 static const char *apply(const struct message *m) {
     if (m->n_fds > 1 || (m->n_fds == 1) == (m->size != 0))
         return "an image: in the message or as a descriptor";
-    return m->n_fds ? apply_memfd(m->fds[0]) : table_apply(m->body, m->size, now_ms);
+    const char *wrong = m->n_fds ? apply_memfd(m->fds[0]) : table_apply(m->body, m->size, now_ms);
+    if (!wrong)
+        udp_adopt_no_more();
+    return wrong;
 }
 
 static const char *set(const struct message *m) {
@@ -105,6 +111,34 @@ static const char *listen_on(struct message *m) {
     return NULL;
 }
 
+static const char *keep(struct message *m) {
+    if (m->size > sizeof kept_body)
+        return "more to keep than there is room for";
+    for (uint32_t k = 0; k < n_kept; k++)
+        close(kept[k]);
+    memcpy(kept, m->fds, sizeof kept);
+    n_kept = m->n_fds;
+    m->n_fds = 0;
+    memcpy(kept_body, m->body, m->size);
+    kept_size = m->size;
+    return NULL;
+}
+
+static void send_given(int fd, uint16_t kind) {
+    static struct wire_entry entries[WIRE_FDS];
+    int fds[WIRE_FDS];
+    uint32_t n = give(kind, entries, fds, WIRE_FDS);
+    send_reply(fd, kind, 0, NULL, entries, n * sizeof *entries, fds, n);
+    for (uint32_t k = 0; k < n; k++)
+        close(fds[k]);
+}
+
+static void send_memfd(int fd, uint16_t kind, int made) {
+    send_reply(fd, kind, made < 0 ? errno : 0, made < 0 ? "no memory" : NULL, NULL, 0, &made, made >= 0);
+    if (made >= 0)
+        close(made);
+}
+
 static struct wire_state state(void) {
     int fds[WIRE_FDS];
     return (struct wire_state){table.generation, connections, udp_flows, table.frontends.count, table.sets.count, accepted_total,
@@ -123,13 +157,18 @@ static void answer(int fd, struct message *m) {
     case WIRE_SETTINGS: wrong = set(m); break;
     case WIRE_LISTEN: wrong = listen_on(m); break;
     case WIRE_APPLY: wrong = apply(m); break;
-    case WIRE_COUNTERS: {
-        int made = counters_memfd();
-        send_reply(fd, kind, made < 0 ? errno : 0, made < 0 ? "no memory" : NULL, NULL, 0, &made, made >= 0);
-        if (made >= 0)
-            close(made);
-        return;
-    }
+    case WIRE_COUNTERS: send_memfd(fd, kind, counters_memfd()); return;
+    case WIRE_GIVE_PINS: send_memfd(fd, kind, give_pins()); return;
+    case WIRE_GIVE_SOCKETS:
+    case WIRE_GIVE_FLOWS: send_given(fd, kind); return;
+    case WIRE_KEPT: send_reply(fd, kind, 0, NULL, kept_body, kept_size, kept, n_kept); return;
+    case WIRE_KEEP: wrong = keep(m); break;
+    case WIRE_TAKE_SOCKETS:
+    case WIRE_TAKE_FLOWS:
+        wrong = take_entries(kind, m->body, m->size, m->fds, m->n_fds);
+        m->n_fds = 0;
+        break;
+    case WIRE_TAKE_PINS: wrong = m->n_fds == 1 ? take_pins(m->fds[0]) : "pins without a descriptor"; break;
     case WIRE_GIVE: {
         int fds[WIRE_FDS];
         uint32_t n = tcp_listeners(fds, WIRE_FDS);

@@ -58,6 +58,8 @@ bool address_in(const struct address *a, const struct wire_prefix *p);
 bool address_read(const struct sockaddr_storage *from, struct address *a, uint16_t *port);
 socklen_t address_write(const struct address *a, uint16_t port, struct sockaddr_storage *to);
 
+extern int64_t now_ms; /* of the batch of events that is being worked off */
+
 /* ---- the table (table.c), and what is chosen from it (choose.c) */
 
 struct backend { /* an endpoint of a set: as long as a set, a connection, a flow or a pin holds it */
@@ -122,8 +124,10 @@ struct choice *choose(const struct frontend *f, const struct address *client);
 /* The next endpoint in turn which is none of `tried`; NULL: there is none. Held for the caller. */
 struct backend *choose_backend(struct frontend *f, struct choice *c, const struct address *client, struct backend *const *tried,
                                uint32_t n_tried, int64_t now);
-void affinity_set(struct frontend *f, const struct address *client, struct backend *b, int64_t now);
+void affinity_set(struct frontend *f, const struct address *client, struct backend *b, int64_t until);
+static inline int64_t affinity_end(const struct frontend *f) { return now_ms + 1000 * (int64_t)f->affinity; }
 void affinity_tick(int64_t now);
+size_t affinity_give(struct wire_entry *to, size_t most, int64_t now);
 size_t affinity_count(void);
 
 /* ---- the loop (loop.c) */
@@ -132,7 +136,6 @@ struct watched {
     void (*ready)(struct watched *w, uint32_t events);
     int fd;
 };
-extern int64_t now_ms;
 extern struct wire_settings settings;
 void loop_init(void);
 bool loop_add(struct watched *w, uint32_t events);
@@ -219,12 +222,13 @@ void pump_init(uint32_t pipes_most);
 bool keeps_source(const struct choice *ch, const struct backend *b, const struct address *client); /* connect.c */
 bool bind_source(int fd, const struct address *client, bool range);
 
-/* ---- UDP (udp.c: datagrams; flow.c: who belongs to whom) */
+/* ---- UDP (udp_socket.c: sockets of frontends; udp.c: datagrams; flow.c: who belongs to whom) */
 
 struct udp_frontend { /* of a frontend with an endpoint: a socket on its address and port */
     struct watched w;
     struct frontend *frontend;
     uint32_t version; /* of its choices */
+    bool given;       /* to the next data plane */
     struct list flows, waiting; /* waiting: for its address to be free */
 };
 
@@ -246,12 +250,26 @@ extern uint32_t udp_flows;
 int64_t udp_timers(int64_t now);
 void udp_free_dead(void);
 void udp_close(void);
+bool udp_give(struct wire_entry *e, int *fd); /* false: there is none left. The descriptor is the caller's */
+bool udp_adopt(const struct wire_entry *e, int fd);
+void udp_adopt_no_more(void);
+void udp_frontend_ready(struct watched *w, uint32_t events);
 void udp_answer_ready(struct watched *w, uint32_t events);
 struct flow *flow_get(struct udp_frontend *u, const struct address *client, uint16_t port); /* NULL: nobody takes it */
 void flow_end(struct flow *f);
 void flow_answered(struct flow *f);
 int64_t flow_timers(int64_t now);
 void flow_free_dead(void);
+bool flow_give(struct wire_entry *e, int *fd);
+bool flow_take(const struct wire_entry *e, int fd); /* false: there is no such frontend or endpoint any more */
+
+/* ---- hand_over.c: what one data plane gives and the next one takes; NULL, or what is wrong */
+uint32_t give(uint16_t kind, struct wire_entry *entries, int *fds, uint32_t most);
+const char *take_entries(uint16_t kind, const uint8_t *body, uint32_t size, int *fds, uint32_t n_fds);
+int give_pins(void);
+const char *take_pins(int fd);
+struct backend *table_find_backend(uint64_t set, const uint8_t *address, uint16_t port);
+struct frontend *entry_frontend(const struct wire_entry *e, uint8_t protocol);
 
 /* ---- control.c, counters.c, sandbox.c */
 bool control_init(int fd);

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <netinet/udp.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <unistd.h>
 
@@ -121,28 +122,19 @@ static struct backend *find_endpoint(struct frontend *f, const struct address *c
     return NULL;
 }
 
-static struct flow *new_flow(struct udp_frontend *u, const struct address *client, uint16_t port, struct backend *not) {
-    struct source *s = source_take(client);
-    if (!s)
-        return NULL;
-    s->flows++; /* so that making room does not free it */
-    make_room(s);
-    int fd = -1;
+/* b: held, and the flow's from now on, as is fd. NULL: neither is. */
+static struct flow *add(struct udp_frontend *u, const struct address *client, uint16_t port, struct backend *b, struct source *s, int fd) {
     struct flow *f = calloc(1, sizeof *f);
-    struct backend *b = f ? find_endpoint(u->frontend, client, not, &fd) : NULL;
-    if (b)
-        f->w = (struct watched){udp_answer_ready, fd};
-    if (!b || !hash_put(&flows, &f->node, flow_hash(u, client, port)) || !loop_add(&f->w, EPOLLIN)) {
-        if (b && f->node.hash)
-            hash_remove(&flows, &f->node);
-        if (b)
-            backend_drop(b);
-        if (fd >= 0)
-            close(fd);
+    if (!f)
+        return NULL;
+    f->w = (struct watched){udp_answer_ready, fd};
+    if (!hash_put(&flows, &f->node, flow_hash(u, client, port))) {
         free(f);
-        s->flows--;
-        source_drop(s);
-        u->frontend->failed++;
+        return NULL;
+    }
+    if (!loop_add(&f->w, EPOLLIN)) {
+        hash_remove(&flows, &f->node);
+        free(f);
         return NULL;
     }
     f->client = *client;
@@ -155,14 +147,37 @@ static struct flow *new_flow(struct udp_frontend *u, const struct address *clien
     list_init(&f->of_source);
     list_init(&f->of_frontend);
     list_append(&u->flows, &f->of_frontend);
-    b->connected++;
     b->active++;
-    u->frontend->accepted++;
     u->frontend->active++;
+    s->flows++;
     udp_flows++;
-    if (u->frontend->affinity)
-        affinity_set(u->frontend, client, b, now_ms);
     return f;
+}
+
+static struct flow *new_flow(struct udp_frontend *u, const struct address *client, uint16_t port, struct backend *not) {
+    struct source *s = source_take(client);
+    if (!s)
+        return NULL;
+    s->flows++; /* so that making room does not free it */
+    make_room(s);
+    s->flows--;
+    int fd = -1;
+    struct backend *b = find_endpoint(u->frontend, client, not, &fd);
+    struct flow *f = b ? add(u, client, port, b, s, fd) : NULL;
+    if (f) {
+        b->connected++;
+        u->frontend->accepted++;
+        if (u->frontend->affinity)
+            affinity_set(u->frontend, client, b, affinity_end(u->frontend));
+        return f;
+    }
+    if (b) {
+        backend_drop(b);
+        close(fd);
+    }
+    source_drop(s);
+    u->frontend->failed++;
+    return NULL;
 }
 
 /* Whether its endpoint is still one of those that its client may have. */
@@ -213,4 +228,42 @@ int64_t flow_timers(int64_t now) {
     int64_t a = expire(&fresh, 1000 * (int64_t)settings.udp_new_s, now);
     int64_t b = expire(&answered, 1000 * (int64_t)settings.udp_stream_s, now);
     return a < b ? a : b;
+}
+
+bool flow_give(struct wire_entry *e, int *fd) {
+    struct list *l = !list_empty(&answered) ? &answered : &fresh;
+    if (list_empty(l))
+        return false;
+    struct flow *f = CONTAINER(l->next, struct flow, by_use);
+    *e = (struct wire_entry){.set = f->backend->set, .frontend_port = f->of->frontend->port, .client_port = f->port,
+                             .endpoint_port = f->backend->port, .protocol = IPPROTO_UDP, .answered = f->answered,
+                             .ms = (uint32_t)(now_ms - f->used)};
+    memcpy(e->frontend, f->of->frontend->address.b, sizeof e->frontend);
+    memcpy(e->client, f->client.b, sizeof e->client);
+    memcpy(e->endpoint, f->backend->address.b, sizeof e->endpoint);
+    *fd = dup(f->w.fd);
+    loop_remove(&f->w);
+    flow_end(f);
+    return true;
+}
+
+bool flow_take(const struct wire_entry *e, int fd) {
+    struct frontend *of = entry_frontend(e, IPPROTO_UDP);
+    struct backend *b = table_find_backend(e->set, e->endpoint, e->endpoint_port);
+    struct address client;
+    memcpy(client.b, e->client, sizeof client.b);
+    struct source *s = of && of->udp && b && udp_flows < limit_flows() ? source_take(&client) : NULL;
+    if (!s)
+        return false;
+    struct flow *f = add(of->udp, &client, e->client_port, b, s, fd);
+    if (!f) {
+        source_drop(s);
+        return false;
+    }
+    b->refs++;
+    f->version--; /* looked at again before it is used */
+    f->answered = e->answered;
+    use(f);
+    f->used -= e->ms;
+    return true;
 }

@@ -77,7 +77,7 @@ static void filter(void) {
         CALL(epoll_ctl), CALL(close), CALL(accept4), CALL(getsockname), CALL(setsockopt), CALL(connect), CALL(bind), CALL(shutdown),
         CALL(getsockopt), CALL(recvmmsg), CALL(sendmmsg), CALL(recvmsg), CALL(sendmsg), CALL(pipe2), CALL(fcntl), CALL(clock_gettime),
         CALL(brk), CALL(munmap), CALL(mremap), CALL(madvise), CALL(fstat), CALL(newfstatat), CALL(memfd_create), CALL(ftruncate),
-        CALL(getpid), CALL(getrandom), CALL(rt_sigreturn), CALL(exit_group), CALL(write), CALL(restart_syscall), CALL(futex),
+        CALL(pread64), CALL(dup), CALL(getpid), CALL(getrandom), CALL(rt_sigreturn), CALL(exit_group), CALL(write), CALL(restart_syscall), CALL(futex),
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_socket, 0, 7), /* of the internet, and no raw one */
         ARGUMENT(0),
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AF_INET, 1, 0),

@@ -33,6 +33,14 @@ struct set *table_find_set(uint64_t id) {
     return NULL;
 }
 
+struct backend *table_find_backend(uint64_t id, const uint8_t *address, uint16_t port) {
+    struct set *s = table_find_set(id);
+    for (uint32_t k = 0; s && k < s->n; k++)
+        if (s->backends[k]->port == port && memcmp(s->backends[k]->address.b, address, sizeof s->backends[k]->address.b) == 0)
+            return s->backends[k];
+    return NULL;
+}
+
 void backend_drop(struct backend *b) {
     if (--b->refs)
         return;

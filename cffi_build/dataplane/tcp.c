@@ -130,7 +130,7 @@ void tcp_open(struct connection *c) {
     for (; c->n_tried; c->n_tried--)
         backend_drop(c->tried[c->n_tried - 1]);
     if (c->frontend->affinity)
-        affinity_set(c->frontend, &c->client, c->backend, now_ms);
+        affinity_set(c->frontend, &c->client, c->backend, affinity_end(c->frontend));
     client->readable = client->writable = server->writable = true;
     run(c, 0); /* what it has sent meanwhile; what comes from here on is an event */
     if (c->stage == OPEN && !loop_add(&client->w, (client->watches_out ? EPOLLOUT : 0) | EPOLLIN | EPOLLRDHUP | EPOLLET))

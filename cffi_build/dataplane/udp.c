@@ -4,15 +4,13 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <netinet/udp.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <unistd.h>
 
 #include "dp.h"
 
-enum { BATCH = 32, ROUNDS = 4, DATAGRAM = 65536, RETRY_MS = 500, CONTROL = 64 };
+enum { BATCH = 32, ROUNDS = 4, DATAGRAM = 65536, CONTROL = 64 };
 
 static uint8_t data[BATCH][DATAGRAM];
 static union {
@@ -22,8 +20,6 @@ static union {
 static struct sockaddr_storage names[BATCH];
 static struct iovec parts[BATCH];
 static struct mmsghdr messages[BATCH];
-static struct list waiting = {&waiting, &waiting}, dead = {&dead, &dead};
-static int64_t retry_at;
 
 /* ---- a batch in, and out */
 
@@ -123,7 +119,7 @@ static void forward(struct udp_frontend *u, int n) {
         run->refused = true;
 }
 
-static void frontend_ready(struct watched *w, uint32_t events) {
+void udp_frontend_ready(struct watched *w, uint32_t events) {
     (void)events;
     struct udp_frontend *u = CONTAINER(w, struct udp_frontend, w);
     for (int round = 0; round < ROUNDS; round++) {
@@ -162,113 +158,4 @@ void udp_answer_ready(struct watched *w, uint32_t events) {
         if (n < BATCH)
             return;
     }
-}
-
-/* ---- the sockets of frontends */
-
-static bool wants_socket(const struct frontend *f) {
-    for (uint32_t k = 0; k < f->n_choices; k++)
-        if (f->choices[k].action == ACT_FORWARD)
-            return true;
-    return false;
-}
-
-static int open_socket(const struct frontend *f) {
-    struct sockaddr_storage at;
-    socklen_t n = address_write(&f->address, f->port, &at);
-    bool v4 = at.ss_family == AF_INET;
-    int one = 1, fd = socket(at.ss_family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd < 0)
-        return -1;
-    setsockopt(fd, v4 ? SOL_IP : SOL_IPV6, v4 ? IP_FREEBIND : IPV6_FREEBIND, &one, sizeof one); /* the route to it may be on its way */
-    if (!v4)
-        setsockopt(fd, SOL_IPV6, IPV6_V6ONLY, &one, sizeof one);
-    setsockopt(fd, SOL_UDP, UDP_GRO, &one, sizeof one);
-    if (bind(fd, (struct sockaddr *)&at, n)) {
-        int error = errno;
-        close(fd);
-        errno = error;
-        return -1;
-    }
-    return fd;
-}
-
-static bool try_open(struct udp_frontend *u) {
-    u->w.fd = open_socket(u->frontend);
-    if (u->w.fd >= 0 && loop_add(&u->w, EPOLLIN))
-        return true;
-    if (u->w.fd >= 0)
-        close(u->w.fd);
-    u->w.fd = -1;
-    return false;
-}
-
-void udp_put(struct frontend *f) {
-    struct udp_frontend *u = f->udp;
-    if (!wants_socket(f)) { /* nobody listens then, which the kernel says by ICMP */
-        udp_gone(f);
-        return;
-    }
-    if (u) {
-        u->version++;
-        return;
-    }
-    if (!(u = calloc(1, sizeof *u)))
-        return;
-    u->w = (struct watched){frontend_ready, -1};
-    u->frontend = f;
-    list_init(&u->flows);
-    list_init(&u->waiting);
-    f->udp = u;
-    if (!try_open(u)) {
-        dprintf(STDERR_FILENO, "pyrun-dataplane: UDP port %u of a service is taken: %s; trying again\n", f->port, strerror(errno));
-        list_append(&waiting, &u->waiting);
-        retry_at = now_ms + RETRY_MS;
-    }
-}
-
-void udp_gone(struct frontend *f) {
-    struct udp_frontend *u = f->udp;
-    if (!u)
-        return;
-    while (!list_empty(&u->flows))
-        flow_end(CONTAINER(u->flows.next, struct flow, of_frontend));
-    list_remove(&u->waiting);
-    if (u->w.fd >= 0) {
-        loop_remove(&u->w);
-        close(u->w.fd);
-    }
-    u->w.fd = -1;
-    f->udp = NULL;
-    list_append(&dead, &u->waiting); /* an event of this batch may be for it */
-}
-
-void udp_free_dead(void) {
-    while (!list_empty(&dead)) {
-        struct udp_frontend *u = CONTAINER(dead.next, struct udp_frontend, waiting);
-        list_remove(&u->waiting);
-        free(u);
-    }
-}
-
-/* Of all frontends: who retires has no more datagrams to carry. */
-void udp_close(void) {
-    for (size_t k = 0; table.frontends.slots && k <= table.frontends.mask; k++)
-        for (struct node *n = table.frontends.slots[k]; n; n = n->next)
-            udp_gone(CONTAINER(n, struct frontend, node));
-}
-
-int64_t udp_timers(int64_t now) {
-    int64_t wait = flow_timers(now);
-    if (list_empty(&waiting))
-        return wait;
-    if (now >= retry_at) {
-        for (struct list *l = waiting.next, *next; l != &waiting; l = next) {
-            next = l->next;
-            if (try_open(CONTAINER(l, struct udp_frontend, waiting)))
-                list_remove(l);
-        }
-        retry_at = now + RETRY_MS;
-    }
-    return !list_empty(&waiting) && RETRY_MS < wait ? RETRY_MS : wait;
 }

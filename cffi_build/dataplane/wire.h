@@ -21,6 +21,23 @@ enum wire_kind {
     WIRE_GIVE = 6,     /* → the descriptors of the listeners */
     WIRE_RETIRE = 7,   /* accept no more; end after the last connection, or after `value` seconds (0: no limit) */
     WIRE_END = 8,      /* end now */
+    WIRE_KEEP = 9,     /* descriptors that are held for who comes next, and a body that says which they are; in place of those before */
+    WIRE_KEPT = 10,    /* → these */
+    /* From one that retires to the next, by way of Python; what is given away is gone here. Each answer is a part, an empty one the end. */
+    WIRE_GIVE_SOCKETS = 11, /* → entries of UDP frontends, and their sockets */
+    WIRE_TAKE_SOCKETS = 12, /* before APPLY, which closes what it does not need */
+    WIRE_GIVE_FLOWS = 13,   /* → entries of UDP flows, and their sockets */
+    WIRE_TAKE_FLOWS = 14,   /* after APPLY */
+    WIRE_GIVE_PINS = 15,    /* → a memfd with entries */
+    WIRE_TAKE_PINS = 16,    /* after APPLY */
+};
+
+struct wire_entry { /* a socket of a frontend, a flow, or a pin */
+    uint64_t set;
+    uint8_t frontend[16], client[16], endpoint[16];
+    uint16_t frontend_port, client_port, endpoint_port;
+    uint8_t protocol, answered;
+    uint32_t ms, reserved; /* of a flow: unused for so long; of a pin: valid for so long */
 };
 
 struct wire_request {
@@ -124,6 +141,7 @@ struct wire_endpoint_counters {
 
 _Static_assert(sizeof(struct wire_request) == 16 && sizeof(struct wire_reply) == 128, "messages");
 _Static_assert(sizeof(struct wire_state) == 72 && sizeof(struct wire_settings) == 40, "bodies");
+_Static_assert(sizeof(struct wire_entry) == 72, "entry");
 _Static_assert(sizeof(struct wire_image) == 48 && sizeof(struct wire_set) == 24 && sizeof(struct wire_endpoint) == 24, "image");
 _Static_assert(sizeof(struct wire_frontend) == 32 && sizeof(struct wire_choice) == 24 && sizeof(struct wire_prefix) == 20, "image");
 _Static_assert(sizeof(struct wire_counters) == 16 && sizeof(struct wire_frontend_counters) == 72 && sizeof(struct wire_endpoint_counters) == 48, "counters");

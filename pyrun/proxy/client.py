@@ -9,6 +9,7 @@ and rules, after which the first one accepts no more and ends after its last con
 from __future__ import annotations
 
 import array
+import contextlib
 import fcntl
 import mmap
 import os
@@ -16,7 +17,7 @@ import select
 import signal
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from ..errors import PyrunError, reason
 from . import messages as m
@@ -64,6 +65,17 @@ class DataPlane:
         """Starts one, which takes the place of `sock` in the directory once it has its rules. The directory is there
         and root's alone. listeners: TCP sockets that listen; they stay the caller's, who keeps them for the next one.
         PyrunError when it can't be."""
+
+        def prepare(new: DataPlane) -> None:
+            new.set(settings or m.Settings())
+            if rules is not None:
+                new.apply(rules)
+            new.listen(listeners)
+
+        return cls._start(directory, user, prepare)
+
+    @classmethod
+    def _start(cls, directory: str, user: int, prepare: Callable[[DataPlane], None]) -> DataPlane:
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as s, _held(directory) as held:
             _unlink(held, NEW)
             s.bind(f"/proc/self/fd/{held.fd}/{NEW}")
@@ -76,10 +88,7 @@ class DataPlane:
                 os.waitpid(pid, 0)
                 raise
             try:
-                self.set(settings or m.Settings())
-                if rules is not None:
-                    self.apply(rules)
-                self.listen(listeners)
+                prepare(self)
                 os.rename(NEW, SOCKET, src_dir_fd=held.fd, dst_dir_fd=held.fd)
             except BaseException:
                 self.kill()
@@ -109,15 +118,34 @@ class DataPlane:
             s.close()
             raise
 
-    def upgrade(self, rules: Rules, settings: m.Settings | None = None, *, limit: int = 0) -> DataPlane:
+    def upgrade(
+        self, rules: Rules, settings: m.Settings | None = None, *, limit: int = 0, user: int = OWN_USER
+    ) -> DataPlane:
         """Another process in this one's place, of the program as it is now; this one ends after its last connection, or
-        after `limit` seconds (0: none). Nobody who connects meanwhile notices. This object is closed."""
-        listeners = self.listeners()
+        after `limit` seconds (0: none). UDP sockets, flows and pins move over with what waits in them: nobody notices.
+        This object is closed. PyrunError where it can't be: then all is as it was."""
+
+        def prepare(new: DataPlane) -> None:
+            new.set(settings or self._settings)
+            new.generation = self.generation
+            _hand_over(self, new, m.GIVE_SOCKETS, m.TAKE_SOCKETS)
+            new.apply(rules)
+            _hand_over(self, new, m.GIVE_FLOWS, m.TAKE_FLOWS)
+            _hand_over(self, new, m.GIVE_PINS, m.TAKE_PINS)
+            _hand_over(self, new, m.KEPT, m.KEEP)
+            listeners = self.listeners()
+            try:
+                new.listen(listeners)
+            finally:
+                for s in listeners:
+                    s.close()
+
         try:
-            new = DataPlane.start(self.directory, listeners, settings or self._settings, rules=rules)
-        finally:
-            for s in listeners:
-                s.close()
+            new = self._start(self.directory, user, prepare)
+        except BaseException:
+            with contextlib.suppress(PyrunError):
+                self.apply(rules)  # it takes its UDP sockets back
+            raise
         self.retire(limit)
         self.close()
         return new
@@ -192,6 +220,15 @@ class DataPlane:
         _, fds = self._ask(m.request(m.GIVE))
         return [socket.socket(fileno=fd) for fd in fds]
 
+    def keep(self, fds: Mapping[str, int]) -> None:
+        """It holds these open for whoever comes after us, in place of what it held. At most 64, and of short names."""
+        self._ask(m.request(m.KEEP, body="\0".join(fds).encode()), *fds.values())
+
+    def kept(self) -> dict[str, int]:
+        """What keep() was given. Close them."""
+        reply, fds = self._ask(m.request(m.KEPT))
+        return dict(zip(reply.body.decode().split("\0"), fds, strict=bool(fds)))
+
     def hello(self) -> m.State:
         reply, _ = self._ask(m.request(m.HELLO))
         return m.read_state(reply.body)
@@ -220,6 +257,20 @@ class DataPlane:
 
     def _ask(self, request: bytes, *fds: int) -> tuple[m.Reply, list[int]]:
         return _call(self._control, request, *fds)
+
+
+def _hand_over(old: DataPlane, new: DataPlane, give: int, take: int) -> None:
+    """All of one kind, from one data plane to the next. Flows and sockets come in parts."""
+    while True:
+        reply, fds = old._ask(m.request(give))
+        try:
+            if fds:
+                new._ask(m.request(take, body=reply.body), *fds)
+        finally:
+            for fd in fds:
+                os.close(fd)
+        if not fds or give in (m.GIVE_PINS, m.KEPT):
+            return
 
 
 def _call(s: socket.socket, request: bytes, *fds: int) -> tuple[m.Reply, list[int]]:

@@ -9,8 +9,9 @@ from ..errors import PyrunError
 from .encode import GONE, MAGIC, TERMINATING, VERSION, narrow
 
 HELLO, SETTINGS, LISTEN, APPLY, COUNTERS, GIVE, RETIRE, END = range(1, 9)
+KEEP, KEPT, GIVE_SOCKETS, TAKE_SOCKETS, GIVE_FLOWS, TAKE_FLOWS, GIVE_PINS, TAKE_PINS = range(9, 17)
 INLINE_MOST = 60000  # bytes of an image in a message; a longer one goes as a memfd
-REPLY_MOST = 4096
+REPLY_MOST = 8192
 
 REQUEST = struct.Struct("<IHHQ")
 REPLY = struct.Struct("<IHHiIQ104s")
