@@ -360,6 +360,29 @@ CRI_EXPLAIN = Verb(
         flag("config", "print the config.json that a container gets, and no steps"),
     ),
 )
+LOGS = Verb(
+    "logs",
+    "search and follow what pods wrote",
+    (Argument("words", required=False, many=True),),
+    (
+        flag("follow", "go on with what is written from now on", "f"),
+        text("namespace", "PATTERN", "only pods of this namespace", "n"),
+        text("pod", "PATTERN", "only pods of this name, such as web-*", "p"),
+        text("container", "PATTERN", "only containers of this name", "c"),
+        text("selector", "LABELS", "only pods with these labels, such as app=web; asks pyrun cri", "l"),
+        Option("since", DURATION, "only of the last 5s, 10m or 1h", metavar="TIME"),
+        text("since-time", "TIME", "only from this time on (RFC 3339)"),
+        text("until-time", "TIME", "only before this time (RFC 3339)"),
+        number("tail", "N", "the last N lines of each container (with --follow 10)"),
+        flag("previous", "of the container that ran before the newest one"),
+        choice("stream", ("both", "stdout", "stderr"), "only what was written to this stream"),
+        flag("regex", "words are regular expressions (Python's)", "e"),
+        flag("timestamps", "begin each line with its time", "t"),
+        FOR_TOOLS,
+        text("dir", "DIR", "where the logs are (default: /var/log/pods)", completes=A_DIRECTORY),
+        LISTEN,
+    ),
+)
 # One store for people and for `pyrun cri`.
 STORE = text("root", "DIR", "where images are kept (default: /var/lib/pyrun, as of pyrun cri)", completes=A_DIRECTORY)
 CERTS = text(
@@ -475,6 +498,7 @@ VERBS = {
         CRI,
         CRI_STATUS,
         CRI_EXPLAIN,
+        LOGS,
         IMAGE_PULL,
         IMAGE_LS,
         IMAGE_RM,

@@ -53,10 +53,10 @@ GROUPS = (
             "image prune",
         ),
     ),
-    (
-        "A Kubernetes node",
-        ("cri", "cri status", "cri explain", "proxy trace", "proxy explain", "dns query", "dns explain"),
-    ),
+    ("A Kubernetes node", ("cri", "cri status", "cri explain")),
+    ("Its Services", ("proxy trace", "proxy explain")),
+    ("Its DNS", ("dns query", "dns explain")),
+    ("What pods write", ("logs",)),
     ("The shell, and speed", ("completion", "planner")),
 )
 
@@ -351,6 +351,22 @@ is asked. The type is A where none is given.""",
         """Reads the objects in a directory and prints all records that the cluster's DNS makes of them, or those at and
 below a name. What is in an object and not served is warned of, with its place.""",
         (("pyrun dns explain --objects /etc/pyrun/objects default.svc.cluster.local", "those of a namespace"),),
+    ),
+    "logs": Text(
+        """Prints what containers of pods wrote, of all pods in the order of time, from the files that the kubelet and
+the runtime keep, whichever runtime it is: also from those that were rotated or compressed, and of containers that have
+ended. A line that the runtime cut in pieces is whole again.
+
+Words are looked for as they stand: all of them must be in a line, in any case unless one has a capital. Patterns are
+the shell's.""",
+        (
+            ("pyrun logs", "everything"),
+            ("pyrun logs -f -l app=web --since 1h timeout", "follow the timeouts of an application"),
+            ("pyrun logs -n shop -p 'cart-*' --previous --tail 20", "the last words of what crashed"),
+            ("pyrun logs --regex --stream stderr 'HTTP/1.1\" 5..'", "by a regular expression"),
+            ("pyrun logs --format json --since-time 2026-11-27T12:00:00Z", "for tools"),
+        ),
+        {"0": "it was printed", "1": "no line has the words, or the logs can't be read"},
     ),
     "completion": Text(
         """Prints a script for bash, zsh or fish that completes commands, options and container ids.""",

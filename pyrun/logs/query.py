@@ -1,0 +1,149 @@
+"""What is asked of the logs: which lines are wanted. Pure.
+
+Words are looked for as they stand, all of them in one line, and in any case unless one has a capital. They are looked
+for in a whole chunk of a file first: of a rare word most chunks have none, and their lines are then never parsed.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from ..errors import InvalidArgument
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .line import Line
+    from .tree import Container
+
+FOREVER = 1 << 63
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """words: all must be in a line (bytes, lower-cased where `any_case`). patterns: all must match in it. since, until:
+    nanoseconds since 1970; a line of `since` is in, one of `until` is not. stream: "" for both."""
+
+    words: tuple[bytes, ...] = ()
+    any_case: bool = True
+    patterns: tuple[re.Pattern[bytes], ...] = ()
+    since: int = 0
+    until: int = FOREVER
+    stream: str = ""
+
+    def takes(self, line: Line) -> bool:
+        if not self.since <= line.time < self.until or (self.stream and line.stream != self.stream):
+            return False
+        return self.matches(line.content)
+
+    def matches(self, content: bytes) -> bool:
+        """Of the text alone."""
+        if self.words:
+            text = content.lower() if self.any_case else content
+            if not all(word in text for word in self.words):
+                return False
+        return all(pattern.search(content) for pattern in self.patterns)
+
+    def may_be_in(self, chunk: bytes) -> bool:
+        """False: no line that is wholly in this piece of a file has all the words."""
+        if not self.words:
+            return True
+        text = chunk.lower() if self.any_case else chunk
+        return all(word in text for word in self.words)
+
+
+def parse_words(words: tuple[str, ...], *, regex: bool) -> Query:
+    """The query of what a person typed. InvalidArgument names a faulty expression and the place in it."""
+    any_case = not any(character.isupper() for word in words for character in word)
+    if not regex:
+        typed = tuple(word.encode("utf-8", "surrogateescape") for word in words if word)
+        return Query(tuple(word.lower() for word in typed) if any_case else typed, any_case)
+    return Query(patterns=tuple(_pattern(word, re.IGNORECASE if any_case else 0) for word in words))
+
+
+def _pattern(text: str, flags: int) -> re.Pattern[bytes]:
+    try:
+        return re.compile(text.encode("utf-8", "surrogateescape"), flags)
+    except (re.error, OverflowError, RecursionError) as e:
+        place = f", at character {e.pos + 1}" if isinstance(e, re.error) and e.pos is not None else ""
+        raise InvalidArgument(
+            f"{text!r} is no regular expression: {e.msg if isinstance(e, re.error) else e}{place}",
+            hint="without --regex words are taken as they stand",
+        ) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Which containers. Patterns are the shell's (*, ?, [...]); "" is any. uids: of pods that a selector chose, None
+    without one."""
+
+    namespace: str = ""
+    pod: str = ""
+    container: str = ""
+    uids: frozenset[str] | None = None
+
+    def takes(self, container: Container) -> bool:
+        return (
+            _fits(self.namespace, container.namespace)
+            and _fits(self.pod, container.pod)
+            and _fits(self.container, container.name)
+            and (self.uids is None or container.uid in self.uids)
+        )
+
+
+def _fits(pattern: str, name: str) -> bool:
+    return not pattern or fnmatchcase(name, pattern)
+
+
+Selector = tuple[tuple[str, str, tuple[str, ...]], ...]
+
+_REQUIREMENT = re.compile(
+    r"\s*(?:(?P<absent>!)\s*(?P<gone>[^\s!=,()]+)"
+    r"|(?P<key>[^\s!=,()]+)(?:\s*(?P<op>==|!=|=)\s*(?P<value>[^\s!=,()]*)"
+    r"|\s+(?P<set>in|notin)\s*\((?P<values>[^()]*)\))?)\s*(?:,|$)"
+)
+
+
+def parse_selector(text: str) -> Selector:
+    """Requirements (key, operator, values) of a label selector as kubectl takes it: `a=b`, `a!=b`, `a in (b, c)`,
+    `a notin (b)`, `a`, `!a`, with commas between (Kubernetes' "Labels and Selectors")."""
+    found: list[tuple[str, str, tuple[str, ...]]] = []
+    at = 0
+    while at < len(text):
+        match = _REQUIREMENT.match(text, at)
+        if match is None or match.end() == at:
+            raise InvalidArgument(
+                f"--selector: {text[at:]!r} is no requirement of a label", hint="such as app=web, or tier in (a, b)"
+            )
+        found.append(_requirement(match))
+        at = match.end()
+    return tuple(found)
+
+
+def _requirement(match: re.Match[str]) -> tuple[str, str, tuple[str, ...]]:
+    if match["absent"]:
+        return match["gone"], "absent", ()
+    if match["set"]:
+        return match["key"], match["set"], tuple(value.strip() for value in match["values"].split(","))
+    if match["op"]:
+        return match["key"], "notin" if match["op"] == "!=" else "in", (match["value"],)
+    return match["key"], "exists", ()
+
+
+def selects(selector: Selector, labels: dict[str, str]) -> bool:
+    """Whether all requirements hold. As in Kubernetes, `notin` and `!=` hold where the label is not there."""
+    for key, operator, values in selector:
+        there = key in labels
+        match operator:
+            case "exists":
+                holds = there
+            case "absent":
+                holds = not there
+            case "in":
+                holds = there and labels[key] in values
+            case _:
+                holds = not there or labels[key] not in values
+        if not holds:
+            return False
+    return True

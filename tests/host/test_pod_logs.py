@@ -1,0 +1,97 @@
+"""`pyrun logs` over what pods of `pyrun cri` write in a kubelet's layout: by label, followed over rotations."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.cri.node import Node, a_node
+
+PATIENCE_S = 60.0
+COUNT = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.01; done"
+
+
+@pytest.fixture(scope="module")
+def one_node(tmp_path_factory: pytest.TempPathFactory, busybox_rootfs: Path) -> Iterator[Node]:
+    with a_node(tmp_path_factory.mktemp("node"), busybox_rootfs) as node:
+        node.start()
+        node.run_pod()
+        node.clear()
+        yield node
+
+
+@pytest.fixture
+def node(one_node: Node) -> Iterator[Node]:
+    yield one_node
+    one_node.clear()
+
+
+def a_pod(node: Node, app: str, script: str) -> tuple[str, Path]:
+    """A container of a pod with this label: its id, and its log."""
+    uid = f"uid-{app}"
+    directory = node.logs / f"shop_{app}_{uid}"
+    (directory / "c").mkdir(parents=True)
+    metadata = {"name": app, "namespace": "shop", "uid": uid}
+    fields = {"metadata": metadata, "labels": {"app": app}, "log_directory": str(directory)}
+    pod = node.run_pod(app, **fields)
+    container = node.run(pod, "c", script, app, log_path="c/0.log")
+    return container, directory / "c" / "0.log"
+
+
+def logs(node: Node, *argv: str) -> list[str]:
+    return [sys.executable, "-m", "pyrun", "logs", "--dir", str(node.logs), "--listen", f"unix://{node.socket}", *argv]
+
+
+def wait_for_lines(path: Path, count: int) -> list[str]:
+    last = time.monotonic() + PATIENCE_S
+    while len(lines := path.read_text().splitlines()) < count:
+        assert time.monotonic() < last, lines
+        time.sleep(0.02)
+    return lines
+
+
+def test_a_search_by_label(node: Node) -> None:
+    one, _ = a_pod(node, "one", "echo 'a Timeout'; echo other; echo 'a timeout' >&2; exec sleep 1000")
+    a_pod(node, "two", "echo 'a timeout of two'; exec sleep 1000")
+    wait_for_lines(node.logs / "shop_one_uid-one/c/0.log", 3)
+    wait_for_lines(node.logs / "shop_two_uid-two/c/0.log", 1)
+    found = subprocess.run(
+        logs(node, "-l", "app in (one)", "--format", "json", "timeout"), capture_output=True, text=True
+    )
+    assert found.returncode == 0, found.stderr
+    told = [json.loads(line) for line in found.stdout.splitlines()]
+    assert sorted((line["stream"], line["line"]) for line in told) == [("stderr", "a timeout"), ("stdout", "a Timeout")]
+    assert {(line["namespace"], line["pod"], line["container"]) for line in told} == {("shop", "one", "c")}
+    assert subprocess.run(logs(node, "-l", "app=one", "nothing"), capture_output=True).returncode == 1
+    node.call("StopContainer", container_id=one, timeout=0)
+
+
+def test_following_over_a_rotation_loses_no_line(node: Node, tmp_path: Path) -> None:
+    container, log = a_pod(node, "count", COUNT)
+    wait_for_lines(log, 2)
+    out = tmp_path / "out"
+    with out.open("wb") as file:
+        follower = subprocess.Popen(logs(node, "-f", "-p", "count", "--tail", "100000"), stdout=file)
+    try:
+        for stamp in ("20261127-120000", "20261127-120001"):
+            wait_for_lines(out, len(out.read_text().splitlines()) + 20)
+            os.rename(log, f"{log}.{stamp}")
+            node.call("ReopenContainerLog", container_id=container)
+        wait_for_lines(out, len(out.read_text().splitlines()) + 20)
+        node.call("StopContainer", container_id=container, timeout=0)
+        written = sum(len(path.read_text().splitlines()) for path in log.parent.iterdir())
+        lines = wait_for_lines(out, written)
+        assert lines == [f"shop/count c {number + 1}" for number in range(written)]
+        follower.send_signal(signal.SIGINT)
+        assert follower.wait(PATIENCE_S) == 128 + signal.SIGINT
+    finally:
+        follower.kill()
+        follower.wait()
