@@ -227,7 +227,7 @@ def _external_ips(r: Reader, spec: dict[str, Any]) -> Iterator[tuple[bytes, int]
 
 def _ingress(r: Reader, value: dict[str, Any], kind: str) -> Iterator[Ingress]:
     """What the load balancer's controller has written. One with a host name alone is for DNS, and not for us."""
-    if kind != LOAD_BALANCER:
+    if kind == EXTERNAL_NAME:
         return
     status = r.get(value, "status", dict, {})
     balancer = r.get(status, "loadBalancer", dict, {}, "/status")

@@ -3,11 +3,14 @@ explain commands with their errors."""
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pyrun.cli.main import main
 from pyrun.kube.addresses import address_text, intersection, parse_address, parse_prefix, port_text, prefix_text
@@ -281,6 +284,47 @@ def test_a_hundred_thousand_broken_objects_are_named_and_the_rest_is_served() ->
     assert len({fault.origin for fault in found.faults}) == 100_000
     rules = plan_proxy(found.services.values(), found.slices.values(), NODE)
     assert [one.name for one in rules.frontends] == ["default/good:80 cluster"]
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-70000, 70000)
+    | st.floats()
+    | st.text(max_size=3)
+    | st.sampled_from(
+        ["10.0.0.1", "None", "fd00::1", "10.0.0.0/8", "TCP", "Local", "Service", "::ffff:1.2.3.4", "1.2.3.4/99"]
+    ),
+    lambda inner: (
+        st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["name", "ip", "port"]), inner, max_size=2)
+    ),
+    max_leaves=4,
+)
+SAMPLES = [
+    one.value for path in sorted(FLOWS.glob("*.yaml")) for one in load(str(path)) if one.value["kind"] != "Flows"
+]
+
+
+def paths_of(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path, *[found for key, item in inner for found in paths_of(item, (*path, key))]]
+
+
+@given(st.data())
+def test_any_value_anywhere_is_a_fault_or_taken(data: st.DataObject) -> None:
+    """One value of one object is whatever JSON can hold. Nothing is raised, and another Service is served as before."""
+    value = copy.deepcopy(data.draw(st.sampled_from(SAMPLES)))
+    *path, last = data.draw(st.sampled_from([path for path in paths_of(value) if path]))
+    here = value
+    for key in path:
+        here = here[key]
+    here[last] = data.draw(JSON)
+    found = objects_of(service(WEB, metadata="name: good, namespace: aaa") + slice_of("{addresses: [10.0.0.1]}"))
+    take(found, value, "odd")
+    rules = plan_proxy(found.services.values(), found.slices.values(), NODE)
+    assert "aaa/good:80 cluster" in [one.name for one in rules.frontends]
+    assert all(0 < one.port <= 65535 and len(one.address) in (4, 16) for one in rules.frontends)
+    assert all(fault.origin == "odd" for fault in found.faults)
 
 
 def test_a_fault_reads_as_a_line() -> None:
