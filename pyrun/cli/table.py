@@ -473,6 +473,24 @@ PROXY_EXPLAIN = Verb(
     (Argument("service"),),
     (PROXY_OBJECTS, *PROXY_NODE, FOR_TOOLS),
 )
+NODE_NAME = text("node-name", "NAME", "this node's name (default: the host's)")
+NODE_VALIDATE = Verb(
+    "node validate",
+    "print every fault of files of pods and other objects; needs no root",
+    (Argument("file", many=True, completes=A_FILE),),
+    (NODE_NAME, FOR_TOOLS),
+)
+NODE_EXPLAIN = Verb(
+    "node explain",
+    "print what this node would do for a pod, and which line asks for it; needs no root",
+    (Argument("file", completes=A_FILE),),
+    (
+        NODE_NAME,
+        number("cpu", "THOUSANDTHS", "the node's processors in thousandths (default: this machine's)"),
+        size("memory", "the node's memory (default: this machine's)"),
+        FOR_TOOLS,
+    ),
+)
 
 VERBS = {
     verb.name: verb
@@ -510,6 +528,8 @@ VERBS = {
         PROXY_EXPLAIN,
         DNS_QUERY,
         DNS_EXPLAIN,
+        NODE_VALIDATE,
+        NODE_EXPLAIN,
         COMPLETION,
         HELP,
     )

@@ -54,6 +54,7 @@ GROUPS = (
         ),
     ),
     ("A Kubernetes node", ("cri", "cri status", "cri explain")),
+    ("Pods from files", ("node validate", "node explain")),
     ("Its Services", ("proxy trace", "proxy explain")),
     ("Its DNS", ("dns query", "dns explain")),
     ("What pods write", ("logs",)),
@@ -367,6 +368,26 @@ the shell's.""",
             ("pyrun logs --format json --since-time 2026-11-27T12:00:00Z", "for tools"),
         ),
         {"0": "it was printed", "1": "no line has the words, or the logs can't be read"},
+    ),
+    "node validate": Text(
+        """Reads files of Kubernetes objects, YAML or JSON, and prints all that is wrong with them at once, each with
+file, line, column and field: syntax, fields that do not exist, values that Kubernetes refuses, and what this node does
+not have. A field is never ignored.""",
+        (
+            ("pyrun node validate pod.yaml", "one file"),
+            ("pyrun node validate --format json /etc/pyrun/manifests/*.yaml", "for tools"),
+        ),
+        {"0": "no faults", "1": "faults, on stdout"},
+        ("https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/",),
+    ),
+    "node explain": Text(
+        """Prints for each pod of a file what this node would do: whether it fits, which images it takes, its cgroups
+with their limits, volumes and where they are mounted, in which order containers start and end, and what is probed. Each
+line has the place in the file that asks for it.""",
+        (
+            ("pyrun node explain pod.yaml", "on this machine"),
+            ("pyrun node explain --cpu 4000 --memory 16G pod.yaml", "on a node of that size"),
+        ),
     ),
     "completion": Text(
         """Prints a script for bash, zsh or fish that completes commands, options and container ids.""",

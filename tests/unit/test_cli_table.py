@@ -59,6 +59,8 @@ SHARED = [
     "image import --name a:1 /layout",
     "image export -o f a b",
     "image prune -a",
+    "node validate --node-name n --format json a b",
+    "node explain --cpu 1000 --memory 1G a",
 ]
 
 

@@ -129,8 +129,11 @@ class World:
 
     def container(self, name: str) -> ContainerStatus:
         found = self.status
-        all_: list[ContainerStatus] = [*(found.initContainerStatuses or ()), *(found.containerStatuses or ())]
-        return next(c for c in [*all_, *(found.ephemeralContainerStatuses or ())] if c.name == name)
+        for kept in (found.initContainerStatuses, found.containerStatuses, found.ephemeralContainerStatuses):
+            for c in kept or ():
+                if c.name == name:
+                    return c
+        raise KeyError(name)
 
     def condition(self, type: str) -> str:
         return next(c.status for c in self.status.conditions or () if c.type == type)

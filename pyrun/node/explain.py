@@ -1,0 +1,210 @@
+"""PURE: what this node would do for a pod, in order, each line with where its YAML asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from ..kube.objects.containers import Container, LifecycleHandler, Probe
+from ..kube.objects.pods import Pod, PodSpec
+from ..kube.objects.volumes import Volume
+from ..kube.quantity import human_bytes
+from ..plan.cgroup.resources import cpu_weight
+from .admission import Allocatable, host_ports, refusal
+from .plan.observed import KINDS
+from .plan.probes import probe_of
+from .plan.restart import is_sidecar, policy_of
+from .qos import PERIOD_US, cgroup_path, container_limits, oom_score_adj, pod_limits, pod_requests, qos_class
+
+
+class Line(NamedTuple):
+    """part: admission, images, cgroup, volumes, start, probes, stop. pointer: the field that asks; "" for none."""
+
+    part: str
+    text: str
+    pointer: str
+
+
+def explain_pod(pod: Pod, node: Allocatable, uid: str = "UID") -> list[Line]:
+    """For a pod that is valid, with its defaults, on a node where nothing else runs."""
+    assert pod.spec is not None
+    spec = pod.spec
+    return [
+        *_admission(spec, node),
+        *_images(spec),
+        *_cgroups(spec, node, uid),
+        *_volumes(spec),
+        *_start(spec),
+        *_probes(spec),
+        *_stop(spec),
+    ]
+
+
+def _all(spec: PodSpec) -> Iterator[tuple[Container, str]]:
+    for field in ("initContainers", "containers"):
+        for i, c in enumerate(getattr(spec, field) or ()):
+            yield c, f"/spec/{field}/{i}"
+
+
+def _admission(spec: PodSpec, node: Allocatable) -> Iterator[Line]:
+    wanted = pod_requests(spec)
+    cpu, memory = wanted.get("cpu", 0), wanted.get("memory", 0)
+    no = refusal(spec, node, ())
+    at = next((f"{at}/resources" for c, at in _all(spec) if c.resources and c.resources.requests), "")
+    if no is not None:
+        yield Line("admission", f"refused, {no[0]}: {no[1]}", at)
+    else:
+        fits = f"{cpu}m of {node.cpu}m cpu, {human_bytes(memory)} of {human_bytes(node.memory)} memory"
+        yield Line("admission", f"fits: {fits}", at)
+    for protocol, address, port in host_ports(spec):
+        where = next(
+            f"{at}/ports/{i}" for c, at in _all(spec) for i, p in enumerate(c.ports or ()) if p.hostPort == port
+        )
+        yield Line("admission", f"takes {port}/{protocol} of the node{f' on {address}' if address else ''}", where)
+
+
+def _images(spec: PodSpec) -> Iterator[Line]:
+    seen = set()
+    for c, at in _all(spec):
+        if c.image in seen:
+            continue
+        seen.add(c.image)
+        how = {
+            "Always": "ask the registry each time",
+            "IfNotPresent": "pull if it is not here",
+            "Never": "must be here",
+        }
+        given = how[c.imagePullPolicy or "Always"]
+        yield Line("images", f"{c.image}: {c.imagePullPolicy}, {given}", f"{at}/image")
+
+
+def _cgroups(spec: PodSpec, node: Allocatable, uid: str) -> Iterator[Line]:
+    qos = qos_class(spec)
+    found = pod_limits(spec)
+    path = cgroup_path(uid, qos)
+    yield Line("cgroup", f"{path}  {qos}: {_limits(found.shares, found.quota, found.memory)}", "/spec/containers")
+    for c, at in _all(spec):
+        own = container_limits(c)
+        score = oom_score_adj(c, spec, node.memory)
+        text = f"{path}/{c.name}  {_limits(own.shares, own.quota, own.memory)}, oom_score_adj {score}"
+        yield Line("cgroup", text, f"{at}/resources")
+
+
+def _limits(shares: int, quota: int, memory: int | None) -> str:
+    words = [f"cpu.weight {cpu_weight(shares)}"]
+    if quota:
+        words.append(f"cpu.max {quota} {PERIOD_US}")
+    words.append(f"memory.max {memory}" if memory is not None else "no memory limit")
+    return ", ".join(words)
+
+
+def _volumes(spec: PodSpec) -> Iterator[Line]:
+    for i, volume in enumerate(spec.volumes or ()):
+        kind = next(name for name in volume.__struct_fields__[1:] if getattr(volume, name) is not None)
+        yield Line("volumes", f"{volume.name}: {_told(volume, kind)}", f"/spec/volumes/{i}/{kind}")
+    for c, at in _all(spec):
+        for i, mount in enumerate(c.volumeMounts or ()):
+            how = "read-only" if mount.readOnly else "read-write"
+            text = f"{c.name}: {mount.name} at {mount.mountPath}, {how}"
+            if mount.mountPropagation not in (None, "None"):
+                text += f", {mount.mountPropagation}"
+            yield Line("volumes", text, f"{at}/volumeMounts/{i}")
+
+
+def _told(volume: Volume, kind: str) -> str:
+    if volume.emptyDir is not None:
+        return "emptyDir, 0777, gone with the pod"
+    if volume.hostPath is not None:
+        return f"hostPath {volume.hostPath.path}{f', {volume.hostPath.type}' if volume.hostPath.type else ''}"
+    if volume.configMap is not None:
+        return f"configMap {volume.configMap.name}, mode {volume.configMap.defaultMode or 0:04o}"
+    if volume.secret is not None:
+        return f"secret {volume.secret.secretName}, mode {volume.secret.defaultMode or 0:04o}"
+    return kind
+
+
+def _start(spec: PodSpec) -> Iterator[Line]:
+    network = "the host's network" if spec.hostNetwork else "a network of its own"
+    yield Line("start", f"sandbox: {network}", "/spec/hostNetwork" if spec.hostNetwork else "/spec")
+    for i, c in enumerate(spec.initContainers or ()):
+        at = f"/spec/initContainers/{i}"
+        if is_sidecar(c):
+            then = "the next waits for its startup probe" if c.startupProbe else "the next waits till it has started"
+            yield Line("start", f"sidecar {c.name}, {then}; always run again", at)
+        else:
+            yield Line("start", f"init {c.name}, to its success; {_again(c, spec, init=True)}", at)
+    for i, c in enumerate(spec.containers):
+        after = ", then its postStart" if c.lifecycle and c.lifecycle.postStart else ""
+        yield Line("start", f"{c.name}{after}; {_again(c, spec, init=False)}", f"/spec/containers/{i}")
+
+
+def _again(c: Container, spec: PodSpec, *, init: bool) -> str:
+    words = {
+        "Always": "run again whenever it ends, after 0, 10, 20 … 300 s",
+        "OnFailure": "run again when it fails, after 0, 10, 20 … 300 s",
+        "Never": "not run again",
+    }
+    text = words[policy_of(c, spec, init=init)]
+    if c.restartPolicyRules:
+        text += f", but for {len(c.restartPolicyRules)} rules by exit code"
+    return text
+
+
+def _probes(spec: PodSpec) -> Iterator[Line]:
+    for c, at in _all(spec):
+        for kind in KINDS:
+            probe = probe_of(c, kind)
+            if probe is None:
+                continue
+            what = {
+                "startup": "others wait for it; restart",
+                "liveness": "restart",
+                "readiness": "not ready",
+            }[kind]
+            first = f", first after {probe.initialDelaySeconds} s" if probe.initialDelaySeconds else ""
+            times = f"every {probe.periodSeconds} s{first}, {probe.timeoutSeconds} s each"
+            text = f"{c.name} {kind}: {_action(probe)} {times}; {what} after {probe.failureThreshold} failures"
+            yield Line("probes", text, f"{at}/{kind}Probe")
+
+
+def _action(found: Probe | LifecycleHandler) -> str:
+    if found.exec is not None:
+        return f"exec {' '.join(found.exec.command or ())}"
+    if found.httpGet is not None:
+        http = found.httpGet
+        return f"GET {(http.scheme or 'HTTP').lower()}://{http.host or 'POD'}:{http.port}{http.path}"
+    if found.tcpSocket is not None:
+        return f"connect {found.tcpSocket.host or 'POD'}:{found.tcpSocket.port}"
+    if isinstance(found, Probe) and found.grpc is not None:
+        return f"grpc health check :{found.grpc.port}"
+    sleep = found.sleep if isinstance(found, LifecycleHandler) else None
+    return f"sleep {sleep.seconds} s" if sleep is not None else "nothing"
+
+
+def _stop(spec: PodSpec) -> Iterator[Line]:
+    grace = spec.terminationGracePeriodSeconds
+    at = "/spec/terminationGracePeriodSeconds"
+    yield Line("stop", f"all within {grace} s, preStop included; who is left is killed then", at)
+    for i, c in enumerate(spec.containers):
+        yield Line("stop", f"{c.name}: {_pre_stop(c)}its stop signal", f"/spec/containers/{i}")
+    found = list(enumerate(spec.initContainers or ()))
+    for i, c in reversed(found):
+        if is_sidecar(c):
+            yield Line("stop", f"then sidecar {c.name}: {_pre_stop(c)}its stop signal", f"/spec/initContainers/{i}")
+
+
+def _pre_stop(c: Container) -> str:
+    handler = c.lifecycle.preStop if c.lifecycle else None
+    return f"preStop ({_action(handler)}), then " if handler else ""
+
+
+def as_text(lines: list[Line], place: Callable[[str], str]) -> Iterator[str]:
+    """place: of a pointer, FILE:LINE."""
+    width = max([len(line.text) for line in lines if len(line.text) <= 100], default=0)
+    part = ""
+    for line in lines:
+        if line.part != part:
+            part = line.part
+            yield part
+        where = place(line.pointer) if line.pointer else ""
+        yield f"  {line.text.ljust(width)}  {where}".rstrip()

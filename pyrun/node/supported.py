@@ -1,0 +1,171 @@
+"""PURE: what a valid pod may ask for and this node does not have (yet), refused by name. Nothing is left out unsaid.
+
+A row is a pointer, in which * stands for one part, and why; a field that is not there, or has the value that it has
+anyway (`HARMLESS`), is no matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from ..kube.objects.base import Object
+from ..kube.objects.pods import Pod
+from ..kube.strict import Fault, escaped
+from ..kube.validate.volumes import SOURCES
+
+VOLUMES = ("emptyDir", "hostPath", "configMap", "secret")
+ALIKE = ("containers", "initContainers")
+SCHEDULED = "who puts a pod in a directory has chosen the node"
+HINTS = {
+    "gitRepo": "it was taken out of Kubernetes (CVE-2024-10220, CVE-2025-1767); clone in an init container",
+    "image": "image volumes are not in this node yet",
+    "projected": "projected volumes are not in this node yet",
+    "downwardAPI": "downwardAPI volumes are not in this node yet; env has fieldRef",
+    "persistentVolumeClaim": "there is no API server to bind claims; hostPath is what this node has",
+    "nfs": "mount it on the node, and take hostPath",
+}
+POD = {
+    "ephemeralContainers": "they are for pods that run, and come by an API server",
+    "hostUsers": "user namespaces of pods are not in this node yet",
+    "imagePullSecrets": "credentials are those of the node: docker's config.json",
+    "serviceAccountName": "there is no API server to give out tokens",
+    "serviceAccount": "there is no API server to give out tokens",
+    "automountServiceAccountToken": "there is no API server to give out tokens",
+    "readinessGates": "there is no API server by which somebody could set them",
+    "schedulingGates": SCHEDULED,
+    "schedulingGroup": SCHEDULED,
+    "nodeSelector": SCHEDULED,
+    "affinity": SCHEDULED,
+    "topologySpreadConstraints": SCHEDULED,
+    "priorityClassName": "there are no PriorityClasses here",
+    "priority": "eviction is not in this node yet",
+    "preemptionPolicy": SCHEDULED,
+    "runtimeClassName": "there are no RuntimeClasses here",
+    "overhead": "it comes of a RuntimeClass, and there are none here",
+    "resourceClaims": "dynamic resources are not in this node",
+    "resources": "resources of a pod as a whole are not in this node yet",
+    "evictionResponders": "eviction is not in this node yet",
+    "setHostnameAsFQDN": "not in this node yet",
+    "hostnameOverride": "not in this node yet",
+    "subdomain": "not in this node yet",
+    "securityContext/fsGroup": "not in this node yet",
+    "securityContext/fsGroupChangePolicy": "fsGroup is not in this node yet",
+    "securityContext/supplementalGroupsPolicy": "not in this node yet",
+    "securityContext/seLinuxOptions": "SELinux is not in this node",
+    "securityContext/seLinuxChangePolicy": "SELinux is not in this node",
+    "securityContext/windowsOptions": "this node runs Linux",
+    "volumes/*/emptyDir/medium": "emptyDir in memory is not in this node yet",
+    "volumes/*/emptyDir/sizeLimit": "limits of an emptyDir are not in this node yet",
+    "volumes/*/emptyDir/mode": "not in this node yet",
+    "volumes/*/configMap/defaultUser": "not in this node yet",
+    "volumes/*/configMap/items/*/user": "not in this node yet",
+    "volumes/*/secret/defaultUser": "not in this node yet",
+    "volumes/*/secret/items/*/user": "not in this node yet",
+}
+CONTAINER = {
+    "resizePolicy": "resources are not changed in place in this node yet",
+    "volumeDevices": "there are no block volumes here",
+    "stdin": "nobody could attach: there is no `pyrun node attach` yet",
+    "stdinOnce": "nobody could attach: there is no `pyrun node attach` yet",
+    "tty": "nobody could attach: there is no `pyrun node attach` yet",
+    "resources/claims": "dynamic resources are not in this node",
+    "resources/limits/ephemeral-storage": "disk limits are not in this node yet",
+    "resources/requests/ephemeral-storage": "disk limits are not in this node yet",
+    "env/*/valueFrom/fileKeyRef": "not in this node yet",
+    "env/*/valueFrom/resourceFieldRef": "not in this node yet",
+    "volumeMounts/*/subPath": "not in this node yet",
+    "volumeMounts/*/subPathExpr": "not in this node yet",
+    "volumeMounts/*/bindMountOptions": "not in this node yet",
+    "lifecycle/stopSignal": "not in this node yet; the image's stop signal is heeded",
+    "lifecycle/*/tcpSocket": "a deprecated hook that does nothing; take httpGet or exec",
+    "securityContext/seLinuxOptions": "SELinux is not in this node",
+    "securityContext/windowsOptions": "this node runs Linux",
+    "securityContext/procMount": "not in this node yet",
+    **{f"{kind}Probe/grpc": "not in this node yet; take exec, httpGet or tcpSocket"
+       for kind in ("liveness", "readiness", "startup")},
+}  # fmt: skip
+# What a field may have without asking for anything.
+HARMLESS: dict[str, tuple[Any, ...]] = {
+    "hostUsers": (True,),
+    "automountServiceAccountToken": (False,),
+    "serviceAccountName": ("default",),
+    "serviceAccount": ("default",),
+    "procMount": ("Default",),
+    "medium": ("",),
+    "mode": (0o777,),
+    "stdin": (False,),
+    "stdinOnce": (False,),
+    "tty": (False,),
+    "setHostnameAsFQDN": (False,),
+    "supplementalGroupsPolicy": ("Merge",),
+}
+ROWS = {
+    **{f"/spec/{at}": why for at, why in POD.items()},
+    **{f"/spec/{field}/*/{at}": why for field in ALIKE for at, why in CONTAINER.items()},
+}
+
+
+def unsupported(found: Object, node: str = "") -> Iterator[Fault]:
+    """After validation. node: this node's name, against spec.nodeName."""
+    if not isinstance(found, Pod) or found.spec is None:
+        return
+    value = msgspec.to_builtins(found)
+    for row, why in ROWS.items():
+        for pointer, there in _at(value, row.split("/")[1:], ""):
+            name = row.rpartition("/")[2]
+            if there in (None, [], {}) or there in HARMLESS.get(name, ()):
+                continue
+            yield Fault(pointer, f"is not supported: {why}")
+    for i, volume in enumerate(found.spec.volumes or ()):
+        for kind in SOURCES:
+            if kind not in VOLUMES and getattr(volume, kind) is not None:
+                why = HINTS.get(kind, f"volumes here are {', '.join(VOLUMES)}")
+                yield Fault(f"/spec/volumes/{i}/{kind}", f"is not supported: {why}")
+    yield from _values(found, node)
+
+
+def _at(value: Any, parts: list[str], at: str) -> Iterator[tuple[str, Any]]:
+    """What a row's pointer means in the value."""
+    if not parts:
+        yield at, value
+        return
+    part, *rest = parts
+    if isinstance(value, list):
+        for i, one in enumerate(value):
+            yield from _at(one, rest, f"{at}/{i}")
+    elif isinstance(value, dict):
+        for key in value if part == "*" else (part,):
+            if key in value:
+                yield from _at(value[key], rest, f"{at}/{escaped(key)}")
+
+
+def _values(pod: Pod, node: str) -> Iterator[Fault]:
+    """Values of fields that are supported otherwise."""
+    assert pod.spec is not None
+    spec = pod.spec
+    if spec.nodeName and node and spec.nodeName != node:
+        yield Fault("/spec/nodeName", f"is not supported: this node is {node}")
+    if spec.os is not None and spec.os.name != "linux":
+        yield Fault("/spec/os/name", "is not supported: this node runs Linux")
+    if spec.schedulerName not in (None, "default-scheduler"):
+        yield Fault("/spec/schedulerName", f"is not supported: {SCHEDULED}")
+    for field in ALIKE:
+        for i, c in enumerate(getattr(spec, field) or ()):
+            at = f"/spec/{field}/{i}"
+            for name in {
+                **((c.resources and c.resources.limits) or {}),
+                **((c.resources and c.resources.requests) or {}),
+            }:
+                if name not in ("cpu", "memory", "ephemeral-storage"):
+                    pointer = f"{at}/resources/limits/{escaped(name)}"
+                    yield Fault(pointer, "is not supported: devices and huge pages are not in this node yet")
+            for j, rule in enumerate(c.restartPolicyRules or ()):
+                if rule.action != "Restart":
+                    yield Fault(f"{at}/restartPolicyRules/{j}/action", f"{rule.action} is not supported yet")
+            for kind in ("livenessProbe", "readinessProbe", "startupProbe"):
+                probe = getattr(c, kind)
+                if probe is not None and probe.httpGet is not None and probe.httpGet.scheme == "HTTPS":
+                    yield Fault(f"{at}/{kind}/httpGet/scheme", "HTTPS is not supported yet")
