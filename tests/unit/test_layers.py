@@ -29,6 +29,7 @@ LAYERS = [
     "pod",
     "cri",
     "node",
+    "logs",
     "cli",
 ]
 # Below everything; they import nothing of ours.
