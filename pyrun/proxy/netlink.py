@@ -50,6 +50,17 @@ class Netlink:
                 raise_error(payload)
                 return
 
+    def send(self, request: bytes) -> None:
+        self._socket.send(request)
+
+    def one(self) -> tuple[int, bytes]:
+        """The next reply: its type and what follows the header. OSError where it is a fault."""
+        for type_, payload in self._replies():
+            if type_ == NLMSG_ERROR:
+                raise_error(payload)
+            return type_, payload
+        raise AssertionError("not reached")
+
     def dump(self, request: bytes) -> list[tuple[int, bytes]]:
         """(type, what follows the header) of each reply. Asked again where the answer was changed meanwhile."""
         for _ in range(10):

@@ -110,7 +110,6 @@ class Topology:
             *("ip", "-batch", "-"),
             input=f"""link add {name} address {mac} type veth peer name eth0 netns {place.path}
 link set {name} up
-address add 169.254.1.1/32 dev {name}
 address add fe80::1/128 dev {name} nodad
 route add {address4}/32 dev {name}
 route add {address6}/128 dev {name}

@@ -1,0 +1,193 @@
+"""Kernel mode, carried out: Rules become elements of nf_tables' maps, changed by batches over raw netlink.
+
+What is in the kernel is known from the rules applied last, so a change costs what it changes. At start what an earlier
+daemon left is read back and made the same. A batch is one system call and one transaction: who is killed leaves the old
+rules or the new ones. The kernel's generation number tells whether somebody else changed nf_tables since; then the
+tables are looked at before anything is sent, and made anew where they are not those that were left.
+"""
+
+from __future__ import annotations
+
+import errno
+
+from ...errors import PyrunError, Unavailable, reason
+from ..rules import Change, Rules, difference
+from . import messages as m
+from .conntrack import end_stale_flows
+from .elements import NAMES, frontend_key
+from .layout import DISPATCH, FAMILIES, KEPT, TABLE, VERSION, add_base, add_ranges
+from .state import Delta, Held, State, reconcile, widths_of
+from .transactions import Transactions
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..rules import Prefix
+
+ATTEMPTS = 5
+_ERESTART = 85
+
+
+class Applied:
+    """What one apply() did: elements put and taken away, flows of UDP ended, and whether the kernel was read first."""
+
+    __slots__ = ("ended", "gone", "put", "read")
+
+    def __init__(self, put: int, gone: int, ended: int, read: bool) -> None:
+        self.put = put
+        self.gone = gone
+        self.ended = ended
+        self.read = read
+
+    def __repr__(self) -> str:
+        return f"Applied(put={self.put}, gone={self.gone}, ended={self.ended}, read={self.read})"
+
+
+class KernelRules:
+    """The tables in the network namespace of the thread that makes this. Not for two threads at once.
+
+    everything: every frontend is carried out here (the nftables mode); else those marked `kernel`, and of the others
+    what is dropped, as the data plane can't be silent.
+    """
+
+    def __init__(self, *, everything: bool = True) -> None:
+        self._everything = everything
+        self._kernel = Transactions()
+        self._forget()
+
+    def _forget(self) -> None:
+        self._rules: Rules | None = None
+        self._state = State(everything=self._everything)
+        self._tables: dict[int, bytes] = {}  # by the width of an address: the table's handle
+        self._generation = 0
+
+    # --- the one way in ---
+
+    def apply(self, rules: Rules, change: Change | None = None) -> Applied:
+        """Makes the kernel's rules these. change: what they are against those applied last, where that is known.
+
+        PyrunError where the kernel refuses, with its words; what was in force stays so, and the next call reads first
+        what there is.
+        """
+        for attempt in range(ATTEMPTS):
+            try:
+                return self._apply(rules, change)
+            except OSError as e:
+                self._forget()
+                if attempt < ATTEMPTS - 1 and e.errno in (_ERESTART, errno.ENOENT, errno.EEXIST, errno.EBUSY):
+                    continue
+                kind = Unavailable if e.errno in (errno.EPERM, errno.EOPNOTSUPP, errno.EPROTONOSUPPORT) else PyrunError
+                hint = "kernel mode needs nf_tables with NAT, maps, numgen and reject, and CAP_NET_ADMIN"
+                raise kind(f"nf_tables, table {TABLE}: {reason(e)}", hint=hint) from None
+        raise AssertionError("not reached")
+
+    def _apply(self, rules: Rules, change: Change | None) -> Applied:
+        generation = self._kernel.generation()
+        if self._rules is not None and generation != self._generation and self._handles() != self._tables:
+            self._forget()
+        held = None
+        if self._rules is None:
+            change = difference(Rules(), rules)
+            held = self._read(generation)
+        elif change is None:
+            change = difference(self._rules, rules)
+        delta = self._state.plan(change)
+        if held is not None:
+            reconcile(delta, held)
+        batch, new = self._batch(delta, rules)
+        if len(batch):
+            self._kernel.commit(batch, generation)
+        self._state.take(delta)
+        self._rules = rules
+        self._generation = self._kernel.generation()
+        if new:
+            self._tables = self._handles()
+        self._forget_clients(delta)
+        ended = end_stale_flows(delta.targets)
+        put, gone = (sum(map(len, found.values())) for found in (delta.put, delta.gone))
+        return Applied(put, gone, ended, held is not None)
+
+    def _batch(self, delta: Delta, rules: Rules) -> tuple[m.Batch, bool]:
+        """The transaction, and whether it makes tables."""
+        batch = m.Batch()
+        ranges: tuple[Prefix, ...] = rules.ranges if self._everything else ()
+        new = widths_of(delta, rules, self._everything) - self._tables.keys()
+        for width in sorted(new):
+            add_base(batch, FAMILIES[width], ranges)
+        before = self._rules.ranges if self._rules is not None else None
+        for width in self._tables if self._everything and before != ranges else ():
+            m.flush_chain(batch, FAMILIES[width].number, TABLE, DISPATCH)
+            add_ranges(batch, FAMILIES[width], ranges)
+        for width, chain in delta.chains_new:
+            chain.add(batch, FAMILIES[width])
+        for (width, name), keys in delta.gone.items():
+            gone = [m.element(key) for key in keys]
+            m.add_elements(batch, m.DELSETELEM, FAMILIES[width].number, TABLE, name, gone)
+        for (width, name), pairs in delta.put.items():
+            put = [m.element(key, data) for key, data in pairs]
+            m.add_elements(batch, m.NEWSETELEM, FAMILIES[width].number, TABLE, name, put)
+        for width, one in delta.chains_gone:
+            m.delete_chain(batch, FAMILIES[width].number, TABLE, one)
+        return batch, bool(new)
+
+    def _forget_clients(self, delta: Delta) -> None:
+        """Those that are kept for an endpoint that is gone. The rules that put them there are no more, so what is left
+        after the commit is all of them."""
+        targets = {frontend_key(*key): value for key, value in delta.targets.items() if key in delta.keeping}
+        for width in {len(key) - 8 for key in targets} & self._tables.keys():
+            batch = m.Batch()
+            stale = []
+            for key, data in self._kernel.elements(FAMILIES[width], KEPT).items():
+                mine = targets.get(key[width:])
+                target = data[4 : 4 + width], int.from_bytes(data[4 + width : 6 + width], "big")
+                if mine is not None and target not in mine:
+                    stale.append(m.element(key))
+            m.add_elements(batch, m.DELSETELEM, FAMILIES[width].number, TABLE, KEPT, stale)
+            if len(batch):
+                self._kernel.commit(batch, 0)
+
+    # --- what is there ---
+
+    def _handles(self) -> dict[int, bytes]:
+        return {width: handle for width, (handle, _) in self._kernel.tables().items()}
+
+    def _read(self, generation: int) -> Held | None:
+        """What an earlier daemon left; None for nothing. A table of another form goes, in a transaction of its own:
+        connections that are there keep their translation, and new ones find no rule for a moment."""
+        tables = self._kernel.tables()
+        foreign = [width for width, (_, version) in tables.items() if version != VERSION]
+        if foreign:
+            batch = m.Batch()
+            for width in foreign:
+                m.delete_table(batch, FAMILIES[width].number, TABLE)
+            self._kernel.commit(batch, generation)
+            raise OSError(_ERESTART, "the generation is another now")
+        self._tables = {width: handle for width, (handle, _) in tables.items()}
+        if not tables:
+            return None
+        held = Held()
+        for width in tables:
+            family = FAMILIES[width]
+            held.chains |= {(width, name) for name in self._kernel.chains(family)}
+            held.elements.update({(width, name): self._kernel.elements(family, name) for name in NAMES})
+        return held
+
+    def elements(self) -> dict[tuple[int, str], dict[bytes, bytes]]:
+        """What the kernel has: (width of an address, map) → key → data."""
+        widths = self._kernel.tables()
+        return {(w, name): self._kernel.elements(FAMILIES[w], name) for w in widths for name in NAMES}
+
+    # --- the end ---
+
+    def close(self, *, remove: bool = True) -> None:
+        """With remove, the tables go; else they work on without a daemon."""
+        try:
+            if remove:
+                batch = m.Batch()
+                for width in self._kernel.tables():
+                    m.delete_table(batch, FAMILIES[width].number, TABLE)
+                if len(batch):
+                    self._kernel.commit(batch, 0)
+        except OSError as e:
+            raise PyrunError(f"nf_tables, table {TABLE} can't be removed: {reason(e)}") from None
+        finally:
+            self._kernel.close()

@@ -1,0 +1,249 @@
+"""The form of the rules: which tables, chains and maps there are, whatever services there are. Pure.
+
+A table for each family, with these maps:
+
+  services   address . protocol . port            → a verdict: goto the chain that carries out the frontend's choice
+  choices    address . protocol . port . choice   → the same, where choices go by the client's address
+  endpoints  address . protocol . port . turn     → endpoint's address . port
+  own        endpoint . endpoint                     who calls itself by a service
+  allocated  address                                 of the ranges that a service has
+  keeping    address . protocol . port            → jump to the chain that notes which endpoint the client has
+  kept       client . address . protocol . port   → endpoint's address . port, put there by packets, for some time
+
+Chains do not grow with services: there is one for each number of endpoints, in some VARIANTS with counters of their
+own, so that two services in step do not share turns. A list of sources has one for all frontends with this list.
+A turn is choice << 16 | number of the endpoint.
+"""
+
+from __future__ import annotations
+
+import sys
+from zlib import crc32
+
+from . import messages as m
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import NamedTuple
+
+    from ..rules import Prefix
+else:
+    from typing import NamedTuple
+
+TABLE = "pyrun_services"
+VERSION = b"pyrun services 1"
+SERVICES, CHOICES, ENDPOINTS, OWN = "services", "choices", "endpoints", "own"
+ALLOCATED, KEEPING, KEPT = "allocated", "keeping", "kept"
+REFUSE, DISPATCH = "refuse", "dispatch"
+VARIANTS = 8
+MOST_KEPT = 1 << 18  # clients, of all frontends of a family
+MASQUERADE = 0x00200000  # the packet's mark, from the choice to the way out
+TCP, _ICMP = 6, {4: 1, 16: 58}
+_FIRST = 8  # the first of 16 registers of 32 bits
+_MARK, _L4PROTO = 3, 16  # keys of meta
+_STATE, _STATUS, _DST_NAT, _INVALID = 0, 2, 0x20, 0x1
+_PROTO_DST, _ORIGINAL = 12, {4: 20, 16: 22}  # keys of ct
+_IPV4, _IPV6, _PROTO, _PORT, _NUMBER = 7, 8, 12, 13, 19  # nftables' types; _NUMBER is `mark`, 32 bits of the machine
+
+
+def native(value: int) -> bytes:
+    return value.to_bytes(4, sys.byteorder)
+
+
+class Family(NamedTuple):
+    """What differs between IPv4 and IPv6. at: offsets of source and destination in the header."""
+
+    number: int
+    width: int
+    kind: int
+    source: int
+    destination: int
+
+    @property
+    def words(self) -> int:
+        return self.width // 4
+
+
+FAMILIES = {4: Family(m.IPV4, 4, _IPV4, 12, 16), 16: Family(m.IPV6, 16, _IPV6, 8, 24)}  # by the length of an address
+
+
+def _type(*kinds: int) -> int:
+    """Of a concatenation: six bits a part."""
+    made = 0
+    for kind in kinds:
+        made = made << 6 | kind
+    return made
+
+
+def shapes(f: Family) -> dict[str, m.SetShape]:
+    """The maps by name."""
+    key = f.width + 8
+    endpoint = _type(f.kind, _PORT), f.width + 4
+    where = f.kind, _PROTO, _PORT
+    return {
+        SERVICES: m.SetShape((_type(*where), key), m.VERDICT),
+        CHOICES: m.SetShape((_type(*where, _NUMBER), key + 4), m.VERDICT),
+        ENDPOINTS: m.SetShape((_type(*where, _NUMBER), key + 4), endpoint),
+        OWN: m.SetShape((_type(f.kind, f.kind), 2 * f.width)),
+        ALLOCATED: m.SetShape((f.kind, f.width)),
+        KEEPING: m.SetShape((_type(*where), key), m.VERDICT),
+        KEPT: m.SetShape((_type(f.kind, *where), f.width + key), endpoint, dynamic=MOST_KEPT),
+    }
+
+
+# --- what is there once -----------------------------------------------------------------------------------------------
+
+BASE_CHAINS = {
+    "arriving": ("nat", 0, -100),
+    "sending": ("nat", 3, -100),
+    "leaving": ("nat", 4, 100),
+    "taking": ("nat", 1, 100),
+    "passing": ("filter", 2, 0),
+}
+
+
+def add_base(batch: m.Batch, f: Family, ranges: Sequence[Prefix]) -> None:
+    """The table with its maps and the chains at the hooks."""
+    m.new_table(batch, f.number, TABLE, VERSION)
+    for name, shape in shapes(f).items():
+        m.new_set(batch, f.number, TABLE, name, shape)
+    for chain in (REFUSE, DISPATCH):
+        m.new_chain(batch, f.number, TABLE, chain)
+    for chain, hook in BASE_CHAINS.items():
+        m.new_chain(batch, f.number, TABLE, chain, hook)
+
+    def rule(chain: str, *expressions: bytes) -> None:
+        m.new_rule(batch, f.number, TABLE, chain, expressions)
+
+    protocol = m.meta(_FIRST, _L4PROTO)
+    rule(REFUSE, protocol, m.compare(_FIRST, bytes((TCP,))), m.reject(f.number, reset=True))
+    rule(REFUSE, m.reject(f.number, reset=False))
+    for chain in ("arriving", "sending"):
+        rule(chain, *load_key(f, _FIRST), m.lookup(SERVICES, _FIRST, 0))
+        rule(chain, m.judge(m.GOTO, DISPATCH))
+    for chain in ("leaving", "taking"):  # by then the endpoint is in the packet
+        rule(chain, *_asked_for(f, _FIRST), m.lookup(KEEPING, _FIRST, 0))
+    bit, zero = native(MASQUERADE), bytes(4)
+    marked = m.meta(_FIRST, _MARK), m.bitwise(_FIRST, bit, zero), m.compare(_FIRST, bit)
+    keep = native(~MASQUERADE & 0xFFFFFFFF)
+    unmark = m.meta(_FIRST, _MARK), m.bitwise(_FIRST, keep, zero), m.meta_set(_FIRST, _MARK)
+    rule("leaving", *marked, *unmark, m.masquerade())
+    dst_nat = native(_DST_NAT)
+    translated = m.conntrack(_FIRST, _STATUS), m.bitwise(_FIRST, dst_nat, zero), m.compare(_FIRST, zero, equal=False)
+    addresses = m.payload(_FIRST, 1, f.source, f.width), m.payload(_FIRST + f.words, 1, f.destination, f.width)
+    rule("leaving", *translated, *addresses, m.lookup(OWN, _FIRST), m.masquerade())
+    # A segment out of its window is not translated: its sender would get a reset for a connection that lives.
+    invalid = native(_INVALID)
+    faulty = m.conntrack(_FIRST, _STATE), m.bitwise(_FIRST, invalid, zero), m.compare(_FIRST, zero, equal=False)
+    rule("passing", *faulty, protocol, m.compare(_FIRST, bytes((TCP,))), m.judge(m.DROP))
+    add_ranges(batch, f, ranges)
+
+
+def add_ranges(batch: m.Batch, f: Family, ranges: Sequence[Prefix]) -> None:
+    """What of the ranges is no frontend: other ports of an address that a service has are refused, other addresses are
+    met with silence, as kube-proxy has it. Fills the chain; what was in it has to be flushed before."""
+
+    def rule(*expressions: bytes) -> None:
+        m.new_rule(batch, f.number, TABLE, DISPATCH, expressions)
+
+    rule(m.meta(_FIRST, _L4PROTO), m.compare(_FIRST, bytes((_ICMP[f.width],))), m.judge(m.ACCEPT))
+    rule(m.payload(_FIRST, 1, f.destination, f.width), m.lookup(ALLOCATED, _FIRST), m.judge(m.GOTO, REFUSE))
+    for prefix in ranges:
+        if len(prefix[0]) == f.width:
+            rule(*_holds(f, f.destination, prefix), m.judge(m.DROP))
+
+
+def load_key(f: Family, register: int) -> tuple[bytes, ...]:
+    """Destination, protocol and port, into registers from this one."""
+    at = register + f.words
+    return m.payload(register, 1, f.destination, f.width), m.meta(at, _L4PROTO), m.payload(at + 1, 2, 2, 2)
+
+
+def _asked_for(f: Family, register: int) -> tuple[bytes, ...]:
+    """What the client has sent to, before the translation: the same three."""
+    at = register + f.words
+    return m.conntrack(register, _ORIGINAL[f.width], 0), m.meta(at, _L4PROTO), m.conntrack(at + 1, _PROTO_DST, 0)
+
+
+def _holds(f: Family, offset: int, prefix: Prefix) -> tuple[bytes, ...]:
+    address, bits = prefix
+    if not bits:
+        return ()
+    mask = ((1 << bits) - 1 << f.width * 8 - bits).to_bytes(f.width, "big")
+    base = bytes(a & b for a, b in zip(address, mask, strict=True))
+    return m.payload(_FIRST, 1, offset, f.width), m.bitwise(_FIRST, mask, bytes(f.width)), m.compare(_FIRST, base)
+
+
+# --- chains that come with a use --------------------------------------------------------------------------------------
+
+
+class Forward(NamedTuple):
+    """A chain that gives connections to endpoints in turn: how many there are, the number of the choice, which of the
+    VARIANTS; whether the source is replaced; whether a client keeps its endpoint."""
+
+    endpoints: int
+    choice: int
+    variant: int
+    masquerade: bool
+    keeps: bool
+
+    @property
+    def name(self) -> str:
+        words = "_masq" * self.masquerade + "_keep" * self.keeps
+        return f"of{self.endpoints}_{self.choice}_{self.variant}{words}"
+
+    def add(self, batch: m.Batch, f: Family) -> None:
+        m.new_chain(batch, f.number, TABLE, self.name)
+
+        def rule(*expressions: bytes) -> None:
+            m.new_rule(batch, f.number, TABLE, self.name, expressions)
+
+        if self.masquerade:
+            keep = native(~MASQUERADE & 0xFFFFFFFF)
+            rule(m.meta(_FIRST, _MARK), m.bitwise(_FIRST, keep, native(MASQUERADE)), m.meta_set(_FIRST, _MARK))
+        if self.keeps:
+            client = m.payload(_FIRST, 1, f.source, f.width), *load_key(f, _FIRST + f.words)
+            rule(*client, m.lookup(KEPT, _FIRST, _FIRST), m.dnat(f.number, _FIRST, _FIRST + f.words))
+        at = _FIRST + f.words + 2
+        pick = m.take_turns(at, self.endpoints, self.choice << 16), m.lookup(ENDPOINTS, _FIRST, _FIRST)
+        rule(*load_key(f, _FIRST), *pick, m.dnat(f.number, _FIRST, _FIRST + f.words))
+
+
+class Keep(NamedTuple):
+    """A chain that notes the endpoint of a client for some seconds, anew with each connection. A packet is in it once
+    it has the endpoint's address. Where the map is full, nothing is noted."""
+
+    seconds: int
+
+    @property
+    def name(self) -> str:
+        return f"keep{self.seconds}"
+
+    def add(self, batch: m.Batch, f: Family) -> None:
+        m.new_chain(batch, f.number, TABLE, self.name)
+        at = _FIRST + 2 * f.words + 2
+        client = m.payload(_FIRST, 1, f.source, f.width), *_asked_for(f, _FIRST + f.words)
+        endpoint = m.payload(at, 1, f.destination, f.width), m.payload(at + f.words, 2, 2, 2)
+        note = m.dynset(KEPT, _FIRST, at, self.seconds * 1000)
+        m.new_rule(batch, f.number, TABLE, self.name, (*client, *endpoint, note))
+
+
+class BySource(NamedTuple):
+    """A chain that finds the number of a choice by the client's address: prefixes of each choice but the last."""
+
+    sources: tuple[tuple[Prefix, ...], ...]
+
+    @property
+    def name(self) -> str:
+        return f"from_{crc32(repr(self.sources).encode()):08x}{len(self.sources)}"
+
+    def add(self, batch: m.Batch, f: Family) -> None:
+        m.new_chain(batch, f.number, TABLE, self.name)
+        for choice, prefixes in enumerate((*self.sources, ((bytes(f.width), 0),))):
+            for prefix in prefixes:
+                if len(prefix[0]) != f.width:
+                    continue
+                found = (*load_key(f, _FIRST), m.take_turns(_FIRST + f.words + 2, 1, choice))
+                rule = (*_holds(f, f.source, prefix), *found, m.lookup(CHOICES, _FIRST, 0))
+                m.new_rule(batch, f.number, TABLE, self.name, rule)
