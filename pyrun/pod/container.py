@@ -55,23 +55,37 @@ async def start(pods: NodeState, c: Container) -> None:
             raise FailedPrecondition(f"pod {c.pod.id[:13]} is not ready", hint="it has been stopped")
         c.record.state, c.record.started = STARTING, time.time_ns()
         try:
-            await asyncio.to_thread(c.save)
-        except PyrunError:
+            error = await asyncio.to_thread(_release, pods, c)
+        except PyrunError:  # the disk is full: nothing has begun
             if c.record.state == STARTING:
                 c.record.state, c.record.started = CREATED, 0
             raise
-        reached("start:record")
-        try:
-            await asyncio.to_thread(pods.runtime.container(c.id).start)
-        except PyrunError as error:
+        if error is not None:
             await _did_not_start(pods, c, error)
-            raise
+            raise error
         reached("start:released")
         if c.record.state == STARTING:  # and not ended meanwhile
             c.record.state = RUNNING
             pods.changed(c, "started")
+            pods.go_on(_note_running(pods, c))
+
+
+def _release(pods: NodeState, c: Container) -> PyrunError | None:
+    """Its init goes on to the program: why it can't. PyrunError where that could not be written down before."""
+    c.save()
+    reached("start:record")
+    try:
+        pods.runtime.container(c.id).start()
+    except PyrunError as error:
+        return error
+    return None
+
+
+async def _note_running(pods: NodeState, c: Container) -> None:
+    """Nobody waits for this: of one that is `starting` a daemon asks the runtime when it starts."""
+    async with c.lock:
+        if c.record.state == RUNNING:
             await asyncio.to_thread(pods.save_if_possible, c)
-        reached("start:end")
 
 
 async def _did_not_start(pods: NodeState, c: Container, error: PyrunError) -> None:
@@ -94,7 +108,7 @@ def ended(pods: NodeState, c: Container, known: Known) -> None:
     if record.state == STARTING:
         pods.changed(c, "started")
     _note_end(record, known)
-    asyncio.get_running_loop().create_task(_tell_end(pods, c))
+    pods.go_on(_tell_end(pods, c))
 
 
 def _note_end(record: ContainerRecord, known: Known) -> None:
@@ -134,7 +148,7 @@ def _clean(pods: NodeState, c: Container) -> None:
     except (PyrunError, OSError) as error:
         pods.warn(f"container {c.id[:13]} has ended, and something of it stays: {error}")
         return
-    c.record.cleaned = True
+    c.record.cleaned = saved
     pods.save_if_possible(c)
 
 
@@ -206,8 +220,6 @@ async def _remove(pods: NodeState, c: Container) -> None:
         if c.id not in pods.containers:
             return
         c.removing, c.record.state = True, REMOVING
-        await asyncio.to_thread(pods.save_if_possible, c)
-        reached("remove:record")
         await asyncio.to_thread(unmake, pods, c)
         pods.forget(c)
     pods.changed(c, "deleted")

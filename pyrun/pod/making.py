@@ -146,12 +146,13 @@ def _image_mounts(pods: NodeState, c: Container) -> dict[int, ImageMount]:
 def unmake(pods: NodeState, c: Container) -> None:
     """Takes away all that it has but its pod's. PyrunError when something stays; then all else has been tried."""
     with undoing() as undo:
-        undo(lambda: pods.runtime.container(c.id).delete(force=True))
-        reached("remove:state gone")
-        if c.pod.supervisor is not None:
-            with contextlib.suppress(PyrunError):
-                drop(c.pod.supervisor, c.id)
-        reached("remove:dropped")
+        if not c.record.cleaned:
+            undo(lambda: pods.runtime.container(c.id).delete(force=True))
+            reached("remove:state gone")
+            if c.pod.supervisor is not None:
+                with contextlib.suppress(PyrunError):
+                    drop(c.pod.supervisor, c.id)
+        reached("remove:begin")
         undo(forget_files, c.directory)
         reached("remove:files gone")
         _release_images(pods, [c.id, *(f"{c.id}/{index}" for index in range(len(c.config.mounts)))])

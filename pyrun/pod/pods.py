@@ -253,7 +253,7 @@ class Pods(NodeState):
             return
         self.warn(f"the supervisor of pod {pod.id[:13]} is gone: the pod is stopped")
         pod.supervisor = None
-        asyncio.get_running_loop().create_task(self.stop(pod.id))
+        self.go_on(self.stop(pod.id))
 
     # --- containers ---------------------------------------------------------------------------------------------------
 

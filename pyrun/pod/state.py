@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from ..errors import NotFound, PyrunError
@@ -35,6 +36,7 @@ class NodeState:
         self.pods: dict[str, Pod] = {}
         self.containers: dict[str, Container] = {}
         self.joined = Joined()
+        self._going_on: set[asyncio.Task[None]] = set()
         self.unreleased: set[str] = set()  # owners of holds of images, which are gone
         self.changed: Callable[[Pod | Container, str], None] = lambda what, how: None
 
@@ -46,6 +48,12 @@ class NodeState:
     def container(self, id: str) -> Container:
         found: Container = _find(self.containers, id, "container")
         return found
+
+    def go_on(self, work: Coroutine[Any, Any, None]) -> None:
+        """Does what nobody waits for, and keeps it meanwhile: the loop itself holds tasks weakly."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._going_on.add(task)
+        task.add_done_callback(self._going_on.discard)
 
     def save_if_possible(self, one: Pod | Container) -> bool:
         """Its record: for what has happened already, and what makes room on a disk that is full."""
