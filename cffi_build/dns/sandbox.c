@@ -50,7 +50,7 @@ static void filter_calls(void) {
         CALL(epoll_pwait), CALL(recvmmsg), CALL(sendmmsg), CALL(sendmsg), CALL(recvmsg), CALL(sendto), CALL(recvfrom),
         CALL(accept4), CALL(epoll_ctl), CALL(close), CALL(clock_gettime), CALL(munmap), CALL(mremap), CALL(brk), CALL(madvise),
         CALL(getsockname), CALL(getsockopt), CALL(setsockopt), CALL(fcntl), CALL(fstat), CALL(newfstatat), CALL(write),
-        CALL(getpid), CALL(rt_sigreturn), CALL(restart_syscall), CALL(exit), CALL(exit_group),
+        CALL(getpid), CALL(getrandom), CALL(rt_sigreturn), CALL(restart_syscall), CALL(exit), CALL(exit_group),
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_mmap, 0, 3),
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[2])),
         BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, PROT_EXEC, 1, 0),

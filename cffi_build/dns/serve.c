@@ -60,7 +60,9 @@ size_t serve(const uint8_t *p, size_t n, const struct peer *peer, uint8_t *out) 
         return reply(&q, &f, 0, out, UDP_LEAST);
     }
     const enum act act = answer(&server.table, &q, &f, &alias);
-    if (act == ACT_ASK) {
+    if (act == ACT_ASK && !server.forwards && !alias) {
+        f.rcode = REFUSED; /* no zone of ours, and nobody to ask */
+    } else if (act == ACT_ASK) {
         const size_t size = from_cache(&q, peer, alias, out);
         server.n.answers += size != 0;
         return size;

@@ -424,6 +424,42 @@ IMAGE_PRUNE = Verb(
 )
 OBJECTS = text("objects", "DIR", "Services, EndpointSlices, Pods and Namespaces as YAML or JSON", completes=A_DIRECTORY)
 ZONE = text("zone", "NAME", "the cluster's domain", default="cluster.local")
+DNS_RUN = Verb(
+    "dns run",
+    "serve the cluster's DNS",
+    (),
+    (
+        OBJECTS,
+        text(
+            "kubeconfig",
+            "FILE",
+            "take Services, EndpointSlices, Pods and Namespaces of this API server",
+            completes=A_FILE,
+        ),
+        text("listen", "ADDRESS[:PORT]", "where to answer (default: 127.0.0.1:53; repeatable)", many=True),
+        ZONE,
+        number("ttl", "SECONDS", "for which an answer of ours may be kept", default=5),
+        text(
+            "service-cidr", "CIDR", "where Services have addresses: unknown ones have no name (repeatable)", many=True
+        ),
+        text("upstream", "[ZONE=]ADDRESS", "who is asked for other names, or for a zone's (repeatable)", many=True),
+        text(
+            "resolv-conf",
+            "FILE",
+            "whose servers are asked for other names (default: /etc/resolv.conf)",
+            completes=A_FILE,
+        ),
+        text("allow", "CIDR", "who is answered (default: private addresses; repeatable)", many=True),
+        number("rate", "N", "UDP replies a second to one source; 0: any number", default=20000),
+        number("stale", "SECONDS", "for which an old answer is better than none", default=86400),
+        text(
+            "state",
+            "DIR",
+            "the control socket and the table of last time (default: /run/pyrun-dns)",
+            completes=A_DIRECTORY,
+        ),
+    ),
+)
 DNS_QUERY = Verb(
     "dns query",
     "print what the cluster's DNS answers, and from which object; needs no root",
@@ -526,6 +562,7 @@ VERBS = {
         IMAGE_PRUNE,
         PROXY_TRACE,
         PROXY_EXPLAIN,
+        DNS_RUN,
         DNS_QUERY,
         DNS_EXPLAIN,
         NODE_VALIDATE,

@@ -56,7 +56,7 @@ GROUPS = (
     ("A Kubernetes node", ("cri", "cri status", "cri explain")),
     ("Pods from files", ("node validate", "node explain")),
     ("Its Services", ("proxy trace", "proxy explain")),
-    ("Its DNS", ("dns query", "dns explain")),
+    ("Its DNS", ("dns run", "dns query", "dns explain")),
     ("What pods write", ("logs",)),
     ("The shell, and speed", ("completion", "planner")),
 )
@@ -337,6 +337,23 @@ sent. What is wrong with an object is warned of, and the rest is served.""",
 to be had, who gets traffic from where, and why: with the file, line and JSON pointer of each word, what became of each
 endpoint, and what is refused.""",
         (("pyrun proxy explain --objects /etc/pyrun/objects --node n1 --node-ip 192.168.0.2 web", "of one Service"),),
+    ),
+    "dns run": Text(
+        """Answers for the cluster's domain out of Services, EndpointSlices, Pods and Namespaces, and asks other servers
+for all else. A program in C answers (pyrun-dns, with a user of its own and no privileges) out of a table that is
+compiled here whenever an object changes; it goes on when this process has gone. At a start it answers at once, by the
+table of last time.
+
+SIGTERM ends both; SIGUSR2 ends only this process: the next `pyrun dns run` takes the program up, or puts a newer one in
+its place without a lost query.""",
+        (
+            ("pyrun dns run --objects /etc/pyrun/objects --listen 10.96.0.10", "objects of a directory, followed"),
+            (
+                "pyrun dns run --kubeconfig dns.conf --upstream 192.0.2.53 --upstream corp.example=10.0.0.2",
+                "an API server's; names of corp.example are asked of another server",
+            ),
+        ),
+        see=("https://github.com/kubernetes/dns/blob/master/docs/specification.md",),
     ),
     "dns query": Text(
         """Reads the objects in a directory and answers one question as the cluster's DNS would, with the file, line

@@ -1,4 +1,4 @@
-"""Services, endpoints, pods and namespaces out of a directory of YAML or JSON. Reads files, changes nothing."""
+"""From Kubernetes' objects, wherever they were read, to what the plan takes."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import PyrunError, reason
+from ..kube.feed.slices import plan_slices, selector_of
+from ..kube.feed.store import Held, Key, key_of
 from ..kube.manifest import scan
-from .objects import Fault, Origin, Pod, Service, Slice, read_pod, read_service, read_slice
+from .objects import SERVICE_NAME, Fault, Origin, Pod, Service, Slice, read_pod, read_service, read_slice
 
 ENDINGS = (".yaml", ".yml", ".json")
+KINDS = frozenset({"Service", "EndpointSlice", "Pod", "Namespace"})
 
 
 @dataclass(slots=True)
 class Objects:
-    """What was read. faults: parts of objects that are left out. broken: files or documents that are, each a line."""
+    """What was read. faults: parts of objects that are left out. broken: files or objects that are, each a line."""
 
     services: list[Service] = field(default_factory=list)
     slices: list[Slice] = field(default_factory=list)
@@ -40,37 +43,64 @@ class Objects:
                 self.namespaces.append(value["metadata"]["name"])
 
 
+def gather(held: Mapping[Key, Held]) -> Objects:
+    """What there is, and the slices of Services that have a selector and for which nobody has made slices."""
+    found = Objects()
+    pods: dict[str, list[Any]] = {}
+    sliced = set()
+    for (kind, namespace, _), one in held.items():
+        if kind == "Pod":
+            pods.setdefault(namespace, []).append(one.value)
+        elif kind == "EndpointSlice":
+            labels = one.value["metadata"].get("labels") or {}
+            sliced.add((namespace, labels.get(SERVICE_NAME)))
+    for key, one in held.items():
+        kind, namespace, name = key
+        origin = Origin(f"{kind} {namespace}/{name}" if namespace else f"{kind} {name}", _place_of(one))
+        try:
+            found.add(one.value, origin)
+            if kind == "Service" and (namespace, name) not in sliced and selector_of(dict(one.value)):
+                made = Origin(f"{origin.object}, by its selector", origin.place)
+                for value in plan_slices(dict(one.value), pods.get(namespace, [])):
+                    found.add(value, made)
+        except (AttributeError, KeyError, TypeError, IndexError, ValueError):
+            found.broken.append(f"{origin.at('')}: this is not the shape of such an object")
+    return found
+
+
+def _place_of(one: Held) -> Any:
+    """Only what is in a file has a line."""
+    return one.place if hasattr(one, "line") else None
+
+
 def read_directory(path: str) -> Objects:
     """All objects in the directory's files, by their names' order. PyrunError when it is no directory."""
     try:
         names = sorted(name for name in os.listdir(path) if name.endswith(ENDINGS) and not name.startswith("."))
     except OSError as error:
         raise PyrunError(f"read {path}: {reason(error)}")
-    found = Objects()
+    held: dict[Key, Held] = {}
+    broken = []
     for name in names:
-        _read_file(os.path.join(path, name), found)
-    return found
-
-
-def _read_file(path: str, found: Objects) -> None:
-    try:
-        documents, faults = scan(path)
-    except PyrunError as error:
-        found.broken.append(error.text)
-        return
-    found.broken += [fault.text for fault in faults]
-    for document in documents:
         try:
-            origin = Origin(path, called(document.value), document.line)
-            found.add(document.value, origin)
-        except (AttributeError, KeyError, TypeError, IndexError, ValueError):
-            found.broken.append(f"{document.place()}: this is not the shape of such an object")
-
-
-def called(value: Mapping[str, Any]) -> str:
-    """KIND NAMESPACE/NAME."""
-    meta = value["metadata"]
-    return f"{value['kind']} {meta.get('namespace') or 'default'}/{meta['name']}"
+            documents, faults = scan(os.path.join(path, name))
+        except PyrunError as error:
+            broken.append(error.text)
+            continue
+        broken += [fault.text for fault in faults]
+        for document in documents:
+            try:
+                key = key_of(document.value)
+            except ValueError as error:
+                broken.append(f"{document.place()}: {error}")
+                continue
+            if key in held:
+                broken.append(f"{document.place()}: it is in {held[key].place()} too")
+            elif key[0] in KINDS:
+                held[key] = document
+    found = gather(held)
+    found.broken = broken + found.broken
+    return found
 
 
 def all_faults(found: Objects, refused: Iterable[Fault]) -> list[str]:

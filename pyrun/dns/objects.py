@@ -16,12 +16,11 @@ SERVICE_NAME = "kubernetes.io/service-name"
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where an object stands. place: a file or "apiserver". object: "Service default/web". line: gives line and column
-    of a JSON pointer, where there are lines."""
+    """Where an object stands. object: "Service default/web". place: gives FILE:LINE of a JSON pointer, for one that
+    is in a file."""
 
-    place: str = ""
-    object: str = ""
-    line: Callable[[str], tuple[int, int]] | None = field(default=None, compare=False)
+    object: str
+    place: Callable[[str], str] | None = field(default=None, compare=False)
 
     def at(self, pointer: str) -> Where:
         return Where(self, pointer)
@@ -35,9 +34,7 @@ class Where:
     pointer: str = ""
 
     def __str__(self) -> str:
-        place = self.origin.place
-        if self.origin.line:
-            place += f":{self.origin.line(self.pointer)[0]}"
+        place = self.origin.place(self.pointer) if self.origin.place else ""
         return " ".join([word for word in (place, self.origin.object, self.pointer) if word])
 
 
@@ -59,7 +56,7 @@ class Service:
     external: str | None = None
     ports: tuple[Port, ...] = ()
     not_ready_too: bool = False
-    origin: Origin = field(default=Origin(), compare=False)
+    origin: Origin = field(default=Origin(""), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +75,7 @@ class Slice:
     service: str
     endpoints: tuple[Endpoint, ...] = ()
     ports: tuple[Port, ...] = ()
-    origin: Origin = field(default=Origin(), compare=False)
+    origin: Origin = field(default=Origin(""), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +83,7 @@ class Pod:
     namespace: str
     name: str
     addresses: tuple[bytes, ...] = ()
-    origin: Origin = field(default=Origin(), compare=False)
+    origin: Origin = field(default=Origin(""), compare=False)
 
 
 @dataclass(frozen=True, slots=True)

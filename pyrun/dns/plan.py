@@ -54,7 +54,7 @@ def plan_dns(
             draft.external(service)
         elif service.headless:
             parts = by_service.get((service.namespace, service.name), [])
-            draft.headless(service, sorted(parts, key=lambda p: (p.origin.place, p.origin.object)))
+            draft.headless(service, sorted(parts, key=lambda p: p.origin.object))
         else:
             draft.cluster_ip(service)
     for pod in sorted(pods, key=lambda p: (p.namespace, p.name)):

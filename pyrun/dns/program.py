@@ -62,6 +62,14 @@ def start(control: str, program: Path = PROGRAM) -> int:
             raise PyrunError(f"start {program}: {reason(error)}")
 
 
+def end_program(pid: int) -> None:
+    """Sees to it that this one is gone, if it is a child of ours, and leaves no zombie."""
+    with contextlib.suppress(ChildProcessError, ProcessLookupError):
+        if os.waitpid(pid, os.WNOHANG)[0] == 0:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+
 def sockets_at(address: str, port: int) -> list[socket.socket]:
     """A UDP and a TCP socket bound to this address, which need not be one of the host's yet. PyrunError."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET

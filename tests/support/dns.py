@@ -94,7 +94,7 @@ def read(values: list[dict[str, Any]]) -> tuple[list[Service], list[Slice], list
     services, slices, pods, faults = [], [], [], list[Fault]()
     for value in values:
         meta = value["metadata"]
-        origin = Origin("objects", f"{value['kind']} {meta.get('namespace', 'default')}/{meta['name']}")
+        origin = Origin(f"{value['kind']} {meta.get('namespace', 'default')}/{meta['name']}")
         if value["kind"] == "Service":
             services.append(read_service(value, origin, faults))
         elif value["kind"] == "EndpointSlice" and (part := read_slice(value, origin, faults)):

@@ -225,7 +225,7 @@ def test_what_is_no_name_is_told_and_the_rest_served() -> None:
 
 def test_origins_name_object_and_pointer() -> None:
     found = answer(TABLE, wire.name_of(f"db.{SVC}"), wire.A)
-    assert str(found.origins[0]) == "objects EndpointSlice default/db-ipv4 /endpoints/0"
+    assert str(found.origins[0]) == "EndpointSlice default/db-ipv4 /endpoints/0"
 
 
 def test_ttl_and_zone_are_options() -> None:

@@ -1,0 +1,320 @@
+"""`pyrun dns run`: keeps pyrun-dns' table like the objects, and asks other servers for it.
+
+The order of a start: the program, or the one that an earlier daemon has left running, which goes on answering; the
+table of last time; and only then the objects. So there is an answer before the sources have told of themselves, and
+when they never do. The program's sockets are held here too: when it is killed, another one goes on with them, and with
+what waited in them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from .. import inotify
+from ..errors import PyrunError, reason
+from ..kube.feed.store import Store
+from . import wire
+from .directory import KINDS, Objects, all_faults, gather
+from .encode import encode_table
+from .forward import FAILED_TTL_S, Forwarder
+from .loop import Loop
+from .objects import Fault
+from .plan import Options, plan_dns
+from .program import PROGRAM, end_program, sockets_at, start
+from .reply import NOTHING, Said
+from .responder import Question, Responder
+from .servers import Address, Servers, read_resolv_conf, without
+from .table import Table
+
+STILL_S = 0.05
+RESTART_S = 1.0  # a program that ends at once is not started more often
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """state: directory of the control socket and the last table. listen: where to answer. upstreams: None to take
+    resolv_conf. allow: who is answered, as (address, bits). rate: UDP replies a second for one source, 0: any number.
+    stale_s: for which an answer of old is better than none."""
+
+    state: str
+    listen: tuple[Address, ...]
+    allow: tuple[tuple[bytes, int], ...]
+    options: Options = Options()
+    upstreams: Servers | None = None
+    resolv_conf: str | None = None
+    rate: int = 20_000
+    cache_bytes: int = 16 << 20
+    stale_s: int = 86_400
+
+
+class Daemon:
+    """store: of the objects, filled by others. say: a line for the log."""
+
+    def __init__(self, settings: Settings, store: Store, say: Callable[[str], None]) -> None:
+        self.settings = settings
+        self.store = store
+        self.say = say
+        self.loop = Loop()
+        self.forwarder = Forwarder(self.loop, self._said, say)
+        self.control = os.path.join(settings.state, "control.sock")
+        self.saved = os.path.join(settings.state, "table")
+        self.sockets: list[socket.socket] = []
+        self.table_bytes = b""
+        self.faults: set[str] = set()
+        self.pending = False
+        self.started_at = 0.0
+        self.leave = False
+        self.watch: inotify.Watch | None = None
+        self.responder = self._begin()
+
+    # --- the program and its sockets ---
+
+    def _begin(self) -> Responder:
+        """Takes up the program that runs, where it is the one that is installed; starts one where there is none."""
+        os.makedirs(self.settings.state, 0o700, exist_ok=True)
+        old = None
+        with contextlib.suppress(PyrunError):
+            old = Responder.connect(self.control)
+        if old is not None:
+            self.sockets = old.take_sockets()
+        self._bind()
+        if old is not None and _is_installed(old.pid) and old.sockets == len(self.sockets):
+            self.say(f"pyrun-dns runs already, as process {old.pid}, and is kept")
+            self._configure(old)
+            return old
+        new = self._start()
+        if old is not None:
+            old.stop()
+            old.close()
+            self.say(f"process {new.pid} has taken over from {old.pid}")
+        return new
+
+    def _bind(self) -> None:
+        """Sockets for every address of the settings: those that are there, and new ones; others are closed."""
+        have = {(one.type, one.getsockname()[:2]): one for one in self.sockets}
+        wanted = []
+        for address in self.settings.listen:
+            kinds = (socket.SOCK_DGRAM, socket.SOCK_STREAM)
+            found = [have.pop((kind, address), None) for kind in kinds]
+            if all(found):
+                wanted += [one for one in found if one]
+                continue
+            for one in found:
+                if one:
+                    one.close()
+            wanted += sockets_at(*address)
+        for one in have.values():
+            one.close()
+        self.sockets = wanted
+
+    def _start(self) -> Responder:
+        self.started_at = time.monotonic()
+        start(self.control)
+        responder = Responder.connect(self.control)
+        self._configure(responder)
+        if not self.table_bytes:
+            self._load()
+        if self.table_bytes:
+            try:
+                responder.put_table(self.table_bytes)
+            except PyrunError as error:
+                self.say(f"{self.saved}: {error.text}; it is not used")
+                self.table_bytes = b""
+        if self.table_bytes or self.store.is_whole():
+            responder.add_sockets(self.sockets)
+        return responder
+
+    def _configure(self, responder: Responder) -> None:
+        settings = self.settings
+        forwards = bool(settings.upstreams.zones if settings.upstreams is not None else settings.resolv_conf)
+        responder.configure(settings.allow, rate=settings.rate, forwards=forwards, cache_bytes=settings.cache_bytes)
+
+    def _load(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            try:
+                with open(self.saved, "rb") as file:
+                    self.table_bytes = file.read()
+            except FileNotFoundError:
+                raise
+            except OSError as error:
+                self.say(f"{self.saved}: {reason(error)}; the table of last time is not used")
+
+    def _save(self, data: bytes) -> None:
+        try:
+            fd = os.open(self.saved + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            with open(fd, "wb") as file:
+                file.write(data)
+            os.replace(self.saved + ".new", self.saved)
+        except OSError as error:
+            self.say(f"{self.saved}: {reason(error)}; the next start has no table of last time")
+
+    # --- the loop ---
+
+    def run(self, ready: Callable[[str], None] = lambda text: None) -> None:
+        """Until stop(). PyrunError when it can't go on."""
+        self._use_servers()
+        self.loop.read(self.responder.fileno(), self._questions)
+        self.loop.read(self.store.fileno(), self._changed)
+        self._follow_resolv_conf()
+        self._changed()
+        ready(f"READY=1\nSTATUS=answering at {', '.join(a for a, _ in self.settings.listen)}")
+        try:
+            self.loop.run()
+        finally:
+            self._end()
+
+    def stop(self, *, leave: bool = False) -> None:
+        """leave: the program goes on without us."""
+        self.leave = leave
+        self.loop.stop()
+
+    def _end(self) -> None:
+        self.forwarder.close()
+        if not self.leave:
+            with contextlib.suppress(PyrunError):
+                self.responder.stop()
+        self.responder.close()
+        for one in self.sockets:
+            one.close()
+        if self.watch:
+            self.watch.close()
+        self.loop.close()
+
+    def _questions(self) -> None:
+        try:
+            for question in self.responder.ask():
+                self.forwarder.ask(question)
+        except EOFError:
+            self._again()
+
+    def _again(self) -> None:
+        """The program has ended. Another one goes on with its sockets, its table
+        and what waits in them."""
+        self.loop.forget(self.responder.fileno())
+        pid = self.responder.pid
+        self.responder.close()
+        end_program(pid)
+        if time.monotonic() - self.started_at < RESTART_S:
+            time.sleep(RESTART_S)
+        self.responder = self._start()
+        self.say(f"pyrun-dns, process {pid}, has ended; process {self.responder.pid} goes on")
+        self.loop.read(self.responder.fileno(), self._questions)
+
+    def _said(self, question: Question, said: Said | None) -> None:
+        """Tells the program what other servers have said."""
+        failed = said is None or said.rcode not in (wire.NOERROR, wire.NXDOMAIN, wire.REFUSED)
+        if said is None or failed:
+            said = Said(wire.SERVFAIL, NOTHING, FAILED_TTL_S)
+        stale = 0 if failed else self.settings.stale_s
+        with contextlib.suppress(OSError):
+            self.responder.answer(
+                question, said.rcode, said.body, said.ttl, stale, generation=self.responder.generation, failed=failed
+            )
+
+    # --- objects ---
+
+    def _changed(self) -> None:
+        """Waits until it has been still for a moment, so that many changes are one table."""
+        self.store.changes()
+        if not self.pending and self.store.is_whole():
+            self.pending = True
+            self.loop.after(STILL_S, self._plan)
+
+    def _plan(self) -> None:
+        self.pending = False
+        objects = gather(self.store.all(*KINDS))
+        options = _with_namespaces(self.settings.options, objects)
+        table = plan_dns(objects.services, objects.slices, objects.pods, options)
+        faults: list[Fault] = []
+        data = encode_table(table, self.responder.generation + 1, faults)
+        self._tell(objects, table, faults)
+        first = not self.table_bytes
+        self.responder.put_table(data)
+        self.forwarder.table = table
+        self.table_bytes = data
+        if first:
+            self.responder.add_sockets(self.sockets)
+        self._save(data)
+
+    def _tell(self, objects: Objects, table: Table, faults: Sequence[Fault]) -> None:
+        """Each fault once, as long as it is there."""
+        lines = {*all_faults(objects, [*table.refused, *faults]), *map(str, self.store.faults())}
+        for line in sorted(lines - self.faults):
+            self.say(line)
+        self.faults = lines
+
+    # --- other servers ---
+
+    def _use_servers(self) -> None:
+        servers = self.settings.upstreams
+        if self.settings.resolv_conf:
+            try:
+                with open(self.settings.resolv_conf, encoding="utf-8", errors="replace") as file:
+                    found, faults = read_resolv_conf(file.read())
+            except OSError as error:
+                self.say(f"{self.settings.resolv_conf}: {reason(error)}; the servers stay as they were")
+                return
+            for line in faults:
+                self.say(f"{self.settings.resolv_conf}: {line}")
+            servers = Servers({wire.ROOT: tuple(found), **(servers.zones if servers else {})})
+        kept, ours = without(servers or Servers(), self.settings.listen)
+        for address in ours:
+            self.say(f"{address[0]} port {address[1]} is this server itself, and is not asked")
+        if kept != self.forwarder.servers:
+            self.forwarder.use(kept)
+
+    def _follow_resolv_conf(self) -> None:
+        path = self.settings.resolv_conf
+        if not path:
+            return
+        self.watch = inotify.Watch()
+        for directory in {os.path.dirname(os.path.abspath(path)), os.path.dirname(os.path.realpath(path))}:
+            self.watch.add(directory, inotify.CHANGES)
+        self.loop.read(self.watch.fileno(), self._resolv_conf_changed)
+
+    def _resolv_conf_changed(self) -> None:
+        if self.watch and self.watch.read():
+            self._use_servers()
+
+
+def _with_namespaces(options: Options, objects: Objects) -> Options:
+    return Options(
+        zone=options.zone,
+        ttl=options.ttl,
+        own=options.own,
+        namespaces=tuple(objects.namespaces),
+        reverse=options.reverse,
+        pods=options.pods,
+        serial=int(time.time()),
+    )
+
+
+def _is_installed(pid: int) -> bool:
+    """Whether that process runs the program as it is now on disk."""
+    try:
+        return os.path.samestat(os.stat(f"/proc/{pid}/exe"), os.stat(PROGRAM))
+    except OSError:
+        return False
+
+
+def catch_signals(daemon: Daemon) -> None:
+    """SIGTERM and SIGINT end the daemon and the program, SIGUSR2 the daemon alone."""
+    reader, writer = socket.socketpair()
+    for one in (reader, writer):
+        one.setblocking(False)
+    signal.set_wakeup_fd(writer.fileno())
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
+        signal.signal(number, lambda *_: None)
+
+    def took() -> None:
+        got = reader.recv(64)
+        daemon.stop(leave=got[-1] == signal.SIGUSR2)
+        writer.close()
+
+    daemon.loop.read(reader.fileno(), took)

@@ -1,0 +1,126 @@
+"""What another server's reply is worth: whether it belongs to the question, and what of it is kept and passed on. Pure.
+
+Only what answers the question goes on: of a positive reply its answers, of a negative one its authority too, which has
+the SOA by which it is kept (RFC 2308). Nobody reads authority or additional records of names that were not asked for,
+and so nobody can be lied to by them.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from . import wire
+from .answer import Answer
+from .respond import Sections, sections
+from .wire import Record
+
+POSITIVE_MOST_S, NEGATIVE_MOST_S, ALIAS_MOST_S = 3600, 1800, 30
+MATCH, CASE, OTHER = "match", "case", "other"
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """rcode, and the records behind a question of the same name. ttl: seconds for which it may be kept."""
+
+    rcode: int
+    body: Sections
+    ttl: int
+
+
+NOTHING = Sections(b"", (0, 0, 0), (0, 0, 0))
+
+
+def make_query(id: int, name: bytes, kind: int) -> bytes:
+    """Recursion wanted, one question, and room for 1232 bytes."""
+    head = struct.pack("!6H", id, wire.RD, 1, 0, 0, 1)
+    return head + name + struct.pack("!HH", kind, wire.IN) + b"\0\0\x29\x04\xd0\0\0\0\0\0\0"
+
+
+def mixed(name: bytes, bits: int) -> bytes:
+    """The name with the case of each letter by a bit: an echo of it proves that the question was seen (0x20)."""
+    out = bytearray(name)
+    for at, byte in enumerate(name):
+        if 0x61 <= byte <= 0x7A:
+            if bits & 1:
+                out[at] = byte - 32
+            bits >>= 1
+    return bytes(out)
+
+
+def belongs(data: bytes, query: bytes) -> str:
+    """MATCH: a reply to this query; CASE: but with letters of another case; OTHER: something else, which is to be
+    ignored while the wait goes on (CVE-2023-28452)."""
+    end = len(query) - 11
+    if len(data) < end or data[:2] != query[:2] or not data[2] & 0x80 or data[2] & 0x78 or data[4:6] != b"\0\1":
+        return OTHER
+    if data[12:end] == query[12:end]:
+        return MATCH
+    return CASE if data[12:end].lower() == query[12:end].lower() else OTHER
+
+
+def is_cut(data: bytes) -> bool:
+    return bool(data[2] & 2)
+
+
+def read_reply(data: bytes, name: bytes) -> Said:
+    """What a reply that belongs to a question of this name says. WireError."""
+    message = wire.decode(data)
+    rcode = message.rcode
+    if rcode not in (wire.NOERROR, wire.NXDOMAIN):
+        return Said(rcode, NOTHING, 0)
+    chain = _chain(wire.lower(name), message.answers)
+    wanted = message.question[1] if message.question else 0
+    if any(record.type == wanted for record in chain) and rcode == wire.NOERROR:
+        ttl = min(POSITIVE_MOST_S, min(record.ttl for record in chain))
+        return Said(rcode, sections(name, Answer(rcode, chain)), ttl)
+    soa = tuple(_plain(record) for record in message.authority if record.type == wire.SOA)[:1]
+    ttl = min([NEGATIVE_MOST_S, *(record.ttl for record in chain)]) if soa else 0
+    for record in soa:
+        ttl = min(ttl, record.ttl, struct.unpack("!I", record.data[-4:])[0])
+    return Said(rcode, sections(name, Answer(rcode, chain, soa)), ttl)
+
+
+NAME_FIRST = {wire.CNAME: 0, wire.NS: 0, wire.PTR: 0, wire.SRV: 6, wire.MX: 2}
+
+
+def _plain(record: Record) -> Record:
+    """Names in lower case: those that a server compressed have the letters of our question."""
+    data = record.data
+    if record.type in NAME_FIRST:
+        data = data[: NAME_FIRST[record.type]] + wire.lower(data[NAME_FIRST[record.type] :])
+    elif record.type == wire.SOA:
+        data = wire.lower(data[:-20]) + data[-20:]
+    return Record(wire.lower(record.name), record.type, record.ttl, data)
+
+
+def _chain(name: bytes, answers: tuple[Record, ...]) -> tuple[Record, ...]:
+    """The records of the name, and of those to which its aliases lead; others have no place in an answer."""
+    names, kept = {name}, []
+    left = list(answers)
+    while True:
+        rest = []
+        for record in left:
+            if wire.lower(record.name) not in names:
+                rest.append(record)
+                continue
+            kept.append(_plain(record))
+            if record.type == wire.CNAME:
+                names.add(wire.lower(record.data))
+        if len(rest) == len(left) or not rest:
+            return tuple(kept)
+        left = rest
+
+
+def behind_alias(name: bytes, aliases: tuple[Record, ...], target: bytes, data: bytes) -> Said:
+    """The answer for a name whose aliases lead to `target`, for which this is another server's reply. WireError."""
+    message = wire.decode(data)
+    said = read_reply(data, target)
+    if said.rcode not in (wire.NOERROR, wire.NXDOMAIN):
+        return said
+    ttl = min(said.ttl, ALIAS_MOST_S)
+    own = tuple(Record(record.name, record.type, ttl, record.data) for record in aliases)
+    chain = _chain(wire.lower(target), message.answers)
+    positive = said.body.counts[1] == 0
+    soa = () if positive else tuple(_plain(record) for record in message.authority if record.type == wire.SOA)[:1]
+    return Said(said.rcode, sections(name, Answer(said.rcode, own + chain, soa)), ttl)
