@@ -15,7 +15,7 @@ from typing import Any
 
 from ..errors import FailedPrecondition, PyrunError
 from ..runtime.store import boot_id
-from .making import unmake
+from .making import let_go
 from .messages import ENDED
 from .pod import Container
 from .points import reached
@@ -32,6 +32,7 @@ from .records import (
     STARTING,
     UNKNOWN,
     ContainerRecord,
+    remove_directory,
 )
 from .spec import collect_node, open_log
 from .spec.resources import container_resources
@@ -220,9 +221,20 @@ async def _remove(pods: NodeState, c: Container) -> None:
         if c.id not in pods.containers:
             return
         c.removing, c.record.state = True, REMOVING
-        await asyncio.to_thread(unmake, pods, c)
+        await asyncio.to_thread(let_go, pods, c)
         pods.forget(c)
     pods.changed(c, "deleted")
+    clearing = pods.go_on(_clear(pods, c))
+    c.pod.clearing.add(clearing)
+    clearing.add_done_callback(c.pod.clearing.discard)
+
+
+async def _clear(pods: NodeState, c: Container) -> None:
+    """What it has written. What can't be removed now goes with the pod, or when a daemon starts."""
+    try:
+        await asyncio.to_thread(remove_directory, c.directory)
+    except PyrunError as error:
+        pods.warn(f"container {c.id[:13]} is removed, and something of what it wrote stays: {error}")
 
 
 # --- while it runs ----------------------------------------------------------------------------------------------------

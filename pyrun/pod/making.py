@@ -16,7 +16,7 @@ from ..image.reference import parse_reference
 from ..runtime.prepare import Config, prepare
 from .pod import Container
 from .points import reached
-from .records import CREATED, forget_files, make_directory
+from .records import CREATED, forget_record, make_directory, remove_directory
 from .spec import (
     collect_node,
     log_path,
@@ -146,6 +146,13 @@ def _image_mounts(pods: NodeState, c: Container) -> dict[int, ImageMount]:
 def unmake(pods: NodeState, c: Container) -> None:
     """Takes away all that it has but its pod's. PyrunError when something stays; then all else has been tried."""
     with undoing() as undo:
+        undo(let_go, pods, c)
+        undo(remove_directory, c.directory)
+
+
+def let_go(pods: NodeState, c: Container) -> None:
+    """The same but for its directory, which is debris from then on: it may be large, and nobody needs to wait."""
+    with undoing() as undo:
         if not c.record.cleaned:
             undo(lambda: pods.runtime.container(c.id).delete(force=True))
             reached("remove:state gone")
@@ -153,8 +160,8 @@ def unmake(pods: NodeState, c: Container) -> None:
                 with contextlib.suppress(PyrunError):
                     drop(c.pod.supervisor, c.id)
         reached("remove:begin")
-        undo(forget_files, c.directory)
-        reached("remove:files gone")
+        undo(forget_record, c.directory)
+        reached("remove:record gone")
         _release_images(pods, [c.id, *(f"{c.id}/{index}" for index in range(len(c.config.mounts)))])
         reached("remove:end")
 

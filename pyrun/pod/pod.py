@@ -61,6 +61,7 @@ class Pod:
         self.supervisor: Supervisor | None = None
         self.watched = -1  # the supervisor's descriptor, while the loop reads it
         self.stopping = False
+        self.clearing: set[asyncio.Task[None]] = set()  # of containers that are removed: their files
         self.ips: list[str] = []
 
     @property

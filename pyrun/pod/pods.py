@@ -203,6 +203,7 @@ class Pods(NodeState):
         await self.joined.run(("stop", pod.id), lambda: self._stop(pod))
         for container in list(pod.containers.values()):
             await containers.remove(self, container)
+        await asyncio.gather(*pod.clearing)
         async with pod.lock:
             pod.record.state = REMOVING
             await asyncio.to_thread(self.save_if_possible, pod)

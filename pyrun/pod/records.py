@@ -148,10 +148,18 @@ def make_directory(path: str) -> None:
 
 def forget_files(directory: str) -> None:
     """A pod's or container's directory. The record goes first: what has none is debris."""
-    for name in ("pod.json", "container.json"):
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(f"{directory}/{name}")
+    forget_record(directory)
     remove_directory(directory)
+
+
+def forget_record(directory: str) -> None:
+    for name in ("pod.json", "container.json"):
+        try:
+            os.unlink(f"{directory}/{name}")
+        except FileNotFoundError:
+            continue
+        except OSError as e:
+            raise PyrunError(f"{directory}/{name}: {reason(e)}") from None
 
 
 def remove_directory(directory: str) -> None:

@@ -49,11 +49,12 @@ class NodeState:
         found: Container = _find(self.containers, id, "container")
         return found
 
-    def go_on(self, work: Coroutine[Any, Any, None]) -> None:
+    def go_on(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Does what nobody waits for, and keeps it meanwhile: the loop itself holds tasks weakly."""
         task = asyncio.get_running_loop().create_task(work)
         self._going_on.add(task)
         task.add_done_callback(self._going_on.discard)
+        return task
 
     def save_if_possible(self, one: Pod | Container) -> bool:
         """Its record: for what has happened already, and what makes room on a disk that is full."""
