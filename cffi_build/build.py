@@ -267,6 +267,42 @@ def fuzz_dns(out: Path, seconds: int) -> None:
     subprocess.run([str(out / "fuzz-dns"), *options, "corpus-fuzz-dns", "seeds-dns"], check=True, cwd=out)
 
 
+def asan_dataplane(cc: str, out: Path) -> None:
+    """pyrun-dataplane under ASan and UBSan, without its sandbox. Its tests run with it as they are."""
+    sources = ["dataplane/main.c", "hosted/dataplane_open.c", *(f"dataplane/{p}.c" for p in DATAPLANE_PARTS.split())]
+    hosted(cc, out / "pyrun-dataplane", sources, ["-fsanitize=address,undefined"])
+
+
+def fuzz_dataplane(out: Path, seconds: int) -> None:
+    """Builds the fuzzer of the data plane's images and runs it."""
+    flags = ["-fsanitize=fuzzer,address,undefined"]
+    used = [f"dataplane/{name}.c" for name in ("hash", "image", "table", "apply", "choose")]
+    hosted("clang", out / "fuzz-dataplane", ["hosted/fuzz_dataplane.c", *used], flags)
+    if not seconds:
+        return
+    seeds = str(HERE / "hosted" / "dataplane_seeds.py")
+    subprocess.run([sys.executable, seeds, str(out / "seeds-dataplane")], check=True)
+    (out / "corpus-fuzz-dataplane").mkdir(exist_ok=True)
+    options = [f"-max_total_time={seconds}", "-max_len=16384", "-timeout=10", "-print_final_stats=1"]
+    command = [str(out / "fuzz-dataplane"), *options, "corpus-fuzz-dataplane", "seeds-dataplane"]
+    subprocess.run(command, check=True, cwd=out)
+
+
+def sanitized(args: argparse.Namespace) -> bool:
+    """Builds, and runs, what was asked for with a sanitizer; False: nothing was."""
+    out = args.out or HOSTED
+    builds = {"asan": asan, "asan_layer": asan_layer, "asan_dns": asan_dns, "asan_dataplane": asan_dataplane}
+    fuzzers = {"fuzz": fuzz, "fuzz_layer": fuzz_layer, "fuzz_pod": fuzz_pod}
+    fuzzers |= {"fuzz_dns": fuzz_dns, "fuzz_dataplane": fuzz_dataplane}
+    wanted = [name for name in (*builds, *fuzzers) if getattr(args, name)]
+    for name in wanted:
+        if name in builds:
+            builds[name](args.cc, out)
+        else:
+            fuzzers[name](out.resolve(), args.seconds)
+    return bool(wanted)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--faults", action="store_true", help="build _native_faults and pyrun-init-faults")
@@ -280,25 +316,11 @@ def main() -> None:
     parser.add_argument("--fuzz-pod", action="store_true", help="build the fuzzer of the pods' supervisor")
     parser.add_argument("--asan-dns", action="store_true", help="build pyrun-dns with ASan and UBSan")
     parser.add_argument("--fuzz-dns", action="store_true", help="build the fuzzer of pyrun-dns")
+    parser.add_argument("--asan-dataplane", action="store_true", help="build pyrun-dataplane with ASan and UBSan")
+    parser.add_argument("--fuzz-dataplane", action="store_true", help="build the fuzzer of the data plane's images")
     parser.add_argument("--seconds", type=int, default=0, help="with --fuzz or --fuzz-layer: run each fuzzer that long")
     args = parser.parse_args()
-    if args.asan:
-        asan(args.cc, args.out or HOSTED)
-    if args.fuzz:
-        fuzz((args.out or HOSTED).resolve(), args.seconds)
-    if args.asan_layer:
-        asan_layer(args.cc, args.out or HOSTED)
-    if args.fuzz_layer:
-        fuzz_layer((args.out or HOSTED).resolve(), args.seconds)
-    if args.fuzz_pod:
-        fuzz_pod((args.out or HOSTED).resolve(), args.seconds)
-    if args.asan_dns:
-        asan_dns(args.cc, args.out or HOSTED)
-    if args.fuzz_dns:
-        fuzz_dns((args.out or HOSTED).resolve(), args.seconds)
-    if args.asan_dns or args.fuzz_dns:
-        return
-    if args.asan or args.fuzz or args.asan_layer or args.fuzz_layer or args.fuzz_pod:
+    if sanitized(args):
         return
     bin = args.out or PKG / "bin"
     suffix, extra = ("-faults", ["-DPX_FAULTS"]) if args.faults else ("", [])

@@ -182,7 +182,6 @@ struct side {
     struct pipe *pipe;
     uint8_t *kept;  /* what came from here and the other did not take */
     uint32_t kept_from, kept_to;
-    uint32_t unclamped; /* bytes since its window was bounded */
 };
 
 enum stage { CONNECTING, OPEN, DEAD };
@@ -213,7 +212,10 @@ bool tcp_has_more(void);
 void tcp_free_dead(void);
 void tcp_abort(struct connection *c); /* RST to both */
 
-enum { WINDOW_MOST = 2 << 20 }; /* of a socket that we read from */
+/* Of a socket that we read from: what may lie in it when the other side takes no more. The window grows with the speed at which we read, up
+ * to tcp_rmem's most, and the kernel forgets this bound on the way; but a connection that begins with it gets a window scale of 5, which
+ * can't say more than 2 MB. */
+enum { WINDOW_MOST = (2 << 20) - 1 };
 enum pumped { PUMP_WAIT, PUMP_MORE, PUMP_BROKEN };
 enum pumped pump(struct connection *c, int from);
 void pump_release(struct side *s);

@@ -102,23 +102,10 @@ static enum pumped flush(struct side *from, struct side *to) {
     return PUMP_MORE;
 }
 
-/* The window grows with the speed at which we read, up to tcp_rmem's most, which may be tens of megabytes: all of which would lie here
- * when the reader stops. The kernel forgets the bound whenever it makes the buffer larger, so it is told anew. */
-static void clamp(struct side *from, uint32_t n) {
-    int most = WINDOW_MOST;
-    from->unclamped += n;
-    if (from->unclamped < PIPE)
-        return;
-    from->unclamped = 0;
-    setsockopt(from->w.fd, IPPROTO_TCP, TCP_WINDOW_CLAMP, &most, sizeof most);
-}
-
 static ssize_t read_bulk(struct side *from) {
     ssize_t n = splice(from->w.fd, NULL, from->pipe->in, NULL, PIPE, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
-    if (n > 0) {
+    if (n > 0)
         from->pipe->held += (uint32_t)n;
-        clamp(from, (uint32_t)n);
-    }
     return n;
 }
 
@@ -143,7 +130,6 @@ static ssize_t read_small(struct side *from, struct side *to) {
 static void become_bulk(struct side *from, struct side *to) {
     int most = UNSENT_MOST;
     from->bulk = true;
-    from->unclamped = PIPE;
     setsockopt(to->w.fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &most, sizeof most);
 }
 

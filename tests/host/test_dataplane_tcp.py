@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import random
@@ -263,16 +264,15 @@ def test_a_servers_reset_reaches_the_client(plane: Plane) -> None:
 def test_a_slow_reader_stops_the_writer(plane: Plane) -> None:
     """What lies between them is bounded by 4 MB, after they were fast for a while; and none of it is lost. The buffers
     of the two themselves are small here."""
-    go, sent, small = threading.Event(), [0], 1 << 17
+    go, stuck, sent, small = threading.Event(), threading.Event(), [0], 1 << 17
 
     def flood(s: socket.socket) -> None:
         s.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, small)
-        s.settimeout(1)
-        try:
-            while sent[0] < 128 << 20:
+        s.settimeout(2)
+        with contextlib.suppress(TimeoutError):
+            while sent[0] < 256 << 20:
                 sent[0] += s.send(bytes(1 << 16))
-        except TimeoutError:
-            pass
+        stuck.set()
         go.wait(PATIENCE_S)
 
     with servers(1, handler=flood) as one, socket.socket() as s:
@@ -280,12 +280,10 @@ def test_a_slow_reader_stops_the_writer(plane: Plane) -> None:
         s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, small)
         s.settimeout(PATIENCE_S)
         s.connect(("127.9.0.1", plane.port))
-        got, before = 0, -1
+        got = 0
         while got < 20 << 20:
             got += len(s.recv(1 << 20))
-        while before != sent[0]:
-            before = sent[0]
-            time.sleep(1.5)
+        assert stuck.wait(PATIENCE_S)
         go.set()
         rest = len(read_all(s))
         assert got + rest == sent[0]

@@ -10,11 +10,14 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from pyrun.proxy import client
 from pyrun.proxy.client import DataPlane
 from pyrun.proxy.messages import Settings
 from pyrun.proxy.rules import FORWARD, TCP, Choice, Endpoint, EndpointSet, Frontend, Rules
 
 PATIENCE_S = 30.0
+if "PYRUN_TEST_DATAPLANE" in os.environ:  # one with sanitizers
+    client.BINARY = os.environ["PYRUN_TEST_DATAPLANE"]
 Handler = Callable[[socket.socket], None]
 
 
