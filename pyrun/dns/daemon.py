@@ -87,6 +87,8 @@ class Daemon:
         if old is not None and _is_installed(old.pid) and old.sockets == len(self.sockets):
             self.say(f"pyrun-dns runs already, as process {old.pid}, and is kept")
             self._configure(old)
+            if old.generation:
+                self._load()
             return old
         new = self._start()
         if old is not None:
@@ -126,7 +128,7 @@ class Daemon:
             except PyrunError as error:
                 self.say(f"{self.saved}: {error.text}; it is not used")
                 self.table_bytes = b""
-        if self.table_bytes or self.store.is_whole():
+        if self.table_bytes:
             responder.add_sockets(self.sockets)
         return responder
 
@@ -162,9 +164,13 @@ class Daemon:
         self.loop.read(self.responder.fileno(), self._questions)
         self.loop.read(self.store.fileno(), self._changed)
         self._follow_resolv_conf()
+        if self.store.is_whole():
+            self._plan()
         self._changed()
-        ready(f"READY=1\nSTATUS=answering at {', '.join(a for a, _ in self.settings.listen)}")
         try:
+            while not self.table_bytes and self.loop.running:
+                self.loop.turn()  # queries wait in the sockets until there is a table
+            ready(f"READY=1\nSTATUS=answering at {', '.join(a for a, _ in self.settings.listen)}")
             self.loop.run()
         finally:
             self._end()

@@ -29,7 +29,7 @@ class Loop:
         self._calls: dict[int, Callback] = {}
         self._timers: list[tuple[float, int, Timer]] = []
         self._count = itertools.count()
-        self._running = True
+        self.running = True
         self.now = time.monotonic()
 
     def read(self, fd: int, call: Callback) -> None:
@@ -56,11 +56,11 @@ class Loop:
         return timer
 
     def stop(self) -> None:
-        self._running = False
+        self.running = False
 
     def run(self) -> None:
         """Until stop(). What a callback raises ends it."""
-        while self._running:
+        while self.running:
             self.turn()
 
     def turn(self, most_s: float = 60.0) -> None:

@@ -1,0 +1,390 @@
+"""Names that are not the cluster's: over real unbound and dnsmasq, and over servers that lie, are silent or gone."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import dns.message
+import pytest
+
+from pyrun.dns import wire
+from pyrun.dns.daemon import Daemon, Settings
+from pyrun.dns.plan import Options
+from pyrun.dns.program import end_program
+from pyrun.dns.reply import behind_alias, belongs, make_query, mixed, read_reply
+from pyrun.dns.responder import Responder
+from pyrun.dns.servers import Servers, read_upstreams
+from pyrun.kube.feed.store import Store, Told
+from tests.support.dns import CLUSTER, ask, shown
+from tests.support.dns_program import LOOPBACK, PATIENCE_S
+from tests.support.dns_upstream import Strange, dnsmasq, free_port, positive, unbound
+
+SVC = "default.svc.cluster.local."
+
+
+class Served:
+    """A daemon in a thread of the test. said: its lines."""
+
+    def __init__(self, daemon: Daemon, port: int, store: Store, said: list[str]) -> None:
+        self.daemon, self.port, self.store, self.said = daemon, port, store, said
+
+    def udp(self, name: str, kind: str = "A", patience_s: float = PATIENCE_S) -> tuple[str, list[str]]:
+        return shown(self.raw(ask(name, kind), patience_s))[:2]
+
+    def raw(self, query: bytes, patience_s: float = PATIENCE_S) -> bytes:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.settimeout(patience_s)
+            client.connect(("127.0.0.1", self.port))
+            client.send(query)
+            return client.recv(65535)
+
+
+@contextlib.contextmanager
+def serving(upstreams: Servers | None = None, resolv_conf: str | None = None, port: int = 0) -> Iterator[Served]:
+    port, store, said = port or free_port(), Store(), list[str]()
+    store.replace(
+        "test", {(v["kind"], v["metadata"]["namespace"], v["metadata"]["name"]): Told(v, "test") for v in CLUSTER}
+    )
+    with tempfile.TemporaryDirectory(prefix="pyrun-dns-") as directory:
+        settings = Settings(
+            f"{directory}/state", (("127.0.0.1", port),), LOOPBACK, Options(), upstreams, resolv_conf, rate=0
+        )
+        daemon = Daemon(settings, store, said.append)
+        ready = threading.Event()
+        stop = os.eventfd(0)
+        daemon.loop.read(stop, daemon.stop)
+        thread = threading.Thread(target=lambda: daemon.run(lambda _: ready.set()))
+        thread.start()
+        try:
+            assert ready.wait(PATIENCE_S)
+            yield Served(daemon, port, store, said)
+        finally:
+            os.eventfd_write(stop, 1)
+            thread.join(2 * PATIENCE_S)
+            os.close(stop)
+            end_program(daemon.responder.pid)
+            store.close()
+
+
+def at(*ports: int) -> Servers:
+    return Servers({wire.ROOT: tuple(("127.0.0.1", port) for port in ports)})
+
+
+def wait_until(what: str, true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not true():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def forwarding() -> Iterator[Served]:
+    with unbound() as port, serving(at(port)) as served:
+        yield served
+
+
+def test_positive_negative_and_cut_answers(forwarding: Served) -> None:
+    """A, CNAME, TXT, NODATA, NXDOMAIN with the SOA by which it is kept, and 119 records, which come over TCP."""
+    for _ in range(2):  # the second time out of the cache
+        assert forwarding.udp("www.example.test") == ("NOERROR", ["www.example.test. 60 A 192.0.2.1"])
+        assert forwarding.udp("txt.example.test", "TXT") == ("NOERROR", ['txt.example.test. 60 TXT "hello"'])
+        assert forwarding.udp("alias.example.test", "CNAME")[1] == ["alias.example.test. 60 CNAME www.example.test."]
+        rcode, answers, authority, _ = shown(forwarding.raw(ask("www.example.test", "AAAA")))
+        assert (rcode, answers, authority[0].split()[2]) == ("NOERROR", [], "SOA")
+        rcode, answers, authority, _ = shown(forwarding.raw(ask("nope.example.test", "A")))
+        assert (rcode, answers) == ("NXDOMAIN", []) and "SOA ns.example.test." in authority[0]
+        assert dns.message.from_wire(forwarding.raw(ask("big.example.test", "A"))).flags & dns.flags.TC
+    assert forwarding.daemon.responder is not None
+
+
+def test_an_external_name_comes_with_its_target(forwarding: Served) -> None:
+    """2.5 of the specification, with a name of another server's behind it."""
+    with _external(forwarding, "www.example.test"):
+        assert forwarding.udp(f"out.{SVC}") == (
+            "NOERROR",
+            [f"out.{SVC} 30 CNAME www.example.test.", "www.example.test. 60 A 192.0.2.1"],
+        )
+        assert forwarding.udp(f"out.{SVC}", "CNAME")[1] == [f"out.{SVC} 5 CNAME www.example.test."]
+    with _external(forwarding, "nope.example.test"):  # nothing of the one before is kept
+        assert forwarding.udp(f"out.{SVC}") == ("NXDOMAIN", [f"out.{SVC} 20 CNAME nope.example.test."])
+
+
+@contextlib.contextmanager
+def _external(served: Served, target: str) -> Iterator[None]:
+    before = served.daemon.responder.generation
+    value = {"kind": "Service", "metadata": {"name": "out"}, "spec": {"type": "ExternalName", "externalName": target}}
+    served.store.put("test", Told(value, "test"))
+    wait_until("the table is new", lambda: served.daemon.responder.generation > before)
+    yield
+
+
+@pytest.mark.skipif(not shutil.which("dig"), reason="dig is not installed: apt-get install bind9-dnsutils")
+def test_dig_is_content(forwarding: Served) -> None:
+    """Cookies, EDNS and all else that dig sends; over TCP all of the 119 records."""
+    words = ["dig", "@127.0.0.1", "-p", str(forwarding.port), "+short", "+tries=3"]
+
+    def dig(*more: str) -> list[str]:
+        return subprocess.run([*words, *more], capture_output=True, text=True, check=True, timeout=60).stdout.split()
+
+    assert dig(f"web.{SVC}") == ["10.96.0.5"]
+    assert dig("-x", "10.96.0.5") == [f"web.{SVC}"]
+    assert len(dig("big.example.test")) == 119
+    assert dig("+noedns", f"_http._tcp.web.{SVC}", "SRV") == ["0", "100", "80", f"web.{SVC}"]
+
+
+def test_stub_domains_have_servers_of_their_own() -> None:
+    with unbound() as one, dnsmasq() as other:
+        words = [f"127.0.0.1:{one}", f"corp.test=127.0.0.1:{other}"]
+        with serving(read_upstreams(words)) as served:
+            assert served.udp("any.corp.test")[1] == ["any.corp.test. 60 A 192.0.2.77"]
+            assert served.udp("www.example.test")[1] == ["www.example.test. 60 A 192.0.2.1"]
+
+
+def test_cve_2023_28452_forged_answers_do_not_shut_out_the_right_one() -> None:
+    """Another id, another question, a query in place of a reply, and noise, from the right address: all are ignored."""
+
+    def act(query: bytes, source: tuple[str, int], server: socket.socket) -> None:
+        right = positive(query, "192.0.2.10")
+        wrong_id = bytes([query[0] ^ 1]) + right[1:]
+        wrong_name = right[:13] + bytes([right[13] ^ 1]) + right[14:]
+        for message in (wrong_id, wrong_name, query, right[:11], b"", right[:2] + b"\x81" + bytes(9)):
+            server.sendto(message, source)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as elsewhere:
+            elsewhere.sendto(positive(query, "203.0.113.66"), source)
+        time.sleep(0.05)
+        server.sendto(right, source)
+
+    with Strange(act) as server, serving(at(server.port)) as served:
+        assert served.udp("forged.test") == ("NOERROR", ["forged.test. 60 A 192.0.2.10"])
+        assert len({bytes(query[12:-11]).lower() for query in server.queries if b"forged" in query.lower()}) == 1
+        assert served.daemon.forwarder.upstreams[0].ignored >= 5
+
+
+def test_cve_2019_19794_ids_and_ports_are_not_to_be_guessed() -> None:
+    """CoreDNS drew ids from a generator that could be foretold."""
+    with Strange(lambda q, source, server: send(server, positive(q, ttl=0), source)) as server:
+        with serving(at(server.port)) as served:
+            for number in range(300):
+                served.udp(f"n{number}.test")
+        mine = [(q, s) for q, s in zip(server.queries, server.sources, strict=False) if q[13:14].lower() == b"n"]
+        ids = [int.from_bytes(query[:2], "big") for query, _ in mine]
+        steps = {(b - a) & 0xFFFF for a, b in zip(ids, ids[1:], strict=False)}
+        assert len(set(ids)) > 280 and len(steps) > 280
+        assert len({source[1] for _, source in mine}) >= 16
+        letters = b"".join(query[12:-11] for query, _ in mine)
+        assert sum(65 <= c <= 90 for c in letters) > 100 and sum(97 <= c <= 122 for c in letters) > 100
+
+
+def test_cve_2023_30464_equal_questions_are_one_query() -> None:
+    """10,000 that wait for the same name: a birthday attack has one query to hit, and all get the answer."""
+    release = threading.Event()
+
+    def act(query: bytes, source: tuple[str, int], server: socket.socket) -> None:
+        release.wait(PATIENCE_S)
+        server.sendto(positive(query), source)
+
+    with Strange(act) as server, serving(at(server.port)) as served:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.setsockopt(socket.SOL_SOCKET, 33, 16 << 20)
+            client.settimeout(5)
+            client.connect(("127.0.0.1", served.port))
+            for number in range(10_000):
+                client.send(ask("birthday.test", "A", id=number))
+                if number % 500 == 499:
+                    time.sleep(0.01)
+            status = served.daemon.responder.pid
+            assert status
+            release.set()
+            got = 0
+            with contextlib.suppress(TimeoutError):
+                while got < 10_000:
+                    assert client.recv(2000)[3] & 15 == 0
+                    got += 1
+        assert got > 9_000
+        assert 1 <= len([q for q in server.queries if b"birthday" in q.lower()]) <= 6  # one, and one each silent second
+
+
+def test_an_old_answer_is_better_than_none() -> None:
+    """RFC 8767: the server is silent, and what it said last is said on, with a TTL of 30. What nobody has ever said is
+    SERVFAIL after less than five seconds."""
+    with Strange(_first_only()) as server, serving(at(server.port)) as served:
+        assert served.udp("once.test") == ("NOERROR", ["once.test. 1 A 192.0.2.9"])
+        time.sleep(1.5)
+        began = time.monotonic()
+        assert served.udp("once.test") == ("NOERROR", ["once.test. 30 A 192.0.2.9"])
+        waited = time.monotonic() - began
+        assert waited > 1.0, "the server has a while to answer first"
+        assert served.udp("never.test")[0] == "SERVFAIL"
+
+
+def send(server: socket.socket, data: bytes, source: tuple[str, int]) -> None:
+    server.sendto(data, source)
+
+
+def _first_only() -> Callable[[bytes, tuple[str, int], socket.socket], None]:
+    seen: set[bytes] = set()
+
+    def act(query: bytes, source: tuple[str, int], server: socket.socket) -> None:
+        name = query[12:-11].lower()
+        if name not in seen and b"once" in name:
+            seen.add(name)
+            server.sendto(positive(query, ttl=1), source)
+
+    return act
+
+
+def test_nobody_listens_at_the_servers_port() -> None:
+    with serving(at(free_port())) as served:
+        assert served.udp("www.example.test")[0] == "SERVFAIL"
+        assert served.udp(f"web.{SVC}")[1], "the cluster's own names are not touched by it"
+
+
+def test_a_silent_server_costs_a_second_and_another_one_answers() -> None:
+    with Strange(lambda *_: None) as silent, unbound() as port, serving(at(silent.port, port)) as served:
+        assert served.udp("www.example.test")[1] == ["www.example.test. 60 A 192.0.2.1"]
+        assert silent.queries
+
+
+def test_a_server_that_fails_is_passed_over() -> None:
+    def act(query: bytes, source: tuple[str, int], server: socket.socket) -> None:
+        server.sendto(query[:2] + b"\x81\x82" + query[4:], source)
+
+    with Strange(act) as failing, unbound() as port, serving(at(failing.port, port)) as served:
+        assert served.udp("www.example.test")[1] == ["www.example.test. 60 A 192.0.2.1"]
+
+
+def test_a_server_that_leads_back_to_us_is_found_out() -> None:
+    """CoreDNS' loop plugin ends the process; here that server is not asked, and the cluster's names are served."""
+    ours = free_port()
+    with dnsmasq_to(ours) as port, serving(at(port), port=ours) as served:
+        wait_until("the loop is told", lambda: any("leads back to this server" in line for line in served.said))
+        assert served.udp("www.example.test")[0] in ("SERVFAIL", "REFUSED")
+        assert served.udp(f"web.{SVC}")[1]
+
+
+@contextlib.contextmanager
+def dnsmasq_to(port: int) -> Iterator[int]:
+    if not shutil.which("dnsmasq"):
+        pytest.skip("dnsmasq is not installed: apt-get install dnsmasq-base")
+    own = free_port()
+    words = [
+        "dnsmasq",
+        "--keep-in-foreground",
+        "--no-resolv",
+        "--no-hosts",
+        "--bind-interfaces",
+        "--conf-file=/dev/null",
+    ]
+    words += [f"--port={own}", "--listen-address=127.0.0.1", f"--server=127.0.0.1#{port}", "--pid-file=", "--user=root"]
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        time.sleep(0.5)
+        yield own
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_changed_resolv_conf_is_followed(tmp_path: Path) -> None:
+    """Also one that is moved into place, as systemd-resolved and NetworkManager do. Its servers have port 53, so that
+    here nobody is asked: what is looked at is whom it would ask."""
+    path = tmp_path / "resolv.conf"
+    path.write_text("search x\nnameserver 127.0.0.53\nnameserver nonsense\n")
+    with serving(None, str(path)) as served:
+        assert served.daemon.forwarder.servers.all() == [("127.0.0.53", 53)]
+        assert any("line 3: nonsense is no IP address" in line for line in served.said)
+        new = tmp_path / "new"
+        new.write_text("nameserver 127.0.0.54\n")
+        os.rename(new, path)
+        wait_until("it is followed", lambda: served.daemon.forwarder.servers.all() == [("127.0.0.54", 53)])
+        path.unlink()
+        wait_until("it is told", lambda: any("the servers stay as they were" in line for line in served.said))
+        assert served.daemon.forwarder.servers.all() == [("127.0.0.54", 53)]
+
+
+def test_without_servers_other_names_are_refused() -> None:
+    with serving(Servers({})) as served:
+        assert served.udp("www.example.test")[0] == "REFUSED"
+        assert served.udp(f"ext.{SVC}")[0] == "SERVFAIL"
+
+
+def test_what_belongs_to_a_query() -> None:
+    query = make_query(7, mixed(wire.name_of("www.example.test"), 0b1010101), wire.A)
+    right = positive(query)
+    assert belongs(right, query) == "match"
+    assert belongs(right[:12] + right[12:].swapcase(), query) == "case"
+    for wrong in (query, right[:20], b"\0\x08" + right[2:], right[:4] + b"\0\2" + right[6:], b""):
+        assert belongs(wrong, query) == "other"
+
+
+def test_only_what_was_asked_for_goes_on() -> None:
+    """Records of other names, in whatever section, are of no use but to a liar."""
+    name = wire.name_of("www.example.test")
+    evil = wire.Record(wire.name_of("bank.test"), wire.A, 86400, b"\xcb\0\x71\x01")
+    mine = wire.Record(name, wire.A, 86400, b"\xc0\0\2\1")
+    data = wire.encode(wire.Message(1, 0x8180, (name, wire.A, 1), (evil, mine, evil), (evil,), (evil,)))
+    said = read_reply(data, name)
+    assert said.body.counts == (1, 0, 0) and b"\xcb\0\x71\x01" not in said.body.data
+    assert said.ttl == 3600
+    behind = behind_alias(wire.name_of("a.cluster"), (), name, data)
+    assert behind.body.counts == (1, 0, 0) and behind.ttl == 30
+
+
+def test_the_daemon_is_killed_and_another_one_takes_up() -> None:
+    """The program serves on; the next daemon finds it by its socket, and stays with it."""
+    store = Store()
+    store.replace("test", {("Service", "default", "web"): Told(CLUSTER[0], "test")})
+    with tempfile.TemporaryDirectory(prefix="pyrun-dns-") as directory:
+        port, said = free_port(), list[str]()
+        settings = Settings(directory, (("127.0.0.1", port),), LOOPBACK, upstreams=Servers({}), rate=0)
+        first = Daemon(settings, store, said.append)
+        first._plan()
+        pid = first.responder.pid
+        try:
+            first.responder.close()
+            for one in first.sockets:
+                one.close()
+            served = Served(first, port, store, said)
+            assert served.udp(f"web.{SVC}")[1]
+            second = Daemon(settings, Store(), said.append)
+            assert second.responder.pid == pid and second.responder.generation == 1
+            assert any(f"process {pid}, and is kept" in line for line in said)
+            assert served.udp(f"web.{SVC}")[1]
+            second.responder.stop()
+            second.responder.close()
+            for one in second.sockets:
+                one.close()
+        finally:
+            end_program(pid)
+        # Nothing runs now; the objects have not told of themselves: the table of last time answers.
+        unsynced = Store()
+        unsynced.expect("an API server that does not answer")
+        third = Daemon(settings, unsynced, said.append)
+        try:
+            assert served.udp(f"web.{SVC}")[1]
+            assert Responder.connect(f"{directory}/control.sock").generation == 1
+        finally:
+            end_program(third.responder.pid)
+            third.responder.close()
+            for one in third.sockets:
+                one.close()
+
+
+def test_the_program_is_killed_and_another_one_goes_on() -> None:
+    """Queries wait in the sockets meanwhile."""
+    with serving(Servers({})) as served:
+        pid = served.daemon.responder.pid
+        for _ in range(2):
+            os.kill(served.daemon.responder.pid, 9)
+            assert served.udp(f"web.{SVC}")[1]
+        assert served.daemon.responder.pid != pid
+        assert any("goes on" in line for line in served.said)
