@@ -503,6 +503,12 @@ PROXY_TRACE = Verb(
         FOR_TOOLS,
     ),
 )
+PROXY_LIST = Verb(
+    "proxy list",
+    "list the addresses and ports at which Services are to be had; needs no root",
+    (),
+    (PROXY_OBJECTS, *PROXY_NODE, FORMAT),
+)
 PROXY_EXPLAIN = Verb(
     "proxy explain",
     "print who gets a Service's traffic, from where and why; needs no root",
@@ -562,6 +568,7 @@ VERBS = {
         IMAGE_PRUNE,
         PROXY_TRACE,
         PROXY_EXPLAIN,
+        PROXY_LIST,
         DNS_RUN,
         DNS_QUERY,
         DNS_EXPLAIN,

@@ -332,6 +332,12 @@ sent. What is wrong with an object is warned of, and the rest is served.""",
             ),
         ),
     ),
+    "proxy list": Text(
+        """Reads the objects in a directory and lists every address and port that the service proxy would have, with how
+many endpoints get its traffic: none is said with what becomes of packets then. --format json has the choices by source
+as well.""",
+        (("pyrun proxy list --objects /etc/pyrun/objects --node n1 --node-ip 192.168.0.2", "of a directory"),),
+    ),
     "proxy explain": Text(
         """Reads the objects in a directory and says of one Service, NAME or NAMESPACE/NAME, at which addresses it is
 to be had, who gets traffic from where, and why: with the file, line and JSON pointer of each word, what became of each

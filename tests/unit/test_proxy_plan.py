@@ -518,6 +518,24 @@ def test_explain_of_each_scenario(capfd: pytest.CaptureFixture[str]) -> None:
             assert code == 0 and len(shown) == len(mine)
 
 
+def test_list_has_a_line_for_each_address(objects: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (objects / "none.yaml").write_text(
+        service("clusterIP: 172.30.0.2, ports: [{port: 53, protocol: UDP}]", metadata="name: none")
+    )
+    code, out, _ = said(capfd, "list", "--objects", str(objects), *WORDS)
+    assert code == 0
+    assert [line.split()[:4] for line in out.splitlines()[1:]] == [
+        ["default/none:53", "cluster", "172.30.0.2:53/udp", "none,"],
+        ["default/web:http", "cluster", "172.30.0.1:80/tcp", "1"],
+        ["default/web:http", "node-port", "192.168.0.2:3000/tcp", "1"],
+    ]
+    code, out, _ = said(capfd, "list", "--objects", str(objects), *WORDS, "--format", "json")
+    first, second, _ = json.loads(out)
+    assert (first["endpoints"], first["choices"][0]["action"]) == ([], "reject")
+    assert (second["endpoints"], second["choices"][1]["masquerade"]) == (["10.0.0.1:8080"], True)
+    assert (second["file"], second["pointer"]) == (f"{objects}/web.yaml", "/spec/ports/0")
+
+
 def test_explain_of_a_service_that_is_not_there(objects: Path, capfd: pytest.CaptureFixture[str]) -> None:
     code, _, err = said(capfd, "explain", "wep", "--objects", str(objects), *WORDS)
     assert code == 1 and "no Service wep" in err and "did you mean default/web?" in err
