@@ -55,7 +55,7 @@ GROUPS = (
     ),
     ("A Kubernetes node", ("cri", "cri status", "cri explain")),
     ("Pods from files", ("node validate", "node explain")),
-    ("Its Services", ("proxy trace", "proxy explain")),
+    ("Its Services", ("proxy trace", "proxy explain", "proxy list")),
     ("Its DNS", ("dns run", "dns query", "dns explain")),
     ("What pods write", ("logs",)),
     ("The shell, and speed", ("completion", "planner")),
