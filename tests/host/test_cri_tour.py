@@ -5,6 +5,7 @@ own.
 from __future__ import annotations
 
 import json
+import os
 import re
 import threading
 import time
@@ -353,3 +354,38 @@ def test_an_image_that_is_not_there(node: Node) -> None:
     with pytest.raises(InvalidArgument):
         node.create(pod, image={"image": ""})
     node.check()
+
+
+def test_a_device_of_cdi(tmp_path: Path, busybox_rootfs: Path) -> None:
+    """By a vendor's spec in a directory of the node's: the device, a variable, a mount, a group and a hook."""
+    # One that no container has without asking, and that may be opened without a right.
+    real = next((path for path in ("/dev/fuse", "/dev/net/tun", "/dev/loop-control") if os.path.exists(path)), "")
+    if not real:
+        pytest.skip("this node has none of the devices that would do")
+    directory, library, told = tmp_path / "cdi", tmp_path / "library", tmp_path / "told"
+    directory.mkdir()
+    library.write_text("the vendor's")
+    edits = {
+        "env": ["VENDOR=one"],
+        "deviceNodes": [{"path": "/dev/vendor0", "hostPath": real, "permissions": "r"}],
+        "mounts": [{"hostPath": str(library), "containerPath": "/lib/vendor", "options": ["ro", "bind"]}],
+        "additionalGids": [4444],
+        "hooks": [{"hookName": "createRuntime", "path": "/bin/sh", "args": ["sh", "-c", f"cat > {told}"]}],
+    }
+    spec = {"cdiVersion": "1.0.0", "kind": "vendor.test/device", "devices": [{"name": "0", "containerEdits": edits}]}
+    (directory / "vendor.json").write_text(json.dumps(spec))
+    config = tmp_path / "config.toml"
+    config.write_text(f'cni_conf_dir = ""\ncdi_dirs = ["{directory}"]\n')
+    with a_node(tmp_path / "node", busybox_rootfs) as node:
+        node.config = str(config)
+        node.start()
+        script = "true </dev/vendor0 && echo $VENDOR; cat /lib/vendor; echo; id -G; true >/dev/vendor0"
+        pod = node.run_pod()
+        id = node.run(pod, script=script, CDI_devices=[{"name": "vendor.test/device=0"}])
+        assert node.wait_state(id, v1.CONTAINER_EXITED).exit_code == 1
+        lines = [line.strip() for line in node.log()]
+        assert lines[:2] == ["one", "the vendor's"] and "4444" in lines[2].split()
+        assert "not permitted" in lines[3]  # it may be read, and no more
+        assert json.loads(told.read_text())["status"] in ("creating", "created")
+        with pytest.raises(InvalidArgument, match=r"CDI_devices.0: vendor.test/device=1 is in no spec"):
+            node.create(pod, "other", CDI_devices=[{"name": "vendor.test/device=1"}])

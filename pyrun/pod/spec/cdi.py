@@ -25,6 +25,7 @@ PLACE = "CDI_devices"
 NAME = re.compile(
     r"[a-zA-Z][a-zA-Z0-9_.-]*[a-zA-Z0-9]/[a-zA-Z][a-zA-Z0-9_-]*=[a-zA-Z0-9]([a-zA-Z0-9_.:-]*[a-zA-Z0-9])?"
 )
+VERSIONS = ("0.1.0", "0.2.0", "0.3.0", "0.4.0", "0.5.0", "0.6.0", "0.7.0", "0.8.0", "1.0.0", "1.1.0")
 EDITS = ("env", "deviceNodes", "netDevices", "mounts", "hooks", "intelRdt", "additionalGids")
 HOOKS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
 RDT = {"closID": "closID", "l3CacheSchema": "l3CacheSchema", "memBwSchema": "memBwSchema", "schemata": "schemata"}
@@ -94,6 +95,8 @@ def _document(path: str) -> dict[str, Any]:
     document = parse(data, path)[0] if path.endswith(".json") else _yaml(data)
     if not isinstance(document, dict) or not isinstance(document.get("devices"), list):
         raise InvalidArgument("is no CDI spec: it has no devices")
+    if document.get("cdiVersion") not in VERSIONS:
+        raise InvalidArgument(f"cdiVersion {document.get('cdiVersion')!r} is not known: {VERSIONS[-1]} is the newest")
     return document
 
 
@@ -194,7 +197,7 @@ def _apply(d: Draft, one: Edits) -> None:
         d.doc.setdefault("hooks", {}).setdefault(entry["hookName"], []).append(hook)
         d.note("/hooks", one.place)
     groups = process["user"]["additionalGids"]
-    groups += [gid for gid in edits.get("additionalGids", ()) if gid and gid not in groups]
+    groups += [gid for gid in dict.fromkeys(edits.get("additionalGids", ())) if gid and gid not in groups]
     rdt = edits.get("intelRdt")
     if rdt:
         unknown = sorted(set(rdt) - set(RDT))
