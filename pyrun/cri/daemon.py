@@ -21,13 +21,14 @@ from typing import NamedTuple
 from .. import __version__
 from ..cri_api import SERVICES
 from ..errors import PyrunError
-from ..facts import collect_facts
+from ..facts import Facts, collect_facts
 from ..image import layers
 from ..image.pull import Settings as Pulling
 from ..image.store import Images
 from ..pod.network import Network
 from ..pod.pods import Pods
 from ..pod.recovery import recover
+from ..pod.sandbox.config import cgroup_parent
 from ..pod.spec import Settings
 from ..rpc.server import Service, make_server
 from .backend import PodBackend
@@ -92,6 +93,14 @@ async def _serve(places: Places, path: str, configuration: Configuration, warn: 
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(cri.pods.joined.finish(), FINISH_S)
         await asyncio.to_thread(cri.images.close)
+        _remove_empty(cri.facts)
+
+
+def _remove_empty(facts: Facts) -> None:
+    """The cgroup of pods that name no parent, where there are none."""
+    if facts.cgroup_mount is not None:
+        with contextlib.suppress(OSError):
+            os.rmdir(facts.cgroup_mount.rstrip("/") + cgroup_parent("", "").rstrip("/"))
 
 
 def _assemble(places: Places, configuration: Configuration, warn: Callable[[str], None]) -> Cri:

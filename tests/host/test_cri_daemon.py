@@ -95,6 +95,39 @@ def test_there_is_one(places: Path) -> None:
         assert _served(places / "state/cri.sock")
 
 
+def test_one_network_namespace_has_one_built_in_network(places: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The second one runs, and says why it can make no pod; when the first has ended it can."""
+    other = tmp_path_factory.mktemp("other")
+    (other / "config.toml").write_text('cni_conf_dir = ""\n')
+
+    def ready(at: Path) -> tuple[bool, str]:
+        (answer,) = call_all(f"{at}/state/cri.sock", [(RPCS["Status"], v1.StatusRequest())], 20)
+        (found,) = [one for one in answer.status.conditions if one.type == "NetworkReady"]
+        return found.status, found.message
+
+    with daemon(other):
+        with daemon(places):
+            assert ready(places) == (True, "")
+            state, message = ready(other)
+            assert not state and "another pyrun cri has the built-in network" in message and "unshare -n" in message
+            config = v1.PodSandboxConfig(metadata=v1.PodSandboxMetadata(name="a", uid="b", namespace="c"))
+            with pytest.raises(PyrunError, match="another pyrun cri"):
+                request = v1.RunPodSandboxRequest(config=config)
+                call_all(f"{other}/state/cri.sock", [(RPCS["RunPodSandbox"], request)], 20)
+        assert ready(other) == (True, "")
+    subprocess.run(["umount", other / "state/pods"], check=False, capture_output=True)
+
+
+def test_its_cgroup_goes_when_no_pod_needs_it(places: Path) -> None:
+    with daemon(places):
+        path = f"{places}/state/cri.sock"
+        config = v1.PodSandboxConfig(metadata=v1.PodSandboxMetadata(name="a", uid="b", namespace="c"))
+        (made,) = call_all(path, [(RPCS["RunPodSandbox"], v1.RunPodSandboxRequest(config=config))], 20)
+        request = v1.RemovePodSandboxRequest(pod_sandbox_id=made.pod_sandbox_id)
+        call_all(path, [(RPCS["RemovePodSandbox"], request)], 20)
+    assert not os.path.exists("/sys/fs/cgroup/pyrun")
+
+
 def test_what_a_killed_one_has_left_is_no_hindrance(places: Path) -> None:
     with daemon(places) as first:
         os.kill(first.pid, 9)

@@ -18,6 +18,7 @@ from ...errors import FailedPrecondition, InvalidArgument, PyrunError, reason
 from ...executor import StepFailed, run_plan
 from ...plan.pod_network import Attachment, End, plan_attach, plan_detach
 from .firewall import PREFIX, check_ports, has_table, plan_elements, plan_table, run_nft
+from .hold import Hold, hold_namespace
 from .leases import Lease, Leases, parse_ranges
 from .model import EGRESS, INGRESS, IPS, NetResult, PodNet
 from .node import FORWARDING, forwards, has_ipv4_address, has_ipv6, start_forwarding, uplink_mtu
@@ -68,6 +69,7 @@ class Builtin:
         self._looked = self._numbered_at = -LOOK_AGAIN_S
         self._numbered = False
         self._fault: PyrunError | None = None
+        self._hold: Hold | None = None
         for lease in self.leases.all():
             if lease.leaving:
                 self._take_away(lease.pod)
@@ -89,6 +91,7 @@ class Builtin:
             if not again and self._fault is None and now - self._looked < LOOK_AGAIN_S:
                 return
             try:
+                self._hold = self._hold or hold_namespace()
                 for network in self.leases.ranges:
                     self._forward(network.version)
                 if again or self._looked < 0 or not has_table(self._table):
