@@ -11,7 +11,7 @@ import ctypes
 import os
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tests.support.pods.nets import own_network, setns
@@ -99,6 +99,8 @@ class Topology:
     def __init__(self, node: Place) -> None:
         self.node = node
         self._hosts: list[Place] = []
+        self._names: list[str] = []
+        self._macs: list[str] = []  # of the hosts' ends
 
     def host(self, address4: str, address6: str, name: str | None = None) -> Place:
         """Another host with its addresses, which has everything else by the node."""
@@ -128,6 +130,8 @@ route add default via fe80::1 dev eth0 onlink
 """,
         )
         own = _mac_of(place)
+        self._names.append(name)
+        self._macs.append(own)
         self.node.run(
             *("ip", "-batch", "-"),
             input=f"""neighbour add {address4} lladdr {own} dev {name} nud permanent
@@ -135,6 +139,20 @@ neighbour add {address6} lladdr {own} dev {name} nud permanent
 """,
         )
         return place
+
+    def also(self, place: Place, addresses: Iterable[str]) -> None:
+        """More addresses of a host, or of the node."""
+        index = self._hosts.index(place) if place is not self.node else -1
+        here, there = "", ""
+        for address in addresses:
+            there += f"address add {address} dev lo" + (" nodad\n" if ":" in address else "\n")
+            if place is not self.node:
+                link, mac = self._names[index], self._macs[index]
+                here += f"route add {address} dev {link}\n"
+                here += f"neighbour add {address} lladdr {mac} dev {link} nud permanent\n"
+        place.run("ip", "-batch", "-", input=there)
+        if here:
+            self.node.run("ip", "-batch", "-", input=here)
 
     def close(self) -> None:
         for place in self._hosts:
