@@ -81,7 +81,6 @@ def main() -> None:
             take(found, item, f"o{number}")
 
     timed("dicts to objects", read)
-    del items, text
     planner = Planner(NODE, Options())
     timed("all at once", lambda: planner.update(services=dict(found.services), slices=dict(found.slices)))
     timed("all the rules", planner.rules, CHANGES)
