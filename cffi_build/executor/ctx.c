@@ -9,19 +9,6 @@ usize px_len(const char *s)
 	return n;
 }
 
-char *px_num(char *p, u64 v)
-{
-	char tmp[20];
-	int n = 0;
-	do
-		tmp[n++] = (char)('0' + v % 10);
-	while (v /= 10);
-	while (n)
-		*p++ = tmp[--n];
-	*p = 0;
-	return p;
-}
-
 void px_say(struct px_ctx *x, const char *s, usize n)
 {
 	while (n-- && x->text_len < PX_TEXT)

@@ -69,7 +69,6 @@ long px_wait(struct px_ctx *x, struct pollfd *f, u32 n, u64 ms);
 long px_reap(i32 pid, int pidfd, i32 *status);
 usize px_len(const char *s);
 #define PX_NUM 24              /* room for any number and its NUL: a negative one is a large one */
-char *px_num(char *p, u64 v);
 
 /* SIGPIPE held back, in this thread alone, and let go; broken: a write has said EPIPE, and the signal that came with it is taken away. */
 #define PX_SIGPIPE_BIT (1ULL << 12)

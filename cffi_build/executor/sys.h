@@ -173,4 +173,18 @@ static inline long sys_openat2(int d, const char *p, u64 fl, u64 mode, u64 resol
 	return r;
 }
 
+/* Writes v in decimal, ended by NUL; the place of that. */
+static inline char *px_num(char *p, u64 v)
+{
+	char tmp[20];
+	int n = 0;
+	do
+		tmp[n++] = (char)('0' + v % 10);
+	while (v /= 10);
+	while (n)
+		*p++ = tmp[--n];
+	*p = 0;
+	return p;
+}
+
 #endif

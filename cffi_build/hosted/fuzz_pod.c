@@ -101,19 +101,6 @@ long sc6(long nr, long a, long b, long c, long d, long e, long f)
 	}
 }
 
-char *px_num(char *p, u64 v)
-{
-	char tmp[20];
-	int n = 0;
-	do
-		tmp[n++] = (char)('0' + v % 10);
-	while (v /= 10);
-	while (n)
-		*p++ = tmp[--n];
-	*p = 0;
-	return p;
-}
-
 long mem_map(usize n)
 {
 	mapped++;

@@ -15,8 +15,9 @@ from typing import Any
 
 from ..errors import FailedPrecondition, PyrunError
 from ..runtime.store import boot_id
+from .ends import read_exits
 from .making import let_go
-from .messages import ENDED
+from .messages import ENDED, Known
 from .pod import Container
 from .points import reached
 from .records import (
@@ -37,7 +38,7 @@ from .records import (
 from .spec import collect_node, open_log
 from .spec.resources import container_resources
 from .state import NodeState
-from .supervisor import Known, drop, read_exits
+from .supervisor import drop
 
 KILLED_S = 30.0  # for what was killed to end
 CANNOT_START = 128

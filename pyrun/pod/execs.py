@@ -15,10 +15,12 @@ from typing import Any
 
 from ..errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, PyrunError
 from ..runtime.exec import prepare_exec
+from .carried import Exec
 from .container import check_runs
+from .messages import exit_code
 from .pod import Container
 from .state import NodeState
-from .supervisor import CONSOLE, Exec, exit_code
+from .supervisor import CONSOLE
 
 MOST_BYTES = 16 << 20  # of each stream; the rest is read and dropped (CVE-2022-31030)
 DRAIN_S = 1.0

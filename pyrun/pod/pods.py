@@ -19,6 +19,7 @@ from .. import cri_api as v1
 from ..errors import AlreadyExists, FailedPrecondition, NotFound, PyrunError
 from ..runtime.store import boot_id, start_time
 from . import container as containers
+from .calls import Gone
 from .making import make, unmake
 from .messages import LIVE
 from .network import PodNet
@@ -39,7 +40,7 @@ from .records import (
 )
 from .sandbox import complete_sandbox, end_sandbox, make_sandbox
 from .state import NodeState
-from .supervisor import PIDS, Gone, Supervisor, drop
+from .supervisor import PIDS, Supervisor, drop
 from .undo import undoing
 
 HOLDER_S = 5.0

@@ -20,7 +20,7 @@ from ..runtime.store import CREATED as OCI_CREATED
 from ..runtime.store import boot_id
 from . import container as containers
 from .making import unmake
-from .messages import ENDED, LIVE
+from .messages import ENDED, LIVE, Known
 from .messages import MAKING as BEING_MADE
 from .pod import Container, Pod
 from .pods import Pods
@@ -41,7 +41,7 @@ from .records import (
     remove_directory,
 )
 from .sandbox import end_sandbox, load_sandbox, prepare_state
-from .supervisor import PIDS, Known, Supervisor
+from .supervisor import PIDS, Supervisor
 
 MAKER_S = 30.0  # for a maker that was at work for the daemon that is gone: it notices, and undoes
 SERVE_S = 3.0  # after which what is being ended is left to tasks

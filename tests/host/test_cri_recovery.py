@@ -21,7 +21,7 @@ import pytest
 
 from pyrun import cri_api as v1
 from pyrun.errors import FailedPrecondition, PyrunError, Unavailable
-from pyrun.pod.supervisor import read_exits
+from pyrun.pod.ends import read_exits
 from tests.support.container.runner import runtime_argv
 from tests.support.cri.node import BUSYBOX, Node, a_node
 from tests.support.pods.nets import links

@@ -18,7 +18,10 @@ from pyrun.plan.model.plan import Label, Plan, Step
 from pyrun.plan.model.steps import PARENT, Yield
 from pyrun.plan.pid_holder import plan_pid_holder
 from pyrun.pod import messages as m
-from pyrun.pod.supervisor import PIDS, Gone, Supervisor, exit_code, read_exits
+from pyrun.pod.calls import Gone
+from pyrun.pod.ends import read_exits
+from pyrun.pod.messages import exit_code
+from pyrun.pod.supervisor import PIDS, Supervisor
 from tests.support.container.bundle import BundleMaker
 from tests.support.container.runner import wait_for
 from tests.support.pod.pods import Pod, entries, text_of

@@ -17,7 +17,10 @@ import pytest
 
 from pyrun.errors import PyrunError
 from pyrun.pod import messages as m
-from pyrun.pod.supervisor import Gone, MakerDied, Supervisor, lost_status, read_exits
+from pyrun.pod.calls import Gone
+from pyrun.pod.carried import MakerDied
+from pyrun.pod.ends import lost_status, read_exits
+from pyrun.pod.supervisor import Supervisor
 from pyrun.runtime.delete import delete
 from tests.support.container.bundle import BundleMaker
 from tests.support.container.runner import REPO, wait_for

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from pyrun.errors import PyrunError
-from pyrun.pod.supervisor import exit_code
+from pyrun.pod.messages import exit_code
 from tests.support.container.bundle import BundleMaker
 from tests.support.container.runner import wait_for
 from tests.support.pod.pods import Pod, entries, text_of

@@ -3,14 +3,13 @@ tests, which `go install` refuses, so both are built in a module of ours that re
 
 from __future__ import annotations
 
-import fcntl
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 from tests.support.container.runner import REPO
-from tests.support.engines.golang import STRIPPED, TIMEOUT_S, Unavailable, build, find_go
+from tests.support.engines.golang import STRIPPED, TIMEOUT_S, Unavailable, build, find_go, kept
 
 MODULE = "sigs.k8s.io/cri-tools"
 VERSION = "v1.37.0"
@@ -23,23 +22,15 @@ COMMANDS = {
 
 def program(name: str) -> Path:
     """Its path, built now if need be. Raises Unavailable."""
-    path = CACHE / name
-    if path.exists():
-        return path
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with (CACHE / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not path.exists():
-            _build(name, path)
-    return path
+    return kept(CACHE / name, _build)
 
 
-def _build(name: str, path: Path) -> None:
+def _build(path: Path) -> None:
     source = CACHE / "source"
     source.mkdir(exist_ok=True)
     go = find_go(source)
     _run(go, source, "get", "-t", f"{MODULE}/cmd/critest@{VERSION}", f"{MODULE}/cmd/crictl@{VERSION}")
-    build(go, source, path, *COMMANDS[name])
+    build(go, source, path, *COMMANDS[path.name])
 
 
 def _run(go: str, source: Path, *argv: str) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import platform
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 # The oldest Go that is of use (Debian 12 has 1.19), and the module that it can be had as.
@@ -20,6 +22,18 @@ TIMEOUT_S = 900.0
 
 class Unavailable(Exception):
     """The programs can't be had on this machine; the text says why."""
+
+
+def kept(program: Path, make: Callable[[Path], None]) -> Path:
+    """The program, made where it is not there yet, by one process at a time. What make() raises."""
+    if program.exists():
+        return program
+    program.parent.mkdir(parents=True, exist_ok=True)
+    with (program.parent / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not program.exists():
+            make(program)
+    return program
 
 
 def find_go(directory: Path) -> str:

@@ -9,7 +9,6 @@ where none of these is there: nothing here is built unless it is asked for, by `
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
@@ -18,7 +17,7 @@ import sys
 from pathlib import Path
 
 from tests.support.container.runner import REPO
-from tests.support.engines.golang import STRIPPED, Unavailable, find_go
+from tests.support.engines.golang import STRIPPED, Unavailable, find_go, kept
 
 MODULE = "k8s.io/kubernetes"
 MINOR, PATCH = 37, 2
@@ -65,19 +64,11 @@ def built(name: str) -> Path | None:
 
 def program(name: str) -> Path:
     """Its path, built now if need be. Raises Unavailable."""
-    path = CACHE / name
-    if path.exists():
-        return path
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with (CACHE / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not path.exists():
-            _build(name, path)
-    return path
+    return kept(CACHE / name, _build)
 
 
-def _build(name: str, path: Path) -> None:
-    source = CACHE / "source"
+def _build(path: Path) -> None:
+    name, source = path.name, CACHE / "source"
     source.mkdir(exist_ok=True)
     go = find_go(source)
     if not (source / "go.sum").exists():

@@ -9,7 +9,8 @@ import os
 import sys
 import time
 
-from pyrun.pod.supervisor import Gone, Supervisor
+from pyrun.pod.calls import Gone
+from pyrun.pod.supervisor import Supervisor
 from pyrun.runtime.prepare import prepare
 from pyrun.runtime.start import start
 from pyrun.runtime.store import Store

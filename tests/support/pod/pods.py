@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from pyrun.oci.model import Process
-from pyrun.pod.supervisor import CONSOLE, Exec, Known, Made, Supervisor
+from pyrun.pod.carried import Exec, Made
+from pyrun.pod.messages import Known
+from pyrun.pod.supervisor import CONSOLE, Supervisor
 from pyrun.runtime.delete import delete
 from pyrun.runtime.exec import prepare_exec
 from pyrun.runtime.prepare import Config, prepare
