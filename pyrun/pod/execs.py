@@ -28,10 +28,13 @@ CHUNK = 1 << 16
 
 
 class Running:
-    """A command: its descriptors as stream.backend.Command has them. cgroup: the path of its own, "" without one."""
+    """A command of a container's: its descriptors as stream.backend.Command has them. name: of its cgroup, where it has
+    one."""
 
-    def __init__(self, made: Exec, cgroup: str, stdin: int, stdout: int, stderr: int, master: int = -1) -> None:
-        self._made, self._cgroup, self._master = made, cgroup, master
+    def __init__(
+        self, c: Container, made: Exec, name: str | None, stdin: int, stdout: int, stderr: int, master: int = -1
+    ) -> None:
+        self._container, self._made, self._name, self._master = c, made, name, master
         self.stdin, self.stdout, self.stderr = stdin, stdout, stderr
         self.done = made.fileno()
 
@@ -47,8 +50,9 @@ class Running:
 
     def kill(self) -> None:
         """It and all that it has started."""
-        if self._cgroup:
-            with contextlib.suppress(OSError), open(f"{self._cgroup}/cgroup.kill", "w") as file:
+        if self._name:
+            path = f"{self._container.record.cgroup}/{self._name}/cgroup.kill"
+            with contextlib.suppress(OSError), open(path, "w") as file:
                 file.write("1")
                 return
         with contextlib.suppress(ProcessLookupError):
@@ -61,9 +65,9 @@ class Running:
             os.close(self._master)
             self._master = -1
         self._made.close()
-        if self._cgroup:
-            with contextlib.suppress(OSError):
-                os.rmdir(self._cgroup)
+        if self._name:
+            self._container.exec_cgroups.end(self._container.record.cgroup, self._name)
+            self._name = None
 
 
 def run(
@@ -76,27 +80,16 @@ def run(
     supervisor = c.pod.supervisor
     if supervisor is None:
         raise FailedPrecondition(f"the pod of container {c.id[:13]} has no supervisor")
-    cgroup, name = _cgroup_for(c)
+    name = c.exec_cgroups.make(c.record.cgroup)
     try:
         planned = _planned(pods, c, argv, name, tty)
         if tty:
-            return _with_terminal(c, planned, cgroup)
-        return _with_pipes(c, planned, cgroup, (stdin, stdout, stderr))
+            return _with_terminal(c, planned, name)
+        return _with_pipes(c, planned, name, (stdin, stdout, stderr))
     except BaseException:
-        if cgroup:
-            with contextlib.suppress(OSError):
-                os.rmdir(cgroup)
+        if name:
+            c.exec_cgroups.end(c.record.cgroup, name)
         raise
-
-
-def _cgroup_for(c: Container) -> tuple[str, str | None]:
-    """Of an exec's own, below the container's: its path, and its name there."""
-    name = f"exec-{os.urandom(6).hex()}"
-    try:
-        os.mkdir(f"{c.record.cgroup}/{name}", 0o755)
-        return f"{c.record.cgroup}/{name}", name
-    except OSError:  # the container may have moved away from there, or bounded how many it may have
-        return "", None
 
 
 def _planned(pods: NodeState, c: Container, argv: tuple[str, ...], name: str | None, tty: bool) -> Any:
@@ -109,7 +102,7 @@ def _planned(pods: NodeState, c: Container, argv: tuple[str, ...], name: str | N
     return prepare_exec(container, c.spec, process, facts=pods.facts, subcgroup=name, **words)
 
 
-def _with_pipes(c: Container, planned: Any, cgroup: str, wanted: tuple[bool, bool, bool]) -> Running:
+def _with_pipes(c: Container, planned: Any, name: str | None, wanted: tuple[bool, bool, bool]) -> Running:
     theirs: list[int] = []
     ours: list[int] = []
     try:
@@ -123,7 +116,7 @@ def _with_pipes(c: Container, planned: Any, cgroup: str, wanted: tuple[bool, boo
             ours.append(reader if writes else writer)
         assert c.pod.supervisor is not None
         made = c.pod.supervisor.exec(c.id, planned, (theirs[0], theirs[1], theirs[2]))
-        return Running(made, cgroup, *ours)
+        return Running(c, made, name, *ours)
     except BaseException:
         for fd in ours:
             if fd >= 0:
@@ -134,7 +127,7 @@ def _with_pipes(c: Container, planned: Any, cgroup: str, wanted: tuple[bool, boo
             os.close(fd)
 
 
-def _with_terminal(c: Container, planned: Any, cgroup: str) -> Running:
+def _with_terminal(c: Container, planned: Any, name: str | None) -> Running:
     assert c.pod.supervisor is not None
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     with ours, theirs:
@@ -145,12 +138,12 @@ def _with_terminal(c: Container, planned: Any, cgroup: str) -> Running:
             if len(fds) != 1:
                 raise PyrunError("the command's terminal did not come")
         except BaseException:
-            Running(made, cgroup, -1, -1, -1).kill()
+            Running(c, made, name, -1, -1, -1).kill()
             made.close()
             raise
     master = fds[0]
     os.set_inheritable(master, False)
-    return Running(made, cgroup, os.dup(master), os.dup(master), -1, master)
+    return Running(c, made, name, os.dup(master), os.dup(master), -1, master)
 
 
 def run_to_its_end(pods: NodeState, c: Container, argv: tuple[str, ...], timeout: float) -> tuple[int, bytes, bytes]:

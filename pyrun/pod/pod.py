@@ -10,6 +10,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from .. import cri_api as v1
+from .exec_cgroups import ExecCgroups
 from .records import (
     CREATED,
     EXITED,
@@ -107,6 +108,7 @@ class Container:
         self.cancel = -1  # while it is made: an eventfd by which that is given up
         self.removing = False
         self.spec: Any = None  # its Spec, read again where None
+        self.exec_cgroups = ExecCgroups()
         self.counters: Any = None  # what statistics keep of it
         if record.state == EXITED:
             self.ended.set()

@@ -20,8 +20,9 @@ from typing import Any
 import pytest
 
 from pyrun import cri_api as v1
-from pyrun.errors import FailedPrecondition, PyrunError, Unavailable
+from pyrun.errors import DeadlineExceeded, FailedPrecondition, PyrunError, Unavailable
 from pyrun.pod.ends import read_exits
+from tests.support.container.leaks import CGROUP_ROOT
 from tests.support.container.runner import runtime_argv
 from tests.support.cri.node import BUSYBOX, Node, a_node
 from tests.support.pods.nets import links
@@ -357,6 +358,30 @@ def test_ended_while_the_daemon_was_gone(node: Node) -> None:
     assert (status.state, status.exit_code, node.log()) == (v1.CONTAINER_EXITED, 4, ["last"])
     assert 0.1e9 < status.finished_at - status.started_at < 0.6e9
     node.check()
+
+
+def test_execs_that_are_killed_leave_no_cgroups(node: Node) -> None:
+    """Nor do those that leave something running, once that has ended; nor those of a daemon that was replaced."""
+    node.start()
+    id = node.run(node.run_pod())
+    (pod,) = node.call("ListPodSandbox").items
+    cgroup = CGROUP_ROOT / "pyrun" / pod.id / id
+
+    def left() -> list[str]:
+        return [path.name for path in cgroup.glob("exec-*")]
+
+    for _ in range(3):
+        with pytest.raises(DeadlineExceeded):
+            node.call("ExecSync", container_id=id, cmd=["sleep", "4321"], timeout=1)
+    (cgroup / "exec-of-an-earlier").mkdir()
+    node.kill()
+    node.start()
+    node.call("ExecSync", container_id=id, cmd=["sh", "-c", "sleep 0.5 >/dev/null 2>&1 & exit 0"])
+    assert len(left()) == 1
+    last = time.monotonic() + 20
+    while node.call("ExecSync", container_id=id, cmd=["true"]) and left():
+        assert time.monotonic() < last, left()
+        time.sleep(0.1)
 
 
 def test_after_a_reboot(node: Node) -> None:
