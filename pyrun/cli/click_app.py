@@ -13,7 +13,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem, ShellComplete, get_completion_class, shell_complete
 
-from pyrun.cli import table, texts
+from pyrun.cli import options, table, texts
 from pyrun.cli.parse import convert
 from pyrun.cli.root import default_root
 from pyrun.errors import PyrunError
@@ -26,7 +26,7 @@ SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 class Word(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     """A value: converted as parse.py does it, completed by what it stands for."""
 
-    def __init__(self, completes: str, option: table.Option | None = None) -> None:
+    def __init__(self, completes: str, option: options.Option | None = None) -> None:
         self.completes = completes
         self.option = option
         self.name = option.kind if option else completes or "text"
@@ -42,14 +42,14 @@ class Word(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         if self.option and self.option.choices:
             return _matching(self.option.choices, incomplete)
-        if self.completes in (table.A_FILE, table.A_DIRECTORY):
+        if self.completes in (options.A_FILE, options.A_DIRECTORY):
             return [CompletionItem(incomplete, type={"directory": "dir"}.get(self.completes, "file"))]
-        if self.completes == table.AN_ID:
+        if self.completes == options.AN_ID:
             return _matching(_ids(ctx.find_root().params.get("root")), incomplete)
-        if self.completes == table.A_SIGNAL:
+        if self.completes == options.A_SIGNAL:
             prefix = "SIG" if incomplete.upper().startswith("SIG") else ""
             return _matching([prefix + name for name in SIGNALS], incomplete.upper())
-        if self.completes == table.A_VERB:
+        if self.completes == options.A_VERB:
             return _matching([verb.name for verb in table.VERBS.values() if not verb.hidden], incomplete)
         return []
 
@@ -154,7 +154,7 @@ def _group(first: str) -> click.Group:
     return group
 
 
-def _command(verb: table.Verb) -> click.Command:
+def _command(verb: options.Verb) -> click.Command:
     command = TaughtCommand(
         verb.name.rpartition(" ")[2],
         params=[*map(_option, verb.options), *map(_argument, verb.arguments)],
@@ -168,10 +168,10 @@ def _command(verb: table.Verb) -> click.Command:
     return command
 
 
-def _option(option: table.Option) -> click.Option:
+def _option(option: options.Option) -> click.Option:
     names = [f"--{option.name}", option.attribute, *([f"-{option.short}"] if option.short else [])]
     default_shown = bool(option.choices)
-    if option.kind == table.FLAG:
+    if option.kind == options.FLAG:
         return click.Option(names, is_flag=True, default=option.default, help=option.help, hidden=option.hidden)
     return click.Option(
         names,
@@ -185,11 +185,11 @@ def _option(option: table.Option) -> click.Option:
     )
 
 
-def _argument(argument: table.Argument) -> click.Argument:
+def _argument(argument: options.Argument) -> click.Argument:
     shown = argument.name.upper() + ("..." if argument.many else "")
     return click.Argument(
         [argument.name.replace("-", "_")],
-        type=click.Choice(table.SHELLS) if argument.name == "shell" else Word(argument.completes),
+        type=click.Choice(options.SHELLS) if argument.name == "shell" else Word(argument.completes),
         required=argument.required,
         nargs=-1 if argument.many else 1,
         metavar=None if argument.name == "shell" else shown if argument.required else f"[{shown}]",

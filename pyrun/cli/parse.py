@@ -9,7 +9,8 @@ where it has none of that name, after.
 
 from __future__ import annotations
 
-from pyrun.cli.table import CHOICE, DURATION, FLAG, GLOBALS, NUMBER, SIZE, VERBS, Option, Verb
+from pyrun.cli.options import CHOICE, DURATION, FLAG, NUMBER, SIZE, Option, Verb
+from pyrun.cli.table import GLOBALS, VERBS
 from pyrun.errors import UsageError
 
 TYPE_CHECKING = False

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pyrun.cli.click_app import completion_script
+from pyrun.cli.options import SHELLS
 from pyrun.cli.output import write
-from pyrun.cli.table import SHELLS
 from pyrun.errors import UsageError
 
 TYPE_CHECKING = False
