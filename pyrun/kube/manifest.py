@@ -115,11 +115,17 @@ def _roots(data: bytes, name: str) -> Iterator[tuple[Any, Marks | JsonText] | Ma
             failure = error  # it may be YAML; if not, that reader says what is wrong, and where
         try:
             from .events import roots
-        except ModuleNotFoundError:
+        except ImportError:
             yield _json_fault(name, failure)
             return
     else:
-        from .events import roots
+        try:
+            from .events import roots
+        except ImportError:
+            hint = "pip install 'pyrun[kube]' has it; JSON needs nothing"
+            raise PyrunError(
+                f"{name}: YAML takes the Python package PyYAML with libyaml, which is not installed", hint=hint
+            )
     yield from roots(data, name)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -201,6 +202,17 @@ def test_files_that_are_none(tmp_path: Path) -> None:
             load(str(path))
     with pytest.raises(PyrunError, match="NUL"):
         load("a\0b")
+
+
+def test_without_pyyaml_json_is_read_and_yaml_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "pyrun.kube.events", raising=False)
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    assert load(b'{"kind": "A"}')[0].value == {"kind": "A"}
+    with pytest.raises(ManifestError, match=r"x\.json:2:1: Expecting"):
+        load(b'{"kind":\n', "x.json")
+    with pytest.raises(PyrunError, match="PyYAML") as caught:
+        load(b"kind: A\n", "x.yaml")
+    assert "pyrun[kube]" in str(caught.value.hint)
 
 
 def test_bytes_that_are_no_text_are_an_error_and_no_crash() -> None:
