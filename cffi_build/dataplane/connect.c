@@ -37,11 +37,11 @@ bool bind_source(int fd, const struct address *client, bool range) {
 static int start(struct connection *c, struct backend *b, bool keep, bool range) {
     struct sockaddr_storage to;
     socklen_t n = address_write(&b->address, b->port, &to);
-    int one = 1, window = WINDOW_MOST, fd = socket(to.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    int one = 1, most = BUFFER_MOST, fd = socket(to.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return errno;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    setsockopt(fd, IPPROTO_TCP, TCP_WINDOW_CLAMP, &window, sizeof window);
+    setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &most, sizeof most);
     int error = keep && !bind_source(fd, &c->client, range) ? errno : 0;
     if (!error && connect(fd, (struct sockaddr *)&to, n) && errno != EINPROGRESS)
         error = errno;

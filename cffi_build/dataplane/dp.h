@@ -212,10 +212,10 @@ bool tcp_has_more(void);
 void tcp_free_dead(void);
 void tcp_abort(struct connection *c); /* RST to both */
 
-/* Of a socket that we read from: what may lie in it when the other side takes no more. The window grows with the speed at which we read, up
- * to tcp_rmem's most, and the kernel forgets this bound on the way; but a connection that begins with it gets a window scale of 5, which
- * can't say more than 2 MB. */
-enum { WINDOW_MOST = (2 << 20) - 1 };
+/* The buffer of a socket to an endpoint, which the kernel doubles (and net.core.rmem_max bounds): what may lie in it when the client takes
+ * no more. Left to itself it grows with the speed at which we read, to tcp_rmem's most. Endpoints are near, so that it is enough; clients
+ * may be far away, and the buffer of their side is bounded by whoever made the listener. */
+enum { BUFFER_MOST = 5 << 17 };
 enum pumped { PUMP_WAIT, PUMP_MORE, PUMP_BROKEN };
 enum pumped pump(struct connection *c, int from);
 void pump_release(struct side *s);

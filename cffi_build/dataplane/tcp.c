@@ -243,14 +243,13 @@ static void listener_ready(struct watched *w, uint32_t events) {
 }
 
 static void inherit(int fd) {
-    int one = 1, idle = 60, interval = 10, count = 5, unsent = 256 << 10, window = WINDOW_MOST;
+    int one = 1, idle = 60, interval = 10, count = 5, unsent = 256 << 10;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
     setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof idle);
     setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof interval);
     setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof count);
     setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent, sizeof unsent);
-    setsockopt(fd, IPPROTO_TCP, TCP_WINDOW_CLAMP, &window, sizeof window);
 }
 
 /* In place of those that there are. What they had accepted but not handed out is handed out first: a socket that is somebody else's too

@@ -29,6 +29,8 @@ START_S = 30.0
 END_S = 10.0
 OWN_USER = 65530  # of Debian's reserved range, and outside of systemd's dynamic one: nobody else's
 CONTROL = 3  # its descriptor there
+SO_RCVBUFFORCE = 33
+CLIENT_BUFFER = 5 << 18  # bytes, which the kernel doubles: of what clients send and an endpoint does not take
 SEALS = 15  # F_SEAL_SEAL, SHRINK, GROW and WRITE
 BINARY = f"{__file__.rpartition('/proxy/')[0]}/bin/pyrun-dataplane"
 SOCKET, NEW = "sock", "sock.new"
@@ -213,6 +215,9 @@ class DataPlane:
 
     def listen(self, listeners: Sequence[socket.socket]) -> None:
         """It accepts from these from now on, and from no others. At most 16."""
+        for s in listeners:
+            with contextlib.suppress(PermissionError):  # without CAP_NET_ADMIN it grows to what tcp_rmem says
+                s.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, CLIENT_BUFFER)
         self._ask(m.request(m.LISTEN), *(s.fileno() for s in listeners))
 
     def listeners(self) -> list[socket.socket]:

@@ -261,33 +261,60 @@ def test_a_servers_reset_reaches_the_client(plane: Plane) -> None:
                 s.recv(1)
 
 
-def test_a_slow_reader_stops_the_writer(plane: Plane) -> None:
-    """What lies between them is bounded by 4 MB, after they were fast for a while; and none of it is lost. The buffers
-    of the two themselves are small here."""
-    go, stuck, sent, small = threading.Event(), threading.Event(), [0], 1 << 17
+def flood(s: socket.socket, sent: list[int], stuck: threading.Event) -> None:
+    """Sends until nothing has gone for two seconds."""
+    s.settimeout(2)
+    with contextlib.suppress(TimeoutError):
+        while sent[0] < 256 << 20:
+            sent[0] += s.send(bytes(1 << 16))
+    stuck.set()
 
-    def flood(s: socket.socket) -> None:
-        s.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, small)
-        s.settimeout(2)
-        with contextlib.suppress(TimeoutError):
-            while sent[0] < 256 << 20:
-                sent[0] += s.send(bytes(1 << 16))
-        stuck.set()
+
+def read_fast_then_stop(s: socket.socket, sent: list[int], stuck: threading.Event, go: threading.Event) -> int:
+    """How many bytes were under way when the writer got stuck; none of them may be lost."""
+    got = 0
+    while got < 20 << 20:
+        got += len(s.recv(1 << 20))
+    assert stuck.wait(PATIENCE_S)
+    go.set()
+    rest = len(read_all(s))
+    assert got + rest == sent[0]
+    return rest
+
+
+SMALL = 1 << 17  # the buffers of the two themselves, which the kernel doubles
+UNDER_WAY_MOST = (4 << 20) + 4 * SMALL
+
+
+def test_a_slow_client_stops_the_server(plane: Plane) -> None:
+    """What lies between them is bounded by 4 MB, though they were fast for a while."""
+    go, stuck, sent = threading.Event(), threading.Event(), [0]
+
+    def serve(s: socket.socket) -> None:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL)
+        flood(s, sent, stuck)
         go.wait(PATIENCE_S)
 
-    with servers(1, handler=flood) as one, socket.socket() as s:
+    with servers(1, handler=serve) as one, socket.socket() as s:
         plane.serve(*one)
-        s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, small)
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL)
         s.settimeout(PATIENCE_S)
         s.connect(("127.9.0.1", plane.port))
-        got = 0
-        while got < 20 << 20:
-            got += len(s.recv(1 << 20))
-        assert stuck.wait(PATIENCE_S)
-        go.set()
-        rest = len(read_all(s))
-        assert got + rest == sent[0]
-        assert rest <= (4 << 20) + 4 * small, f"{rest} bytes were under way"
+        assert read_fast_then_stop(s, sent, stuck, go) <= UNDER_WAY_MOST
+
+
+def test_a_slow_server_stops_the_client(plane: Plane) -> None:
+    go, stuck, sent, rest = threading.Event(), threading.Event(), [0], []  # type: ignore[var-annotated]
+    with servers(1, handler=lambda s: rest.append(read_fast_then_stop(s, sent, stuck, go))) as (one,):
+        one.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL)
+        plane.serve(one)
+        with plane.connect() as s:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL)
+            flood(s, sent, stuck)
+            assert go.wait(PATIENCE_S)
+            s.shutdown(socket.SHUT_WR)
+            until(lambda: rest)
+        assert rest[0] <= UNDER_WAY_MOST
 
 
 def test_connections_live_on_when_their_endpoint_is_gone(plane: Plane) -> None:
