@@ -168,6 +168,7 @@ def _once(k: Kubelet) -> None:
         restartPolicy="Never",
     )
     k.run("none", {"command": ["/no/such/program"]})
+    k.run("none-once", {"command": ["/no/such/program"]}, restartPolicy="Never")
 
 
 def test_messages_are_the_programs_own(k: Kubelet) -> None:
@@ -175,8 +176,18 @@ def test_messages_are_the_programs_own(k: Kubelet) -> None:
     good, bad = (k.wait_ended("once", name) for name in ("c", "bad"))
     assert (good["exitCode"], good["reason"], good.get("message", "")) == (0, "Completed", "")
     assert (bad["exitCode"], bad["reason"], bad["message"]) == (7, "Error", "a word of regret\n")
-    waiting = k.wait(lambda: k.state("none").get("state", {}).get("waiting"))
-    assert waiting["reason"] == "CreateContainerError" and "/no/such/program" in waiting["message"]
+
+
+def test_a_program_that_is_not_there_ends_the_pod(k: Kubelet) -> None:
+    """The kubelet begins it again, as anything that ends; where it may not, the pod has failed, and does not wait for
+    ever, as one does whose container can't be created."""
+    reasons = ("RunContainerError", "CrashLoopBackOff")
+    k.wait(lambda: k.state("none").get("state", {}).get("waiting", {}).get("reason") in reasons)
+    k.wait(lambda: k.pod("none-once")["status"].get("phase") == "Failed")
+    before = k.wait(lambda: k.state("none").get("lastState", {}).get("terminated"))
+    for ended in (before, k.wait_ended("none-once")):
+        assert (ended["exitCode"], ended["reason"]) == (128, "StartError")
+        assert "/no/such/program" in ended["message"]
 
 
 @manifest("graceful")

@@ -12,8 +12,8 @@ import click
 import pytest
 
 from pyrun.cli import click_app, texts
-from pyrun.cli.parse import parse
 from pyrun.cli.options import FLAG, Option
+from pyrun.cli.parse import parse
 from pyrun.cli.table import GLOBALS, VERBS
 
 REPO = Path(__file__).resolve().parents[2]
