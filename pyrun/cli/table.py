@@ -431,6 +431,42 @@ NODE_EXPLAIN = Verb(
         FOR_TOOLS,
     ),
 )
+PROXY_STATE = text(
+    "state",
+    "DIR",
+    "where its sockets and its lock are (default: /run/pyrun-proxy)",
+    completes=A_DIRECTORY,
+)
+PROXY_RUN = Verb(
+    "proxy run",
+    "serve Services on this node",
+    (),
+    (
+        PROXY_OBJECTS,
+        text("kubeconfig", "FILE", "take objects from the API server that this names", completes=A_FILE),
+        text("context", "NAME", "which context of the kubeconfig (default: its current one)"),
+        flag("in-cluster", "take objects from the API server of the pod that this runs in"),
+        text(
+            "cri", "ADDRESS", "make slices of selectors over the pods of this runtime, such as /run/pyrun-cri/cri.sock"
+        ),
+        *PROXY_NODE,
+        choice("mode", ("userspace", "nftables"), "who carries packets: the data plane, or the kernel alone"),
+        PROXY_STATE,
+        text("healthz-bind-address", "HOST:PORT", "where /healthz and /livez are (default: :10256; none: nowhere)"),
+        text("metrics-bind-address", "HOST:PORT", "where /metrics is (default: 127.0.0.1:10249; none: nowhere)"),
+        number(
+            "drain", "SECONDS", "reset connections to an endpoint so long after it has gone (default: never)", default=0
+        ),
+        flag("force-node-ports", "take NodePorts also where a program of this node has the port"),
+    ),
+)
+PROXY_STATUS = Verb("proxy status", "print what a running `pyrun proxy` says of itself", (), (PROXY_STATE, FOR_TOOLS))
+PROXY_TOP = Verb(
+    "proxy top",
+    "show connections and bytes by Service, live",
+    (),
+    (PROXY_STATE, flag("once", "print the counters once and end"), FOR_TOOLS),
+)
 
 VERBS = {
     verb.name: verb
@@ -464,6 +500,9 @@ VERBS = {
         IMAGE_IMPORT,
         IMAGE_EXPORT,
         IMAGE_PRUNE,
+        PROXY_RUN,
+        PROXY_STATUS,
+        PROXY_TOP,
         PROXY_TRACE,
         PROXY_EXPLAIN,
         PROXY_LIST,

@@ -55,7 +55,7 @@ GROUPS = (
     ),
     ("A Kubernetes node", ("cri", "cri status", "cri explain")),
     ("Pods from files", ("node validate", "node explain")),
-    ("Its Services", ("proxy trace", "proxy explain", "proxy list")),
+    ("Its Services", ("proxy run", "proxy status", "proxy list", "proxy top", "proxy trace", "proxy explain")),
     ("Its DNS", ("dns run", "dns query", "dns explain")),
     ("What pods write", ("logs",)),
     ("The shell, and speed", ("completion", "planner")),
@@ -318,6 +318,34 @@ The pod of a container and the layers of its image are imagined: --pod and --ima
             ("pyrun cri explain --pod pod-config.json container-config.json", "what a container in it takes"),
             ("pyrun cri explain --config container-config.json", "the config.json that it becomes"),
         ),
+    ),
+    "proxy run": Text(
+        """Serves the Services of a cluster on this node until a signal ends it, which takes away all that it made.
+Services come out of files, which are followed, or from an API server; where nobody makes EndpointSlices, those of
+selectors are made of the Pods in the files or of this node's container runtime.
+
+A kill leaves everything in force: the next start takes over, without a connection lost.""",
+        (
+            ("pyrun proxy run --kubeconfig /etc/pyrun/proxy.conf --cluster-cidr 10.0.0.0/8", "in a cluster"),
+            (
+                "pyrun proxy run --objects /etc/pyrun/objects --cri /run/pyrun-cri/cri.sock"
+                " --service-cidr 10.96.0.0/16",
+                "on a node by itself",
+            ),
+        ),
+        {"0": "a signal ended it", "1": "it could not start"},
+        ("https://kubernetes.io/docs/concepts/services-networking/service/",),
+    ),
+    "proxy status": Text(
+        """Asks a running `pyrun proxy` what it serves, what is wrong with the objects that it has, and what it
+refuses.""",
+        (("pyrun proxy status", "read it"), ("pyrun proxy status --format json", "for tools")),
+        {"0": "it is well", "1": "it is not, or nobody answers"},
+    ),
+    "proxy top": Text(
+        """Shows for each address and port how many connections are open and how many came, failed or were tried
+again with another endpoint, and the bytes of each second, those with the most first; until interrupted.""",
+        (("pyrun proxy top", "look on"), ("pyrun proxy top --once --format json", "the counters, for tools")),
     ),
     "proxy trace": Text(
         """Reads the objects in a directory and says what the service proxy of a node does with the first packet from

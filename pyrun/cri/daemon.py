@@ -13,7 +13,6 @@ import gc
 import os
 import resource
 import signal
-import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -25,6 +24,7 @@ from ..facts import Facts, collect_facts
 from ..image import layers
 from ..image.pull import Settings as Pulling
 from ..image.store import Images
+from ..listen import listen, notify, only_one, parse_address, private_directory, unlink_ours
 from ..pod.network import Network
 from ..pod.pods import Pods
 from ..pod.recovery import recover
@@ -35,7 +35,6 @@ from .backend import PodBackend
 from .config import Configuration, load_configuration
 from .cri import Cri
 from .events import Events
-from .listen import listen, only_one, parse_address, private_directory, unlink_ours
 from .server import functions
 from .stream.server import Streams
 
@@ -148,17 +147,6 @@ async def _listen_until(path: str, cri: Cri, ended: asyncio.Event) -> None:
         server.close()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(server.wait_closed(), FINISH_S)
-
-
-def notify(text: str) -> None:
-    """Tells systemd, where that has started us (sd_notify(3))."""
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if address[:1] not in ("/", "@"):
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
-        with contextlib.suppress(OSError):
-            sender.connect("\0" + address[1:] if address[0] == "@" else address)
-            sender.send(text.encode())
 
 
 def _raise_limits() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
 from collections.abc import Awaitable, Callable
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -103,6 +104,11 @@ class Server:
         self._server = await asyncio.start_server(self._connected, host, port, backlog=BACKLOG)
         name = self._server.sockets[0].getsockname()
         return name[0], name[1]
+
+    async def listen_on(self, listener: socket.socket) -> None:
+        """A socket that listens already, TCP or unix; it is the server's from now on."""
+        start = asyncio.start_unix_server if listener.family == socket.AF_UNIX else asyncio.start_server
+        self._server = await start(self._connected, sock=listener, backlog=BACKLOG)
 
     def connections(self) -> int:
         return len(self._tasks)

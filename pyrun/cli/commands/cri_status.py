@@ -18,7 +18,7 @@ PATIENCE_S = 10.0
 def run(g: Globals, o: Options) -> int:
     try:
         from pyrun import cri_api as v1
-        from pyrun.cri.listen import parse_address
+        from pyrun.listen import parse_address
         from pyrun.rpc.client import call_all
     except ModuleNotFoundError as error:
         raise missing_package(error)

@@ -30,7 +30,7 @@ PRIVATE_6 = ("::1/128", "fc00::/7", "fe80::/10")
 
 
 def run(g: Globals, o: Options) -> int:
-    from pyrun.cri.daemon import notify
+    from pyrun.listen import notify
     from pyrun.dns.daemon import Daemon, catch_signals
     from pyrun.kube.feed.store import Store
 

@@ -111,7 +111,7 @@ def _selected(o: Options) -> frozenset[str]:
 
     try:
         from pyrun import cri_api as v1
-        from pyrun.cri.listen import parse_address
+        from pyrun.listen import parse_address
         from pyrun.rpc.client import call_all
     except ModuleNotFoundError as error:
         raise missing_package(error)

@@ -1,4 +1,4 @@
-"""The daemon's sockets and locks: what makes it the only one, and what keeps everybody but root out.
+"""A daemon's sockets and locks: what makes it the only one, and what keeps everybody but root out.
 
 A socket that an earlier daemon has left is told from one that somebody serves by the lock, and by trying it; it is made
 under a name of its own and renamed, so whoever finds it can connect, and none but root from the first moment.
@@ -11,9 +11,9 @@ import os
 import socket
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
-from ..errors import FailedPrecondition, InvalidArgument, PyrunError, reason
+from .errors import FailedPrecondition, InvalidArgument, PyrunError, reason
 
 SOCKET = "cri.sock"
 LONGEST = 100  # of a path in an address are 107 bytes, and clients add to it
@@ -53,7 +53,7 @@ def private_directory(path: str) -> None:
 
 
 @contextmanager
-def only_one(directory: str) -> Iterator[None]:
+def only_one(directory: str, program: str = "pyrun cri") -> Iterator[None]:
     """Holds the directory's lock. FailedPrecondition where another daemon has it."""
     path = f"{directory}/lock"
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -63,7 +63,7 @@ def only_one(directory: str) -> Iterator[None]:
         except BlockingIOError:
             pid = os.pread(fd, 20, 0).decode(errors="replace").strip()
             raise FailedPrecondition(
-                f"another pyrun cri{', process ' + pid + ',' if pid else ''} uses {directory}",
+                f"another {program}{', process ' + pid + ',' if pid else ''} uses {directory}",
                 hint="stop that one, or give this one a --root and a --state of its own",
             ) from None
         os.ftruncate(fd, 0)
@@ -74,7 +74,7 @@ def only_one(directory: str) -> Iterator[None]:
 
 
 def listen(path: str) -> socket.socket:
-    """Only root may connect to it. FailedPrecondition where another program serves it."""
+    """Only root may connect to it; it does not block. FailedPrecondition where another program serves it."""
     private_parent(path)
     _free(path)
     made = f"{path}.{os.getpid()}"
@@ -134,3 +134,13 @@ def _unlink(path: str) -> None:
         os.unlink(path)
     except FileNotFoundError:
         pass
+
+def notify(text: str) -> None:
+    """Tells systemd, where that has started us (sd_notify(3))."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if address[:1] not in ("/", "@"):
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+        with suppress(OSError):
+            sender.connect("\0" + address[1:] if address[0] == "@" else address)
+            sender.send(text.encode())

@@ -1,0 +1,76 @@
+"""`pyrun proxy top`: connections and bytes by Service, live."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from pyrun.cli.commands.proxy_run import STATE
+from pyrun.cli.output import compact, write
+from pyrun.errors import printable
+from pyrun.proxy.ask import ask
+from pyrun.proxy.rules import PROTOCOLS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrun.cli.main import Globals
+    from pyrun.cli.parse import Options
+
+EVERY_S = 1.0
+CLEAR = "\x1b[H\x1b[J"
+HEAD = f"{'OPEN':>7} {'TOTAL':>9} {'NEW/S':>7} {'FAILED':>7} {'REFUSED':>8} {'RETRIED':>8} {'IN/S':>8} {'OUT/S':>8}  "
+Key = tuple[Any, ...]
+
+
+def run(g: Globals, o: Options) -> int:
+    state = o.state or STATE
+    found = ask(state, "/counters")
+    if o.once or o.format == "json":
+        write(compact(found) + "\n" if o.format == "json" else "\n".join(table(found, {}, 1.0)) + "\n")
+        return 0
+    before: dict[Key, dict[str, Any]] = {}
+    last = time.monotonic()
+    try:
+        while True:
+            now = time.monotonic()
+            clear = CLEAR if sys.stdout.isatty() else ""
+            write(clear + "\n".join(table(found, before, max(now - last, 0.001))) + "\n")
+            sys.stdout.flush()
+            before, last = {_key(row): row for row in found["frontends"]}, now
+            time.sleep(EVERY_S)
+            found = ask(state, "/counters")
+    except (KeyboardInterrupt, BrokenPipeError):
+        return 0
+
+
+def table(found: dict[str, Any], before: dict[Key, dict[str, Any]], seconds: float) -> list[str]:
+    """Lines: those with the most bytes a second first."""
+    if found["mode"] != "userspace":
+        return ["the kernel carries packets in this mode, and counts none of them by Service"]
+    rows = []
+    for row in found["frontends"]:
+        old = before.get(_key(row), row)
+        rates = [max(0, row[name] - old[name]) / seconds for name in ("accepted", "bytes_in", "bytes_out")]
+        rows.append((row, *rates))
+    rows.sort(key=lambda one: (-(one[2] + one[3]), -one[0]["active"], -one[0]["accepted"], one[0]["name"]))
+    return [f"{HEAD}SERVICE", *[_line(*row) for row in rows]]
+
+
+def _key(row: dict[str, Any]) -> Key:
+    return row["protocol"], row["address"], row["port"]
+
+
+def _line(row: dict[str, Any], new: float, into: float, out: float) -> str:
+    where = f"{row['address']}:{row['port']}" if ":" not in row["address"] else f"[{row['address']}]:{row['port']}"
+    numbers = f"{row['active']:>7} {row['accepted']:>9} {new:>7.0f} {row['failed']:>7} {row['refused']:>8}"
+    numbers += f" {row['retried']:>8} {_size(into):>8} {_size(out):>8}"
+    return printable(f"{numbers}  {row['name'] or '-'} {where}/{PROTOCOLS[row['protocol']]}")
+
+
+def _size(value: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000 or unit == "GB":
+            return f"{value:.0f}{unit}" if unit == "B" else f"{value:.1f}{unit}"
+        value /= 1000
+    raise AssertionError("not reached")

@@ -1,0 +1,250 @@
+"""What carries the rules out: the data plane and what leads connections to it, or the kernel; as one thing.
+
+A stop takes all of it away. A kill leaves it: routes, the program at sk_lookup (which the data plane keeps with its
+maps), nf_tables' elements and the data plane itself go on, and the next start takes them over.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import socket
+import threading
+
+from ..errors import PyrunError
+from ..listen import private_directory
+from .client import DataPlane, Gone
+from .messages import Counters, Settings, State
+from .nft.kernel import KernelRules
+from .routes import Routes, addresses_to_catch, holds
+from .rules import FORWARD, SCTP, TCP, Change, Frontend, Key, Rules
+from .sklookup import SkLookup
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Protocol
+
+    class Carrier(Protocol):
+        def apply(self, rules: Rules, change: Change | None) -> None:
+            """Makes these the rules. change: against those applied last; None: all anew. PyrunError."""
+            ...
+
+        def wakes(self) -> list[int]:
+            """Descriptors that are readable when look() has something to do."""
+            ...
+
+        def look(self) -> None: ...
+
+        def counters(self) -> Counters | None: ...
+
+        def state(self) -> State | None: ...
+
+        def own_ports(self) -> set[int]:
+            """TCP ports of ours on which something listens, which is no host's."""
+            ...
+
+        def close(self, *, remove: bool) -> None: ...
+
+
+BACKLOG = 4096
+
+
+class InKernel:
+    """Everything by nf_tables. What the node itself sends to a service needs a route before it is translated."""
+
+    def __init__(self, node: Iterable[bytes]) -> None:
+        self._node = tuple(node)
+        self._kernel = KernelRules(everything=True)
+        self._routes = Routes(self._node, transparent=False)
+
+    def apply(self, rules: Rules, change: Change | None) -> None:
+        self._kernel.apply(rules, change)
+        self._routes.apply(addresses_to_catch(rules, self._node))
+
+    def wakes(self) -> list[int]:
+        return []
+
+    def look(self) -> None:
+        pass
+
+    def counters(self) -> Counters | None:
+        return None
+
+    def state(self) -> State | None:
+        return None
+
+    def own_ports(self) -> set[int]:
+        return set()
+
+    def close(self, *, remove: bool) -> None:
+        try:
+            self._routes.close(remove=remove)
+        finally:
+            self._kernel.close(remove=remove)
+
+
+class UserSpace:
+    """The data plane; in the kernel what is asked for there, SCTP, which sk_lookup does not know, and silence."""
+
+    def __init__(self, directory: str, node: Iterable[bytes], told: Callable[[str], None], settings: Settings) -> None:
+        self._directory = directory
+        self._told = told
+        self._settings = settings
+        self._node = tuple(node)
+        self._lock = threading.Lock()  # of the data plane's connection: counters are read by another thread
+        self._rules = Rules()
+        self._mine: set[Key] = set()  # the frontends that the data plane has
+        private_directory(directory)
+        self._kernel = KernelRules(everything=False)
+        self._routes = Routes(self._node)
+        self._lookup = SkLookup()
+        self._plane, self._listener = self._find() or self._start(None)
+        self.taken_over = self._plane.generation > 0
+        self._lookup.set_listener(0, self._listener.fileno())
+        self._plane.keep(self._lookup.descriptors())  # so a kill of ours changes nothing
+
+    def _find(self) -> tuple[DataPlane, socket.socket] | None:
+        """The data plane of an earlier daemon, if it runs."""
+        try:
+            plane = DataPlane.connect(self._directory)
+        except Gone:
+            return None
+        first, *others = plane.listeners()
+        for one in others:
+            one.close()
+        plane.set(self._settings)
+        return plane, first
+
+    def _start(self, listener: socket.socket | None) -> tuple[DataPlane, socket.socket]:
+        listener = listener or _listener()
+        return DataPlane.start(self._directory, [listener], self._settings, rules=self._own_rules()), listener
+
+    def apply(self, rules: Rules, change: Change | None) -> None:
+        rules = dataclasses.replace(rules, frontends=_sctp_in_kernel(rules.frontends))
+        self._rules = rules
+        if change is None:
+            self._apply_all(rules)
+            return
+        change = dataclasses.replace(change, frontends_put=_sctp_in_kernel(change.frontends_put))
+        self._kernel.apply(rules, change)
+        touched = [one.address for one in change.frontends_put] + [address for _, address, _ in change.frontends_gone]
+        if any(address not in self._node and not _in_ranges(rules, address) for address in touched):
+            self._routes.apply(addresses_to_catch(rules, self._node))
+        ours = _ours(change, self._mine)
+        caught = [one.key for one in ours.frontends_put if _is_caught(one)]
+        self._mine |= {one.key for one in ours.frontends_put}
+        self._mine -= set(ours.frontends_gone)
+        uncaught = {one.key for one in ours.frontends_put} - set(caught)
+        self._lookup.update((), [key for key in (*ours.frontends_gone, *uncaught) if key[0] == TCP])
+        self._tell(ours)
+        self._lookup.update(caught)
+
+    def _apply_all(self, rules: Rules) -> None:
+        self._kernel.apply(rules, None)
+        self._routes.apply(addresses_to_catch(rules, self._node))
+        mine = [one for one in rules.frontends if not one.kernel]
+        self._mine = {one.key for one in mine}
+        self._tell(None)
+        self._lookup.apply(one.key for one in mine if _is_caught(one))
+
+    def _own_rules(self) -> Rules:
+        """The data plane's part of the rules."""
+        mine = tuple([one for one in self._rules.frontends if not one.kernel])
+        return dataclasses.replace(self._rules, frontends=mine)
+
+    def _tell(self, change: Change | None) -> None:
+        with self._lock:
+            try:
+                if change is not None:
+                    try:
+                        self._plane.change(change)
+                        return
+                    except Gone:
+                        raise
+                    except PyrunError as error:
+                        self._told(f"{error.text}; it is told everything anew")
+                self._plane.apply(self._own_rules())
+            except Gone:  # look() starts another, which is told everything
+                pass
+
+    def wakes(self) -> list[int]:
+        return [self._plane.fileno()]
+
+    def look(self) -> None:
+        """The data plane has died: its connections are gone, those that came meanwhile wait in the queue."""
+        with self._lock:
+            self._plane.reap()
+            self._plane.close()
+            self._told(f"the data plane, process {self._plane.pid}, has died; another is started")
+            self._plane, _ = self._start(self._listener)
+            self._plane.keep(self._lookup.descriptors())
+
+    def counters(self) -> Counters | None:
+        with self._lock:
+            return self._plane.counters()
+
+    def state(self) -> State | None:
+        with self._lock:
+            return self._plane.hello()
+
+    def own_ports(self) -> set[int]:
+        return {self._listener.getsockname()[1]}
+
+    def close(self, *, remove: bool) -> None:
+        """Everything is tried, whatever fails before."""
+        failed: list[PyrunError] = []
+        steps: list[Callable[[], None]] = [
+            lambda: self._lookup.close(detach=remove),
+            self._plane.end if remove else self._plane.close,
+            self._listener.close,
+            lambda: self._routes.close(remove=remove),
+            lambda: self._kernel.close(remove=remove),
+        ]
+        for step in steps:
+            try:
+                step()
+            except PyrunError as error:
+                failed.append(error)
+        if remove:
+            try:
+                os.unlink(f"{self._directory}/sock")
+            except FileNotFoundError:
+                pass
+        if failed:
+            raise failed[0]
+
+
+def _listener() -> socket.socket:
+    """Connections come to it by sk_lookup. It has an address of its own too, on loopback, where it refuses."""
+    try:
+        made = socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True, backlog=BACKLOG)
+    except OSError:  # a node without IPv6
+        made = socket.create_server(("0.0.0.0", 0), backlog=BACKLOG)
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # inherited by what is accepted
+    return made
+
+
+def _in_ranges(rules: Rules, address: bytes) -> bool:
+    return any(holds(prefix, address) for prefix in rules.ranges)
+
+
+def _is_caught(frontend: Frontend) -> bool:
+    """By sk_lookup: TCP of which somebody is forwarded. The rest is refused by having no socket, or dropped by nft."""
+    return frontend.protocol == TCP and any(choice.action == FORWARD for choice in frontend.choices)
+
+
+def _sctp_in_kernel(frontends: tuple[Frontend, ...]) -> tuple[Frontend, ...]:
+    if not any(one.protocol == SCTP and not one.kernel for one in frontends):
+        return frontends
+    return tuple([dataclasses.replace(one, kernel=True) if one.protocol == SCTP else one for one in frontends])
+
+
+def _ours(change: Change, held: set[Key]) -> Change:
+    """The data plane's part; what goes over to the kernel goes from it."""
+    over = [one.key for one in change.frontends_put if one.kernel and one.key in held]
+    return dataclasses.replace(
+        change,
+        frontends_put=tuple([one for one in change.frontends_put if not one.kernel]),
+        frontends_gone=(*[key for key in change.frontends_gone if key in held], *over),
+    )

@@ -1,0 +1,363 @@
+"""`pyrun proxy run`: sources → follower → planner → carrier, one thread; HTTP and each source have one of their own.
+
+Until every source has told of itself nothing is changed, so what an earlier daemon left stays in force meanwhile. A
+signal ends it and takes all away. A kill leaves everything in force for the next start.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from .. import __version__
+from ..errors import PyrunError
+from ..kube.addresses import address_text
+from ..kube.client import Client
+from ..kube.feed.directory import Directory
+from ..kube.feed.selectors import Selectors
+from ..kube.feed.server import NOT_OURS, Server, node, services, slices
+from ..kube.feed.store import Store
+from ..kube.kubeconfig import Cluster
+from ..listen import notify, only_one, private_directory
+from .carriers import InKernel, UserSpace
+from .follow import Follower
+from .health import Health, Web
+from .hostports import bound_ports, clashes, ephemeral_overlap
+from .messages import Settings
+from .metrics import Metrics
+from .model import Node, Options
+from .rules import TCP, Change, Frontend, Key, Refusal, Rules
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .carriers import Carrier
+
+KINDS = frozenset({"Service", "EndpointSlice", "Pod", "Node"})
+USERSPACE, NFTABLES = MODES = ("userspace", "nftables")
+TICK_S = 5.0  # health check ports that were taken, NodePorts that a program had: looked at again
+AGAIN_S = (0.5, 10.0)  # after a change that could not be carried out
+SOCKET = "proxy.sock"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Given:
+    """What the command line says. directories, cluster, cri: the sources, one or more. healthz, metrics: HOST:PORT."""
+
+    node: Node
+    options: Options
+    state: str
+    mode: str = USERSPACE
+    directories: tuple[str, ...] = ()
+    cluster: Cluster | None = None
+    cri: str | None = None
+    healthz: str | None = ":10256"
+    metrics: str | None = "127.0.0.1:10249"
+    settings: Settings = dataclasses.field(default_factory=Settings)
+    force_node_ports: bool = False
+
+
+def serve(given: Given, told: Callable[[str], None]) -> int:
+    """Until a signal ends it. PyrunError when it can't start."""
+    if os.geteuid() != 0:
+        raise PyrunError("pyrun proxy needs root", hint="sudo pyrun proxy run, or a systemd unit")
+    os.umask(0o077)
+    private_directory(given.state)
+    with only_one(given.state, "pyrun proxy"), _signals() as ended:
+        daemon = Daemon(given, told)
+        try:
+            daemon.start()
+            daemon.run(ended)
+        except BaseException:
+            daemon.stop(remove=False)
+            raise
+        notify("STOPPING=1")
+        daemon.stop(remove=True)
+    return 0
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[int]:
+    """A descriptor that becomes readable with the signal that ends us."""
+    read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    before = signal.set_wakeup_fd(write)
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    handlers = [signal.signal(number, lambda *_: None) for number in numbers]
+    try:
+        yield read
+    finally:
+        for number, handler in zip(numbers, handlers, strict=True):
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(before)
+        os.close(read)
+        os.close(write)
+
+
+class Daemon:
+    def __init__(self, given: Given, told: Callable[[str], None]) -> None:
+        self.given = given
+        self.told = told
+        self.store = Store()
+        self.follower = Follower(given.node, given.options)
+        self.selectors = Selectors(self.store, given.node.name)
+        self.metrics = Metrics()
+        self.health = Health()
+        self.web = Web(self.health, self.metrics, self.status, self.counters, self._render)
+        self.carrier: Carrier | None = None
+        self.sources: list[Any] = []
+        self._blocked: dict[Key, Refusal] = {}  # frontends whose port a program of the node has
+        self._seen: set[Key] = set()  # frontends that have been looked at for that
+        self._all_anew = True  # the carrier has to be told everything
+        self._waiting: list[Change] = []
+        self._again = 0.0  # when to try again what failed
+        self._delay = AGAIN_S[0]
+        self._check_faults: list[str] = []
+        self._refused_told: set[Refusal] = set()
+        self._faults_told: set[str] = set()
+
+    # --- begin and end ---
+
+    def start(self) -> None:
+        given = self.given
+        self.web.start(given.healthz, given.metrics, os.path.join(given.state, SOCKET))
+        for path in given.directories:
+            self.sources.append(Directory(path, self.store, KINDS, self.told))
+        if given.cluster is not None:
+            kinds = (services(NOT_OURS), slices(NOT_OURS), node(given.node.name))
+            self.sources.append(Server(Client(given.cluster), self.store, kinds, self.told))
+        if given.cri is not None:
+            from ..kube.feed.pods import Pods
+
+            ips = tuple(address_text(address) for address in given.node.addresses)
+            self.sources.append(Pods(given.cri, self.store, given.node.name, ips, self.told))
+        for source in self.sources:
+            source.start()
+
+    def stop(self, *, remove: bool) -> None:
+        """remove: what is in force ends with us."""
+        for source in reversed(self.sources):
+            source.stop()
+        self.web.stop()
+        try:
+            if self.carrier is not None:
+                self.carrier.close(remove=remove)
+        finally:
+            self.store.close()
+
+    # --- the loop ---
+
+    def run(self, ended: int) -> None:
+        next_tick = time.monotonic() + TICK_S
+        while True:
+            wakes = self.carrier.wakes() if self.carrier is not None else []
+            until = min(next_tick, self._again) if self._again else next_tick
+            patience = max(0.0, until - time.monotonic())
+            ready = _readable([ended, self.store.fileno(), *wakes], patience)
+            if ended in ready:
+                return
+            if any(wake in ready for wake in wakes):
+                self._look()
+            now = time.monotonic()
+            if now >= next_tick:
+                next_tick = now + TICK_S
+                self._tick()
+            self._take()
+            if self.store.is_whole() and (self._waiting or self._all_anew) and now >= self._again:
+                self._carry_out()
+
+    def _look(self) -> None:
+        assert self.carrier is not None
+        try:
+            self.carrier.look()
+        except PyrunError as error:
+            self.told(error.text)
+            time.sleep(AGAIN_S[0])  # it can't be started: the loop comes here again
+
+    def _take(self) -> None:
+        changes = self.store.changes()
+        if not changes:
+            return
+        self.selectors.update(changes)
+        made = self.follower.update(changes)
+        self.metrics.last_queued = time.time()
+        self.metrics.service_changes = self.follower.services
+        self.metrics.endpoint_changes = self.follower.slices
+        self.health.deleting = self.follower.node.deleting
+        self._waiting += made
+        if made and not self.health.queued:
+            self.health.queued = time.monotonic()
+        for faults in list(self.follower.faults.values()):
+            for fault in faults:
+                self._tell_once(str(fault))
+
+    def _tell_once(self, line: str) -> None:
+        if line not in self._faults_told:
+            if len(self._faults_told) > 10_000:
+                self._faults_told.clear()
+            self._faults_told.add(line)
+            self.told(line)
+
+    def _carry_out(self) -> None:
+        begun = time.monotonic()
+        rules, change = self._next()
+        try:
+            if self.carrier is None:
+                self.carrier = self._make_carrier()
+            self.carrier.apply(rules, change)
+        except PyrunError as error:
+            self.metrics.failures += 1
+            self.told(f"the rules are not in force: {error}")
+            self._all_anew = True
+            self._again = time.monotonic() + self._delay
+            self._delay = min(self._delay * 2, AGAIN_S[1])
+            if self.carrier is None and not self.health.applied:
+                raise  # at the start: whoever started us shall know
+            return
+        first = not self.health.applied
+        self._waiting, self._all_anew, self._again, self._delay = [], False, 0.0, AGAIN_S[0]
+        self.health.rules, self.health.applied, self.health.queued = rules, time.time(), 0.0
+        self.metrics.last_sync = self.health.applied
+        self.metrics.sync.observe(time.monotonic() - begun)
+        for when in self.follower.triggered:
+            self.metrics.programming.observe(max(0.0, self.health.applied - when))
+        self._check_faults = self.web.set_checks(rules.health)
+        self._tell_refused(rules)
+        if first:
+            self._warn_of_ports(rules)
+            notify(f"READY=1\nSTATUS=pyrun {__version__} serves {len(rules.frontends)} addresses and ports")
+
+    def _make_carrier(self) -> Carrier:
+        addresses = self.follower.node.addresses
+        if not addresses:
+            raise PyrunError(f"the node {self.given.node.name} has no address", hint="--node-ip ADDRESS")
+        if self.given.mode == NFTABLES:
+            return InKernel(addresses)
+        directory = os.path.join(self.given.state, "dataplane")
+        made = UserSpace(directory, addresses, self.told, self.given.settings)
+        if made.taken_over:
+            self._seen |= {one.key for one in self.follower.planner.rules().frontends if one.protocol != TCP}
+        return made
+
+    def _next(self) -> tuple[Rules, Change | None]:
+        """What to carry out: the rules without the ports that a program of the node has, and what that changes."""
+        rules = self.follower.planner.rules()
+        change = self._waiting[0] if len(self._waiting) == 1 and not self._all_anew else None
+        before = self._blocked.keys()
+        self._block(rules, change)
+        blocked = self._blocked
+        if blocked.keys() != before:
+            change = None
+        if blocked:
+            kept = tuple([one for one in rules.frontends if one.key not in blocked])
+            rules = dataclasses.replace(rules, frontends=kept, refused=(*rules.refused, *blocked.values()))
+            if change is not None:
+                put = tuple([one for one in change.frontends_put if one.key not in blocked])
+                gone = tuple([key for key in change.frontends_gone if key not in blocked])
+                change = dataclasses.replace(change, frontends_put=put, frontends_gone=gone)
+        return rules, change
+
+    def _block(self, rules: Rules, change: Change | None) -> None:
+        """Looks at frontends on the node's addresses that are new, and at those that were blocked before."""
+        own = set(self.follower.node.addresses)
+        if change is None:
+            here = [one for one in rules.frontends if one.address in own]
+            self._seen &= {one.key for one in here}
+        else:
+            self._seen -= set(change.frontends_gone)
+            here = [one for one in change.frontends_put if one.address in own]
+            if self._blocked:
+                here += [one for one in rules.frontends if one.key in self._blocked]
+        fresh = [one for one in here if one.key not in self._seen or one.key in self._blocked]
+        self._blocked = self._clashes(fresh) if fresh and not self.given.force_node_ports else {}
+        self._seen |= {one.key for one in here}
+
+    def _clashes(self, frontends: Sequence[Frontend]) -> dict[Key, Refusal]:
+        mine = self.carrier.own_ports() if self.carrier is not None else set()
+        bound = {one for one in bound_ports() if not (one[0] == TCP and one[2] in mine)}
+        return clashes(frontends, self.follower.node.addresses, bound)
+
+    def _tick(self) -> None:
+        """What may have become possible since."""
+        if self._check_faults:
+            self._check_faults = self.web.set_checks(self.health.rules.health)
+        if self._blocked:
+            here = [one for one in self.follower.planner.rules().frontends if one.key in self._blocked]
+            if self._clashes(here).keys() != self._blocked.keys():
+                self._all_anew = True
+
+    # --- what is told ---
+
+    def _tell_refused(self, rules: Rules) -> None:
+        """Each once, as long as it stands."""
+        now = set(rules.refused)
+        for one in rules.refused:
+            if one not in self._refused_told:
+                self.told(f"{one.origin}: {one.subject}: {one.why}")
+        self._refused_told = now
+        for line in self._check_faults:
+            self._tell_once(line)
+
+    def _warn_of_ports(self, rules: Rules) -> None:
+        own = set(self.follower.node.addresses)
+        line = ephemeral_overlap(one.port for one in rules.frontends if one.address in own)
+        if line:
+            self.told(line)
+
+    def status(self) -> dict[str, Any]:
+        rules = self.health.rules
+        faults = [str(fault) for fault in self.store.faults()]
+        faults += [str(fault) for found in list(self.follower.faults.values()) for fault in found]
+        sources = [one.error() if isinstance(one, Server) else getattr(one, "error", None) for one in self.sources]
+        return {
+            "version": __version__,
+            "mode": self.given.mode,
+            "node": self.given.node.name,
+            "addresses": [address_text(address) for address in self.follower.node.addresses],
+            "healthy": self.health.is_alive() and not self.health.deleting,
+            "waits_for": self.store.waits_for(),
+            "applied": self.health.applied,
+            "frontends": len(rules.frontends),
+            "endpoints": sum(len(one.endpoints) for one in rules.sets),
+            "faults": sorted(set(faults)) + [line for line in sources if line],
+            "refused": [f"{one.origin}: {one.subject}: {one.why}" for one in rules.refused] + self._check_faults,
+        }
+
+    def counters(self) -> dict[str, Any]:
+        carrier = self.carrier
+        found = carrier.counters() if carrier is not None else None
+        if found is None:
+            return {"mode": self.given.mode, "frontends": []}
+        names = {one.key: one.name for one in self.health.rules.frontends}
+        rows = []
+        for one in found.frontends:
+            row = {slot: getattr(one, slot) for slot in one.__slots__}
+            row["address"] = address_text(one.address)
+            row["name"] = names.get((one.protocol, one.address, one.port), "")
+            rows.append(row)
+        return {"mode": self.given.mode, "frontends": rows}
+
+    def _render(self) -> str:
+        carrier = self.carrier
+        counters = state = None
+        if carrier is not None:
+            with contextlib.suppress(PyrunError):
+                counters, state = carrier.counters(), carrier.state()
+        return self.metrics.render(self.health.rules, counters, state)
+
+
+def _readable(fds: list[int], seconds: float) -> set[int]:
+    poll = select.poll()
+    for fd in fds:
+        poll.register(fd, select.POLLIN)
+    return {fd for fd, _ in poll.poll(seconds * 1000)}
+
+
+def say(line: str) -> None:
+    """To the journal, or whoever reads standard error."""
+    print(f"pyrun proxy: {line}", file=sys.stderr, flush=True)

@@ -1,0 +1,93 @@
+"""From objects as they change to the change of the rules: what the daemon does with each thing that its sources tell.
+
+An object is read by itself, so one that is wrong takes nobody with it, and what is wrong with it is kept by its name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+
+from .model import EndpointSlice, Fault, Name, Node, Options, Service
+from .plan import Planner
+from .readers import read_node, read_service, read_slice
+from .rules import Change
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any, TypeVar
+
+    from ..kube.feed.store import Held, Key
+
+    T = TypeVar("T")
+
+TRIGGERED = "endpoints.kubernetes.io/last-change-trigger-time"  # RFC 3339, by the slices' controller
+
+
+class Follower:
+    """node: as the command line has it; what it leaves out a Node object of its name gives."""
+
+    def __init__(self, node: Node, options: Options) -> None:
+        self.given = node
+        self.node = node
+        self.planner = Planner(node, options)
+        self.faults: dict[Key, list[Fault]] = {}
+        self.services = self.slices = 0  # changes of them so far
+        self._options = options
+        self.triggered: list[float] = []  # when what update() took was begun elsewhere, seconds since 1970
+
+    def update(self, changes: Mapping[Key, Held | None]) -> list[Change]:
+        """The changes of the rules, in order: one for the node, one for all else."""
+        services: dict[Name, Service | None] = {}
+        slices: dict[Name, EndpointSlice | None] = {}
+        made = []
+        self.triggered = []
+        for key, held in changes.items():
+            kind, namespace, name = key
+            faults: list[Fault] = []
+            if kind == "Service":
+                services[namespace, name] = _read(read_service, held, faults)
+            elif kind == "EndpointSlice":
+                slices[namespace, name] = _read(read_slice, held, faults)
+                self._note_trigger(held)
+            elif kind == "Node" and name == self.given.name:
+                made.append(self._take_node(_read(read_node, held, faults)))
+            if faults:
+                self.faults[key] = faults
+            else:
+                self.faults.pop(key, None)
+        self.services += len(services)
+        self.slices += len(slices)
+        made.append(self.planner.update(services=services, slices=slices))
+        return [change for change in made if change]
+
+    def _take_node(self, found: Node | None) -> Change:
+        given = self.given
+        if found is None:
+            node = given
+        else:
+            node = dataclasses.replace(
+                given,
+                addresses=given.addresses or found.addresses,
+                zone=given.zone or found.zone,
+                pod_cidrs=given.pod_cidrs or found.pod_cidrs,
+                deleting=found.deleting,
+            )
+        if node == self.node:
+            return Change()
+        self.node = node
+        return self.planner.surroundings(node, self._options)
+
+    def _note_trigger(self, held: Held | None) -> None:
+        annotations = held.value["metadata"].get("annotations") if held is not None else None
+        text = annotations.get(TRIGGERED) if isinstance(annotations, dict) else None
+        if isinstance(text, str):
+            try:
+                self.triggered.append(datetime.datetime.fromisoformat(text).timestamp())
+            except ValueError:
+                pass
+
+
+def _read(reader: Callable[[Any, str, list[Fault]], T | None], held: Held | None, faults: list[Fault]) -> T | None:
+    return None if held is None else reader(held.value, held.place(), faults)
