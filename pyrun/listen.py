@@ -135,6 +135,7 @@ def _unlink(path: str) -> None:
     except FileNotFoundError:
         pass
 
+
 def notify(text: str) -> None:
     """Tells systemd, where that has started us (sd_notify(3))."""
     address = os.environ.get("NOTIFY_SOCKET", "")

@@ -304,7 +304,7 @@ def test_a_slow_client_stops_the_server(plane: Plane) -> None:
 
 
 def test_a_slow_server_stops_the_client(plane: Plane) -> None:
-    go, stuck, sent, rest = threading.Event(), threading.Event(), [0], []  # type: ignore[var-annotated]
+    go, stuck, sent, rest = threading.Event(), threading.Event(), [0], []
     with servers(1, handler=lambda s: rest.append(read_fast_then_stop(s, sent, stuck, go))) as (one,):
         one.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL)
         plane.serve(one)

@@ -30,9 +30,9 @@ PRIVATE_6 = ("::1/128", "fc00::/7", "fe80::/10")
 
 
 def run(g: Globals, o: Options) -> int:
-    from pyrun.listen import notify
     from pyrun.dns.daemon import Daemon, catch_signals
     from pyrun.kube.feed.store import Store
+    from pyrun.listen import notify
 
     settings = settings_of(o)
     store = Store()

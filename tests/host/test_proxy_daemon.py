@@ -1,0 +1,349 @@
+"""The whole daemon in both modes: objects in files, real packets between network namespaces, kills and changes."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.proxy.answers import Answer, Server, ask
+from tests.support.proxy.objects import service, slice_of
+from tests.support.proxy.running import running, until
+from tests.support.proxy.topology import NODE4, Place, Topology, topology
+
+VIP = "10.96.0.1"
+PODS = [(f"10.1.0.{n}", f"fd01::{n}") for n in (1, 2, 3, 4)]
+WEB = service("web", VIP)
+
+
+@pytest.fixture(params=["userspace", "nftables"])
+def mode(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+class World:
+    def __init__(self, net: Topology) -> None:
+        self.pods = [net.host(*addresses) for addresses in PODS]
+        self.client = net.host("10.1.0.9", "fd01::9")
+        self.outside = net.host("203.0.113.2", "2600:5200::2")
+        self.servers = [Server(pod, 8080) for pod in self.pods]
+        self.node = net.node
+
+    def close(self) -> None:
+        for server in self.servers:
+            server.close()
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    with topology() as net:
+        made = World(net)
+        try:
+            yield made
+        finally:
+            made.close()
+
+
+def pods(*numbers: int, **more: Any) -> str:
+    return slice_of("web", *[PODS[number][0] for number in numbers], **more)
+
+
+def answers(client: Place, count: int, address: str = VIP, port: int = 80, *, udp: bool = False) -> list[str]:
+    """The addresses of those who answered, in order; what else came of it as it is."""
+    found = [ask(client, address, port, udp=udp) for _ in range(count)]
+    return [one.endpoint.rpartition(":")[0] if isinstance(one, Answer) else one for one in found]
+
+
+def settled(client: Place, right: set[str], address: str = VIP, port: int = 80, *, udp: bool = False) -> None:
+    """Waits until all of these answer and no other."""
+    until(lambda: set(answers(client, 3 * len(right), address, port, udp=udp)) == right, f"{right} have it never")
+
+
+def nobody(client: Place, address: str) -> bool:
+    """No Service has this address."""
+    return not isinstance(ask(client, address, 80, silent=True), Answer)
+
+
+def test_round_robin_also_over_an_endpoint_more(world: World, tmp_path: Path, mode: str) -> None:
+    """Scenario 2."""
+    three = [PODS[number][0] for number in (0, 1, 2)]
+    with running(tmp_path, mode, WEB + pods(0, 1, 2)) as proxy:
+        found = answers(world.client, 60)
+        assert {address: found.count(address) for address in three} == dict.fromkeys(three, 20)
+        assert all(found[at] != found[at + 1] and found[at] == found[at + 3] for at in range(57))
+        proxy.write(WEB + pods(0, 1, 2, 3))
+        settled(world.client, {PODS[number][0] for number in range(4)})
+        found = answers(world.client, 80)
+        assert [found.count(PODS[number][0]) for number in range(4)] == [20] * 4
+
+
+def test_no_endpoints_and_health_checks(world: World, tmp_path: Path, mode: str) -> None:
+    """Scenarios 4 and 19: rejected where nothing is ready; load balancers hear it, and hear it when that changes."""
+    more = "type: LoadBalancer, externalTrafficPolicy: Local, healthCheckNodePort: 32100"
+    text = service("web", VIP, more, ports="{name: tcp, port: 80, nodePort: 30080}")
+    with running(tmp_path, mode, text) as proxy:
+        assert ask(world.client, VIP, 80) == "reject"
+        assert ask(world.outside, NODE4, 30080) == "reject"
+        assert proxy.get(32100)[0] == 503
+        assert proxy.get(10256, "/livez")[0] == 200
+        proxy.write(text + pods(0, node="n1"))
+        settled(world.client, {PODS[0][0]})
+        until(lambda: proxy.get(32100)[0] == 200, "the load balancer never hears of the endpoint")
+        assert '"localEndpoints": 1' in proxy.get(32100, host=NODE4)[1]
+        answer = ask(world.outside, NODE4, 30080)
+        assert isinstance(answer, Answer) and answer.source == world.outside.address4
+        proxy.write(text + pods(0, node="n2"))
+        until(lambda: proxy.get(32100)[0] == 503, "the load balancer never hears that it is gone")
+
+
+def test_refused_by_every_endpoint(world: World, tmp_path: Path) -> None:
+    """Scenario 4: nobody listens there, so the client sees a reset and no silence."""
+    with running(tmp_path, "userspace", WEB + slice_of("web", PODS[0][0], PODS[1][0], target=9)):
+        assert ask(world.client, VIP, 80) == "reject"
+
+
+def test_cve_2021_25740_what_no_endpoint_may_lead_to(
+    world: World, tmp_path: Path, mode: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Scenario 13: neither the node's own servers nor its loopback are reached, and who asks for it is told."""
+    secret = socket.create_server((NODE4, 10250))
+    inner = socket.create_server(("127.0.0.1", 10250))
+    text = WEB + slice_of("web", "127.0.0.1", NODE4, "169.254.169.254", "10.96.0.1", target=10250)
+    text += service("grab", "10.96.0.2", f"externalIPs: [{NODE4}, 8.8.8.8]", ports="{name: tcp, port: 10250}")
+    text += slice_of("grab", PODS[0][0])
+    try:
+        with running(tmp_path, mode, text) as proxy:
+            assert ask(world.client, VIP, 80) == "reject"
+            with world.client.connect(NODE4, 10250):
+                assert select.select([secret], [], [], 20)[0]  # itself, and not a pod's
+            assert not select.select([inner], [], [], 0)[0]
+            refused = "\n".join(proxy.status(capfd)["refused"])
+            for why in ("127.0.0.1: loopback", "169.254.169.254: link-local", "an address of this node", "a loop"):
+                assert why in refused
+                assert why in proxy.said()
+            assert "externalIPs/1: 8.8.8.8:10250: external IPs are not allowed" in refused
+    finally:
+        secret.close()
+        inner.close()
+
+
+def test_a_node_port_that_a_program_has_is_left_to_it(
+    world: World, tmp_path: Path, mode: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Scenario 14 (#76892): refused with a way out, and taken when the port is free."""
+    ssh = socket.create_server((NODE4, 30022))
+    text = service("web", VIP, "type: NodePort", ports="{name: tcp, port: 80, nodePort: 30022}") + pods(0)
+    with running(tmp_path, mode, text) as proxy:
+        try:
+            with world.outside.connect(NODE4, 30022):
+                assert select.select([ssh], [], [], 20)[0]
+            settled(world.client, {PODS[0][0]})
+            (refused,) = proxy.status(capfd)["refused"]
+            assert "a program on this node has tcp port 30022" in refused and "another nodePort" in refused
+        finally:
+            ssh.close()
+        settled(world.outside, {PODS[0][0]}, NODE4, 30022)
+
+
+def test_a_broken_edit_leaves_what_was_good(
+    world: World, tmp_path: Path, mode: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with running(tmp_path, mode, WEB + pods(0)) as proxy:
+        settled(world.client, {PODS[0][0]})
+        proxy.write("kind: [\n")
+        place = f"{proxy.objects}/objects.yaml:2:1"
+        until(lambda: place in proxy.said(), "nobody is told of it")
+        assert answers(world.client, 4) == [PODS[0][0]] * 4
+        assert any(place in line for line in proxy.status(capfd)["faults"])
+        proxy.write(WEB + pods(1))
+        settled(world.client, {PODS[1][0]})
+        os.unlink(proxy.objects / "objects.yaml")
+        until(lambda: nobody(world.client, VIP), "the Service is there for ever")
+
+
+def test_a_stop_takes_everything_away(world: World, tmp_path: Path, mode: str) -> None:
+    def left() -> str:
+        said = ("ip rule", "ip -6 rule", "ip route show table all", "ip -6 route show table all", "nft list ruleset")
+        words = [line.split() for line in said]
+        return "".join([subprocess.run(argv, capture_output=True, text=True, check=True).stdout for argv in words])
+
+    before = left()
+    with running(tmp_path, mode, WEB + pods(0, 1)) as proxy:
+        settled(world.client, {PODS[0][0], PODS[1][0]})
+        assert left() != before
+        proxy.stop()
+        assert left() == before
+        assert proxy.plane_pid() == 0
+
+
+class Load:
+    """A client that asks without a pause, and counts what went wrong."""
+
+    def __init__(self, client: Place) -> None:
+        self._client = client
+        self._ended = threading.Event()
+        self.good = 0
+        self.bad: list[object] = []
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._ended.is_set():
+            found = ask(self._client, VIP, 80)
+            if isinstance(found, Answer):
+                self.good += 1
+            else:
+                self.bad.append(found)
+
+    def more(self, count: int) -> None:
+        """Waits for so many good answers from now on."""
+        wanted = self.good + count
+        until(lambda: self.good >= wanted or self.bad, "no answer comes")
+
+    def end(self) -> None:
+        self._ended.set()
+        self._thread.join(60)
+
+
+def test_a_killed_daemon_is_not_missed(world: World, tmp_path: Path, mode: str) -> None:
+    """Scenario 7: not one failed connection while it is gone, and while the next one takes over."""
+    with running(tmp_path, mode, WEB + pods(0, 1)) as proxy:
+        plane = proxy.plane_pid()
+        load = Load(world.client)
+        load.more(200)
+        for _ in range(2):
+            proxy.kill()
+            load.more(200)
+            proxy.start()
+            load.more(200)
+        load.end()
+        assert not load.bad
+        assert proxy.plane_pid() == plane
+        proxy.write(WEB + pods(2))
+        settled(world.client, {PODS[2][0]})
+
+
+def test_what_changed_while_nobody_looked(world: World, tmp_path: Path, mode: str) -> None:
+    """The next daemon makes of what an earlier one left what the files say now."""
+    gone = service("gone", "10.96.0.2") + slice_of("gone", PODS[0][0])
+    with running(tmp_path, mode, WEB + pods(0, 1) + gone) as proxy:
+        settled(world.client, {PODS[0][0]}, "10.96.0.2")
+        proxy.kill()
+        proxy.write(WEB + pods(2, 3))
+        proxy.start()
+        settled(world.client, {PODS[2][0], PODS[3][0]})
+        assert nobody(world.client, "10.96.0.2")
+
+
+def test_a_killed_data_plane_is_replaced(world: World, tmp_path: Path) -> None:
+    """Scenario 8: who connects meanwhile waits, and is served."""
+    with running(tmp_path, "userspace", WEB + pods(0, 1)) as proxy:
+        settled(world.client, {PODS[0][0], PODS[1][0]})
+        for _ in range(3):
+            before = proxy.plane_pid()
+            os.kill(before, signal.SIGKILL)
+            assert set(answers(world.client, 4)) <= {PODS[0][0], PODS[1][0]}
+            until(lambda before=before: proxy.plane_pid() not in (0, before), "there is no other")  # type: ignore[misc]
+        assert "has died; another is started" in proxy.said()
+
+
+UDP = "{name: dns, port: 53, protocol: UDP}"
+
+
+def dns(*numbers: int) -> str:
+    ports = "{name: dns, port: 8080, protocol: UDP}"
+    return service("dns", VIP, ports=UDP) + slice_of("dns", *[PODS[number][0] for number in numbers], ports=ports)
+
+
+class Sender:
+    """One UDP flow of a client that asks again and again on the same socket, as DTLS or QUIC does."""
+
+    def __init__(self, client: Place) -> None:
+        self.socket = client.open(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.bind((client.address4, 0))
+        self.socket.connect((VIP, 53))
+        self.socket.settimeout(0.5)
+
+    def ask(self) -> str:
+        """Who answers; "" if nobody does."""
+        try:
+            self.socket.send(b"who")
+            return self.socket.recv(100).decode().partition(":")[0]
+        except (TimeoutError, ConnectionRefusedError):
+            return ""
+
+
+def test_udp_flows_go_where_somebody_is(world: World, tmp_path: Path, mode: str) -> None:
+    """Scenario 9 (#139628, #122740): an endpoint that goes takes no flow with it, none at all is not for ever, and a
+    restart moves nobody."""
+    with running(tmp_path, mode, dns(0)) as proxy:
+        flow = Sender(world.client)
+        until(lambda: flow.ask() == PODS[0][0], "the first endpoint never answers")
+        proxy.write(dns(1))
+        until(lambda: flow.ask() == PODS[1][0], "the flow stays with an endpoint that is gone")
+        proxy.write(dns())
+        until(lambda: ask(world.client, VIP, 53, udp=True, silent=True) == "reject", "it is never without endpoints")
+        flow.ask()
+        proxy.write(dns(0, 1, 2, 3))
+        until(flow.ask, "the flow stays in a hole")
+        owner = flow.ask()
+        proxy.kill()
+        assert flow.ask() == owner
+        proxy.start()
+        assert [flow.ask() for _ in range(8)] == [owner] * 8
+        flow.socket.close()
+
+
+def test_affinity(world: World, tmp_path: Path, mode: str) -> None:
+    """Scenario 10: one endpoint for a client, also over a restart; another when it goes, or when it was long ago."""
+
+    def sticky(seconds: int, *numbers: int) -> str:
+        config = f"sessionAffinity: ClientIP, sessionAffinityConfig: {{clientIP: {{timeoutSeconds: {seconds}}}}}"
+        return service("web", VIP, config) + pods(*numbers)
+
+    with running(tmp_path, mode, sticky(600, 0, 1, 2, 3)) as proxy:
+        (owner,) = set(answers(world.client, 12))
+        proxy.kill()
+        proxy.start()
+        assert set(answers(world.client, 8)) == {owner}
+        left = [number for number in range(4) if PODS[number][0] != owner]
+        proxy.write(sticky(600, *left))
+        until(lambda: answers(world.client, 1) != [owner], "the client stays with an endpoint that is gone")
+        (owner,) = set(answers(world.client, 12))
+        assert owner in {PODS[number][0] for number in left}
+    with running(tmp_path / "again", mode, sticky(1, 0, 1, 2, 3)) as proxy:
+        seen = set()
+        for _ in range(30):
+            seen |= set(answers(world.client, 2))
+            if len(seen) > 1:
+                break
+            time.sleep(1.2)
+        assert len(seen) > 1, "a pin of a second lasts for ever"
+
+
+def test_terminating_endpoints_serve_to_the_end(world: World, tmp_path: Path, mode: str) -> None:
+    """Scenario 11, in small: pods are replaced one by one under load, and no connection fails."""
+    gone = "conditions: {ready: false, serving: true, terminating: true}"
+    with running(tmp_path, mode, WEB + pods(0, 1)) as proxy:
+        load = Load(world.client)
+        load.more(50)
+        for text in (
+            WEB + pods(0, 1, extra={0: gone}),
+            WEB + pods(1, 2, extra={1: gone}),
+            WEB + pods(2, 3, extra={2: gone, 3: gone}),
+            WEB + pods(3),
+        ):
+            proxy.write(text)
+            load.more(150)
+        settled(world.client, {PODS[3][0]})
+        load.end()
+        assert not load.bad

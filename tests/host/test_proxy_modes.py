@@ -1,0 +1,172 @@
+"""Real packets in both modes against what `pyrun proxy trace` says of them: who answers, and whom he sees."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pyrun.kube.addresses import address_text, parse_address, parse_prefix, port_text
+from pyrun.kube.manifest import load
+from pyrun.proxy.carriers import InKernel, UserSpace
+from pyrun.proxy.messages import Settings
+from pyrun.proxy.model import Node, Options
+from pyrun.proxy.objects import read_objects
+from pyrun.proxy.plan import Planner
+from pyrun.proxy.rules import ACTIONS, DROP, FORWARD, TCP, UDP, Key
+from pyrun.proxy.trace import trace
+from tests.support.proxy.answers import Answer, Server, ask
+from tests.support.proxy.topology import NODE4, NODE6, Place, topology
+
+NODE = Node(
+    "n1",
+    (parse_address(NODE4), parse_address(NODE6)),
+    pod_cidrs=(parse_prefix("10.1.0.0/16"), parse_prefix("fd01::/64")),
+    service_cidrs=(parse_prefix("10.96.0.0/16"), parse_prefix("fd96::/112")),
+)
+ONE, TWO, POD = ("10.1.0.1", "fd01::1"), ("10.1.0.2", "fd01::2"), ("10.1.0.9", "fd01::9")
+OUTSIDE, STRANGER = ("203.0.113.2", "2600:5200::2"), ("203.0.113.130", "2600:5201::2")
+
+
+def service(name: str, number: int, more: str, ports: str = "{name: tcp, port: 80}") -> str:
+    return f"""---
+apiVersion: v1
+kind: Service
+metadata: {{name: {name}}}
+spec: {{clusterIP: 10.96.0.{number}, clusterIPs: [10.96.0.{number}, "fd96::{number}"], {more} ports: [{ports}]}}
+status: {{loadBalancer: {{ingress: [{{ip: 198.51.100.{number}}}, {{ip: "2001:db8:9::{number}"}}]}}}}
+"""
+
+
+def slices(name: str, *endpoints: tuple[tuple[str, str], str], ports: str = "{name: tcp, port: 8080}") -> str:
+    found = ""
+    for index, family in enumerate(("IPv4", "IPv6")):
+        some = ", ".join([f'{{addresses: ["{one[index]}"], nodeName: {node}}}' for one, node in endpoints])
+        found += f"""---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: {name}-{family.lower()}, labels: {{kubernetes.io/service-name: {name}}}}}
+addressType: {family}
+ports: [{ports}]
+endpoints: [{some}]
+"""
+    return found
+
+
+BOTH = "{name: tcp, port: 80, nodePort: %d}, {name: udp, port: 80, protocol: UDP, nodePort: %d}"
+TARGETS = "{name: tcp, port: 8080}, {name: udp, port: 8080, protocol: UDP}"
+LOCAL = "externalTrafficPolicy: Local, internalTrafficPolicy: Local,"
+OBJECTS = (
+    service("web", 1, "type: LoadBalancer,", BOTH % (30001, 30001))
+    + slices("web", (ONE, "n1"), (TWO, "n2"), ports=TARGETS)
+    + service("near", 2, f"type: LoadBalancer, {LOCAL}", BOTH % (30002, 30002))
+    + slices("near", (ONE, "n1"), (TWO, "n2"), ports=TARGETS)
+    + service("far", 3, f"type: LoadBalancer, {LOCAL}", BOTH % (30003, 30003))
+    + slices("far", (TWO, "n2"), ports=TARGETS)
+    + service("none", 4, "type: LoadBalancer,", BOTH % (30004, 30004))
+    + service("walled", 5, 'type: LoadBalancer, loadBalancerSourceRanges: [203.0.113.0/25, "2600:5200::/64"],')
+    + slices("walled", (ONE, "n1"))
+    + service("forbidden", 6, "externalIPs: [192.0.2.1],")
+    + slices("forbidden", (("127.0.0.1", "::1"), "n1"), (("169.254.169.254", "fe80::1"), "n1"))
+)
+
+
+class World:
+    """The topology with its servers, and a mode that carries the rules out."""
+
+    def __init__(self, net: Any, carrier: Any) -> None:
+        self.one, self.two, self.pod = net.host(*ONE), net.host(*TWO), net.host(*POD)
+        self.outside, self.stranger = net.host(*OUTSIDE), net.host(*STRANGER)
+        self.node: Place = net.node
+        self.servers = [Server(self.one, 8080), Server(self.two, 8080)]
+        self.carrier = carrier
+        self.planner = Planner(NODE, Options())
+        self.apply(OBJECTS, first=True)
+
+    def apply(self, text: str, *, first: bool = False) -> None:
+        found = read_objects(load(text.encode(), "objects.yaml"))
+        assert not found.faults
+        change = self.planner.update(services=dict(found.services), slices=dict(found.slices))
+        self.carrier.apply(self.planner.rules(), None if first else change)
+
+    def differs(self, client: Place, to: str, port: int, *, udp: bool = False) -> list[str]:
+        """What is other than the rules say of one flow."""
+        address = parse_address(to)
+        source = client.address4 if len(address) == 4 else client.address6
+        key: Key = (UDP if udp else TCP, address, port)
+        verdict = trace(self.planner.rules(), parse_address(source), key)
+        flow = f"{source} -> {to}:{port}/{'udp' if udp else 'tcp'}"
+        if verdict.action != FORWARD:
+            found = ask(client, to, port, udp=udp, silent=verdict.action == DROP)
+            return [] if found == ACTIONS[verdict.action] else [f"{flow}: {found}, and not {ACTIONS[verdict.action]}"]
+        right = {port_text(one.address, one.port) for one in verdict.endpoints}
+        answers = [ask(client, to, port, udp=udp) for _ in range(4 * len(right))]
+        odd = {one for one in answers if not isinstance(one, Answer)}
+        seen = {one.endpoint: one.source for one in answers if isinstance(one, Answer)}
+        if odd or set(seen) != right:
+            return [f"{flow}: {sorted(seen)} {sorted(map(str, odd))}, and not {sorted(right)}"]
+        wrong = []
+        for endpoint in verdict.endpoints:
+            replaced = verdict.choice.replace_source or address_text(endpoint.address) == source  # type: ignore[union-attr]
+            was = seen[port_text(endpoint.address, endpoint.port)]
+            if client is not self.node and (was != source) != replaced:
+                wrong.append(f"{flow}: {address_text(endpoint.address)} sees {was}")
+        return wrong
+
+    def close(self) -> None:
+        self.carrier.close(remove=True)
+        for server in self.servers:
+            server.close()
+
+
+@pytest.fixture(params=["userspace", "nftables"])
+def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
+    with topology() as net:
+        tmp_path.chmod(0o700)
+        own = NODE.addresses
+        made: Any
+        if request.param == "userspace":
+            made = UserSpace(str(tmp_path / "plane"), own, lambda line: None, Settings())
+        else:
+            made = InKernel(own)
+        there = World(net, made)
+        try:
+            yield there
+        finally:
+            there.close()
+
+
+NAMES = ("web", "near", "far", "none", "walled", "forbidden")
+
+
+def test_what_happens_to_packets_is_what_trace_says(world: World) -> None:
+    """Each address of each Service, from a pod, from an endpoint itself, from the node and from outside."""
+    clients = [world.pod, world.one, world.node, world.outside, world.stranger]
+    wrong: list[str] = []
+    for number, name in enumerate(NAMES, 1):
+        udp = name in ("web", "near", "far", "none")
+        places = [(f"10.96.0.{number}", 80), (f"fd96::{number}", 80), (f"198.51.100.{number}", 80)]
+        places += [(NODE4, 30000 + number), (NODE6, 30000 + number)] if udp else []
+        for client in clients:
+            for to, port in places if name != "forbidden" else places[:2]:
+                wrong += world.differs(client, to, port)
+                if udp and client in (world.pod, world.outside):
+                    wrong += world.differs(client, to, port, udp=True)
+    assert not wrong, "\n".join(wrong)
+
+
+def test_another_port_of_a_cluster_ip_is_rejected(world: World) -> None:
+    wrong: list[str] = []
+    for client in (world.pod, world.outside, world.node):
+        for to in ("10.96.0.1", "fd96::1"):
+            wrong += world.differs(client, to, 81) + world.differs(client, to, 81, udp=True)
+    assert not wrong, "\n".join(wrong)
+
+
+def test_an_address_that_no_service_has_answers_nobody(world: World) -> None:
+    for client in (world.pod, world.outside, world.node):
+        for to in ("10.96.0.200", "fd96::200"):
+            right = ("drop", "reject") if isinstance(world.carrier, UserSpace) else ("drop",)
+            assert ask(client, to, 80, silent=True) in right
