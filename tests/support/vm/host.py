@@ -13,7 +13,6 @@ import os
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Generator, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
 
 IN_GUEST = "PYRUN_VM_ITEMS" in os.environ
 POLL_S = 0.05
+EACH_S = 10.0  # about what a test takes, unless its marker says otherwise
 LAST_WORDS_S = 60.0  # from the last report of a guest to its end
 END_S = 30.0
 
@@ -60,6 +60,11 @@ def append_of(items: list[pytest.Item]) -> str:
     """What these items ask to have on the kernel's command line, behind the rest, where a later word wins."""
     markers = [marker for item in items for marker in item.iter_markers("vm")]
     return " ".join(dict.fromkeys(str(marker.kwargs["append"]) for marker in markers if "append" in marker.kwargs))
+
+
+def seconds_of(items: list[pytest.Item]) -> float:
+    """About how long these items take, by what their markers say of each."""
+    return sum(float(next(item.iter_markers("vm")).kwargs.get("each", EACH_S)) for item in items)
 
 
 class Group:
@@ -180,14 +185,16 @@ class Plugin:
     @pytest.hookimpl(wrapper=True)
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
         """Puts what runs in a guest last, group by group, once the markers are there and the selection is made. The
-        largest group is the first to start, so that none is left to run alone at the end.
+        group that takes longest is the first to start, so that none is left to run alone at the end.
         """
         yield
         for item in items:
             if config.getoption("--in-guest") and not is_vm(item):
                 item.add_marker(pytest.mark.vm)
-        sizes = Counter(group_of(item) for item in items if is_vm(item))
-        names = [name for name, _ in sizes.most_common()]
+        groups: dict[str, list[pytest.Item]] = {}
+        for item in filter(is_vm, items):
+            groups.setdefault(group_of(item), []).append(item)
+        names = sorted(groups, key=lambda name: -seconds_of(groups[name]))
         items.sort(key=lambda item: names.index(group_of(item)) if is_vm(item) else -1)
 
     @pytest.hookimpl(wrapper=True)

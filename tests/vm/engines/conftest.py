@@ -23,6 +23,7 @@ from tests.vm.engines.engine import (
 HERE = Path(__file__).parent
 PODMAN_CONF = "/etc/containers/containers.conf.d/pyrun.conf"
 DOCKER_CONF = "/etc/docker/daemon.json"
+EACH_S = {"containerd": 22, "podman": 33, "docker": 49}  # about what a test takes
 GRACE_S = 20.0  # an engine cleans up behind its client's back
 # What stays for the next container: slices, podman's own mount of its store, docker's of the host's network, the
 # services of containerd and docker.
@@ -45,9 +46,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents and item.get_closest_marker("vm") is None:
             _, engine, *_ = item.path.stem.split("_")
-            item.add_marker(
-                pytest.mark.vm({"podman": "podman", "docker": "docker", "registry": "docker"}.get(engine, "containerd"))
-            )
+            group = {"podman": "podman", "docker": "docker", "registry": "docker"}.get(engine, "containerd")
+            item.add_marker(pytest.mark.vm(group, each=EACH_S[group]))
 
 
 @pytest.fixture(scope="session")
