@@ -53,7 +53,7 @@ static int start(struct connection *c, struct backend *b, bool keep, bool range)
         close(fd);
         s->w.fd = -1;
     }
-    s->watches_out = true;
+    s->watched = s->watches_out = true;
     return error;
 }
 

@@ -175,7 +175,7 @@ struct pipe {
 struct side {
     struct watched w;
     uint8_t number; /* 0: the client's, 1: the endpoint's */
-    bool readable, writable, hung_up, broken, watches_out;
+    bool readable, writable, hung_up, broken, watched, watches_out; /* watched: by epoll, and for room as well */
     bool eof;       /* it has sent its last byte */
     bool shut;      /* and so have we to it */
     bool bulk;      /* what comes from here goes through a pipe */

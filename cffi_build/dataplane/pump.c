@@ -78,6 +78,8 @@ static enum pumped blocked(struct side *to) {
     if (to->watches_out)
         return PUMP_WAIT;
     to->watches_out = true;
+    if (!to->watched) /* a server that speaks first, and much: the client is about to be */
+        return PUMP_WAIT;
     return loop_change(&to->w, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET) ? PUMP_WAIT : PUMP_BROKEN;
 }
 

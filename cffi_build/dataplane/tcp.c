@@ -133,6 +133,7 @@ void tcp_open(struct connection *c) {
         affinity_set(c->frontend, &c->client, c->backend, affinity_end(c->frontend));
     client->readable = client->writable = server->writable = true;
     run(c, 0); /* what it has sent meanwhile; what comes from here on is an event */
+    client->watched = true;
     if (c->stage == OPEN && !loop_add(&client->w, (client->watches_out ? EPOLLOUT : 0) | EPOLLIN | EPOLLRDHUP | EPOLLET))
         end(c, true);
 }

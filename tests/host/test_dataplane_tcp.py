@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import random
+import signal
 import socket
 import threading
 import time
@@ -206,6 +207,20 @@ def test_the_server_may_end_first(plane: Plane) -> None:
             s.shutdown(socket.SHUT_WR)
             until(lambda: got)
             assert got == [digest(data)]
+
+
+def test_a_server_that_speaks_first_and_much(plane: Plane) -> None:
+    """More than fits anywhere is there when the connection to it is seen to stand, and the client does not read yet."""
+    blob = os.urandom(6_000_000)
+    with servers(1, 2, handler=lambda s: s.sendall(blob)) as both:
+        plane.serve(*both)
+        for _ in range(15):
+            os.kill(plane.it.pid, signal.SIGSTOP)
+            s = plane.connect()  # by the kernel, into the listener's queue
+            os.kill(plane.it.pid, signal.SIGCONT)
+            with s:
+                time.sleep(0.02)
+                assert digest(read_all(s)) == digest(blob)
 
 
 def test_both_ways_at_once(plane: Plane) -> None:
