@@ -15,13 +15,9 @@ from ..rules import Change, Rules, difference
 from . import messages as m
 from .conntrack import end_stale_flows
 from .elements import NAMES, frontend_key
-from .layout import DISPATCH, FAMILIES, KEPT, TABLE, VERSION, add_base, add_ranges
+from .layout import DISPATCH, FAMILIES, KEPT, TABLE, VERSION, WALLS_VERSION, add_base, add_ranges
 from .state import Delta, Held, State, reconcile, widths_of
 from .transactions import Transactions
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from ..rules import Prefix
 
 ATTEMPTS = 5
 _ERESTART = 85
@@ -46,7 +42,7 @@ class KernelRules:
     """The tables in the network namespace of the thread that makes this. Not for two threads at once.
 
     everything: every frontend is carried out here (the nftables mode); else those marked `kernel`, and of the others
-    what is dropped, as the data plane can't be silent.
+    what is dropped, as the data plane can't be silent. Where none is marked no connection is tracked for it.
     """
 
     def __init__(self, *, everything: bool = True) -> None:
@@ -58,6 +54,8 @@ class KernelRules:
         self._rules: Rules | None = None
         self._state = State(everything=self._everything)
         self._tables: dict[int, bytes] = {}  # by the width of an address: the table's handle
+        self._foreign: set[int] = set()  # families with a table of another form
+        self._walls = False
         self._generation = 0
 
     # --- the one way in ---
@@ -84,10 +82,14 @@ class KernelRules:
         generation = self._kernel.generation()
         if self._rules is not None and generation != self._generation and self._handles() != self._tables:
             self._forget()
+        walls = not self._everything and not any(frontend.kernel for frontend in rules.frontends)
+        if self._rules is not None and walls != self._walls:
+            self._forget()
+        self._walls = walls
         held = None
         if self._rules is None:
             change = difference(Rules(), rules)
-            held = self._read(generation)
+            held = self._read()
         elif change is None:
             change = difference(self._rules, rules)
         delta = self._state.plan(change)
@@ -99,8 +101,8 @@ class KernelRules:
         self._state.take(delta)
         self._rules = rules
         self._generation = self._kernel.generation()
-        if new:
-            self._tables = self._handles()
+        if new or self._foreign:
+            self._tables, self._foreign = self._handles(), set()
         self._forget_clients(delta)
         ended = end_stale_flows(delta.targets)
         put, gone = (sum(map(len, found.values())) for found in (delta.put, delta.gone))
@@ -109,14 +111,15 @@ class KernelRules:
     def _batch(self, delta: Delta, rules: Rules) -> tuple[m.Batch, bool]:
         """The transaction, and whether it makes tables."""
         batch = m.Batch()
-        ranges: tuple[Prefix, ...] = rules.ranges if self._everything else ()
-        new = widths_of(delta, rules, self._everything) - self._tables.keys()
+        for width in sorted(self._foreign):
+            m.delete_table(batch, FAMILIES[width].number, TABLE)
+        new = widths_of(delta, rules) - self._tables.keys()
         for width in sorted(new):
-            add_base(batch, FAMILIES[width], ranges)
+            add_base(batch, FAMILIES[width], rules.ranges, walls=self._walls)
         before = self._rules.ranges if self._rules is not None else None
-        for width in self._tables if self._everything and before != ranges else ():
+        for width in self._tables if before != rules.ranges else ():
             m.flush_chain(batch, FAMILIES[width].number, TABLE, DISPATCH)
-            add_ranges(batch, FAMILIES[width], ranges)
+            add_ranges(batch, FAMILIES[width], rules.ranges, walls=self._walls)
         for width, chain in delta.chains_new:
             chain.add(batch, FAMILIES[width])
         for (width, name), keys in delta.gone.items():
@@ -150,22 +153,17 @@ class KernelRules:
     def _handles(self) -> dict[int, bytes]:
         return {width: handle for width, (handle, _) in self._kernel.tables().items()}
 
-    def _read(self, generation: int) -> Held | None:
-        """What an earlier daemon left; None for nothing. A table of another form goes, in a transaction of its own:
-        connections that are there keep their translation, and new ones find no rule for a moment."""
+    def _read(self) -> Held | None:
+        """What an earlier daemon left; None for nothing. A table of another form is taken away by the transaction that
+        makes the new one."""
+        version = WALLS_VERSION if self._walls else VERSION
         tables = self._kernel.tables()
-        foreign = [width for width, (_, version) in tables.items() if version != VERSION]
-        if foreign:
-            batch = m.Batch()
-            for width in foreign:
-                m.delete_table(batch, FAMILIES[width].number, TABLE)
-            self._kernel.commit(batch, generation)
-            raise OSError(_ERESTART, "the generation is another now")
-        self._tables = {width: handle for width, (handle, _) in tables.items()}
-        if not tables:
+        self._foreign = {width for width, (_, have) in tables.items() if have != version}
+        self._tables = {width: handle for width, (handle, _) in tables.items() if width not in self._foreign}
+        if not self._tables:
             return None
         held = Held()
-        for width in tables:
+        for width in self._tables:
             family = FAMILIES[width]
             held.chains |= {(width, name) for name in self._kernel.chains(family)}
             held.elements.update({(width, name): self._kernel.elements(family, name) for name in NAMES})

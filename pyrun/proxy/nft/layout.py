@@ -32,13 +32,14 @@ else:
     from typing import NamedTuple
 
 TABLE = "pyrun_services"
-VERSION = b"pyrun services 1"
+VERSION, WALLS_VERSION = b"pyrun services 2", b"pyrun walls 2"  # kept with the table: which form it has
 SERVICES, CHOICES, ENDPOINTS, OWN = "services", "choices", "endpoints", "own"
 ALLOCATED, KEEPING, KEPT = "allocated", "keeping", "kept"
 REFUSE, DISPATCH = "refuse", "dispatch"
 VARIANTS = 8
 MOST_KEPT = 1 << 18  # clients, of all frontends of a family
 MASQUERADE = 0x00200000  # the packet's mark, from the choice to the way out
+SYN, ACK = 0x02, 0x10
 TCP, _ICMP = 6, {4: 1, 16: 58}
 _FIRST = 8  # the first of 16 registers of 32 bits
 _MARK, _L4PROTO = 3, 16  # keys of meta
@@ -49,6 +50,11 @@ _IPV4, _IPV6, _PROTO, _PORT, _NUMBER = 7, 8, 12, 13, 19  # nftables' types; _NUM
 
 def native(value: int) -> bytes:
     return value.to_bytes(4, sys.byteorder)
+
+
+def _word(byte: int) -> bytes:
+    """A byte of the packet as it lies in a register."""
+    return bytes((byte, 0, 0, 0))
 
 
 class Family(NamedTuple):
@@ -101,27 +107,40 @@ BASE_CHAINS = {
     "taking": ("nat", 1, 100),
     "passing": ("filter", 2, 0),
 }
+_WALLS = {"arriving": ("filter", 0, -100), "sending": ("filter", 3, -100)}
 
 
-def add_base(batch: m.Batch, f: Family, ranges: Sequence[Prefix]) -> None:
-    """The table with its maps and the chains at the hooks."""
-    m.new_table(batch, f.number, TABLE, VERSION)
+def add_base(batch: m.Batch, f: Family, ranges: Sequence[Prefix], *, walls: bool = False) -> None:
+    """The table with its maps and the chains at the hooks. walls: only silence is kept here, and others forward: then
+    nothing is translated, no connection is tracked, and of TCP only segments that begin one are looked at."""
+    m.new_table(batch, f.number, TABLE, WALLS_VERSION if walls else VERSION)
     for name, shape in shapes(f).items():
         m.new_set(batch, f.number, TABLE, name, shape)
     for chain in (REFUSE, DISPATCH):
         m.new_chain(batch, f.number, TABLE, chain)
-    for chain, hook in BASE_CHAINS.items():
+    for chain, hook in (_WALLS if walls else BASE_CHAINS).items():
         m.new_chain(batch, f.number, TABLE, chain, hook)
+    tcp = m.meta(_FIRST, _L4PROTO), m.compare(_FIRST, bytes((TCP,)))
+    m.new_rule(batch, f.number, TABLE, REFUSE, (*tcp, m.reject(f.number, reset=True)))
+    m.new_rule(batch, f.number, TABLE, REFUSE, (m.reject(f.number, reset=False),))
+    goes_on = m.payload(_FIRST, 2, 13, 1), m.bitwise(_FIRST, _word(SYN | ACK), bytes(4))
+    later = *tcp, *goes_on, m.compare(_FIRST, bytes((SYN,)), equal=False), m.judge(m.ACCEPT)
+    for chain in _WALLS:
+        if walls:
+            m.new_rule(batch, f.number, TABLE, chain, later)
+        m.new_rule(batch, f.number, TABLE, chain, (*load_key(f, _FIRST), m.lookup(SERVICES, _FIRST, 0)))
+        m.new_rule(batch, f.number, TABLE, chain, (m.judge(m.GOTO, DISPATCH),))
+    if not walls:
+        _add_way_out(batch, f)
+    add_ranges(batch, f, ranges, walls=walls)
+
+
+def _add_way_out(batch: m.Batch, f: Family) -> None:
+    """Who is masqueraded, what is noted of clients, and what is no connection's."""
 
     def rule(chain: str, *expressions: bytes) -> None:
         m.new_rule(batch, f.number, TABLE, chain, expressions)
 
-    protocol = m.meta(_FIRST, _L4PROTO)
-    rule(REFUSE, protocol, m.compare(_FIRST, bytes((TCP,))), m.reject(f.number, reset=True))
-    rule(REFUSE, m.reject(f.number, reset=False))
-    for chain in ("arriving", "sending"):
-        rule(chain, *load_key(f, _FIRST), m.lookup(SERVICES, _FIRST, 0))
-        rule(chain, m.judge(m.GOTO, DISPATCH))
     for chain in ("leaving", "taking"):  # by then the endpoint is in the packet
         rule(chain, *_asked_for(f, _FIRST), m.lookup(KEEPING, _FIRST, 0))
     bit, zero = native(MASQUERADE), bytes(4)
@@ -136,19 +155,19 @@ def add_base(batch: m.Batch, f: Family, ranges: Sequence[Prefix]) -> None:
     # A segment out of its window is not translated: its sender would get a reset for a connection that lives.
     invalid = native(_INVALID)
     faulty = m.conntrack(_FIRST, _STATE), m.bitwise(_FIRST, invalid, zero), m.compare(_FIRST, zero, equal=False)
-    rule("passing", *faulty, protocol, m.compare(_FIRST, bytes((TCP,))), m.judge(m.DROP))
-    add_ranges(batch, f, ranges)
+    rule("passing", *faulty, m.meta(_FIRST, _L4PROTO), m.compare(_FIRST, bytes((TCP,))), m.judge(m.DROP))
 
 
-def add_ranges(batch: m.Batch, f: Family, ranges: Sequence[Prefix]) -> None:
+def add_ranges(batch: m.Batch, f: Family, ranges: Sequence[Prefix], *, walls: bool = False) -> None:
     """What of the ranges is no frontend: other ports of an address that a service has are refused, other addresses are
     met with silence, as kube-proxy has it. Fills the chain; what was in it has to be flushed before."""
 
     def rule(*expressions: bytes) -> None:
         m.new_rule(batch, f.number, TABLE, DISPATCH, expressions)
 
+    known = (m.judge(m.ACCEPT),) if walls else (m.judge(m.GOTO, REFUSE),)  # the kernel itself refuses what none has
     rule(m.meta(_FIRST, _L4PROTO), m.compare(_FIRST, bytes((_ICMP[f.width],))), m.judge(m.ACCEPT))
-    rule(m.payload(_FIRST, 1, f.destination, f.width), m.lookup(ALLOCATED, _FIRST), m.judge(m.GOTO, REFUSE))
+    rule(m.payload(_FIRST, 1, f.destination, f.width), m.lookup(ALLOCATED, _FIRST), *known)
     for prefix in ranges:
         if len(prefix[0]) == f.width:
             rule(*_holds(f, f.destination, prefix), m.judge(m.DROP))

@@ -13,7 +13,7 @@ from .layout import ALLOCATED, OWN, BySource, Forward, Keep
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from ..rules import EndpointSet, Frontend, Key
 
@@ -88,11 +88,10 @@ class State:
             if keeps or key[0] == UDP:
                 self._note_targets(made, key, before, after, new_sets)
         self._settle(made)
-        if self._everything:
-            for address in change.allocated_put:
-                made.put.setdefault((len(address), ALLOCATED), []).append((address, b""))
-            for address in change.allocated_gone:
-                made.gone.setdefault((len(address), ALLOCATED), []).append(address)
+        for address in change.allocated_put:
+            made.put.setdefault((len(address), ALLOCATED), []).append((address, b""))
+        for address in change.allocated_gone:
+            made.gone.setdefault((len(address), ALLOCATED), []).append(address)
         return made
 
     def _elements(self, frontend: Frontend | None, sets: Mapping[str, EndpointSet]) -> Elements:
@@ -221,7 +220,6 @@ def reconcile(made: Delta, held: Held) -> None:
     made.chains_gone += sorted(held.chains - wanted_chains)
 
 
-def widths_of(made: Delta, rules: Rules, everything: bool) -> set[int]:
+def widths_of(made: Delta, rules: Rules) -> set[int]:
     """The families, by the width of an address, that need a table."""
-    found: Iterable[int] = {width for width, _ in made.put}
-    return {*found, *(len(address) for address, _ in rules.ranges if everything)}
+    return {*(width for width, _ in made.put), *(len(address) for address, _ in rules.ranges)}
