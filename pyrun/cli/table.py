@@ -258,6 +258,16 @@ CRI_EXPLAIN = Verb(
         flag("config", "print the config.json that a container gets, and no steps"),
     ),
 )
+METRICS = Verb(
+    "metrics",
+    "serve the metrics of this node's pods to Prometheus and metrics-server",
+    (),
+    (
+        text("address", "HOST:PORT", "where (default: 127.0.0.1:9338)"),
+        text("node-name", "NAME", "the node's name in the summary (default: the host's)"),
+        LISTEN,
+    ),
+)
 LOGS = Verb(
     "logs",
     "search and follow what pods wrote",
@@ -493,6 +503,7 @@ VERBS = {
         CRI_STATUS,
         CRI_EXPLAIN,
         LOGS,
+        METRICS,
         IMAGE_PULL,
         IMAGE_LS,
         IMAGE_RM,

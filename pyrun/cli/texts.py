@@ -57,7 +57,7 @@ GROUPS = (
     ("Pods from files", ("node validate", "node explain")),
     ("Its Services", ("proxy run", "proxy status", "proxy list", "proxy top", "proxy trace", "proxy explain")),
     ("Its DNS", ("dns run", "dns query", "dns explain")),
-    ("What pods write", ("logs",)),
+    ("What pods write and use", ("logs", "metrics")),
     ("The shell, and speed", ("completion", "planner")),
 )
 
@@ -439,6 +439,18 @@ line has the place in the file that asks for it.""",
             ("pyrun node explain pod.yaml", "on this machine"),
             ("pyrun node explain --cpu 4000 --memory 16G pod.yaml", "on a node of that size"),
         ),
+    ),
+    "metrics": Text(
+        """Serves what pods and their containers use: /metrics/cadvisor and /metrics/resource for Prometheus,
+/stats/summary for metrics-server, by the names and labels of cAdvisor and the kubelet, and /metrics about itself. It
+asks the runtime when it is asked, any that serves the CRI with its metrics.
+
+There is no authentication: it is for loopback, or for a network in which everybody may read.""",
+        (
+            ("pyrun metrics", "of `pyrun cri`, on 127.0.0.1:9338"),
+            ("pyrun metrics --address [::1]:0 --listen unix:///run/containerd/containerd.sock", "of containerd"),
+        ),
+        {"0": "a signal has ended it", "1": "the address can't be had"},
     ),
     "completion": Text(
         """Prints a script for bash, zsh or fish that completes commands, options and container ids.""",

@@ -51,6 +51,7 @@ SHARED = [
     "--debug cri",
     "cri status --format json --listen unix:///s/sock",
     "help cri status",
+    "metrics --address 127.0.0.1:1 --node-name n --listen unix:///s",
     "logs -f -n a -p b -c c -l d=e --since 1h --tail 5 --stream stderr -t --format json --dir /d x y",
     "logs --previous --regex --since-time a --until-time b --listen unix:///s x",
     "image pull --root /r --certs-dir /a --certs-dir /b -u me -q --format json busybox",

@@ -29,6 +29,8 @@ LAYERS = [
     "image",
     "pod",
     "cri",
+    "logs",
+    "metrics",
     "node",
     "logs",
     "cli",

@@ -1,0 +1,57 @@
+"""`pyrun metrics`: serves the metrics of a node's pods until a signal ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+
+from pyrun.cli.commands.cri import STATE, missing_package
+from pyrun.errors import InvalidArgument, PyrunError, reason
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrun.cli.main import Globals
+    from pyrun.cli.parse import Options
+
+ADDRESS = "127.0.0.1:9338"
+
+
+def run(g: Globals, o: Options) -> int:
+    try:
+        from pyrun.cri.listen import parse_address
+        from pyrun.metrics.exporter import serve
+    except ModuleNotFoundError as error:
+        raise missing_package(error)
+    host, port = parse_place(o.address or ADDRESS)
+    cri = parse_address(o.listen, STATE)
+
+    async def main() -> None:
+        ended = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, ended.set)
+        await serve(cri, o.node_name or os.uname().nodename, host, port, ended, _say)
+
+    try:
+        asyncio.run(main())
+    except OSError as error:
+        raise PyrunError(f"{host}:{port}: {reason(error)}", hint="--address HOST:PORT has another") from None
+    return 0
+
+
+def _say(address: tuple[str, int]) -> None:
+    host = f"[{address[0]}]" if ":" in address[0] else address[0]
+    sys.stderr.write(
+        f"pyrun: metrics: http://{host}:{address[1]}/metrics/cadvisor, /metrics/resource, /stats/summary\n"
+    )
+
+
+def parse_place(text: str) -> tuple[str, int]:
+    """HOST:PORT, an IPv6 address in brackets."""
+    host, colon, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]") if host.startswith("[") else host
+    if not colon or not host or (":" in host and not text.startswith("[")) or not port.isdecimal() or int(port) > 65535:
+        message = f"--address: {text!r} is no address with a port"
+        raise InvalidArgument(message, hint="such as 127.0.0.1:9338 or [::1]:9338; port 0 takes a free one")
+    return host, int(port)

@@ -1,0 +1,184 @@
+"""`pyrun metrics` over `pyrun cri`: what a real Prometheus makes of it, and scrapers that ask for everything."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.cri.node import Node, a_node
+
+PATIENCE_S = 60.0
+BUSY = "while :; do :; done"
+
+
+@pytest.fixture(scope="module")
+def one_node(tmp_path_factory: pytest.TempPathFactory, busybox_rootfs: Path) -> Iterator[Node]:
+    with a_node(tmp_path_factory.mktemp("node"), busybox_rootfs) as node:
+        node.start()
+        node.run_pod()
+        node.clear()
+        yield node
+
+
+@pytest.fixture
+def node(one_node: Node) -> Iterator[Node]:
+    yield one_node
+    one_node.clear()
+
+
+@contextmanager
+def serving(socket: Path) -> Iterator[str]:
+    """`pyrun metrics`: its place."""
+    argv = ["metrics", "--address", "127.0.0.1:0", "--node-name", "n1", "--listen", f"unix://{socket}"]
+    process = subprocess.Popen([sys.executable, "-m", "pyrun", *argv], stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    try:
+        said = process.stderr.readline()
+        yield said.split("http://")[1].split("/")[0]
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE_S) == 0
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+
+
+@pytest.fixture
+def exporter(node: Node) -> Iterator[str]:
+    with serving(node.socket) as place:
+        yield place
+
+
+def get(place: str, path: str) -> str:
+    with urllib.request.urlopen(f"http://{place}{path}", timeout=PATIENCE_S) as answer:
+        text: str = answer.read().decode()
+        return text
+
+
+def test_the_forms(node: Node, exporter: str) -> None:
+    node.run(node.run_pod(), "busy", BUSY)
+    told = json.loads(get(exporter, "/stats/summary"))
+    [pod] = [pod for pod in told["pods"] if pod["podRef"]["name"] == "p"]
+    assert [one["name"] for one in pod["containers"]] == ["busy"] and told["node"]["nodeName"] == "n1"
+    assert told["node"]["cpu"]["usageNanoCores"] >= 0
+    text = get(exporter, "/metrics/cadvisor")
+    assert 'container_cpu_usage_seconds_total{container="busy",' in text
+    assert 'container_network_receive_bytes_total{container="",' in text
+    assert 'container_cpu_usage_seconds_total{container="busy",namespace="default",pod="p"}' in get(
+        exporter, "/metrics/resource"
+    )
+    if (promtool := shutil.which("promtool")) is None:
+        pytest.skip("Debian's prometheus is not installed: its promtool checks the text")
+    for page in ("/metrics", "/metrics/cadvisor", "/metrics/resource"):
+        checked = subprocess.run(
+            [promtool, "check", "metrics"], input=get(exporter, page), capture_output=True, text=True
+        )
+        assert "parsing" not in checked.stderr and "error" not in checked.stderr.lower().replace("_error", ""), checked
+
+
+def test_what_is_not_there(exporter: str) -> None:
+    for path in ("/nothing", "/metrics/../etc/passwd"):
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            get(exporter, path)
+        assert refused.value.code == 404
+
+
+def test_a_runtime_that_is_away(tmp_path: Path) -> None:
+    with serving(tmp_path / "cri.sock") as place:
+        for path in ("/metrics/cadvisor", "/metrics/resource", "/stats/summary"):
+            with pytest.raises(urllib.error.HTTPError) as refused:
+                get(place, path)
+            assert refused.value.code == 503 and b"cri.sock: no such file or directory" in refused.value.read()
+        failures = [line for line in get(place, "/metrics").splitlines() if "_failures_total " in line]
+        assert int(failures[-1].split()[1]) > 0
+        assert get(place, "/healthz") == "ok\n"
+
+
+def test_many_scrapers_cost_one_reading(node: Node, exporter: str) -> None:
+    del node
+    with ThreadPoolExecutor(20) as threads:
+        found = list(threads.map(lambda _: get(exporter, "/metrics/resource"), range(100)))
+    assert all("node_memory_working_set_bytes" in text for text in found)
+    readings = next(
+        line for line in get(exporter, "/metrics").splitlines() if line.startswith("pyrun_metrics_readings_total")
+    )
+    assert int(readings.split()[1]) < 100
+
+
+@pytest.fixture
+def prometheus(exporter: str, tmp_path: Path) -> Iterator[str]:
+    """A real one that scrapes ours: its place."""
+    program = shutil.which("prometheus")
+    if program is None:
+        pytest.skip("Debian's prometheus is not installed")
+    jobs = [
+        {"job_name": path, "metrics_path": path, "static_configs": [{"targets": [exporter]}]}
+        for path in ("/metrics/cadvisor", "/metrics/resource", "/metrics")
+    ]
+    config = tmp_path / "prometheus.yml"
+    config.write_text(json.dumps({"global": {"scrape_interval": "1s"}, "scrape_configs": jobs}))
+    place = f"127.0.0.1:{free_port()}"
+    options = {"config.file": config, "storage.tsdb.path": tmp_path / "tsdb", "web.listen-address": place}
+    with (tmp_path / "said").open("wb") as said:
+        process = subprocess.Popen([program, *(f"--{key}={value}" for key, value in options.items())], stderr=said)
+    try:
+        wait(lambda: get(place, "/-/ready"))
+        yield place
+    finally:
+        process.kill()
+        process.wait()
+
+
+def free_port() -> int:
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+def wait(ask: Any) -> Any:
+    """What it says once it says something."""
+    last = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            if found := ask():
+                return found
+        except (OSError, urllib.error.URLError):
+            pass
+        assert time.monotonic() < last, "nothing came"
+        time.sleep(0.2)
+
+
+def query(place: str, text: str) -> list[Any]:
+    answer = json.loads(get(place, "/api/v1/query?" + urllib.parse.urlencode({"query": text})))
+    assert answer["status"] == "success", answer
+    found: list[Any] = answer["data"]["result"]
+    return found
+
+
+def test_a_real_prometheus(node: Node, prometheus: str) -> None:
+    """The queries of the common boards "Kubernetes / Compute Resources" find what is there."""
+    node.run(node.run_pod(), "busy", BUSY)
+    by_pod = (
+        'sum by (namespace, pod) (rate(container_cpu_usage_seconds_total{container!="",job="/metrics/cadvisor"}[1m]))'
+    )
+    [found] = wait(lambda: [one for one in query(prometheus, by_pod) if float(one["value"][1]) > 0])
+    assert found["metric"] == {"namespace": "default", "pod": "p"} and float(found["value"][1]) < 1.5
+    network = query(prometheus, 'sum by (pod) (container_network_receive_bytes_total{pod="p"})')
+    assert [one["metric"] for one in network] == [{"pod": "p"}]
+    assert [one["value"][1] for one in query(prometheus, "min(up)")] == ["1"]
