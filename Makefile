@@ -1,7 +1,7 @@
 # Everything here assumes `./bootstrap build` has run once; each target runs it, and the second time it is quick.
 PY := .venv/bin/python
 
-.PHONY: help build check test bench bench-layers bench-cri demo conformance critest containerd-2 kubelet control-plane e2e-node fuzz fuzz-layer fuzz-dataplane bench-proxy bench-proxy-plan asan vm vm-shell vm-test vm-engines box soak clean
+.PHONY: help build check test bench bench-layers bench-cri demo conformance critest containerd-2 kubelet control-plane e2e-node fuzz fuzz-layer fuzz-dataplane fuzz-dns bench-proxy-plan bench-dns asan vm vm-shell vm-test vm-engines box soak clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,11 +53,14 @@ fuzz: build  ## fuzz the plan decoder for a minute (needs clang)
 fuzz-layer: build  ## fuzz the unpacker of layers for a minute (root; needs clang)
 	$(PY) cffi_build/build.py --fuzz-layer --seconds 60
 
+bench-dns: build  ## pyrun-dns against CoreDNS, unbound and dnsmasq, interleaved (root)
+	$(PY) -m tests.bench.dns
+
+fuzz-dns: build  ## fuzz pyrun-dns' queries, tables and control messages for a minute (needs clang)
+	$(PY) cffi_build/build.py --fuzz-dns --seconds 60
+
 fuzz-dataplane: build  ## fuzz the data plane's images for a minute (needs clang)
 	$(PY) cffi_build/build.py --fuzz-dataplane --seconds 60
-
-bench-proxy: build  ## the data plane against haproxy and nginx, in shuffled rounds (root; Debian's haproxy, nginx, libnginx-mod-stream)
-	$(PY) -m tests.bench.proxy $(ARGS)
 
 bench-proxy-plan: build  ## what the proxy's plan takes at 10,000 services with 10 endpoints each
 	$(PY) -m tests.bench.proxy_plan $(ARGS)

@@ -263,8 +263,9 @@ def fuzz_dns(out: Path, seconds: int) -> None:
         return
     subprocess.run([sys.executable, str(HERE / "hosted" / "dns_seeds.py"), str(out / "seeds-dns")], check=True)
     (out / "corpus-fuzz-dns").mkdir(exist_ok=True)
-    options = [f"-max_total_time={seconds}", "-max_len=16384", "-timeout=10", "-print_final_stats=1"]
-    subprocess.run([str(out / "fuzz-dns"), *options, "corpus-fuzz-dns", "seeds-dns"], check=True, cwd=out)
+    options = [f"-max_total_time={seconds}", "-max_len=65000", "-timeout=10", "-print_final_stats=1"]
+    command = [str(out / "fuzz-dns"), *options, "corpus-fuzz-dns", "seeds-dns"]
+    subprocess.run(command, check=True, cwd=out, env={**os.environ, "PYRUN_FUZZ_TABLE": str(out / "dns-table")})
 
 
 def asan_dataplane(cc: str, out: Path) -> None:

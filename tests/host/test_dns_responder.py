@@ -25,7 +25,7 @@ from pyrun.dns.respond import respond
 from pyrun.dns.responder import Responder
 from pyrun.errors import PyrunError
 from tests.support.dns import CLUSTER, ask, service, shown, table_of
-from tests.support.dns_program import PATIENCE_S, Running, end, framed, read_framed, running
+from tests.support.dns_program import PATIENCE_S, PROGRAM_TESTED, Running, end, framed, read_framed, running
 
 OWN = Options(own=(bytes([10, 96, 0, 10]),), reverse=((bytes([10, 96, 0, 0]), 16),))
 TABLE = table_of(CLUSTER, OWN)
@@ -284,7 +284,7 @@ def test_handover_without_a_lost_query() -> None:
         try:
             old = server.responder
             for turn in range(3):
-                pids.append(start(f"{server.control}.{turn}"))
+                pids.append(start(f"{server.control}.{turn}", PROGRAM_TESTED))
                 new = Responder.connect(f"{server.control}.{turn}")
                 new.configure(((bytes([127, 0, 0, 0]), 8),), rate=0, forwards=False, cache_bytes=1 << 20)
                 new.put_table(encode_table(TABLE, turn + 2))

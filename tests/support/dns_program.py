@@ -16,6 +16,7 @@ from pyrun.dns.responder import Responder
 
 LOOPBACK = ((bytes([127, 0, 0, 0]), 8), (bytes(15) + b"\1", 128))
 PATIENCE_S = 20.0
+PROGRAM_TESTED = Path(os.environ.get("PYRUN_TEST_DNS", PROGRAM))
 
 
 class Running:
@@ -63,7 +64,7 @@ def running(
     prefixes: Sequence[tuple[bytes, int]] = LOOPBACK,
     rate: int = 0,
     forwards: bool = False,
-    program: Path = PROGRAM,
+    program: Path = PROGRAM_TESTED,
 ) -> Iterator[Running]:
     with tempfile.TemporaryDirectory(prefix="pyrun-dns-") as directory, contextlib.ExitStack() as stack:
         control = f"{directory}/control.sock"

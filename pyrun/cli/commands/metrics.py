@@ -20,7 +20,7 @@ ADDRESS = "127.0.0.1:9338"
 
 def run(g: Globals, o: Options) -> int:
     try:
-        from pyrun.cri.listen import parse_address
+        from pyrun.listen import parse_address
         from pyrun.metrics.exporter import serve
     except ModuleNotFoundError as error:
         raise missing_package(error)

@@ -1,0 +1,191 @@
+"""pyrun-dns against unbound, dnsmasq and, where it has been built, CoreDNS: 10,000 names each, in shuffled rounds.
+
+Run as root: `python -m tests.bench.dns [--rounds N] [--seconds S]`. dnsperf asks: 70 % A, 15 % AAAA of names that have
+none, 15 % names that are not there. What counts is CPU time of the server (schedstat of all its threads) for a query,
+and p50 and p99 of answers at 4,000 queries a second. CoreDNS is taken at .cache/coredns, made once by
+`go build` of its module with the plugins file, cache and forward.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import random
+import re
+import shutil
+import socket
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from pyrun.dns.encode import encode_table
+from pyrun.dns.objects import Service
+from pyrun.dns.plan import plan_dns
+from tests.support.dns import ask
+from tests.support.dns_program import running
+from tests.support.dns_upstream import free_port
+
+NAMES = 10_000
+ZONE = "svc.cluster.local"
+COREDNS = Path(__file__).resolve().parents[2] / ".cache" / "coredns"
+OPEN_LOOP = 4000
+Server = Callable[[Path], contextlib.AbstractContextManager[tuple[int, int]]]
+
+
+def address(number: int) -> str:
+    return f"10.96.{number >> 8}.{number & 255}"
+
+
+def questions(path: Path) -> None:
+    chance = random.Random(1)
+    lines = []
+    for _ in range(100_000):
+        number, kind = chance.randrange(NAMES), chance.random()
+        name = f"n{number}.default.{ZONE}" if kind < 0.85 else f"no{number}.default.{ZONE}"
+        lines.append(f"{name} {'A' if kind < 0.7 or kind >= 0.85 else 'AAAA'}\n")
+    path.write_text("".join(lines))
+
+
+@contextlib.contextmanager
+def pyrun_dns(directory: Path) -> Iterator[tuple[int, int]]:
+    services = [Service("default", f"n{i}", (socket.inet_aton(address(i)),)) for i in range(NAMES)]
+    with running() as server:
+        server.responder.put_table(encode_table(plan_dns(services, []), 1))
+        yield server.responder.pid, server.port
+
+
+@contextlib.contextmanager
+def program(words: list[str], port: int) -> Iterator[tuple[int, int]]:
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 60
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.settimeout(0.5)
+            client.connect(("127.0.0.1", port))
+            while True:
+                assert process.poll() is None and time.monotonic() < deadline, f"{words[0]} does not answer"
+                with contextlib.suppress(OSError):
+                    client.send(ask(f"n1.default.{ZONE}", "A"))
+                    if client.recv(2000)[7] == 1:
+                        break
+        yield process.pid, port
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextlib.contextmanager
+def unbound(directory: Path) -> Iterator[tuple[int, int]]:
+    port, path = free_port(), directory / "unbound.conf"
+    text = f'server:\n username: ""\n chroot: ""\n directory: "{directory}"\n pidfile: ""\n do-daemonize: no\n'
+    text += f' interface: 127.0.0.1\n port: {port}\n use-syslog: no\n num-threads: 1\n module-config: "iterator"\n'
+    text += f' local-zone: "{ZONE}." static\n'
+    text += "".join(f' local-data: "n{i}.default.{ZONE}. 5 A {address(i)}"\n' for i in range(NAMES))
+    path.write_text(text)
+    with program(["unbound", "-c", str(path)], port) as made:
+        yield made
+
+
+@contextlib.contextmanager
+def dnsmasq(directory: Path) -> Iterator[tuple[int, int]]:
+    port, path = free_port(), directory / "hosts"
+    path.write_text("".join(f"{address(i)} n{i}.default.{ZONE}\n" for i in range(NAMES)))
+    words = ["dnsmasq", "--keep-in-foreground", "--no-resolv", "--no-hosts", f"--addn-hosts={path}", "--user=root"]
+    words += ["--bind-interfaces", "--listen-address=127.0.0.1", f"--port={port}", f"--local=/{ZONE}/", "--pid-file="]
+    with program([*words, "--conf-file=/dev/null", "--cache-size=20000"], port) as made:
+        yield made
+
+
+@contextlib.contextmanager
+def coredns(directory: Path) -> Iterator[tuple[int, int]]:
+    port = free_port()
+    zone = f"$ORIGIN {ZONE}.\n@ 5 IN SOA ns.{ZONE}. me.{ZONE}. 1 7200 1800 86400 5\n@ 5 IN NS ns.{ZONE}.\n"
+    zone += "".join(f"n{i}.default 5 IN A {address(i)}\n" for i in range(NAMES))
+    (directory / "zone").write_text(zone)
+    path = directory / "Corefile"
+    path.write_text(f"{ZONE}:{port} {{\n bind 127.0.0.1\n file {directory}/zone\n cache 30\n}}\n")
+    with program([str(COREDNS), "-conf", str(path)], port) as made:
+        yield made
+
+
+def cpu_s(pid: int) -> float:
+    total = 0
+    for task in os.listdir(f"/proc/{pid}/task"):
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{task}/schedstat") as file:
+            total += int(file.read().split()[0])
+    return total / 1e9
+
+
+def pss_mb(pid: int) -> float:
+    with open(f"/proc/{pid}/smaps_rollup") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("Pss:")) / 1024
+
+
+def dnsperf(port: int, queries: Path, seconds: float, *more: str) -> str:
+    words = ["dnsperf", "-s", "127.0.0.1", "-p", str(port), "-d", str(queries), "-l", str(seconds), *more]
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout
+
+
+def figure(text: str, pattern: str) -> float:
+    found = re.search(pattern, text)
+    assert found, text
+    return float(found[1])
+
+
+def latency_us(port: int, names: list[str], seconds: float) -> tuple[float, float]:
+    """p50 and p99 of answers to OPEN_LOOP questions a second, by a clock here; what is lost counts as a second."""
+    queries = [ask(name, "A", id=i) for i, name in enumerate(names)]
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.connect(("127.0.0.1", port))
+        client.setblocking(False)
+        count, sent, got = int(OPEN_LOOP * seconds), [0.0] * len(queries), list[float]()
+        began, next_one = time.perf_counter(), 0
+        while (now := time.perf_counter()) < began + seconds + 0.5:
+            while next_one < count and began + next_one / OPEN_LOOP <= now:
+                sent[next_one % len(queries)] = time.perf_counter()
+                client.send(queries[next_one % len(queries)])
+                next_one += 1
+            with contextlib.suppress(BlockingIOError):
+                data = client.recv(2000)
+                got.append((time.perf_counter() - sent[int.from_bytes(data[:2], "big")]) * 1e6)
+    got += [1e6] * (count - len(got))
+    cuts = statistics.quantiles(got, n=100)
+    return cuts[49], cuts[98]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--seconds", type=float, default=3)
+    args = parser.parse_args()
+    servers: dict[str, Server] = {"pyrun-dns": pyrun_dns}
+    servers |= {name: made for name, made in (("unbound", unbound), ("dnsmasq", dnsmasq)) if shutil.which(name)}
+    if COREDNS.is_file():
+        servers["CoreDNS"] = coredns
+    rows: dict[str, list[tuple[float, ...]]] = {name: [] for name in servers}
+    with tempfile.TemporaryDirectory() as made, contextlib.ExitStack() as stack:
+        directory = Path(made)
+        questions(directory / "queries")
+        asked = [f"n{i % NAMES}.default.{ZONE}" for i in range(20_000)]
+        up = {name: stack.enter_context(server(directory)) for name, server in servers.items()}
+        for _ in range(args.rounds):
+            for name in random.sample(list(up), len(up)):
+                pid, port = up[name]
+                before = cpu_s(pid)
+                said = dnsperf(port, directory / "queries", args.seconds, "-c", "8", "-q", "100")
+                used = cpu_s(pid) - before
+                completed = figure(said, r"Queries completed:\s+(\d+)")
+                rate = figure(said, r"Queries per second:\s+([\d.]+)")
+                rows[name].append((completed / used, rate, *latency_us(port, asked, args.seconds), pss_mb(pid)))
+    print(f"{'':12}{'queries/CPU s':>15}{'queries/s':>12}{'p50 µs':>9}{'p99 µs':>9}{'PSS MB':>8}")
+    for name, found in rows.items():
+        per_cpu, rate, p50, p99, pss = (statistics.median(column) for column in zip(*found, strict=True))
+        print(f"{name:12}{per_cpu:15,.0f}{rate:12,.0f}{p50:9.0f}{p99:9.0f}{pss:8.1f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""pyrun-dns under sanitizers: its fuzzer for some seconds, and its own tests with a program that has them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.container.runner import REPO
+from tests.support.executor.hosted import BUILD, HOSTED
+from tests.unit.test_c_hosted import has_fuzzer
+
+
+@pytest.mark.skipif(not has_fuzzer(), reason="needs clang's fuzzer (Debian: clang, libclang-rt-dev)")
+def test_fuzz() -> None:
+    """A longer run is `make fuzz-dns`."""
+    done = subprocess.run(
+        [sys.executable, BUILD, "--fuzz-dns", "--seconds", "5", "--out", HOSTED],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    runs = [int(line.split()[-1]) for line in done.stderr.splitlines() if "number_of_executed_units" in line]
+    assert len(runs) == 1 and runs[0] > 500, done.stderr[-4000:]
+
+
+def test_its_tests_under_asan() -> None:
+    """All but the one of its sandbox, in which a sanitizer can't live."""
+    subprocess.run([sys.executable, BUILD, "--asan-dns", "--out", HOSTED], check=True)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/host/test_dns_responder.py"]
+    env = {**os.environ, "PYRUN_TEST_DNS": str(HOSTED / "pyrun-dns")}
+    done = subprocess.run(
+        [*command, "-k", "not may and not idle"],
+        cwd=REPO,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    assert "Sanitizer" not in done.stdout + done.stderr and " passed" in done.stdout
