@@ -1,0 +1,85 @@
+"""The proxy over a real API server: Services of its own, and slices that Kubernetes' controller makes of pods."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pyrun.kube.client import path
+from tests.support.kube.control_plane import ControlPlane, a_control_plane
+from tests.support.proxy.answers import Answer, Server, ask
+from tests.support.proxy.running import Proxy, until
+from tests.support.proxy.topology import Topology, topology
+
+PODS = [(f"10.1.0.{n}", f"fd01::{n}") for n in (1, 2, 3)]
+VIP, PORT = "10.96.1.1", 80
+
+
+@pytest.fixture(scope="module")
+def net() -> Iterator[Topology]:
+    with topology() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def plane(net: Topology, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    with a_control_plane(tmp_path_factory.mktemp("plane"), controllers=True) as made:
+        yield made
+
+
+def a_node() -> dict[str, Any]:
+    return {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}}
+
+
+def a_pod(name: str) -> dict[str, Any]:
+    spec = {"nodeName": "n1", "containers": [{"name": "c", "image": "none"}], "terminationGracePeriodSeconds": 0}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": "web"}}, "spec": spec}
+
+
+def set_ready(plane: ControlPlane, name: str, ip: str, ready: bool = True) -> None:
+    """As a kubelet does it."""
+    conditions = [{"type": "Ready", "status": str(ready)}]
+    status = {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}], "conditions": conditions}
+    plane.admin.patch(path("v1", "pods", "default", name, "status"), {"status": status}, "strategic")
+
+
+def test_services_and_slices_of_an_api_server(net: Topology, plane: ControlPlane, tmp_path: Path) -> None:
+    hosts = [net.host(*addresses) for addresses in PODS]
+    client = net.host("10.1.0.9", "fd01::9")
+    servers = [Server(host, 8080) for host in hosts]
+
+    def seen(count: int = 6) -> set[str]:
+        found = [ask(client, VIP, PORT) for _ in range(count)]
+        return {one.endpoint.partition(":")[0] if isinstance(one, Answer) else one for one in found}
+
+    admin = plane.admin
+    admin.create(path("v1", "nodes"), a_node())
+    ports = [{"name": "http", "port": PORT, "targetPort": 8080}]
+    spec = {"clusterIP": VIP, "selector": {"app": "web"}, "ports": ports}
+    web = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec": spec}
+    admin.create(path("v1", "services", "default"), web)
+    for number in (0, 1):
+        admin.create(path("v1", "pods", "default"), a_pod(f"web-{number}"))
+        set_ready(plane, f"web-{number}", PODS[number][0])
+    proxy = Proxy(tmp_path, "userspace")
+    tmp_path.chmod(0o700)
+    try:
+        proxy.start("--kubeconfig", plane.config("admin"))
+        until(lambda: seen() == {PODS[0][0], PODS[1][0]}, proxy.said())
+        set_ready(plane, "web-0", PODS[0][0], False)
+        until(lambda: seen() == {PODS[1][0]}, proxy.said())
+        plane.kill("kube-apiserver")
+        assert seen() == {PODS[1][0]}
+        plane.start_api()
+        admin.create(path("v1", "pods", "default"), a_pod("web-2"))
+        set_ready(plane, "web-2", PODS[2][0])
+        until(lambda: seen() == {PODS[1][0], PODS[2][0]}, proxy.said(), 120)
+        admin.delete(path("v1", "services", "default", "web"))
+        until(lambda: seen(1) == {"reject"} or seen(1) == {"drop"}, proxy.said())
+    finally:
+        proxy.stop()
+        for server in servers:
+            server.close()
