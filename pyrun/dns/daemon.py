@@ -28,12 +28,13 @@ from .objects import Fault
 from .plan import Options, plan_dns
 from .program import PROGRAM, end_program, sockets_at, start
 from .reply import NOTHING, Said
-from .responder import Question, Responder
+from .responder import Ended, Question, Responder
 from .servers import Address, Servers, read_resolv_conf, without
 from .table import Table
 
 STILL_S = 0.05
 RESTART_S = 1.0  # a program that ends at once is not started more often
+RESTARTS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,11 +207,21 @@ class Daemon:
         pid = self.responder.pid
         self.responder.close()
         end_program(pid)
-        if time.monotonic() - self.started_at < RESTART_S:
-            time.sleep(RESTART_S)
-        self.responder = self._start()
+        self.responder = self._start_again()
         self.say(f"pyrun-dns, process {pid}, has ended; process {self.responder.pid} goes on")
         self.loop.read(self.responder.fileno(), self._questions)
+
+    def _start_again(self) -> Responder:
+        """A program that ends at once is tried a few times."""
+        for tries_left in reversed(range(RESTARTS)):
+            if time.monotonic() - self.started_at < RESTART_S:
+                time.sleep(RESTART_S)
+            try:
+                return self._start()
+            except Ended:
+                if not tries_left:
+                    raise
+        raise AssertionError
 
     def _said(self, question: Question, said: Said | None) -> None:
         """Tells the program what other servers have said."""
@@ -241,11 +252,15 @@ class Daemon:
         data = encode_table(table, self.responder.generation + 1, faults)
         self._tell(objects, table, faults)
         first = not self.table_bytes
-        self.responder.put_table(data)
+        try:
+            self.responder.put_table(data)
+            if first:
+                self.responder.add_sockets(self.sockets)
+        except Ended:
+            self.table_bytes = data  # the next one gets it, and the sockets
+            self._again()
         self.forwarder.table = table
         self.table_bytes = data
-        if first:
-            self.responder.add_sockets(self.sockets)
         self._save(data)
 
     def _tell(self, objects: Objects, table: Table, faults: Sequence[Fault]) -> None:

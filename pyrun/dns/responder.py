@@ -46,6 +46,10 @@ COUNTERS = (
 STATE = ("names", "cache_entries", "cache_bytes", "waiting")
 
 
+class Ended(PyrunError):
+    """The program that we speak with is no more."""
+
+
 class Question(NamedTuple):
     """What another server is to be asked. source: 16 bytes of who wants to know, zeros when nobody waits."""
 
@@ -178,6 +182,8 @@ class Responder:
         try:
             self.connection.settimeout(PATIENCE_S)
             self.connection.sendmsg([struct.pack("<II", operation, 0) + body], rights, socket.MSG_NOSIGNAL)
+        except ConnectionError:
+            raise Ended("pyrun-dns has ended")
         except OSError as error:
             raise PyrunError(f"pyrun-dns takes nothing: {reason(error)}")
 
@@ -189,7 +195,7 @@ class Responder:
             try:
                 message, fds = self._receive()
             except EOFError:
-                raise PyrunError("pyrun-dns has ended")
+                raise Ended("pyrun-dns has ended")
             if struct.unpack_from("<I", message)[0] == operation:
                 return message, fds
             self._note(message)

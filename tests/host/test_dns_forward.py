@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -48,12 +49,16 @@ class Served:
             return client.recv(65535)
 
 
-@contextlib.contextmanager
-def serving(upstreams: Servers | None = None, resolv_conf: str | None = None, port: int = 0) -> Iterator[Served]:
-    port, store, said = port or free_port(), Store(), list[str]()
+def tell_cluster(store: Store) -> None:
     store.replace(
         "test", {(v["kind"], v["metadata"]["namespace"], v["metadata"]["name"]): Told(v, "test") for v in CLUSTER}
     )
+
+
+@contextlib.contextmanager
+def serving(upstreams: Servers | None = None, resolv_conf: str | None = None, port: int = 0) -> Iterator[Served]:
+    port, store, said = port or free_port(), Store(), list[str]()
+    tell_cluster(store)
     with tempfile.TemporaryDirectory(prefix="pyrun-dns-") as directory:
         settings = Settings(
             f"{directory}/state", (("127.0.0.1", port),), LOOPBACK, Options(), upstreams, resolv_conf, rate=0
@@ -379,12 +384,30 @@ def test_the_daemon_is_killed_and_another_one_takes_up() -> None:
                 one.close()
 
 
-def test_the_program_is_killed_and_another_one_goes_on() -> None:
-    """Queries wait in the sockets meanwhile."""
+def kill(pid: int) -> None:
+    """Once this returns it takes no query any more."""
+    os.kill(pid, signal.SIGKILL)
+
+    def gone() -> bool:
+        try:
+            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+        except OSError:
+            return True
+
+    wait_until("it is dead", gone)
+
+
+@pytest.mark.parametrize("busy", [False, True], ids=["at rest", "while objects change"])
+def test_the_program_is_killed_and_another_one_goes_on(busy: bool) -> None:
+    """Queries wait in the sockets meanwhile, whether a new table or the loop finds the program dead first."""
     with serving(Servers({})) as served:
-        pid = served.daemon.responder.pid
-        for _ in range(2):
-            os.kill(served.daemon.responder.pid, 9)
+        for turn in range(1, 4):
+            pid = served.daemon.responder.pid
+            if busy:
+                tell_cluster(served.store)
+            kill(pid)
+            if busy:
+                tell_cluster(served.store)
             assert served.udp(f"web.{SVC}")[1]
-        assert served.daemon.responder.pid != pid
-        assert any("goes on" in line for line in served.said)
+            wait_until("it is told", lambda n=turn: sum("goes on" in line for line in served.said) >= n)  # type: ignore[misc]
+            assert served.daemon.responder.pid != pid

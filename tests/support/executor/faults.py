@@ -6,6 +6,7 @@ import functools
 import os
 import subprocess
 import sys
+from errno import errorcode
 from pathlib import Path
 
 from pyrun.plan.model.plan import Plan
@@ -62,10 +63,12 @@ def steps_of(prepared: Prepared, *lanes: int) -> list[tuple[int, Step]]:
 
 
 def ruled_faults(plan: Plan) -> list[tuple[int, int]]:
-    """(index, errno) of each errno that a rule of a step takes; EXDEV where it takes any. Goto's rule is its work."""
+    """(index, errno) of each errno that a rule of a step takes; EXDEV where it takes any. Goto's rule is its work.
+
+    A code that is no errno, AwaitPid's OUTSIDE, is a result: it is there only once the step has been carried out."""
     steps = enumerate(plan.steps[: len(plan.steps) - len(plan.lanes[UNDO])])
     rules = [(i, errno) for i, step in steps if not isinstance(step, Goto) for errno, _ in step.on]
-    return [(i, EXDEV if errno == ANY else errno) for i, errno in rules]
+    return [(i, EXDEV if errno == ANY else errno) for i, errno in rules if errno == ANY or errno in errorcode]
 
 
 def children() -> list[int]:
