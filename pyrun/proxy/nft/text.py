@@ -1,4 +1,4 @@
-"""nft, for what is made once: tables, chains and maps as text. Elements never pass by it."""
+"""nft, for the one table that marks packets of transparent sockets (routes.py). Services never pass by it."""
 
 from __future__ import annotations
 
