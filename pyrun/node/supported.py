@@ -84,8 +84,8 @@ CONTAINER = {
     "securityContext/seLinuxOptions": "SELinux is not in this node",
     "securityContext/windowsOptions": "this node runs Linux",
     "securityContext/procMount": "not in this node yet",
-    **{f"{kind}Probe/grpc": "not in this node yet; take exec, httpGet or tcpSocket"
-       for kind in ("liveness", "readiness", "startup")},
+    **{f"{where}/httpGet/protocol": "probes and hooks speak HTTP/1.1 here"
+       for where in (*(f"{kind}Probe" for kind in ("liveness", "readiness", "startup")), "lifecycle/*")},
 }  # fmt: skip
 # What a field may have without asking for anything.
 HARMLESS: dict[str, tuple[Any, ...]] = {
@@ -165,7 +165,3 @@ def _values(pod: Pod, node: str) -> Iterator[Fault]:
             for j, rule in enumerate(c.restartPolicyRules or ()):
                 if rule.action != "Restart":
                     yield Fault(f"{at}/restartPolicyRules/{j}/action", f"{rule.action} is not supported yet")
-            for kind in ("livenessProbe", "readinessProbe", "startupProbe"):
-                probe = getattr(c, kind)
-                if probe is not None and probe.httpGet is not None and probe.httpGet.scheme == "HTTPS":
-                    yield Fault(f"{at}/{kind}/httpGet/scheme", "HTTPS is not supported yet")

@@ -62,6 +62,7 @@ def _one_handler(found: Probe | LifecycleHandler, taken: tuple[str, ...], c: Con
         yield from _port(found.tcpSocket, c, f"{at}/tcpSocket")
     if isinstance(found, Probe) and found.grpc is not None:
         yield from number_range(found.grpc.port, 1, 65535, f"{at}/grpc/port")
+        yield from one_of(found.grpc.mode, ("Plaintext", "TLS"), f"{at}/grpc/mode")
 
 
 def _http(http: HTTPGetAction, c: Container, at: str) -> Iterator[Fault]:
