@@ -151,7 +151,11 @@ def refused(spec: dict[str, Any], container: dict[str, Any]) -> list[str]:
         ("tolerations: [{operator: Exists}]", "", ""),
         ("", "stdin: true", "/spec/containers/0/stdin"),
         ("", "stdin: false", ""),
-        ("", "livenessProbe: {httpGet: {port: 1, protocol: HTTP2}}", "/spec/containers/0/livenessProbe/httpGet/protocol"),
+        (
+            "",
+            "livenessProbe: {httpGet: {port: 1, protocol: HTTP2}}",
+            "/spec/containers/0/livenessProbe/httpGet/protocol",
+        ),
         ("", "lifecycle: {preStop: {tcpSocket: {port: 1}}}", "/spec/containers/0/lifecycle/preStop/tcpSocket"),
         ("", "resources: {limits: {example.com/gpu: 1}}", "/spec/containers/0/resources/limits/example.com~1gpu"),
         ("", "securityContext: {seccompProfile: {type: RuntimeDefault}}", ""),
