@@ -170,24 +170,41 @@ static i32 sender(struct px_ctx *x, u32 flags)
 	return r > 0 && c.type == SCM_CREDENTIALS_ ? c.pid : 0;
 }
 
-/* Stage 1 was killed when it had made stage 2 and not told us. That waits for our answer, which tells it to end; its own is signed by the
- * kernel, and so names it. */
-static void end_untold(struct px_ctx *x)
-{
-	const i32 unknown = PX_UNKNOWN;
-	struct pollfd f = { x->sync, POLLIN, 0 };
-	i32 pid = 0;
-	if (sc6(__NR_sendto, x->sync, L(&unknown), 4, 0x4000 /* MSG_NOSIGNAL */, 0, 0) == 4 && sys_poll(&f, 1, 10000) == 1)
-		pid = sender(x, 0);
-	if (pid > 0)
-		px_reap(pid, -1, NULL);
-	sys_close(x->sync);
-	x->sync = -1;
-}
-
 static int is_child(i32 pid)
 {
 	return pid > 0 && sc5(__NR_waitid, 1 /* P_PID */, pid, NULL, 0x40000000 /* __WALL */ | 0x01000000 /* WNOWAIT */ | 4 /* WEXITED */ | 1 /* WNOHANG */, NULL) == 0;
+}
+
+/* Whoever waits for our answer, or comes to wait, ends: stage 1, or a stage 2 that it has not told of, which says who it is. */
+static void ask_to_end(struct px_ctx *x)
+{
+	const i32 unknown = PX_UNKNOWN;
+	sc6(__NR_sendto, x->sync, L(&unknown), 4, 0x4000 /* MSG_NOSIGNAL */ | MSG_DONTWAIT, 0, 0);
+	sc2(__NR_shutdown, x->sync, 1 /* SHUT_WR */);
+}
+
+/* Stage 1 has ended, is not reaped, for who is reaped is no sender any more, and was asked to end: kills and reaps the stage 2 that it told of,
+ * or reaps the one that it had made and not told of. That one's word is signed by the kernel, and so names it. */
+static void end_stage2(struct px_ctx *x)
+{
+	const struct px_msg *m = &x->msg;
+	const long deadline = sys_now() + 10 * 1000000000L;
+	for (int i = 0; i < 1000; i++) { /* and no more: who holds the other end may speak for ever */
+		struct pollfd f = { x->sync, POLLIN, 0 };
+		const long left = (deadline - sys_now()) / 1000000, r = sys_poll(&f, 1, left > 0 ? left : 0);
+		const i32 from = r > 0 ? sender(x, MSG_DONTWAIT) : 0;
+		if (r == -EINTR)
+			continue;
+		if (from <= 0)
+			return; /* all of them have closed it */
+		const i32 pid = m->kind != MSG_PID ? 0 : from == x->stage1 ? m->value : from;
+		if (!is_child(pid))
+			continue;
+		if (from == x->stage1)
+			sys_kill(pid, PX_SIGKILL);
+		px_reap(pid, -1, NULL);
+		return;
+	}
 }
 
 /* Stage 1 told the pid of stage 2 (a child of ours, CLONE_PARENT, so the number can't be reused before we reap it) and is gone. When it told
@@ -199,7 +216,10 @@ long do_await_pid(struct px *p, const struct px_step *s)
 	long r = stage1_speaks(x, s->a);
 	const i32 from = r > 0 ? sender(x, MSG_PEEK) : 0;
 	if (r == 0) {
-		end_untold(x);
+		ask_to_end(x);
+		end_stage2(x);
+		sys_close(x->sync);
+		x->sync = -1;
 		return -ESRCH; /* as in px_next_msg() */
 	}
 	if (r > 0)
@@ -246,27 +266,19 @@ long do_reap(struct px *p, const struct px_step *s)
 
 long px_kill_child(struct px_ctx *x)
 {
-	const struct px_msg *m = &x->msg;
-	if (x->stage1 > 0) { /* killed between making stage 2 and telling it would leave us a child that we can't name: it ends by itself */
-		struct pollfd ended = { x->pidfd, POLLIN, 0 };
-		sc2(__NR_shutdown, x->sync, 1 /* SHUT_WR */);
+	long left = 0;
+	struct pollfd ended = { x->pidfd, POLLIN, 0 };
+	if (x->stage1 > 0) { /* it may have made stage 2 while we failed for a reason of our own, and may be about to tell */
+		ask_to_end(x);
 		while (sys_poll(&ended, 1, 1000) == -EINTR)
 			;
 	}
 	if (x->pidfd >= 0)
 		sys_pidfd_send_signal(x->pidfd, PX_SIGKILL);
-	long left = 0;
 	if (x->stage1 > 0) {
-		/* It may have made stage 2, and told, while we failed for a reason of our own. If it could not tell, stage 2 sees the socket close.
-		 * Who is reaped is no sender any more, so this comes first. */
-		i32 from;
-		struct pollfd ended = { x->pidfd, POLLIN, 0 };
-		sys_poll(&ended, 1, 10000);
-		for (int i = 0; i < 1000 && (from = sender(x, MSG_DONTWAIT)) > 0; i++)
-			if (from == x->stage1 && m->kind == MSG_PID && is_child(m->value)) {
-				sys_kill(m->value, PX_SIGKILL);
-				px_reap(m->value, -1, NULL);
-			}
+		while (sys_poll(&ended, 1, 10000) == -EINTR)
+			;
+		end_stage2(x);
 		left = px_reap(x->stage1, x->pidfd, NULL);
 		sys_close(x->sync);
 		x->sync = -1;

@@ -35,6 +35,7 @@ from .model.steps import (
     Setresuid,
     Setsid,
     Unshare,
+    WaitExec,
 )
 from .namespace.namespaces import PATIENCE_MS, READY
 
@@ -58,6 +59,7 @@ def plan_pid_holder(facts: Facts, user_ns: str | None = None) -> Plan:
         AwaitPid(patience_ms=PATIENCE_MS),
         Await(point=READY, patience_ms=PATIENCE_MS),
         Ack(),
+        WaitExec(patience_ms=PATIENCE_MS, why="end of file: it has closed all that it had"),
     )
     b.add(
         STAGE1,

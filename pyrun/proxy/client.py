@@ -17,6 +17,7 @@ import select
 import signal
 import socket
 import struct
+import threading
 from collections.abc import Callable, Mapping, Sequence
 
 from ..errors import PyrunError, reason
@@ -149,6 +150,8 @@ class DataPlane:
                 self.apply(rules)  # it takes its UDP sockets back
             raise
         self.retire(limit)
+        if self._child:
+            _reap_later(self._pidfd)
         self.close()
         return new
 
@@ -332,6 +335,21 @@ def _sealed(data: bytes) -> int:
         os.close(fd)
         raise
     return fd
+
+
+def _reap_later(pidfd: int) -> None:
+    """Once it has ended, which may be hours from now: a child that nobody waits for stays a zombie."""
+    mine = os.dup(pidfd)
+
+    def wait() -> None:
+        try:
+            os.waitid(os.P_PIDFD, mine, os.WEXITED)
+        except ChildProcessError:
+            pass
+        finally:
+            os.close(mine)
+
+    threading.Thread(target=wait, name="reaper", daemon=True).start()
 
 
 def _spawn(control: socket.socket, user: int) -> int:

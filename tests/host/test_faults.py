@@ -18,7 +18,7 @@ import pytest
 
 from pyrun.errors import PyrunError
 from pyrun.executor import StepFailed, run_plan
-from pyrun.plan.model.steps import PARENT, STAGE1, STAGE2, Clone3Init, Execve, Park
+from pyrun.plan.model.steps import PARENT, STAGE1, STAGE2, AwaitPid, Clone3Init, Execve, Park
 from pyrun.runtime import create
 from pyrun.runtime.delete import delete
 from pyrun.runtime.prepare import Prepared
@@ -250,6 +250,23 @@ def test_a_child_is_killed_at_each_step(bundle: BundleMaker, tmp_path: Path, use
                 os.wait()
         leaks = find_leaks(traces)
         assert not leaks, f"{where}: {leaks}"
+
+
+@pytest.mark.parametrize("userns", [False, True], ids=["plain", "userns"])
+def test_pyrun_gives_up_while_the_init_is_made(bundle: BundleMaker, tmp_path: Path, userns: bool) -> None:
+    """Stage 1 told of it, or was killed before it could: pyrun reaps it all the same, and no zombie is left to it."""
+    b = rich(bundle, tmp_path, userns=userns)
+    store, prepared = prepare(tmp_path / "state", "g0", b.path)
+    (made,) = (i for i, step in steps_of(prepared, STAGE1) if isinstance(step, Clone3Init))
+    (awaited,) = (i for i, step in steps_of(prepared, PARENT) if isinstance(step, AwaitPid))
+    fds, traces = descriptors(), collect_traces()
+    for how in ({}, {"kill_step": made}, {"kill_step": made | UNTOLD}):
+        fault = {"fail_step": awaited, "fail_errno": EXDEV, **how}
+        with pytest.raises(PyrunError, match="EXDEV|cross-device"):
+            create.run_prepared(store, prepared, print, fault=fault)
+        assert_gone(store, fds, f"{how}")
+        leaks = find_leaks(traces)
+        assert not leaks, f"{how}: {leaks}"
 
 
 def test_two_creates_of_one_id(bundle: BundleMaker, tmp_path: Path) -> None:

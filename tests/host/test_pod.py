@@ -115,14 +115,15 @@ def test_a_shared_pid_namespace(pod: Pod, tmp_path: Path, userns: bool) -> None:
     }
     status = Path(f"/proc/{one.pid}/status").read_text()
     assert "CapPrm:\t0000000000000000" in status and "NoNewPrivs:\t1" in status and "NSpid:" in status
-    script = "sh -c '(sleep 0.1; exit 3) & exit 0'; sleep 0.5; echo /proc/$$; echo /proc/[0-9]*; exec sleep 1000"
+    alone = "n=0; while set -- /proc/[0-9]*; [ $# -gt 2 ] && [ $n -lt 300 ]; do n=$((n + 1)); sleep 0.1; done"
+    script = f"sh -c '(sleep 0.1; exit 3) & exit 0'; {alone}; echo /proc/$$; echo $*; exec sleep 1000"
     b = pod.bundles(["sh", "-c", script])
     namespaces = [ns for ns in b.config["linux"]["namespaces"] if ns["type"] != "pid"]
     b.config["linux"]["namespaces"] = [*namespaces, {"type": "pid", "path": f"/proc/{one.pid}/ns/pid"}]
     b.save()
     pod.run("c1", [], bundle=b)
     if not userns:  # where the container would have to be of that user namespace, too
-        wait_for(lambda: text_of(pod.log("c1")).count(b"\n") == 2, 10, "the list")
+        wait_for(lambda: text_of(pod.log("c1")).count(b"\n") == 2, 60, "the list")
         own, first, *rest = text_of(pod.log("c1")).split()
         assert first == b"/proc/1" and rest == [own], "no zombie"
     signal.pidfd_send_signal(one.pidfd(), signal.SIGKILL)
@@ -136,7 +137,7 @@ def with_yield(code: int) -> Plan:
     """A plan that makes a process, with a Yield in it as a systemd scope's has."""
     plan = plan_pid_holder(collect_facts())
     lanes: list[list[Step | Label]] = [list(lane) for lane in plan.lanes]
-    lanes[PARENT].insert(-2, Yield(code=code))
+    lanes[PARENT].insert(-3, Yield(code=code))
     return Plan(lanes, plan.slots, plan.inherit, plan.keep_fds)
 
 

@@ -475,8 +475,8 @@ class Release(Step):
 
 
 class WaitExec(Step):
-    """Waits until the init execs (end of file) or says why not: status (none: the sync socket). patience_ms as with
-    Await."""
+    """Waits until the init execs, or parks for good (end of file), or says why not: status (none: the sync socket).
+    patience_ms as with Await."""
 
     OP = 70
     FIELDS = {"status": IN0, "patience_ms": A}
