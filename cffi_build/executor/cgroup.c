@@ -40,6 +40,20 @@ long do_check_empty(struct px_ctx *x, const struct px_step *s)
 	return r == 1 ? -ENOTEMPTY : r;
 }
 
+/* in0 the record, at offset a: the inode of the cgroup in1. Without one: PX_CGROUP_CLAIMED where nothing has its path s0 yet, for then what is
+ * there after a SIGKILL was made by us; else nothing is written, and it stays as it is. */
+long do_save_cgroup(struct px_ctx *x, const struct px_step *s)
+{
+	struct statx st = { .stx_ino = PX_CGROUP_CLAIMED };
+	const int made = s->in1 != PX_NONE;
+	long r = sys_statx(made ? px_fd(x, s->in1) : AT_FDCWD, made ? "" : px_str(x, s->s0), made ? AT_EMPTY_PATH : AT_SYMLINK_NOFOLLOW, STATX_INO, &st);
+	if (made ? r < 0 : r != -ENOENT)
+		return made ? r : 0; /* who makes it says what is wrong there */
+	x->substep = 1;
+	r = sc4(__NR_pwrite64, px_fd(x, s->in0), &st.stx_ino, sizeof st.stx_ino, s->a);
+	return r == (long)sizeof st.stx_ino ? 0 : r < 0 ? r : -EIO;
+}
+
 struct dirent64 { u64 ino; i64 off; u16 len; u8 type; char name[]; };
 
 /* A child of the cgroup: opened, and its name in `name`. -ENOENT: it has none. */

@@ -194,6 +194,7 @@ long px_side_step(struct px_ctx *x, const struct px_step *s)
 	case OP_PIDFD_GETFD: return px_out(x, s->out, sc3(__NR_pidfd_getfd, x->pidfd, x->listener, 0));
 	case OP_WAIT_EXEC: return do_wait_exec(p, s);
 	case OP_RELEASE: return do_release(x, s);
+	case OP_SAVE_CGROUP: return do_save_cgroup(x, s);
 	case OP_CHECK_EMPTY: return do_check_empty(x, s);
 	case OP_REMOVE_CGROUP: return do_remove_cgroup(x, s);
 	case OP_PID_FILE: return do_pid_file(x, s);

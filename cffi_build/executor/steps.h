@@ -39,6 +39,7 @@ long px_check(const void *plan, u64 len);
 long px_run_step(struct px_ctx *x, const struct px_step *s);
 long px_lane(struct px_ctx *x, u32 lane, u32 from);
 /* cgroup.c, in the parent only */
+long do_save_cgroup(struct px_ctx *x, const struct px_step *s);
 long do_check_empty(struct px_ctx *x, const struct px_step *s);
 long do_remove_cgroup(struct px_ctx *x, const struct px_step *s);
 /* parent.c. Clock ticks since boot at which pid began; proc: a descriptor of /proc. */

@@ -20,6 +20,7 @@ typedef long long i64;
 #define PX_ANY 0xffffu         /* rule errno: any */
 #define PX_MAX_SLOTS 65000u
 #define PX_TEXT 4096u          /* what a hook or helper said, at most */
+#define PX_CGROUP_CLAIMED 1u   /* in a record, in place of the cgroup's inode: that of the root, which is nobody's */
 
 enum px_lane { LANE_PARENT, LANE_STAGE1, LANE_STAGE2, LANE_UNDO, PX_LANES };
 
@@ -81,7 +82,7 @@ enum px_op {
 	OP_RELEASE, OP_WAIT_EXEC, 
 	OP_CHECK_EMPTY, OP_REMOVE_CGROUP, OP_PID_FILE,
 	OP_TMPFS_MODE, OP_CHROOT, OP_MAKE_USERNS,
-	OP_PIDFD_OPEN, OP_DUP, OP_BIND, OP_CHECK_NS, OP_TTY_OUTPUT, OP_FCHOWNAT, OP_SETXATTR, OP_DUP3, OP_UMOUNT, OP_REAP,
+	OP_PIDFD_OPEN, OP_DUP, OP_BIND, OP_CHECK_NS, OP_TTY_OUTPUT, OP_FCHOWNAT, OP_SETXATTR, OP_DUP3, OP_UMOUNT, OP_REAP, OP_SAVE_CGROUP,
 	OP_COUNT
 };
 

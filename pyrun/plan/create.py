@@ -139,7 +139,8 @@ def plan_create(spec: Spec, facts: Facts, req: Request) -> Plan:
     # With systemd the cgroup comes later, around a process that is there.
     if req.cgroup and not req.systemd:
         bare = is_bare(spec, facts)
-        s.cgroup = plan_cgroup(b, spec, facts, req.cgroup, state=s.state, inherit=not bare and not is_born_early(spec))
+        own = not bare and not is_born_early(spec)
+        s.cgroup = plan_cgroup(b, spec, facts, req.cgroup, record=s.record, state=s.state, inherit=own)
         s.birth = plan_birth_mount(b, s.cgroup) if bare else s.cgroup
     else:
         s.cgroup = s.birth = b.slot("cgroup")
@@ -235,7 +236,7 @@ def _plan_stages(
 def _plan_scope(b: Builder, s: _Slots, spec: Spec, facts: Facts, path: str, lane: int) -> None:
     from .cgroup.scopes import plan_scope
 
-    plan_scope(b, spec, facts, path, s.cgroup, lane)
+    plan_scope(b, spec, facts, path, s.cgroup, s.record, lane)
 
 
 def _plan_state(b: Builder, s: _Slots, req: Request) -> None:

@@ -23,8 +23,7 @@ def own_cgroup(record: rec.Record) -> Held:
     """The container's cgroup; none where it has none, or where it is gone, be it with a reboot, and another may have
     its name. PyrunError where it can't be opened."""
     path = record.text("cgroup")
-    proved = record.place[0] and record.status == rec.CREATED  # an older record, or a create cut short, knows none
-    if not path or (proved and not record.cgroup) or record.boot_id != boot_id():
+    if not path or record.boot_id != boot_id():
         return Held(-1)
     try:
         fd = posix.open(path, DIRECTORY)
@@ -32,10 +31,20 @@ def own_cgroup(record: rec.Record) -> Held:
         return Held(-1)
     except OSError as e:
         raise PyrunError(f"the container's cgroup {path}: {reason(e)}") from None
-    if record.cgroup in (0, posix.fstat(fd).st_ino):
+    if record.has_cgroup(posix.fstat(fd).st_ino):
         return Held(fd)
     posix.close(fd)
     return Held(-1)
+
+
+def remove_claimed(record: rec.Record) -> None:
+    """The cgroup of a create that was killed before it could write down which one it made. There was none of the name,
+    and nothing of ours is in what has it now: so if it is empty it goes, and else it is another's."""
+    if record.cgroup == rec.CLAIMED and record.boot_id == boot_id():
+        try:
+            posix.rmdir(record.text("cgroup"))
+        except OSError:  # it was never made, or somebody uses it
+            return
 
 
 def write_file(cgroup: int, name: str, text: str) -> bool:

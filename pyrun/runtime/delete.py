@@ -13,7 +13,7 @@ from ..oci.load import load_bytes, read_file
 from ..plan.lifecycle import FILES, plan_delete, plan_poststop
 from ..plan.model.plan import Builder
 from ..plan.model.steps import PARENT, RemoveCgroup, Unlinkat
-from .cgroup import own_cgroup, pids_below, wait_for_event
+from .cgroup import own_cgroup, pids_below, remove_claimed, wait_for_event
 from .kill import SIGKILL, send
 from .record import SHARED_PIDNS
 from .request import request_of
@@ -63,6 +63,7 @@ def _delete(store: Store, container: str, held: int, force: bool, warn: Callable
             )
         if c.alive():  # by force, or what a create that was killed has left
             _kill_and_wait(c, cgroup)
+        remove_claimed(c.record)
         _undo(c, cgroup, force, warn)
 
 

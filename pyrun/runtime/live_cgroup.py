@@ -36,7 +36,7 @@ def open_cgroup(c: Container) -> int:
     be another's."""
     own = c.record.text("cgroup")
     fd = _open(own)
-    if fd >= 0 and c.record.cgroup in (0, posix.fstat(fd).st_ino):
+    if fd >= 0 and c.record.has_cgroup(posix.fstat(fd).st_ino):
         return fd
     if fd >= 0:
         posix.close(fd)

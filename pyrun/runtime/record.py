@@ -34,11 +34,13 @@ BLOBS = (
 )
 HAS_POSTSTART, HAS_POSTSTOP, SHARED_PIDNS, SYSTEMD, ROOTLESS, NO_KEYRING, NOTIFY = 1, 2, 4, 8, 16, 32, 64
 CREATING, CREATED = 0, 1
+CLAIMED = 1  # PX_CGROUP_CLAIMED of wire.h
 
 
 class Record:
     """pid, start (clock ticks since boot) of the init, 0 until it is made; status CREATING or CREATED; cgroup: the
-    inode of its cgroup, 0: it has none; place: the inodes of the PID and the time namespace in which these numbers
+    inode of its cgroup, 0: it has none, CLAIMED: create was about to make it, or had just made it, and nothing of the
+    container can be in it; place: the inodes of the PID and the time namespace in which these numbers
     hold, 0 where that is not known; boot_id; flags; and one bytes attribute for each name in BLOBS."""
 
     __slots__ = (
@@ -67,6 +69,10 @@ class Record:
 
     def text(self, name: str) -> str:
         return self.blob(name).decode("utf-8", "surrogateescape")
+
+    def has_cgroup(self, inode: int) -> bool:
+        """Whether that cgroup is the container's. Records of an old pyrun believe what has the name."""
+        return inode == self.cgroup or not self.place[0]
 
     def pack(self) -> bytes:
         numbers = (self.pid, self.start, self.status, self.cgroup, *self.place)

@@ -13,10 +13,12 @@ import pytest
 from hypothesis import strategies as st
 
 from pyrun import executor
+from pyrun.plan.cgroup import cgroups
 from pyrun.plan.model import plan as model
 from pyrun.plan.model import steps
 from pyrun.plan.model.plan import Builder
 from pyrun.plan.model.steps import ANY, IN0, LANE_NAMES, NEXT, OUT, PARENT, S0, UNDO, A, Label, Step
+from pyrun.runtime import record
 from tests.support.executor import wire
 from tests.support.executor.wire import (
     CLASSES,
@@ -96,6 +98,8 @@ def test_a_plan_that_means_something_else_has_another_version(
 def test_numbers_of_other_files() -> None:
     parent, px_h, fs = ((SOURCES / name).read_text() for name in ("parent.c", "px.h", "steps_fs.c"))
     assert "enum { STATUS_OK, STATUS_FAILED, STATUS_YIELDED };" in parent
+    assert define("PX_CGROUP_CLAIMED") == record.CLAIMED
+    assert record.Record(cgroup=45, boot_id="-").pack()[cgroups.RECORD_CGROUP] == 45
     assert (executor._OK, executor._FAILED, executor._YIELDED) == (0, 1, 2)
     assert f"char text[{define('PX_TEXT')}];" in px_h
     assert f"#define STEP_PID_PREFIX {steps.PID_PREFIX}u" in fs

@@ -25,6 +25,7 @@ from ..model.steps import (
     Mkdirat,
     Openat2,
     RemoveCgroup,
+    SaveCgroup,
     Step,
     WriteFile,
 )
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 EEXIST, EACCES, EROFS, EPERM, ENOENT = 17, 13, 30, 1, 2
 BPF_F_ALLOW_MULTI = 2
 CGROUP2_SUPER_MAGIC = 0x63677270
+RECORD_CGROUP = 32  # its offset in the record
 COUNTED = (
     "cpu",
     "cpuset",
@@ -60,12 +62,13 @@ def cgroup_path(spec: Spec, facts: Facts, container: str) -> str:
 
 
 def plan_cgroup(
-    b: Builder, spec: Spec, facts: Facts, path: str, *, state: int | None = None, inherit: bool = False
+    b: Builder, spec: Spec, facts: Facts, path: str, *, record: int, state: int | None = None, inherit: bool = False
 ) -> int:
     """Parent: makes the cgroup, delegates the controllers that the limits need, sets the limits. Returns the cgroup's
     slot.
 
-    A rootless runtime that may not make cgroups goes without one, unless a limit was asked for. state: slot of the
+    A rootless runtime that may not make cgroups goes without one, unless a limit was asked for. record: slot of
+    the record, which knows it before anything is born there. state: of the
     directory without which an undo kills nothing: the cgroup is another container's then. inherit: stage 1
     puts the init there."""
     resources = spec.linux.resources if spec.linux else None
@@ -74,15 +77,23 @@ def plan_cgroup(
     cgroup, skipped = b.slot("cgroup", inherit=inherit), Label("no cgroup")
     # No cgroup means no limits, and a runtime without root has no device rules: only where config.json has none either.
     optional = ((EACCES, skipped), (EROFS, skipped), (EPERM, skipped)) if facts.rootless and not limits.writes else ()
-    plan_path(b, facts, path, limits.controllers, optional, cgroup, state)
+    why = "what a killed create made is removed, but not what was there"
+    claim = SaveCgroup(record=record, path=path, offset=RECORD_CGROUP, at="/linux/cgroupsPath", why=why)
+    plan_path(b, facts, path, limits.controllers, optional, cgroup, state, claim=claim)
     b.add(
         PARENT,
         Openat2(path=path, flags=O_DIRECTORY, out=cgroup, on=optional, at="/linux/cgroupsPath"),
         CheckEmpty(cgroup=cgroup, at="/linux/cgroupsPath", why="what runs there is not ours to limit or kill"),
+        save_cgroup(record, cgroup),
     )
     plan_early_limits(b, spec, facts, cgroup)
     b.add(PARENT, skipped)
     return cgroup
+
+
+def save_cgroup(record: int, cgroup: int) -> SaveCgroup:
+    """Before any process of the container is in it: what is there then may be killed."""
+    return SaveCgroup(record=record, cgroup=cgroup, offset=RECORD_CGROUP, why="so that delete knows it from another")
 
 
 def check_no_limits(spec: Spec, facts: Facts) -> None:
@@ -197,19 +208,23 @@ def plan_path(
     cgroup: int,
     state: int | None,
     at: str = "/linux/cgroupsPath",
+    claim: Step | None = None,
 ) -> None:
     """Parent: makes the cgroup and those above it that are missing, each with the controllers for the next; undo
-    removes what was made. cgroup: the slot in which it will be held."""
+    removes what was made. cgroup: the slot in which it will be held. claim: a step right before the last is made."""
     assert facts.cgroup_mount is not None
     mount, available = facts.cgroup_mount.rstrip("/"), facts.controllers
     made: list[Step] = []
     wanted = (*controllers, *(c for c in COUNTED if c in available and c not in controllers))
     here = mount
-    for name in path[len(mount) :].strip("/").split("/"):
+    names = path[len(mount) :].strip("/").split("/")
+    for number, name in enumerate(names, 1):
         plan_controllers(b, here, controllers, wanted, rootless=facts.rootless)
         here += f"/{name}"
         step = Mkdirat(path=here, mode=0o755, on=((EEXIST, None), *optional), at=at)
         made.append(step)
+        if claim is not None and number == len(names):
+            b.add(PARENT, claim)
         b.add(PARENT, step)
     *above, last = made
     b.add(

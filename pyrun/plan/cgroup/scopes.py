@@ -15,7 +15,7 @@ from ..model.plan import Builder
 from ..model.steps import O_DIRECTORY, PARENT, Ack, Await, Meet, Openat2, Yield
 from ..namespace.namespaces import PATIENCE_MS
 from ..process.process import cpu_mask
-from .cgroups import plan_controllers, plan_early_limits
+from .cgroups import plan_controllers, plan_early_limits, save_cgroup
 from .resources import cpu_weight, io_weight, plan_resources
 
 TYPE_CHECKING = False
@@ -120,7 +120,7 @@ def expand_slice(slice: str) -> str:
     return "".join(f"/{'-'.join(parts[: i + 1])}.slice" for i in range(len(parts)))
 
 
-def plan_scope(b: Builder, spec: Spec, facts: Facts, path: str, cgroup: int, lane: int) -> None:
+def plan_scope(b: Builder, spec: Spec, facts: Facts, path: str, cgroup: int, record: int, lane: int) -> None:
     """Before the other steps of stage 1 or 2, which waits while systemd makes the unit around it. Then the limits."""
     b.add(lane, Meet(point=SCOPE, why="until systemd has put us into the unit"))
     b.add(
@@ -128,6 +128,7 @@ def plan_scope(b: Builder, spec: Spec, facts: Facts, path: str, cgroup: int, lan
         Await(point=SCOPE, patience_ms=PATIENCE_MS, why="it is there to be moved"),
         Yield(code=SCOPE, at=AT, why="systemd makes the unit, with it inside"),
         Openat2(path=path, flags=O_DIRECTORY, out=cgroup, at=AT, why="the unit's cgroup"),
+        save_cgroup(record, cgroup),
     )
     needed = plan_resources(spec.linux.resources if spec.linux else None, controllers=facts.controllers).controllers
     at = (facts.cgroup_mount or "").rstrip("/")

@@ -82,9 +82,9 @@ __all__ = [
     "FindExecutable", "Fsconfig", "Fsmount", "Fsopen", "Goto", "IoprioSet", "KeyctlSession",
     "Label", "MakeTarget", "MakeUserns", "Meet", "Mkdirat", "Mkfifoat", "Mknodat", "Mount",
     "MountSetattr", "MoveMount", "Netlink", "OpenTree", "Openat2", "Openpt", "Park", "Personality", "PidFile",
-    "PidfdGetfd", "PidfdOpen", "PivotRoot", "Prctl", "Reap", "Release", "RemoveCgroup", "SavePid", "SchedSetaffinity",
-    "SchedSetattr", "Seccomp", "SendFd", "SetHome", "SetMempolicy", "SetStdio", "Setdomainname", "Setgroups",
-    "Sethostname", "Setns", "Setresgid", "Setresuid", "Setrlimit", "Setsid", "Setxattr", "Spawn",
+    "PidfdGetfd", "PidfdOpen", "PivotRoot", "Prctl", "Reap", "Release", "RemoveCgroup", "SaveCgroup", "SavePid",
+    "SchedSetaffinity", "SchedSetattr", "Seccomp", "SendFd", "SetHome", "SetMempolicy", "SetStdio", "Setdomainname",
+    "Setgroups", "Sethostname", "Setns", "Setresgid", "Setresuid", "Setrlimit", "Setsid", "Setxattr", "Spawn",
     "Step",
     "Symlinkat", "TmpfsMode", "TtyOutput", "Umask", "Umount", "Unlinkat", "Unshare", "WaitExec", "WriteFile", "Yield",
     "slot_mark",
@@ -158,6 +158,14 @@ class SavePid(Step):
 
     OP = 31
     FIELDS = {"record": IN0, "proc": IN1, "cgroup": IN2, "offset": A, "status": D}
+
+
+class SaveCgroup(Step):
+    """Writes the inode of `cgroup` (8 bytes) at `offset` of the record. Without a cgroup: CLAIMED, if there is none at
+    `path`."""
+
+    OP = 87
+    FIELDS = {"record": IN0, "cgroup": IN1, "offset": A, "path": S0}
 
 
 class Reap(Step):

@@ -365,6 +365,7 @@ OPERANDS: dict[type[s.Step], dict[str, Shown]] = {
     s.AwaitPid: {"patience_ms": hidden},
     s.WaitExec: {"patience_ms": hidden},
     s.SavePid: {"offset": hidden, "status": member(STATUSES)},
+    s.SaveCgroup: {"offset": hidden},
     s.Umask: {"mask": octal},
     s.Prctl: {"option": member(PRCTL), "arg3": optional, "arg4": optional},
     s.Capbset: {"keep": capabilities},
