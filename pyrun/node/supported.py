@@ -16,14 +16,12 @@ from ..kube.objects.pods import Pod
 from ..kube.strict import Fault, escaped
 from ..kube.validate.volumes import SOURCES
 
-VOLUMES = ("emptyDir", "hostPath", "configMap", "secret")
+VOLUMES = ("emptyDir", "hostPath", "configMap", "secret", "downwardAPI", "projected")
 ALIKE = ("containers", "initContainers")
 SCHEDULED = "who puts a pod in a directory has chosen the node"
 HINTS = {
     "gitRepo": "it was taken out of Kubernetes (CVE-2024-10220, CVE-2025-1767); clone in an init container",
     "image": "image volumes are not in this node yet",
-    "projected": "projected volumes are not in this node yet",
-    "downwardAPI": "downwardAPI volumes are not in this node yet; env has fieldRef",
     "persistentVolumeClaim": "there is no API server to bind claims; hostPath is what this node has",
     "nfs": "mount it on the node, and take hostPath",
 }
@@ -51,15 +49,19 @@ POD = {
     "setHostnameAsFQDN": "not in this node yet",
     "hostnameOverride": "not in this node yet",
     "subdomain": "not in this node yet",
-    "securityContext/fsGroup": "not in this node yet",
-    "securityContext/fsGroupChangePolicy": "fsGroup is not in this node yet",
     "securityContext/supplementalGroupsPolicy": "not in this node yet",
     "securityContext/seLinuxOptions": "SELinux is not in this node",
     "securityContext/seLinuxChangePolicy": "SELinux is not in this node",
     "securityContext/windowsOptions": "this node runs Linux",
-    "volumes/*/emptyDir/medium": "emptyDir in memory is not in this node yet",
-    "volumes/*/emptyDir/sizeLimit": "limits of an emptyDir are not in this node yet",
-    "volumes/*/emptyDir/mode": "not in this node yet",
+    "volumes/*/projected/defaultUser": "not in this node yet",
+    "volumes/*/projected/sources/*/configMap/items/*/user": "not in this node yet",
+    "volumes/*/projected/sources/*/secret/items/*/user": "not in this node yet",
+    "volumes/*/projected/sources/*/downwardAPI/items/*/user": "not in this node yet",
+    "volumes/*/projected/sources/*/serviceAccountToken": "there is no API server to give out tokens",
+    "volumes/*/projected/sources/*/clusterTrustBundle": "there is no API server to give out bundles",
+    "volumes/*/projected/sources/*/podCertificate": "there is no API server to sign certificates",
+    "volumes/*/downwardAPI/defaultUser": "not in this node yet",
+    "volumes/*/downwardAPI/items/*/user": "not in this node yet",
     "volumes/*/configMap/defaultUser": "not in this node yet",
     "volumes/*/configMap/items/*/user": "not in this node yet",
     "volumes/*/secret/defaultUser": "not in this node yet",
@@ -76,9 +78,6 @@ CONTAINER = {
     "resources/requests/ephemeral-storage": "disk limits are not in this node yet",
     "env/*/valueFrom/fileKeyRef": "not in this node yet",
     "env/*/valueFrom/resourceFieldRef": "not in this node yet",
-    "volumeMounts/*/subPath": "not in this node yet",
-    "volumeMounts/*/subPathExpr": "not in this node yet",
-    "volumeMounts/*/bindMountOptions": "not in this node yet",
     "lifecycle/stopSignal": "not in this node yet; the image's stop signal is heeded",
     "lifecycle/*/tcpSocket": "a deprecated hook that does nothing; take httpGet or exec",
     "securityContext/seLinuxOptions": "SELinux is not in this node",
@@ -94,8 +93,6 @@ HARMLESS: dict[str, tuple[Any, ...]] = {
     "serviceAccountName": ("default",),
     "serviceAccount": ("default",),
     "procMount": ("Default",),
-    "medium": ("",),
-    "mode": (0o777,),
     "stdin": (False,),
     "stdinOnce": (False,),
     "tty": (False,),
@@ -120,6 +117,12 @@ def unsupported(found: Object, node: str = "") -> Iterator[Fault]:
                 continue
             yield Fault(pointer, f"is not supported: {why}")
     for i, volume in enumerate(found.spec.volumes or ()):
+        empty = volume.emptyDir
+        if empty is not None and empty.medium not in (None, "", "Memory"):
+            yield Fault(f"/spec/volumes/{i}/emptyDir/medium", "is not supported: huge pages are not in this node yet")
+        elif empty is not None and empty.sizeLimit is not None and empty.medium != "Memory":
+            why = "a limit on disk is not in this node yet; with medium: Memory it is"
+            yield Fault(f"/spec/volumes/{i}/emptyDir/sizeLimit", f"is not supported: {why}")
         for kind in SOURCES:
             if kind not in VOLUMES and getattr(volume, kind) is not None:
                 why = HINTS.get(kind, f"volumes here are {', '.join(VOLUMES)}")

@@ -2,14 +2,17 @@
 
 No path below the tree's own is ever followed by string and nothing recurses: a directory that is not empty moves up
 beside the top one first, so the depth is never more than two. Few files are the rule here; image layers, with many, are
-removed by a program (image/layers.py).
+removed by a program (image/layers.py). What another mount holds is not ours to remove: EXDEV.
 """
 
 from __future__ import annotations
 
 import os
 
+from ..openat2 import NO_MAGICLINKS, NO_SYMLINKS, NO_XDEV, openat2
+
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_HERE = NO_XDEV | NO_MAGICLINKS | NO_SYMLINKS
 
 
 def remove_tree(path: str) -> None:
@@ -21,7 +24,7 @@ def remove_tree(path: str) -> None:
     except FileNotFoundError:
         return
     try:
-        top = os.open(name, _DIRECTORY, dir_fd=above)
+        top = _enter(above, name)
     except FileNotFoundError:
         return
     else:
@@ -32,6 +35,10 @@ def remove_tree(path: str) -> None:
         os.rmdir(name, dir_fd=above)
     finally:
         os.close(above)
+
+
+def _enter(above: int, name: str) -> int:
+    return openat2(name, _DIRECTORY, dir_fd=above, resolve=_HERE)
 
 
 def _empty(top: int) -> None:
@@ -52,7 +59,7 @@ def _names(fd: int) -> list[tuple[str, bool]]:
 
 def _remove(top: int, name: str) -> None:
     """A directory in top; those in it that have something in them move to top."""
-    fd = os.open(name, _DIRECTORY, dir_fd=top)
+    fd = _enter(top, name)
     try:
         for child, is_directory in _names(fd):
             if not is_directory:
