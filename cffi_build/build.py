@@ -33,7 +33,8 @@ PARENT = ["executor/parent.c", "executor/stage1.c", "executor/cgroup.c", *STEPS]
 INIT = ["init/init.c", "init/start.c", *STEPS]
 LAUNCHER = [f"launcher/{name}.c" for name in ("main", "reading", "hand_over", "record", "verbs", "planned")]
 LAUNCHER += ["init/start.c"]
-LAYERS = [f"layers/{name}.c" for name in ("main", "report", "sandbox", "stream", "tree", "remove", "untar")]
+LAYER_PARTS = [f"layers/{name}.c" for name in ("stream", "tree", "remove", "untar", "image", "erofs")]
+LAYERS = [*LAYER_PARTS, *(f"layers/{name}.c" for name in ("main", "report", "sandbox"))]
 LAYER_LIBRARIES = ["-larchive", "-lisal", "-lzstd", "-lnettle", "-pthread"]
 LAYER_HEADERS = {  # header → Debian package
     "archive.h": "libarchive-dev",
@@ -220,8 +221,7 @@ def asan_layer(cc: str, out: Path) -> None:
 def fuzz_layer(out: Path, seconds: int) -> None:
     """Builds the unpacker's fuzzer and runs it, as root and on a tmpfs: it writes real files."""
     flags = ["-fsanitize=fuzzer,address,undefined"]
-    used = [f"layers/{name}.c" for name in ("stream", "tree", "remove", "untar")]
-    hosted("clang", out / "fuzz-layer", ["hosted/fuzz_layer.c", *used], flags, LAYER_LIBRARIES)
+    hosted("clang", out / "fuzz-layer", ["hosted/fuzz_layer.c", *LAYER_PARTS], flags, LAYER_LIBRARIES)
     if not seconds:
         return
     subprocess.run([sys.executable, str(HERE / "hosted" / "layer_seeds.py"), str(out / "seeds-layer")], check=True)

@@ -1,9 +1,10 @@
 /* The fuzzer of the unpacker: libFuzzer gives the blob, the real sources write into a directory of a tmpfs, under ASan.
  *
  * The first byte of the input says whether the checksums of tar headers are made right, without which hardly an input
- * would get past the first header. After each run the directory is emptied by the same code that removes layers, and
- * what lies beside it must be as it was: one file, by its inode and times, and no other. landlock keeps a bug from the
- * rest of the machine. fail() jumps back here, so what it leaves behind is put away here.
+ * would get past the first header, and which of the two writers takes the entries. After each run the directory is
+ * emptied by the same code that removes layers, and what lies beside it must be as it was: one file, by its inode and
+ * times, and no other. landlock keeps a bug from the rest of the machine. fail() jumps back here, so what it leaves behind
+ * is put away here.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -105,22 +106,32 @@ static void check_outside(void) {
         abort();
 }
 
-static void run(int blob) {
+static void run(int blob, bool as_image) {
     static struct stream *stream;
     static struct tree tree;
+    static struct image *image;
     struct limits limits = {.bytes = 1 << 20, .ratio = 200, .ratio_after = 1 << 18, .entries = 200, .path = PATH_MOST - 1,
                             .header = 64 << 10, .size = UINT64_MAX};
     struct counts counts = {0};
     uint8_t digest[DIGEST];
     if (setjmp(back) == 0) {
         stream = NULL;
+        image = NULL;
         stream = stream_open(blob, &limits, true, false);
-        tree_open(&tree, layer_fd, &limits);
-        untar(stream, &tree, &limits, &counts);
-        tree_close(&tree);
+        if (as_image) {
+            image = image_open(openat(layer_fd, "image", O_RDWR | O_CREAT | O_CLOEXEC, 0400), &limits);
+            untar(stream, image_writer(image), &limits, &counts);
+            image_finish(image);
+        } else {
+            tree_open(&tree, layer_fd, &limits);
+            untar(stream, &tree.writer, &limits, &counts);
+            tree_close(&tree);
+        }
         stream_digests(stream, digest, digest);
     }
     untar_abandon();
+    if (image)
+        image_close(image);
     if (stream)
         stream_close(stream);
 }
@@ -135,9 +146,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         make_checksums_right(copy + 1, size - 1);
     if (blob < 0 || write(blob, copy + 1, size - 1) != (ssize_t)(size - 1))
         abort();
+    bool as_image = copy[0] & 2;
     free(copy);
     lseek(blob, 0, SEEK_SET);
-    run(blob);
+    run(blob, as_image);
     check_outside();
     char at[256];
     errno = remove_contents(layer_fd, NULL, at);

@@ -1,7 +1,7 @@
 """Writes the first corpus of the unpacker's fuzzer: small layers with an entry of each kind, in each format and form.
 
 Run as ``python cffi_build/hosted/layer_seeds.py DIR``. The first byte of a seed is the fuzzer's own: 1 has it put the
-checksums of tar headers right.
+checksums of tar headers right, 2 has it make an image.
 """
 
 from __future__ import annotations
@@ -76,6 +76,7 @@ def main(directory: Path) -> None:
     for name, form in (("pax", tarfile.PAX_FORMAT), ("gnu", tarfile.GNU_FORMAT)):
         for theme, tar in write(form).items():
             (directory / f"{name}-{theme}").write_bytes(b"\1" + tar)
+            (directory / f"{name}-{theme}-image").write_bytes(b"\3" + tar)
             (directory / f"{name}-{theme}-gz").write_bytes(b"\0" + gzip.compress(tar[:700]) + gzip.compress(tar[700:]))
     (directory / "zstd").write_bytes(b"\0\x28\xb5\x2f\xfd\x20\x04\x21\x00\x00data\x50\x2a\x4d\x18\x00\x00\x00\x00")
 

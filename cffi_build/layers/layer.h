@@ -1,10 +1,11 @@
-/* pyrun-layer: unpacks one layer of an image into one directory, and removes such a directory.
+/* pyrun-layer: unpacks one layer of an image into one directory, or makes a file system's image of it there, and removes
+ * such a directory.
  *
  * It is a process of its own because the bytes that it reads are the image's, and it writes as root. It gets nothing but
  * descriptors: 0 the blob, 1 the report, 3 the directory. No path is ever opened by a string from the blob but through
  * openat2(2) from descriptor 3, with RESOLVE_IN_ROOT where the layer's own symbolic links may lead, and one component at
  * a time where they may not. main.c restricts the process before the first byte is read (sandbox.c); one thread reads,
- * inflates and hashes (stream.c), the other takes the tar apart (untar.c, by libarchive) and writes (tree.c).
+ * inflates and hashes (stream.c), the other takes the tar apart (untar.c, by libarchive) and writes (tree.c, or image.c).
  */
 #ifndef PYRUN_LAYER_H
 #define PYRUN_LAYER_H
@@ -53,34 +54,53 @@ uint64_t stream_out(struct stream *stream);
 void stream_digests(struct stream *stream, uint8_t blob[DIGEST], uint8_t tar[DIGEST]); /* after its end */
 void stream_close(struct stream *stream);
 
-/* tree.c: the directory that is written. Names are clean: no "", "." or ".." component, no leading slash. */
+/* What entries become: a tree of directories (tree.c), or an image of a file system (image.c). Each call that adds one
+ * replaces what has its name. Names are clean: no "", "." or ".." component, no leading slash. */
 struct meta {
     uint32_t uid, gid;
     mode_t mode; /* 07777 */
     struct timespec times[2];
-    void *xattrs; /* what set_xattrs() takes */
+    void *xattrs; /* what each_xattr() takes */
 };
+struct place { /* of a file's bytes: `base` of the descriptor is its first one */
+    int fd;
+    int64_t base;
+    void *file; /* the writer's own */
+};
+struct writer {
+    const struct limits *limits;
+    uint64_t entries, implied;
+    void (*directory)(struct writer *w, const char *path, const struct meta *meta);
+    void (*symlink)(struct writer *w, const char *path, const char *target, const struct meta *meta);
+    void (*fifo)(struct writer *w, const char *path, const struct meta *meta);
+    void (*link)(struct writer *w, const char *path, const char *target);
+    void (*whiteout)(struct writer *w, const char *path);
+    void (*opaque)(struct writer *w, const char *directory);
+    void (*drop)(struct writer *w, const char *path); /* what an entry that is not made would have replaced */
+    struct place (*file)(struct writer *w, const char *path, int64_t size);
+    /* end: where the last byte was written, below `size` where the file ends in a hole */
+    void (*file_done)(struct writer *w, struct place place, const char *path, const struct meta *meta, int64_t size, int64_t end);
+};
+void count_entry(struct writer *w, const char *path); /* one more: within the limit? */
+
+/* tree.c: the directory that is written. */
 struct tree {
+    struct writer writer; /* the first member */
     int root;
     int parent; /* the directory that was written last, kept open; -1 for none */
     char parent_path[PATH_MOST];
     struct stat parent_stat;
-    uint64_t inodes, bytes, implied, entries;
-    const struct limits *limits;
-    void (*set_xattrs)(int fd, void *xattrs, const char *path);
+    uint64_t inodes, bytes;
 };
 void tree_open(struct tree *tree, int root, const struct limits *limits);
 void tree_close(struct tree *tree);
-void tree_count(struct tree *tree, const char *path); /* one more entry: within the limit? */
-void tree_directory(struct tree *tree, const char *path, const struct meta *meta);
-void tree_symlink(struct tree *tree, const char *path, const char *target, const struct meta *meta);
-void tree_fifo(struct tree *tree, const char *path, const struct meta *meta);
-void tree_link(struct tree *tree, const char *path, const char *target);
-void tree_whiteout(struct tree *tree, const char *path);
-void tree_opaque(struct tree *tree, const char *directory);
-void tree_drop(struct tree *tree, const char *path); /* what an entry that is not made would have replaced */
-int tree_file(struct tree *tree, const char *path); /* → a descriptor to write to */
-void tree_file_done(struct tree *tree, int fd, const char *path, const struct meta *meta);
+
+/* image.c: an EROFS image, in the order that erofs.c gives it. */
+struct image;
+struct image *image_open(int fd, const struct limits *limits);
+struct writer *image_writer(struct image *image);
+void image_finish(struct image *image); /* writes all that is not files' bytes; the superblock last */
+void image_close(struct image *image);
 
 /* remove.c: what is in the directory; with `counts`, takes it off inodes and bytes. → errno, `at` the name. */
 int remove_contents(int directory, struct tree *counts, char at[256]);
@@ -89,7 +109,10 @@ int remove_contents(int directory, struct tree *counts, char at[256]);
 struct counts {
     uint64_t entries, devices;
 };
-void untar(struct stream *stream, struct tree *tree, const struct limits *limits, struct counts *counts);
+void untar(struct stream *stream, struct writer *writer, const struct limits *limits, struct counts *counts);
+/* The attributes that an image may set, one call for each. */
+typedef void take_xattr(void *to, const char *name, const void *value, size_t size, const char *path);
+void each_xattr(const struct meta *meta, take_xattr *take, void *to, const char *path);
 void untar_abandon(void); /* frees what untar() has: the fuzzer's, in which fail() comes back */
 
 /* openat2; tree.c has it. */

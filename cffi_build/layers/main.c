@@ -1,10 +1,12 @@
 /* pyrun-layer VERB KEY=NUMBER...: what it does is told by its parent in numbers, what it does it to in descriptors.
  *
  *   unpack  the blob (0) into the directory (3)      remove  all that is in the directory (3)
- *   sync    the file system of the directory (3)
+ *   image   the blob (0) into a file "image" in it   sync    the file system of the directory (3)
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
+#include <linux/openat2.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -49,19 +51,32 @@ static void bind_to_parent(const struct options *o) {
         _exit(3);
 }
 
-static void unpack(const struct options *o) {
+static void unpack(const struct options *o, bool as_image) {
     struct sandbox box;
-    struct tree tree;
+    struct tree tree = {0};
+    struct image *image = NULL;
     struct counts counts = {0};
     uint8_t blob[DIGEST], tar[DIGEST];
     char blob_hex[2 * DIGEST + 1], tar_hex[2 * DIGEST + 1];
+    int file = -1;
     sandbox_before_threads(&box, DIRECTORY);
     struct stream *stream = stream_open(BLOB, &o->limits, o->hash != 0, o->threads > 1);
     sandbox_with_threads();
     stream_go(stream);
-    tree_open(&tree, DIRECTORY, &o->limits);
-    untar(stream, &tree, &o->limits, &counts);
-    tree_close(&tree);
+    if (as_image) {
+        file = open_beneath(DIRECTORY, "image", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0400, RESOLVE_BENEATH);
+        if (file < 0)
+            fail(errno, NULL, "creating the layer's image");
+        image = image_open(file, &o->limits);
+    } else {
+        tree_open(&tree, DIRECTORY, &o->limits);
+    }
+    struct writer *writer = image ? image_writer(image) : &tree.writer;
+    untar(stream, writer, &o->limits, &counts);
+    if (image)
+        image_finish(image);
+    else
+        tree_close(&tree);
     stream_digests(stream, blob, tar);
     hex(blob_hex, blob, DIGEST);
     hex(tar_hex, tar, DIGEST);
@@ -70,8 +85,10 @@ static void unpack(const struct options *o) {
     report_done("done in=%llu out=%llu entries=%llu bytes=%llu inodes=%llu devices=%llu implied=%llu landlock=%d blob=%s tar=%s\n",
                 (unsigned long long)stream_in(stream), (unsigned long long)stream_out(stream),
                 (unsigned long long)counts.entries, (unsigned long long)tree.bytes, (unsigned long long)tree.inodes,
-                (unsigned long long)counts.devices, (unsigned long long)tree.implied, box.landlock,
+                (unsigned long long)counts.devices, (unsigned long long)writer->implied, box.landlock,
                 o->hash ? blob_hex : "-", tar_hex);
+    if (image)
+        image_close(image);
 }
 
 int main(int argc, char **argv) {
@@ -86,8 +103,8 @@ int main(int argc, char **argv) {
     bind_to_parent(&o);
     if (o.limits.ratio == 0 || fstat(DIRECTORY, &st) || !S_ISDIR(st.st_mode))
         fail(EINVAL, NULL, "pyrun-layer is started by pyrun, with a directory as descriptor 3");
-    if (strcmp(verb, "unpack") == 0) {
-        unpack(&o);
+    if (strcmp(verb, "unpack") == 0 || strcmp(verb, "image") == 0) {
+        unpack(&o, *verb == 'i');
         return 0;
     }
     struct sandbox box;

@@ -31,6 +31,8 @@ int open_beneath(int directory, const char *path, int flags, mode_t mode, uint64
     return (int)fd;
 }
 
+static struct tree *of(struct writer *w) { return (struct tree *)w; }
+
 static bool is_whiteout(const struct stat *st) { return S_ISCHR(st->st_mode) && st->st_rdev == 0; }
 
 static void add(struct tree *t, const struct stat *st) {
@@ -55,23 +57,6 @@ static void leave_parent(struct tree *t) {
         fail(errno, t->parent_path, "futimens");
     close(t->parent);
     t->parent = -1;
-}
-
-void tree_open(struct tree *t, int root, const struct limits *limits) {
-    memset(t, 0, sizeof *t);
-    t->root = root;
-    t->parent = -1;
-    t->limits = limits;
-    struct stat st;
-    see(root, &st, ".");
-    add(t, &st);
-}
-
-void tree_close(struct tree *t) { leave_parent(t); }
-
-void tree_count(struct tree *t, const char *path) {
-    if (++t->entries > t->limits->entries)
-        fail(EFBIG, path, "the layer has more than %llu entries, the limit", (unsigned long long)t->limits->entries);
 }
 
 static void make_opaque(int fd, const char *path) {
@@ -141,7 +126,7 @@ static int make_implied(struct tree *t, int parent, const char *name, const char
         fail(ENOTDIR, path, S_ISLNK(st.st_mode) ? "a symbolic link that leads nowhere has entries beneath it"
                                                 : "what is not a directory has entries beneath it");
     see(parent, &before, path);
-    tree_count(t, path);
+    count_entry(&t->writer, path);
     enum way way = make_directory(t, parent, name, path);
     struct timespec times[2] = {before.st_atim, before.st_mtim};
     if (futimens(parent, times))
@@ -153,7 +138,7 @@ static int make_implied(struct tree *t, int parent, const char *name, const char
         make_opaque(fd, path);
     see(fd, &st, path);
     add(t, &st);
-    t->implied++;
+    t->writer.implied++;
     report_implied(path);
     return fd;
 }
@@ -199,19 +184,24 @@ static int parent_of(struct tree *t, const char *path, const char **name) {
     return t->parent = fd;
 }
 
-static void set_meta(struct tree *t, int fd, const char *path, const struct meta *meta) {
+static void set_xattr(void *fd, const char *name, const void *value, size_t size, const char *path) {
+    if (fsetxattr(*(int *)fd, name, value, size, 0) && errno != ENOTSUP)
+        fail(errno, path, "setting the extended attribute %.100s", name);
+}
+
+static void set_meta(int fd, const char *path, const struct meta *meta) {
     if (fchown(fd, meta->uid, meta->gid))
         fail(errno, path, "fchown");
     if (fchmod(fd, meta->mode & MODE))
         fail(errno, path, "fchmod");
-    if (meta->xattrs)
-        t->set_xattrs(fd, meta->xattrs, path);
+    each_xattr(meta, set_xattr, &fd, path);
     if (futimens(fd, meta->times))
         fail(errno, path, "futimens");
 }
 
 /* "" is the root of the layer. An existing directory may be the parent that is open, by another name: leave it first. */
-void tree_directory(struct tree *t, const char *path, const struct meta *meta) {
+static void tree_directory(struct writer *w, const char *path, const struct meta *meta) {
+    struct tree *t = of(w);
     const char *name = ".";
     enum way way = IS_DIRECTORY;
     int parent = t->root;
@@ -229,7 +219,7 @@ void tree_directory(struct tree *t, const char *path, const struct meta *meta) {
         see(fd, &before, path);
     if (way == HID_LOWER)
         make_opaque(fd, path);
-    set_meta(t, fd, path, meta);
+    set_meta(fd, path, meta);
     see(fd, &st, path);
     if (way == IS_DIRECTORY)
         t->bytes += (uint64_t)(st.st_blocks - before.st_blocks) * 512;
@@ -238,23 +228,28 @@ void tree_directory(struct tree *t, const char *path, const struct meta *meta) {
     close(fd);
 }
 
-int tree_file(struct tree *t, const char *path) {
+static struct place tree_file(struct writer *w, const char *path, int64_t size) {
+    struct tree *t = of(w);
     const char *name;
     int parent = parent_of(t, path, &name), fd;
+    (void)size;
     while ((fd = open_beneath(parent, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600, PLAIN)) < 0) {
         if (errno != EEXIST)
             fail(errno, path, "creating the file");
         clear(t, parent, name, path, false);
     }
-    return fd;
+    return (struct place){.fd = fd};
 }
 
-void tree_file_done(struct tree *t, int fd, const char *path, const struct meta *meta) {
+static void tree_file_done(struct writer *w, struct place place, const char *path, const struct meta *meta, int64_t size,
+                           int64_t end) {
     struct stat st;
-    set_meta(t, fd, path, meta);
-    see(fd, &st, path);
-    add(t, &st);
-    close(fd);
+    if (end < size && ftruncate(place.fd, size))
+        fail(errno, path, "a hole up to byte %lld", (long long)size);
+    set_meta(place.fd, path, meta);
+    see(place.fd, &st, path);
+    add(of(w), &st);
+    close(place.fd);
 }
 
 static void set_meta_at(int parent, const char *name, const char *path, const struct meta *meta) {
@@ -271,7 +266,8 @@ static void add_at(struct tree *t, int parent, const char *name, const char *pat
     add(t, &st);
 }
 
-void tree_symlink(struct tree *t, const char *path, const char *target, const struct meta *meta) {
+static void tree_symlink(struct writer *w, const char *path, const char *target, const struct meta *meta) {
+    struct tree *t = of(w);
     const char *name;
     int parent = parent_of(t, path, &name);
     while (symlinkat(target, parent, name)) {
@@ -283,7 +279,8 @@ void tree_symlink(struct tree *t, const char *path, const char *target, const st
     add_at(t, parent, name, path);
 }
 
-void tree_fifo(struct tree *t, const char *path, const struct meta *meta) {
+static void tree_fifo(struct writer *w, const char *path, const struct meta *meta) {
+    struct tree *t = of(w);
     const char *name;
     int parent = parent_of(t, path, &name);
     while (mknodat(parent, name, S_IFIFO | (meta->mode & 0777), 0)) {
@@ -319,7 +316,8 @@ static bool is_same(int a, const char *at_a, int b, const char *at_b) {
            one.st_ino == two.st_ino && one.st_dev == two.st_dev;
 }
 
-void tree_link(struct tree *t, const char *path, const char *target) {
+static void tree_link(struct writer *w, const char *path, const char *target) {
+    struct tree *t = of(w);
     const char *name, *base;
     int parent = parent_of(t, path, &name);
     int from = open_target(t, path, target, &base);
@@ -333,9 +331,12 @@ void tree_link(struct tree *t, const char *path, const char *target) {
     close(from);
 }
 
+static void tree_opaque(struct writer *w, const char *directory);
+
 /* Hides what a lower layer has. What this layer itself has of that name stays (the specification says so), but a
  * directory of it then lets nothing through. */
-void tree_whiteout(struct tree *t, const char *path) {
+static void tree_whiteout(struct writer *w, const char *path) {
+    struct tree *t = of(w);
     const char *name;
     int parent = parent_of(t, path, &name);
     if (mknodat(parent, name, S_IFCHR, 0) == 0) {
@@ -348,18 +349,40 @@ void tree_whiteout(struct tree *t, const char *path) {
     if (fstatat(parent, name, &st, AT_SYMLINK_NOFOLLOW))
         fail(errno, path, "fstatat");
     if (S_ISDIR(st.st_mode))
-        tree_opaque(t, path);
+        tree_opaque(w, path);
 }
 
-void tree_opaque(struct tree *t, const char *directory) {
+static void tree_opaque(struct writer *w, const char *directory) {
+    struct tree *t = of(w);
     leave_parent(t);
     int fd = open_or_make(t, directory);
     make_opaque(fd, directory);
     close(fd);
 }
 
-void tree_drop(struct tree *t, const char *path) {
+static void tree_drop(struct writer *w, const char *path) {
+    struct tree *t = of(w);
     const char *name;
     int parent = parent_of(t, path, &name);
     clear(t, parent, name, path, false);
 }
+
+void tree_open(struct tree *t, int root, const struct limits *limits) {
+    *t = (struct tree){.writer = {.limits = limits,
+                                  .directory = tree_directory,
+                                  .symlink = tree_symlink,
+                                  .fifo = tree_fifo,
+                                  .link = tree_link,
+                                  .whiteout = tree_whiteout,
+                                  .opaque = tree_opaque,
+                                  .drop = tree_drop,
+                                  .file = tree_file,
+                                  .file_done = tree_file_done},
+                       .root = root,
+                       .parent = -1};
+    struct stat st;
+    see(root, &st, ".");
+    add(t, &st);
+}
+
+void tree_close(struct tree *t) { leave_parent(t); }

@@ -1,4 +1,4 @@
-/* The tar: libarchive reads it, and each entry becomes a call to the tree, or is refused by name.
+/* The tar: libarchive reads it, and each entry becomes a call to the writer, or is refused by name.
  *
  * libarchive runs in the C locale: in one with UTF-8 it changes names of pax records to composed characters. In the C
  * locale it warns that it can't convert, and leaves the bytes as they are, which is what we want.
@@ -9,7 +9,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/xattr.h>
 #include <unistd.h>
 
 #include "layer.h"
@@ -20,7 +19,7 @@ enum { PROGRESS_ENTRIES = 256, PROGRESS_NS = 100 * 1000 * 1000 };
 
 struct reader {
     struct stream *stream;
-    struct tree *tree;
+    struct writer *writer;
     const struct limits *limits;
     struct counts *counts;
     int64_t told_ns;
@@ -73,14 +72,21 @@ static bool is_taken(const char *name) {
            (strncmp(name, "user.", 5) == 0 && strncmp(name, "user.overlay.", 13) != 0);
 }
 
-static void set_xattrs(int fd, void *entry, const char *path) {
+void each_xattr(const struct meta *meta, take_xattr *take, void *to, const char *path) {
     const char *name;
     const void *value;
     size_t size;
-    archive_entry_xattr_reset(entry);
-    while (archive_entry_xattr_next(entry, &name, &value, &size) == ARCHIVE_OK)
-        if (is_taken(name) && fsetxattr(fd, name, value, size, 0) && errno != ENOTSUP)
-            fail(errno, path, "setting the extended attribute %.100s", name);
+    if (!meta->xattrs)
+        return;
+    archive_entry_xattr_reset(meta->xattrs);
+    while (archive_entry_xattr_next(meta->xattrs, &name, &value, &size) == ARCHIVE_OK)
+        if (is_taken(name))
+            take(to, name, value, size, path);
+}
+
+void count_entry(struct writer *w, const char *path) {
+    if (++w->entries > w->limits->entries)
+        fail(EFBIG, path, "the layer has more than %llu entries, the limit", (unsigned long long)w->limits->entries);
 }
 
 static struct timespec time_of(time_t seconds, long ns) {
@@ -116,20 +122,19 @@ static void write_all(int fd, const uint8_t *bytes, size_t length, int64_t at, c
 static void take_file(struct reader *r, struct archive *a, struct archive_entry *e, const char *path) {
     struct meta meta = meta_of(e, path);
     int64_t size = archive_entry_size(e), end = 0, at;
-    int fd = tree_file(r->tree, path), status;
+    int status;
+    struct place place = r->writer->file(r->writer, path, size);
     const void *bytes;
     size_t length;
     while ((status = archive_read_data_block(a, &bytes, &length, &at)) == ARCHIVE_OK) {
         if (at < end || at > size || (int64_t)length > size - at)
             fail(EBADMSG, path, "data that is not where its header says");
-        write_all(fd, bytes, length, at, path);
+        write_all(place.fd, bytes, length, place.base + at, path);
         end = at + (int64_t)length;
     }
     if (status != ARCHIVE_EOF)
         fail(EBADMSG, path, "%s", archive_error_string(a) ? archive_error_string(a) : "the tar is damaged");
-    if (end < size && ftruncate(fd, size))
-        fail(errno, path, "a hole up to byte %lld", (long long)size);
-    tree_file_done(r->tree, fd, path, &meta);
+    r->writer->file_done(r->writer, place, path, &meta, size, end);
 }
 
 /* `.wh.NAME` hides NAME of the layers below, `.wh..wh..opq` all that they have in the directory. */
@@ -142,14 +147,14 @@ static bool take_whiteout(struct reader *r, char *path, const char *of) {
         return false;
     if (strcmp(name, META ".opq") == 0) {
         name[name > path ? -1 : 0] = 0;
-        tree_opaque(r->tree, path);
+        r->writer->opaque(r->writer, path);
         return true;
     }
     const char *hidden = name + 4;
     if (strncmp(name, META, 8) == 0 || !*hidden || strcmp(hidden, ".") == 0 || strcmp(hidden, "..") == 0)
         fail(EINVAL, of, "a whiteout that says nothing we know");
     memmove(name, hidden, strlen(hidden) + 1);
-    tree_whiteout(r->tree, path);
+    r->writer->whiteout(r->writer, path);
     return true;
 }
 
@@ -157,7 +162,7 @@ static void take(struct reader *r, struct archive *a, struct archive_entry *e) {
     const char *of = archive_entry_pathname(e), *target;
     char path[PATH_MOST], to[PATH_MOST];
     clean(of, of, r->limits, path);
-    tree_count(r->tree, of);
+    count_entry(r->writer, of);
     r->counts->entries++;
     if (take_whiteout(r, path, of))
         return;
@@ -167,7 +172,7 @@ static void take(struct reader *r, struct archive *a, struct archive_entry *e) {
         fail(EINVAL, of, "an entry in the place of the layer's root");
     if ((target = archive_entry_hardlink(e))) {
         clean(target, of, r->limits, to);
-        tree_link(r->tree, path, to);
+        r->writer->link(r->writer, path, to);
         return;
     }
     switch (type) {
@@ -175,21 +180,21 @@ static void take(struct reader *r, struct archive *a, struct archive_entry *e) {
         take_file(r, a, e, path);
         break;
     case AE_IFDIR:
-        tree_directory(r->tree, path, &meta);
+        r->writer->directory(r->writer, path, &meta);
         break;
     case AE_IFLNK:
         target = archive_entry_symlink(e);
         if (!target || !*target || strlen(target) > r->limits->path || strlen(target) >= PATH_MOST)
             fail(EINVAL, of, "a symbolic link to nothing, or to more than %llu bytes", (unsigned long long)r->limits->path);
-        tree_symlink(r->tree, path, target, &meta);
+        r->writer->symlink(r->writer, path, target, &meta);
         break;
     case AE_IFIFO:
-        tree_fifo(r->tree, path, &meta);
+        r->writer->fifo(r->writer, path, &meta);
         break;
     case AE_IFCHR:
     case AE_IFBLK:
         /* A device is the node's to give. No whiteout either: in a directory of one layer alone it would be listed. */
-        tree_drop(r->tree, path);
+        r->writer->drop(r->writer, path);
         r->counts->devices++;
         break;
     default:
@@ -210,11 +215,10 @@ void untar_abandon(void) {
     reading = NULL;
 }
 
-void untar(struct stream *stream, struct tree *tree, const struct limits *limits, struct counts *counts) {
-    struct reader r = {.stream = stream, .tree = tree, .limits = limits, .counts = counts};
+void untar(struct stream *stream, struct writer *writer, const struct limits *limits, struct counts *counts) {
+    struct reader r = {.stream = stream, .writer = writer, .limits = limits, .counts = counts};
     struct archive *a = reading = archive_read_new();
     struct archive_entry *e;
-    tree->set_xattrs = set_xattrs;
     if (!a || archive_read_support_format_tar(a) || archive_read_support_format_empty(a) ||
         archive_read_open(a, &r, NULL, give, NULL))
         fail(EBADMSG, NULL, "%s", a && archive_error_string(a) ? archive_error_string(a) : "libarchive");

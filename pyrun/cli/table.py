@@ -296,6 +296,7 @@ STORE = text("root", "DIR", "where images are kept (default: /var/lib/pyrun, as 
 CERTS = text(
     "certs-dir", "DIR", "where HOST/hosts.toml are (default: /etc/{pyrun,containerd,docker}/certs.d)", many=True
 )
+LAYERS = choice("layers", ("dir", "erofs", "auto"), "what its layers become: directories, EROFS images, or what can be")
 IMAGE = Argument("image")
 IMAGE_PULL = Verb(
     "image pull",
@@ -306,6 +307,7 @@ IMAGE_PULL = Verb(
         CERTS,
         text("user", "NAME", "ask as NAME, with the password on standard input (default: as docker login has it)", "u"),
         flag("quiet", "print only the image's id", "q"),
+        LAYERS,
         FOR_TOOLS,
     ),
 )
@@ -316,7 +318,7 @@ IMAGE_IMPORT = Verb(
     "image import",
     "bring images from an OCI layout or a docker archive",
     (Argument("path", completes=A_FILE),),
-    (STORE, text("name", "NAME", "what to call it, if it has no name"), FOR_TOOLS),
+    (STORE, text("name", "NAME", "what to call it, if it has no name"), LAYERS, FOR_TOOLS),
 )
 IMAGE_EXPORT = Verb(
     "image export",

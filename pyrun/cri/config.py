@@ -11,16 +11,20 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+LAYERS = ("dir", "erofs", "auto")
+
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
     """strict_limits: a limit whose controller this node has not got is an error, and not left out with a warning.
+    layers: what layers of images become, `dir`, `erofs`, or `auto`, which is erofs where this node takes it.
     default_seccomp: who names no seccomp profile gets RuntimeDefault. certs_dir: of HOST/hosts.toml. pinned_images:
     names of images that a kubelet shall not remove to make room. cni_conf_dir: "" for the built-in network whatever is
     there. cni_bin_dirs; pod_cidrs: ranges of the built-in network. stream_address: where exec, attach and port-forward
     are served."""
 
     strict_limits: bool = False
+    layers: str = "dir"
     default_seccomp: bool = False
     certs_dir: str = "/etc/containerd/certs.d"
     pinned_images: tuple[str, ...] = ()
@@ -42,7 +46,10 @@ def load_configuration(path: str | None) -> Configuration:
         raise InvalidArgument(f"{path}: {reason(e)}", hint="--config names a TOML file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
         raise InvalidArgument(f"{path}: {e}") from None
-    return Configuration(**{key: _value(path, key, value) for key, value in given.items()})
+    made = Configuration(**{key: _value(path, key, value) for key, value in given.items()})
+    if made.layers not in LAYERS:
+        raise InvalidArgument(f"{path}: layers must be one of {', '.join(LAYERS)}, not {made.layers!r}")
+    return made
 
 
 def _value(path: str, key: str, value: Any) -> Any:

@@ -110,8 +110,14 @@ def _assemble(places: Places, configuration: Configuration, warn: Callable[[str]
     for note in notes:
         warn(note)
     images = Images(
-        f"{root}/image", pinned=configuration.pinned_images, settings=Pulling(certs_dirs=(configuration.certs_dir,))
+        f"{root}/image",
+        layers=configuration.layers,
+        pinned=configuration.pinned_images,
+        settings=Pulling(certs_dirs=(configuration.certs_dir,)),
     )
+    if (why := images.contents.why_dir) is not None:
+        notes.append(f"layers become directories, not EROFS images: {why}")
+        warn(notes[-1])
     for image in images.damaged:
         warn(f"image {image}: one of its layers was gone, so the image is, too: pull it again")
     network = Network(

@@ -1,9 +1,12 @@
-"""The store's files: layers as directories, and what is on its way in or out.
+"""The store's files: layers as directories or as images of them, and what is on its way in or out.
 
 A layer is unpacked below ingest/, written out, and renamed to layers/HEX of its diffID, with a row; an image's row
 comes last. So what a kill leaves is only in ingest/ or has no row, and is swept away by the next start. An ingest
 directory is flock'ed by whoever fills or removes it: another process' sweep sees that it lives. What changes rows and
 directories together holds the store's lock, for moments only: trees are removed outside of it.
+
+A layer that is an image (erofs.py) is mounted when somebody asks for it, and stays so as long as something holds it;
+a start and an end take away mounts that nothing needs.
 """
 
 from __future__ import annotations
@@ -15,13 +18,13 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from sqlite3 import Connection
 
 from pyrun.errors import PyrunError, ResourceExhausted, reason
-from pyrun.image import layers
+from pyrun.image import erofs, layers
 from pyrun.image.config import LAYERS_MOST
-from pyrun.image.database import ORPHANS, Database
+from pyrun.image.database import IDLE, ORPHANS, Database
 from pyrun.image.implied import layer_id, make_implied, plan_implied
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -53,10 +56,13 @@ def _close(fds: tuple[int, ...]) -> None:
 
 
 class Contents:
-    """The directories of a store. root: absolute; made if it is not there."""
+    """The directories of a store. root: absolute; made if it is not there. kind: of the layers that come: `dir`,
+    `erofs`, or `auto`, which is erofs where this kernel, and the file system of `root`, take it; `erofs` is
+    Unimplemented where not. why_dir: why `auto` has become `dir`."""
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, kind: str = layers.DIR) -> None:
         self.root = root
+        self.kind = kind
         for path in (root, *(f"{root}/{name}" for name in ("ingest", "layers", "empty"))):
             make_private(path)
         self.ingest = os.open(f"{root}/ingest", DIRECTORY)
@@ -66,9 +72,30 @@ class Contents:
         self._lock = threading.RLock()
         self._depth = 0
         self.database = Database(f"{root}/meta.db")
+        self.why_dir: PyrunError | None = None
+        if kind != layers.DIR:
+            try:
+                self._try_mount()
+                self.kind = layers.EROFS
+            except BaseException as error:
+                if kind != layers.AUTO or not isinstance(error, PyrunError):
+                    self.close()
+                    raise
+                self.why_dir, self.kind = error, layers.DIR
+
+    def _try_mount(self) -> None:
+        """Mounts an image of nothing. Only that tells whether it can be done: kernels differ, and file systems do."""
+        with Ingest(self) as ingest, open(os.memfd_create("layer"), "rb") as nothing:
+            layers.unpack(nothing.fileno(), None, ingest.fd, kind=layers.EROFS)
+            path = f"{self.root}/ingest/{ingest.name}"
+            erofs.mount(path)
+            erofs.unmount(path)
 
     def close(self) -> None:
         """Once or more often; what is forgotten without it keeps no descriptor."""
+        if self._held.alive:
+            with suppress(PyrunError):
+                self.unmount_idle()
         self.database.close()
         self._held()
 
@@ -116,7 +143,7 @@ class Contents:
             os.rename(name, target, src_dir_fd=ingest.fd, dst_dir_fd=self.layers)
             os.fsync(self.layers)
             with self.database.transaction() as db:
-                db.execute("INSERT INTO layers VALUES (?, ?, ?, 'dir')", (made.diff_id, made.bytes, made.inodes))
+                db.execute("INSERT INTO layers VALUES (?, ?, ?, ?)", (made.diff_id, made.bytes, made.inodes, made.kind))
                 db.execute("INSERT INTO leases VALUES (?, ?)", (ingest.name, made.diff_id))
                 names = [(made.diff_id, name.hex()) for name in made.implied]  # a name need not be text
                 db.executemany("INSERT OR IGNORE INTO implied VALUES (?, ?)", names)
@@ -132,7 +159,7 @@ class Contents:
         names: dict[str, set[str]] = {diff_id: set() for diff_id in order}
         for diff_id, path in rows:
             names[str(diff_id)].add(os.fsdecode(bytes.fromhex(str(path))))
-        lowers = [self.path(diff_id) for diff_id in order]
+        lowers = [self.mounted(diff_id) for diff_id in order]
         kept = plan_implied(lowers, [frozenset(names[diff_id]) for diff_id in order])
         made = layer_id(diff_ids)
         if not kept or self.lease(ingest, made):
@@ -156,7 +183,27 @@ class Contents:
         return made
 
     def path(self, diff_id: str) -> str:
+        """The layer's directory; of an image, that on which it is mounted when it is."""
+        is_image = self.database.rows("SELECT 1 FROM layers WHERE diff_id = ? AND kind = 'erofs'", diff_id)
+        return self._path(diff_id) + (f"/{erofs.ROOT}" if is_image else "")
+
+    def _path(self, diff_id: str) -> str:
         return f"{self.root}/layers/{diff_id.removeprefix('sha256:')}"
+
+    def mounted(self, diff_id: str) -> str:
+        """The same, and it is mounted. Have a lease on it, or hold an image of it: it stays as long."""
+        path = self.path(diff_id)
+        if path != (layer := self._path(diff_id)) and not erofs.is_mounted(layer):
+            with self.locked():
+                if not erofs.is_mounted(layer):
+                    erofs.mount(layer)
+        return path
+
+    def unmount_idle(self) -> None:
+        """Takes away the mounts of layers that nothing holds."""
+        with self.locked():
+            for diff_id in self.database.words(IDLE):
+                erofs.unmount(self._path(diff_id))
 
     def room(self) -> int:
         """Bytes that new layers may take. Raises ResourceExhausted where there are none."""
@@ -193,6 +240,7 @@ class Contents:
     def _set_aside(self, name: str) -> str | None:
         """Moves a layer's directory out of sight, to be removed; None where there is none."""
         waste = f"waste-{secrets.token_hex(16)}"
+        erofs.unmount(f"{self.root}/layers/{name}")
         try:
             os.rename(name, waste, src_dir_fd=self.layers, dst_dir_fd=self.ingest)
         except FileNotFoundError:
@@ -213,6 +261,7 @@ class Contents:
                         db.execute("DELETE FROM leases WHERE ingest = ?", (name,))
                 damaged = self._forget(db, [f"sha256:{name}" for name in rows - there])
             dead += [waste for name in there - rows if (waste := self._set_aside(name))]
+            self.unmount_idle()
         return damaged, dead
 
     def clear(self, dead: list[str]) -> None:

@@ -36,6 +36,10 @@ LATER = {
 ORPHANS = """SELECT diff_id FROM layers WHERE diff_id NOT IN (SELECT diff_id FROM image_layers)
     AND diff_id NOT IN (SELECT diff_id FROM leases)"""
 
+# Layers that are images and that neither a container nor a pull needs.
+IDLE = """SELECT diff_id FROM layers WHERE kind = 'erofs' AND diff_id NOT IN (SELECT diff_id FROM leases)
+    AND diff_id NOT IN (SELECT diff_id FROM image_layers JOIN holds USING (image))"""
+
 
 class Database:
     """The open file. Any thread may use it: one connection, one at a time, since each use takes microseconds."""

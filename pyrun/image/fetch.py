@@ -219,7 +219,7 @@ class Fetch:
         self.tell(Progress(layer.digest, layer.size, layer.size, "done"))
 
     def _unpacked(self, ingest: Ingest, name: str, layer: Descriptor, diff_id: str) -> layers.Unpacked:
-        os.mkdir(name, 0o755, dir_fd=ingest.fd)
+        os.mkdir(name, 0o755 if self.contents.kind == layers.DIR else 0o700, dir_fd=ingest.fd)
         into = os.open(name, DIRECTORY, dir_fd=ingest.fd)
         try:
             return self._piped(layer, diff_id, into)
@@ -248,6 +248,7 @@ class Fetch:
                 patience_s=UNPACK_PATIENCE_S,
                 cancel=lambda: self.cancelled() or feed.failed(),
                 sync=True,
+                kind=self.contents.kind,
             )
         except (PyrunError, OSError) as error:
             failure = error

@@ -1,4 +1,4 @@
-"""A layer's blob becomes a directory that overlayfs can take, and the directory goes again.
+"""A layer's blob becomes a directory that overlayfs can take, or an image of one (erofs.py), and goes again.
 
 All that touches the blob's bytes or the directory's entries is pyrun-layer, a process that has that one directory and
 no more (layer_program.py). Here is what is asked of it, and the check of what it has found: digests and lengths.
@@ -8,13 +8,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pyrun.errors import PyrunError, Unimplemented
-from pyrun.image import layer_program
+from pyrun.image import erofs, layer_program
 from pyrun.image.layer_program import Progress, what_is_missing
 
-__all__ = ["LIMITS", "Limits", "Progress", "Unpacked", "remove", "sync", "unpack", "what_is_missing"]
+__all__ = [
+    "AUTO",
+    "DIR",
+    "EROFS",
+    "LIMITS",
+    "Limits",
+    "Progress",
+    "Unpacked",
+    "remove",
+    "sync",
+    "unpack",
+    "what_is_missing",
+]
 
 MEDIA_TYPES = frozenset(
     {
@@ -23,6 +35,7 @@ MEDIA_TYPES = frozenset(
     }
 )
 Names = tuple[bytes, ...]
+DIR, EROFS, AUTO = "dir", "erofs", "auto"  # what a layer is to be
 PATIENCE_S = 300.0  # a disk may take a minute for what lies in its caches
 
 
@@ -46,7 +59,7 @@ LIMITS = Limits()
 class Unpacked:
     """digest: of the blob, where it was asked for. bytes, inodes: of the directory with itself, as `du` counts them.
     implied: directories that the layer has no entry for, made 0755 root:root, first of them only where there are
-    thousands. devices: entries that were left out, because devices are the node's to give."""
+    thousands. devices: entries that were left out, because devices are the node's to give. kind: DIR or EROFS."""
 
     diff_id: str
     digest: str | None
@@ -58,6 +71,7 @@ class Unpacked:
     devices: int
     implied: Names
     landlock: int
+    kind: str = DIR
 
 
 def unpack(
@@ -74,13 +88,15 @@ def unpack(
     patience_s: float | None = PATIENCE_S,
     cancel: Callable[[], bool] | None = None,
     sync: bool = False,
+    kind: str = DIR,
 ) -> Unpacked:
     """Unpacks `blob` into the directory `into`. A file's path, or a descriptor that is read to its end: file or pipe.
 
     diff_id, digest, size: what tar and blob must be (``sha256:…``); the blob's bytes are hashed only for `digest`.
     media_type: one that we know, or None; the form itself (plain, gzip, zstd) is told by the first bytes.
     sync: the file system is written out before it returns. After an error the directory holds what had been written:
-    remove it. PyrunError names the entry.
+    remove it. PyrunError names the entry. kind: EROFS puts a file system's image with the same files there, and the
+    directory to mount it on.
     """
     if media_type is not None and media_type not in MEDIA_TYPES:
         raise Unimplemented(f"a layer of media type {media_type}", hint="tar, plain or by gzip or zstd, is supported")
@@ -91,10 +107,12 @@ def unpack(
     options |= {"hash": int(digest is not None), "sync": int(sync)}
     if size is not None:
         options["size"] = size
+    if kind == EROFS:
+        os.mkdir(erofs.ROOT, 0o755, dir_fd=into)
     fd = os.open(blob, os.O_RDONLY | os.O_CLOEXEC) if isinstance(blob, str) else blob
     try:
         report = layer_program.run(
-            "unpack",
+            "unpack" if kind == DIR else "image",
             into,
             blob=fd,
             options=options,
@@ -106,7 +124,11 @@ def unpack(
     finally:
         if fd != blob:
             os.close(fd)
-    return _check(_unpacked(report), diff_id, digest, size)
+    made = _check(_unpacked(report), diff_id, digest, size)
+    if kind == DIR:
+        return made
+    taken, inodes = erofs.usage(into)
+    return replace(made, bytes=taken, inodes=inodes, kind=kind)
 
 
 def _unpacked(report: layer_program.Report) -> Unpacked:

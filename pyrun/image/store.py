@@ -17,6 +17,7 @@ from pyrun.image.config import ConfigFile, ImageConfig, load_config
 from pyrun.image.contents import Contents, Ingest
 from pyrun.image.documents import Descriptor
 from pyrun.image.fetch import Fetch, Fetched, Layers, Progress, Source, Tell
+from pyrun.image.layers import DIR
 from pyrun.image.pull import Pulls, Settings
 from pyrun.image.reference import Reference, parse_reference
 from pyrun.image.registry.credentials import Auth
@@ -49,12 +50,15 @@ class Image:
 
 
 class Images:
-    """root: the store's directory, absolute. settings: of pulls. pinned: names of images that are not to be removed to
-    make room. Sweeps away what killed processes left; `damaged` has the ids of images that had lost a layer, and are
-    gone."""
+    """root: the store's directory, absolute. layers: what layers that come are to be: `dir`, `erofs` (Unimplemented
+    where that can't be), or `auto`, the latter where it can. Those that are here stay as they are. settings: of pulls.
+    pinned: names of images that are not to be removed to make room. Sweeps away what killed processes left; `damaged`
+    has the ids of images that had lost a layer, and are gone."""
 
-    def __init__(self, root: str, *, pinned: Iterable[str] = (), settings: Settings | None = None) -> None:
-        self.contents = Contents(root)
+    def __init__(
+        self, root: str, *, layers: str = DIR, pinned: Iterable[str] = (), settings: Settings | None = None
+    ) -> None:
+        self.contents = Contents(root, layers)
         self.under_way = Layers()
         self._pinned = frozenset(str(parse_reference(name)) for name in pinned)
         self._files: dict[str, ConfigFile] = {}
@@ -105,7 +109,8 @@ class Images:
         rows = self.contents.database.words(
             "SELECT diff_id FROM image_layers WHERE image = ? ORDER BY position DESC", image_id
         )
-        return tuple(self.contents.path(diff_id) for diff_id in dict.fromkeys(rows)) or (f"{self.contents.root}/empty",)
+        paths = tuple(self.contents.mounted(diff_id) for diff_id in dict.fromkeys(rows))
+        return paths or (f"{self.contents.root}/empty",)
 
     def holders(self) -> frozenset[str]:
         """Who holds an image."""
@@ -209,8 +214,14 @@ class Images:
         with self.contents.database.transaction() as db:
             if db.execute("SELECT 1 FROM images WHERE id = ?", (image_id,)).fetchone() is None:
                 raise NotFound(f"there is no image {image_id}")
-            db.execute("INSERT OR IGNORE INTO holds VALUES (?, ?)", (owner, image_id))
-        return self.lowers(image_id)
+            fresh = db.execute("INSERT OR IGNORE INTO holds VALUES (?, ?)", (owner, image_id)).rowcount > 0
+        try:
+            return self.lowers(image_id)
+        except PyrunError:  # a layer that can't be mounted
+            if fresh:
+                with self.contents.database.transaction() as db:
+                    db.execute("DELETE FROM holds WHERE owner = ? AND image = ?", (owner, image_id))
+            raise
 
     def release(self, owner: str) -> None:
         """Ends all that the owner holds."""

@@ -6,14 +6,23 @@ import os
 import stat
 import subprocess
 import tarfile
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from pyrun.image import layers
-from tests.support.layers import Tar, snapshot, unpack_into
+from tests.support.layers import Tar, as_images, snapshot, unpack_into
 
 ROOT = Path(__file__).resolve().parents[2] / ".cache" / "rootfs" / "debian"
+
+
+@pytest.fixture(autouse=True, params=["dir", "erofs"])
+def kind(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Both forms of a layer hold the same."""
+    with as_images() if request.param == "erofs" else nullcontext():
+        yield request.param
 
 
 def gnu_tar(directory: Path, blob: bytes) -> None:
@@ -33,8 +42,9 @@ def gnu_tar(directory: Path, blob: bytes) -> None:
 def both(tmp_path: Path, blob: bytes) -> tuple[dict[str, tuple[object, ...]], dict[str, tuple[object, ...]]]:
     for name in ("ours", "gnu"):
         (tmp_path / name).mkdir()
-    unpack_into(tmp_path / "ours", blob)
+    found = unpack_into(tmp_path / "ours", blob)
     gnu_tar(tmp_path / "gnu", blob)
+    assert found.bytes < 2 * len(blob) + (1 << 20), "a hole costs nothing"
     return snapshot(tmp_path / "ours"), snapshot(tmp_path / "gnu")
 
 
@@ -97,7 +107,6 @@ def test_odd_trees_as_gnu_tar_has_them(tmp_path: Path, form: str) -> None:
     blob = subprocess.run([*command, "--xattrs"] if form == "pax" else command, capture_output=True, check=True).stdout
     ours, gnu = both(tmp_path, blob)
     assert len(ours) > 2 * len(names) and ours == gnu
-    assert os.stat(tmp_path / "ours" / deep.relative_to(source) / "holes").st_blocks < 100
 
 
 @pytest.mark.parametrize("version", ["0.0", "0.1", "1.0"])
@@ -214,14 +223,17 @@ def test_file_in_a_directorys_place_and_back(tmp_path: Path) -> None:
     assert paths(overlay(tmp_path, BASE, middle, top)) == {"d", "d/top", "e", "e/old", "f"}
 
 
-def test_later_entry_wins(tmp_path: Path) -> None:
+def test_later_entry_wins(tmp_path: Path, kind: str) -> None:
     """A layer that has a name twice, as a directory, a file and a link."""
     tar = Tar().dir("a").file("a/x/y", b"1").file("a", b"2").symlink("a", "b").dir("a", mode=0o711).file("a/z", b"3")
     found = unpack_into(tmp_path, tar.bytes())
     assert set(snapshot(tmp_path)) == {".", "a", "a/z"} and found.inodes == 3
+    if kind == "erofs":
+        return  # an image keeps the bytes of what was replaced
     assert found.bytes == sum(os.lstat(p).st_blocks * 512 for p in [tmp_path, *tmp_path.rglob("*")])
 
 
+@pytest.mark.parametrize("kind", ["dir"], indirect=True)
 def test_usage_is_as_du_counts(tmp_path: Path) -> None:
     """A directory that grows, hard links, long symbolic links, holes, replaced files."""
     tar = Tar().dir("many").symlink("s" * 50, "t" * 200).file("f", os.urandom(10_000)).link("g", "f").file("f", b"1")
@@ -234,6 +246,7 @@ def test_usage_is_as_du_counts(tmp_path: Path) -> None:
     assert (found.bytes, found.inodes) == (int(told.split()[0]), int(inodes.split()[0]))
 
 
+@pytest.mark.parametrize("kind", ["dir"], indirect=True)
 def test_remove_leaves_nothing(tmp_path: Path) -> None:
     """Whiteouts, opaque directories, and what has no permission at all."""
     (tmp_path / "l").mkdir()

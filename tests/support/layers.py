@@ -5,11 +5,17 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
+import subprocess
 import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pyrun.image import layers
+from pyrun.image import erofs, layers
+
+_mounted: list[Path] | None = None
 
 
 class Tar:
@@ -58,8 +64,36 @@ class Tar:
         return self._done
 
 
+@contextmanager
+def as_images() -> Iterator[None]:
+    """Within it unpack_into() makes EROFS images, mounted on the directories that it is given."""
+    global _mounted
+    _mounted = []
+    try:
+        yield
+    finally:
+        mounted, _mounted = _mounted, None
+        for path in reversed(mounted):
+            subprocess.run(["umount", "-l", path], check=True)
+
+
 def unpack_into(directory: Path, blob: bytes, media_type: str | None = None, **more: Any) -> layers.Unpacked:
     """Unpacks the blob from a memfd."""
+    if _mounted is None:
+        return unpack_plainly(directory, blob, media_type, **more)
+    layer = directory.with_name(f"{directory.name}-image-{len(_mounted)}")
+    shutil.rmtree(layer, ignore_errors=True)
+    layer.mkdir()
+    made = unpack_plainly(layer, blob, media_type, kind=layers.EROFS, **more)
+    erofs.mount(str(layer))
+    _mounted.append(layer / erofs.ROOT)
+    subprocess.run(["mount", "--bind", layer / erofs.ROOT, directory], check=True)
+    _mounted.append(directory)
+    return made
+
+
+def unpack_plainly(directory: Path, blob: bytes, media_type: str | None = None, **more: Any) -> layers.Unpacked:
+    """The same, whatever as_images() says."""
     fd = os.memfd_create("blob")
     into = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:

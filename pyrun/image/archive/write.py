@@ -64,7 +64,7 @@ class _Writer:
         if diff_id not in self._layers:
             root = self._images.contents.root
             with open(os.open(root, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600), "w+b") as file:
-                digest, size = write_tree(self._images.contents.path(diff_id), file)
+                digest, size = write_tree(self._images.contents.mounted(diff_id), file)
                 file.seek(0)
                 self._member(_path(digest), size, file)
             self._layers[diff_id] = {"mediaType": OCI_LAYER, "digest": digest, "size": size}
