@@ -36,8 +36,9 @@ here = __file__.rpartition("/")[0]
 if not __package__:
     sys.path.insert(0, here.rpartition("/")[0] or "/")
     sys.path.append(here + "/bin/site-packages")
-verb = next((word for word in sys.argv if word in ("create", "run", "exec", "list", "cri", "image")), "")
-if verb in ("cri", "image"):  # `image list` is not `list`
+GROUPS = ("cri", "image", "proxy", "dns", "node")  # `node run` is not `run`
+verb = next((word for word in sys.argv if word in ("create", "run", "exec", "list", *GROUPS)), "")
+if verb in GROUPS:
     verb = ""
 
 try:

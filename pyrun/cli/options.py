@@ -121,3 +121,13 @@ def size(name: str, help: str, *, hidden: bool = False) -> Option:
 
 def choice(name: str, choices: tuple[str, ...], help: str, short: str = "") -> Option:
     return Option(name, CHOICE, help, short=short, metavar="|".join(choices), default=choices[0], choices=choices)
+
+
+# What many verbs have.
+FOR_TOOLS = choice("format", ("text", "json"), "how to print it")
+LISTEN = text(
+    "listen",
+    "ADDRESS",
+    "the socket (default: unix:///run/pyrun-cri/cri.sock, or cri.sock in --state)",
+    completes=A_FILE,
+)

@@ -15,6 +15,8 @@ from pyrun.cli.options import (
     AN_ID,
     CHOICE,
     DURATION,
+    FOR_TOOLS,
+    LISTEN,
     Argument,
     Option,
     Verb,
@@ -24,6 +26,7 @@ from pyrun.cli.options import (
     size,
     text,
 )
+from pyrun.cli.table_node import NODE
 
 GLOBALS = (
     text(
@@ -53,7 +56,6 @@ GLOBALS = (
 ID = Argument("id", completes=AN_ID)
 NEW_ID = Argument("id")
 FORMAT = choice("format", ("table", "json"), "how to print it", "f")
-FOR_TOOLS = choice("format", ("text", "json"), "how to print it")
 CONFIG = text("config", "FILE", "the config to take in place of BUNDLE/config.json", completes=A_FILE)
 BUNDLE = text(
     "bundle", "DIR", "the bundle: a directory with config.json (default: the current one)", "b", completes=A_DIRECTORY
@@ -214,12 +216,6 @@ PLANNER = Verb("planner", "plan for other pyrun commands, which start faster the
 COMPLETION = Verb("completion", "print the completion script for a shell", (Argument("shell"),))
 HELP = Verb("help", "explain a verb", (Argument("verb", required=False, many=True, completes=A_VERB),), hidden=True)
 
-LISTEN = text(
-    "listen",
-    "ADDRESS",
-    "the socket (default: unix:///run/pyrun-cri/cri.sock, or cri.sock in --state)",
-    completes=A_FILE,
-)
 CRI = Verb(
     "cri",
     "serve the Kubernetes container runtime interface",
@@ -425,24 +421,6 @@ PROXY_EXPLAIN = Verb(
     (Argument("service"),),
     (PROXY_OBJECTS, *PROXY_NODE, FOR_TOOLS),
 )
-NODE_NAME = text("node-name", "NAME", "this node's name (default: the host's)")
-NODE_VALIDATE = Verb(
-    "node validate",
-    "print every fault of files of pods and other objects; needs no root",
-    (Argument("file", many=True, completes=A_FILE),),
-    (NODE_NAME, FOR_TOOLS),
-)
-NODE_EXPLAIN = Verb(
-    "node explain",
-    "print what this node would do for a pod, and which line asks for it; needs no root",
-    (Argument("file", completes=A_FILE),),
-    (
-        NODE_NAME,
-        number("cpu", "THOUSANDTHS", "the node's processors in thousandths (default: this machine's)"),
-        size("memory", "the node's memory (default: this machine's)"),
-        FOR_TOOLS,
-    ),
-)
 PROXY_STATE = text(
     "state",
     "DIR",
@@ -522,8 +500,7 @@ VERBS = {
         DNS_RUN,
         DNS_QUERY,
         DNS_EXPLAIN,
-        NODE_VALIDATE,
-        NODE_EXPLAIN,
+        *NODE,
         COMPLETION,
         HELP,
     )

@@ -54,7 +54,8 @@ GROUPS = (
         ),
     ),
     ("A Kubernetes node", ("cri", "cri status", "cri explain")),
-    ("Pods from files", ("node validate", "node explain")),
+    ("Pods from files", ("node run", "node status", "node apply", "node delete", "node validate", "node explain")),
+    ("These pods", ("node get", "node describe", "node logs", "node retry")),
     ("Its Services", ("proxy run", "proxy status", "proxy list", "proxy top", "proxy trace", "proxy explain")),
     ("Its DNS", ("dns run", "dns query", "dns explain")),
     ("What pods write and use", ("logs", "metrics")),
@@ -419,6 +420,69 @@ the shell's.""",
             ("pyrun logs --format json --since-time 2026-11-27T12:00:00Z", "for tools"),
         ),
         {"0": "it was printed", "1": "no line has the words, or the logs can't be read"},
+    ),
+    "node run": Text(
+        """Runs the pods of a directory of manifests and keeps them as their files say, with the container runtime in
+the same process: what `pyrun cri` serves, this serves, too. The directory is followed: a file that comes is a pod that
+starts, one that goes is a pod that ends within its grace, one that is broken leaves the pod as it was and is told of,
+by line and field.
+
+A signal ends it, and pods run on; the next one takes them over as they are.""",
+        (
+            ("pyrun node run", "the pods of /etc/pyrun/manifests"),
+            ("pyrun node run --manifests /srv/pods --cluster-dns 10.96.0.10", "with the cluster's DNS"),
+        ),
+        {"0": "a signal ended it", "1": "it could not start"},
+        ("https://kubernetes.io/docs/tasks/configure-pod-container/static-pod/",),
+    ),
+    "node get": Text(
+        """Prints pods with their state as Kubernetes has it: pods by default, or configmaps and secrets (whose values
+are not shown). A name after the kind chooses one; -o yaml and json print the whole object with its status.""",
+        (
+            ("pyrun node get", "the pods of namespace default"),
+            ("pyrun node get -A -o wide", "all of them, with their addresses"),
+            ("pyrun node get pods web -o yaml", "one, with its status"),
+        ),
+        {"0": "it was printed", "1": "there is no such object, or nobody answers"},
+    ),
+    "node describe": Text(
+        """Prints a pod for a person: its containers with their state and last end, its conditions, and the events of
+it that the agent has seen since it started.""",
+        (("pyrun node describe web", "of namespace default"),),
+        {"0": "it was printed", "1": "there is no such pod, or nobody answers"},
+    ),
+    "node logs": Text(
+        """Prints what a container of a pod wrote; `pyrun logs` searches in many.""",
+        (
+            ("pyrun node logs -f web", "follow the only container"),
+            ("pyrun node logs web -c side --previous --tail 20", "the last words of the one before"),
+        ),
+        {"0": "it was printed", "1": "there is no such pod or container"},
+    ),
+    "node apply": Text(
+        """Checks objects, and puts each into a file of its own in the directory of manifests of the running node; all
+of them or none. What stands in a file of somebody else's making is refused: edit that.""",
+        (("pyrun node apply -f web.yaml", "a pod that comes, or is another from now on"),),
+        {"0": "it was done", "1": "it has faults, or nobody answers"},
+    ),
+    "node delete": Text(
+        """Removes the file that has an object and nothing else, and waits until a pod has ended.""",
+        (
+            ("pyrun node delete pod web", "one pod"),
+            ("pyrun node delete -f web.yaml", "what a file has"),
+            ("pyrun node delete pod web --grace-period 0", "at once"),
+        ),
+        {"0": "it is gone", "1": "there is no such object, or nobody answers"},
+    ),
+    "node retry": Text(
+        """Ends the back-offs of a pod: what failed (an image, a container) is tried again now.""",
+        (("pyrun node retry web", "when the reason has been mended"),),
+        {"0": "it is tried", "1": "there is no such pod, or nobody answers"},
+    ),
+    "node status": Text(
+        """Prints the node's name, how many pods it has, and what is wrong with its manifests.""",
+        (("pyrun node status", "for a person"), ("pyrun node status --format json", "for tools")),
+        {"0": "all is well", "1": "manifests have faults, or nobody answers"},
     ),
     "node validate": Text(
         """Reads files of Kubernetes objects, YAML or JSON, and prints all that is wrong with them at once, each with

@@ -51,8 +51,12 @@ class Places(NamedTuple):
     listen: str | None = None
 
 
-def serve(places: Places, config: str | None, warn: Callable[[str], None]) -> int:
-    """Until a signal ends it. PyrunError when it can't start."""
+Beside = Callable[[Cri], contextlib.AbstractAsyncContextManager[None]]
+
+
+def serve(places: Places, config: str | None, warn: Callable[[str], None], beside: Beside | None = None) -> int:
+    """Until a signal ends it. PyrunError when it can't start. beside: entered before anybody is served, and left
+    after."""
     if os.geteuid() != 0:
         raise PyrunError("pyrun cri needs root", hint="sudo pyrun cri, or a systemd unit")
     places = Places(os.path.abspath(places.root), os.path.abspath(places.state), places.listen)
@@ -66,11 +70,13 @@ def serve(places: Places, config: str | None, warn: Callable[[str], None]) -> in
     with only_one(places.root), contextlib.ExitStack() as stack:
         if not os.path.samefile(places.root, places.state):
             stack.enter_context(only_one(places.state))
-        asyncio.run(_serve(places, path, configuration, warn))
+        asyncio.run(_serve(places, path, configuration, warn, beside))
     return 0
 
 
-async def _serve(places: Places, path: str, configuration: Configuration, warn: Callable[[str], None]) -> None:
+async def _serve(
+    places: Places, path: str, configuration: Configuration, warn: Callable[[str], None], beside: Beside | None
+) -> None:
     loop = asyncio.get_running_loop()
     loop.set_default_executor(ThreadPoolExecutor(THREADS, "pyrun"))
     ended = asyncio.Event()
@@ -86,7 +92,8 @@ async def _serve(places: Places, path: str, configuration: Configuration, warn: 
         cri.pods.changed = cri.events.tell
         gc.collect()
         gc.freeze()  # what is there now stays: no look for garbage among it
-        await _listen_until(path, cri, ended)
+        async with beside(cri) if beside is not None else contextlib.nullcontext():
+            await _listen_until(path, cri, ended)
     finally:
         await cri.streams.stop()
         with contextlib.suppress(TimeoutError):

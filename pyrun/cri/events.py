@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from .. import cri_api as v1
 from ..errors import ResourceExhausted
@@ -25,10 +25,15 @@ KINDS = {
 
 
 class Events:
+    """listeners: of this process, told before all readers of what and how; they may not wait."""
+
     def __init__(self) -> None:
+        self.listeners: list[Callable[[Pod | Container, str], None]] = []
         self._readers: set[asyncio.Queue[bytes]] = set()
 
     def tell(self, what: Pod | Container, how: str) -> None:
+        for listener in self.listeners:
+            listener(what, how)
         if not self._readers:
             return
         pod = what if isinstance(what, Pod) else what.pod

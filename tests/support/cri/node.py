@@ -66,13 +66,15 @@ class Daemon:
 
 @dataclass
 class Node:
-    """config: a file for --config. plugins: its network is CNI's, of which snapshot() tells nothing."""
+    """words: the command that it is, its verb first. config: a file for --config. plugins: its network is CNI's, of
+    which snapshot() tells nothing."""
 
     path: Path
     rootfs: Path
     daemon: Daemon | None = None
     config: str | None = None
     plugins: bool = False
+    words: tuple[str, ...] = ("cri",)
 
     def __post_init__(self) -> None:
         self.root, self.state, self.logs = self.path / "root", self.path / "state", self.path / "logs"
@@ -96,7 +98,7 @@ class Node:
 
     def start(self, *, wait: bool = True) -> float:
         """By its command line. Returns how long it took until it served."""
-        argv = [*runtime_argv(), "cri", "--root", str(self.root), "--state", str(self.state)]
+        argv = [*runtime_argv(), *self.words, "--root", str(self.root), "--state", str(self.state)]
         argv += ["--config", self.config] if self.config else []
         begun = time.monotonic()
         with self.said.open("ab") as said:

@@ -1,0 +1,47 @@
+"""`pyrun node run`: the node agent beside the container runtime, in one process."""
+
+from __future__ import annotations
+
+from pyrun.cli.commands import cri, node_validate
+from pyrun.cli.commands.proxy_run import outward
+from pyrun.cli.commands.proxy_trace import many
+from pyrun.errors import InvalidArgument
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrun.cli.main import Globals
+    from pyrun.cli.parse import Options
+
+
+def run(g: Globals, o: Options) -> int:
+    try:
+        from pyrun.cri.daemon import Places, serve
+        from pyrun.node.agent.agent import LOGS, MANIFESTS, Settings
+        from pyrun.node.agent.serve import running
+    except ModuleNotFoundError as error:
+        found = cri.missing_package(error)
+        raise node_validate.missing_package(error) if found is error else found
+    if not 1 <= o.max_restart_period <= 300:
+        raise InvalidArgument(f"--max-restart-period {o.max_restart_period}: must be 1 to 300 seconds")
+    if o.max_pods < 1:
+        raise InvalidArgument(f"--max-pods {o.max_pods}: must be 1 or more")
+    settings = Settings(
+        manifests=o.manifests or MANIFESTS,
+        name=o.node_name or "",
+        logs=o.logs or LOGS,
+        addresses=_addresses(o.node_ip, "--node-ip") or tuple(outward()),
+        cluster_dns=_addresses(o.cluster_dns, "--cluster-dns"),
+        cluster_domain=o.cluster_domain or "cluster.local",
+        longest_back_off=float(o.max_restart_period),
+        pods=o.max_pods,
+        sysctls=o.allowed_unsafe_sysctls,
+    )
+    root, state = o.root or (g.root if g.root_given else cri.ROOT), o.state or cri.STATE
+    return serve(Places(root, state, o.listen), o.config, g.warn, lambda made: running(made, settings, g.warn))
+
+
+def _addresses(words: tuple[str, ...], option: str) -> tuple[str, ...]:
+    from pyrun.kube.addresses import parse_address
+
+    many(words, parse_address, option)
+    return tuple(part for word in words for part in word.split(",") if part)

@@ -1,0 +1,26 @@
+"""`pyrun node status`: what a running node says of itself; exit status 1 where its manifests have faults."""
+
+from __future__ import annotations
+
+from pyrun.cli.commands.cri import STATE
+from pyrun.cli.output import compact, write
+from pyrun.errors import printable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrun.cli.main import Globals
+    from pyrun.cli.parse import Options
+
+
+def run(g: Globals, o: Options) -> int:
+    from pyrun.node.agent.ask import ask
+
+    found = ask(o.state or STATE, "status")
+    wrong = [word for word in (found["error"], *found["faults"]) if word]
+    if o.format == "json":
+        write(compact(found) + "\n")
+        return 1 if wrong else 0
+    lines = [f"pyrun node {found['version']}, node {found['node']}", f"  {found['pods']} pods of {found['manifests']}"]
+    lines += [f"  wrong: {word}" for word in wrong]
+    write("".join([printable(line) + "\n" for line in lines]))
+    return 1 if wrong else 0

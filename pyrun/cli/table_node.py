@@ -1,0 +1,141 @@
+"""The verbs of `pyrun node`: rows of table.py."""
+
+from __future__ import annotations
+
+from pyrun.cli.options import (
+    A_DIRECTORY,
+    A_FILE,
+    DURATION,
+    FOR_TOOLS,
+    LISTEN,
+    Argument,
+    Option,
+    Verb,
+    choice,
+    flag,
+    number,
+    size,
+    text,
+)
+
+NODE_NAME = text("node-name", "NAME", "this node's name (default: the host's)")
+NODE_VALIDATE = Verb(
+    "node validate",
+    "print every fault of files of pods and other objects; needs no root",
+    (Argument("file", many=True, completes=A_FILE),),
+    (NODE_NAME, FOR_TOOLS),
+)
+NODE_EXPLAIN = Verb(
+    "node explain",
+    "print what this node would do for a pod, and which line asks for it; needs no root",
+    (Argument("file", completes=A_FILE),),
+    (
+        NODE_NAME,
+        number("cpu", "THOUSANDTHS", "the node's processors in thousandths (default: this machine's)"),
+        size("memory", "the node's memory (default: this machine's)"),
+        FOR_TOOLS,
+    ),
+)
+NODE_STATE = text(
+    "state",
+    "DIR",
+    "of `pyrun node run`: its sockets and what does not outlive a boot (default: /run/pyrun-cri)",
+    completes=A_DIRECTORY,
+)
+NAMESPACE = text("namespace", "NAME", "of this namespace (default: default)", "n")
+ALL_NAMESPACES = flag("all-namespaces", "of every namespace", "A")
+NODE_RUN = Verb(
+    "node run",
+    "run this node: the container runtime, and the pods of a directory of manifests",
+    (),
+    (
+        text("manifests", "DIR", "where the manifests are (default: /etc/pyrun/manifests)", completes=A_DIRECTORY),
+        NODE_NAME,
+        text("node-ip", "ADDRESS", "an address of this node, the primary one first (repeatable)", many=True),
+        text("root", "DIR", "images, pods and what is known of them (default: /var/lib/pyrun)", completes=A_DIRECTORY),
+        NODE_STATE,
+        LISTEN,
+        text("config", "FILE", "the runtime's configuration, in TOML", completes=A_FILE),
+        text("logs", "DIR", "where pods' logs are written (default: /var/log/pods)", completes=A_DIRECTORY),
+        text("cluster-dns", "ADDRESS", "the cluster DNS' address, for dnsPolicy ClusterFirst (repeatable)", many=True),
+        text("cluster-domain", "NAME", "the cluster DNS' domain (default: cluster.local)"),
+        number("max-pods", "N", "how many pods it takes", default=110),
+        number("max-restart-period", "SECONDS", "the longest wait before a restart (default: 300)", default=300),
+        text("allowed-unsafe-sysctls", "NAME", "what pods may set; * at an end for any (repeatable)", many=True),
+    ),
+)
+NODE_GET = Verb(
+    "node get",
+    "print the pods of this node, or what they refer to",
+    (Argument("what", required=False), Argument("name", required=False)),
+    (
+        NODE_STATE,
+        NAMESPACE,
+        ALL_NAMESPACES,
+        choice("output", ("table", "wide", "json", "yaml", "name"), "how to print it", "o"),
+    ),
+)
+NODE_DESCRIBE = Verb(
+    "node describe",
+    "print a pod's state and what happened to it",
+    (Argument("name"),),
+    (NODE_STATE, NAMESPACE),
+)
+NODE_LOGS = Verb(
+    "node logs",
+    "print what a pod's container wrote",
+    (Argument("name"),),
+    (
+        NODE_STATE,
+        NAMESPACE,
+        text("container", "NAME", "which container (default: the only one)", "c"),
+        flag("follow", "go on with what is written from now on", "f"),
+        flag("previous", "of the container that ran before this one", "p"),
+        flag("timestamps", "begin each line with its time"),
+        number("tail", "N", "the last N lines"),
+        Option("since", DURATION, "only of the last 5s, 10m or 1h", metavar="TIME"),
+    ),
+)
+NODE_APPLY = Verb(
+    "node apply",
+    "put objects into the directory of manifests, or change them there",
+    (),
+    (NODE_STATE, text("filename", "FILE", "of YAML or JSON (repeatable)", "f", many=True, completes=A_FILE)),
+)
+NODE_DELETE = Verb(
+    "node delete",
+    "take objects out of the directory of manifests, and end pods",
+    (Argument("what", required=False, many=True),),
+    (
+        NODE_STATE,
+        NAMESPACE,
+        text("filename", "FILE", "what this has, in place of names (repeatable)", "f", many=True, completes=A_FILE),
+        number("grace-period", "SECONDS", "how long its containers have (default: as the pod says)"),
+        flag("now", "the same as --grace-period 1"),
+        flag("no-wait", "do not wait for the pod's end"),
+    ),
+)
+NODE_RETRY = Verb(
+    "node retry",
+    "try now what a pod would try again later",
+    (Argument("name"),),
+    (NODE_STATE, NAMESPACE),
+)
+NODE_STATUS = Verb(
+    "node status",
+    "print what a running `pyrun node run` says of itself",
+    (),
+    (NODE_STATE, FOR_TOOLS),
+)
+NODE = (
+    NODE_RUN,
+    NODE_GET,
+    NODE_DESCRIBE,
+    NODE_LOGS,
+    NODE_APPLY,
+    NODE_DELETE,
+    NODE_RETRY,
+    NODE_STATUS,
+    NODE_VALIDATE,
+    NODE_EXPLAIN,
+)

@@ -1,0 +1,268 @@
+"""A pod's actor: one task, which plans anew after all that happens to its pod, and begins what the plan asks for.
+
+It sleeps until somebody wakes it (the runtime tells of a container, something that was begun has ended, the pod is
+deleted) or the plan's own time has come; it never looks round. What it has to remember is written down before anything
+is begun that relies on it, so that an agent which is killed anywhere goes on from there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+from ...errors import PyrunError
+from ...kube.objects.status import PodStatus
+from ...pod import container as life
+from ...pod.records import CREATED, MAKING
+from ..plan import actions as act
+from ..plan.observed import Attempt, Observed
+from ..plan.pod import Decision, containers_of, plan_pod
+from ..plan.status import rfc3339, status_of
+from .carry import Carrier
+from .host import Host
+from .images import known_images
+from .kept import Kept
+from .messages import read_message
+from .observe import attempts_of, sandbox_of
+from .record import Condition, Record
+
+AGAIN_S = 5.0  # after something that should not fail has failed
+LAST_S = 2.0  # beyond the planner's own kill
+
+
+class Actor:
+    """waiting: (reason, message) while the node has no room for it."""
+
+    def __init__(self, host: Host, record: Record) -> None:
+        self.host, self.record = host, record
+        self.kept = Kept(host, record)
+        self.events = self.kept.events
+        self.waiting: tuple[str, str] | None = None
+        self.ended = asyncio.Event()
+        self.busy: set[tuple[str, ...]] = set()
+        self.decision: Decision | None = None
+        self.carrier = Carrier(self.kept)
+        self._woken = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def name(self) -> str:
+        return "/".join(self.record.key)
+
+    def wake(self) -> None:
+        self._woken.set()
+
+    def delete(self, grace: int | None = None) -> None:
+        """Ends it, within the pod's own grace or less; asked again it can only become shorter."""
+        spec = self.record.desired().spec
+        own = spec.terminationGracePeriodSeconds or 0
+        wanted = own if grace is None else grace
+        if self.record.deleted is None:
+            self.record.deleted, self.record.grace = time.time(), wanted
+            self.events.add("Normal", "Killing", f"the pod is deleted, with {wanted} s of grace")
+        elif wanted < self.record.grace:
+            self.record.grace = wanted
+        self.wake()
+
+    def retry(self) -> None:
+        """Tries what failed again now."""
+        self.record.retried = time.time()
+        self.wake()
+
+    def objects_changed(self) -> None:
+        """A ConfigMap or Secret is another: who waits for one tries again now."""
+        if self.carrier.creations:
+            self.carrier.creations.clear()
+            self.wake()
+
+    @property
+    def is_finished(self) -> bool:
+        return self.decision is not None and self.decision.status.phase in ("Succeeded", "Failed")
+
+    def ask_again(self) -> None:
+        """There may be room by now."""
+        if self.waiting is not None:
+            self.waiting = None
+            self.busy.discard(("admit",))
+            self.wake()
+
+    # --- the loop ---
+
+    async def run(self) -> None:
+        """Until nothing of the pod is left, or it is cancelled: then the pod runs on."""
+        try:
+            await self._take_over()
+            while not self.ended.is_set():
+                self._woken.clear()
+                now = time.time()
+                await known_images(self.host.cri.images, self.record.desired(), self.carrier.images)
+                self.decision = plan_pod(self.record.desired(), self.observe(), self.host.facts, now)
+                self._note(now)
+                for action in self.decision.actions:
+                    self._begin(action, now)
+                await self._sleep(self.decision.wake)
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _take_over(self) -> None:
+        """What an agent before this one has left: a pod that has a sandbox was admitted, and a container that was made
+        and not started is made again."""
+        pods = self.kept.sandboxes()
+        if pods and self.record.admitted is None:
+            self.record.admitted, self.record.started = True, pods[0].record.created / 1e9
+        for pod in pods:
+            for c in [c for c in pod.containers.values() if c.record.state in (CREATED, MAKING)]:
+                try:
+                    await life.remove(self.host.cri.pods, c)
+                except PyrunError as error:
+                    self.events.add("Warning", "FailedRemove", str(error))
+
+    async def _sleep(self, wake: float | None) -> None:
+        await asyncio.sleep(0)
+        patience = None if wake is None else max(0.0, wake - time.time())
+        try:
+            await asyncio.wait_for(self._woken.wait(), patience)
+        except TimeoutError:
+            pass
+
+    def observe(self) -> Observed:
+        record, carrier = self.record, self.carrier
+        pods = self.kept.sandboxes()
+        attempts = attempts_of(pods, record)
+        for a in attempts:
+            if a.ended and a.id not in record.messages:
+                record.messages[a.id] = self._message(a)
+        probes = {(id, kind): state for id, found in carrier.probes.items() for kind, state in found.items()}
+        return Observed(
+            admitted=record.admitted,
+            failure=record.failure,
+            started=record.started,
+            sandbox=sandbox_of(pods),
+            sandbox_error=carrier.sandbox_error,
+            attempts=attempts_of(pods, record),
+            images=carrier.images,
+            pulls=carrier.pulls,
+            creations=carrier.creations,
+            restarts=record.restarts,
+            probes=probes,
+            busy=frozenset(self.busy),
+        )
+
+    def _message(self, a: Attempt) -> str:
+        c = containers_of(self.record.desired()).get(a.name)
+        if c is None or a.reason == "StartError":
+            return ""
+        return read_message(self.kept.message_file(a.name, a.attempt), c, a.code, self.kept.log_file(a.name, a.attempt))
+
+    # --- what is told ---
+
+    def status(self) -> PodStatus:
+        """As of now, with when each condition became what it is."""
+        found = status_of(self.record.desired(), self.observe(), self.host.facts, time.time())
+        for condition in found.conditions or ():
+            kept = self.record.conditions.get(condition.type)
+            condition.lastTransitionTime = kept.since if kept and kept.status == condition.status else None
+        if self.waiting is not None:
+            found.reason, found.message = self.waiting
+        return found
+
+    def _note(self, now: float) -> None:
+        """Writes down what has changed."""
+        assert self.decision is not None
+        pods = self.kept.sandboxes()
+        alive = {id for pod in pods for id in pod.containers}
+        self.record.forget_containers(alive)
+        self.carrier.forget_containers(alive)
+        for condition in self.decision.status.conditions or ():
+            kept = self.record.conditions.get(condition.type)
+            if kept is None or kept.status != condition.status:
+                self.record.conditions[condition.type] = Condition(condition.status, rfc3339(now))
+        self.kept.save()
+
+    # --- what is done ---
+
+    def _begin(self, action: act.Action, now: float) -> None:
+        match action:
+            case act.Admit():
+                self._admit(now)
+            case act.BeginStop():
+                if action.id not in self.record.stops:
+                    self.events.add("Normal", "Killing", f"Stopping container {action.name}: {action.stop.why}")
+                self.record.stops[action.id] = action.stop
+                self.wake()
+            case act.Signal():
+                self._signal(action, now)
+            case act.Kill():
+                self._kill(action, now)
+            case act.Fail():
+                self.record.failure = (action.reason, action.message)
+                self.events.add("Warning", action.reason, action.message)
+                self.wake()
+            case _:
+                self.busy.add(action.key)
+                self.begin(self._carry_out(action))
+
+    def begin(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _carry_out(self, action: act.Action) -> None:
+        try:
+            await self.carrier.carry_out(action)
+        except PyrunError as error:
+            self.events.add("Warning", "FailedSync", f"{action}: {error}")
+            await asyncio.sleep(AGAIN_S)
+        except Exception as error:  # a fault of ours with one pod is not to end the others
+            self.host.warn(f"pod {self.name}: {action}: {type(error).__name__}: {error}")
+            self.events.add("Warning", "FailedSync", f"{action}: {type(error).__name__}: {error}")
+            await asyncio.sleep(AGAIN_S)
+        finally:
+            self.busy.discard(action.key)
+            self.wake()
+            if self.kept.gone and not self.ended.is_set():
+                self.ended.set()
+                self.host.gone(self.record)
+
+    def _admit(self, now: float) -> None:
+        """A pod of a file that does not fit waits until there is room, and says why."""
+        refused = self.host.refusal(self.record)
+        if refused is None:
+            self.record.admitted, self.record.started = True, now
+            self.wake()
+            return
+        self.waiting = refused
+        self.busy.add(("admit",))
+        self.events.add("Warning", refused[0], refused[1])
+
+    def _signal(self, action: act.Signal, now: float) -> None:
+        stop = self.record.stops[action.id]
+        deadline = max(stop.deadline - now, 0.0) + LAST_S
+        self.record.stops[action.id] = type(stop)(stop.why, stop.begun, stop.deadline, now, stop.killed)
+        self.begin(self._stop(action.id, deadline + LAST_S))
+        self.wake()
+
+    def _kill(self, action: act.Kill, now: float) -> None:
+        stop = self.record.stops.get(action.id)
+        if stop is not None:
+            self.record.stops[action.id] = type(stop)(stop.why, stop.begun, stop.deadline, stop.signalled, now)
+        key = action.key
+        self.busy.add(key)
+        self.begin(self._stop(action.id, 0, key))
+
+    async def _stop(self, id: str, grace: float, key: tuple[str, ...] | None = None) -> None:
+        """The runtime's own stop: the signal, and the end of patience as the planner has it."""
+        try:
+            c = self.host.cri.pods.containers.get(id)
+            if c is not None:
+                await life.stop(self.host.cri.pods, c, grace)
+        except PyrunError as error:
+            self.events.add("Warning", "FailedKillPod", str(error))
+            await asyncio.sleep(AGAIN_S)
+        finally:
+            if key is not None:
+                self.busy.discard(key)
+            self.wake()

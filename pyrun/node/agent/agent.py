@@ -1,0 +1,208 @@
+"""All pods of a node: which actors there are, and which comes after which.
+
+A pod is known by its namespace and name. When its file says something else, the pod that runs is ended and the next one
+begun when nothing is left of it: never two at once, whatever comes in how quick a succession. Only what the agent has
+made itself is ended when nobody wants it; pods of others at the same runtime are none of its business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from ...cri.cri import Cri
+from ...errors import PyrunError
+from ...kube.objects.config import ConfigMap, Secret
+from ...kube.objects.pods import Pod
+from ...listen import private_directory
+from ...pod.pod import Container
+from ...pod.pod import Pod as RuntimePod
+from ..admission import Allocatable, Neighbour, refusal
+from ..plan.observed import NodeFacts
+from .actor import Actor
+from .host import Host
+from .record import Record, Records
+from .sandbox_config import FILE, SOURCE, Dns, read_resolv
+from .source import Source, Wanted, uid_of
+from .variables import Objects
+
+Name = tuple[str, str]
+MANIFESTS, LOGS = "/etc/pyrun/manifests", "/var/log/pods"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """manifests: a directory. name: the node's. logs: the directory of all pods' logs."""
+
+    manifests: str = MANIFESTS
+    name: str = ""
+    logs: str = LOGS
+    addresses: tuple[str, ...] = ()
+    cluster_dns: tuple[str, ...] = ()
+    cluster_domain: str = "cluster.local"
+    longest_back_off: float = 300.0
+    pods: int = 110
+    sysctls: tuple[str, ...] = ()
+
+
+class Agent:
+    def __init__(self, cri: Cri, settings: Settings, warn: Callable[[str], None]) -> None:
+        name = settings.name or socket.gethostname().lower()
+        self.name, self.settings, self._cri, self._warn = name, settings, cri, warn
+        directory = f"{cri.root}/node"
+        private_directory(directory)
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        self.host = Host(
+            cri=cri,
+            records=Records(f"{directory}/pods.db"),
+            facts=NodeFacts(name, settings.addresses, settings.longest_back_off),
+            allocatable=Allocatable((os.cpu_count() or 1) * 1000, memory, settings.pods, settings.sysctls),
+            dns=Dns(settings.cluster_dns, settings.cluster_domain, read_resolv(_read("/etc/resolv.conf"))),
+            directory=directory,
+            logs=os.path.abspath(settings.logs),
+            warn=warn,
+            refusal=self._refusal,
+            gone=self._gone,
+        )
+        self.actors: dict[Name, Actor] = {}
+        self.next: dict[Name, Record] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        records = list(self.host.records.all())
+        last = [Wanted(r.pod, r.file, r.file) for r in records if r.deleted is None]
+        self._records = records
+        self.source = Source(settings.manifests, name, self._wanted, warn, last)
+
+    def start(self) -> None:
+        os.makedirs(self.settings.manifests, 0o755, exist_ok=True)
+        os.makedirs(self.host.logs, 0o755, exist_ok=True)
+        self._cri.events.listeners.append(self._told)
+        for record in self._records:
+            self._begin(record)
+        self.source.start()
+
+    async def stop(self) -> None:
+        """The actors end, and pods run on."""
+        self.source.stop()
+        with contextlib.suppress(ValueError):
+            self._cri.events.listeners.remove(self._told)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.host.records.close()
+
+    # --- what is wanted ---
+
+    def _wanted(self) -> None:
+        """The files say something new."""
+        found = self.source.objects
+        pods: dict[Name, Record] = {}
+        config_maps: dict[Name, ConfigMap] = {}
+        secrets: dict[Name, Secret] = {}
+        for (_, namespace, name), one in found.items():
+            match one.object:
+                case Pod():
+                    pods[namespace, name] = self._record(one.object, one.file)
+                case ConfigMap():
+                    config_maps[namespace, name] = one.object
+                case Secret():
+                    secrets[namespace, name] = one.object
+        objects = Objects(config_maps, secrets)
+        changed = objects != self.host.objects
+        self.host.objects = objects
+        for key in self.actors.keys() - pods.keys():
+            self.next.pop(key, None)
+            self.actors[key].delete()
+        for key, record in pods.items():
+            self._want(key, record)
+        if changed:
+            for actor in self.actors.values():
+                actor.objects_changed()
+        if self.source.read:
+            self._task(self._remove_orphans())
+
+    def _record(self, pod: Pod, file: str) -> Record:
+        spec = pod.spec
+        assert spec is not None
+        grace = spec.terminationGracePeriodSeconds or 0
+        return Record(uid=uid_of(pod, self.name), file=file, pod=pod, created=time.time(), grace=grace)
+
+    def _want(self, key: Name, record: Record) -> None:
+        actor = self.actors.get(key)
+        if actor is None:
+            self._begin(record)
+        elif actor.record.uid == record.uid and actor.record.deleted is None:
+            actor.record.file = record.file
+            self.next.pop(key, None)
+        else:
+            self.next[key] = record
+            actor.delete()
+
+    def _begin(self, record: Record) -> None:
+        actor = self.actors[record.key] = Actor(self.host, record)
+        self._task(actor.run())
+
+    def _task(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._warn(f"a pod's actor has ended: {type(error).__name__}: {error}")
+
+    def _gone(self, record: Record) -> None:
+        """Nothing is left of a pod: the one that waits for its name comes."""
+        key = record.key
+        self.actors.pop(key, None)
+        if (after := self.next.pop(key, None)) is not None:
+            after.created = time.time()
+            self._begin(after)
+        self._room()
+
+    async def _remove_orphans(self) -> None:
+        """Pods of an agent that has lost its records, which no file wants any more."""
+        known = {actor.record.uid for actor in self.actors.values()} | {r.uid for r in self.next.values()}
+        for pod in list(self._cri.pods.pods.values()):
+            ours = pod.visible and pod.config.annotations.get(SOURCE) == FILE
+            if ours and pod.config.metadata.uid not in known:
+                self._warn(f"pod {pod.config.metadata.name}: nobody wants it any more, so it is removed")
+                try:
+                    await self._cri.pods.remove(pod.id)
+                except PyrunError as error:
+                    self._warn(f"pod {pod.id[:13]} can't be removed: {error}")
+
+    # --- what happens ---
+
+    def _told(self, what: RuntimePod | Container, how: str) -> None:
+        pod = what.pod if isinstance(what, Container) else what
+        metadata = pod.config.metadata
+        actor = self.actors.get((metadata.namespace, metadata.name))
+        if actor is not None and actor.record.uid == metadata.uid:
+            actor.wake()
+
+    def _refusal(self, record: Record) -> tuple[str, str] | None:
+        others = [
+            Neighbour(other.name, other.record.desired().spec)
+            for other in self.actors.values()
+            if other.record is not record and other.record.admitted and not other.is_finished
+        ]
+        return refusal(record.desired().spec, self.host.allocatable, others)
+
+    def _room(self) -> None:
+        for actor in self.actors.values():
+            actor.ask_again()
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""

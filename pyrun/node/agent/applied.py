@@ -1,0 +1,85 @@
+"""What `pyrun node apply` and `delete` do to the manifests directory: an object a file, which is replaced whole."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from typing import Any
+
+from ...errors import FailedPrecondition, InvalidArgument, NotFound, PyrunError, reason
+from ...kube.objects.config import ConfigMap, Secret
+from ...kube.objects.pods import Pod
+from ...kube.validate.objects import read_object
+from ..supported import unsupported
+from .lacks import lacks
+from .source import Key, Source, key_of
+
+MODE = 0o600  # a Secret's as any other's
+
+
+def file_of(source: Source, key: Key) -> str:
+    """By which name an object is kept that came by apply. No part of a name may hold an underscore."""
+    kind, namespace, name = key
+    return os.path.join(source.path, f"{kind.lower()}_{namespace}_{name}.json")
+
+
+def apply(source: Source, given: list[dict[str, Any]], node: str) -> list[dict[str, str]]:
+    """All of them or none: [{kind, namespace, name, what: created, configured or unchanged}]. PyrunError."""
+    plans = []
+    for value in given:
+        found, faults = read_object(value)
+        if found is not None:
+            faults = [*unsupported(found, node), *(lacks(found) if isinstance(found, Pod) else ())]
+        if found is None or faults:
+            raise InvalidArgument("; ".join(f"{fault.pointer} {fault.text}" for fault in faults))
+        if not isinstance(found, Pod | ConfigMap | Secret):
+            raise InvalidArgument(f"{value.get('kind')}: this node takes Pod, ConfigMap and Secret")
+        key = key_of(found)
+        path = file_of(source, key)
+        kept = source.objects.get(key)
+        if kept is not None and kept.file != path:
+            raise FailedPrecondition(f"{key[0]} {key[1]}/{key[2]} is in {kept.place}", hint="edit it there")
+        what = "created" if kept is None else "unchanged" if kept.object == found else "configured"
+        plans.append((key, path, value, what))
+    for _, path, value, what in plans:
+        if what != "unchanged":
+            _write(path, json.dumps(value, indent=2) + "\n")
+    return [
+        {"kind": kind, "namespace": namespace, "name": name, "what": what}
+        for (kind, namespace, name), _, _, what in plans
+    ]
+
+
+def _write(path: str, text: str) -> None:
+    directory, name = os.path.split(path)
+    made = os.path.join(directory, f".{name}.{os.getpid()}")
+    try:
+        fd = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, MODE)
+        with open(fd, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(fd)
+        os.rename(made, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.unlink(made)
+        raise PyrunError(f"{path}: {reason(error)}") from None
+
+
+def delete(source: Source, key: Key, *, gone: bool) -> str:
+    """Removes the file that has the object and nothing else. gone: one that no file has any more is no error."""
+    kept = source.objects.get(key)
+    if kept is None:
+        if gone:
+            return ""
+        raise NotFound(f"there is no {key[0]} {key[1]}/{key[2]}")
+    if len(source.in_file(kept.file)) > 1:
+        raise FailedPrecondition(f"{kept.file} has other objects, too", hint=f"take it out there, at {kept.place}")
+    try:
+        os.unlink(kept.file)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise PyrunError(f"{kept.file}: {reason(error)}") from None
+    return kept.file

@@ -1,0 +1,220 @@
+"""How each action of the planner is carried out: the runtime's own functions are called, in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import replace
+from typing import Any
+
+from ... import cri_api as v1
+from ...cri.images.pull_image import pull_image
+from ...cri.runtime.containers import create_container, start_container
+from ...cri.runtime.pods import run_pod_sandbox
+from ...errors import NotFound, PyrunError
+from ...kube.objects.containers import Container, EphemeralContainer
+from ...listen import private_directory
+from ...pod import container as life
+from ...pod.records import CREATED
+from ..plan import actions as act
+from ..plan.back_off import after
+from ..plan.observed import BackOff, Hook, ProbeState
+from ..plan.pod import containers_of
+from .container_config import ConfigFault, Made, container_config
+from .files import hosts_file, remove_tree
+from .hooks import run_hook
+from .kept import Kept
+from .messages import make_file
+from .observe import attempts_of
+from .pod_cgroup import remove_cgroup
+from .sandbox_config import sandbox_config
+from .variables import environment
+
+HOOK_FAULTS = {"postStart": "FailedPostStartHook", "preStop": "FailedPreStopHook"}
+
+
+class Carrier:
+    """images: reference → id, of those that may be used. pulls, creations, sandbox_error: what failed. probes: by
+    container id and kind. None of it outlives the agent, but what record.py keeps."""
+
+    def __init__(self, kept: Kept) -> None:
+        self._kept, self._host = kept, kept.host
+        self.images: dict[str, str] = {}
+        self.pulls: dict[str, BackOff] = {}
+        self.creations: dict[str, BackOff] = {}
+        self.sandbox_error: BackOff | None = None
+        self.probes: dict[str, dict[str, ProbeState]] = {id: dict(p) for id, p in kept.record.probes.items()}
+
+    def forget_containers(self, alive: set[str]) -> None:
+        for id in self.probes.keys() - alive:
+            del self.probes[id]
+
+    async def carry_out(self, action: act.Action) -> None:
+        """PyrunError where it could not be done, and no back-off is made of that."""
+        match action:
+            case act.RunSandbox():
+                await self._run_sandbox(action)
+            case act.StopSandbox():
+                await self._host.cri.pods.stop(action.id)
+            case act.Pull():
+                await self._pull(action)
+            case act.Run():
+                await self._run(action)
+            case act.RunHook():
+                await self._hook(action)
+            case act.Remove():
+                if (c := self._host.cri.pods.containers.get(action.id)) is not None:
+                    await life.remove(self._host.cri.pods, c)
+                await self._remove_old_sandboxes()
+            case act.Forget():
+                await self._forget()
+            case _:
+                raise PyrunError(f"{action}: is not for a carrier")
+
+    # --- the sandbox ---
+
+    async def _run_sandbox(self, action: act.RunSandbox) -> None:
+        kept, host = self._kept, self._host
+        pod, uid = kept.record.pod, kept.record.uid
+        try:
+            await asyncio.to_thread(private_directory, kept.directory)
+            config = sandbox_config(pod, uid, action.attempt, host.logs, host.dns)
+            await run_pod_sandbox(host.cri, v1.RunPodSandboxRequest(config=config))
+        except PyrunError as error:
+            now, before = time.time(), self.sandbox_error
+            back_off = after(before, before.failed if before else now, now, host.facts.longest_back_off)
+            self.sandbox_error = replace(back_off, failed=now, error=str(error))
+            kept.events.add("Warning", "FailedCreatePodSandBox", f"Failed to create pod sandbox: {error}")
+        else:
+            self.sandbox_error = None
+            await self._remove_old_sandboxes()
+
+    async def _remove_old_sandboxes(self) -> None:
+        """Those before the newest in which no container is left."""
+        for pod in self._kept.sandboxes()[:-1]:
+            if not pod.containers and not pod.ready:
+                await self._host.cri.pods.remove(pod.id)
+
+    # --- images ---
+
+    async def _pull(self, action: act.Pull) -> None:
+        events = self._kept.events
+        events.add("Normal", "Pulling", f'Pulling image "{action.image}"')
+        begun = time.monotonic()
+        try:
+            request = v1.PullImageRequest(image=v1.ImageSpec(image=action.image))
+            done = await pull_image(self._host.cri, request)
+        except PyrunError as error:
+            self.pulls[action.image] = replace(action.back_off, failed=time.time(), error=str(error))
+            events.add("Warning", "Failed", f'Failed to pull image "{action.image}": {error}')
+        else:
+            self.pulls.pop(action.image, None)
+            self.images[action.image] = done.image_ref
+            took = time.monotonic() - begun
+            events.add("Normal", "Pulled", f'Successfully pulled image "{action.image}" in {took:.1f} s')
+
+    # --- containers ---
+
+    async def _run(self, action: act.Run) -> None:
+        record = self._kept.record
+        c = containers_of(record.desired())[action.name]
+        if action.back_off is not None:
+            record.restarts[action.name] = action.back_off
+            self._kept.save()
+        try:
+            id = await self._create(c, action.attempt)
+        except (PyrunError, ValueError) as error:  # protobuf's, of a value that the message can't have
+            self._not_made(c, error)
+            return
+        self.creations.pop(c.name, None)
+        try:
+            await start_container(self._host.cri, v1.StartContainerRequest(container_id=id))
+        except PyrunError as error:
+            self._kept.events.add("Warning", "Failed", f"Error: {error}")
+            made = self._host.cri.pods.containers.get(id)
+            if made is not None and made.record.state == CREATED:  # it may be tried again, from the beginning
+                await life.remove(self._host.cri.pods, made)
+                self._not_made(c, error)
+        else:
+            self._kept.events.add("Normal", "Started", f"Started container {c.name}")
+
+    def _not_made(self, c: Container | EphemeralContainer, error: Exception) -> None:
+        reason = "CreateContainerConfigError" if isinstance(error, ConfigFault) else "CreateContainerError"
+        if isinstance(error, NotFound):  # the image was removed meanwhile
+            self.images.pop(c.image or "", None)
+        now, before = time.time(), self.creations.get(c.name)
+        back_off = after(before, before.failed if before else now, now, self._host.facts.longest_back_off)
+        self.creations[c.name] = replace(back_off, failed=now, error=f"{reason}: {error}")
+        self._kept.events.add("Warning", "Failed", f"Error: {reason}: {error}")
+
+    async def _create(self, c: Container | EphemeralContainer, attempt: int) -> str:
+        kept, host = self._kept, self._host
+        record = kept.record
+        namespace, _ = record.key
+        pods = kept.sandboxes()
+        if not pods:
+            raise PyrunError("the pod's sandbox is gone")
+        image = await asyncio.to_thread(host.cri.images.find, self.images.get(c.image or "", c.image or ""))
+        env = environment(c, namespace, host.objects)
+        mounts = await self._mounts(c, attempt, pods[-1].ips)
+        made = Made(record.uid, attempt, (image.id, image.config.user), env, mounts, host.memory)
+        config = container_config(record.pod, c, made, self._target(c))
+        sandbox = sandbox_config(record.pod, record.uid, pods[-1].config.metadata.attempt, host.logs, host.dns)
+        request = v1.CreateContainerRequest(pod_sandbox_id=pods[-1].id, config=config, sandbox_config=sandbox)
+        done = await create_container(host.cri, request)
+        kept.events.add("Normal", "Created", f"Created container: {c.name}")
+        if c.imagePullPolicy == "Always":  # the next one asks the registry again
+            self.images.pop(c.image or "", None)
+        return str(done.container_id)
+
+    def _target(self, c: Container | EphemeralContainer) -> str:
+        """The container whose processes an ephemeral one sees."""
+        if not isinstance(c, EphemeralContainer) or not c.targetContainerName:
+            return ""
+        attempts = attempts_of(self._kept.sandboxes(), self._kept.record)
+        last = next((a for a in reversed(attempts) if a.name == c.targetContainerName), None)
+        if last is None or not last.running:
+            raise PyrunError(f"container {c.targetContainerName}, whose processes it is to see, does not run")
+        return last.id
+
+    async def _mounts(self, c: Container | EphemeralContainer, attempt: int, ips: list[str]) -> list[Any]:
+        kept = self._kept
+        found = []
+        if all(mount.mountPath != "/etc/hosts" for mount in c.volumeMounts or ()):
+            path = f"{kept.directory}/hosts"
+            await asyncio.to_thread(hosts_file, path, kept.record.pod, ips)
+            found.append(v1.Mount(container_path="/etc/hosts", host_path=path))
+        if c.terminationMessagePath:
+            path = kept.message_file(c.name, attempt)
+            await asyncio.to_thread(make_file, path)
+            found.append(v1.Mount(container_path=c.terminationMessagePath, host_path=path))
+        return found
+
+    async def _hook(self, action: act.RunHook) -> None:
+        record, begun = self._kept.record, time.time()
+        c = containers_of(record.desired())[action.name]
+        assert isinstance(c, Container) and c.lifecycle is not None
+        handler = c.lifecycle.postStart if action.which == "postStart" else c.lifecycle.preStop
+        assert handler is not None
+        hooks = record.hooks.setdefault(action.id, {})
+        hooks[action.which] = Hook(begun)
+        self._kept.save()
+        patience = None if action.deadline is None else max(0.1, action.deadline - begun)
+        error = await run_hook(self._host.cri, action.id, handler, patience)
+        hooks[action.which] = Hook(begun, time.time(), error)
+        if error:
+            self._kept.events.add("Warning", HOOK_FAULTS[action.which], f"{action.which} of {action.name}: {error}")
+
+    # --- the end ---
+
+    async def _forget(self) -> None:
+        kept, host = self._kept, self._host
+        pods = kept.sandboxes()
+        cgroups = {pod.config.linux.cgroup_parent for pod in pods}
+        for pod in pods:
+            await host.cri.pods.remove(pod.id)
+        for parent in cgroups:
+            await asyncio.to_thread(remove_cgroup, host.cri.facts.cgroup_mount, parent)
+        for directory in (kept.directory, kept.log_directory):
+            await asyncio.to_thread(remove_tree, directory)
+        kept.forget()

@@ -1,0 +1,41 @@
+"""What happened to a pod, as Kubernetes' events have it: equal ones are counted, and the newest are kept."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+MOST = 50
+
+
+@dataclass(slots=True)
+class Event:
+    """type: Normal or Warning. first, last: seconds since 1970."""
+
+    type: str
+    reason: str
+    message: str
+    first: float
+    last: float
+    count: int = 1
+
+
+class PodEvents:
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, str, str], Event] = {}
+
+    def add(self, type: str, reason: str, message: str) -> None:
+        now = time.time()
+        key = type, reason, message
+        event = self._found.pop(key, None)
+        if event is None:
+            event = Event(type, reason, message, now, now)
+        else:
+            event.last, event.count = now, event.count + 1
+        self._found[key] = event  # the newest last
+        if len(self._found) > MOST:
+            del self._found[next(iter(self._found))]
+
+    def all(self) -> list[Event]:
+        """By when it was seen last."""
+        return list(self._found.values())

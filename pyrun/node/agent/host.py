@@ -1,0 +1,38 @@
+"""What all actors of a node share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ...cri.cri import Cri
+from ..admission import Allocatable
+from ..plan.observed import NodeFacts
+from .record import Record, Records
+from .sandbox_config import Dns
+from .variables import Objects
+
+
+@dataclass(slots=True)
+class Host:
+    """directory: below which a pod has its files, ROOT/node/pods/UID. logs: the directory of all pods' logs.
+
+    refusal: asked once for each pod; (reason, message) where it is not taken. gone: told when nothing is left of a
+    pod.
+    """
+
+    cri: Cri
+    records: Records
+    facts: NodeFacts
+    allocatable: Allocatable
+    dns: Dns
+    directory: str
+    logs: str
+    warn: Callable[[str], None]
+    objects: Objects = field(default_factory=lambda: Objects({}, {}))
+    refusal: Callable[[Record], tuple[str, str] | None] = lambda record: None
+    gone: Callable[[Record], None] = lambda record: None
+
+    @property
+    def memory(self) -> int:
+        return self.allocatable.memory

@@ -1,0 +1,54 @@
+"""What an actor and its carrier both have of a pod: its record, its events, and where its files are."""
+
+from __future__ import annotations
+
+from ...errors import PyrunError
+from ...pod.pod import Pod as Sandbox
+from .events import PodEvents
+from .host import Host
+from .observe import pods_of
+from .record import Record
+
+
+class Kept:
+    """gone: nothing of the pod is left, and its record neither."""
+
+    def __init__(self, host: Host, record: Record) -> None:
+        self.host, self.record = host, record
+        self.events = PodEvents()
+        self.gone = False
+        self._written = b""
+
+    def sandboxes(self) -> list[Sandbox]:
+        """Oldest first."""
+        return pods_of(self.record.uid, self.host.cri.pods.pods.values())
+
+    def save(self) -> None:
+        """Writes the record down where it has changed."""
+        data = self.host.records.encode(self.record)
+        if data != self._written and not self.gone:
+            try:
+                self.host.records.write(self.record.uid, data)
+                self._written = data
+            except PyrunError as error:
+                self.host.warn(str(error))
+
+    def forget(self) -> None:
+        """PyrunError."""
+        self.host.records.remove(self.record.uid)
+        self.gone = True
+
+    @property
+    def directory(self) -> str:
+        return f"{self.host.directory}/pods/{self.record.uid}"
+
+    @property
+    def log_directory(self) -> str:
+        namespace, name = self.record.key
+        return f"{self.host.logs}/{namespace}_{name}_{self.record.uid}"
+
+    def message_file(self, name: str, attempt: int) -> str:
+        return f"{self.directory}/messages/{name}.{attempt}"
+
+    def log_file(self, name: str, attempt: int) -> str:
+        return f"{self.log_directory}/{name}/{attempt}.log"

@@ -1,0 +1,108 @@
+"""What the agent knows of a pod and the runtime does not, and where that is kept over a restart of the agent.
+
+A row a pod in SQLite, written when something of it has changed. What runs is the runtime's to say, so nothing of that
+is here: with the file lost, pods of files that are still there are taken on by their uid, and back-offs begin anew.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+
+import msgspec
+
+from ...errors import PyrunError
+from ...kube.objects.pods import Pod
+from ..plan.observed import BackOff, Desired, Hook, ProbeState, Stop
+
+VERSION = 1
+
+
+class Condition(msgspec.Struct):
+    """since: RFC 3339, when the status became what it is."""
+
+    status: str
+    since: str
+
+
+class Record(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """file: its source. Times in seconds since 1970; see plan/observed.py for what each part means.
+
+    stops, hooks (by postStart and preStop), probes (by kind), messages: by container id.
+    """
+
+    uid: str
+    file: str
+    pod: Pod
+    created: float
+    deleted: float | None = None
+    grace: int = 30
+    retried: float = 0.0
+    admitted: bool | None = None
+    failure: tuple[str, str] | None = None
+    started: float | None = None
+    restarts: dict[str, BackOff] = {}
+    stops: dict[str, Stop] = {}
+    hooks: dict[str, dict[str, Hook]] = {}
+    probes: dict[str, dict[str, ProbeState]] = {}
+    messages: dict[str, str] = {}
+    conditions: dict[str, Condition] = {}
+
+    def desired(self) -> Desired:
+        return Desired(self.pod, self.uid, self.created, self.deleted, self.grace, self.retried)
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Namespace and name."""
+        assert self.pod.metadata is not None
+        return self.pod.metadata.namespace or "default", self.pod.metadata.name or ""
+
+    def forget_containers(self, alive: set[str]) -> None:
+        """Of containers that are not there any more."""
+        for kept in (self.stops, self.hooks, self.probes, self.messages):
+            for id in kept.keys() - alive:
+                del kept[id]
+
+
+class Records:
+    """One connection, of one thread: the loop's. A row is some hundred µs."""
+
+    def __init__(self, path: str) -> None:
+        try:
+            self._db = sqlite3.connect(path, isolation_level=None)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=NORMAL")  # a power cut may take the last rows, never the file
+            (found,) = self._db.execute("PRAGMA user_version").fetchone()
+            if found > VERSION:
+                raise PyrunError(f"{path}: is of a newer pyrun (version {found})", hint="run that one, or remove it")
+            self._db.execute("CREATE TABLE IF NOT EXISTS pods (uid TEXT PRIMARY KEY, record BLOB NOT NULL)")
+            self._db.execute(f"PRAGMA user_version={VERSION}")
+        except sqlite3.Error as error:
+            raise PyrunError(f"{path}: {error}", hint="pods of files are taken on without it: remove it") from None
+        self._encoder, self._decoder = msgspec.json.Encoder(), msgspec.json.Decoder(Record)
+
+    def all(self) -> Iterator[Record]:
+        """PyrunError for a row that can't be read."""
+        for uid, data in self._db.execute("SELECT uid, record FROM pods").fetchall():
+            try:
+                yield self._decoder.decode(data)
+            except msgspec.MsgspecError as error:
+                raise PyrunError(f"the record of pod {uid}: {error}") from None
+
+    def encode(self, record: Record) -> bytes:
+        return self._encoder.encode(record)
+
+    def write(self, uid: str, data: bytes) -> None:
+        try:
+            self._db.execute("INSERT OR REPLACE INTO pods VALUES (?, ?)", (uid, data))
+        except sqlite3.Error as error:
+            raise PyrunError(f"the record of pod {uid} can't be written: {error}") from None
+
+    def remove(self, uid: str) -> None:
+        try:
+            self._db.execute("DELETE FROM pods WHERE uid = ?", (uid,))
+        except sqlite3.Error as error:
+            raise PyrunError(f"the record of pod {uid} can't be removed: {error}") from None
+
+    def close(self) -> None:
+        self._db.close()

@@ -1,0 +1,135 @@
+"""PURE: a pod → the CRI's PodSandboxConfig. Source: kubernetes pkg/kubelet/kuberuntime, network/dns."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from ... import cri_api as v1
+from ...kube.objects.containers import Container, EphemeralContainer
+from ...kube.objects.pods import Pod, PodSpec
+from ..plan.restart import is_sidecar
+from ..qos import cgroup_path, qos_class
+
+# By which tools on the node find a pod's name; the kubelet's.
+NAME, NAMESPACE, UID = "io.kubernetes.pod.name", "io.kubernetes.pod.namespace", "io.kubernetes.pod.uid"
+CONTAINER = "io.kubernetes.container.name"
+SOURCE = "kubernetes.io/config.source"  # an annotation: whose it is
+FILE = "file"
+HOST_NAME_MAX = 63
+
+
+class Resolv(NamedTuple):
+    """What a resolv.conf says."""
+
+    servers: tuple[str, ...] = ()
+    searches: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+
+
+class Dns(NamedTuple):
+    """servers: the cluster's, none where there is none; domain: the cluster's; node: the node's own."""
+
+    servers: tuple[str, ...] = ()
+    domain: str = "cluster.local"
+    node: Resolv = Resolv()
+
+
+def read_resolv(text: str) -> Resolv:
+    """The last of search and domain counts, as resolv.conf(5) has it."""
+    servers: list[str] = []
+    searches: list[str] = []
+    options: list[str] = []
+    for line in text.splitlines():
+        word, *rest = line.split() or [""]
+        if word == "nameserver" and rest:
+            servers.append(rest[0])
+        elif word in ("search", "domain"):
+            searches = rest
+        elif word == "options":
+            options += rest
+    return Resolv(tuple(servers), tuple(searches), tuple(options))
+
+
+def sandbox_config(pod: Pod, uid: str, attempt: int, logs: str, dns: Dns) -> Any:
+    """logs: the directory of all pods' logs."""
+    assert pod.metadata is not None and pod.spec is not None
+    meta, spec = pod.metadata, pod.spec
+    namespace, name = meta.namespace or "default", meta.name or ""
+    config = v1.PodSandboxConfig(
+        metadata=v1.PodSandboxMetadata(name=name, namespace=namespace, uid=uid, attempt=attempt),
+        hostname="" if spec.hostNetwork else hostname(pod),
+        log_directory=f"{logs}/{namespace}_{name}_{uid}",
+        dns_config=dns_config(spec, namespace, dns),
+        labels={**(meta.labels or {}), NAME: name, NAMESPACE: namespace, UID: uid},
+        annotations={**(meta.annotations or {}), SOURCE: FILE},
+    )
+    if not spec.hostNetwork:
+        config.port_mappings.extend(_ports(spec))
+    linux = config.linux
+    linux.cgroup_parent = cgroup_path(uid, qos_class(spec))
+    context = linux.security_context
+    context.namespace_options.CopyFrom(namespaces(spec))
+    context.privileged = any(c.securityContext and c.securityContext.privileged for c in all_containers(spec))
+    context.seccomp.profile_type = v1.SecurityProfile.RuntimeDefault
+    for sysctl in (spec.securityContext and spec.securityContext.sysctls) or ():
+        linux.sysctls[sysctl.name] = sysctl.value
+    return config
+
+
+def hostname(pod: Pod) -> str:
+    """The pod's name, cut to what a host name may be."""
+    assert pod.metadata is not None and pod.spec is not None
+    return pod.spec.hostname or (pod.metadata.name or "")[:HOST_NAME_MAX].rstrip("-.")
+
+
+def all_containers(spec: PodSpec) -> list[Container | EphemeralContainer]:
+    return [*(spec.initContainers or ()), *spec.containers, *(spec.ephemeralContainers or ())]
+
+
+def namespaces(spec: PodSpec) -> Any:
+    """Of the sandbox and of each container."""
+    pid = v1.NODE if spec.hostPID else v1.POD if spec.shareProcessNamespace else v1.CONTAINER
+    return v1.NamespaceOption(
+        network=v1.NODE if spec.hostNetwork else v1.POD, ipc=v1.NODE if spec.hostIPC else v1.POD, pid=pid
+    )
+
+
+def _ports(spec: PodSpec) -> list[Any]:
+    """Of app containers and sidecars, those with a port of the node."""
+    kept = [*(c for c in spec.initContainers or () if is_sidecar(c)), *spec.containers]
+    protocols = {"TCP": v1.TCP, "UDP": v1.UDP, "SCTP": v1.SCTP}
+    return [
+        v1.PortMapping(
+            protocol=protocols[port.protocol or "TCP"],
+            container_port=port.containerPort,
+            host_port=port.hostPort,
+            host_ip=port.hostIP or "",
+        )
+        for c in kept
+        for port in c.ports or ()
+        if port.hostPort
+    ]
+
+
+def dns_config(spec: PodSpec, namespace: str, dns: Dns) -> Any:
+    """What resolv.conf is made of; empty: the node's. ClusterFirst on the node's network, or where there is no cluster
+    DNS, is Default, as a kubelet has it."""
+    config = v1.DNSConfig()
+    cluster = spec.dnsPolicy == "ClusterFirstWithHostNet" or (spec.dnsPolicy == "ClusterFirst" and not spec.hostNetwork)
+    if cluster and dns.servers:
+        config.servers.extend(dns.servers)
+        config.searches.extend([f"{namespace}.svc.{dns.domain}", f"svc.{dns.domain}", dns.domain, *dns.node.searches])
+        config.options.append("ndots:5")
+    given = spec.dnsConfig
+    if given is not None:
+        if spec.dnsPolicy != "None" and not (cluster and dns.servers):
+            config.servers.extend(dns.node.servers)
+            config.searches.extend(dns.node.searches)
+            config.options.extend(dns.node.options)
+        config.servers.extend(server for server in given.nameservers or () if server not in config.servers)
+        config.searches.extend(search for search in given.searches or () if search not in config.searches)
+        options = dict(option.partition(":")[::2] for option in config.options)
+        options.update({one.name or "": one.value or "" for one in given.options or ()})
+        del config.options[:]
+        config.options.extend(f"{name}:{value}" if value else name for name, value in options.items())
+    return config

@@ -1,0 +1,130 @@
+"""The agent's own socket, root's alone: HTTP with JSON for `pyrun node get`, `describe`, `apply`, `delete` and `retry`.
+
+GET /status; GET /pods and /configmaps and /secrets, with ?namespace=&name=; GET /events; POST /apply, a list of
+objects; DELETE /KIND/NAMESPACE/NAME?grace=&wait=; POST /retry/NAMESPACE/NAME.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+
+from ... import __version__
+from ...errors import InvalidArgument, NotFound, PyrunError
+from ...http.server import Exchange, Server
+from ...listen import listen, unlink_ours
+from .agent import Agent
+from .applied import apply, delete
+from .view import event_values, object_values, pod_value
+
+LONGEST_WAIT_S = 3600.0
+KINDS = {"pods": "Pod", "configmaps": "ConfigMap", "secrets": "Secret"}
+
+
+class Socket:
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+        self._server = Server(self._answer)
+        self._path, self._inode = "", 0
+
+    async def start(self, path: str) -> None:
+        """PyrunError where it can't be had."""
+        listener = listen(path)
+        self._path, self._inode = path, os.lstat(path).st_ino
+        await self._server.listen_on(listener)
+
+    async def stop(self) -> None:
+        if self._path:
+            unlink_ours(self._path, self._inode)
+        await self._server.stop()
+
+    async def _answer(self, exchange: Exchange) -> None:
+        try:
+            found = await self._find(exchange)
+        except NotFound as error:
+            await exchange.respond(HTTPStatus.NOT_FOUND, "\n".join(error.lines()))
+        except PyrunError as error:
+            await exchange.respond(HTTPStatus.BAD_REQUEST, "\n".join(error.lines()))
+        else:
+            await exchange.respond(HTTPStatus.OK, msgspec.json.encode(found), "application/json")
+
+    async def _find(self, exchange: Exchange) -> Any:
+        agent = self._agent
+        query = {name: values[-1] for name, values in exchange.query.items()}
+        match (exchange.method, exchange.path.strip("/").split("/")):
+            case ("GET", ["status"]):
+                return self._status()
+            case ("GET", ["events"]):
+                return [value for actor in self._chosen(query) for value in event_values(actor)]
+            case ("GET", ["pods"]):
+                return [pod_value(actor) for actor in self._chosen(query)]
+            case ("GET", [("configmaps" | "secrets") as kind]):
+                return object_values(agent.source.objects, KINDS[kind], query.get("namespace"), query.get("name"))
+            case ("POST", ["apply"]):
+                given = _decoded(await exchange.body())
+                return await asyncio.to_thread(apply, agent.source, given, agent.name)
+            case ("POST", ["retry", namespace, name]):
+                self._actor(namespace, name).retry()
+                return {}
+            case ("DELETE", [kind, namespace, name]) if kind in KINDS:
+                return await self._delete(KINDS[kind], namespace, name, query)
+        raise NotFound(f"{exchange.method} {exchange.path}: there is no such thing here")
+
+    def _status(self) -> dict[str, Any]:
+        source = self._agent.source
+        return {
+            "version": __version__,
+            "node": self._agent.name,
+            "manifests": source.path,
+            "logs": self._agent.host.logs,
+            "error": source.error,
+            "faults": [str(fault) for fault in source.faults],
+            "pods": len(self._agent.actors),
+        }
+
+    def _chosen(self, query: dict[str, str]) -> list[Any]:
+        found = []
+        for (namespace, name), actor in sorted(self._agent.actors.items()):
+            if query.get("namespace") in (None, namespace) and query.get("name") in (None, name):
+                found.append(actor)
+        return found
+
+    def _actor(self, namespace: str, name: str) -> Any:
+        actor = self._agent.actors.get((namespace, name))
+        if actor is None:
+            raise NotFound(f"there is no pod {namespace}/{name}")
+        return actor
+
+    async def _delete(self, kind: str, namespace: str, name: str, query: dict[str, str]) -> dict[str, Any]:
+        """From its file; a pod's end is waited for, where that is asked for."""
+        grace = _number("grace", query.get("grace"))
+        actor = self._agent.actors.get((namespace, name)) if kind == "Pod" else None
+        file = await asyncio.to_thread(delete, self._agent.source, (kind, namespace, name), gone=actor is not None)
+        self._agent.source.look()
+        if actor is not None:
+            actor.delete(grace)
+            patience = min(_number("wait", query.get("wait")) or 0, LONGEST_WAIT_S)
+            try:
+                await asyncio.wait_for(actor.ended.wait(), patience)
+            except TimeoutError:
+                return {"file": file, "gone": False}
+        return {"file": file, "gone": True}
+
+
+def _decoded(data: bytes) -> list[dict[str, Any]]:
+    try:
+        return msgspec.json.decode(data, type=list[dict[str, Any]])
+    except msgspec.MsgspecError as error:
+        raise InvalidArgument(f"what was sent is no list of objects: {error}") from None
+
+
+def _number(name: str, text: str | None) -> int | None:
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit()):
+        raise InvalidArgument(f"{name}: {text!r} is no number of seconds")
+    return int(text)
