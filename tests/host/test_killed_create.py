@@ -73,9 +73,7 @@ def indices(prepared: Prepared, last: type) -> list[int]:
     return list(range(first - 1, max(i for i, step in steps if isinstance(step, last)) + 1))
 
 
-def test_another_that_has_its_cgroups_name_by_now_lives_on(
-    planned: Planned, stranger: subprocess.Popen[bytes]
-) -> None:
+def test_another_that_has_its_cgroups_name_by_now_lives_on(planned: Planned, stranger: subprocess.Popen[bytes]) -> None:
     store, prepared, cgroup = planned
     for index in indices(prepared, Await):
         where = describe(prepared, index)

@@ -85,9 +85,9 @@ class Node:
 
     # --- the daemon ---
 
-    def add_image(self, name: str = BUSYBOX, config: dict[str, Any] | None = None) -> None:
+    def add_image(self, name: str = BUSYBOX, config: dict[str, Any] | None = None, layers: str = "dir") -> None:
         """Before the daemon starts."""
-        images = Images(str(self.root / "image"))
+        images = Images(str(self.root / "image"), layers=layers)
         try:
             made = make_image(
                 [tree_tar(self.rootfs)], config or {"Cmd": ["sh"], "Env": ["PATH=/bin:/usr/bin"]}, form=""
@@ -346,11 +346,11 @@ def _serve(node: Node, die_at: str, points: Path | None) -> None:
 
 
 @contextlib.contextmanager
-def a_node(path: Path, rootfs: Path) -> Iterator[Node]:
+def a_node(path: Path, rootfs: Path, layers: str = "dir") -> Iterator[Node]:
     """With busybox, in a network namespace that this thread is in too, and without a daemon."""
     with own_network():
         node = Node(path, rootfs)
-        node.add_image()
+        node.add_image(layers=layers)
         try:
             yield node
         except BaseException:
