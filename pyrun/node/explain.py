@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 from ..kube.objects.containers import Container, LifecycleHandler, Probe
 from ..kube.objects.pods import Pod, PodSpec
-from ..kube.objects.volumes import Volume
-from ..kube.quantity import human_bytes
+from ..kube.objects.volumes import Volume, VolumeProjection
+from ..kube.quantity import human_bytes, whole
+from ..kube.validate.volumes import FILLED, kind_of
 from ..plan.cgroup.resources import cpu_weight
 from .admission import Allocatable, host_ports, refusal
 from .plan.observed import KINDS
@@ -99,28 +100,52 @@ def _limits(shares: int, quota: int, memory: int | None) -> str:
 
 
 def _volumes(spec: PodSpec) -> Iterator[Line]:
+    filled = {v.name for v in spec.volumes or () if kind_of(v) in FILLED}
     for i, volume in enumerate(spec.volumes or ()):
-        kind = next(name for name in volume.__struct_fields__[1:] if getattr(volume, name) is not None)
+        kind = kind_of(volume)
         yield Line("volumes", f"{volume.name}: {_told(volume, kind)}", f"/spec/volumes/{i}/{kind}")
     for c, at in _all(spec):
         for i, mount in enumerate(c.volumeMounts or ()):
-            how = "read-only" if mount.readOnly else "read-write"
-            text = f"{c.name}: {mount.name} at {mount.mountPath}, {how}"
+            how = "read-only" if mount.readOnly or mount.name in filled else "read-write"
+            path = f"/{sub}" if (sub := mount.subPath or mount.subPathExpr) else ""
+            text = f"{c.name}: {mount.name}{path} at {mount.mountPath}, {how}"
             if mount.mountPropagation not in (None, "None"):
                 text += f", {mount.mountPropagation}"
             yield Line("volumes", text, f"{at}/volumeMounts/{i}")
+    group = spec.securityContext.fsGroup if spec.securityContext else None
+    if group is not None and spec.volumes:
+        yield Line("volumes", f"all but hostPaths: group {group}, for it to write", "/spec/securityContext/fsGroup")
 
 
 def _told(volume: Volume, kind: str) -> str:
-    if volume.emptyDir is not None:
-        return "emptyDir, 0777, gone with the pod"
+    if (empty := volume.emptyDir) is not None:
+        limit = f", at most {human_bytes(whole(empty.sizeLimit))}" if empty.sizeLimit is not None else ""
+        where = f" in memory{limit}" if empty.medium else ""
+        return f"emptyDir{where}, {0o777 if empty.mode is None else empty.mode:04o}, gone with the pod"
     if volume.hostPath is not None:
         return f"hostPath {volume.hostPath.path}{f', {volume.hostPath.type}' if volume.hostPath.type else ''}"
-    if volume.configMap is not None:
-        return f"configMap {volume.configMap.name}, mode {volume.configMap.defaultMode or 0:04o}"
-    if volume.secret is not None:
-        return f"secret {volume.secret.secretName}, mode {volume.secret.defaultMode or 0:04o}"
+    if (config := volume.configMap) is not None:
+        return f"configMap {config.name}, mode {config.defaultMode or 0:04o}{_optional(config.optional)}"
+    if (secret := volume.secret) is not None:
+        return f"secret {secret.secretName}, mode {secret.defaultMode or 0:04o}{_optional(secret.optional)}"
+    if volume.downwardAPI is not None:
+        return f"downwardAPI, {len(volume.downwardAPI.items or ())} files"
+    if volume.projected is not None:
+        named = [_told_source(one) for one in volume.projected.sources or ()]
+        return f"projected of {', '.join(named)}" if named else "projected of nothing"
     return kind
+
+
+def _told_source(one: VolumeProjection) -> str:
+    if one.configMap is not None:
+        return f"configMap {one.configMap.name}{_optional(one.configMap.optional)}"
+    if one.secret is not None:
+        return f"secret {one.secret.name}{_optional(one.secret.optional)}"
+    return "downwardAPI"
+
+
+def _optional(optional: bool | None) -> str:
+    return " if it is there" if optional else ""
 
 
 def _start(spec: PodSpec) -> Iterator[Line]:

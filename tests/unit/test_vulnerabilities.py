@@ -9,7 +9,7 @@ REPO = Path(__file__).resolve().parents[2]
 NUMBER = re.compile(r"(\d{4})_(\d{4,})")
 
 
-OURS = re.compile(r"test_(cve|image|layer|spec|stream|pod|sandbox|overlay|cri)_?\w*")
+OURS = re.compile(r"test_(cve|image|layer|spec|stream|pod|sandbox|overlay|cri|node)_?\w*")
 
 
 def named(files: re.Pattern[str] = re.compile("")) -> set[str]:

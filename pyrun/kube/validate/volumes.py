@@ -20,6 +20,7 @@ from .fields import field_ref_fault, resource_ref_fault
 from .names import check, config_key_fault, label_fault, number_range, one_of, relative_path_fault
 
 SOURCES = tuple(Volume.__struct_fields__[1:])
+FILLED = ("configMap", "secret", "downwardAPI", "projected")  # those with files, which are read-only
 PROJECTIONS = tuple(VolumeProjection.__struct_fields__)
 HOST_PATH_TYPES = (
     "",
@@ -33,6 +34,10 @@ HOST_PATH_TYPES = (
 )
 BIND_OPTIONS = ("noexec", "nodev", "nosuid")
 MODE = 0o777
+
+
+def kind_of(volume: Volume) -> str:
+    return next((kind for kind in SOURCES if getattr(volume, kind) is not None), "emptyDir")
 
 
 def validate_volumes(spec: PodSpec, at: str = "/spec/volumes") -> Iterator[Fault]:

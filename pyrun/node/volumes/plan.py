@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from ...kube.objects.pods import Pod
 from ...kube.objects.volumes import Volume
 from ...kube.quantity import whole
+from ...kube.validate.volumes import FILLED, kind_of
 from ..qos import pod_limits
 from .contents import Objects, Payload, payload_of
 from .errors import VolumeError
 
-FILLED = ("configMap", "secret", "downwardAPI", "projected")
 WHOLE_MODE = 0o777
 MEMORY = "Memory"
 
@@ -72,10 +72,6 @@ def _memory(volume: Volume, pod: Pod, objects: Objects) -> int:
     own = whole(volume.emptyDir.sizeLimit) if volume.emptyDir.sizeLimit is not None else 0
     bounds = (own, pod_limits(pod.spec).memory or 0, objects.allocatable.get("memory", 0))
     return min((n for n in bounds if n > 0), default=0)
-
-
-def kind_of(volume: Volume) -> str:
-    return next((k for k in volume.__struct_fields__[1:] if getattr(volume, k) is not None), "emptyDir")
 
 
 def wanted(pod: Pod) -> set[tuple[str, str]]:

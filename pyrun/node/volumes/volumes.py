@@ -20,6 +20,7 @@ from ...executor import StepFailed, run_plan
 from ...kube.objects.containers import Container, EphemeralContainer, VolumeMount
 from ...kube.objects.pods import Pod
 from ...kube.objects.volumes import Volume
+from ...kube.validate.volumes import FILLED, kind_of
 from ...plan.model.plan import Plan
 from ...plan.volumes import (
     MS_PRIVATE,
@@ -40,7 +41,7 @@ from .contents import Objects
 from .errors import VolumeError
 from .host_path import check_host_path
 from .ownership import set_group
-from .plan import FILLED, Directory, Filled, HostPath, Planned, kind_of, plan_volumes
+from .plan import Directory, Filled, HostPath, Planned, plan_volumes
 from .sub_path import open_sub_path
 
 UID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,252}")
