@@ -158,6 +158,7 @@ def test_explain_says_what_volumes_are(tmp_path: Path) -> None:
         "web: all at /all, read-only",
         "web: tmp/a/b at /tmp, read-write, HostToContainer",
         "all but hostPaths: group 7, for it to write",
+        "all within 30 s, preStop included; who is left is killed then",
         "web: its stop signal",
     ]
 
