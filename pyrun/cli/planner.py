@@ -16,9 +16,11 @@ import os
 import socket
 import stat
 import sys
+from contextlib import suppress
 from struct import Struct
 
 from pyrun.cli.commands.exec import process_of, words_of
+from pyrun.cli.deadline import DONE, LATE, Caller
 from pyrun.cli.parse import Options, parse
 from pyrun.cli.root import checked_root
 from pyrun.facts import collect_facts, read_text
@@ -39,6 +41,7 @@ WHOLE, FOREGROUND, FOREGROUND_THEN_DELETE = range(3)  # enum how
 MOST = 1 << 18  # bytes of a request, of a file that it names, and of an answer
 KEPT = 16  # config.json files
 PATIENCE_S = 0.02  # for a request; who connects sends it at once
+DEADLINE_S = 0.06  # for an answer, as ANSWER_MS of planned.c: nobody waits for a later one
 IDLE_S = 60.0
 
 
@@ -59,6 +62,7 @@ class Planner:
         self._kinds = sorted(os.listdir("/proc/self/ns"))
         self._here = _place_of("self", self._kinds)
         self._configs: dict[bytes, Config] = {}
+        self._caller = Caller()
         self._sources = {file: _version(file) for file in _source_files()}
 
     def serve(self, idle_s: float = IDLE_S) -> None:
@@ -79,8 +83,22 @@ class Planner:
             return False
 
     def answer(self) -> bool:
-        """Takes the next caller and answers it, or hangs up. Raises TimeoutError where the listener has a timeout."""
+        """Takes the next caller and answers it, or hangs up. Raises TimeoutError where the listener has a timeout.
+
+        A file system that does not answer holds up a request for config.json, and nobody else's."""
         connection, _ = self.listener.accept()
+        answered: list[bool] = []
+        end = self._caller.call(lambda: answered.append(self._answer(connection)), DEADLINE_S)
+        if end == LATE:  # the connection is the thread's, which closes it
+            self.why = "a file system, or the machine, is too slow"
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        elif end != DONE:
+            self.why = "all threads are held up by file systems"
+            connection.close()
+        return end == DONE and answered[0]
+
+    def _answer(self, connection: socket.socket) -> bool:
         with connection:
             try:
                 connection.settimeout(PATIENCE_S)
@@ -167,11 +185,13 @@ class Planner:
 
     def _config(self, directory: str) -> Config:
         data = read_file(directory + "/config.json")
-        if data not in self._configs:
+        config = self._configs.get(data)
+        if config is None:
+            config = Config(data)
             if len(self._configs) >= KEPT:
                 self._configs.clear()
-            self._configs[data] = Config(data)
-        return self._configs[data]
+            self._configs[data] = config
+        return config
 
     def _check_file(self, path: str) -> None:
         """Refuses what is not a plain file, or another one for the caller: /proc/self is we here, wherever such a file

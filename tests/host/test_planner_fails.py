@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import signal
 import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
 
+from pyrun.cli.deadline import MOST_HELD
 from pyrun.cli.planner import NAME
 from tests.support.container.bundle import Bundle, BundleMaker
 from tests.support.container.planned import Planned, listen
@@ -175,6 +179,57 @@ def test_by_hand(
     pyrun_planner()  # on what the killed one left
     wait_for(lambda: interpreters(pyrun, made, tmp_path / "notes") == 0, 30, "the third one's plan")
     assert pyrun("list", "-q").ok().out == ""
+
+
+@contextmanager
+def dead_fuse(made: Bundle) -> Iterator[Path]:
+    """A bundle on a FUSE file system whose server says nothing; at the end it dies."""
+    (at := made.path.with_name("fuse")).mkdir()
+    server = os.open("/dev/fuse", os.O_RDWR)
+    options = f"fd={server},rootmode=40000,user_id=0,group_id=0"
+    subprocess.run(["mount", "-i", "-t", "fuse", "-o", options, "none", at], pass_fds=(server,), check=True)
+    try:
+        yield at / "bundle"
+    finally:
+        os.close(server)
+        subprocess.run(["umount", "-l", at], check=True)
+
+
+@contextmanager
+def leased(made: Bundle) -> Iterator[Path]:
+    """A bundle with a config.json that somebody holds a lease on: open(2) waits for it, 45 s at most."""
+    file = os.open(made.path / "config.json", os.O_RDWR)
+    try:
+        fcntl.fcntl(file, fcntl.F_SETSIG, signal.SIGURG)  # of the kernel's wish to have it back; nobody heeds it
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        yield made.path
+    finally:
+        os.close(file)
+
+
+@pytest.mark.parametrize("hung", [dead_fuse, leased])
+def test_a_config_that_can_t_be_read_holds_up_nobody_else(
+    planned: Planned, bundle: BundleMaker, hung: Callable[[Bundle], AbstractContextManager[Path]]
+) -> None:
+    """Each such request takes a thread, up to a number; from then on callers are sent away at once, until one ends."""
+    good, planner = bundle(["true"]), planned.planner
+
+    def held() -> int:
+        return sum(call.ended.locked() for call in planner._caller._held)
+
+    def is_full(path: Path) -> bool:
+        assert planned.bare("create", "--bundle", path, "never").rc == TO_PYTHON
+        return held() >= MOST_HELD and "all threads" in planner.why
+
+    with hung(bundle(["true"])) as path:
+        assert planned.bare("create", "--bundle", path, "never").rc == TO_PYTHON
+        wait_for(lambda: held() > 0, 30, "the deadline")
+        planned.served("run", "--bundle", good.path, "one").ok()
+        wait_for(lambda: is_full(path), 30, "all threads")
+        planner.answers.clear()
+        assert planned.bare("run", "--bundle", good.path, "two").rc == TO_PYTHON
+        assert planner.answers == []
+    planned.served("run", "--bundle", good.path, "three").ok()
 
 
 def test_it_ends_when_nobody_calls(planned: Planned) -> None:
