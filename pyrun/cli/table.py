@@ -264,6 +264,22 @@ METRICS = Verb(
         LISTEN,
     ),
 )
+DASHBOARD = Verb(
+    "dashboard",
+    "serve a web page that shows what runs on this node and what is wrong",
+    (),
+    (
+        text("address", "HOST:PORT", "where (default: 127.0.0.1:9339)"),
+        text("host", "NAME", "a name by which browsers call it, beside the address", many=True),
+        text("tls-cert", "FILE", "its certificate, in PEM; needed where --address is not loopback", completes=A_FILE),
+        text("tls-key", "FILE", "the certificate's key, in PEM", completes=A_FILE),
+        text("user", "NAME", "whom the process becomes that talks to browsers (default: nobody)"),
+        text("state", "DIR", "where the token is kept (default: /run/pyrun-dashboard)", completes=A_DIRECTORY),
+        text("node-name", "NAME", "the node's name (default: the host's)"),
+        text("dir", "DIR", "where the logs of pods are (default: /var/log/pods)", completes=A_DIRECTORY),
+        LISTEN,
+    ),
+)
 LOGS = Verb(
     "logs",
     "search and follow what pods wrote",
@@ -484,6 +500,7 @@ VERBS = {
         CRI_EXPLAIN,
         LOGS,
         METRICS,
+        DASHBOARD,
         IMAGE_PULL,
         IMAGE_LS,
         IMAGE_RM,

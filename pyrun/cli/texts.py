@@ -58,7 +58,7 @@ GROUPS = (
     ("These pods", ("node get", "node describe", "node logs", "node retry")),
     ("Its Services", ("proxy run", "proxy status", "proxy list", "proxy top", "proxy trace", "proxy explain")),
     ("Its DNS", ("dns run", "dns query", "dns explain")),
-    ("What pods write and use", ("logs", "metrics")),
+    ("What pods write and use", ("logs", "metrics", "dashboard")),
     ("The shell, and speed", ("completion", "planner")),
 )
 
@@ -515,6 +515,19 @@ There is no authentication: it is for loopback, or for a network in which everyb
             ("pyrun metrics --address [::1]:0 --listen unix:///run/containerd/containerd.sock", "of containerd"),
         ),
         {"0": "a signal has ended it", "1": "the address can't be had"},
+    ),
+    "dashboard": Text(
+        """Serves a web page: what is broken and why, pods, their containers, logs and figures, images. It changes
+nothing. A browser logs in with the token, which is made at the first start.
+
+The process that talks to browsers has no privileges, and can ask another one a few questions, which reads the logs and
+asks the runtime. Without a certificate it is served on loopback alone.""",
+        (
+            ("pyrun dashboard", "on 127.0.0.1:9339, of `pyrun cri`"),
+            ("pyrun dashboard --listen unix:///run/containerd/containerd.sock", "of containerd"),
+            ("pyrun dashboard --address 10.0.0.4:9339 --host node-1 --tls-cert c.pem --tls-key k.pem", "for others"),
+        ),
+        {"0": "a signal has ended it", "1": "it can't be served so"},
     ),
     "completion": Text(
         """Prints a script for bash, zsh or fish that completes commands, options and container ids.""",

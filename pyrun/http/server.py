@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+import ssl
 from collections.abc import Awaitable, Callable
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -23,6 +24,8 @@ LONGEST_BODY = 1024 * 1024
 MOST_CONNECTIONS = 2000
 BACKLOG = 512
 STOP_S = 2.0
+# Who takes nothing of an answer for so long is gone.
+STALLED_S = 60.0
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +77,17 @@ class Exchange:
     ) -> None:
         await self._connection.respond(self, status, text.encode() if isinstance(text, str) else text, kind, headers)
 
+    async def begin(self, status: int, kind: str, headers: tuple[tuple[str, str], ...] = ()) -> None:
+        """The head of an answer whose body comes piece by piece: `send`, and `end`."""
+        await self._connection.begin(self, status, kind, headers)
+
+    async def send(self, data: bytes) -> None:
+        """Raises Gone when nobody takes it."""
+        await self._connection.send_piece(data)
+
+    async def end(self) -> None:
+        await self._connection.end()
+
     async def upgrade(self, headers: tuple[tuple[str, str], ...]) -> SocketTransport:
         """101 Switching Protocols; the connection is the caller's from here on. Raises Gone."""
         return await self._connection.upgrade(self, headers)
@@ -90,11 +104,18 @@ class Server:
     """handle: called for each request; what it raises is answered with 500 and logged."""
 
     def __init__(
-        self, handle: Handler, *, most: int = MOST_CONNECTIONS, head: float = HEAD_S, idle: float = IDLE_S
+        self,
+        handle: Handler,
+        *,
+        most: int = MOST_CONNECTIONS,
+        head: float = HEAD_S,
+        idle: float = IDLE_S,
+        stalled: float = STALLED_S,
     ) -> None:
         self.handle = handle
         self.head = head
         self.idle = idle
+        self.stalled = stalled
         self._most = most
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
@@ -105,10 +126,13 @@ class Server:
         name = self._server.sockets[0].getsockname()
         return name[0], name[1]
 
-    async def listen_on(self, listener: socket.socket) -> None:
+    async def listen_on(self, listener: socket.socket, tls: ssl.SSLContext | None = None) -> None:
         """A socket that listens already, TCP or unix; it is the server's from now on."""
         start = asyncio.start_unix_server if listener.family == socket.AF_UNIX else asyncio.start_server
-        self._server = await start(self._connected, sock=listener, backlog=BACKLOG)
+        patience = self.head if tls else None
+        self._server = await start(
+            self._connected, sock=listener, backlog=BACKLOG, ssl=tls, ssl_handshake_timeout=patience
+        )
 
     def connections(self) -> int:
         return len(self._tasks)
@@ -153,6 +177,7 @@ class _Connection:
                 if exchange.upgraded or not self._again():
                     return
                 wait = KEPT_S
+                await asyncio.sleep(0)  # who sends many requests at once does not keep others waiting
         except (Gone, OSError):
             pass
         finally:
@@ -200,7 +225,11 @@ class _Connection:
     async def _send(self, event: h11.Event) -> None:
         if data := self._h11.send(event):
             self._writer.write(data)
-            await self._writer.drain()
+            try:
+                async with asyncio.timeout(self._server.stalled):
+                    await self._writer.drain()
+            except (TimeoutError, ConnectionError):
+                raise Gone from None
 
     def _again(self) -> bool:
         if self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE:
@@ -233,13 +262,21 @@ class _Connection:
     async def respond(
         self, exchange: Exchange, status: int, body: bytes, kind: str, headers: tuple[tuple[str, str], ...]
     ) -> None:
+        await self.begin(exchange, status, kind, (("Content-Length", str(len(body))), *headers))
+        if exchange.method != "HEAD":
+            await self.send_piece(body)
+        await self.end()
+
+    async def begin(self, exchange: Exchange, status: int, kind: str, headers: tuple[tuple[str, str], ...]) -> None:
         exchange.answered = True
         if self._h11.their_state is h11.SEND_BODY and not self._skip_body():
             headers = (*headers, ("Connection", "close"))
-        head = [("Content-Type", kind), ("Content-Length", str(len(body))), *headers]
-        await self._send(h11.Response(status_code=status, headers=head))
-        if exchange.method != "HEAD":
-            await self._send(h11.Data(data=body))
+        await self._send(h11.Response(status_code=status, headers=[("Content-Type", kind), *headers]))
+
+    async def send_piece(self, data: bytes) -> None:
+        await self._send(h11.Data(data=data))
+
+    async def end(self) -> None:
         await self._send(h11.EndOfMessage())
 
     async def upgrade(self, exchange: Exchange, headers: tuple[tuple[str, str], ...]) -> SocketTransport:

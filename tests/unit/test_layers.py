@@ -33,7 +33,7 @@ LAYERS = [
     "logs",
     "metrics",
     "node",
-    "logs",
+    "dashboard",
     "cli",
 ]
 # Below everything; they import nothing of ours.

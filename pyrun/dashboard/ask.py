@@ -1,0 +1,58 @@
+"""The web process' side of the reader's questions."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from ..errors import InvalidArgument, NotFound, PyrunError, ResourceExhausted, Unavailable
+
+# A state of a node with thousands of containers.
+LONGEST_LINE = 64 << 20
+KINDS = {kind.__name__: kind for kind in (InvalidArgument, NotFound, ResourceExhausted, Unavailable)}
+
+
+class Questions:
+    """control: the socket to the reader."""
+
+    def __init__(self, control: socket.socket) -> None:
+        control.setblocking(False)
+        self._control = control
+
+    async def ask(self, ask: str, **question: Any) -> AsyncGenerator[Any, None]:
+        """The values of the answer, as they come; closing it ends it. PyrunError where the answer is an error,
+        Unavailable where the reader has no time or is gone."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                socket.send_fds(self._control, [json.dumps({"ask": ask, **question}).encode()], [theirs.fileno()])
+            except OSError:
+                ours.close()
+                raise Unavailable("the reader takes no more questions", hint="try again") from None
+        reader, writer = await asyncio.open_connection(sock=ours, limit=LONGEST_LINE)
+        try:
+            answered = False
+            while line := await reader.readline():
+                answer = json.loads(line)
+                if "error" in answer:
+                    raise KINDS.get(answer["kind"], PyrunError)(answer["error"])
+                answered = True
+                yield answer["value"]
+            if not answered:
+                raise Unavailable("the reader has too many questions", hint="close other pages")
+        finally:
+            writer.close()
+
+    async def ask_one(self, ask: str, patience_s: float, **question: Any) -> Any:
+        """The first value."""
+        answers = self.ask(ask, **question)
+        try:
+            async with asyncio.timeout(patience_s):
+                return await anext(answers)
+        except TimeoutError:
+            raise Unavailable(f"no answer in {patience_s:.0f} s", hint="pyrun logs has all the time") from None
+        finally:
+            await answers.aclose()

@@ -1,0 +1,184 @@
+// What each page shows, out of the store's values.
+import { h } from "/dom.js";
+import { ago, bytes, cores, plural, when } from "/format.js";
+import { images, node, pod, pods, problems, store } from "/store.js";
+
+const link = (one) => `#/pod/${encodeURIComponent(one.id)}`;
+
+export function spark(key, field, label) {
+  const found = (store.history.get(key) ?? []).map((one) => one[field]).filter((value) => value !== null);
+  if (found.length < 2) return null;
+  return line(found, label);
+}
+
+function line(values, label) {
+  const most = Math.max(...values, 1);
+  const at = (value, number) => `${((number * 100) / (values.length - 1)).toFixed(1)},${(22 - (value * 20) / most).toFixed(1)}`;
+  const attributes = { class: "spark", viewBox: "0 0 100 24", preserveAspectRatio: "none", role: "img" };
+  return h("svg", { ...attributes, "aria-label": label }, h("polyline", { points: values.map(at).join(" ") }));
+}
+
+function problem(one, number) {
+  const name = one.pod ? [one.namespace, "/", one.name, one.container && ` ${one.container}`] : "node";
+  const where = one.pod ? h("a", { href: `#/pod/${encodeURIComponent(one.pod)}` }, name) : name;
+  return h(
+    "li",
+    { class: `problem ${one.level === "broken" ? "broken" : "warning"}`, "data-key": `${number}` },
+    h("strong", {}, h("span", { class: "mark", "aria-hidden": "true" }, one.level === "broken" ? "✗ " : "! "), where),
+    h("span", { class: "what" }, one.what),
+    h("span", { class: "since" }, ago(one.since)),
+    h("p", { class: "why" }, one.why),
+    one.hint && h("p", { class: "hint" }, one.hint),
+    one.pod && one.container && h("p", {}, h("a", { href: `#/logs/${encodeURIComponent(one.pod)}/${encodeURIComponent(one.container)}` }, "logs")),
+  );
+}
+
+function gauge(label, key, field, text) {
+  return h("div", { class: "gauge" }, h("h3", {}, label), h("p", {}, text), spark(key, field, `${label} over the last minutes`));
+}
+
+export function overview() {
+  const here = node();
+  const wrong = problems();
+  const broken = wrong.filter((one) => one.level === "broken").length;
+  const said = broken ? `${plural(broken, "thing")} broken` : wrong.length ? `nothing broken, ${plural(wrong.length, "warning")}` : "Nothing is wrong";
+  const top = pods().filter((one) => one.cpu !== null).sort((a, b) => b.cpu - a.cpu).slice(0, 8);
+  return [
+    h("h1", {}, here.name),
+    h("p", { class: "sub" }, [here.runtime, here.version].filter(Boolean).join(" "), `, up ${ago(here.started)}, ${plural(here.cpus, "CPU")}`),
+    h("h2", { id: "wrong" }, said),
+    h("ul", { class: "problems", "aria-labelledby": "wrong" }, wrong.map(problem)),
+    h(
+      "div",
+      { class: "gauges" },
+      gauge("CPU", "node", "cpu", `${cores(here.cpu)} of ${here.cpus}`),
+      gauge("Memory", "node", "memory", `${bytes(here.memory)} of ${bytes(here.total)}`),
+      here.disk && h("div", { class: "gauge" }, h("h3", {}, "Disk of images"), h("p", {}, `${bytes(here.disk.total - here.disk.free)} of ${bytes(here.disk.total)}`)),
+    ),
+    h("h2", {}, "Most CPU"),
+    rows(top),
+  ];
+}
+
+function state(one) {
+  const bad = problems().find((found) => found.pod === one.id);
+  if (bad) return [bad.level === "broken" ? "bad" : "odd", bad.what];
+  if (one.containers.some((each) => each.state === "running")) return ["good", "Running"];
+  return ["", one.ready ? "Ready" : "Ended"];
+}
+
+function rows(found) {
+  const head = ["Namespace", "Pod", "Ready", "State", "Restarts", "Age", "CPU", "Memory", "Address"];
+  return h(
+    "div",
+    { role: "table", class: "pods", "aria-label": "Pods", "aria-rowcount": found.length + 1 },
+    h("div", { role: "row", class: "row head" }, head.map((word) => h("span", { role: "columnheader" }, word))),
+    found.map((one) => {
+      const [mark, text] = state(one);
+      const running = one.containers.filter((each) => each.state === "running").length;
+      const restarts = one.containers.reduce((sum, each) => sum + each.attempt, 0);
+      const cells = [
+        one.namespace,
+        h("a", { href: link(one) }, one.name),
+        `${running}/${one.containers.length}`,
+        h("span", { class: mark }, text),
+        restarts,
+        ago(one.created),
+        cores(one.cpu),
+        bytes(one.memory),
+        one.ips[0] ?? "",
+      ];
+      return h("div", { role: "row", class: "row", "data-key": one.id }, cells.map((cell) => h("span", { role: "cell" }, cell)));
+    }),
+  );
+}
+
+export function podList(filter) {
+  const words = filter.toLowerCase().split(/\s+/).filter(Boolean);
+  const text = (one) => [one.namespace, one.name, state(one)[1], ...one.ips, ...Object.entries(one.labels).map((pair) => pair.join("="))].join(" ").toLowerCase();
+  const every = pods();
+  const found = words.length ? every.filter((one) => words.every((word) => text(one).includes(word))) : every;
+  return [
+    h("h1", {}, "Pods"),
+    h("label", { class: "filter" }, "Filter ", h("input", { id: "filter", type: "search", autocomplete: "off", placeholder: "name, label, state, address" })),
+    h("p", { class: "sub" }, `${found.length} of ${every.length}`),
+    rows(found),
+  ];
+}
+
+function facts(pairs) {
+  return h("dl", {}, pairs.filter(([, value]) => value !== "" && value !== null).map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]));
+}
+
+function container(of, one) {
+  const logs = `#/logs/${encodeURIComponent(of.id)}/${encodeURIComponent(one.name)}`;
+  const ended = one.state === "exited" ? `exit ${one.exit}${one.reason ? `, ${one.reason}` : ""}, ${ago(one.finished)} ago` : "";
+  return h(
+    "section",
+    { class: "container", "data-key": one.name },
+    h("h3", {}, one.name, " ", h("a", { href: logs }, "logs")),
+    facts([
+      ["State", one.state + (one.state === "running" ? ` for ${ago(one.started)}` : "")],
+      ["Ended", ended],
+      ["Message", one.message],
+      ["Last line", one.last],
+      ["Image", one.image],
+      ["Restarts", one.attempt],
+      ["CPU", cores(one.cpu)],
+      ["Memory", bytes(one.memory) + (one.limit ? ` of ${bytes(one.limit)}` : "")],
+      ["Written", bytes(one.written)],
+      ["Earlier", one.earlier.map((each) => `attempt ${each.attempt}: exit ${each.exit}${each.reason ? ` ${each.reason}` : ""}, ${when(each.finished)}`).join("; ")],
+      ["Id", one.id],
+    ]),
+  );
+}
+
+export function onePod(id) {
+  const one = pod(id);
+  if (!one) return [h("h1", {}, "No such pod"), h("p", {}, "It is gone, or never was. ", h("a", { href: "#/pods" }, "All pods"))];
+  const wrong = problems().filter((found) => found.pod === id);
+  const key = `pod/${id}`;
+  return [
+    h("h1", {}, one.namespace, "/", one.name),
+    h("ul", { class: "problems" }, wrong.map(problem)),
+    h("div", { class: "gauges" }, gauge("CPU", key, "cpu", cores(one.cpu)), gauge("Memory", key, "memory", bytes(one.memory))),
+    h("h2", {}, "Containers"),
+    one.containers.map((each) => container(one, each)),
+    h("h2", {}, "Pod"),
+    facts([
+      ["Sandbox", one.ready ? "ready" : "not ready"],
+      ["Created", when(one.created)],
+      ["Addresses", one.ips.join(", ")],
+      ["Processes", one.processes],
+      ["Received, sent", `${bytes(one.received)}, ${bytes(one.sent)}`],
+      ["Labels", h("ul", {}, Object.entries(one.labels).map(([name, value]) => h("li", {}, `${name}=${value}`)))],
+      ["Annotations", h("ul", {}, Object.entries(one.annotations).map(([name, value]) => h("li", {}, `${name}=${value}`)))],
+      ["UID", one.uid],
+      ["Id", one.id],
+    ]),
+  ];
+}
+
+export function imageList() {
+  const found = images();
+  const unused = found.filter((one) => !one.used.length && !one.pinned);
+  const sum = (list) => list.reduce((total, one) => total + one.size, 0);
+  return [
+    h("h1", {}, "Images"),
+    h("p", { class: "sub" }, `${found.length}, ${bytes(sum(found))}; nobody uses ${unused.length} of them, ${bytes(sum(unused))}`),
+    h(
+      "ul",
+      { class: "images" },
+      found.map((one) =>
+        h(
+          "li",
+          { "data-key": one.id },
+          h("strong", {}, one.tags.join(", ") || one.digests[0] || one.id),
+          h("span", {}, bytes(one.size)),
+          h("span", {}, one.used.length ? `used by ${one.used.join(", ")}` : one.pinned ? "pinned" : "not used"),
+          h("code", {}, one.id),
+        ),
+      ),
+    ),
+  ];
+}

@@ -1,0 +1,214 @@
+"""The reader: the process with the privileges. It answers the web process' few questions, none of which changes
+anything.
+
+A question is a datagram of JSON on the control socket, with a descriptor: a stream socket on which the answer comes as
+lines of JSON, `{"value": …}` or `{"error": …, "kind": …}`. Who has lost interest closes it. Each has its thread.
+
+    {"ask": "watch"}                        the state, again and again (state.py)
+    {"ask": "logs", "of": […], "words": [], "stream": "", "lines": N, "previous": false}      lines, once
+    {"ask": "follow", …}                    {"lines": [], "skipped": BYTES}, as they are written
+
+`of` is namespace, pod, uid and container, exactly.
+"""
+
+from __future__ import annotations
+
+import json
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from ..errors import InvalidArgument, NotFound, PyrunError, ResourceExhausted
+from ..logs.follow import Follower
+from ..logs.line import Line
+from ..logs.query import Query, Where, parse_words
+from ..logs.read import tail
+from ..logs.show import time_text
+from ..logs.tree import Container, collect_containers
+from .clean import clean_bytes
+from .observe import Observer
+from .state import plan_state
+
+LONGEST_QUESTION = 64 * 1024
+MOST_ANSWERS = 64
+MOST_SEARCHES = 4
+PERIOD_S = 2.0
+SEARCH_S = 10.0
+# Who does not take an answer for so long has no thread any more.
+STALLED_S = 60.0
+MOST_LINES = 5000
+# Of a follower, in TICK_S; what is more is skipped, since nobody can read it.
+BURST_LINES = 1000
+TICK_S = 0.25
+
+Question = dict[str, Any]
+Put = Callable[[Any], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Bounded(Query):
+    """A query that gives up at `last` (time.monotonic())."""
+
+    last: float = 0.0
+
+    def takes(self, line: Line) -> bool:
+        if time.monotonic() > self.last:
+            raise ResourceExhausted(f"nothing more was found in {SEARCH_S:.0f} s", hint="pyrun logs has all the time")
+        return Query.takes(self, line)
+
+
+class Reader:
+    """cri: the socket's path. logs: the directory of pods' logs. name: the node's."""
+
+    def __init__(self, cri: str, logs: str, name: str) -> None:
+        self._observer = Observer(cri, logs)
+        self._logs = logs
+        self._name = name
+        self._answers = threading.Semaphore(MOST_ANSWERS)
+        self._searches = threading.Semaphore(MOST_SEARCHES)
+        self._observing = threading.Lock()
+
+    def serve(self, control: socket.socket, ended: int) -> bool:
+        """Until `ended` is readable (true), or the other side is gone."""
+        while True:
+            ready = select.select([ended, control.fileno()], [], [])[0]
+            if ended in ready or not self._take(control):
+                return ended in ready
+
+    def _take(self, control: socket.socket) -> bool:
+        message, fds, _, _ = socket.recv_fds(control, LONGEST_QUESTION, 1)
+        streams = [socket.socket(fileno=fd) for fd in fds]
+        if not message:
+            return False
+        if len(streams) == 1 and self._answers.acquire(blocking=False):
+            threading.Thread(target=self._answer, args=(message, streams[0]), daemon=True).start()
+        else:
+            for stream in streams:
+                stream.close()
+        return True
+
+    def _answer(self, message: bytes, stream: socket.socket) -> None:
+        def put(value: Any) -> None:
+            stream.sendall(json.dumps(value).encode() + b"\n")
+
+        try:
+            stream.settimeout(STALLED_S)
+            try:
+                self._dispatch(json.loads(message), stream, put)
+            except PyrunError as error:
+                put({"error": "; ".join(error.lines()), "kind": type(error).__name__})
+            except (KeyError, TypeError, ValueError) as error:
+                put({"error": f"not a question: {error}", "kind": "InvalidArgument"})
+        except OSError:
+            pass  # nobody listens any more
+        finally:
+            stream.close()
+            self._answers.release()
+
+    def _dispatch(self, question: Question, stream: socket.socket, put: Put) -> None:
+        match question["ask"]:
+            case "watch":
+                self._watch(stream, put)
+            case "logs":
+                put({"value": self._search(question)})
+            case "follow":
+                self._follow(question, stream, put)
+            case other:
+                raise InvalidArgument(f"{other!r} is no question")
+
+    def _watch(self, stream: socket.socket, put: Put) -> None:
+        while True:
+            with self._observing:
+                state = plan_state(self._name, self._observer.observe())
+            put({"value": state})
+            if _is_closed(stream, PERIOD_S):
+                return
+
+    def _search(self, question: Question) -> list[Any]:
+        where, query = _parse_question(question)
+        lines, previous = int(question["lines"]), bool(question["previous"])
+        if not 0 < lines <= MOST_LINES:
+            raise InvalidArgument(f"{lines} lines: 1 to {MOST_LINES} can be had")
+        if not self._searches.acquire(timeout=SEARCH_S):
+            raise ResourceExhausted("others search already", hint="try again")
+        try:
+            bounded = Bounded(**{one.name: getattr(query, one.name) for one in fields(query)})
+            bounded = replace(bounded, last=time.monotonic() + SEARCH_S)
+            found = [
+                (line.time, _shown(one, line))
+                for one in self._chosen(where)
+                for line in tail(one, bounded, lines, previous=previous)
+            ]
+        finally:
+            self._searches.release()
+        return [shown for _, shown in sorted(found, key=lambda item: item[0])[-lines:]]
+
+    def _chosen(self, where: Where) -> list[Container]:
+        chosen = [one for one in collect_containers(self._logs) if where.takes(one)]
+        if not chosen:
+            raise NotFound(f"{self._logs} has no logs of this container", hint="it may not have started yet")
+        return chosen
+
+    def _follow(self, question: Question, stream: socket.socket, put: Put) -> None:
+        where, query = _parse_question(question)
+        follower = Follower(self._logs, where, query)
+        skipped = 0
+        try:
+            put({"value": {"lines": [], "skipped": 0}})  # from here on nothing is missed
+            while True:
+                lines, more = _burst(follower)
+                if lines or skipped:
+                    put({"value": {"lines": lines, "skipped": skipped}})
+                    skipped = 0
+                if more:
+                    before = follower.ends()
+                    follower.close()
+                    follower = Follower(self._logs, where, query)
+                    skipped = sum(max(0, end - before.get(inode, end)) for inode, end in follower.ends().items())
+                if _is_closed(stream, TICK_S):
+                    return
+                if not more:
+                    follower.wait()
+        finally:
+            follower.close()
+
+
+def _burst(follower: Follower) -> tuple[list[Any], bool]:
+    """(what has come, whether there is more than can be shown)."""
+    found: list[Any] = []
+    for container, line in follower.lines():
+        if len(found) == BURST_LINES:
+            return found, True
+        found.append(_shown(container, line))
+    return found, False
+
+
+def _shown(container: Container, line: Line) -> dict[str, Any]:
+    content = clean_bytes(line.content)
+    return {"time": time_text(line.time), "container": container.name, "stream": line.stream, "line": content}
+
+
+def _parse_question(question: Question) -> tuple[Where, Query]:
+    namespace, pod, uid, container = (str(word) for word in question["of"])
+    words = tuple(str(word) for word in question["words"])
+    query = replace(parse_words(words, regex=False), stream=str(question["stream"]))
+    return Exactly(namespace, pod, container, frozenset([uid])), query
+
+
+@dataclass(frozen=True, slots=True)
+class Exactly(Where):
+    """Names as they stand, and no patterns."""
+
+    def takes(self, container: Container) -> bool:
+        named = (container.namespace, container.pod) == (self.namespace, self.pod)
+        uids = self.uids or frozenset()
+        return named and container.uid in uids and self.container in ("", container.name)
+
+
+def _is_closed(stream: socket.socket, wait: float) -> bool:
+    """Whether the other side has closed it, within so many seconds. It sends nothing."""
+    return bool(select.select([stream], [], [], wait)[0])

@@ -1,0 +1,244 @@
+"""The web process: pages and their data over HTTP. It holds no privilege and no file: pages are in its memory, and the
+rest comes from the reader.
+
+    POST /api/login     {"token": …} → {"key": …} and a cookie
+    POST /api/logout
+    GET  /api/state     what there is, by key (state.py)
+    GET  /api/live      the same as events: `delta` {"put": {}, "gone": []}, `error`
+    GET  /api/logs      ?namespace&pod&uid&container&word…&stream&lines&previous
+    GET  /api/follow    the same as events: `lines` {"lines": [], "skipped": BYTES}
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any
+
+from ..errors import InvalidArgument, NotFound, PyrunError, ResourceExhausted
+from ..http.server import Exchange
+from .ask import Questions
+from .guard import COOKIE, KEY_HEADER, LIFE_S, Guard, host_of, parse_cookie
+from .live import Live
+
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
+)
+HEADERS = (
+    ("Content-Security-Policy", POLICY),
+    ("X-Content-Type-Options", "nosniff"),
+    ("X-Frame-Options", "DENY"),
+    ("Referrer-Policy", "no-referrer"),
+    ("Cross-Origin-Opener-Policy", "same-origin"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+    ("Permissions-Policy", "camera=(), geolocation=(), microphone=()"),
+    ("Cache-Control", "no-store"),
+)
+JSON, EVENTS = "application/json", "text/event-stream"
+STATUS = {InvalidArgument: 400, NotFound: 404, ResourceExhausted: 429}
+HEARTBEAT_S = 10.0
+SEARCH_S = 30.0
+MOST_STREAMS = 40
+WORDS, LONGEST_WORD = 8, 200
+
+log = logging.getLogger(__name__)
+Page = tuple[bytes, str]
+Events = AsyncGenerator[tuple[str, Any] | None, None]
+
+
+class Web:
+    """pages: path → (body, media type). names: the hosts by which it may be called. secure: it is reached by TLS."""
+
+    def __init__(
+        self, questions: Questions, guard: Guard, pages: Mapping[str, Page], names: frozenset[str], *, secure: bool
+    ) -> None:
+        self._questions = questions
+        self._guard = guard
+        self._pages = pages
+        self._names = names
+        self._secure = secure
+        self._live = Live(questions)
+        self._streams = 0
+
+    async def stop(self) -> None:
+        await self._live.stop()
+
+    async def handle(self, exchange: Exchange) -> None:
+        try:
+            if (refusal := self._refusal(exchange)) is not None:
+                return await _say(exchange, *refusal)
+            if (page := self._pages.get(exchange.path)) is not None:
+                if exchange.method not in ("GET", "HEAD"):
+                    return await _say(exchange, 405, "GET alone")
+                return await exchange.respond(200, page[0], page[1], HEADERS)
+            await self._answer(exchange)
+        except PyrunError as error:
+            if exchange.answered:
+                raise
+            await _say(exchange, STATUS.get(type(error), 503), "; ".join(error.lines()))
+
+    def _refusal(self, exchange: Exchange) -> tuple[int, str] | None:
+        """What is wrong with where a request comes from, before anything else is looked at."""
+        hosts = [value for name, value in exchange.headers if name == "host"]
+        if len(hosts) != 1 or host_of(hosts[0]) not in self._names:
+            return 421, "this is not the host that you look for: --host NAME adds a name"
+        origin = exchange.header("origin")
+        own = f"{'https' if self._secure else 'http'}://{hosts[0]}"
+        if (origin is not None or exchange.method not in ("GET", "HEAD")) and (origin or "").lower() != own.lower():
+            return 403, "a request of another origin"
+        if exchange.path.startswith("/api/") and exchange.header("sec-fetch-site") not in (None, "same-origin", "none"):
+            return 403, "a request of another site"
+        return None
+
+    async def _answer(self, exchange: Exchange) -> None:
+        method, path = exchange.method, exchange.path
+        if path == "/healthz":
+            return await _say(exchange, 200, "ok")
+        if (method, path) == ("POST", "/api/login"):
+            return await self._login(exchange)
+        if not self._is_admitted(exchange):
+            return await _say(exchange, 401, "log in with the token, or send it as a bearer")
+        if (method, path) == ("POST", "/api/logout"):
+            self._guard.logout(parse_cookie(exchange.header("cookie") or ""))
+            return await exchange.respond(204, headers=(*HEADERS, self._cookie("", 0)))
+        routes = {
+            "/api/state": self._state,
+            "/api/live": self._live_events,
+            "/api/logs": self._logs,
+            "/api/follow": self._follow,
+        }
+        if path not in routes:
+            await _say(exchange, 404, "there is no such page")
+        elif method != "GET":
+            await _say(exchange, 405, "GET alone")
+        else:
+            await routes[path](exchange)
+
+    def _is_admitted(self, exchange: Exchange) -> bool:
+        if (bearer := exchange.header("authorization")) is not None:
+            return self._guard.admits_bearer(bearer)
+        cookie = parse_cookie("; ".join(value for name, value in exchange.headers if name == "cookie"))
+        return self._guard.admits(cookie, exchange.header(KEY_HEADER) or "")
+
+    async def _login(self, exchange: Exchange) -> None:
+        try:
+            token = json.loads(await exchange.body())["token"].strip()
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            return await _say(exchange, 400, 'send {"token": "…"}')
+        secrets = self._guard.login(token)
+        if secrets is None:
+            log.warning("a wrong token")
+            return await _say(exchange, 401, "this is not the token")
+        log.warning("somebody logged in with the token")
+        cookie, key = secrets
+        body = json.dumps({"key": key})
+        await exchange.respond(200, body, JSON, (*HEADERS, self._cookie(cookie, int(LIFE_S))))
+
+    def _cookie(self, value: str, seconds: int) -> tuple[str, str]:
+        secure = "; Secure" if self._secure else ""
+        return "Set-Cookie", f"{COOKIE}={value}; Path=/api; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}"
+
+    async def _state(self, exchange: Exchange) -> None:
+        await _tell(exchange, await self._live.state())
+
+    async def _logs(self, exchange: Exchange) -> None:
+        question = parse_question(exchange.query)
+        question |= {"lines": _number(exchange.query, "lines", 200), "previous": "previous" in exchange.query}
+        await _tell(exchange, {"lines": await self._questions.ask_one("logs", SEARCH_S, **question)})
+
+    async def _live_events(self, exchange: Exchange) -> None:
+        async def events() -> Events:
+            async with contextlib.aclosing(self._live.deltas(HEARTBEAT_S)) as deltas:
+                async for put, gone in deltas:
+                    yield ("delta", {"put": put, "gone": gone}) if put or gone else None
+
+        await self._stream(exchange, events())
+
+    async def _follow(self, exchange: Exchange) -> None:
+        question = parse_question(exchange.query)
+
+        async def events() -> Events:
+            async with contextlib.aclosing(self._questions.ask("follow", **question)) as answers:
+                turn = aiter(answers)
+                waiting = asyncio.ensure_future(anext(turn))
+                try:
+                    while True:
+                        done, _ = await asyncio.wait([waiting], timeout=HEARTBEAT_S)
+                        if not done:
+                            yield None
+                            continue
+                        yield "lines", await waiting
+                        waiting = asyncio.ensure_future(anext(turn))
+                except StopAsyncIteration:
+                    return
+                finally:
+                    waiting.cancel()
+                    await asyncio.wait([waiting])
+
+        await self._stream(exchange, events())
+
+    async def _stream(self, exchange: Exchange, events: Events) -> None:
+        """Events until the client goes, its session ends, or an error, which is told. None: nothing has happened, which
+        is told too, so that we find out who is gone."""
+        if self._streams >= MOST_STREAMS:
+            raise ResourceExhausted("too many pages are open", hint="close some")
+        self._streams += 1
+        try:
+            await exchange.begin(200, EVENTS, HEADERS)
+            async with contextlib.aclosing(events) as turn:
+                try:
+                    async for event in turn:
+                        if not self._is_admitted(exchange):
+                            break
+                        await exchange.send(_encode(event))
+                except PyrunError as error:
+                    await exchange.send(_encode(("error", {"error": "; ".join(error.lines())})))
+            await exchange.end()
+        finally:
+            self._streams -= 1
+
+
+def _encode(event: tuple[str, Any] | None) -> bytes:
+    """As text/event-stream (HTML, 9.2)."""
+    return b": still here\n\n" if event is None else f"event: {event[0]}\ndata: {json.dumps(event[1])}\n\n".encode()
+
+
+async def _say(exchange: Exchange, status: int, text: str) -> None:
+    wait = (("Retry-After", "60"),) if status == 429 else ()
+    await exchange.respond(status, json.dumps({"error": text}) + "\n", JSON, (*HEADERS, *wait))
+
+
+async def _tell(exchange: Exchange, value: Any) -> None:
+    await exchange.respond(200, json.dumps(value) + "\n", JSON, HEADERS)
+
+
+def parse_question(query: Mapping[str, list[str]]) -> dict[str, Any]:
+    """What is asked of logs. InvalidArgument names the parameter."""
+    of = [_word(query, name) for name in ("namespace", "pod", "uid", "container")]
+    if not all(of[:3]):
+        raise InvalidArgument("namespace, pod and uid: one is missing", hint="container may be")
+    words = query.get("word", [])
+    if len(words) > WORDS or any(len(word) > LONGEST_WORD for word in words):
+        raise InvalidArgument(f"word: {WORDS} words of {LONGEST_WORD} characters at most")
+    stream = _word(query, "stream")
+    if stream not in ("", "stdout", "stderr"):
+        raise InvalidArgument(f"stream: {stream!r} is none", hint="stdout or stderr")
+    return {"of": of, "words": words, "stream": stream}
+
+
+def _word(query: Mapping[str, list[str]], name: str) -> str:
+    values = query.get(name, [""])
+    if len(values) != 1 or len(values[0]) > 300:
+        raise InvalidArgument(f"{name}: one value of 300 characters at most")
+    return values[0]
+
+
+def _number(query: Mapping[str, list[str]], name: str, otherwise: int) -> int:
+    text = _word(query, name)
+    if text and not (text.isascii() and text.isdecimal() and len(text) < 10):
+        raise InvalidArgument(f"{name}: {text!r} is no number")
+    return int(text) if text else otherwise
