@@ -210,6 +210,7 @@ class Daemon:
         self.responder = self._start_again()
         self.say(f"pyrun-dns, process {pid}, has ended; process {self.responder.pid} goes on")
         self.loop.read(self.responder.fileno(), self._questions)
+        self.loop.after(0, self._questions)
 
     def _start_again(self) -> Responder:
         """A program that ends at once is tried a few times."""
@@ -261,6 +262,7 @@ class Daemon:
             self._again()
         self.forwarder.table = table
         self.table_bytes = data
+        self.loop.after(0, self._questions)  # those that came while the program was waited for: nothing tells of them
         self._save(data)
 
     def _tell(self, objects: Objects, table: Table, faults: Sequence[Fault]) -> None:
