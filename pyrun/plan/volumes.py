@@ -190,6 +190,8 @@ def _attach(b: Builder, mount: int, onto: int, name: str, propagation: int) -> N
     t_empty_path = 0 if name else 0x40
     b.add(
         PARENT,
-        MoveMount(mount=mount, onto=onto, dst=name, flags=F_EMPTY_PATH | t_empty_path),
         MountSetattr(mount=mount, path="", at_flags=AT_EMPTY_PATH, propagation=propagation),
+        MoveMount(
+            mount=mount, onto=onto, dst=name, flags=F_EMPTY_PATH | t_empty_path, why="last: what is there is whole"
+        ),
     )

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import itertools
 import os
+import signal
 import socket
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +20,16 @@ import msgspec
 import pytest
 
 from pyrun.errors import InvalidArgument, PyrunError
+from pyrun.executor import StepFailed, run_plan
 from pyrun.kube.objects.config import ConfigMap, Secret
 from pyrun.kube.objects.containers import Container
 from pyrun.kube.objects.pods import Pod
 from pyrun.node.volumes import Objects, VolumeError, Volumes
 from pyrun.node.volumes.ownership import set_group
+from pyrun.plan.model.plan import Plan
+from pyrun.plan.model.steps import PARENT
+from pyrun.plan.volumes import MS_PRIVATE, plan_bind, plan_gone, plan_holder, plan_sub_path, plan_tmpfs
+from tests.support.executor.faults import faults_build
 
 pytestmark = pytest.mark.root
 UID = "0d8e5c1a-static"
@@ -234,7 +242,7 @@ def test_a_host_path_outlives_the_pod(world: World) -> None:
 
 
 def sub(path: str, name: str = "empty", **words: Any) -> dict[str, Any]:
-    return {"name": name, "mountPath": "/x", "subPath": path, **words}
+    return {"name": name, "mountPath": "/x", "subPath": path} | words
 
 
 def test_sub_paths(world: World) -> None:
@@ -377,6 +385,77 @@ def test_removal_leaves_what_links_and_mounts_lead_to(world: World) -> None:
     world.volumes.remove(UID)
     assert (kept / "file").exists()
     assert world.volumes.known() == []
+
+
+def test_any_step_may_fail(world: World) -> None:
+    """What was made for it goes again, and the next try has all."""
+    faults_build()
+    holder, source = str(world.path("")).rstrip("/"), world.top / "source"
+    source.mkdir()
+    found = os.open(source, os.O_PATH)
+    plans: dict[str, tuple[Callable[[], Plan], tuple[int, ...]]] = {
+        "": (lambda: plan_holder(holder), ()),
+        "tmpfs": (lambda: plan_tmpfs(holder, "tmpfs", {"mode": "0777"}), ()),
+        "bind": (lambda: plan_bind(holder, "bind", str(source)), ()),
+        "sub.c.0": (lambda: plan_sub_path(holder, "sub.c.0", directory=True, propagation=MS_PRIVATE), (found,)),
+    }
+    try:
+        for name, (make, held) in plans.items():
+            before, failed = world.mounted(), 0
+            for step in range(len(make().lanes[PARENT])):
+                try:
+                    run_plan(make(), held=held, fault={"fail_step": step, "fail_errno": 5}).close()
+                except StepFailed:
+                    failed += 1
+                    assert world.mounted() == before
+                    if not held:
+                        assert not os.path.lexists(world.path(name))
+                else:  # one of those that are for what was there before
+                    assert held and name in os.listdir(holder)
+                    run_plan(plan_gone(holder, (name,))).close()
+            assert failed >= 5
+            run_plan(make(), held=held).close()
+            assert world.mounted() == sorted([*before, str(world.path(name)).rstrip("/")])
+    finally:
+        os.close(found)
+
+
+def test_killed_at_any_moment(world: World) -> None:
+    """Of one that makes, updates and removes for ever: the next one goes on, and removes all."""
+    mounts = [sub("a/b"), sub("file", "config", mountPath="/y")]
+    memory = {"name": "memory", "emptyDir": {"medium": "Memory"}}
+    world.make(EMPTY, CONFIG, SECRET, memory, mounts=mounts, securityContext={"fsGroup": 7})
+    for turn in range(12):
+        reader, writer = os.pipe()
+        child = os.fork()
+        if not child:
+            _work_for_ever(world, writer)
+        os.close(writer)
+        assert os.read(reader, 1) == b"."
+        time.sleep(0.002 * turn)  # any moment will do
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        os.close(reader)
+        if turn % 2:
+            world.volumes.remove(UID)
+            assert world.volumes.known() == [] and world.mounted() == [f"{world.top}/memory"]
+        world.volumes.make(world.pod, UID, objects())
+        found = world.mounts()
+        assert Path(found[1].host_path).read_text() == world.path("config/file").read_text() == "1"
+        assert os.stat(world.path("empty")).st_gid == os.stat(world.path("memory")).st_gid == 7
+
+
+def _work_for_ever(world: World, told: int) -> None:
+    """In a child of ours: never returns."""
+    try:
+        os.write(told, b".")
+        for turn in itertools.count():
+            world.volumes.make(world.pod, UID, objects())
+            world.volumes.update(world.pod, UID, objects(str(turn)))
+            world.mounts()
+            world.volumes.remove(UID)
+    finally:
+        os._exit(1)
 
 
 @pytest.mark.parametrize("uid", ["", ".", "..", "../x", "a/b", "x" * 300])
