@@ -186,7 +186,10 @@ class _Server(Server):
 
 
 def make_server(services: list[Service]) -> Server:
-    """Not listening yet."""
+    """Not listening yet. PyrunError where grpclib is another than the one whose private names we know: bounds that it
+    silently left out would leave the daemon open."""
+    if not hasattr(Server, "_protocol_factory"):
+        raise PyrunError("grpclib: this version can't be given bounds", hint="pip install 'grpclib>=0.4.7,<0.5'")
     config = Configuration(http2_connection_window_size=WINDOW, http2_stream_window_size=WINDOW)
     server = _Server(services, codec=Codec(), config=config)
     server._mapping = _Methods(server._mapping)

@@ -177,7 +177,7 @@ def test_drops_are_given_up_and_cancel_is_seen_between_them(
     while left(images) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert left(images) == []
-    monkeypatch.setattr("pyrun.image.registry.client.PACE_S", 0.5)
+    monkeypatch.setattr("pyrun.image.registry.reading.PACE_S", 0.5)
     with pytest.raises(PyrunError, match="bytes a while"):
         images.pull(name)
     assert time.monotonic() - begun < 15
@@ -245,12 +245,12 @@ def test_cve_2023_25153_a_manifest_without_an_end(images: Images, stub: Stub) ->
 
 def test_a_manifest_in_drops(images: Images, stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
     """Never silent for long, and never done: it is given up and asked for again; who cancels is not kept either."""
-    monkeypatch.setattr("pyrun.image.registry.client.PACE_S", 0.8)
+    monkeypatch.setattr("pyrun.image.registry.reading.PACE_S", 0.8)
     name = stub.add("a", "1", make_image([small_tar("a")]))
     stub.fault("/manifests/", faults.dripping(0.1))
     images.pull(name)
     assert len(stub.asked("/manifests/")) == 2
-    monkeypatch.setattr("pyrun.image.registry.client.PACE_S", 60.0)
+    monkeypatch.setattr("pyrun.image.registry.reading.PACE_S", 60.0)
     stub.fault("/manifests/", faults.dripping(0.1))
     begin = time.monotonic()
     with pytest.raises(Aborted):
@@ -358,6 +358,26 @@ def test_token_here_and_elsewhere(images: Images, stub: Stub, other: Stub) -> No
     stub.realm, stub.tokens = f"{other.url}/token", other.tokens
     images.pull(name, auth=SECRET)
     assert len(other.asked("/token")) == 1
+
+
+def test_a_token_in_drops(images: Images, stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with a manifest: given up and asked for again, and who cancels is let go though a token is waited for."""
+    monkeypatch.setattr("pyrun.image.registry.reading.PACE_S", 0.8)
+    stub.token = ("me", "secret")
+    name, auth = stub.add("a", "1", make_image([small_tar("a")])), Auth("me", "secret")
+    stub.fault("/token", faults.dripping(0.1))
+    images.pull(name, auth=auth)
+    assert len(stub.asked("/token")) == 2
+    monkeypatch.setattr("pyrun.image.registry.reading.PACE_S", 60.0)
+    stub.tokens.clear()
+    stub.fault("/token", faults.dripping(1.0))
+    asked = len(stub.asked("/token"))
+    with pytest.raises(Aborted):
+        images.pull(name, auth=auth, cancel=lambda: len(stub.asked("/token")) > asked)
+    last = time.monotonic() + 30
+    while any(one.name.startswith("pull ") for one in threading.enumerate()):
+        assert time.monotonic() < last, "the token's drops keep the pull: they last for a minute"
+        time.sleep(0.05)
 
 
 def test_identity_token_and_registry_token(images: Images, stub: Stub) -> None:

@@ -251,6 +251,14 @@ def test_idle_connections_cost_others_nothing(tmp_path: Path) -> None:
     serve(tmp_path, work)
 
 
+def test_a_grpclib_that_can_not_be_bounded_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would leave our bounds out without a word."""
+    monkeypatch.delattr("grpclib.server.Server._protocol_factory")
+    with pytest.raises(errors.PyrunError, match="grpclib: this version") as caught:
+        make_server([])
+    assert "pip install" in str(caught.value.hint)
+
+
 def test_headers_have_a_bound(tmp_path: Path) -> None:
     """A connection that sends more is ended; the server goes on."""
 

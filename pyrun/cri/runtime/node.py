@@ -28,7 +28,9 @@ async def status(cri: Cri, request: Any) -> Any:
             ]
         ),
         runtime_handlers=[v1.RuntimeHandler(name=name, features=features) for name in ("", "pyrun")],
-        features=v1.RuntimeFeatures(supplemental_groups_policy=True),
+        features=v1.RuntimeFeatures(
+            supplemental_groups_policy=True, mount_options=True, user_namespaces_host_network=True
+        ),
     )
     if request.verbose:
         response.info["config"] = json.dumps(await asyncio.to_thread(_verbose, cri))

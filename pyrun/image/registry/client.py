@@ -20,29 +20,18 @@ from pyrun.image.documents import ACCEPT, JSON_MOST, Descriptor
 from pyrun.image.fetch import Cancelled, Damaged, Write, digest_of
 from pyrun.image.reference import Reference
 from pyrun.image.registry.hosts import Endpoint
+from pyrun.image.registry.reading import PROGRESS_BYTES, Busy, Pace, check, piece, read_all
 from pyrun.image.registry.tokens import Lookup, Tokens
 from pyrun.image.registry.transport import Response, Transport, discard
 
-READ_BYTES = 1 << 20
 TRIES = 5
 TRIES_ELSEWHERE = 2  # where there is another place to ask
 WAIT_MOST_S = 60.0
 WAIT_FIRST_S = 0.3
-PIECE_S = 0.1
-PACE_S = 300.0  # in which there must be PROGRESS_BYTES, or the connection is given up
-PROGRESS_BYTES = 64 << 10  # what a connection must bring, not to count as a failed one
 CONNECTIONS_MOST = 200  # for one blob
 BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 T = TypeVar("T")
-
-
-class Busy(Unavailable):
-    """It may work later. wait: seconds that it asks for, or None."""
-
-    def __init__(self, text: str, wait: float | None = None) -> None:
-        super().__init__(text)
-        self.wait = wait
 
 
 class Registry:
@@ -124,7 +113,7 @@ class Registry:
                 if response.status == 401 and own and turn == 0:
                     challenge = ", ".join(response.headers.getlist("WWW-Authenticate"))
                     discard(response)
-                    self._tokens.answer(endpoint, challenge, failed)
+                    self._tokens.answer(endpoint, challenge, failed, self.cancelled)
                     continue
             except urllib3.exceptions.HTTPError as error:
                 raise told(endpoint, error)
@@ -156,20 +145,13 @@ class Registry:
 
     def _read_document(self, endpoint: Endpoint, url: str) -> tuple[bytes, str, str]:
         response = self.get(endpoint, url, {"Accept": ", ".join(ACCEPT)})
-        data, pace = bytearray(), Pace(0)
         try:
-            while more := piece(response):
-                data += more
-                if len(data) > JSON_MOST:
-                    raise PyrunError(f"{endpoint.host}: a manifest of more than {JSON_MOST} bytes")
-                if not pace.holds(len(data)):
-                    raise Busy(f"{endpoint.host}: a manifest of less than {PROGRESS_BYTES} bytes a while")
-                check(self.cancelled)
+            data = read_all(response, JSON_MOST, f"{endpoint.host}: a manifest", self.cancelled)
         except urllib3.exceptions.HTTPError as error:
             raise told(endpoint, error)
         finally:
             discard(response)
-        return bytes(data), response.headers.get("Content-Type", ""), response.headers.get("Docker-Content-Digest", "")
+        return data, response.headers.get("Content-Type", ""), response.headers.get("Docker-Content-Digest", "")
 
     def patiently(self, do: Callable[[], T], tries: int) -> T:
         """Does it until it works, or has failed too often."""
@@ -261,38 +243,6 @@ class Download:
             raise Busy(f"{endpoint.host}: blob {self._descriptor.digest} ended after {self._done} of {size} bytes")
 
 
-class Pace:
-    """Whether bytes come at all, and not in drops that only keep a connection from being silent."""
-
-    def __init__(self, done: int) -> None:
-        self._done = done
-        self._end = time.monotonic() + PACE_S
-
-    def holds(self, done: int) -> bool:
-        if done - self._done >= PROGRESS_BYTES:
-            self._done, self._end = done, time.monotonic() + PACE_S
-        return time.monotonic() < self._end
-
-
-def piece(response: Response) -> bytes:
-    """What comes next: large where it comes quickly, for each piece costs the daemon's other threads their turn; and
-    never later than a moment, so that a cancel is seen and what came before a cut is kept. Empty at the end."""
-    parts: list[bytes] = []
-    size, end = 0, time.monotonic() + PIECE_S
-    while size < READ_BYTES and time.monotonic() < end:
-        try:
-            data = response.read1(READ_BYTES - size, decode_content=False)
-        except urllib3.exceptions.HTTPError:
-            if not parts:
-                raise
-            break  # the next one tells
-        if not data:
-            break
-        parts.append(data)
-        size += len(data)
-    return b"".join(parts)
-
-
 def told(endpoint: Endpoint, error: urllib3.exceptions.HTTPError) -> PyrunError:
     """An error of the connection: one that another try may mend is Busy."""
     text = f"{endpoint.host}: {_plain(error)}"
@@ -328,8 +278,3 @@ def pause(wait: float | None, turn: int, cancelled: Cancelled) -> None:
     while (left := end - time.monotonic()) > 0:
         check(cancelled)
         time.sleep(min(left, 0.1))
-
-
-def check(cancelled: Cancelled) -> None:
-    if cancelled():
-        raise Aborted("the pull was cancelled")

@@ -17,6 +17,7 @@ from urllib.parse import urlencode, urlsplit
 from pyrun.errors import PyrunError
 from pyrun.image.registry.credentials import Auth
 from pyrun.image.registry.hosts import Endpoint
+from pyrun.image.registry.reading import read_all
 from pyrun.image.registry.transport import Transport, discard
 
 ANSWER_MOST = 1 << 20
@@ -67,26 +68,29 @@ class Tokens:
         with self._lock:
             return self._kept.get(endpoint.base)
 
-    def answer(self, endpoint: Endpoint, header: str, failed: str | None) -> str:
-        """The Authorization for a 401 with this WWW-Authenticate. failed: what was sent. Raises PyrunError."""
+    def answer(
+        self, endpoint: Endpoint, header: str, failed: str | None, cancelled: Callable[[], bool] = lambda: False
+    ) -> str:
+        """The Authorization for a 401 with this WWW-Authenticate. failed: what was sent. Raises PyrunError; Busy where
+        the token comes too slowly."""
         with self._lock:
             kept = self._kept.get(endpoint.base)
             if kept is not None and kept != failed:  # another thread has just got a new one
                 return kept
             self._kept.pop(endpoint.base, None)
-            made = self._make(endpoint, header, failed)
+            made = self._make(endpoint, header, cancelled)
             if made == failed:
                 raise PyrunError(f"{endpoint.host}: it refuses the credentials")
             self._kept[endpoint.base] = made
             return made
 
-    def _make(self, endpoint: Endpoint, header: str, failed: str | None) -> str:
+    def _make(self, endpoint: Endpoint, header: str, cancelled: Callable[[], bool]) -> str:
         challenges = {challenge.scheme: challenge.parameters for challenge in parse_challenges(header)}
         auth = self._lookup(endpoint)
         if auth is not None and auth.registry_token:
             return f"Bearer {auth.registry_token}"
         if "bearer" in challenges:
-            return f"Bearer {self._fetch(endpoint, challenges['bearer'], auth)}"
+            return f"Bearer {self._fetch(endpoint, challenges['bearer'], auth, cancelled)}"
         if "basic" in challenges:
             if auth is None or not auth.username:
                 raise PyrunError(
@@ -95,7 +99,9 @@ class Tokens:
             return f"Basic {auth.basic}"
         raise PyrunError(f"{endpoint.host}: 401 that asks neither for a token nor for a password")
 
-    def _fetch(self, endpoint: Endpoint, parameters: dict[str, str], auth: Auth | None) -> str:
+    def _fetch(
+        self, endpoint: Endpoint, parameters: dict[str, str], auth: Auth | None, cancelled: Callable[[], bool]
+    ) -> str:
         realm = parameters.get("realm", "")
         parts = urlsplit(realm)
         if (
@@ -122,19 +128,26 @@ class Tokens:
             headers["Content-Type"] = "application/x-www-form-urlencoded"
         elif auth is not None and auth.username:
             headers["Authorization"] = f"Basic {auth.basic}"
-        return self._read(endpoint, url, headers, body)
+        return self._read(endpoint, url, headers, body, cancelled)
 
-    def _read(self, endpoint: Endpoint, url: str, headers: dict[str, str], body: bytes | None) -> str:
+    def _read(
+        self,
+        endpoint: Endpoint,
+        url: str,
+        headers: dict[str, str],
+        body: bytes | None,
+        cancelled: Callable[[], bool],
+    ) -> str:
         host = urlsplit(url).netloc
         # The endpoint's own TLS is for its own host; its headers are, too.
         where = endpoint if host == endpoint.host else Endpoint(f"{urlsplit(url).scheme}://{host}", ca=endpoint.ca)
         response, _ = self._transport.request(where, "POST" if body else "GET", url, headers, body)
         try:
-            data = response.read(ANSWER_MOST + 1)
             if response.status in (401, 403):
                 raise PyrunError(f"{host}: {response.status}: it refuses the credentials")
-            if response.status != 200 or len(data) > ANSWER_MOST:
+            if response.status != 200:
                 raise PyrunError(f"{host}: {response.status} in place of a token")
+            data = read_all(response, ANSWER_MOST, f"{host}: a token", cancelled)
         finally:
             discard(response)
         try:
