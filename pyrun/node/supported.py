@@ -77,8 +77,6 @@ CONTAINER = {
     "resources/limits/ephemeral-storage": "disk limits are not in this node yet",
     "resources/requests/ephemeral-storage": "disk limits are not in this node yet",
     "env/*/valueFrom/fileKeyRef": "not in this node yet",
-    "env/*/valueFrom/resourceFieldRef": "not in this node yet",
-    "lifecycle/stopSignal": "not in this node yet; the image's stop signal is heeded",
     "lifecycle/*/tcpSocket": "a deprecated hook that does nothing; take httpGet or exec",
     "securityContext/seLinuxOptions": "SELinux is not in this node",
     "securityContext/windowsOptions": "this node runs Linux",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from tests.support.node.agent import SLEEP, AgentNode, an_agent, pod, sh
 
@@ -42,9 +45,185 @@ def test_a_container_that_crashes_runs_again(agent: AgentNode) -> None:
     agent.wait_ready("crash")
 
 
-def _restarts(found: dict[str, object]) -> int:
-    statuses = found["status"]["containerStatuses"]  # type: ignore[index]
-    return int(statuses[0]["restartCount"])
+def _restarts(found: dict[str, Any]) -> int:
+    return int(found["status"]["containerStatuses"][0]["restartCount"])
+
+
+CONFIG = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "conf"}, "data": {"color": "red", "size": "2"}}
+SECRET = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "key"}, "stringData": {"word": "open sesame"}}
+
+
+def whole_pod() -> dict[str, Any]:
+    """One that takes variables and files from everywhere, and has init containers and a sidecar."""
+    show = (
+        "echo $COLOR $PRE_size $WORD $NAME $IP $CPU $WHOLE; cat /conf/color /labels; cat /etc/hosts >/data/hosts;"
+        ' echo "$0" "$1"; cat /data/order; '
+    )
+    ref = {"configMapKeyRef": {"name": "conf", "key": "color"}}
+    secret = {"secretKeyRef": {"name": "key", "key": "word"}}
+    env = [
+        {"name": "COLOR", "valueFrom": ref},
+        {"name": "WORD", "valueFrom": secret},
+        {"name": "NONE", "valueFrom": {"configMapKeyRef": {"name": "gone", "key": "x", "optional": True}}},
+        {"name": "NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+        {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+        {"name": "CPU", "valueFrom": {"resourceFieldRef": {"resource": "requests.cpu", "divisor": "1m"}}},
+        {"name": "WHOLE", "value": "$(NAME)-$(COLOR)-$$(NAME)-$(NOBODY)"},
+    ]
+    data = {"name": "data", "mountPath": "/data"}
+    main = {
+        "name": "main",
+        "image": "registry.test/busybox:1",
+        "command": ["sh", "-c", show + SLEEP, "$(NAME)"],
+        "args": ["$(COLOR)"],
+        "env": env,
+        "envFrom": [{"configMapRef": {"name": "conf"}, "prefix": "PRE_"}],
+        "resources": {"requests": {"cpu": "20m"}},
+        "volumeMounts": [data, {"name": "conf", "mountPath": "/conf"},
+                         {"name": "down", "mountPath": "/labels", "subPath": "labels"}],
+    }  # fmt: skip
+    volumes = [
+        {"name": "data", "emptyDir": {}},
+        {"name": "conf", "configMap": {"name": "conf"}},
+        {"name": "down", "downwardAPI": {"items": [{"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}]}},
+    ]
+    inits = [
+        sh("one", "echo one >>/data/order", volumeMounts=[data]),
+        sh("side", f"echo side >>/data/order; {SLEEP}", volumeMounts=[data], restartPolicy="Always",
+           startupProbe={"exec": {"command": ["test", "-e", "/data/order"]}, "periodSeconds": 1}),
+        sh("two", "echo two >>/data/order", volumeMounts=[data]),
+    ]  # fmt: skip
+    wanted = pod(
+        "whole",
+        main,
+        initContainers=inits,
+        volumes=volumes,
+        hostAliases=[{"ip": "10.9.9.9", "hostnames": ["elsewhere"]}],
+    )
+    wanted["metadata"]["labels"] = {"app": "web"}
+    return wanted
+
+
+def test_variables_files_and_order(agent: AgentNode) -> None:
+    """Init containers in order, a sidecar among them, and what containers are told by variables and files."""
+    agent.write("whole", whole_pod())
+    found = agent.wait(lambda pods: "whole" in pods and pods["whole"])
+    assert found["status"]["phase"] == "Pending"
+    agent.wait(lambda pods: "FailedMount" in agent.run("describe", "whole").out)  # its ConfigMap is not there yet
+    agent.write("conf", CONFIG, SECRET)
+    found = agent.wait_ready("whole")
+    lines = agent.run("logs", "whole").ok().out.splitlines()
+    ip = found["status"]["podIP"]
+    assert lines[0] == f"red 2 open sesame whole {ip} 20 whole-red-$(NAME)-$(NOBODY)"
+    assert lines[1:] == ['redapp="web"whole red', "one", "side", "two"]
+    hosts = (agent.node.root / "node/volumes" / found["metadata"]["uid"] / "data/hosts").read_text()
+    assert f"{ip}\twhole\n" in hosts and "10.9.9.9\telsewhere\n" in hosts
+    agent.write("conf", {**CONFIG, "data": {"color": "blue"}}, SECRET)
+    agent.wait(lambda pods: agent.exec(pods["whole"], "cat", "/conf/color") == "blue")
+    assert agent.run("get", "configmaps").ok().out.split() == ["NAME", "DATA", "conf", "1"]
+    assert "sesame" not in agent.run("get", "secrets").ok().out
+
+
+def test_probes_and_hooks(agent: AgentNode) -> None:
+    """A liveness probe that fails ends its container, which runs again; readiness comes and goes; hooks run."""
+    flag = {"name": "flags", "mountPath": "/flags"}
+    hooks = {
+        "postStart": {"exec": {"command": ["touch", "/flags/post"]}},
+        "preStop": {"exec": {"command": ["sh", "-c", "echo pre >/flags/pre"]}},
+    }
+    often = {"periodSeconds": 1, "failureThreshold": 1}
+    web = sh(
+        "web",
+        f"httpd -p 8080 -h /flags; {SLEEP}",
+        volumeMounts=[flag],
+        lifecycle=hooks,
+        ports=[{"name": "http", "containerPort": 8080}],
+        readinessProbe={"httpGet": {"port": "http", "path": "/ready"}, **often},
+        livenessProbe={"exec": {"command": ["test", "!", "-e", "/flags/ill"]}, **often, "timeoutSeconds": 30},
+    )
+    agent.write("probed", pod("probed", web, volumes=[{"name": "flags", "emptyDir": {}}]))
+    found = agent.wait(lambda pods: "post" in agent.exec(pods.get("probed"), "ls", "/flags") and pods["probed"])
+    assert not found["status"]["containerStatuses"][0]["ready"]
+    agent.exec(found, "touch", "/flags/ready")
+    found = agent.wait_ready("probed")
+    assert found["status"]["containerStatuses"][0]["restartCount"] == 0
+    agent.exec(found, "touch", "/flags/ill")
+    again = agent.wait(lambda pods: _restarts(pods["probed"]) == 1 and pods["probed"])
+    flags = agent.node.root / "node/volumes" / again["metadata"]["uid"] / "flags"
+    assert (flags / "pre").read_text() == "pre\n"
+    (flags / "ill").unlink()
+    agent.wait_ready("probed")
+    said = agent.run("describe", "probed").ok().out
+    assert "Liveness probe failed" in said and "its liveness probe failed" in said
+
+
+def test_ends_of_pods(agent: AgentNode) -> None:
+    good, bad = (pod(name, sh("c", f"exit {code}"), restartPolicy="Never") for name, code in (("good", 0), ("bad", 4)))
+    agent.write("ends", good, bad)
+    for name, phase, code, reason in (("good", "Succeeded", 0, "Completed"), ("bad", "Failed", 4, "Error")):
+        ended = agent.wait_phase(name, phase)["status"]["containerStatuses"][0]["state"]["terminated"]
+        assert (ended["exitCode"], ended["reason"]) == (code, reason)
+    nothing = pod("nothing", {"name": "c", "image": "registry.test/none:1", "imagePullPolicy": "Never"})
+    agent.write("nothing", nothing)
+    waiting = agent.wait(lambda pods: _waiting(pods.get("nothing")))
+    assert waiting["reason"] == "ErrImageNeverPull"
+    root = pod("root", sh("c", SLEEP), securityContext={"runAsNonRoot": True})
+    agent.write("root", root)
+    waiting = agent.wait(lambda pods: (_waiting(pods.get("root")) or {}).get("message") and _waiting(pods["root"]))
+    assert waiting["reason"] == "CreateContainerConfigError" and "runs as root" in waiting["message"]
+
+
+def _waiting(found: Any) -> Any:
+    return found and found["status"]["containerStatuses"][0]["state"].get("waiting")
+
+
+def test_manifests_that_change(agent: AgentNode) -> None:
+    """A broken edit changes nothing; other words are another pod, begun when the one before it has gone."""
+    path = agent.write("web", pod("web", sh("c", SLEEP)))
+    before = agent.wait_ready("web")
+    made = agent.node.path / "broken"
+    made.write_text("apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec:\n  containerz: []\n")
+    made.rename(path)
+    agent.wait(lambda pods: f"{path}:5:3: /spec/containerz" in agent.run("status").out)
+    assert agent.pods()["web"]["metadata"]["uid"] == before["metadata"]["uid"]
+    for number in range(5):
+        agent.write("web", pod("web", sh("c", f": {number}; {SLEEP}")))
+    after = agent.wait(lambda pods: "web" in pods and ": 4" in str(pods["web"]["spec"]) and pods["web"])
+    assert after["metadata"]["uid"] != before["metadata"]["uid"]
+    agent.wait_ready("web")
+    assert len(agent.node.call("ListPodSandbox").items) == 1
+    assert agent.run("status").ok().out.splitlines()[1].strip() == f"1 pods of {agent.manifests}"
+
+
+def test_what_does_not_fit_waits(agent: AgentNode) -> None:
+    def hog(name: str) -> dict[str, Any]:
+        return pod(name, sh("c", SLEEP, resources={"requests": {"memory": agent.most_memory}}))
+
+    first = agent.write("first", hog("first"))
+    agent.wait_ready("first")
+    agent.write("second", hog("second"))
+    found = agent.wait(lambda pods: "second" in pods and pods["second"]["status"].get("reason") and pods["second"])
+    assert (found["status"]["reason"], found["status"]["phase"]) == ("OutOfmemory", "Pending")
+    first.unlink()
+    agent.wait_ready("second")
+
+
+def test_apply_and_delete(agent: AgentNode, tmp_path: Path) -> None:
+    file = tmp_path / "web.json"
+    file.write_text(json.dumps(pod("web", sh("c", SLEEP))))
+    assert agent.run("apply", "-f", str(file)).ok().out == "pod/web created\n"
+    assert agent.run("apply", "-f", str(file)).ok().out == "pod/web unchanged\n"
+    agent.wait_ready("web")
+    rows = [line.split() for line in agent.run("get", "-o", "wide").ok().out.splitlines()]
+    assert rows[0][:4] == ["NAME", "READY", "STATUS", "RESTARTS"] and rows[1][:4] == ["web", "1/1", "Running", "0"]
+    assert yaml.safe_load(agent.run("get", "pod", "web", "-o", "yaml").ok().out)["status"]["phase"] == "Running"
+    agent.run("get", "pod", "none").fails(1, "there is no pod default/none")
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {containers: [{name: c, imagee: x}]}\n")
+    agent.run("apply", "-f", str(bad)).fails(1, "imagee")
+    agent.run("delete", "pod", "web").ok()
+    assert not agent.pods() and not list(agent.manifests.iterdir())
+    agent.run("delete", "pod", "web").fails(1, "there is no Pod default/web")
 
 
 def test_an_agent_that_is_killed_goes_on(tmp_path: Path, busybox_rootfs: Path) -> None:

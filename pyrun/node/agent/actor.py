@@ -8,7 +8,9 @@ is begun that relies on it, so that an agent which is killed anywhere goes on fr
 from __future__ import annotations
 
 import asyncio
+import random
 import time
+from dataclasses import replace
 from typing import Any
 
 from ...errors import PyrunError
@@ -16,9 +18,12 @@ from ...kube.objects.status import PodStatus
 from ...pod import container as life
 from ...pod.records import CREATED, MAKING
 from ..plan import actions as act
-from ..plan.observed import Attempt, Observed
+from ..plan.observed import KINDS, Attempt, Observed, ProbeState
 from ..plan.pod import Decision, containers_of, plan_pod
+from ..plan.probes import probe_of
 from ..plan.status import rfc3339, status_of
+from ..probes import spread
+from ..volumes import wanted
 from .carry import Carrier
 from .host import Host
 from .images import known_images
@@ -70,11 +75,17 @@ class Actor:
         self.record.retried = time.time()
         self.wake()
 
-    def objects_changed(self) -> None:
-        """A ConfigMap or Secret is another: who waits for one tries again now."""
-        if self.carrier.creations:
+    def objects_changed(self, changed: set[tuple[str, str, str]]) -> None:
+        """ConfigMaps and Secrets are others: who waits for one tries again now, and files get the new words.
+
+        changed: kind, namespace and name of each."""
+        if self.carrier.creations or self.carrier.sandbox_error:
             self.carrier.creations.clear()
+            self.carrier.sandbox_error = None
             self.wake()
+        namespace, _ = self.record.key
+        if any((kind, namespace, name) in changed for kind, name in wanted(self.record.pod)):
+            self.begin(self.carrier.update_volumes())
 
     @property
     def is_finished(self) -> bool:
@@ -119,6 +130,19 @@ class Actor:
                     await life.remove(self.host.cri.pods, c)
                 except PyrunError as error:
                     self.events.add("Warning", "FailedRemove", str(error))
+        for a in attempts_of(pods, self.record):
+            if a.running:
+                self._spread_probes(a)
+
+    def _spread_probes(self, a: Attempt) -> None:
+        """What they said stays, and when they ran last nobody knows."""
+        c = containers_of(self.record.desired()).get(a.name)
+        for kind in KINDS:
+            probe = probe_of(c, kind) if c is not None else None
+            if probe is not None:
+                found = self.carrier.probes.setdefault(a.id, {})
+                last = spread(probe, time.time(), self.host.started, random.random())
+                found[kind] = replace(found.get(kind) or ProbeState(), last=last)
 
     async def _sleep(self, wake: float | None) -> None:
         await asyncio.sleep(0)

@@ -12,7 +12,7 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,16 +21,18 @@ from ...errors import PyrunError
 from ...kube.objects.config import ConfigMap, Secret
 from ...kube.objects.pods import Pod
 from ...listen import private_directory
+from ...pod.execs import run_to_its_end
 from ...pod.pod import Container
 from ...pod.pod import Pod as RuntimePod
 from ..admission import Allocatable, Neighbour, refusal
 from ..plan.observed import NodeFacts
+from ..probes import Prober
+from ..volumes import Objects, Volumes
 from .actor import Actor
 from .host import Host
 from .record import Record, Records
 from .sandbox_config import FILE, SOURCE, Dns, read_resolv
 from .source import Source, Wanted, uid_of
-from .variables import Objects
 
 Name = tuple[str, str]
 MANIFESTS, LOGS = "/etc/pyrun/manifests", "/var/log/pods"
@@ -67,6 +69,9 @@ class Agent:
             directory=directory,
             logs=os.path.abspath(settings.logs),
             warn=warn,
+            prober=Prober(self._exec),
+            volumes=Volumes(f"{directory}/volumes", f"{cri.state}/volumes"),
+            started=time.time(),
             refusal=self._refusal,
             gone=self._gone,
         )
@@ -78,7 +83,12 @@ class Agent:
         self._records = records
         self.source = Source(settings.manifests, name, self._wanted, warn, last)
 
+    async def _exec(self, id: str, argv: tuple[str, ...], timeout: float) -> tuple[int, bytes, bytes]:
+        c = self._cri.pods.container(id)
+        return await asyncio.to_thread(run_to_its_end, self._cri.pods, c, argv, timeout)
+
     def start(self) -> None:
+        self.host.volumes.prepare()
         os.makedirs(self.settings.manifests, 0o755, exist_ok=True)
         os.makedirs(self.host.logs, 0o755, exist_ok=True)
         self._cri.events.listeners.append(self._told)
@@ -112,9 +122,11 @@ class Agent:
                     config_maps[namespace, name] = one.object
                 case Secret():
                     secrets[namespace, name] = one.object
-        objects = Objects(config_maps, secrets)
-        changed = objects != self.host.objects
-        self.host.objects = objects
+        before = self.host.objects
+        allocatable = {"cpu": self.host.allocatable.cpu, "memory": self.host.allocatable.memory}
+        self.host.objects = Objects(config_maps, secrets, allocatable)
+        changed = {("ConfigMap", *key) for key in _differ(before.config_maps, config_maps)}
+        changed |= {("Secret", *key) for key in _differ(before.secrets, secrets)}
         for key in self.actors.keys() - pods.keys():
             self.next.pop(key, None)
             self.actors[key].delete()
@@ -122,7 +134,7 @@ class Agent:
             self._want(key, record)
         if changed:
             for actor in self.actors.values():
-                actor.objects_changed()
+                actor.objects_changed(changed)
         if self.source.read:
             self._task(self._remove_orphans())
 
@@ -177,6 +189,12 @@ class Agent:
                     await self._cri.pods.remove(pod.id)
                 except PyrunError as error:
                     self._warn(f"pod {pod.id[:13]} can't be removed: {error}")
+        for uid in await asyncio.to_thread(self.host.volumes.known):
+            if uid not in known:
+                try:
+                    await asyncio.to_thread(self.host.volumes.remove, uid)
+                except PyrunError as error:
+                    self._warn(str(error))
 
     # --- what happens ---
 
@@ -198,6 +216,10 @@ class Agent:
     def _room(self) -> None:
         for actor in self.actors.values():
             actor.ask_again()
+
+
+def _differ(a: Mapping[Name, object], b: Mapping[Name, object]) -> set[Name]:
+    return {key for key in a.keys() | b.keys() if a.get(key) != b.get(key)}
 
 
 def _read(path: str) -> str:

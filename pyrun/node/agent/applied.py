@@ -12,7 +12,6 @@ from ...kube.objects.config import ConfigMap, Secret
 from ...kube.objects.pods import Pod
 from ...kube.validate.objects import read_object
 from ..supported import unsupported
-from .lacks import lacks
 from .source import Key, Source, key_of
 
 MODE = 0o600  # a Secret's as any other's
@@ -30,7 +29,7 @@ def apply(source: Source, given: list[dict[str, Any]], node: str) -> list[dict[s
     for value in given:
         found, faults = read_object(value)
         if found is not None:
-            faults = [*unsupported(found, node), *(lacks(found) if isinstance(found, Pod) else ())]
+            faults = list(unsupported(found, node))
         if found is None or faults:
             raise InvalidArgument("; ".join(f"{fault.pointer} {fault.text}" for fault in faults))
         if not isinstance(found, Pod | ConfigMap | Secret):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,13 +17,16 @@ from ...kube.objects.containers import Container, EphemeralContainer
 from ...listen import private_directory
 from ...pod import container as life
 from ...pod.records import CREATED
+from ..downward import PodFacts
 from ..plan import actions as act
 from ..plan.back_off import after
 from ..plan.observed import BackOff, Hook, ProbeState
 from ..plan.pod import containers_of
+from ..plan.probes import fold, probe_of
+from ..probes import Target
+from ..volumes import VolumeError
 from .container_config import ConfigFault, Made, container_config
 from .files import hosts_file, remove_tree
-from .hooks import run_hook
 from .kept import Kept
 from .messages import make_file
 from .observe import attempts_of
@@ -43,6 +47,8 @@ class Carrier:
         self.pulls: dict[str, BackOff] = {}
         self.creations: dict[str, BackOff] = {}
         self.sandbox_error: BackOff | None = None
+        self._volumes_made = False
+        self._updating = asyncio.Lock()
         self.probes: dict[str, dict[str, ProbeState]] = {id: dict(p) for id, p in kept.record.probes.items()}
 
     def forget_containers(self, alive: set[str]) -> None:
@@ -60,6 +66,8 @@ class Carrier:
                 await self._pull(action)
             case act.Run():
                 await self._run(action)
+            case act.RunProbe():
+                await self._probe(action)
             case act.RunHook():
                 await self._hook(action)
             case act.Remove():
@@ -78,16 +86,38 @@ class Carrier:
         pod, uid = kept.record.pod, kept.record.uid
         try:
             await asyncio.to_thread(private_directory, kept.directory)
+            await self._make_volumes()
             config = sandbox_config(pod, uid, action.attempt, host.logs, host.dns)
             await run_pod_sandbox(host.cri, v1.RunPodSandboxRequest(config=config))
         except PyrunError as error:
             now, before = time.time(), self.sandbox_error
             back_off = after(before, before.failed if before else now, now, host.facts.longest_back_off)
             self.sandbox_error = replace(back_off, failed=now, error=str(error))
-            kept.events.add("Warning", "FailedCreatePodSandBox", f"Failed to create pod sandbox: {error}")
+            if isinstance(error, VolumeError):
+                kept.events.add("Warning", error.reason, str(error))
+            else:
+                kept.events.add("Warning", "FailedCreatePodSandBox", f"Failed to create pod sandbox: {error}")
         else:
             self.sandbox_error = None
             await self._remove_old_sandboxes()
+
+    async def _make_volumes(self) -> None:
+        """Once in the agent's life: who is there already stays as it is."""
+        if not self._volumes_made:
+            kept = self._kept
+            await asyncio.to_thread(self._host.volumes.make, kept.record.pod, kept.record.uid, self._host.objects)
+            self._volumes_made = True
+
+    async def update_volumes(self) -> None:
+        """Files of ConfigMaps, Secrets and the pod's own fields, where they say something else now."""
+        kept = self._kept
+        async with self._updating:
+            if not self._volumes_made and not kept.sandboxes():
+                return
+            try:
+                await asyncio.to_thread(self._host.volumes.update, kept.record.pod, kept.record.uid, self._host.objects)
+            except PyrunError as error:
+                kept.events.add("Warning", "FailedMount", str(error))
 
     async def _remove_old_sandboxes(self) -> None:
         """Those before the newest in which no container is left."""
@@ -155,8 +185,16 @@ class Carrier:
         if not pods:
             raise PyrunError("the pod's sandbox is gone")
         image = await asyncio.to_thread(host.cri.images.find, self.images.get(c.image or "", c.image or ""))
-        env = environment(c, namespace, host.objects)
-        mounts = await self._mounts(c, attempt, pods[-1].ips)
+        await self._make_volumes()
+        addresses = self._addresses()
+        env = environment(
+            c,
+            record.pod,
+            record.uid,
+            host.objects,
+            PodFacts(node_name=host.facts.name, host_ips=host.facts.addresses, pod_ips=addresses),
+        )
+        mounts = await self._mounts(c, attempt, env)
         made = Made(record.uid, attempt, (image.id, image.config.user), env, mounts, host.memory)
         config = container_config(record.pod, c, made, self._target(c))
         sandbox = sandbox_config(record.pod, record.uid, pods[-1].config.metadata.attempt, host.logs, host.dns)
@@ -177,12 +215,20 @@ class Carrier:
             raise PyrunError(f"container {c.targetContainerName}, whose processes it is to see, does not run")
         return last.id
 
-    async def _mounts(self, c: Container | EphemeralContainer, attempt: int, ips: list[str]) -> list[Any]:
+    def _addresses(self) -> tuple[str, ...]:
+        """The pod's; the node's where it is on that one's network."""
+        pods = self._kept.sandboxes()
+        if self._kept.record.desired().spec.hostNetwork:
+            return self._host.facts.addresses
+        return tuple(pods[-1].ips) if pods else ()
+
+    async def _mounts(self, c: Container | EphemeralContainer, attempt: int, env: Mapping[str, str]) -> list[Any]:
         kept = self._kept
-        found = []
+        volumes, uid = self._host.volumes, kept.record.uid
+        found = await asyncio.to_thread(volumes.mounts, kept.record.pod, uid, c, env)
         if all(mount.mountPath != "/etc/hosts" for mount in c.volumeMounts or ()):
             path = f"{kept.directory}/hosts"
-            await asyncio.to_thread(hosts_file, path, kept.record.pod, ips)
+            await asyncio.to_thread(hosts_file, path, kept.record.pod, self._addresses())
             found.append(v1.Mount(container_path="/etc/hosts", host_path=path))
         if c.terminationMessagePath:
             path = kept.message_file(c.name, attempt)
@@ -200,10 +246,36 @@ class Carrier:
         hooks[action.which] = Hook(begun)
         self._kept.save()
         patience = None if action.deadline is None else max(0.1, action.deadline - begun)
-        error = await run_hook(self._host.cri, action.id, handler, patience)
+        error = await self._host.prober.hook(handler, Target(action.id, c, self._address()), patience)
         hooks[action.which] = Hook(begun, time.time(), error)
         if error:
             self._kept.events.add("Warning", HOOK_FAULTS[action.which], f"{action.which} of {action.name}: {error}")
+
+    def _address(self) -> str:
+        found = self._addresses()
+        return found[0] if found else ""
+
+    async def _probe(self, action: act.RunProbe) -> None:
+        record, begun = self._kept.record, time.time()
+        c = containers_of(record.desired())[action.name]
+        probe = probe_of(c, action.kind)
+        assert probe is not None and isinstance(c, Container)
+        result = await self._host.prober.run(probe, Target(action.id, c, self._address()))
+        if self._host.cri.pods.containers.get(action.id) is None:
+            return
+        found = self.probes.setdefault(action.id, {})
+        before = found.get(action.kind)
+        if result.good is None:
+            found[action.kind] = replace(before or ProbeState(), last=begun, output=result.output)
+            self._kept.events.add("Warning", "ProbeError", f"{action.kind} probe of {c.name}: {result.output}")
+            return
+        state = found[action.kind] = fold(before, probe, result.good, begun, result.output)
+        if state.verdict != (before.verdict if before else None):  # all else is found out again soon enough
+            record.probes.setdefault(action.id, {})[action.kind] = state
+        if not result.good or result.warning:
+            reason = "ProbeWarning" if result.good else "Unhealthy"
+            text = f"{action.kind.capitalize()} probe {'warning' if result.good else 'failed'}: {result.output}"
+            self._kept.events.add("Warning", reason, text)
 
     # --- the end ---
 
@@ -215,6 +287,7 @@ class Carrier:
             await host.cri.pods.remove(pod.id)
         for parent in cgroups:
             await asyncio.to_thread(remove_cgroup, host.cri.facts.cgroup_mount, parent)
+        await asyncio.to_thread(host.volumes.remove, kept.record.uid)
         for directory in (kept.directory, kept.log_directory):
             await asyncio.to_thread(remove_tree, directory)
         kept.forget()

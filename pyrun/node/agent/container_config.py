@@ -67,6 +67,10 @@ def container_config(pod: Pod, c: Container | EphemeralContainer, made: Made, ta
         stdin_once=bool(c.stdinOnce),
         tty=bool(c.tty),
     )
+    if c.lifecycle is not None and c.lifecycle.stopSignal:
+        config.stop_signal = v1.Signal.Value(
+            "SIGNAL_" + c.lifecycle.stopSignal.replace("+", "PLUS").replace("-", "MINUS")
+        )
     if isinstance(c, Container):
         _resources(config.linux.resources, c, pod.spec, made.memory)
     _context(config.linux.security_context, pod.spec, c, made.image[1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 
 from ...errors import PyrunError, reason
 from ...kube.objects.pods import Pod
@@ -19,7 +20,7 @@ fe00::2\tip6-allrouters
 """
 
 
-def hosts_text(pod: Pod, addresses: list[str], own: str) -> str:
+def hosts_text(pod: Pod, addresses: Sequence[str], own: str) -> str:
     """PURE. own: the node's /etc/hosts, which a pod of the node's network has in place of ours."""
     assert pod.spec is not None
     lines = [own if pod.spec.hostNetwork else LOCAL]
@@ -31,7 +32,7 @@ def hosts_text(pod: Pod, addresses: list[str], own: str) -> str:
     return "".join(lines)
 
 
-def hosts_file(path: str, pod: Pod, addresses: list[str]) -> None:
+def hosts_file(path: str, pod: Pod, addresses: Sequence[str]) -> None:
     """Written in place: containers that run have this inode. PyrunError."""
     own = ""
     try:

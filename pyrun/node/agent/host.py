@@ -8,14 +8,16 @@ from dataclasses import dataclass, field
 from ...cri.cri import Cri
 from ..admission import Allocatable
 from ..plan.observed import NodeFacts
+from ..probes import Prober
+from ..volumes import Objects, Volumes
 from .record import Record, Records
 from .sandbox_config import Dns
-from .variables import Objects
 
 
 @dataclass(slots=True)
 class Host:
-    """directory: below which a pod has its files, ROOT/node/pods/UID. logs: the directory of all pods' logs.
+    """directory: below which a pod has its files, ROOT/node/pods/UID. logs: the directory of all pods' logs. started:
+    when the agent was.
 
     refusal: asked once for each pod; (reason, message) where it is not taken. gone: told when nothing is left of a
     pod.
@@ -29,7 +31,10 @@ class Host:
     directory: str
     logs: str
     warn: Callable[[str], None]
-    objects: Objects = field(default_factory=lambda: Objects({}, {}))
+    prober: Prober
+    volumes: Volumes
+    started: float
+    objects: Objects = field(default_factory=Objects)
     refusal: Callable[[Record], tuple[str, str] | None] = lambda record: None
     gone: Callable[[Record], None] = lambda record: None
 

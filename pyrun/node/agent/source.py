@@ -23,7 +23,6 @@ from ...kube.objects.config import ConfigMap, Secret
 from ...kube.objects.meta import ObjectMeta
 from ...kube.objects.pods import Pod
 from ..manifests import Fault, read_objects
-from .lacks import lacks
 
 STILL_S, LATEST_S, AGAIN_S = 0.03, 0.5, 2.0
 OTHERS = ("Service", "Endpoints", "EndpointSlice", "Node", "Namespace")  # for the proxy and the DNS, in one directory
@@ -178,9 +177,6 @@ def read_file(path: str, node: str) -> tuple[dict[Key, Wanted], list[Fault]]:
         if not isinstance(one, Pod | ConfigMap | Secret):
             text = f"is not supported: this node takes Pod, ConfigMap and Secret; {', '.join(OTHERS)} are passed over"
             faults.append(Fault(path, *document.line("/kind"), "/kind", text))
-            continue
-        if isinstance(one, Pod) and (missing := list(lacks(one))):
-            faults += [Fault(path, *document.line(f.pointer), f.pointer, f.text) for f in missing]
             continue
         key = key_of(one)
         if key in found:

@@ -7,52 +7,70 @@ enableServiceLinks asks for variables of the namespace's Services, and a node wi
 from __future__ import annotations
 
 from base64 import b64decode
-from collections.abc import Mapping
-from typing import NamedTuple
 
-from ...kube.objects.config import ConfigMap, Secret
 from ...kube.objects.containers import Container, EnvFromSource, EnvVarSource, EphemeralContainer
+from ...kube.objects.pods import Pod
+from ...kube.objects.volumes import ResourceFieldSelector
+from ..downward import PodFacts, field_value, resource_value
 from ..expansion import expand
+from ..volumes import Objects
 from .container_config import ConfigFault
 
-Name = tuple[str, str]  # namespace and name
 
-
-class Objects(NamedTuple):
-    """What pods refer to."""
-
-    config_maps: Mapping[Name, ConfigMap]
-    secrets: Mapping[Name, Secret]
-
-    def values(self, kind: str, namespace: str, name: str) -> dict[str, str] | None:
-        """A secret's as text; what is not UTF-8 has replacement characters, as a kubelet's string has."""
-        if kind == "configmap":
-            config_map = self.config_maps.get((namespace, name))
-            return None if config_map is None else dict(config_map.data or {})
-        secret = self.secrets.get((namespace, name))
-        if secret is None:
-            return None
-        values = {key: b64decode(value).decode(errors="replace") for key, value in (secret.data or {}).items()}
-        return {**values, **(secret.stringData or {})}
-
-
-def environment(c: Container | EphemeralContainer, namespace: str, objects: Objects) -> dict[str, str]:
+def environment(
+    c: Container | EphemeralContainer, pod: Pod, uid: str, objects: Objects, facts: PodFacts
+) -> dict[str, str]:
     """ConfigFault names what is missing."""
+    assert pod.metadata is not None
+    namespace = pod.metadata.namespace or "default"
     found: dict[str, str] = {}
     for source in c.envFrom or ():
         found.update(_all_of(source, namespace, objects))
     for variable in c.env or ():
-        if variable.valueFrom is None:
+        given = variable.valueFrom
+        if given is None:
             found[variable.name] = expand(variable.value or "", found)
-        elif (value := _value_of(variable.valueFrom, namespace, objects)) is not None:
+        elif given.fieldRef is not None:
+            found[variable.name] = _field(pod, uid, given.fieldRef.fieldPath, facts)
+        elif given.resourceFieldRef is not None:
+            found[variable.name] = _resource(c, pod, given.resourceFieldRef, objects)
+        elif (value := _value_of(given, namespace, objects)) is not None:
             found[variable.name] = value
     return found
+
+
+def _field(pod: Pod, uid: str, path: str, facts: PodFacts) -> str:
+    try:
+        return field_value(pod, uid, path, facts)
+    except ValueError as error:
+        raise ConfigFault(str(error)) from None
+
+
+def _resource(c: Container | EphemeralContainer, pod: Pod, ref: ResourceFieldSelector, objects: Objects) -> str:
+    assert pod.spec is not None
+    every = {one.name: one for one in [*(pod.spec.initContainers or ()), *pod.spec.containers]}
+    try:
+        return resource_value(ref, every[ref.containerName or c.name], objects.allocatable)
+    except (KeyError, ValueError) as error:
+        raise ConfigFault(f"resourceFieldRef {ref.resource}: {error}") from None
+
+
+def _values(objects: Objects, kind: str, namespace: str, name: str) -> dict[str, str] | None:
+    """A secret's as text; what is not UTF-8 has replacement characters, as a kubelet's string has."""
+    if kind == "configmap":
+        config_map = objects.config_maps.get((namespace, name))
+        return None if config_map is None else dict(config_map.data or {})
+    secret = objects.secrets.get((namespace, name))
+    if secret is None:
+        return None
+    values = {key: b64decode(value).decode(errors="replace") for key, value in (secret.data or {}).items()}
+    return {**values, **(secret.stringData or {})}
 
 
 def _all_of(source: EnvFromSource, namespace: str, objects: Objects) -> dict[str, str]:
     kind, ref = ("configmap", source.configMapRef) if source.configMapRef else ("secret", source.secretRef)
     assert ref is not None
-    found = objects.values(kind, namespace, ref.name or "")
+    found = _values(objects, kind, namespace, ref.name or "")
     if found is None:
         if ref.optional:
             return {}
@@ -64,7 +82,7 @@ def _value_of(source: EnvVarSource, namespace: str, objects: Objects) -> str | N
     """None: the variable is left out."""
     kind, ref = ("configmap", source.configMapKeyRef) if source.configMapKeyRef else ("secret", source.secretKeyRef)
     assert ref is not None
-    values = objects.values(kind, namespace, ref.name or "")
+    values = _values(objects, kind, namespace, ref.name or "")
     if values is not None and ref.key in values:
         return values[ref.key]
     if ref.optional:

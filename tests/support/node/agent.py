@@ -13,6 +13,8 @@ from typing import Any
 
 import yaml
 
+from pyrun.errors import PyrunError
+from tests.support.container.disk import unmount
 from tests.support.container.leaks import CGROUP_ROOT
 from tests.support.container.runner import Result, runtime_argv
 from tests.support.cri.node import BUSYBOX, Node, a_node
@@ -60,6 +62,20 @@ class AgentNode:
             assert time.monotonic() < last, f"{yaml.safe_dump(pods)}\n{events}\n{self.node.said.read_text()}"
             time.sleep(0.05)
 
+    def exec(self, pod: dict[str, Any] | None, *argv: str) -> str:
+        """What a command in its first container writes; "" where that does not run."""
+        first = pod["status"]["containerStatuses"][0] if pod else {}
+        id = (first.get("containerID") or "").removeprefix("pyrun://")
+        try:
+            return str(self.node.call("ExecSync", container_id=id, cmd=list(argv)).stdout.decode())
+        except PyrunError:
+            return ""
+
+    @property
+    def most_memory(self) -> str:
+        """More than half of the node's."""
+        return str(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 10 * 6)
+
     def wait_phase(self, name: str, phase: str) -> Any:
         return self.wait(lambda pods: name in pods and pods[name]["status"]["phase"] == phase and pods[name])
 
@@ -102,8 +118,11 @@ def sh(name: str, script: str, **fields: Any) -> dict[str, Any]:
 @contextlib.contextmanager
 def an_agent(path: Path, rootfs: Path) -> Iterator[AgentNode]:
     """It runs."""
-    with a_node(path, rootfs) as node:
-        agent = AgentNode(node)
-        node.start()
-        yield agent
-        agent.clear()
+    try:
+        with a_node(path, rootfs) as node:
+            agent = AgentNode(node)
+            node.start()
+            yield agent
+            agent.clear()
+    finally:
+        unmount(path / "state" / "volumes")
