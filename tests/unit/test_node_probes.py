@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import ssl
 import subprocess
@@ -301,11 +302,15 @@ def test_https_of_a_server_without_tls_fails() -> None:
 
 
 def test_nothing_stays_open() -> None:
-    before = os.listdir("/proc/self/fd")
+    def descriptors() -> int:
+        gc.collect()  # what belongs to a loop that is closed
+        return len(os.listdir("/proc/self/fd"))
+
+    before = descriptors()
     for _ in range(20):
         ask_server(says(answer(302, "Location: /")), http())
         ask_server(says(b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 70000), http())
-    assert len(os.listdir("/proc/self/fd")) == len(before)
+    assert descriptors() <= before
 
 
 # --- TCP, gRPC --------------------------------------------------------------------------------------------------------
