@@ -3,8 +3,9 @@ and the files of its containers' /etc.
 
 No process stays: a namespace lives on by the bind mount of its file. The pins, and the pod's /dev/shm, lie below one
 mount of the pod's own, DIRECTORY/ns, which is unbindable. So the end is one umount2(2), also of what is half made; no
-pin propagates to another mount namespace, and a container to which the host's /run is bound recursively, as a slave or
-not, gets none of them, for a recursive bind leaves out what is unbindable with all that is below it.
+pin propagates to another mount namespace, and a recursive bind of /run in ours has none of them. A container to which
+the host's /run is bound recursively has those of the pods that were there (tried on Linux 6.18): its binds are made in
+a new mount namespace, for which the kernel makes unbindable mounts private.
 
     pyrun (parent lane)                              stage 1
     record, files, cgroup, DIRECTORY/ns, shm
@@ -186,7 +187,7 @@ def _plan_pin_mount(b: Builder, s: _Slots, req: SandboxRequest, undo: list[Step]
             path="",
             at_flags=AT_EMPTY_PATH,
             propagation=MS_UNBINDABLE,
-            why="no pin propagates, and no recursive bind of /run takes it along",
+            why="no pin propagates, and no recursive bind of /run in this namespace takes it along",
         ),
     )
     undo.append(Unlinkat(dir=s.directory, path=PINS, flags=AT_REMOVEDIR, guard=made))
