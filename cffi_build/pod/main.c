@@ -1,6 +1,7 @@
 /* pyrun-pod: a pod's supervisor. It is the parent of the pod's containers, writes their logs, records their ends, and outlives the daemon.
  *
- *   pyrun-pod POD     with 3 the pod's directory, and perhaps 4 the cgroup that it is to be in
+ *   pyrun-pod POD     with 3 the pod's directory, and perhaps 4 the cgroup that it is to be in, or 5 a pipe: it waits for a byte before it does
+ *                     anything, while systemd makes a unit around it
  *
  * It answers by its exit status, an errno, when its socket listens; what goes on is a child of it, whose parent is then process 1 or the nearest
  * subreaper. One thread, fixed tables, no heap but the beginnings of lines. It opens no path of a container's.
@@ -8,6 +9,7 @@
 #include "pod.h"
 
 #define CGROUP 4
+#define GO 5
 #define EVENTS 64
 #define SPEAK_BY (3000 * MS)  /* for so long a client may be silent */
 #define SO_PEERCRED 17
@@ -213,12 +215,22 @@ static long fork_into(int cgroup)
 	return pid;
 }
 
+/* Who started us says when the unit is there. With his end nobody would know of us. */
+static void wait_for_go(void)
+{
+	char byte;
+	struct statx st;
+	if (sys_statx(GO, "", AT_EMPTY_PATH, STATX_TYPE, &st) == 0 && sys_read(GO, &byte, 1) != 1)
+		sys_exit(125 /* ECANCELED */);
+}
+
 /* Returns the cgroup that was handed over, or -1: asked first of all, before another descriptor has its number. */
 static int prepare(void)
 {
 	u64 all = ~0ULL;
 	struct px_sigaction plain = { 0 };
 	struct statx st;
+	wait_for_go();
 	const int cgroup = sys_statx(CGROUP, "", AT_EMPTY_PATH, STATX_TYPE, &st) == 0 ? CGROUP : -1;
 	for (int sig = 1; sig < 65; sig++)
 		sc4(__NR_rt_sigaction, sig, &plain, 0, 8);

@@ -6,12 +6,16 @@ import tomllib
 from dataclasses import dataclass, fields
 
 from ..errors import InvalidArgument, reason
+from ..pod.sandbox.cgroups import CGROUPFS, SYSTEMD
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
 LAYERS = ("dir", "erofs", "auto")
+
+
+DRIVERS = ("", SYSTEMD, CGROUPFS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +25,7 @@ class Configuration:
     default_seccomp: who names no seccomp profile gets RuntimeDefault. certs_dir: of HOST/hosts.toml. pinned_images:
     names of images that a kubelet shall not remove to make room. cni_conf_dir: "" for the built-in network whatever is
     there. cni_bin_dirs; pod_cidrs: ranges of the built-in network. stream_address: where exec, attach and port-forward
-    are served."""
+    are served. cgroup_driver: systemd or cgroupfs; "" for systemd where it runs the node."""
 
     strict_limits: bool = False
     layers: str = "dir"
@@ -33,6 +37,7 @@ class Configuration:
     cdi_dirs: tuple[str, ...] = ("/etc/cdi", "/var/run/cdi")
     pod_cidrs: tuple[str, ...] = ()
     stream_address: str = "127.0.0.1"
+    cgroup_driver: str = ""
 
 
 def load_configuration(path: str | None) -> Configuration:
@@ -49,6 +54,8 @@ def load_configuration(path: str | None) -> Configuration:
     made = Configuration(**{key: _value(path, key, value) for key, value in given.items()})
     if made.layers not in LAYERS:
         raise InvalidArgument(f"{path}: layers must be one of {', '.join(LAYERS)}, not {made.layers!r}")
+    if made.cgroup_driver not in DRIVERS:
+        raise InvalidArgument(f"{path}: cgroup_driver: {made.cgroup_driver!r} must be 'systemd' or 'cgroupfs'")
     return made
 
 

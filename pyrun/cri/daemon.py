@@ -28,10 +28,11 @@ from ..listen import listen, notify, only_one, parse_address, private_directory,
 from ..pod.network import Network
 from ..pod.pods import Pods
 from ..pod.recovery import recover
-from ..pod.sandbox.config import cgroup_parent
+from ..pod.sandbox.cgroups import cgroup_parent
 from ..pod.spec import Settings
 from ..rpc.server import Service, make_server
 from .backend import PodBackend
+from .cgroup_driver import choose_driver
 from .config import Configuration, load_configuration
 from .cri import Cri
 from .events import Events
@@ -113,7 +114,8 @@ def _assemble(places: Places, configuration: Configuration, warn: Callable[[str]
     """The daemon's parts, nothing of which runs yet."""
     root, state = places.root, places.state
     facts = collect_facts(False)
-    notes = [text for text in (layers.what_is_missing(),) if text]
+    driver, without_systemd = choose_driver(configuration.cgroup_driver, facts)
+    notes = [text for text in (layers.what_is_missing(), without_systemd) if text]
     for note in notes:
         warn(note)
     images = Images(
@@ -138,6 +140,7 @@ def _assemble(places: Places, configuration: Configuration, warn: Callable[[str]
         strict_limits=configuration.strict_limits,
         default_seccomp=configuration.default_seccomp,
         cdi_dirs=configuration.cdi_dirs,
+        cgroup_driver=driver,
     )
     pods = Pods(root, state, images, network, facts, settings, warn)
     streams = Streams(PodBackend(pods), (configuration.stream_address, 0))

@@ -21,10 +21,12 @@ from pyrun.plan.model.plan import Plan
 from pyrun.plan.model.request import Request
 from pyrun.plan.sandbox import plan_sandbox
 from pyrun.pod.sandbox import Sandbox
+from pyrun.pod.sandbox.cgroups import CGROUPFS, SYSTEMD, is_slice
 from pyrun.pod.sandbox.config import is_of_an_interface, plan_request
 from pyrun.pod.spec import Draft, User, collect_node, draft_container, plan_root
 from pyrun.pod.spec.layers import image_mount
 from pyrun.pod.spec.users import needed_name, wanted_user
+from pyrun.runtime.systemd import unit_cgroup
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -133,7 +135,7 @@ def _as_root(facts: Facts) -> Facts:
 
 def _sandbox(config: Any, inside: str, facts: Facts) -> Explained:
     files = {"resolv.conf": "(the node's)\n", "hostname": os.uname().nodename + "\n", "hosts": "(the node's)\n"}
-    request = plan_request("POD", POD_DIRECTORY, config, facts, files=files)
+    request = plan_request("POD", POD_DIRECTORY, config, facts, files=files, driver=_driver(config))
     late = [key for key in request.sysctls if is_of_an_interface(key)]
     request.sysctls = {key: value for key, value in request.sysctls.items() if key not in late}
     plan = plan_sandbox(request, facts)
@@ -145,7 +147,8 @@ def _sandbox(config: Any, inside: str, facts: Facts) -> Explained:
 
 
 def _container(config: Any, pod: Any, image: ImageConfig, facts: Facts, inside: str, pod_place: str) -> Explained:
-    words = plan_request("POD", POD_DIRECTORY, pod, facts, files={"hostname": os.uname().nodename})
+    files = {"hostname": os.uname().nodename}
+    words = plan_request("POD", POD_DIRECTORY, pod, facts, files=files, driver=_driver(pod))
     sandbox = Sandbox(POD_DIRECTORY, json.loads(words.record), facts.cgroup_mount or "")
     if pod.linux.security_context.namespace_options.pid == 0:  # POD
         sandbox.pid = f"{POD_DIRECTORY}/ns/pid"
@@ -157,7 +160,11 @@ def _container(config: Any, pod: Any, image: ImageConfig, facts: Facts, inside: 
     spec = load_bytes(json.dumps(draft.doc).encode())
     request = Request(id="CTR", bundle=CONTAINER_DIRECTORY, rootfs=f"{CONTAINER_DIRECTORY}/rootfs", config=b"{}")
     request.state_dir = "/run/pyrun-cri/containers/CTR"
-    request.cgroup = f"{(facts.cgroup_mount or '').rstrip('/')}{spec.linux.cgroups_path}" if spec.linux else None
+    request.systemd = bool(sandbox.slice)
+    if request.systemd:
+        request.cgroup = unit_cgroup(spec, facts, "CTR", imagine=True)
+    else:
+        request.cgroup = f"{(facts.cgroup_mount or '').rstrip('/')}{spec.linux.cgroups_path}" if spec.linux else None
     request.late = True
     request.console_socket = "CONSOLE-SOCKET" if config.tty else None
     request.overlay = plan_root(config, image, LAYERS, CONTAINER_DIRECTORY, sandbox)
@@ -168,6 +175,11 @@ def _container(config: Any, pod: Any, image: ImageConfig, facts: Facts, inside: 
     for step in plan.steps:
         step.at = place_in_request(draft.origin(step.at), inside, pod_place)
     return Explained("a container", plan, draft.doc, [*told, *node.warnings])
+
+
+def _driver(pod: Any) -> str:
+    """The one that the request is for, whatever there is here."""
+    return SYSTEMD if is_slice(pod.linux.cgroup_parent) else CGROUPFS
 
 
 def _user(config: Any, image: ImageConfig) -> tuple[User, list[str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Callable
 from typing import Any
 
 from ..errors import PyrunError, reason
@@ -11,11 +12,15 @@ from ..errors import PyrunError, reason
 BINARY = f"{__file__.rpartition('/pod/')[0]}/bin/pyrun-pod"
 
 
-def spawn(directory: str, pod_id: str, cgroup: int | None) -> int:
-    """pyrun-pod, which forks and ends when it listens: its exit status, an errno."""
+def spawn(directory: str, pod_id: str, cgroup: int | None, around: Callable[[int], None] | None = None) -> int:
+    """pyrun-pod, which forks and ends when it listens: its exit status, an errno.
+
+    cgroup: a descriptor of the one that it is to be in. around: called with its pid before it does anything, to make
+    its cgroup around it; where that raises, or we are killed, it ends."""
     held = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     moved: list[int] = []
+    go = -1
     try:
         # Above what they become: else one would be overwritten before it is moved. And dup2 onto itself keeps CLOEXEC.
         moved += [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 16) for fd in (null, held)]
@@ -26,19 +31,28 @@ def spawn(directory: str, pod_id: str, cgroup: int | None) -> int:
             actions.append((os.POSIX_SPAWN_DUP2, moved[2], 4))
         else:
             actions.append((os.POSIX_SPAWN_CLOSE, 4))
+        if around is not None:
+            waits, go = os.pipe2(os.O_CLOEXEC)
+            moved.append(waits)
+            moved.append(fcntl.fcntl(waits, fcntl.F_DUPFD_CLOEXEC, 16))
+            actions.append((os.POSIX_SPAWN_DUP2, moved[-1], 5))
+        else:
+            actions.append((os.POSIX_SPAWN_CLOSE, 5))
         try:
             pid = os.posix_spawn(BINARY, ["pyrun-pod", pod_id], {}, file_actions=actions)
         except OSError as e:
             hint = "is the package whole, and may programs run from where it lies (no noexec)?"
             raise PyrunError(f"{BINARY}: {reason(e)}", hint=hint) from None
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        try:
+            if around is not None:
+                around(pid)
+                os.write(go, b"\n")
+        finally:
+            if go >= 0:
+                os.close(go)
+                go = -1
+            status = os.waitpid(pid, 0)[1]
+        return os.waitstatus_to_exitcode(status)
     finally:
-        for fd in (held, null, *moved):
+        for fd in (held, null, *moved, *([go] if go >= 0 else [])):
             os.close(fd)
-
-
-def _unlink(path: str) -> None:
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        return

@@ -88,7 +88,7 @@ def _prepare(pods: NodeState, c: Container, sandbox: Sandbox, image: Image, lowe
     c.record.warnings = list(node.warnings)
     c.record.stop_signal = str(stop_signal(config, image.config))
     c.record.user = {"uid": user.uid, "gid": user.gid, "groups": list(user.groups)}
-    words: dict[str, Any] = {"console": CONSOLE} if config.tty else {}
+    words: dict[str, Any] = {"systemd": bool(sandbox.slice)} | ({"console": CONSOLE} if config.tty else {})
     prepared = prepare(
         pods.store,
         c.id,

@@ -13,7 +13,7 @@ import os
 import select
 import signal
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import cri_api as v1
 from ..errors import AlreadyExists, FailedPrecondition, NotFound, PyrunError
@@ -38,10 +38,13 @@ from .records import (
     new_id,
     remove_directory,
 )
-from .sandbox import complete_sandbox, end_sandbox, make_sandbox
+from .sandbox import complete_sandbox, end_sandbox, make_sandbox, make_scope
 from .state import NodeState
 from .supervisor import PIDS, Supervisor, drop
 from .undo import undoing
+
+if TYPE_CHECKING:
+    from .sandbox import Sandbox
 
 HOLDER_S = 5.0
 
@@ -95,7 +98,8 @@ class Pods(NodeState):
         make_directory(pod.directory)
         pod.save()
         reached("run:record")
-        pod.sandbox = make_sandbox(pod.run_directory, pod.id, pod.config, self.facts)
+        driver = self.settings.cgroup_driver
+        pod.sandbox = make_sandbox(pod.run_directory, pod.id, pod.config, self.facts, driver=driver)
         reached("run:sandbox")
         if pod.sandbox.net:
             result = self.network.add(PodNet.of(pod.id, pod.config, pod.sandbox.net))
@@ -117,7 +121,11 @@ class Pods(NodeState):
 
     def _launch(self, pod: Pod) -> None:
         assert pod.sandbox is not None
-        path = pod.sandbox.cgroup
+        sandbox, path = pod.sandbox, pod.sandbox.cgroup
+        if sandbox.slice:
+            around = lambda pid: _scope(sandbox, pid)  # noqa: E731
+            pod.supervisor = Supervisor.launch(pod.run_directory, pod.id, around=around)
+            return
         cgroup = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) if path else None
         try:
             pod.supervisor = Supervisor.launch(pod.run_directory, pod.id, cgroup=cgroup)
@@ -296,6 +304,12 @@ class Pods(NodeState):
             await containers.stop(self, container, 0)
         self.changed(container, "created")
         return container.id
+
+
+def _scope(sandbox: Sandbox, pid: int) -> None:
+    reached("run:supervisor waits")
+    make_scope(sandbox, pid)
+    reached("run:scope")
 
 
 def _end_holder(supervisor: Supervisor) -> None:

@@ -51,9 +51,17 @@ class Supervisor:
     # --- its life -----------------------------------------------------------------------------------------------------
 
     @classmethod
-    def launch(cls, directory: str, pod_id: str, *, cgroup: int | None = None) -> Supervisor:
-        """Starts one. directory: the pod's, which is there. cgroup: a descriptor of the cgroup that it is to be in.
-        It is not our child. PyrunError when it can't be, or one is there."""
+    def launch(
+        cls,
+        directory: str,
+        pod_id: str,
+        *,
+        cgroup: int | None = None,
+        around: Callable[[int], None] | None = None,
+    ) -> Supervisor:
+        """Starts one. directory: the pod's, which is there. cgroup: a descriptor of the cgroup that it is to be in;
+        or around: makes that around its pid, before it does anything. It is not our child. PyrunError when it can't be,
+        or one is there."""
         self = cls(directory)
         try:
             connect(directory).close()
@@ -62,7 +70,7 @@ class Supervisor:
             pass
         with contextlib.suppress(FileNotFoundError):
             os.unlink(f"{directory}/sock")
-        status = spawn(directory, pod_id, cgroup)
+        status = spawn(directory, pod_id, cgroup, around)
         if status:
             raise PyrunError(f"pyrun-pod could not start: {os.strerror(status).lower()}", hint=f"look at {directory}")
         return self

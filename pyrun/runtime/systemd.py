@@ -9,7 +9,7 @@ from __future__ import annotations
 import posix
 
 from ..errors import PyrunError
-from ..facts import Facts
+from ..facts import Facts, read_text
 from ..oci.model import Resources, Spec
 from ..plan.cgroup.scopes import (
     IDLE,
@@ -26,7 +26,7 @@ from .dbus import Bus, BusError, system_address, user_address
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from ..plan.cgroup.scopes import Properties
@@ -43,7 +43,10 @@ JOBS = "is it busy, or does it wait for something? systemctl list-jobs tells"
 OUTSIDE = (
     "outside of it the container's limits would not hold; try from a unit of the user's: systemd-run --user --scope"
 )
-HINT = "leave --systemd-cgroup out (containerd: SystemdCgroup = false), or run where systemd is process 1"
+HINT = (
+    "leave --systemd-cgroup out (containerd: SystemdCgroup = false, pyrun cri: cgroup_driver = 'cgroupfs'), "
+    "or run where systemd is process 1"
+)
 
 
 class Manager:
@@ -150,7 +153,8 @@ class Scope:
 
     def on_yield(self, _code: int, pid: int) -> None:
         """Makes the unit around stage 1. PyrunError."""
-        properties = unit_properties(self.unit, self.container, pid) + limit_properties(self.resources)
+        what = f"pyrun container {self.container}"
+        properties = unit_properties(self.unit, what, pid) + limit_properties(self.resources)
         try:
             make = lambda m: m.start(self.unit.name, m.understood(properties))  # noqa: E731
             with_manager(self.user, make, f"make {self.unit.name}")
@@ -207,6 +211,34 @@ def unit_cgroup(spec: Spec, facts: Facts, container: str, *, imagine: bool = Fal
         raise PyrunError("--systemd-cgroup: no cgroup2 hierarchy is mounted")
     above: str = "" if imagine else with_manager(facts.rootless, lambda m: m.cgroup(), "find its cgroup")
     return facts.cgroup_mount.rstrip("/") + above + unit.cgroup
+
+
+def start_scope(slice: str, name: str, what: str, pid: int) -> None:
+    """A scope without limits around a process that the caller holds, in a slice that systemd makes if need be. what:
+    for people. PyrunError."""
+    properties = unit_properties(Unit(slice, name, []), what, pid)
+    with_manager(False, lambda m: m.start(name, properties), f"make {name}")
+
+
+def stop_units(names: Sequence[str]) -> None:
+    """Stops units of the system's manager, and what is in a slice with it; one that is gone is what was wanted."""
+
+    def stop(manager: Manager) -> None:
+        for name in names:
+            manager.stop(name)
+
+    with_manager(False, stop, f"stop {' and '.join(names)}")
+
+
+def runs_the_node() -> bool:
+    """Whether systemd is process 1 and sees the cgroups that we see, in one hierarchy of version 2."""
+    if not _is_there(BOOTED) or read_text("/proc/1/comm", 64).strip() != "systemd":
+        return False
+    try:
+        ours, its = (posix.stat(f"/proc/{who}/ns/cgroup") for who in ("self", "1"))
+    except OSError:
+        return False
+    return (ours.st_dev, ours.st_ino) == (its.st_dev, its.st_ino)
 
 
 def stop_unit(cgroup: str) -> None:

@@ -128,6 +128,17 @@ def test_its_cgroup_goes_when_no_pod_needs_it(places: Path) -> None:
     assert not os.path.exists("/sys/fs/cgroup/pyrun")
 
 
+def test_the_cgroup_driver(places: Path) -> None:
+    """It is cgroupfs where systemd does not make the cgroups that we see; what can't be had is refused by its key."""
+    with daemon(places):
+        (answer,) = call_all(f"{places}/state/cri.sock", [(RPCS["RuntimeConfig"], v1.RuntimeConfigRequest())], 20)
+        assert answer.linux.cgroup_driver == v1.CGROUPFS
+    for value, says in (("systemd", "systemd does not run this node"), ("docker", "'systemd' or 'cgroupfs'")):
+        (places / "config.toml").write_text(f'cgroup_driver = "{value}"\n')
+        said = refused(places)
+        assert "cgroup_driver" in said and says in said
+
+
 def test_what_a_killed_one_has_left_is_no_hindrance(places: Path) -> None:
     with daemon(places) as first:
         os.kill(first.pid, 9)

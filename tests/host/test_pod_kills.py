@@ -287,6 +287,53 @@ def test_in_a_cgroup_of_its_own(bundle: BundleMaker, tmp_path: Path, leak_check:
     cgroup.rmdir()
 
 
+def test_it_waits_for_its_cgroup_to_be_made(tmp_path: Path, leak_check: None) -> None:
+    """It is a child of ours until then, and has done nothing; it goes with us, or where the cgroup can't be made."""
+    seen: list[int] = []
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    second.mkdir()
+
+    def around(pid: int) -> None:
+        seen.append(pid)
+        assert Path(f"/proc/{pid}").exists() and not [*first.iterdir(), *second.iterdir()]
+
+    made = Supervisor.launch(str(first), "pod", around=around)
+    assert made.hello() == [] and supervisor_pid(first) != seen[0]
+    made.end()
+
+    def refuse(pid: int) -> None:
+        seen.append(pid)
+        raise PyrunError("no such slice")
+
+    with pytest.raises(PyrunError, match="no such slice"):
+        Supervisor.launch(str(second), "pod", around=refuse)
+    assert list(second.iterdir()) == [] and not Path(f"/proc/{seen[1]}").exists()
+
+    def die(pid: int) -> None:
+        os.write(writer, str(pid).encode())
+        os._exit(0)
+
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        Supervisor.launch(str(second), "pod", around=die)
+    os.waitpid(child, 0)
+    pid = int(os.read(reader, 20))
+    os.close(reader)
+    os.close(writer)
+    # Whoever adopted it may not have reaped it yet.
+    wait_for(lambda: not _runs(pid), 30, "the end of one that waits for nobody")
+    assert list(second.iterdir()) == []
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
 def test_a_full_state_directory(bundle: BundleMaker, tmp_path: Path, leak_check: None) -> None:
     """The end of a container is recorded all the same; another can't be made, and that is said."""
     (tmp_path / "pod").mkdir()

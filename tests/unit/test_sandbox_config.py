@@ -11,7 +11,8 @@ from pyrun import cri_api as v1
 from pyrun.errors import InvalidArgument
 from pyrun.facts import Facts
 from pyrun.plan.sandbox import SandboxRequest
-from pyrun.pod.sandbox.config import cgroup_parent, plan_request
+from pyrun.pod.sandbox.cgroups import CGROUPFS, SYSTEMD, cgroup_parent, plan_cgroups, slice_of
+from pyrun.pod.sandbox.config import plan_request
 
 FILES = {"resolv.conf": "nameserver 9.9.9.9\n", "hostname": "node1\n", "hosts": "127.0.0.1 node1\n"}
 ID = "a" * 64
@@ -138,6 +139,39 @@ def test_cgroup_parents() -> None:
     assert cgroup_parent(ID, "/kubepods.slice/a.slice") == "/kubepods.slice/a.slice"
     found = request(linux=linux(cgroup_parent="/kubepods/pod1"))
     assert json.loads(found.record)["cgroups"] == [f"/sys/fs/cgroup/kubepods/pod1/{ID}"], "the parent is the kubelet's"
+
+
+def test_slices() -> None:
+    """A kubelet gives all of the path, a person the name."""
+    name = "kubepods-burstable-podu_1.slice"
+    path = f"/kubepods.slice/kubepods-burstable.slice/{name}"
+    assert slice_of(ID, name) == slice_of(ID, path) == name
+    assert slice_of(ID, "") == f"system-pyrun_{ID}.slice"
+    scope = f"pyrun-pod-{ID}.scope"
+    found = plan_cgroups(ID, path, SYSTEMD, Facts())
+    assert found.own == f"/sys/fs/cgroup{path}/{scope}"
+    assert (found.removed, found.units) == ([found.own], (scope,)), "the slice is the kubelet's"
+    found = plan_cgroups(ID, "", SYSTEMD, Facts())
+    own = f"/sys/fs/cgroup/system.slice/system-pyrun_{ID}.slice"
+    assert found.removed == [f"{own}/{scope}", own] and found.units == (scope, f"system-pyrun_{ID}.slice")
+    made = plan_request(ID, "/run/p", v1.PodSandboxConfig(), Facts(), files=FILES, driver=SYSTEMD)
+    assert made.cgroup is None, "systemd makes it"
+    assert json.loads(made.record)["cgroup"] == f"{own}/{scope}"
+
+
+@pytest.mark.parametrize(
+    "given", ["/kubepods/pod1", "pod1", "/b.slice/a.slice", "a--b.slice", ".slice", "-a.slice", "a\nb.slice", "x.scope"]
+)
+def test_what_is_no_slice_is_refused(given: str) -> None:
+    with pytest.raises(InvalidArgument, match="cgroup_parent.*the cgroup driver is systemd") as refused:
+        slice_of(ID, given)
+    assert "cgroupDriver" in (refused.value.hint or "") and "cgroup_driver" in (refused.value.hint or "")
+
+
+@pytest.mark.parametrize("given", ["a-b.slice", "/a.slice/a-b.slice", "system.slice", "/system.slice"])
+def test_a_slice_is_refused_by_cgroupfs(given: str) -> None:
+    with pytest.raises(InvalidArgument, match="is a systemd unit, and the cgroup driver is cgroupfs"):
+        plan_cgroups(ID, given, CGROUPFS, Facts())
 
 
 @pytest.mark.parametrize("given", ["/a/../b", "a//b", "/./x", "kubepods-pod1.slice", "/a\nb"])

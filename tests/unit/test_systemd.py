@@ -71,7 +71,7 @@ def test_expand_slice() -> None:
 
 def test_properties_of_the_unit() -> None:
     unit = unit_of(spec_of("a.slice:p:n"), Facts(), "web")
-    assert dict(unit_properties(unit, "web", 42)) == {
+    assert dict(unit_properties(unit, "pyrun container web", 42)) == {
         "Description": ("s", "pyrun container web"),
         "Slice": ("s", "a.slice"),
         "Delegate": ("b", True),

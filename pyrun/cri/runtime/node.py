@@ -8,6 +8,7 @@ from typing import Any
 
 from ... import __version__
 from ... import cri_api as v1
+from ...pod.sandbox.cgroups import SYSTEMD
 from ..cri import Cri
 
 
@@ -42,6 +43,7 @@ def _verbose(cri: Cri) -> dict[str, Any]:
         "root": cri.root,
         "state": cri.state,
         "network": cri.network.kind(),
+        "cgroup driver": cri.pods.settings.cgroup_driver,
         "controllers": sorted(cri.facts.controllers),
         "pods": len(cri.pods.pods),
         "containers": len(cri.pods.containers),
@@ -50,7 +52,9 @@ def _verbose(cri: Cri) -> dict[str, Any]:
 
 
 async def runtime_config(cri: Cri, request: Any) -> Any:
-    return v1.RuntimeConfigResponse(linux=v1.LinuxRuntimeConfiguration(cgroup_driver=v1.CGROUPFS))
+    """By what a kubelet decides how it names cgroup_parent."""
+    driver = v1.SYSTEMD if cri.pods.settings.cgroup_driver == SYSTEMD else v1.CGROUPFS
+    return v1.RuntimeConfigResponse(linux=v1.LinuxRuntimeConfiguration(cgroup_driver=driver))
 
 
 async def update_runtime_config(cri: Cri, request: Any) -> Any:

@@ -139,10 +139,11 @@ def plan_scope(b: Builder, spec: Spec, facts: Facts, path: str, cgroup: int, rec
     b.add(PARENT, Ack(why="what comes now counts against the limits"))
 
 
-def unit_properties(unit: Unit, container: str, pid: int) -> Properties:
-    """(name, (D-Bus signature, value)) for StartTransientUnit, but for the limits; as runc sets them."""
+def unit_properties(unit: Unit, what: str, pid: int) -> Properties:
+    """(name, (D-Bus signature, value)) for StartTransientUnit, but for the limits; as runc sets them. what: for
+    people."""
     return [
-        ("Description", ("s", f"pyrun container {container}")),
+        ("Description", ("s", what)),
         ("Slice", ("s", unit.slice)),
         ("Delegate", ("b", True)),
         ("PIDs", ("au", [pid])),

@@ -14,6 +14,7 @@ from ...facts import Facts
 from ...oci.checks_linux import check_sysctl, sysctl_path
 from ...oci.model import IdMapping
 from ...plan.sandbox import SandboxRequest
+from .cgroups import CGROUPFS, PodCgroups, plan_cgroups
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,12 +35,20 @@ ff02::2\tip6-allrouters
 
 
 def plan_request(
-    pod: str, directory: str, config: Any, facts: Facts, *, files: dict[str, str], unprivileged: bool = True
+    pod: str,
+    directory: str,
+    config: Any,
+    facts: Facts,
+    *,
+    files: dict[str, str],
+    unprivileged: bool = True,
+    driver: str = CGROUPFS,
 ) -> SandboxRequest:
     """What a PodSandboxConfig asks for. InvalidArgument.
 
     files: the host's resolv.conf, hostname and hosts, as pods of the node's network have them. unprivileged: a pod
-    without a user namespace may bind any port and send echo requests without a capability, as with containerd."""
+    without a user namespace may bind any port and send echo requests without a capability, as with containerd.
+    driver: who makes cgroups."""
     options = config.linux.security_context.namespace_options
     kinds = ["net"] if _own(options.network, "network") else []
     if _own(options.ipc, "ipc"):
@@ -59,7 +68,7 @@ def plan_request(
     name = hostname if own_network or hostname else files.get("hostname", "").strip()
     etc = {"resolv.conf": resolv_conf(config, files.get("resolv.conf", "")), "hostname": name + "\n"}
     etc["hosts"] = LOCAL if own_network else files.get("hosts", LOCAL)
-    cgroup, cgroups = _cgroups(pod, config.linux.cgroup_parent, facts)
+    cgroups = plan_cgroups(pod, config.linux.cgroup_parent, driver, facts)
     sysctls = _sysctls(dict(config.linux.sysctls), kinds)
     if unprivileged and own_network and "user" not in kinds:
         sysctls.setdefault("net.ipv4.ip_unprivileged_port_start", "0")
@@ -72,10 +81,10 @@ def plan_request(
         gid_mappings=gids,
         hostname=hostname,
         sysctls=sysctls,
-        cgroup=cgroup,
+        cgroup=None if cgroups.slice else cgroups.own,
         files=etc,
         shm_size=SHM_BYTES if "ipc" in kinds else 0,
-        record=record_of(pod, kinds, hostname, cgroup, cgroups, uids, gids),
+        record=record_of(pod, kinds, hostname, cgroups, uids, gids),
     )
 
 
@@ -83,14 +92,13 @@ def record_of(
     pod: str,
     kinds: list[str],
     hostname: str,
-    cgroup: str | None,
-    cgroups: list[str],
+    cgroups: PodCgroups,
     uids: tuple[IdMapping, ...],
     gids: tuple[IdMapping, ...],
 ) -> bytes:
     """What sandbox.json has: enough to end the sandbox, and to make a Sandbox of it after a restart."""
     maps = [[[m.container_id, m.host_id, m.size] for m in side] for side in (uids, gids)]
-    found = {"id": pod, "namespaces": kinds, "hostname": hostname, "cgroup": cgroup, "cgroups": cgroups, "maps": maps}
+    found = {"id": pod, "namespaces": kinds, "hostname": hostname, **cgroups.record(), "maps": maps}
     return json.dumps(found).encode()
 
 
@@ -175,28 +183,3 @@ def resolv_conf_of(
     if options:
         lines.append("options " + " ".join(options))
     return "\n".join(lines) + "\n"
-
-
-def cgroup_parent(pod: str, given: str) -> str:
-    """The path below the cgroup2 mount in which the pod's cgroups are."""
-    if not given:
-        return f"/pyrun/{pod}"
-    parts = given.strip("/").split("/")
-    if any(part in ("", ".", "..") or not part.isprintable() for part in parts):
-        raise InvalidArgument(f"linux.cgroup_parent: {given!r} is no path of a cgroup")
-    if "/" not in given and given.endswith(".slice"):
-        raise InvalidArgument(
-            f"linux.cgroup_parent: {given} is a systemd unit, and the cgroup driver is cgroupfs",
-            hint="set the kubelet's cgroupDriver to cgroupfs, or let it ask (KubeletCgroupDriverFromCRI)",
-        )
-    return "/" + "/".join(parts)
-
-
-def _cgroups(pod: str, given: str, facts: Facts) -> tuple[str | None, list[str]]:
-    """The sandbox's own cgroup, which is its supervisor's, and all that its end removes. A parent that was named to us
-    is not ours to remove."""
-    parent = cgroup_parent(pod, given)
-    if facts.cgroup_mount is None:
-        return None, []
-    base = facts.cgroup_mount.rstrip("/") + parent
-    return (f"{base}/{pod}", [f"{base}/{pod}"]) if given else (f"{base}/pod", [f"{base}/pod", base])

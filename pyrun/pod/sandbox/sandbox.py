@@ -15,7 +15,9 @@ from ...executor import StepFailed, run_plan
 from ...facts import Facts, read_text
 from ...oci.model import IdMapping
 from ...plan.sandbox import FILES, PINS, RECORD, SHM, plan_end, plan_late_sysctls, plan_sandbox
-from .config import asks_for_dns, cgroup_parent, is_of_an_interface, plan_request, resolv_conf_of
+from ...runtime.systemd import start_scope, stop_units
+from .cgroups import CGROUPFS
+from .config import asks_for_dns, is_of_an_interface, plan_request, resolv_conf_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,7 +36,8 @@ class Sandbox:
 
     id, directory. net, ipc, uts, user: the pinned namespaces. hostname; resolv_conf, hostname_file, hosts: files to be
     bound into containers; shm: the directory. cgroup: the absolute path of the supervisor's, None without a cgroup2;
-    cgroup_parent: below the mount, where containers' cgroups go. uid_mappings, gid_mappings: of the user namespace."""
+    cgroup_parent: below the mount, where containers' cgroups go; slice: the unit that this is, "" where it is none;
+    scope: the supervisor's unit. uid_mappings, gid_mappings: of the user namespace."""
 
     __slots__ = (
         "cgroup",
@@ -51,7 +54,9 @@ class Sandbox:
         "net",
         "pid",
         "resolv_conf",
+        "scope",
         "shm",
+        "slice",
         "uid_mappings",
         "user",
         "uts",
@@ -71,6 +76,8 @@ class Sandbox:
         self.shm = f"{directory}/{SHM}" if self.ipc else HOST_SHM
         self.cgroup: str | None = record["cgroup"]
         self.cgroups: tuple[str, ...] = tuple(record["cgroups"])
+        self.slice: str = record.get("slice", "")
+        self.scope: str = record.get("scope", "")
         parent = (self.cgroup or "").rpartition("/")[0]
         self.cgroup_parent = parent[len(mount.rstrip("/")) :] if parent else ""
         self.uid_mappings, self.gid_mappings = (
@@ -102,11 +109,13 @@ def make_sandbox(
     facts: Facts,
     *,
     unprivileged: bool = True,
+    driver: str = CGROUPFS,
     fault: dict[str, int] | None = None,
 ) -> Sandbox:
     """Makes the sandbox of a pod in `directory`. InvalidArgument before anything is made, else PyrunError with nothing
     left; who was killed in the middle calls end_sandbox()."""
-    request = plan_request(pod, directory, config, facts, files=_host_files(), unprivileged=unprivileged)
+    words: dict[str, Any] = {"files": _host_files(), "unprivileged": unprivileged, "driver": driver}
+    request = plan_request(pod, directory, config, facts, **words)
     late = {key: value for key, value in request.sysctls.items() if is_of_an_interface(key)}
     request.sysctls = {key: value for key, value in request.sysctls.items() if key not in late}
     _run(plan_sandbox(request, facts), f"pod {pod[:13]}", fault)
@@ -152,14 +161,22 @@ def _is_pin(path: str) -> bool:
         return False
 
 
+def make_scope(sandbox: Sandbox, pid: int) -> None:
+    """With the driver systemd: the unit of the pod's supervisor, around its process. PyrunError."""
+    start_scope(sandbox.slice, sandbox.scope, f"pyrun pod {sandbox.id}", pid)
+
+
 def end_sandbox(directory: str, record: bytes | None = None) -> None:
     """Ends the sandbox, whole, half made or gone; what runs in the pod's own cgroups is killed. record: where the
     caller kept that of SandboxRequest. PyrunError when something of it stays."""
     text = record or read_text(f"{directory}/{RECORD}", STATE_BYTES).encode()
-    try:
-        cgroups = [str(path) for path in json.loads(text)["cgroups"]]
-    except (ValueError, KeyError, TypeError):
-        cgroups = []  # killed before the record was written: then nothing else was made
+    cgroups: list[str] = []
+    units: list[str] = []
+    with contextlib.suppress(ValueError, KeyError, TypeError):  # killed before the record: then nothing else was made
+        found = json.loads(text)
+        cgroups, units = [str(path) for path in found["cgroups"]], [str(name) for name in found.get("units", ())]
+    if units:
+        stop_units(units)  # first: once the record is gone nobody would know of a slice
     _run(plan_end(directory, cgroups), f"end of the sandbox in {directory}")
     with contextlib.suppress(OSError):
         os.rmdir(directory)
@@ -189,10 +206,10 @@ def _host_files() -> dict[str, str]:
 
 __all__ = [
     "Sandbox",
-    "cgroup_parent",
     "complete_sandbox",
     "end_sandbox",
     "load_sandbox",
     "make_sandbox",
+    "make_scope",
     "prepare_state",
 ]

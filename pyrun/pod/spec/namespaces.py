@@ -6,6 +6,7 @@ The pod decides on network, IPC, UTS and user; the container on PID alone. A nam
 from __future__ import annotations
 
 from ...errors import FailedPrecondition
+from ..sandbox.cgroups import PREFIX
 from .draft import CONTEXT, Draft, refuse
 
 TYPE_CHECKING = False
@@ -35,7 +36,7 @@ def plan_namespaces(d: Draft, config: Any, pod: Any, sandbox: Any, target: str |
     if not context.privileged:  # who may write to all of the hierarchy is to see all of it
         _add(d, found, "cgroup", "", f"{CONTEXT}.privileged")
     linux["namespaces"] = found
-    linux["cgroupsPath"] = f"{sandbox.cgroup_parent}/{id}"
+    linux["cgroupsPath"] = f"{sandbox.slice}:{PREFIX}:{id}" if sandbox.slice else f"{sandbox.cgroup_parent}/{id}"
     d.note("/linux/cgroupsPath", "pod.linux.cgroup_parent")
 
 

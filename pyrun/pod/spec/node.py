@@ -29,9 +29,9 @@ NOT_HOST_DEVICES = ("/dev/pts", "/dev/shm", "/dev/fd", "/dev/mqueue", "/dev/cons
 class Settings:
     """strict_limits: a limit whose controller is missing is an error. default_seccomp: a container that names no
     profile gets RuntimeDefault, and else none, as the kubelet expects. rlimits: RLIMIT_NAME -> (soft, hard), for
-    each container. cdi_dirs: where the specs of devices are; a later one wins."""
+    each container. cdi_dirs: where the specs of devices are; a later one wins. cgroup_driver: who makes cgroups."""
 
-    __slots__ = ("cdi_dirs", "default_seccomp", "rlimits", "strict_limits")
+    __slots__ = ("cdi_dirs", "cgroup_driver", "default_seccomp", "rlimits", "strict_limits")
 
     def __init__(
         self,
@@ -40,11 +40,13 @@ class Settings:
         default_seccomp: bool = False,
         rlimits: dict[str, tuple[int, int]] | None = None,
         cdi_dirs: tuple[str, ...] = ("/etc/cdi", "/var/run/cdi"),
+        cgroup_driver: str = "cgroupfs",
     ) -> None:
         self.strict_limits = strict_limits
         self.default_seccomp = default_seccomp
         self.rlimits = rlimits or {}
         self.cdi_dirs = cdi_dirs
+        self.cgroup_driver = cgroup_driver
 
 
 class HostDevice:

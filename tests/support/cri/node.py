@@ -40,7 +40,7 @@ RPCS = v1.SERVICES["RuntimeService"] | v1.SERVICES["ImageService"]
 # As a kubelet asks for it; what says nothing shares the pod's, as the enum's 0 has that meaning.
 OWN_PIDS: dict[str, Any] = {"security_context": {"namespace_options": {"pid": int(v1.CONTAINER)}}}
 PATIENCE_S = 60.0
-UP_S = 20.0
+UP_S = 60.0
 LOOP = "trap 'echo bye; exit 7' TERM; echo started; while :; do sleep 0.02; done"
 
 
@@ -81,9 +81,17 @@ class Node:
         self.socket = self.state / "cri.sock"
         self.said = self.path / "daemon.log"
         self.root.mkdir(0o700, parents=True, exist_ok=True)
+        if self.config is None:
+            self.configure('cgroup_driver = "cgroupfs"\n')
         self.state.mkdir(0o700, exist_ok=True)
 
     # --- the daemon ---
+
+    def configure(self, text: str) -> None:
+        """Before the daemon starts."""
+        path = self.path / "pyrun.toml"
+        path.write_text(text)
+        self.config = str(path)
 
     def add_image(self, name: str = BUSYBOX, config: dict[str, Any] | None = None, layers: str = "dir") -> None:
         """Before the daemon starts."""
@@ -346,10 +354,10 @@ def _serve(node: Node, die_at: str, points: Path | None) -> None:
 
 
 @contextlib.contextmanager
-def a_node(path: Path, rootfs: Path, layers: str = "dir") -> Iterator[Node]:
+def a_node(path: Path, rootfs: Path, kind: type[Node] = Node, layers: str = "dir") -> Iterator[Node]:
     """With busybox, in a network namespace that this thread is in too, and without a daemon."""
     with own_network():
-        node = Node(path, rootfs)
+        node = kind(path, rootfs)
         node.add_image(layers=layers)
         try:
             yield node

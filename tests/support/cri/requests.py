@@ -52,6 +52,7 @@ class Pod:
         self.hosts = directory + "/hosts"
         self.shm = directory + "/ns/shm"
         self.cgroup_parent = "/kubepods/burstable/pod1"
+        self.slice = ""
         self.uid_mappings: tuple[IdMapping, ...] = ()
         self.gid_mappings: tuple[IdMapping, ...] = ()
         for name, value in values.items():

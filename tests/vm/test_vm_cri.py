@@ -1,0 +1,154 @@
+"""`pyrun cri` with the systemd cgroup driver: pods and containers are units, and none stays."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pyrun import cri_api as v1
+from pyrun.errors import PyrunError
+from pyrun.runtime import systemd
+from tests.support.container.leaks import CGROUP_ROOT
+from tests.support.container.runner import wait_for
+from tests.support.cri.node import OWN_PIDS, a_node
+from tests.support.cri.systemd_node import SystemdNode, units
+from tests.support.vm.cgroup import MIB
+
+SLICE = "testpods-burstable-podu1.slice"
+PATH = f"/testpods.slice/testpods-burstable.slice/{SLICE}"  # as a kubelet names it
+PATIENCE_S = 60.0
+
+
+@pytest.fixture
+def node(tmp_path: Path, busybox_rootfs: Path) -> Iterator[SystemdNode]:
+    with a_node(tmp_path, busybox_rootfs, SystemdNode) as found:
+        assert isinstance(found, SystemdNode)
+        yield found
+    assert units() == set()
+    subprocess.run(["systemctl", "stop", "testpods.slice"], check=True)  # a parent is its kubelet's to remove
+
+
+def show(unit: str, *names: str) -> dict[str, str]:
+    argv = ["systemctl", "show", unit, *(f"--property={name}" for name in names)]
+    rows = subprocess.run(argv, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()
+    return dict(row.split("=", 1) for row in rows)
+
+
+def limited(**resources: Any) -> dict[str, Any]:
+    return {"linux": OWN_PIDS | {"resources": resources}}
+
+
+def cgroup_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/cgroup").read_text().strip().removeprefix("0::")
+
+
+def supervisors() -> set[str]:
+    """The cgroups of all."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            if path.joinpath("comm").read_text() == "pyrun-pod\n":
+                found.add(cgroup_of(int(path.name)))
+        except OSError:
+            continue
+    return found
+
+
+def test_scopes_in_a_kubelets_slice(node: SystemdNode) -> None:
+    node.fork()
+    assert node.driver() == v1.SYSTEMD
+    pod = node.run_pod_in(PATH)
+    given = limited(memory_limit_in_bytes=64 * MIB, cpu_shares=2048, cpu_quota=50000, cpu_period=100000)
+    container = node.run(pod, **given)
+    unit, cgroup = f"pyrun-{container}.scope", CGROUP_ROOT / PATH.strip("/") / f"pyrun-{container}.scope"
+    assert supervisors() == {f"{PATH}/pyrun-pod-{pod}.scope"}
+    wanted = {"Slice": SLICE, "ControlGroup": f"{PATH}/{unit}", "ActiveState": "active", "CPUQuotaPerSecUSec": "500ms"}
+    assert show(unit, *wanted, "MemoryMax") == wanted | {"MemoryMax": str(64 * MIB)}
+    node.check()
+    said = node.call("ExecSync", container_id=container, cmd=["cat", "/proc/self/cgroup"], timeout=60)
+    assert said.exit_code == 0 and said.stdout.startswith(b"0::/exec-"), "below the container's own"
+    change = {"memory_limit_in_bytes": 80 * MIB, "memory_swap_limit_in_bytes": 80 * MIB}
+    node.call("UpdateContainerResources", container_id=container, linux=change)
+    subprocess.run(["systemctl", "daemon-reload"], check=True)
+    assert show(unit, "MemoryMax") == {"MemoryMax": str(80 * MIB)}
+    assert cgroup.joinpath("memory.max").read_text() == f"{80 * MIB}\n"
+    stats = node.call("PodSandboxStats", pod_sandbox_id=pod).stats.linux
+    assert stats.memory.usage_bytes.value > 0
+    assert stats.containers[0].cpu.usage_core_nano_seconds.value > 0
+    node.call("StopContainer", container_id=container, timeout=30)
+    assert node.status(container).exit_code == 7
+    node.call("RemovePodSandbox", pod_sandbox_id=pod)
+    node.check()
+    assert show(SLICE, "ActiveState") == {"ActiveState": "active"}
+
+
+def test_pods_outlive_the_daemon(node: SystemdNode) -> None:
+    """One that names no parent has a slice of its own, which goes with it."""
+    node.fork()
+    with pytest.raises(PyrunError, match="cgroup_parent.*is not the name of a slice, and the cgroup driver is systemd"):
+        node.run_pod_in("/kubepods/burstable/podu1")
+    node.check()
+    pod = node.run_pod()
+    container = node.run(pod, script="trap 'exit 7' TERM; i=0; while :; do echo $i; i=$((i+1)); sleep 0.2; done")
+    assert supervisors() == {f"/system.slice/system-pyrun_{pod}.slice/pyrun-pod-{pod}.scope"}
+    assert show(f"pyrun-{container}.scope", "Slice") == {"Slice": f"system-pyrun_{pod}.slice"}
+    wait_for(lambda: node.log() != [], PATIENCE_S, "its log")
+    node.kill()
+    seen = len(node.log())
+    wait_for(lambda: len(node.log()) > seen, PATIENCE_S, "more of its log")
+    node.fork()
+    node.check()
+    assert node.status(container).state == v1.CONTAINER_RUNNING
+    node.call("StopContainer", container_id=container, timeout=30)
+    assert node.status(container).exit_code == 7
+    assert node.log() == [str(i) for i in range(len(node.log()))]
+
+
+def test_killed_while_it_makes_a_pod(node: SystemdNode) -> None:
+    for point in ("run:supervisor waits", "run:scope", "run:supervisor"):
+        node.fork(die_at=point)
+        with pytest.raises(PyrunError):
+            node.run_pod()
+        node.died()
+        node.fork()
+        node.check()
+        wait_for(lambda: not supervisors(), PATIENCE_S, "its end")
+        node.kill()
+
+
+def test_killed_while_systemd_makes_a_scope(node: SystemdNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a container, whose first process waits for it: before the bus has the request, and with its job under way."""
+    asked, moments = systemd.Manager._start, ["before", "after"]
+
+    def start(self: systemd.Manager, unit: str, properties: Any) -> Any:
+        ours = unit.startswith("pyrun-pod-")
+        if not ours and moments[0] == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        found = asked(self, unit, properties)
+        if not ours:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return found
+
+    pod = ""
+    while moments:
+        with monkeypatch.context() as patch:
+            patch.setattr(systemd.Manager, "_start", start)
+            node.fork()
+        pod = pod or node.run_pod()
+        with pytest.raises(PyrunError):
+            node.create(pod)
+        node.died()
+        node.fork()
+        node.check()
+        assert len(node.call("ListPodSandbox").items) == 1
+        node.kill()
+        moments.pop(0)
+    node.fork()
+    node.run(pod)
+    node.check()
