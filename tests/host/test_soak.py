@@ -82,13 +82,14 @@ class Victims:
         return f"{verb}: " + ", ".join(leaks) if (leaks := self.leaks(before)) else ""
 
     def leaks(self, before: Traces) -> list[str]:
-        """What is new, stays for a while, and is not the other's."""
+        """What is new, stays for a while, and is not the other's, whose commands come and go."""
         last = time.monotonic() + 5
-        while True:
-            new = [leak for leak in find_leaks(before, 0.0) if "/other" not in leak and not is_of(leak, "/other")]
-            if not new or time.monotonic() > last:
-                return new
+        left = find_leaks(before, 0.0)
+        while left and time.monotonic() < last:
             time.sleep(0.05)
+            now = [leak for leak in find_leaks(before, 0.0) if "/other" not in leak and not is_of(leak, "/other")]
+            left = [leak for leak in left if leak in now]
+        return left
 
     def kill(self, runner: Runner, verb: str, argv: list[str], lasts: float) -> None:
         process = subprocess.Popen(runner.command(*argv), **QUIET)

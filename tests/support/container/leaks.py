@@ -10,6 +10,7 @@ import os
 import re
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,13 +30,14 @@ SHARED = ("/", "/dev", "/dev/full", "/dev/null", "/dev/tty", "/dev/urandom", "/d
 
 @dataclass(frozen=True)
 class Traces:
-    """What there is: mounts as 'ID TARGET TYPE', cgroups by path, processes as 'PID NAME', and of what is SHARED
-    'PATH UID:GID MODE'.
+    """What there is: mounts as 'ID TARGET TYPE', cgroups by path, processes as 'PID NAME', children of ours that have
+    ended and that nobody has waited for as 'PID NAME', and of what is SHARED 'PATH UID:GID MODE'.
     """
 
     mounts: frozenset[str]
     cgroups: frozenset[str]
     processes: frozenset[str]
+    zombies: frozenset[str]
     shared: frozenset[str]
 
     def new_since(self, before: Traces) -> list[str]:
@@ -44,6 +46,7 @@ class Traces:
             *(f"mount {mount}" for mount in sorted(self.mounts - before.mounts)),
             *(f"cgroup {cgroup}" for cgroup in sorted(self.cgroups - before.cgroups)),
             *(f"process {process}" for process in sorted(self.processes - before.processes)),
+            *(f"zombie {zombie}" for zombie in sorted(self.zombies - before.zombies)),
             *(f"owner {owner}" for owner in sorted(self.shared - before.shared)),
         ]
 
@@ -52,7 +55,8 @@ def collect_traces() -> Traces:
     """The traces of now."""
     cgroups = frozenset(directory for directory, _, _ in os.walk(CGROUP_ROOT))
     named = ((pid, _name_of(pid)) for cgroup in cgroups for pid in _pids_of(cgroup))
-    return Traces(_mounts(), cgroups, frozenset(f"{pid} {name}" for pid, name in named if name), _owners())
+    processes = frozenset(f"{pid} {name}" for pid, name in named if name)
+    return Traces(_mounts(), cgroups, processes, _zombies(), _owners())
 
 
 def find_leaks(before: Traces, grace: float = GRACE_S) -> list[str]:
@@ -78,11 +82,26 @@ def _owners() -> frozenset[str]:
     return frozenset(f"{path} {stat.st_uid}:{stat.st_gid} {stat.st_mode:o}" for path, stat in stats)
 
 
-def _pids_of(cgroup: str) -> list[int]:
+def _zombies() -> frozenset[str]:
+    found = set()
+    for children in Path("/proc/self/task").glob("*/children"):
+        for pid in _numbers(children):
+            with suppress(OSError):
+                name, _, fields = Path(f"/proc/{pid}/stat").read_text().partition("(")[2].rpartition(")")
+                if fields.split()[0] == "Z" and pid not in BESIDE:
+                    found.add(f"{pid} {name}")
+    return frozenset(found)
+
+
+def _numbers(file: Path) -> list[int]:
     try:
-        return [int(pid) for pid in Path(cgroup, "cgroup.procs").read_text().split()]
-    except OSError:  # just removed, or threaded
+        return [int(word) for word in file.read_text().split()]
+    except OSError:  # of a cgroup that was just removed, or is threaded, or of a thread that has ended
         return []
+
+
+def _pids_of(cgroup: str) -> list[int]:
+    return _numbers(Path(cgroup, "cgroup.procs"))
 
 
 def _name_of(pid: int) -> str:
