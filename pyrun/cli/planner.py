@@ -15,7 +15,6 @@ from __future__ import annotations
 import os
 import socket
 import stat
-import sys
 from contextlib import suppress
 from struct import Struct
 
@@ -23,6 +22,7 @@ from pyrun.cli.commands.exec import process_of, words_of
 from pyrun.cli.deadline import DONE, LATE, Caller
 from pyrun.cli.parse import Options, parse
 from pyrun.cli.root import checked_root
+from pyrun.cli.sources import Sources
 from pyrun.facts import collect_facts, read_text
 from pyrun.oci.load import read_file
 from pyrun.plan.create import warnings
@@ -63,7 +63,7 @@ class Planner:
         self._here = _place_of("self", self._kinds)
         self._configs: dict[bytes, Config] = {}
         self._caller = Caller()
-        self._sources = {file: _version(file) for file in _source_files()}
+        self._sources = Sources()
 
     def serve(self, idle_s: float = IDLE_S) -> None:
         """Until nobody has called for that long, or our sources have changed."""
@@ -77,10 +77,7 @@ class Planner:
 
     def is_current(self) -> bool:
         """Whether the sources are still those that we run."""
-        try:
-            return all(_version(file) == seen for file, seen in self._sources.items())
-        except OSError:
-            return False
+        return self._sources.are_current()
 
     def answer(self) -> bool:
         """Takes the next caller and answers it, or hangs up. Raises TimeoutError where the listener has a timeout.
@@ -237,16 +234,6 @@ def _pack(how: int, log: str, root: str, container: str, plan: bytes) -> bytes:
 def _file(path: str) -> tuple[int, int]:
     info = os.stat(path)
     return info.st_dev, info.st_ino
-
-
-def _version(path: str) -> tuple[int, ...]:
-    info = os.stat(path)
-    return info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns
-
-
-def _source_files() -> list[str]:
-    ours = [module for name, module in sys.modules.items() if name.partition(".")[0] == "pyrun"]
-    return [file for module in ours if (file := getattr(module, "__file__", None))]
 
 
 def _place_of(pid: str, kinds: list[str]) -> tuple[object, ...]:
