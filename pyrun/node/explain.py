@@ -120,8 +120,9 @@ def _volumes(spec: PodSpec) -> Iterator[Line]:
 def _told(volume: Volume, kind: str) -> str:
     if (empty := volume.emptyDir) is not None:
         limit = f", at most {human_bytes(whole(empty.sizeLimit))}" if empty.sizeLimit is not None else ""
-        where = f" in memory{limit}" if empty.medium else ""
-        return f"emptyDir{where}, {0o777 if empty.mode is None else empty.mode:04o}, gone with the pod"
+        limit += ", or it is evicted" if limit and not empty.medium else ""
+        where = " in memory" if empty.medium else ""
+        return f"emptyDir{where}{limit}, {0o777 if empty.mode is None else empty.mode:04o}, gone with the pod"
     if volume.hostPath is not None:
         return f"hostPath {volume.hostPath.path}{f', {volume.hostPath.type}' if volume.hostPath.type else ''}"
     if (config := volume.configMap) is not None:

@@ -118,9 +118,6 @@ def unsupported(found: Object, node: str = "") -> Iterator[Fault]:
         empty = volume.emptyDir
         if empty is not None and empty.medium not in (None, "", "Memory"):
             yield Fault(f"/spec/volumes/{i}/emptyDir/medium", "is not supported: huge pages are not in this node yet")
-        elif empty is not None and empty.sizeLimit is not None and empty.medium != "Memory":
-            why = "a limit on disk is not in this node yet; with medium: Memory it is"
-            yield Fault(f"/spec/volumes/{i}/emptyDir/sizeLimit", f"is not supported: {why}")
         for kind in SOURCES:
             if kind not in VOLUMES and getattr(volume, kind) is not None:
                 why = HINTS.get(kind, f"volumes here are {', '.join(VOLUMES)}")

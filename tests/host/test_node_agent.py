@@ -157,6 +157,20 @@ def test_probes_and_hooks(agent: AgentNode) -> None:
     assert "Liveness probe failed" in said and "its liveness probe failed" in said
 
 
+def test_a_pod_that_writes_more_than_it_may_is_evicted(agent: AgentNode) -> None:
+    full = sh(
+        "full",
+        f"dd if=/dev/zero of=/data/file bs=1M count=2; {SLEEP}",
+        volumeMounts=[{"name": "data", "mountPath": "/data"}],
+    )
+    volumes = [{"name": "data", "emptyDir": {"sizeLimit": "1Mi"}}]
+    agent.write("full", pod("full", full, volumes=volumes, terminationGracePeriodSeconds=1))
+    found = agent.wait(lambda pods: pods.get("full", {}).get("status", {}).get("phase") == "Failed" and pods["full"])
+    assert found["status"]["reason"] == "Evicted"
+    assert found["status"]["message"] == 'Usage of EmptyDir volume "data" exceeds the limit "1Mi".'
+    agent.wait(lambda pods: "terminated" in pods["full"]["status"]["containerStatuses"][0]["state"])
+
+
 def test_ends_of_pods(agent: AgentNode) -> None:
     good, bad = (pod(name, sh("c", f"exit {code}"), restartPolicy="Never") for name, code in (("good", 0), ("bad", 4)))
     agent.write("ends", good, bad)

@@ -145,6 +145,19 @@ def test_memory_has_its_size(world: World) -> None:
     assert os.stat(world.path("m/file")).st_size <= 1 << 20
 
 
+def test_a_limit_on_disk(world: World) -> None:
+    world.make({"name": "v", "emptyDir": {"sizeLimit": "1Mi"}}, EMPTY)
+    world.path("empty/file").write_bytes(b"x" * (4 << 20))
+    (world.path("v") / "link").symlink_to(world.path("empty"))
+    assert world.volumes.over_limit(world.pod, UID) == ("", 10.0)
+    world.path("v/file").write_bytes(b"x" * (2 << 20))
+    why, again = world.volumes.over_limit(world.pod, UID)
+    assert why == 'Usage of EmptyDir volume "v" exceeds the limit "1Mi".'
+    assert again >= 10
+    world.make(EMPTY)
+    assert world.volumes.over_limit(world.pod, UID) == ("", 0.0)
+
+
 def test_fs_group(world: World) -> None:
     memory = {"name": "memory", "emptyDir": {"medium": "Memory"}}
     world.make(EMPTY, memory, CONFIG, SECRET, securityContext={"fsGroup": 4242})

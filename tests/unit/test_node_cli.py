@@ -135,7 +135,7 @@ spec:
     - {name: tmp, mountPath: /tmp, subPath: a/b, mountPropagation: HostToContainer}
   volumes:
   - {name: tmp, emptyDir: {medium: Memory, sizeLimit: 64Mi}}
-  - {name: disk, emptyDir: {mode: 0o1777}}
+  - {name: disk, emptyDir: {mode: 0o1777, sizeLimit: 1Gi}}
   - name: all
     projected:
       sources:
@@ -153,7 +153,7 @@ def test_explain_says_what_volumes_are(tmp_path: Path) -> None:
     got = [" ".join(line.split()).rpartition(f" {file}:")[0] for line in done.stdout.splitlines()]
     assert [line for line in got if line.startswith(("tmp:", "disk:", "all", "web: "))] == [
         "tmp: emptyDir in memory, at most 64 Mi, 0777, gone with the pod",
-        "disk: emptyDir, 1777, gone with the pod",
+        "disk: emptyDir, at most 1 Gi, or it is evicted, 1777, gone with the pod",
         "all: projected of configMap one, secret two if it is there, downwardAPI",
         "web: all at /all, read-only",
         "web: tmp/a/b at /tmp, read-write, HostToContainer",
@@ -189,7 +189,7 @@ def refused(spec: dict[str, Any], container: dict[str, Any]) -> list[str]:
         ("volumes: [{name: v, gitRepo: {repository: x}}]", "", "/spec/volumes/0/gitRepo"),
         ("volumes: [{name: v, emptyDir: {medium: Memory, sizeLimit: 1Mi}}]", "", ""),
         ("volumes: [{name: v, emptyDir: {medium: HugePages}}]", "", "/spec/volumes/0/emptyDir/medium"),
-        ("volumes: [{name: v, emptyDir: {sizeLimit: 1Mi}}]", "", "/spec/volumes/0/emptyDir/sizeLimit"),
+        ("volumes: [{name: v, emptyDir: {sizeLimit: 1Mi}}]", "", ""),
         ("volumes: [{name: v, projected: {sources: [{configMap: {name: c}}]}}]", "", ""),
         (
             "volumes: [{name: v, projected: {sources: [{serviceAccountToken: {path: t}}]}}]",

@@ -32,6 +32,7 @@ from .messages import read_message
 from .observe import attempts_of, sandbox_of
 from .record import Condition, Record
 
+EVICTED = "Evicted"
 AGAIN_S = 5.0  # after something that should not fail has failed
 LAST_S = 2.0  # beyond the planner's own kill
 
@@ -104,6 +105,7 @@ class Actor:
         """Until nothing of the pod is left, or it is cancelled: then the pod runs on."""
         try:
             await self._take_over()
+            self.begin(self._watch_limits())
             while not self.ended.is_set():
                 self._woken.clear()
                 now = time.time()
@@ -180,6 +182,18 @@ class Actor:
         if c is None or a.reason == "StartError":
             return ""
         return read_message(self.kept.message_file(a.name, a.attempt), c, a.code, self.kept.log_file(a.name, a.attempt))
+
+    async def _watch_limits(self) -> None:
+        """Of emptyDirs on disk: a pod that has written more than it may has failed."""
+        while True:
+            why, again = await asyncio.to_thread(self.host.volumes.over_limit, self.record.pod, self.record.uid)
+            if not again or self.record.failure is not None or self.record.deleted is not None:
+                return
+            if why:
+                self.record.failure = (EVICTED, why)
+                self.events.add("Warning", EVICTED, why)
+                self.wake()
+            await asyncio.sleep(again)
 
     # --- what is told ---
 

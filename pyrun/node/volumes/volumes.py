@@ -40,6 +40,7 @@ from .atomic import write_payload
 from .contents import Objects
 from .errors import VolumeError
 from .host_path import check_host_path
+from .limits import disk_limits, over_limit
 from .ownership import set_group
 from .plan import Directory, Filled, HostPath, Planned, plan_volumes
 from .sub_path import open_sub_path
@@ -103,6 +104,11 @@ class Volumes:
                 failed = failed or error
         if failed is not None:
             raise failed
+
+    def over_limit(self, pod: Pod, uid: str) -> tuple[str, float]:
+        """Why the pod is to be evicted, "" if it is not, and in how many seconds to look again; 0: never."""
+        limits = disk_limits(pod)
+        return over_limit(f"{self.disk}/{uid}", pod, limits) if limits else ("", 0.0)
 
     def remove(self, uid: str) -> None:
         """All of it, whole or half made; no error where there is nothing. What lies on another mount, or behind a
