@@ -86,6 +86,28 @@ def test_round_robin_also_over_an_endpoint_more(world: World, tmp_path: Path, mo
         assert [found.count(PODS[number][0]) for number in range(4)] == [20] * 4
 
 
+def test_each_service_in_the_mode_that_it_asks_for(world: World, tmp_path: Path) -> None:
+    """A data plane and the kernel beside each other: neither refuses what is the other's, nor when the first Service of
+    the kernel's comes, nor when the last one goes."""
+    both, targets = (f"{{name: tcp, port: {n}}}, {{name: udp, port: {n}, protocol: UDP}}" for n in (80, 8080))
+    ours = service("web", VIP, ports=both) + pods(0, 1, ports=targets)
+    other = "10.96.0.2"
+    kernel = service("kernel", other, ports=both).replace(
+        "{name: k", "{annotations: {pyrun.io/proxy-mode: nftables}, name: k"
+    )
+    kernel += slice_of("kernel", PODS[2][0], ports=targets)
+    here, there = {PODS[0][0], PODS[1][0]}, {PODS[2][0]}
+    with running(tmp_path / "proxy", "userspace", ours) as proxy:
+        for text, right in ((ours, {VIP: here}), (ours + kernel, {VIP: here, other: there}), (ours, {VIP: here})):
+            proxy.write(text)
+            for address, found in right.items():
+                settled(world.client, found, address)
+                settled(world.client, found, address, udp=True)
+                assert ask(world.client, address, 81) == "reject"
+            assert nobody(world.client, "10.96.0.77")
+        until(lambda: nobody(world.client, other), "the Service that is gone is still there")
+
+
 def test_no_endpoints_and_health_checks(world: World, tmp_path: Path, mode: str) -> None:
     """Scenarios 4 and 19: rejected where nothing is ready; load balancers hear it, and hear it when that changes."""
     more = "type: LoadBalancer, externalTrafficPolicy: Local, healthCheckNodePort: 32100"

@@ -115,11 +115,11 @@ class KernelRules:
             m.delete_table(batch, FAMILIES[width].number, TABLE)
         new = widths_of(delta, rules) - self._tables.keys()
         for width in sorted(new):
-            add_base(batch, FAMILIES[width], rules.ranges, walls=self._walls)
+            add_base(batch, FAMILIES[width], rules.ranges, walls=self._walls, alone=self._everything)
         before = self._rules.ranges if self._rules is not None else None
         for width in self._tables if before != rules.ranges else ():
             m.flush_chain(batch, FAMILIES[width].number, TABLE, DISPATCH)
-            add_ranges(batch, FAMILIES[width], rules.ranges, walls=self._walls)
+            add_ranges(batch, FAMILIES[width], rules.ranges, alone=self._everything)
         for width, chain in delta.chains_new:
             chain.add(batch, FAMILIES[width])
         for (width, name), keys in delta.gone.items():

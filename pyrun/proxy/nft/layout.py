@@ -110,9 +110,10 @@ BASE_CHAINS = {
 _WALLS = {"arriving": ("filter", 0, -100), "sending": ("filter", 3, -100)}
 
 
-def add_base(batch: m.Batch, f: Family, ranges: Sequence[Prefix], *, walls: bool = False) -> None:
+def add_base(batch: m.Batch, f: Family, ranges: Sequence[Prefix], *, walls: bool = False, alone: bool = True) -> None:
     """The table with its maps and the chains at the hooks. walls: only silence is kept here, and others forward: then
-    nothing is translated, no connection is tracked, and of TCP only segments that begin one are looked at."""
+    nothing is translated, no connection is tracked, and of TCP only segments that begin one are looked at. alone: as of
+    add_ranges."""
     m.new_table(batch, f.number, TABLE, WALLS_VERSION if walls else VERSION)
     for name, shape in shapes(f).items():
         m.new_set(batch, f.number, TABLE, name, shape)
@@ -132,7 +133,7 @@ def add_base(batch: m.Batch, f: Family, ranges: Sequence[Prefix], *, walls: bool
         m.new_rule(batch, f.number, TABLE, chain, (m.judge(m.GOTO, DISPATCH),))
     if not walls:
         _add_way_out(batch, f)
-    add_ranges(batch, f, ranges, walls=walls)
+    add_ranges(batch, f, ranges, alone=alone)
 
 
 def _add_way_out(batch: m.Batch, f: Family) -> None:
@@ -158,14 +159,15 @@ def _add_way_out(batch: m.Batch, f: Family) -> None:
     rule("passing", *faulty, m.meta(_FIRST, _L4PROTO), m.compare(_FIRST, bytes((TCP,))), m.judge(m.DROP))
 
 
-def add_ranges(batch: m.Batch, f: Family, ranges: Sequence[Prefix], *, walls: bool = False) -> None:
+def add_ranges(batch: m.Batch, f: Family, ranges: Sequence[Prefix], *, alone: bool = True) -> None:
     """What of the ranges is no frontend: other ports of an address that a service has are refused, other addresses are
-    met with silence, as kube-proxy has it. Fills the chain; what was in it has to be flushed before."""
+    met with silence, as kube-proxy has it. Fills the chain; what was in it has to be flushed before. alone: every
+    frontend is here; else sockets have others, and the kernel itself refuses ports that none has."""
 
     def rule(*expressions: bytes) -> None:
         m.new_rule(batch, f.number, TABLE, DISPATCH, expressions)
 
-    known = (m.judge(m.ACCEPT),) if walls else (m.judge(m.GOTO, REFUSE),)  # the kernel itself refuses what none has
+    known = (m.judge(m.GOTO, REFUSE),) if alone else (m.judge(m.ACCEPT),)
     rule(m.meta(_FIRST, _L4PROTO), m.compare(_FIRST, bytes((_ICMP[f.width],))), m.judge(m.ACCEPT))
     rule(m.payload(_FIRST, 1, f.destination, f.width), m.lookup(ALLOCATED, _FIRST), *known)
     for prefix in ranges:
