@@ -10,6 +10,7 @@ import dataclasses
 import os
 import socket
 import threading
+import time
 
 from ..errors import PyrunError
 from ..listen import private_directory
@@ -36,6 +37,10 @@ if TYPE_CHECKING:
 
         def look(self) -> None: ...
 
+        def due(self) -> float:
+            """When look() has something to do without a descriptor, by time.monotonic(); 0.0 for never."""
+            ...
+
         def counters(self) -> Counters | None: ...
 
         def state(self) -> State | None: ...
@@ -48,6 +53,8 @@ if TYPE_CHECKING:
 
 
 BACKLOG = 4096
+AGAIN_S = (0.5, 10.0)  # before a data plane is started that has died soon after its start, or could not be
+STEADY_S = 60.0  # one that lives so long may be started again at once
 
 
 class InKernel:
@@ -67,6 +74,9 @@ class InKernel:
 
     def look(self) -> None:
         pass
+
+    def due(self) -> float:
+        return 0.0
 
     def counters(self) -> Counters | None:
         return None
@@ -94,6 +104,7 @@ class UserSpace:
         self._node = tuple(node)
         self._lock = threading.Lock()  # of the data plane's connection: counters are read by another thread
         self._rules = Rules()
+        self._started, self._delay, self._due = 0.0, 0.0, 0.0
         self._mine: set[Key] = set()  # the frontends that the data plane has
         private_directory(directory)
         self._kernel = KernelRules(everything=False)
@@ -118,6 +129,7 @@ class UserSpace:
 
     def _start(self, listener: socket.socket | None) -> tuple[DataPlane, socket.socket]:
         listener = listener or _listener()
+        self._started = time.monotonic()
         return DataPlane.start(self._directory, [listener], self._settings, rules=self._own_rules()), listener
 
     def apply(self, rules: Rules, change: Change | None) -> None:
@@ -169,16 +181,34 @@ class UserSpace:
                 pass
 
     def wakes(self) -> list[int]:
-        return [self._plane.fileno()]
+        return [self._plane.fileno()] if not self._due else []
+
+    def due(self) -> float:
+        return self._due
 
     def look(self) -> None:
-        """The data plane has died: its connections are gone, those that came meanwhile wait in the queue."""
+        """The data plane has died: its connections are gone, those that came meanwhile wait in the queue. One that dies
+        again and again is started after a pause."""
         with self._lock:
-            self._plane.reap()
-            self._plane.close()
-            self._told(f"the data plane, process {self._plane.pid}, has died; another is started")
-            self._plane, _ = self._start(self._listener)
-            self._plane.keep(self._lookup.descriptors())
+            now = time.monotonic()
+            if not self._due:
+                pause = self._note_death(now)
+                after = f" in {pause:g} s" if pause else ""
+                self._told(f"the data plane, process {self._plane.pid}, has died; another is started{after}")
+                self._due = now + pause
+            if now >= self._due:
+                self._due = now + AGAIN_S[1]  # where it can't be started
+                self._plane, _ = self._start(self._listener)
+                self._due = 0.0
+                self._plane.keep(self._lookup.descriptors())
+
+    def _note_death(self, now: float) -> float:
+        """The seconds to wait before the next one."""
+        self._plane.reap()
+        self._plane.close()
+        pause = self._delay if now - self._started < STEADY_S else 0.0
+        self._delay = min(max(2 * pause, AGAIN_S[0]), AGAIN_S[1])
+        return pause
 
     def counters(self) -> Counters | None:
         with self._lock:

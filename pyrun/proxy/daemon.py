@@ -28,12 +28,13 @@ from ..kube.kubeconfig import Cluster
 from ..listen import notify, only_one, private_directory
 from .carriers import InKernel, UserSpace
 from .follow import Follower
+from .frontends import LOOPBACKS
 from .health import Health, Web
 from .hostports import bound_ports, clashes, ephemeral_overlap
 from .messages import Settings
 from .metrics import Metrics
 from .model import Node, Options
-from .rules import TCP, Change, Frontend, Key, Refusal, Rules
+from .rules import SCTP, TCP, Change, Frontend, Key, Refusal, Rules
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ KINDS = frozenset({"Service", "EndpointSlice", "Pod", "Node"})
 USERSPACE, NFTABLES = MODES = ("userspace", "nftables")
 TICK_S = 5.0  # health check ports that were taken, NodePorts that a program had: looked at again
 AGAIN_S = (0.5, 10.0)  # after a change that could not be carried out
+ON_LOOPBACK = "the kernel carries nothing from loopback to a pod, as route_localnet stays off; --mode userspace does"
+WAITS_S = 30.0  # for a source, before that is said, and again each time
 SOCKET = "proxy.sock"
 
 
@@ -104,7 +107,7 @@ class Daemon:
         self.given = given
         self.told = told
         self.store = Store()
-        self.follower = Follower(given.node, given.options)
+        self.follower = Follower(given.node, given.options, knows_pods=given.cri is not None)
         self.selectors = Selectors(self.store, given.node.name)
         self.metrics = Metrics()
         self.health = Health()
@@ -117,6 +120,7 @@ class Daemon:
         self._waiting: list[Change] = []
         self._again = 0.0  # when to try again what failed
         self._delay = AGAIN_S[0]
+        self._say_at = time.monotonic() + WAITS_S  # that a source has not told of itself yet
         self._check_faults: list[str] = []
         self._refused_told: set[Refusal] = set()
         self._faults_told: set[str] = set()
@@ -156,14 +160,15 @@ class Daemon:
         next_tick = time.monotonic() + TICK_S
         while True:
             wakes = self.carrier.wakes() if self.carrier is not None else []
-            until = min(next_tick, self._again) if self._again else next_tick
+            due = self.carrier.due() if self.carrier is not None else 0.0
+            until = min(one for one in (next_tick, self._again, due) if one)
             patience = max(0.0, until - time.monotonic())
             ready = _readable([ended, self.store.fileno(), *wakes], patience)
             if ended in ready:
                 return
-            if any(wake in ready for wake in wakes):
-                self._look()
             now = time.monotonic()
+            if any(wake in ready for wake in wakes) or 0.0 < due <= now:
+                self._look()
             if now >= next_tick:
                 next_tick = now + TICK_S
                 self._tick()
@@ -176,8 +181,7 @@ class Daemon:
         try:
             self.carrier.look()
         except PyrunError as error:
-            self.told(error.text)
-            time.sleep(AGAIN_S[0])  # it can't be started: the loop comes here again
+            self.told(error.text)  # it can't be started: the carrier says when to try again
 
     def _take(self) -> None:
         changes = self.store.changes()
@@ -264,7 +268,7 @@ class Daemon:
 
     def _block(self, rules: Rules, change: Change | None) -> None:
         """Looks at frontends on the node's addresses that are new, and at those that were blocked before."""
-        own = set(self.follower.node.addresses)
+        own = {*self.follower.node.addresses, *LOOPBACKS}
         if change is None:
             here = [one for one in rules.frontends if one.address in own]
             self._seen &= {one.key for one in here}
@@ -274,16 +278,28 @@ class Daemon:
             if self._blocked:
                 here += [one for one in rules.frontends if one.key in self._blocked]
         fresh = [one for one in here if one.key not in self._seen or one.key in self._blocked]
-        self._blocked = self._clashes(fresh) if fresh and not self.given.force_node_ports else {}
+        self._blocked = self._clashes(fresh) if fresh else {}
         self._seen |= {one.key for one in here}
 
     def _clashes(self, frontends: Sequence[Frontend]) -> dict[Key, Refusal]:
+        in_kernel = [one for one in frontends if one.address in LOOPBACKS and self._is_in_kernel(one)]
+        found = {one.key: Refusal(f"port {one.port} on loopback", ON_LOOPBACK, one.origin) for one in in_kernel}
+        if self.given.force_node_ports:
+            return found
         mine = self.carrier.own_ports() if self.carrier is not None else set()
         bound = {one for one in bound_ports() if not (one[0] == TCP and one[2] in mine)}
-        return clashes(frontends, self.follower.node.addresses, bound)
+        return clashes(frontends, (*self.follower.node.addresses, *LOOPBACKS), bound) | found
+
+    def _is_in_kernel(self, frontend: Frontend) -> bool:
+        return self.given.mode == NFTABLES or frontend.kernel or frontend.protocol == SCTP
 
     def _tick(self) -> None:
-        """What may have become possible since."""
+        """What may have become possible since; and what is still waited for."""
+        now = time.monotonic()
+        if now >= self._say_at and not self.store.is_whole():
+            self._say_at = now + WAITS_S
+            missing = ", ".join(self.store.waits_for())
+            self.told(f"no rule is changed until this is heard of, for without it some would be missing: {missing}")
         if self._check_faults:
             self._check_faults = self.web.set_checks(self.health.rules.health)
         if self._blocked:

@@ -26,9 +26,12 @@ TRIGGERED = "endpoints.kubernetes.io/last-change-trigger-time"  # RFC 3339, by t
 
 
 class Follower:
-    """node: as the command line has it; what it leaves out a Node object of its name gives."""
+    """node: as the command line has it; what it leaves out a Node object of its name gives. knows_pods: all Pods of
+    this node are among the objects, so that only those of them with hostNetwork have the node's addresses."""
 
-    def __init__(self, node: Node, options: Options) -> None:
+    def __init__(self, node: Node, options: Options, *, knows_pods: bool = False) -> None:
+        if knows_pods:
+            options = dataclasses.replace(options, host_pods=frozenset())
         self.given = node
         self.node = node
         self.planner = Planner(node, options)
@@ -38,11 +41,12 @@ class Follower:
         self.triggered: list[float] = []  # when what update() took was begun elsewhere, seconds since 1970
 
     def update(self, changes: Mapping[Key, Held | None]) -> list[Change]:
-        """The changes of the rules, in order: one for the node, one for all else."""
+        """The changes of the rules, in order: one for the node, one for its pods, one for all else."""
         services: dict[Name, Service | None] = {}
         slices: dict[Name, EndpointSlice | None] = {}
         made = []
         self.triggered = []
+        host_pods = self._options.host_pods or frozenset()
         for key, held in changes.items():
             kind, namespace, name = key
             faults: list[Fault] = []
@@ -51,12 +55,17 @@ class Follower:
             elif kind == "EndpointSlice":
                 slices[namespace, name] = _read(read_slice, held, faults)
                 self._note_trigger(held)
+            elif kind == "Pod" and self._options.host_pods is not None:
+                host_pods = self._with_pod((namespace, name), held, host_pods)
             elif kind == "Node" and name == self.given.name:
                 made.append(self._take_node(_read(read_node, held, faults)))
             if faults:
                 self.faults[key] = faults
             else:
                 self.faults.pop(key, None)
+        if self._options.host_pods is not None and host_pods != self._options.host_pods:
+            self._options = dataclasses.replace(self._options, host_pods=host_pods)
+            made.append(self.planner.surroundings(self.node, self._options))
         self.services += len(services)
         self.slices += len(slices)
         made.append(self.planner.update(services=services, slices=slices))
@@ -78,6 +87,11 @@ class Follower:
             return Change()
         self.node = node
         return self.planner.surroundings(node, self._options)
+
+    def _with_pod(self, name: Name, held: Held | None, found: frozenset[Name]) -> frozenset[Name]:
+        spec = held.value.get("spec") if held is not None else None
+        here = isinstance(spec, dict) and spec.get("hostNetwork") is True and spec.get("nodeName") == self.given.name
+        return found | {name} if here else found - {name}
 
     def _note_trigger(self, held: Held | None) -> None:
         annotations = held.value["metadata"].get("annotations") if held is not None else None

@@ -18,6 +18,7 @@ from .select import NODE, ZONE, Candidate, Selection
 CLUSTER, BALANCER, EXTERNAL, NODE_PORT = "cluster", "load-balancer", "external", "node-port"
 CLASSES = (CLUSTER, BALANCER, EXTERNAL, NODE_PORT)
 _LOOPBACK = {4: parse_prefix("127.0.0.0/8"), 16: parse_prefix("::1")}
+LOOPBACKS = frozenset((bytes((127, 0, 0, 1)), bytes(15) + b"\1"))  # where NodePorts may be asked for
 
 
 class Around(NamedTuple):
@@ -37,6 +38,8 @@ def around(node: Node, options: Options, size: int) -> Around:
         node_ports = own[:1]
     else:
         node_ports = [address for address in own if any_holds(node.node_port_addresses, address)]
+        asked = tuple([prefix for prefix in node.node_port_addresses if any_holds((_LOOPBACK[size],), prefix[0])])
+        node_ports += [address for address in LOOPBACKS if len(address) == size and any_holds(asked, address)]
     return Around(
         node=node,
         options=options,

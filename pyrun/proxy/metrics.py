@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from ..kube.addresses import address_text
 from .messages import Counters, State
-from .rules import PROTOCOLS, Rules
+from .rules import DROP, PROTOCOLS, Rules
 
 SYNC_BUCKETS = tuple(0.001 * 2**power for power in range(15))
 PROGRAMMING_BUCKETS = (0.25, 0.5, 1, 2, 3, 4, 5, 10, 20, 30, 60, 120, 180, 240, 300)
@@ -64,6 +64,16 @@ class Metrics:
             ("sync_proxy_rules_nftables_sync_failures_total", "Changes that could not be carried out.", self.failures),
         ):
             _family(out, p + name, "counter", help, [({}, count)])
+        policies: list[Sample] = [
+            ({"traffic_policy": policy}, count) for policy, count in no_local_endpoints(rules).items()
+        ]
+        _family(
+            out,
+            f"{p}sync_proxy_rules_no_local_endpoints_total",
+            "gauge",
+            "Service ports of policy Local that have endpoints, but none on this node.",
+            policies,
+        )
         for path in ("healthz", "livez"):
             found: list[Sample] = [
                 ({"code": str(code)}, count) for (of, code), count in sorted(self.answers.items()) if of == path
@@ -71,6 +81,17 @@ class Metrics:
             _family(out, f"{p}proxy_{path}_total", "counter", f"Answers of /{path} by code.", found)
         _own(out, rules, counters, state)
         return "\n".join(out) + "\n"
+
+
+def no_local_endpoints(rules: Rules) -> dict[str, int]:
+    """By the policy, internal or external, service ports whose packets are dropped for want of an endpoint here."""
+    found: dict[str, set[str]] = {"internal": set(), "external": set()}
+    for frontend in rules.frontends:
+        for choice in frontend.choices:
+            policy = choice.pointer.removeprefix("/spec/").removesuffix("TrafficPolicy")
+            if choice.action == DROP and policy in found:
+                found[policy].add(frontend.origin)
+    return {policy: len(origins) for policy, origins in found.items()}
 
 
 def _own(out: list[str], rules: Rules, counters: Counters | None, state: State | None) -> None:

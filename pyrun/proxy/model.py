@@ -133,7 +133,8 @@ class EndpointSlice:
 class Node:
     """This node. addresses: the first of each family is its primary one. pod_cidrs: where all pods of the cluster have
     their addresses; of a family that has none, pods are not told from others. service_cidrs: where Services have
-    theirs. node_port_addresses: where NodePorts are, of the node's addresses; None for the primary ones."""
+    theirs. node_port_addresses: where NodePorts are, of the node's addresses; None for the primary ones. One
+    within loopback has them on 127.0.0.1 or ::1."""
 
     name: str
     addresses: tuple[bytes, ...] = ()

@@ -36,6 +36,8 @@ FRA_PRIORITY, FRA_FWMARK, FRA_TABLE, FRA_FWMASK, FRA_PROTOCOL = 6, 10, 15, 16, 2
 RTN_UNICAST, RTN_LOCAL, SCOPE_HOST, SCOPE_UNIVERSE, FR_ACT_TO_TBL = 1, 2, 254, 0, 1
 RT_TABLE_COMPAT, RT_TABLE_LOCAL = 252, 255
 AF_INET, AF_INET6 = 2, 10
+# Connections with a client's address come from some thousand ports, which an ended one holds for a minute unless "1".
+REUSE = "/proc/sys/net/ipv4/tcp_tw_reuse"
 LOOPBACK = 1  # the index of lo in every namespace
 _rtmsg = Struct("=BBBBBBBBI")  # family, dst length, src length, tos, table, protocol, scope, type, flags
 _u32 = Struct("=I").pack
@@ -129,6 +131,7 @@ class Routes:
         self._node = tuple(node)
         self._netlink = Netlink(ROUTE)
         self._transparent = transparent
+        self._reuse_before = ""  # of tcp_tw_reuse, where it was another
         self._families = sorted({AF_INET if len(a) == 4 else AF_INET6 for a in self._node})
         self._held = {route.prefix: route.source for route in self._ours(RT_TABLE_LOCAL)}
         if transparent:
@@ -224,10 +227,14 @@ class Routes:
                 if e.errno != errno.EEXIST:
                     raise PyrunError(f"the rule for transparent sockets: {reason(e)}") from None
         run_nft(plan_mark_table())
+        before = _swap(REUSE, "1")
+        self._reuse_before = before if before != "1" else ""
 
     def _stop_transparent(self) -> None:
         from .nft.text import run_nft
 
+        if self._reuse_before:
+            _swap(REUSE, self._reuse_before)
         run_nft(f"table inet {MARK_TABLE}\ndelete table inet {MARK_TABLE}\n")
         for family in self._rules():
             self._netlink.do(mark_rule(RTM_DELRULE, family))
@@ -244,6 +251,19 @@ class Routes:
                 if type_ == RTM_NEWRULE and have.get(FRA_PROTOCOL) == bytes((PROTOCOL,)):
                     found.add(family)
         return found
+
+
+def _swap(path: str, value: str) -> str:
+    """Writes a sysctl; returns what it was. Where it can't be written, it stays as it is."""
+    try:
+        with open(path) as file:
+            before = file.read().strip()
+        if before != value:
+            with open(path, "w") as file:
+                file.write(value)
+    except OSError:
+        return ""
+    return before
 
 
 def _hint(e: OSError, source: bytes) -> str | None:

@@ -176,6 +176,36 @@ def test_a_node_port_that_a_program_has_is_left_to_it(
         settled(world.outside, {PODS[0][0]}, NODE4, 30022)
 
 
+def test_node_ports_on_loopback(world: World, tmp_path: Path, mode: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """Carried in user space; refused by name where the kernel would have to, which is no reason against the rest."""
+    ports = "{name: tcp, port: 80, nodePort: 30080}, {name: udp, port: 80, protocol: UDP, nodePort: 30080}"
+    targets = "{name: tcp, port: 8080}, {name: udp, port: 8080, protocol: UDP}"
+    text = service("web", VIP, "type: NodePort", ports=ports) + pods(0, 1, ports=targets)
+    right = {PODS[0][0], PODS[1][0]}
+    loopback = Place(world.node.fd, "127.0.0.1", "::1")
+    with running(tmp_path / "proxy", mode, text, "--nodeport-addresses", "127.0.0.0/8,10.0.0.0/8") as proxy:
+        settled(world.client, right)
+        settled(world.outside, right, NODE4, 30080)
+        refused = [line for line in proxy.status(capfd)["refused"] if "on loopback" in line]
+        if mode == "nftables":
+            assert len(refused) == 2 and all("/spec/ports/" in line and "userspace" in line for line in refused)
+            return
+        assert not refused
+        settled(loopback, right, "127.0.0.1", 30080)
+        settled(loopback, right, "127.0.0.1", 30080, udp=True)
+
+
+def test_a_data_plane_that_dies_again_and_again(world: World, tmp_path: Path) -> None:
+    """It is started at once, then after longer and longer pauses; connections wait for it."""
+    with running(tmp_path, "userspace", WEB + pods(0, 1)) as proxy:
+        settled(world.client, {PODS[0][0], PODS[1][0]})
+        for _ in range(3):
+            os.kill(proxy.plane_pid(), signal.SIGKILL)
+            assert set(answers(world.client, 4)) <= {PODS[0][0], PODS[1][0]}
+        said = [line for line in proxy.said().splitlines() if "has died" in line]
+        assert [line.rpartition("is started")[2] for line in said] == ["", " in 0.5 s", " in 1 s"]
+
+
 def test_a_broken_edit_leaves_what_was_good(
     world: World, tmp_path: Path, mode: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -198,7 +228,7 @@ KERNELS = (" fe80::", "fe80::/64 ", "multicast ff00::/8 ")  # it adds them by it
 def test_a_stop_takes_everything_away(world: World, tmp_path: Path, mode: str) -> None:
     def left() -> list[str]:
         said = ("ip rule", "ip -6 rule", "ip route show table all", "ip -6 route show table all", "nft list ruleset")
-        words = [line.split() for line in said]
+        words = [line.split() for line in (*said, "sysctl net.ipv4.tcp_tw_reuse")]
         texts = [subprocess.run(argv, capture_output=True, text=True, check=True).stdout for argv in words]
         lines = "".join(texts).splitlines()
         return sorted({line for line in lines if not any(late in line for late in KERNELS)})
@@ -207,6 +237,7 @@ def test_a_stop_takes_everything_away(world: World, tmp_path: Path, mode: str) -
     with running(tmp_path, mode, WEB + pods(0, 1)) as proxy:
         settled(world.client, {PODS[0][0], PODS[1][0]})
         assert left() != before
+        assert ("net.ipv4.tcp_tw_reuse = 1" in left()) == (mode == "userspace")
         proxy.stop()
         assert left() == before
         assert proxy.plane_pid() == 0

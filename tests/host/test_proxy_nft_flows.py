@@ -15,6 +15,7 @@ from collections.abc import Iterator
 import pytest
 
 from pyrun.kube.addresses import address_text, parse_address, port_text
+from pyrun.proxy.frontends import LOOPBACKS
 from pyrun.proxy.nft.kernel import KernelRules
 from pyrun.proxy.nft.state import State
 from pyrun.proxy.plan import plan_proxy
@@ -153,8 +154,11 @@ def outcome(world: World, flow: tuple[str, str], right: str) -> str:
 
 
 def can_be_sent(world: World, flow: tuple[str, str]) -> bool:
-    """By a socket of this kernel: no SCTP, one family, and not from the address of a service, as a load balancer."""
+    """By a socket of this kernel: no SCTP, one family, and not from the address of a service, as a load balancer. What
+    is asked for on loopback is not the kernel's: the daemon refuses it."""
     source, (protocol, address, _) = packet(flow)
+    if address in LOOPBACKS and any(one.address == address for one in world.rules.frontends):
+        return False
     caught = {caught for caught, _ in addresses_to_catch(world.rules, [parse_address(a) for a in NODE])}
     return protocol != SCTP and len(source) == len(address) and source not in caught
 
