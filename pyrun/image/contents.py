@@ -278,6 +278,7 @@ class Contents:
             return
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            erofs.unmount(f"{self.root}/ingest/{name}")  # of one who was killed while he tried it
             layers.remove(self.ingest, name)
         except BlockingIOError:
             pass

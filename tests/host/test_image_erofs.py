@@ -129,9 +129,12 @@ def test_both_kinds_in_one_store(root: Path) -> None:
 
 
 def test_exported_image_is_the_same_in_both_kinds(images: Images, root: Path) -> None:
-    add(images)
+    made = make_image(
+        [Tar().dir(".").dir("d").file("d/f", b"f", mode=0o4755).symlink("d/l", "f").file("d/.wh.w").bytes()]
+    )
+    add(images, made)  # with an entry for all: what is only implied is as old as the layer
     plain = Images(str(root.parent / "plain"))
-    add(plain)
+    add(plain, made)
     written: list[Path] = []
     for store in (images, plain):
         path = root.parent / f"{len(written)}.tar"
@@ -182,6 +185,22 @@ def test_auto_is_erofs_here(root: Path) -> None:
     images = Images(str(root), layers="auto")
     assert "erofs" in images_kinds(images)
     images.close()
+
+
+def test_killed_while_it_tries_a_mount(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next start takes the mount away and then what is below it."""
+    child = os.fork()
+    if child == 0:
+        monkeypatch.setattr(erofs, "unmount", lambda _: os.kill(os.getpid(), signal.SIGKILL))
+        try:
+            Images(str(root), layers="erofs")
+        finally:
+            os._exit(1)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL and len(mounts(root)) == 1
+    again = Images(str(root))
+    again.settle()
+    assert mounts(root) == [] and os.listdir(root / "ingest") == []
+    again.close()
 
 
 def test_killed_at_any_moment_of_a_pull(root: Path) -> None:
