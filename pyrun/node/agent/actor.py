@@ -26,7 +26,7 @@ from ..probes import spread
 from ..volumes import wanted
 from .carry import Carrier
 from .host import Host
-from .images import known_images
+from .images import known_images, waits_for_import
 from .kept import Kept
 from .messages import read_message
 from .observe import attempts_of, sandbox_of
@@ -34,6 +34,7 @@ from .record import Condition, Record
 
 EVICTED = "Evicted"
 AGAIN_S = 5.0  # after something that should not fail has failed
+IMPORT_S = 10.0  # an image that must not be pulled is looked for so often: nobody tells when it has been imported
 LAST_S = 2.0  # beyond the planner's own kill
 
 
@@ -107,22 +108,32 @@ class Actor:
             await self._take_over()
             self.begin(self._watch_limits())
             while not self.ended.is_set():
-                self._woken.clear()
-                now = time.time()
-                await known_images(self.host.cri.images, self.record.desired(), self.carrier.images)
-                self.decision = plan_pod(self.record.desired(), self.observe(), self.host.facts, now)
-                self._note(now)
-                for action in self.decision.actions:
-                    self._begin(action, now)
-                await self._sleep(self.decision.wake)
+                try:
+                    await self._sleep(await self._plan())
+                except Exception as error:  # a fault of ours with one pod: it is not to be lost for it
+                    self.host.warn(f"pod {self.name}: {type(error).__name__}: {error}")
+                    await asyncio.sleep(AGAIN_S)
         finally:
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    async def _plan(self) -> float | None:
+        """Begins what is to be done now. When to plan again although nothing happens."""
+        self._woken.clear()
+        now = time.time()
+        await known_images(self.host.cri.images, self.record.desired(), self.carrier.images)
+        self.decision = plan_pod(self.record.desired(), self.observe(), self.host.facts, now)
+        self._note(now)
+        for action in self.decision.actions:
+            self._begin(action, now)
+        if not waits_for_import(self.record.desired(), self.carrier.images):
+            return self.decision.wake
+        return min(self.decision.wake or now + IMPORT_S, now + IMPORT_S)
+
     async def _take_over(self) -> None:
-        """What an agent before this one has left: a pod that has a sandbox was admitted, and a container that was made
-        and not started is made again."""
+        """What an agent before this one has left: a pod that has a sandbox was admitted, a container that was made and
+        not started is made again, and hooks and signals of which nobody knows the end come again."""
         pods = self.kept.sandboxes()
         if pods and self.record.admitted is None:
             self.record.admitted, self.record.started = True, pods[0].record.created / 1e9
@@ -132,6 +143,11 @@ class Actor:
                     await life.remove(self.host.cri.pods, c)
                 except PyrunError as error:
                     self.events.add("Warning", "FailedRemove", str(error))
+        for hooks in self.record.hooks.values():
+            for which in [which for which, hook in hooks.items() if hook.ended is None]:
+                del hooks[which]
+        for id, stop in self.record.stops.items():
+            self.record.stops[id] = replace(stop, signalled=None, killed=None)
         for a in attempts_of(pods, self.record):
             if a.running:
                 self._spread_probes(a)
@@ -279,14 +295,14 @@ class Actor:
     def _signal(self, action: act.Signal, now: float) -> None:
         stop = self.record.stops[action.id]
         deadline = max(stop.deadline - now, 0.0) + LAST_S
-        self.record.stops[action.id] = type(stop)(stop.why, stop.begun, stop.deadline, now, stop.killed)
+        self.record.stops[action.id] = replace(stop, signalled=now)
         self.begin(self._stop(action.id, deadline + LAST_S))
         self.wake()
 
     def _kill(self, action: act.Kill, now: float) -> None:
         stop = self.record.stops.get(action.id)
         if stop is not None:
-            self.record.stops[action.id] = type(stop)(stop.why, stop.begun, stop.deadline, stop.signalled, now)
+            self.record.stops[action.id] = replace(stop, killed=now)
         key = action.key
         self.busy.add(key)
         self.begin(self._stop(action.id, 0, key))

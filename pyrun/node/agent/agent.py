@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...cri.cri import Cri
-from ...errors import PyrunError
+from ...errors import PyrunError, reason
 from ...kube.objects.config import ConfigMap, Secret
 from ...kube.objects.pods import Pod
 from ...listen import private_directory
@@ -27,6 +27,7 @@ from ...pod.pod import Pod as RuntimePod
 from ..admission import Allocatable, Neighbour, refusal
 from ..plan.observed import NodeFacts
 from ..probes import Prober
+from ..qos import BURSTABLE, pod_requests, qos_class
 from ..volumes import Objects, Volumes
 from .actor import Actor
 from .host import Host
@@ -74,6 +75,7 @@ class Agent:
             started=time.time(),
             refusal=self._refusal,
             gone=self._gone,
+            burstable=self._burstable,
         )
         self.actors: dict[Name, Actor] = {}
         self.next: dict[Name, Record] = {}
@@ -89,8 +91,17 @@ class Agent:
 
     def start(self) -> None:
         self.host.volumes.prepare()
-        os.makedirs(self.settings.manifests, 0o755, exist_ok=True)
-        os.makedirs(self.host.logs, 0o755, exist_ok=True)
+        try:
+            for directory in (self.settings.manifests, self.host.logs):
+                os.makedirs(directory, 0o755, exist_ok=True)
+            at = os.stat(self.settings.manifests)
+        except OSError as error:
+            raise PyrunError(f"{error.filename}: {reason(error)}") from None
+        if at.st_uid != os.geteuid() or at.st_mode & 0o022:
+            raise PyrunError(
+                f"{self.settings.manifests}: others than root may write there, and who may is root on this node",
+                hint=f"chown root {self.settings.manifests} && chmod go-w {self.settings.manifests}",
+            )
         self._cri.events.listeners.append(self._told)
         for record in self._records:
             self._begin(record)
@@ -212,6 +223,10 @@ class Agent:
             if other.record is not record and other.record.admitted and not other.is_finished
         ]
         return refusal(record.desired().spec, self.host.allocatable, others)
+
+    def _burstable(self) -> int:
+        specs = [actor.record.desired().spec for actor in self.actors.values() if not actor.is_finished]
+        return sum(pod_requests(spec).get("cpu", 0) for spec in specs if qos_class(spec) == BURSTABLE)
 
     def _room(self) -> None:
         for actor in self.actors.values():

@@ -24,13 +24,14 @@ from ..plan.observed import BackOff, Hook, ProbeState
 from ..plan.pod import containers_of
 from ..plan.probes import fold, probe_of
 from ..probes import Target
+from ..qos import cgroup_path, pod_limits, qos_class
 from ..volumes import VolumeError
 from .container_config import ConfigFault, Made, container_config
 from .files import hosts_file, remove_tree
 from .kept import Kept
 from .messages import make_file
 from .observe import attempts_of
-from .pod_cgroup import remove_cgroup
+from .pod_cgroup import make_cgroup, remove_cgroup, weigh_burstable
 from .sandbox_config import sandbox_config
 from .variables import environment
 
@@ -88,6 +89,7 @@ class Carrier:
             await asyncio.to_thread(private_directory, kept.directory)
             await self._make_volumes()
             config = sandbox_config(pod, uid, action.attempt, host.logs, host.dns)
+            await self._make_cgroup(config.linux.cgroup_parent)
             await run_pod_sandbox(host.cri, v1.RunPodSandboxRequest(config=config))
         except PyrunError as error:
             now, before = time.time(), self.sandbox_error
@@ -100,6 +102,15 @@ class Carrier:
         else:
             self.sandbox_error = None
             await self._remove_old_sandboxes()
+
+    async def _make_cgroup(self, parent: str) -> None:
+        limits = pod_limits(self._kept.record.desired().spec)
+        mount = self._host.cri.facts.cgroup_mount
+        left = await asyncio.to_thread(make_cgroup, mount, parent, limits)
+        if left:
+            text = f"{' and '.join(left)} of the pod can't be set: this node's cgroup lacks the controller"
+            self._kept.events.add("Warning", "FailedToSetLimits", text)
+        await asyncio.to_thread(weigh_burstable, mount, self._host.burstable())
 
     async def _make_volumes(self) -> None:
         """Once in the agent's life: who is there already stays as it is."""
@@ -285,8 +296,10 @@ class Carrier:
         cgroups = {pod.config.linux.cgroup_parent for pod in pods}
         for pod in pods:
             await host.cri.pods.remove(pod.id)
-        for parent in cgroups:
-            await asyncio.to_thread(remove_cgroup, host.cri.facts.cgroup_mount, parent)
+        mount = host.cri.facts.cgroup_mount
+        for parent in cgroups | {cgroup_path(kept.record.uid, qos_class(kept.record.desired().spec))}:
+            await asyncio.to_thread(remove_cgroup, mount, parent)
+        await asyncio.to_thread(weigh_burstable, mount, host.burstable())
         await asyncio.to_thread(host.volumes.remove, kept.record.uid)
         for directory in (kept.directory, kept.log_directory):
             await asyncio.to_thread(remove_tree, directory)

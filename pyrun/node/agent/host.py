@@ -20,7 +20,7 @@ class Host:
     when the agent was.
 
     refusal: asked once for each pod; (reason, message) where it is not taken. gone: told when nothing is left of a
-    pod.
+    pod. burstable: thousandths of a processor that all Burstable pods request.
     """
 
     cri: Cri
@@ -37,6 +37,7 @@ class Host:
     objects: Objects = field(default_factory=Objects)
     refusal: Callable[[Record], tuple[str, str] | None] = lambda record: None
     gone: Callable[[Record], None] = lambda record: None
+    burstable: Callable[[], int] = lambda: 0
 
     @property
     def memory(self) -> int:

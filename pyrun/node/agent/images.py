@@ -18,3 +18,8 @@ async def known_images(images: Images, desired: Desired, found: dict[str, str]) 
                 found[c.image] = (await asyncio.to_thread(images.find, c.image)).id
             except NotFound:
                 pass
+
+
+def waits_for_import(desired: Desired, found: dict[str, str]) -> bool:
+    """An image that must not be pulled is not here."""
+    return any(c.imagePullPolicy == "Never" and c.image not in found for c in containers_of(desired).values())

@@ -1,0 +1,278 @@
+"""What the node agent makes of pods, without a runtime: the CRI's messages, variables, files, uids, records."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.protobuf import json_format
+
+from pyrun import cri_api as v1
+from pyrun.errors import PyrunError
+from pyrun.kube.objects.config import ConfigMap, Secret
+from pyrun.kube.objects.pods import Pod
+from pyrun.node.agent.container_config import MASKED, ConfigFault, Made, container_config
+from pyrun.node.agent.files import hosts_text
+from pyrun.node.agent.messages import make_file, read_message
+from pyrun.node.agent.record import Record, Records
+from pyrun.node.agent.sandbox_config import Dns, read_resolv, sandbox_config
+from pyrun.node.agent.source import read_file, uid_of
+from pyrun.node.agent.variables import environment
+from pyrun.node.downward import PodFacts
+from pyrun.node.plan.observed import BackOff, Hook, ProbeState, Stop
+from pyrun.node.volumes import Objects
+from tests.support.node.world import pod_of
+
+GIB = 1 << 30
+NODE = read_resolv("nameserver 9.9.9.9\nsearch old\nsearch a.test b.test\noptions ndots:2 edns0\n")
+
+
+def sandbox(spec: str, dns: Dns = Dns(node=NODE)) -> dict[str, Any]:  # noqa: B008
+    found = sandbox_config(pod_of(spec), "uid-1", 2, "/var/log/pods", dns)
+    return dict(json_format.MessageToDict(found, preserving_proto_field_name=True))
+
+
+def container(spec: str, name: str = "c", user: str = "", env: dict[str, str] | None = None) -> Any:
+    pod = pod_of(spec)
+    assert pod.spec is not None
+    c = next(c for c in [*(pod.spec.initContainers or ()), *pod.spec.containers] if c.name == name)
+    return container_config(pod, c, Made("uid-1", 3, ("sha256:1", user), env or {}, [], 8 * GIB))
+
+
+def test_a_sandbox() -> None:
+    found = sandbox(
+        "containers: [{name: c, ports: [{containerPort: 80, hostPort: 8080}, {containerPort: 53, protocol: UDP}]}]\n"
+        "shareProcessNamespace: true\nsecurityContext: {sysctls: [{name: net.ipv4.tcp_syncookies, value: '1'}]}"
+    )
+    assert found["metadata"] == {"name": "p", "uid": "uid-1", "namespace": "default", "attempt": 2}
+    assert (found["hostname"], found["log_directory"]) == ("p", "/var/log/pods/default_p_uid-1")
+    assert found["port_mappings"] == [{"container_port": 80, "host_port": 8080}]
+    assert found["linux"]["cgroup_parent"] == "/kubepods/besteffort/poduid-1"
+    assert found["linux"]["sysctls"] == {"net.ipv4.tcp_syncookies": "1"}
+    options = sandbox_config(pod_of("containers: [{name: c}]\nhostPID: true\nhostIPC: true\nhostNetwork: true"),
+                             "u", 0, "/l", Dns()).linux.security_context.namespace_options  # fmt: skip
+    assert (options.network, options.pid, options.ipc) == (v1.NODE, v1.NODE, v1.NODE)
+
+
+CLUSTER = Dns(("10.96.0.10",), "cluster.test", NODE)
+SEARCHES = ["default.svc.cluster.test", "svc.cluster.test", "cluster.test", "a.test", "b.test"]
+DNS: dict[str, tuple[str, Dns, dict[str, Any]]] = {
+    "first": ("", CLUSTER, {"servers": ["10.96.0.10"], "searches": SEARCHES, "options": ["ndots:5"]}),
+    "no cluster": ("", Dns(node=NODE), {}),
+    "default": ("dnsPolicy: Default", CLUSTER, {}),
+    "host network": ("hostNetwork: true", CLUSTER, {}),
+    "with host network": (
+        "hostNetwork: true\ndnsPolicy: ClusterFirstWithHostNet",
+        CLUSTER,
+        {"servers": ["10.96.0.10"], "searches": SEARCHES, "options": ["ndots:5"]},
+    ),
+    "none": (
+        "dnsPolicy: None\ndnsConfig: {nameservers: [1.2.3.4], options: [{name: ndots, value: '1'}, {name: rotate}]}",
+        CLUSTER,
+        {"servers": ["1.2.3.4"], "options": ["ndots:1", "rotate"]},
+    ),
+    "the node's with more": (
+        "dnsPolicy: Default\ndnsConfig: {searches: [c.test], options: [{name: ndots, value: '7'}]}",
+        CLUSTER,
+        {"servers": ["9.9.9.9"], "searches": ["a.test", "b.test", "c.test"], "options": ["ndots:7", "edns0"]},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DNS)
+def test_dns(name: str) -> None:
+    spec, dns, wanted = DNS[name]
+    assert sandbox(f"containers: [{{name: c}}]\n{spec}", dns).get("dns_config", {}) == wanted
+
+
+def test_a_container() -> None:
+    config = container(
+        """
+containers:
+- name: c
+  image: i:1
+  command: [run, $(A), $$(A), $(B)]
+  args: ["-$(A)-"]
+  workingDir: /w
+  resources: {requests: {cpu: 250m, memory: 2Gi}, limits: {cpu: "1", memory: 4Gi}}
+  lifecycle: {stopSignal: SIGUSR1}
+  securityContext: {runAsUser: 5, runAsGroup: 6, readOnlyRootFilesystem: true, allowPrivilegeEscalation: false,
+    capabilities: {add: [NET_ADMIN], drop: [ALL]}, seccompProfile: {type: Localhost, localhostProfile: a.json}}
+os: {name: linux}
+securityContext: {supplementalGroups: [7], runAsUser: 1, seccompProfile: {type: RuntimeDefault}}
+""",
+        env={"A": "x"},
+    )
+    assert (list(config.command), list(config.args)) == (["run", "x", "$(A)", "$(B)"], ["-x-"])
+    assert (config.image.image, config.image.user_specified_image) == ("sha256:1", "i:1")
+    assert (config.metadata.attempt, config.log_path, config.working_dir) == (3, "c/3.log", "/w")
+    linux, context = config.linux.resources, config.linux.security_context
+    assert (linux.cpu_shares, linux.cpu_quota, linux.cpu_period) == (256, 100_000, 100_000)
+    assert (linux.memory_limit_in_bytes, linux.oom_score_adj) == (4 * GIB, 750)
+    assert (context.run_as_user.value, context.run_as_group.value, list(context.supplemental_groups)) == (5, 6, [7])
+    assert context.readonly_rootfs and context.no_new_privs and not context.privileged
+    assert (list(context.capabilities.add_capabilities), list(context.capabilities.drop_capabilities)) == (
+        ["NET_ADMIN"],
+        ["ALL"],
+    )
+    assert (context.seccomp.profile_type, context.seccomp.localhost_ref) == (v1.SecurityProfile.Localhost, "a.json")
+    assert list(context.masked_paths) == list(MASKED)
+    assert config.stop_signal == v1.Signal.Value("SIGNAL_SIGUSR1")
+    privileged = container("containers: [{name: c, securityContext: {privileged: true}}]").linux.security_context
+    assert privileged.privileged and not privileged.masked_paths and not privileged.HasField("seccomp")
+
+
+USERS = {
+    ("", None): "runs as root",
+    ("0:5", None): "runs as root",
+    ("www", None): "can't be known",
+    ("www", 0): "runAsUser is 0",
+    ("1000", None): "",
+    ("www", 1000): "",
+}
+
+
+@pytest.mark.parametrize("case", USERS)
+def test_run_as_non_root(case: tuple[str, int | None]) -> None:
+    user, uid = case
+    spec = (
+        f"containers: [{{name: c}}]\nsecurityContext: {{runAsNonRoot: true{f', runAsUser: {uid}' * (uid is not None)}}}"
+    )
+    if USERS[case]:
+        with pytest.raises(ConfigFault, match=USERS[case]):
+            container(spec, user=user)
+    else:
+        container(spec, user=user)
+
+
+def test_a_group_without_a_user_takes_the_image_s() -> None:
+    spec = "containers: [{name: c}]\nsecurityContext: {runAsGroup: 9}"
+    for user, wanted in (("www:3", (0, "www")), ("8", (8, "")), ("", (0, ""))):
+        context = container(spec, user=user).linux.security_context
+        assert (context.run_as_user.value, context.run_as_username) == wanted and context.run_as_group.value == 9
+
+
+OBJECTS = Objects(
+    {("default", "m"): ConfigMap(data={"a": "1", "b": "2"})},
+    {("default", "s"): Secret(data={"p": "c2VjcmV0"}, stringData={"q": "plain"})},
+    {"cpu": 2000, "memory": GIB},
+)
+MISSING = {
+    "{configMapKeyRef: {name: none, key: a}}": 'configmap "none" not found',
+    "{configMapKeyRef: {name: m, key: z}}": "couldn't find key z in configmap default/m",
+    "{secretKeyRef: {name: s, key: z}}": "couldn't find key z in secret default/s",
+}
+
+
+def variables(env: str, more: str = "") -> dict[str, str]:
+    pod = pod_of(f"containers: [{{name: c, env: {env}{more}}}]")
+    assert pod.spec is not None
+    facts = PodFacts(node_name="n1", pod_ips=("10.0.0.2",), host_ips=("192.0.2.1",))
+    return environment(pod.spec.containers[0], pod, "uid-1", OBJECTS, facts)
+
+
+def test_variables() -> None:
+    found = variables(
+        "[{name: a, value: $(X_b)}, {name: p, valueFrom: {secretKeyRef: {name: s, key: p}}},"
+        " {name: none, valueFrom: {configMapKeyRef: {name: none, key: a, optional: true}}},"
+        " {name: host, valueFrom: {fieldRef: {fieldPath: status.hostIP}}},"
+        " {name: uid, valueFrom: {fieldRef: {fieldPath: metadata.uid}}},"
+        " {name: most, valueFrom: {resourceFieldRef: {resource: limits.memory, divisor: 1Mi}}},"
+        " {name: later, value: $(a)-$(after)}, {name: after, value: z}]",
+        ", envFrom: [{configMapRef: {name: m}, prefix: X_}, {secretRef: {name: s}},"
+        " {secretRef: {name: gone, optional: true}}]",
+    )
+    assert found == {
+        "X_a": "1", "X_b": "2", "p": "secret", "q": "plain", "a": "2", "host": "192.0.2.1", "uid": "uid-1",
+        "most": "1024", "later": "2-$(after)", "after": "z",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("ref", MISSING)
+def test_a_variable_that_is_missing(ref: str) -> None:
+    with pytest.raises(ConfigFault) as found:
+        variables(f"[{{name: a, valueFrom: {ref}}}]")
+    assert found.value.text == MISSING[ref]
+
+
+def test_hosts() -> None:
+    pod = pod_of("containers: [{name: c}]\nhostAliases: [{ip: 10.9.9.9, hostnames: [one, two]}]")
+    text = hosts_text(pod, ["10.0.0.2", "fd00::2"], "own\n")
+    assert "10.0.0.2\tp\nfd00::2\tp\n" in text and text.endswith("10.9.9.9\tone\ttwo\n") and "own" not in text
+    assert hosts_text(pod_of("containers: [{name: c}]\nhostNetwork: true"), ["10.0.0.2"], "own\n") == "own\n"
+
+
+def test_termination_messages(tmp_path: Path) -> None:
+    path, log = tmp_path / "a" / "message", tmp_path / "0.log"
+    make_file(str(path))
+    assert path.stat().st_mode & 0o777 == 0o666
+    spec = pod_of("containers: [{name: c, terminationMessagePolicy: FallbackToLogsOnError}]").spec
+    assert spec is not None
+    c = spec.containers[0]
+    at = b"2026-11-27T12:00:00.000000000Z stderr "
+    log.write_bytes(b"".join(at + b"F line %d\n" % n for n in range(100)) + at + b"P in \n" + at + b"F two\n")
+    assert read_message(str(path), c, 0, str(log)) == ""
+    said = read_message(str(path), c, 1, str(log)).splitlines()
+    assert len(said) == 80 and said[-1] == "in two" and said[0] == "line 21"
+    log.write_bytes(at + b"F " + b"x" * 5000 + b"\n")
+    assert len(read_message(str(path), c, 1, str(log))) == 2048
+    path.write_bytes(b"a" * 10 + b"b" * 4096)
+    assert read_message(str(path), c, 1, str(log)) == "b" * 4096
+    path.unlink()
+    path.symlink_to("/etc/passwd")
+    assert read_message(str(path), c, 0, str(log)) == ""
+    with pytest.raises(PyrunError):
+        make_file(str(path))
+
+
+def test_a_uid_is_the_words(tmp_path: Path) -> None:
+    def uid(text: str) -> str:
+        file = tmp_path / "pod.yaml"
+        file.write_text(text)
+        (found,) = read_file(str(file), "n1")[0].values()
+        assert isinstance(found.object, Pod)
+        return uid_of(found.object, "n1")
+
+    base = "apiVersion: v1\nkind: Pod\nmetadata: {name: p, labels: {a: x, b: w}}\n"
+    base += "spec: {containers: [{name: c, image: i}]}\n"
+    assert uid(base) == uid(f"# another\n{base}") == uid(base.replace("a: x, b: w", "b: w, a: x"))
+    assert uid(base) != uid(base.replace("a: x", "a: z")) and len(uid(base)) == 36
+    assert uid(base.replace("{name: p,", "{name: p, uid: given,")) == "given"
+
+
+def test_what_a_file_may_have(tmp_path: Path) -> None:
+    file = tmp_path / "all.yaml"
+    pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {containers: [{name: c, image: i}]}\n"
+    service = "apiVersion: v1\nkind: Service\nmetadata: {name: s}\nspec: {ports: [{port: 80}]}\n"
+    deployment = (
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\nspec: {selector: {matchLabels: {a: b}}, template:"
+        " {metadata: {labels: {a: b}}, spec: {containers: [{name: c, image: i}]}}}\n"
+    )
+    file.write_text("---\n".join([pod, service, pod, deployment]))
+    found, faults = read_file(str(file), "n1")
+    assert list(found) == [("Pod", "default", "p")]
+    assert [fault.line for fault in faults] == [11, 17], faults
+    assert "twice" in faults[0].text and "takes Pod, ConfigMap and Secret" in faults[1].text
+
+
+def test_records_are_what_they_were(tmp_path: Path) -> None:
+    pod = pod_of("containers: [{name: c, image: 'i:1'}]")
+    record = Record(uid="u", file="/f", pod=pod, created=1.5, deleted=2.0, grace=3, admitted=True, started=1.6)
+    record.failure = ("DeadlineExceeded", "late")
+    record.restarts["c"] = BackOff(10.0, 1.7)
+    record.stops["id"] = Stop("why", 1.0, 2.0, 1.5)
+    record.hooks["id"] = {"preStop": Hook(1.0, 1.1, "no")}
+    record.probes["id"] = {"readiness": ProbeState(1, 0, 1.0, True, "out")}
+    records = Records(str(tmp_path / "pods.db"))
+    records.write("u", records.encode(record))
+    records.close()
+    records = Records(str(tmp_path / "pods.db"))
+    assert list(records.all()) == [record]
+    record.forget_containers(set())
+    assert not record.stops and not record.hooks and not record.probes
+    records.remove("u")
+    assert not list(records.all())
+    (tmp_path / "bad.db").write_bytes(b"no database" * 100)
+    with pytest.raises(PyrunError, match="bad.db"):
+        Records(str(tmp_path / "bad.db"))
