@@ -25,7 +25,7 @@ from ...kube.objects.pods import Pod
 from ..manifests import Fault, read_objects
 
 STILL_S, LATEST_S, AGAIN_S = 0.03, 0.5, 2.0
-OTHERS = ("Service", "Endpoints", "EndpointSlice", "Node", "Namespace")  # for the proxy and the DNS, in one directory
+OTHERS = ("Service", "EndpointSlice", "Node")  # for the proxy and the DNS, in one directory
 Key = tuple[str, str, str]  # kind, namespace, name
 
 
