@@ -261,6 +261,10 @@ METRICS = Verb(
     (
         text("address", "HOST:PORT", "where (default: 127.0.0.1:9338)"),
         text("node-name", "NAME", "the node's name in the summary (default: the host's)"),
+        text("store", "DIR", "keep what is read there (default: nothing is kept)", completes=A_DIRECTORY),
+        Option("every", DURATION, "how often it is read for that (default: 10s)", metavar="TIME"),
+        Option("keep", DURATION, "how long it is kept (default: 168h)", metavar="TIME"),
+        size("keep-bytes", "how big all of it may become (default: 512M)"),
         LISTEN,
     ),
 )
@@ -277,6 +281,12 @@ DASHBOARD = Verb(
         text("state", "DIR", "where the token is kept (default: /run/pyrun-dashboard)", completes=A_DIRECTORY),
         text("node-name", "NAME", "the node's name (default: the host's)"),
         text("dir", "DIR", "where the logs of pods are (default: /var/log/pods)", completes=A_DIRECTORY),
+        text(
+            "store",
+            "DIR",
+            "what pyrun metrics --store keeps (default: /var/lib/pyrun-metrics)",
+            completes=A_DIRECTORY,
+        ),
         LISTEN,
     ),
 )

@@ -507,11 +507,13 @@ line has the place in the file that asks for it.""",
     "metrics": Text(
         """Serves what pods and their containers use: /metrics/cadvisor and /metrics/resource for Prometheus,
 /stats/summary for metrics-server, by the names and labels of cAdvisor and the kubelet, and /metrics about itself. It
-asks the runtime when it is asked, any that serves the CRI with its metrics.
+asks the runtime when it is asked, any that serves the CRI with its metrics. With --store it asks each 10 s and
+keeps what pods used, in one SQLite file: /history and the dashboard have it.
 
 There is no authentication: it is for loopback, or for a network in which everybody may read.""",
         (
             ("pyrun metrics", "of `pyrun cri`, on 127.0.0.1:9338"),
+            ("pyrun metrics --store /var/lib/pyrun-metrics --keep 720h", "keep a month of it"),
             ("pyrun metrics --address [::1]:0 --listen unix:///run/containerd/containerd.sock", "of containerd"),
         ),
         {"0": "a signal has ended it", "1": "the address can't be had"},

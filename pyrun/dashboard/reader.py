@@ -7,6 +7,7 @@ lines of JSON, `{"value": …}` or `{"error": …, "kind": …}`. Who has lost i
     {"ask": "watch"}                        the state, again and again (state.py)
     {"ask": "logs", "of": […], "words": [], "stream": "", "lines": N, "previous": false}      lines, once
     {"ask": "follow", …}                    {"lines": [], "skipped": BYTES}, as they are written
+    {"ask": "history", "of": […], "seconds": N, "step": N}      what a pod or the node used (metrics/history.py)
 
 `of` is namespace, pod, uid and container, exactly.
 """
@@ -29,6 +30,7 @@ from ..logs.query import Query, Where, parse_words
 from ..logs.read import tail
 from ..logs.show import time_text
 from ..logs.tree import Container, collect_containers
+from ..metrics.history import collect_history
 from .clean import clean_bytes
 from .observe import Observer
 from .state import plan_state
@@ -62,11 +64,12 @@ class Bounded(Query):
 
 
 class Reader:
-    """cri: the socket's path. logs: the directory of pods' logs. name: the node's."""
+    """cri: the socket's path. logs: the directory of pods' logs. store: that of their past. name: the node's."""
 
-    def __init__(self, cri: str, logs: str, name: str) -> None:
+    def __init__(self, cri: str, logs: str, store: str, name: str) -> None:
         self._observer = Observer(cri, logs)
         self._logs = logs
+        self._store = store
         self._name = name
         self._answers = threading.Semaphore(MOST_ANSWERS)
         self._searches = threading.Semaphore(MOST_SEARCHES)
@@ -117,6 +120,10 @@ class Reader:
                 put({"value": self._search(question)})
             case "follow":
                 self._follow(question, stream, put)
+            case "history":
+                namespace, pod, uid = (str(word) for word in question["of"])
+                seconds, step = int(question["seconds"]), int(question["step"])
+                put({"value": collect_history(self._store, (namespace, pod, uid), seconds, step)})
             case other:
                 raise InvalidArgument(f"{other!r} is no question")
 

@@ -45,11 +45,13 @@ KINDS["svg"] = "image/svg+xml"
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """cri: the runtime's socket. logs: the directory of pods' logs. state: ours. name: the node's. names: further hosts
-    by which browsers call us. user: who the web process becomes. tls: certificate and key, in PEM."""
+    """cri: the runtime's socket. logs: the directory of pods' logs. store: that of their past. state: ours. name: the
+    node's. names: further hosts by which browsers call us. user: who the web process becomes. tls: certificate and key,
+    in PEM."""
 
     cri: str
     logs: str
+    store: str
     state: str
     name: str
     host: str
@@ -84,7 +86,7 @@ def serve(wanted: Wanted, ready: Callable[[str, str], None]) -> int:
         listener.close()
         ready(f"http{'s' if tls else ''}://{f'[{host}]' if ':' in host else host}:{port}/", path)
         try:
-            stopped = Reader(wanted.cri, wanted.logs, wanted.name).serve(ours, woken)
+            stopped = Reader(wanted.cri, wanted.logs, wanted.store, wanted.name).serve(ours, woken)
         finally:
             code = _end(pid)
     if not stopped:

@@ -6,6 +6,7 @@ rest comes from the reader.
     GET  /api/state     what there is, by key (state.py)
     GET  /api/live      the same as events: `delta` {"put": {}, "gone": []}, `error`
     GET  /api/logs      ?namespace&pod&uid&container&word…&stream&lines&previous
+    GET  /api/history   ?namespace&pod&uid&seconds&step; of the node without a pod
     GET  /api/follow    the same as events: `lines` {"lines": [], "skipped": BYTES}
 """
 
@@ -109,6 +110,7 @@ class Web:
             "/api/state": self._state,
             "/api/live": self._live_events,
             "/api/logs": self._logs,
+            "/api/history": self._history,
             "/api/follow": self._follow,
         }
         if path not in routes:
@@ -149,6 +151,16 @@ class Web:
         question = parse_question(exchange.query)
         question |= {"lines": _number(exchange.query, "lines", 200), "previous": "previous" in exchange.query}
         await _tell(exchange, {"lines": await self._questions.ask_one("logs", SEARCH_S, **question)})
+
+    async def _history(self, exchange: Exchange) -> None:
+        query = exchange.query
+        of = [_word(query, name) for name in ("namespace", "pod", "uid")]
+        seconds, step = _number(query, "seconds", 3600), _number(query, "step", 30)
+        try:
+            found = await self._questions.ask_one("history", SEARCH_S, of=of, seconds=seconds, step=step)
+        except NotFound as error:  # nobody keeps it, which is no fault
+            found = {"series": [], "missing": "; ".join(error.lines())}
+        await _tell(exchange, found)
 
     async def _live_events(self, exchange: Exchange) -> None:
         async def events() -> Events:

@@ -9,14 +9,21 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import sqlite3
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 
-from ..errors import PyrunError
+from ..errors import InvalidArgument, NotFound, PyrunError
 from ..http.server import Exchange, Server
+from ..listen import only_one, private_directory
+from .block import SECOND
 from .families import plan_cadvisor, plan_resource
+from .history import collect_history
 from .node import NodeUsage, collect_node
 from .readings import Readings, collect_readings
+from .samples import plan_samples
+from .store import Keep, Store
 from .summary import plan_rate, plan_summary
 from .text import COUNTER, GAUGE, KIND, Family, render
 
@@ -27,7 +34,7 @@ if TYPE_CHECKING:
     Ready = Callable[[tuple[str, int]], None]
 
 FRESH = 1.0
-PAGES = ("/metrics", "/metrics/cadvisor", "/metrics/resource", "/stats/summary", "/healthz")
+PAGES = ("/metrics", "/metrics/cadvisor", "/metrics/resource", "/stats/summary", "/history", "/healthz")
 
 
 @dataclass(slots=True)
@@ -37,14 +44,17 @@ class Told:
     readings: int = 0
     failures: int = 0
     seconds: float = 0.0
+    kept: int = 0
+    lost: int = 0
 
 
 class Exporter:
-    """cri: the socket's path. node: the name that the summary has."""
+    """cri: the socket's path. node: the name that the summary has. store: the directory of what is kept."""
 
-    def __init__(self, cri: str, node: str) -> None:
+    def __init__(self, cri: str, node: str, store: str | None = None) -> None:
         self._cri = cri
         self._node = node
+        self._store = store
         self._told = Told()
         self._before: NodeUsage = collect_node()
         self._cores: int | None = None
@@ -82,6 +92,18 @@ class Exporter:
         self._before = readings.node
         return readings
 
+    async def keep(self, store: Store, period: float) -> None:
+        """Reads and keeps each `period` seconds, for ever. What can't be kept is counted."""
+        while True:
+            await asyncio.sleep(period - time.time() % period)
+            try:
+                readings = await self._readings()
+                at = readings.node.time * SECOND // 1_000_000_000
+                await asyncio.to_thread(store.append, at, plan_samples(readings))
+                self._told.kept += 1
+            except (PyrunError, sqlite3.Error, ValueError, OverflowError):
+                self._told.lost += 1
+
     async def _handle(self, exchange: Exchange) -> None:
         if exchange.path not in PAGES:
             await exchange.respond(404, f"there is {', '.join(PAGES)}\n")
@@ -95,6 +117,8 @@ class Exporter:
             return await exchange.respond(200, "ok\n")
         if exchange.path == "/metrics":
             return await exchange.respond(200, render(plan_own(self._told)), KIND)
+        if exchange.path == "/history":
+            return await self._history(exchange)
         try:
             readings = await self._readings()
         except PyrunError as error:
@@ -105,6 +129,24 @@ class Exporter:
         plan = plan_cadvisor if exchange.path == "/metrics/cadvisor" else plan_resource
         await exchange.respond(200, render(plan(readings)), KIND)
 
+    async def _history(self, exchange: Exchange) -> None:
+        query = {name: values[-1] for name, values in exchange.query.items()}
+        of = (query.get("namespace", ""), query.get("pod", ""), query.get("uid", ""))
+        try:
+            if self._store is None:
+                raise NotFound("nothing is kept", hint="pyrun metrics --store DIR keeps what it reads")
+            seconds, step = (
+                int(query.get(name, otherwise)) for name, otherwise in (("seconds", "3600"), ("step", "30"))
+            )
+            found = await asyncio.to_thread(collect_history, self._store, of, seconds, step)
+        except ValueError:
+            await exchange.respond(400, "seconds, step: whole numbers\n")
+        except PyrunError as error:
+            status = 400 if isinstance(error, InvalidArgument) else 404 if isinstance(error, NotFound) else 503
+            await exchange.respond(status, "\n".join(error.lines()) + "\n")
+        else:
+            await exchange.respond(200, json.dumps(found), "application/json")
+
 
 def plan_own(told: Told) -> list[Family]:
     """What the exporter says of itself."""
@@ -112,18 +154,43 @@ def plan_own(told: Told) -> list[Family]:
         ("pyrun_metrics_readings_total", "Readings of the runtime", COUNTER, told.readings),
         ("pyrun_metrics_reading_failures_total", "Readings that failed", COUNTER, told.failures),
         ("pyrun_metrics_reading_seconds_total", "Seconds that readings took", COUNTER, told.seconds),
+        ("pyrun_metrics_store_scrapes_total", "Readings that were kept", COUNTER, told.kept),
+        ("pyrun_metrics_store_lost_total", "Readings that could not be kept", COUNTER, told.lost),
         ("process_cpu_seconds_total", "CPU time of this process in seconds", COUNTER, time.process_time()),
         ("process_open_fds", "Open file descriptors", GAUGE, len(os.listdir("/proc/self/fd"))),
     )
     return [Family(name, text, kind, (), {(): value}) for name, text, kind, value in rows]
 
 
-async def serve(cri: str, node: str, host: str, port: int, ended: asyncio.Event, ready: Ready) -> None:
-    """Until `ended` is set. ready: told the address that it has. Raises OSError where it can't be had."""
-    exporter = Exporter(cri, node)
-    address = await exporter.listen(host, port)
-    ready(address)
-    try:
-        await ended.wait()
-    finally:
-        await exporter.stop()
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Where what is read is kept, for how long, and how often, in seconds."""
+
+    directory: str
+    keep: Keep
+    period: float
+
+
+async def serve(
+    cri: str, node: str, host: str, port: int, ended: asyncio.Event, ready: Ready, kept: Kept | None = None
+) -> None:
+    """Until `ended` is set. ready: told the address that it has. Raises OSError where it can't be had, PyrunError where
+    the store can't."""
+    with ExitStack() as stack:
+        store = None
+        if kept is not None:
+            private_directory(kept.directory)
+            stack.enter_context(only_one(kept.directory, "pyrun metrics"))
+            store = Store(kept.directory, kept.keep)
+            stack.callback(store.close)
+        exporter = Exporter(cri, node, kept.directory if kept else None)
+        address = await exporter.listen(host, port)
+        keeping = asyncio.create_task(exporter.keep(store, kept.period)) if store and kept else None
+        ready(address)
+        try:
+            await ended.wait()
+        finally:
+            await exporter.stop()
+            if keeping is not None:
+                keeping.cancel()
+                await asyncio.wait([keeping])

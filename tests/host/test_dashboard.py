@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from pyrun import cri_api as v1
+from pyrun.metrics.samples import Series
+from pyrun.metrics.store import Keep, Store
 from tests.support.browser import Browser, a_browser, find_browser
 from tests.support.cri.node import Node, a_node
 from tests.support.dashboard import Served, a_dashboard
@@ -23,6 +25,7 @@ SAYS = (
     r"printf '\377\376 \342\200\256reversed\n'; echo 'DATABASE_URL not set' >&2; exit 3"
 )
 # It has no child that comes and goes.
+NAMES = ("cpu_usage_seconds_total", "memory_working_set_bytes")
 COUNTS = "mkfifo /f; exec 3<>/f; n=0; while :; do n=$((n+1)); echo line $n; read -t 1 x <&3; done"
 
 
@@ -141,6 +144,25 @@ def test_the_story_in_a_browser(browser: Browser, dashboard: Served) -> None:
         assert browser.run("document.documentElement.scrollWidth") <= width
     assert not browser.complaints, browser.complaints
     assert all(url.startswith(dashboard.url) for url in browser.requests if url != "about:blank"), browser.requests
+
+
+def test_the_last_hour(browser: Browser, node: Node, tmp_path: Path) -> None:
+    """As `pyrun metrics --store` has it: figures of before the page was opened."""
+    store = Store(str(tmp_path), Keep())
+    now = int(time.time())
+    for number in range(100):
+        cpu, memory = (Series(f"pod_{name}", "default", "web", "uid-web") for name in NAMES)
+        store.append((now - 1000 + number * 10) * 100, {cpu: number * 5_000_000, memory: (100 + number) * 1_000_000})
+    store.close()
+    with a_dashboard(tmp_path, node.socket, node.logs, "--store", str(tmp_path)) as served:
+        log_in(browser, served)
+        browser.wait_text("Nothing is kept of it yet")
+        browser.run("location.hash = '#/pods'")
+        browser.wait("document.querySelectorAll('.row:not(.head)').length === 2")
+        browser.run("[...document.querySelectorAll('.row a')].find((one) => one.textContent === 'web').click()")
+        browser.wait_text("at most 0.50")
+        browser.wait_text("at most 199 MB")
+        assert not browser.complaints, browser.complaints
 
 
 def test_changes_come_by_themselves(browser: Browser, dashboard: Served, node: Node) -> None:

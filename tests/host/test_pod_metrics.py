@@ -41,9 +41,9 @@ def node(one_node: Node) -> Iterator[Node]:
 
 
 @contextmanager
-def serving(socket: Path) -> Iterator[str]:
+def serving(socket: Path, *more: str) -> Iterator[str]:
     """`pyrun metrics`: its place."""
-    argv = ["metrics", "--address", "127.0.0.1:0", "--node-name", "n1", "--listen", f"unix://{socket}"]
+    argv = ["metrics", "--address", "127.0.0.1:0", "--node-name", "n1", "--listen", f"unix://{socket}", *more]
     process = subprocess.Popen([sys.executable, "-m", "pyrun", *argv], stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     try:
@@ -106,6 +106,31 @@ def test_a_runtime_that_is_away(tmp_path: Path) -> None:
         failures = [line for line in get(place, "/metrics").splitlines() if "_failures_total " in line]
         assert int(failures[-1].split()[1]) > 0
         assert get(place, "/healthz") == "ok\n"
+
+
+def test_the_past(node: Node, tmp_path: Path) -> None:
+    """What is kept is there for another process, and after a restart; what it says is what was used."""
+    node.run(node.run_pod(), "busy", BUSY)
+    path = "/history?namespace=default&pod=p&uid=uid-p&step=2"
+
+    def points(place: str, name: str) -> list[Any]:
+        told = json.loads(get(place, path))
+        return [point for one in told["series"] if one["name"] == name for point in one["points"]]
+
+    kept = ("--store", str(tmp_path / "store"), "--every", "1s")
+    with serving(node.socket, *kept) as place:
+        found = wait(lambda: points(place, "pod_cpu_usage_seconds_total"))
+        assert 0 < found[0][1] < 1.5
+    with serving(node.socket, *kept) as place:
+        assert points(place, "pod_cpu_usage_seconds_total")[0] == found[0]
+        assert json.loads(get(place, "/history?step=10"))["series"][0]["name"] == "node_cpu_usage_seconds_total"
+        for wrong in ("seconds=x", "step=0", "seconds=99999999999"):
+            with pytest.raises(urllib.error.HTTPError) as refused:
+                get(place, f"/history?{wrong}")
+            assert refused.value.code == 400
+    with serving(node.socket) as place, pytest.raises(urllib.error.HTTPError) as refused:
+        get(place, "/history")
+    assert refused.value.code == 404
 
 
 def test_many_scrapers_cost_one_reading(node: Node, exporter: str) -> None:

@@ -67,7 +67,7 @@ class Served:
 def a_dashboard(directory: Path, socket: Path, logs: Path, *more: str) -> Iterator[Served]:
     state = directory / "dashboard"
     argv = ["dashboard", "--address", "127.0.0.1:0", "--state", str(state), "--dir", str(logs), "--node-name", "n1"]
-    argv += ["--listen", f"unix://{socket}", *more]
+    argv += ["--store", str(directory / "metrics"), "--listen", f"unix://{socket}", *more]
     said = directory / "dashboard.log"
     with said.open("wb") as file:
         process = subprocess.Popen(

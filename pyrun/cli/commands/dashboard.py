@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pyrun.cli.parse import Options
 
 ADDRESS, OWN_STATE, USER = "127.0.0.1:9339", "/run/pyrun-dashboard", "nobody"
+STORE = "/var/lib/pyrun-metrics"
 
 
 def run(g: Globals, o: Options) -> int:
@@ -36,6 +37,7 @@ def run(g: Globals, o: Options) -> int:
         cri=parse_address(o.listen, STATE),
         logs=o.dir or POD_LOGS,
         state=o.state or OWN_STATE,
+        store=o.store or STORE,
         name=o.node_name or os.uname().nodename,
         host=host,
         port=port,

@@ -16,22 +16,34 @@ if TYPE_CHECKING:
     from pyrun.cli.parse import Options
 
 ADDRESS = "127.0.0.1:9338"
+PERIOD_S, DAYS, BYTES, LEAST_BYTES = 10.0, 7, 512 << 20, 1 << 20
 
 
 def run(g: Globals, o: Options) -> int:
     try:
         from pyrun.listen import parse_address
-        from pyrun.metrics.exporter import serve
+        from pyrun.metrics.exporter import Kept, serve
+        from pyrun.metrics.store import Keep
     except ModuleNotFoundError as error:
         raise missing_package(error)
     host, port = parse_place(o.address or ADDRESS)
     cri = parse_address(o.listen, STATE)
+    if not o.store and (o.every or o.keep or o.keep_bytes):
+        raise InvalidArgument("--every, --keep, --keep-bytes: nothing is kept", hint="--store DIR says where to")
+    period, seconds, size = o.every or PERIOD_S, int(o.keep or DAYS * 86400), o.keep_bytes or BYTES
+    if not 1 <= period <= 60:
+        raise InvalidArgument(f"--every {period:.0f}s: it is read each 1 to 60 seconds")
+    if seconds < 3600 or size < LEAST_BYTES:
+        raise InvalidArgument(
+            "--keep, --keep-bytes: an hour and 1M are the least", hint="without --store nothing is kept"
+        )
+    kept = Kept(os.path.abspath(o.store), Keep(seconds, size), period) if o.store else None
 
     async def main() -> None:
         ended = asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, ended.set)
-        await serve(cri, o.node_name or os.uname().nodename, host, port, ended, _say)
+        await serve(cri, o.node_name or os.uname().nodename, host, port, ended, _say, kept)
 
     try:
         asyncio.run(main())

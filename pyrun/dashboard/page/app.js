@@ -1,6 +1,7 @@
 // Which page is shown, the keyboard, and logging in. The address is the state: #/pods, #/pod/ID, #/logs/ID/NAME, #/images.
 import { h, morph } from "/dom.js";
 import { Logs } from "/logs.js";
+import { chooseHistory } from "/history.js";
 import { imageList, onePod, overview, podList } from "/pages.js";
 import { hasKey, login, LoggedOut, logout } from "/server.js";
 import { follow, node, problems, store } from "/store.js";
@@ -41,6 +42,7 @@ function render() {
   document.title = `${failed ? `(${failed}) ` : ""}${node()?.name ?? "pyrun"}`;
   if (!node()) return show(content, h("p", {}, "Asking the runtime …"));
   chooseLogs(page, id, name);
+  chooseHistory(page === "pod" ? id : page ? null : "", render, fail);
   const views = { pods: () => podList(filter), pod: () => onePod(id), logs: () => logs.view(), images: imageList };
   show(content, (views[page] ?? overview)(), help && h("dl", { class: "help" }, KEYS.map(([key, text]) => [h("dt", {}, key), h("dd", {}, text)])));
 }

@@ -1,6 +1,7 @@
 // What each page shows, out of the store's values.
 import { h } from "/dom.js";
 import { ago, bytes, cores, plural, when } from "/format.js";
+import { pastOf } from "/history.js";
 import { images, node, pod, pods, problems, store } from "/store.js";
 
 const link = (one) => `#/pod/${encodeURIComponent(one.id)}`;
@@ -10,6 +11,36 @@ export function spark(key, field, label) {
   if (found.length < 2) return null;
   return line(found, label);
 }
+
+// The last hour as the store has it, each figure with its largest value.
+function lastHour(rows) {
+  const past = pastOf();
+  if (!past) return null;
+  if (past.missing) return [h("h2", {}, "Last hour"), h("p", { class: "sub" }, past.missing)];
+  const drawn = rows.map(([name, label, text]) => {
+    const points = past.series.find((one) => one.name === name && !one.container)?.points ?? [];
+    if (points.length < 2) return null;
+    const values = points.map(([, value]) => value);
+    const shown = text(Math.max(...values));
+    return h("div", { class: "gauge", "data-key": name }, h("h3", {}, label), h("p", {}, `at most ${shown}`), hour(points, past, `${label} in the last hour, at most ${shown}`));
+  });
+  return [h("h2", {}, "Last hour"), drawn.some(Boolean) ? h("div", { class: "gauges" }, drawn) : h("p", { class: "sub" }, "Nothing is kept of it yet.")];
+}
+
+// Where nothing was read for more than three steps the line is broken.
+function hour(points, past, label) {
+  const most = Math.max(...points.map(([, value]) => value), 1e-9);
+  const pieces = [[]];
+  points.forEach(([time, value], at) => {
+    if (at && time - points[at - 1][0] > 100) pieces.push([]);
+    pieces.at(-1).push(`${(((time - past.since) * 100) / (past.until - past.since)).toFixed(2)},${(46 - (value * 44) / most).toFixed(1)}`);
+  });
+  const attributes = { class: "spark past", viewBox: "0 0 100 48", preserveAspectRatio: "none", role: "img", "aria-label": label };
+  return h("svg", attributes, pieces.map((piece) => h("polyline", { points: piece.join(" ") })));
+}
+
+const rate = (value) => `${bytes(value)}/s`;
+const used = (value) => cores(value * 1e9);
 
 function line(values, label) {
   const most = Math.max(...values, 1);
@@ -26,7 +57,7 @@ function problem(one, number) {
     { class: `problem ${one.level === "broken" ? "broken" : "warning"}`, "data-key": `${number}` },
     h("strong", {}, h("span", { class: "mark", "aria-hidden": "true" }, one.level === "broken" ? "✗ " : "! "), where),
     h("span", { class: "what" }, one.what),
-    h("span", { class: "since" }, ago(one.since)),
+    h("span", { class: "since" }, `${ago(one.since)} ago`),
     h("p", { class: "why" }, one.why),
     one.hint && h("p", { class: "hint" }, one.hint),
     one.pod && one.container && h("p", {}, h("a", { href: `#/logs/${encodeURIComponent(one.pod)}/${encodeURIComponent(one.container)}` }, "logs")),
@@ -55,6 +86,7 @@ export function overview() {
       gauge("Memory", "node", "memory", `${bytes(here.memory)} of ${bytes(here.total)}`),
       here.disk && h("div", { class: "gauge" }, h("h3", {}, "Disk of images"), h("p", {}, `${bytes(here.disk.total - here.disk.free)} of ${bytes(here.disk.total)}`)),
     ),
+    lastHour([["node_cpu_usage_seconds_total", "CPU", used], ["node_memory_working_set_bytes", "Memory", bytes]]),
     h("h2", {}, "Most CPU"),
     rows(top),
   ];
@@ -142,6 +174,12 @@ export function onePod(id) {
     h("h1", {}, one.namespace, "/", one.name),
     h("ul", { class: "problems" }, wrong.map(problem)),
     h("div", { class: "gauges" }, gauge("CPU", key, "cpu", cores(one.cpu)), gauge("Memory", key, "memory", bytes(one.memory))),
+    lastHour([
+      ["pod_cpu_usage_seconds_total", "CPU", used],
+      ["pod_memory_working_set_bytes", "Memory", bytes],
+      ["pod_network_receive_bytes_total", "Received", rate],
+      ["pod_network_transmit_bytes_total", "Sent", rate],
+    ]),
     h("h2", {}, "Containers"),
     one.containers.map((each) => container(one, each)),
     h("h2", {}, "Pod"),
