@@ -289,7 +289,7 @@ def test_https_is_not_verified(tls: ssl.SSLContext) -> None:
 def test_https_of_a_server_without_tls_fails() -> None:
     async def main() -> Result:
         async def plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await reader.read(1)
+            await reader.read(1 << 16)  # all of it, or the close would be a reset
             writer.write(answer(400))
             writer.close()
 
@@ -298,7 +298,7 @@ def test_https_of_a_server_without_tls_fails() -> None:
 
     result = asyncio.run(main())
     assert result.good is False
-    assert "tls: " in result.output
+    assert result.output.endswith("tls: the server does not speak TLS")
 
 
 def test_nothing_stays_open() -> None:
@@ -502,6 +502,28 @@ def test_http_hook_takes_any_answer(status: int) -> None:
             return await Prober(no_exec).hook(LifecycleHandler(httpGet=action), target(), LONG_S)
 
     assert asyncio.run(main()) == ""
+
+
+def test_https_hook_of_a_server_without_tls_is_asked_by_http() -> None:
+    """Without what is only for TLS."""
+    heads: list[bytes] = []
+
+    async def main() -> str:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            data = await reader.read(1 << 16)  # all of it, or the close would be a reset
+            if data.startswith(b"GET "):
+                heads.append(data)
+            writer.write(answer(200 if heads else 400))
+            writer.close()
+
+        async with await asyncio.start_server(serve, HOST, 0) as server:
+            headers = [HTTPHeader(name="Authorization", value="Bearer x"), HTTPHeader(name="X-A", value="1")]
+            port = server.sockets[0].getsockname()[1]
+            action = HTTPGetAction(port=port, scheme="HTTPS", httpHeaders=headers)
+            return await Prober(no_exec).hook(LifecycleHandler(httpGet=action), target(), LONG_S)
+
+    assert asyncio.run(main()) == ""
+    assert len(heads) == 1 and b"X-A: 1" in heads[0] and b"Bearer" not in heads[0]
 
 
 def test_spread() -> None:

@@ -8,13 +8,13 @@ import ssl
 from collections.abc import Awaitable, Callable
 
 from ...errors import DeadlineExceeded, PyrunError
-from ...kube.objects.containers import ExecAction, LifecycleHandler, Probe
+from ...kube.objects.containers import ExecAction, HTTPGetAction, LifecycleHandler, Probe
 from ..expansion import expand
 from .grpc import ask_grpc
 from .http import HttpError, ask_http, get
 from .result import MAX_OUTPUT, VERSION, ProberError, Result, Target, port_of, text_of
 from .tcp import DialError, ask_tcp
-from .url import url_of
+from .url import Url, url_of
 
 # (container id, argv, seconds, 0: none) → (exit code, stdout, stderr); DeadlineExceeded when it has been killed.
 Exec = Callable[[str, tuple[str, ...], float], Awaitable[tuple[int, bytes, bytes]]]
@@ -108,13 +108,23 @@ class Prober:
             code, output = await self._exec_once(target, argv, timeout or 0.0)
             return "" if code == 0 else f"{shlex.join(argv)!r} exited with {code}: {output}".rstrip(": \n")
         if (http := handler.httpGet) is not None:
-            url = url_of(http, target.address, port_of(http.port, target.container))
-            await get(url, http.httpHeaders, HOOK_AGENT, self._context)
+            await self._get(http, url_of(http, target.address, port_of(http.port, target.container)))
             return ""
         if handler.sleep is not None:
             await asyncio.sleep(handler.sleep.seconds)
             return ""
         raise ProberError("the hook has no handler that does something")
+
+    async def _get(self, http: HTTPGetAction, url: Url) -> None:
+        """HTTPS of a server without TLS becomes HTTP, and then nothing secret is sent, as in a kubelet
+        (pkg/kubelet/lifecycle/handlers.go)."""
+        try:
+            await get(url, http.httpHeaders, HOOK_AGENT, self._context)
+        except DialError as error:
+            if not error.plain:
+                raise
+            headers = [h for h in http.httpHeaders or () if h.name.lower() != "authorization"]
+            await get(url._replace(scheme="http"), headers, HOOK_AGENT, self._context)
 
 
 def _what(probe: Probe, target: Target) -> str:

@@ -20,8 +20,16 @@ SHUTDOWN_S = 1.0
 _AT_ONCE = struct.pack("ii", 1, 0)
 
 
+# What OpenSSL calls an answer that is no TLS.
+NO_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE")
+
+
 class DialError(Exception):
-    """There is no connection; the text is Go's."""
+    """There is no connection; the text is Go's. plain: the server answered, and not by TLS."""
+
+    def __init__(self, text: str, *, plain: bool = False) -> None:
+        super().__init__(text)
+        self.plain = plain
 
 
 async def connect(
@@ -32,7 +40,9 @@ async def connect(
     try:
         return await asyncio.open_connection(host, port, limit=LIMIT, **more)  # type: ignore[arg-type]
     except ssl.SSLError as error:
-        raise DialError(f"tls: {error.reason or error}") from None
+        plain = error.reason in NO_TLS
+        told = "the server does not speak TLS" if plain else str(error.reason or error)
+        raise DialError(f"tls: {told}", plain=plain) from None
     except socket.gaierror as error:
         raise DialError(f"dial tcp: lookup {host}: {reason(error)}") from None
     except (OSError, UnicodeError) as error:
