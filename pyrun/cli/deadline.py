@@ -1,60 +1,104 @@
-"""Calls with a deadline, for what may hang in the kernel where no signal reaches a thread: a file of a FUSE or network
-file system whose server does not answer, or one that somebody holds a lease on.
+"""A loop in a thread, each of whose rounds has a deadline: for what may hang in the kernel where no signal reaches a
+thread, such as a file of a FUSE or network file system whose server does not answer, or one with a lease on it.
 
-One thread carries them out, one after another. A call that is late is given up, and its thread with it: that ends when
-the kernel lets it go, and until then a few may be so held. With as many as that no call is begun.
+A round that is late is given up, and its thread with it: that ends when the kernel lets it go, and another thread goes
+on. Who watches sleeps on a timer, which a round sets and clears: to wake a thread for each takes longer.
 """
 
 from __future__ import annotations
 
+import ctypes
+import os
+import select
+import struct
 import threading
-from queue import SimpleQueue
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-MOST_HELD = 4
-DONE, LATE, NOT_BEGUN = range(3)
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_MONOTONIC = 1
+_TIMER = struct.Struct("4q")  # itimerspec of timerfd_create(2): interval and value, seconds and nanoseconds
+_OFF, _NOW = _TIMER.pack(0, 0, 0, 0), _TIMER.pack(0, 0, 0, 1)
 
 
-class _Call:
-    __slots__ = ("ended", "work")
+class Lane:
+    """A thread that runs the loop. lost: it was given up, and must end its loop with the round that it is in."""
 
-    def __init__(self, work: Callable[[], object]) -> None:
-        self.work = work
-        self.ended = threading.Lock()
-        self.ended.acquire()
+    __slots__ = ("ended", "give_up", "lost", "seconds", "thread", "timer")
 
+    def __init__(self, seconds: float, loop: Callable[[Lane], object]) -> None:
+        self.timer: int = _LIBC.timerfd_create(_MONOTONIC, os.O_CLOEXEC | os.O_NONBLOCK)
+        if self.timer < 0:
+            raise OSError(ctypes.get_errno(), "timerfd_create")
+        self.seconds = _TIMER.pack(0, 0, int(seconds), int(seconds % 1 * 1e9))
+        self.give_up: Callable[[], object] | None = None
+        self.ended = self.lost = False
+        self.thread = threading.Thread(target=self._run, args=(loop,), daemon=True)
+        self.thread.start()
 
-class Caller:
-    """For one thread to call from."""
+    def begin(self, give_up: Callable[[], object]) -> None:
+        """Of a round. give_up: called by who watches, when it is late."""
+        self.give_up = give_up
+        _LIBC.timerfd_settime(self.timer, 0, self.seconds, None)
 
-    def __init__(self) -> None:
-        self._calls: SimpleQueue[_Call | None] | None = None  # of the thread that is at hand
-        self._held: list[_Call] = []
+    def end(self) -> None:
+        """Of a round."""
+        _LIBC.timerfd_settime(self.timer, 0, _OFF, None)
+        self.give_up = None
 
-    def call(self, work: Callable[[], object], seconds: float) -> int:
-        """Whether work() has come to its end in time: DONE, LATE or NOT_BEGUN. It must not raise."""
-        self._held = [call for call in self._held if call.ended.locked()]
-        if len(self._held) >= MOST_HELD:
-            return NOT_BEGUN
-        if self._calls is None:
-            self._calls = SimpleQueue()
-            threading.Thread(target=_carry_out, args=(self._calls,), daemon=True).start()
-        call = _Call(work)
-        self._calls.put(call)
-        if call.ended.acquire(timeout=seconds):
-            return DONE
-        self._calls.put(None)
-        self._calls = None
-        self._held.append(call)
-        return LATE
+    def close(self) -> None:
+        """Of one that has ended, or is about to."""
+        self.thread.join()
+        os.close(self.timer)
 
-
-def _carry_out(calls: SimpleQueue[_Call | None]) -> None:
-    while call := calls.get():
+    def _run(self, loop: Callable[[Lane], object]) -> None:
         try:
-            call.work()
+            loop(self)
         finally:
-            call.ended.release()
+            self.ended = True
+            _LIBC.timerfd_settime(self.timer, 0, _NOW, None)
+
+
+class Watch:
+    """seconds: for a round."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._lost: list[Lane] = []
+
+    def held(self) -> int:
+        """How many threads that were given up hang still."""
+        return sum(lane.give_up is not None for lane in self._lost)
+
+    def run(self, loop: Callable[[Lane], object]) -> None:
+        """Runs loop in a thread, anew when a round of it is given up, until it returns."""
+        while True:
+            for lane in [lane for lane in self._lost if lane.ended]:
+                self._lost.remove(lane)
+                lane.close()
+            lane = Lane(self._seconds, loop)
+            _wait(lane)
+            if lane.ended:
+                lane.close()
+                return
+            lane.lost = True
+            self._lost.append(lane)
+            give_up = lane.give_up
+            if give_up is not None:
+                give_up()
+
+
+def _wait(lane: Lane) -> None:
+    """Until it has ended, or a round of it is late."""
+    poll = select.poll()
+    poll.register(lane.timer, select.POLLIN)
+    while not lane.ended:
+        poll.poll()
+        try:
+            os.read(lane.timer, 8)
+        except BlockingIOError:  # the round came to its end meanwhile
+            continue
+        if lane.give_up is not None:
+            return

@@ -19,7 +19,7 @@ from contextlib import suppress
 from struct import Struct
 
 from pyrun.cli.commands.exec import process_of, words_of
-from pyrun.cli.deadline import DONE, LATE, Caller
+from pyrun.cli.deadline import Lane, Watch
 from pyrun.cli.parse import Options, parse
 from pyrun.cli.root import checked_root
 from pyrun.cli.sources import Sources
@@ -42,6 +42,7 @@ MOST = 1 << 18  # bytes of a request, of a file that it names, and of an answer
 KEPT = 16  # config.json files
 PATIENCE_S = 0.02  # for a request; who connects sends it at once
 DEADLINE_S = 0.06  # for an answer, as ANSWER_MS of planned.c: nobody waits for a later one
+MOST_HELD = 4  # threads that file systems hold up; who calls then is sent away at once
 IDLE_S = 60.0
 
 
@@ -62,15 +63,19 @@ class Planner:
         self._kinds = sorted(os.listdir("/proc/self/ns"))
         self._here = _place_of("self", self._kinds)
         self._configs: dict[bytes, Config] = {}
-        self._caller = Caller()
+        self._watch = Watch(DEADLINE_S)
         self._sources = Sources()
 
     def serve(self, idle_s: float = IDLE_S) -> None:
-        """Until nobody has called for that long, or our sources have changed."""
+        """Until nobody has called for that long, or our sources have changed. In a thread: a file system that does not
+        answer holds up a request for its config.json, and nobody else's."""
         self.listener.settimeout(idle_s)
-        while True:
+        self._watch.run(self._serve)
+
+    def _serve(self, lane: Lane) -> None:
+        while not lane.lost:
             try:
-                if not self.answer() and not self.is_current():
+                if not self.answer(lane) and not self.is_current():
                     return
             except TimeoutError:
                 return
@@ -79,31 +84,35 @@ class Planner:
         """Whether the sources are still those that we run."""
         return self._sources.are_current()
 
-    def answer(self) -> bool:
+    def answer(self, lane: Lane | None = None) -> bool:
         """Takes the next caller and answers it, or hangs up. Raises TimeoutError where the listener has a timeout.
-
-        A file system that does not answer holds up a request for config.json, and nobody else's."""
+        lane: the thread's, whose deadline it then has."""
         connection, _ = self.listener.accept()
-        answered: list[bool] = []
-        end = self._caller.call(lambda: answered.append(self._answer(connection)), DEADLINE_S)
-        if end == LATE:  # the connection is the thread's, which closes it
-            self.why = "a file system, or the machine, is too slow"
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-        elif end != DONE:
-            self.why = "all threads are held up by file systems"
-            connection.close()
-        return end == DONE and answered[0]
+        with connection:
+            if lane is None:
+                return self._answer(connection)
+            if self._watch.held() >= MOST_HELD:
+                self.why = "all threads are held up by file systems"
+                return False
+            lane.begin(lambda: self._give_up(connection))
+            try:
+                return self._answer(connection)
+            finally:
+                lane.end()
+
+    def _give_up(self, connection: socket.socket) -> None:
+        self.why = "a file system, or the machine, is too slow"
+        with suppress(OSError):  # its thread has closed it meanwhile
+            connection.shutdown(socket.SHUT_RDWR)
 
     def _answer(self, connection: socket.socket) -> bool:
-        with connection:
-            try:
-                connection.settimeout(PATIENCE_S)
-                connection.sendall(self._reply(connection))
-                return True
-            except Exception as error:  # whatever it is, Python in the caller's place will say it
-                self.why = f"{type(error).__name__}: {error}"
-                return False
+        try:
+            connection.settimeout(PATIENCE_S)
+            connection.sendall(self._reply(connection))
+            return True
+        except Exception as error:  # whatever it is, Python in the caller's place will say it
+            self.why = f"{type(error).__name__}: {error}"
+            return False
 
     def _reply(self, connection: socket.socket) -> bytes:
         pid, uid, _ = PEER.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER.size))

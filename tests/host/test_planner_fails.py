@@ -14,8 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from pyrun.cli.deadline import MOST_HELD
-from pyrun.cli.planner import NAME
+from pyrun.cli.planner import MOST_HELD, NAME
 from tests.support.container.bundle import Bundle, BundleMaker
 from tests.support.container.planned import Planned, listen
 from tests.support.container.runner import Runner, python_argv, wait_for
@@ -214,16 +213,13 @@ def test_a_config_that_can_t_be_read_holds_up_nobody_else(
     """Each such request takes a thread, up to a number; from then on callers are sent away at once, until one ends."""
     good, planner = bundle(["true"]), planned.planner
 
-    def held() -> int:
-        return sum(call.ended.locked() for call in planner._caller._held)
-
     def is_full(path: Path) -> bool:
         assert planned.bare("create", "--bundle", path, "never").rc == TO_PYTHON
-        return held() >= MOST_HELD and "all threads" in planner.why
+        return planner._watch.held() >= MOST_HELD and "all threads" in planner.why
 
     with hung(bundle(["true"])) as path:
         assert planned.bare("create", "--bundle", path, "never").rc == TO_PYTHON
-        wait_for(lambda: held() > 0, 30, "the deadline")
+        wait_for(lambda: planner._watch.held() > 0, 30, "the deadline")
         planned.served("run", "--bundle", good.path, "one").ok()
         wait_for(lambda: is_full(path), 30, "all threads")
         planner.answers.clear()
