@@ -15,12 +15,14 @@ from pyrun.kube.objects.pods import Pod
 from pyrun.node.agent.container_config import MASKED, ConfigFault, Made, container_config
 from pyrun.node.agent.files import hosts_text
 from pyrun.node.agent.messages import make_file, read_message
+from pyrun.node.agent.pod_slice import limit_properties
 from pyrun.node.agent.record import Record, Records
 from pyrun.node.agent.sandbox_config import Dns, read_resolv, sandbox_config
 from pyrun.node.agent.source import read_file, uid_of
 from pyrun.node.agent.variables import environment
 from pyrun.node.downward import PodFacts
 from pyrun.node.plan.observed import BackOff, Hook, ProbeState, Stop
+from pyrun.node.qos import pod_limits
 from pyrun.node.volumes import Objects
 from tests.support.node.world import pod_of
 
@@ -53,6 +55,18 @@ def test_a_sandbox() -> None:
     options = sandbox_config(pod_of("containers: [{name: c}]\nhostPID: true\nhostIPC: true\nhostNetwork: true"),
                              "u", 0, "/l", Dns()).linux.security_context.namespace_options  # fmt: skip
     assert (options.network, options.pid, options.ipc) == (v1.NODE, v1.NODE, v1.NODE)
+
+
+def test_cgroups_of_systemd() -> None:
+    pod = pod_of("containers: [{name: c, resources: {requests: {cpu: 500m}, limits: {cpu: '1', memory: 1Gi}}}]")
+    assert pod.spec is not None
+    found = sandbox_config(pod, "a-b", 0, "/l", Dns(), systemd=True).linux.cgroup_parent
+    assert found == "kubepods-burstable-poda_b.slice"
+    limits = dict(limit_properties(pod_limits(pod.spec)))
+    assert limits == {"CPUWeight": ("t", 59), "CPUQuotaPerSecUSec": ("t", 1_000_000), "MemoryMax": ("t", GIB)}
+    none = pod_of("containers: [{name: c}]").spec
+    assert none is not None
+    assert dict(limit_properties(pod_limits(none)))["MemoryMax"] == ("t", (1 << 64) - 1)
 
 
 CLUSTER = Dns(("10.96.0.10",), "cluster.test", NODE)

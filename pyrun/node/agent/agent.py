@@ -24,6 +24,7 @@ from ...listen import private_directory
 from ...pod.execs import run_to_its_end
 from ...pod.pod import Container
 from ...pod.pod import Pod as RuntimePod
+from ...pod.sandbox.cgroups import SYSTEMD
 from ..admission import Allocatable, Neighbour, refusal
 from ..plan.observed import NodeFacts
 from ..probes import Prober
@@ -73,6 +74,7 @@ class Agent:
             prober=Prober(self._exec),
             volumes=Volumes(f"{directory}/volumes", f"{cri.state}/volumes"),
             started=time.time(),
+            systemd=cri.pods.settings.cgroup_driver == SYSTEMD,
             refusal=self._refusal,
             gone=self._gone,
             burstable=self._burstable,

@@ -24,7 +24,7 @@ from ..plan.observed import BackOff, Hook, ProbeState
 from ..plan.pod import containers_of
 from ..plan.probes import fold, probe_of
 from ..probes import Target
-from ..qos import cgroup_path, pod_limits, qos_class
+from ..qos import pod_limits
 from ..volumes import VolumeError
 from .container_config import ConfigFault, Made, container_config
 from .files import hosts_file, remove_tree
@@ -32,7 +32,8 @@ from .kept import Kept
 from .messages import make_file
 from .observe import attempts_of
 from .pod_cgroup import make_cgroup, remove_cgroup, weigh_burstable
-from .sandbox_config import sandbox_config
+from .pod_slice import make_slice, remove_slice
+from .sandbox_config import parent_of, sandbox_config
 from .variables import environment
 
 HOOK_FAULTS = {"postStart": "FailedPostStartHook", "preStop": "FailedPreStopHook"}
@@ -88,7 +89,7 @@ class Carrier:
         try:
             await asyncio.to_thread(private_directory, kept.directory)
             await self._make_volumes()
-            config = sandbox_config(pod, uid, action.attempt, host.logs, host.dns)
+            config = sandbox_config(pod, uid, action.attempt, host.logs, host.dns, systemd=host.systemd)
             await self._make_cgroup(config.linux.cgroup_parent)
             await run_pod_sandbox(host.cri, v1.RunPodSandboxRequest(config=config))
         except PyrunError as error:
@@ -104,12 +105,24 @@ class Carrier:
             await self._remove_old_sandboxes()
 
     async def _make_cgroup(self, parent: str) -> None:
-        limits = pod_limits(self._kept.record.desired().spec)
-        mount = self._host.cri.facts.cgroup_mount
+        kept, mount = self._kept, self._host.cri.facts.cgroup_mount
+        limits = pod_limits(kept.record.desired().spec)
+        if self._host.systemd:
+            await asyncio.to_thread(make_slice, parent, "/".join(kept.record.key), limits)
+            return
         left = await asyncio.to_thread(make_cgroup, mount, parent, limits)
         if left:
             text = f"{' and '.join(left)} of the pod can't be set: this node's cgroup lacks the controller"
-            self._kept.events.add("Warning", "FailedToSetLimits", text)
+            kept.events.add("Warning", "FailedToSetLimits", text)
+        await asyncio.to_thread(weigh_burstable, mount, self._host.burstable())
+
+    async def _remove_cgroup(self) -> None:
+        record, mount = self._kept.record, self._host.cri.facts.cgroup_mount
+        parent = parent_of(record.desired().spec, record.uid, systemd=self._host.systemd)
+        if self._host.systemd:
+            await asyncio.to_thread(remove_slice, parent)
+            return
+        await asyncio.to_thread(remove_cgroup, mount, parent)
         await asyncio.to_thread(weigh_burstable, mount, self._host.burstable())
 
     async def _make_volumes(self) -> None:
@@ -208,8 +221,7 @@ class Carrier:
         mounts = await self._mounts(c, attempt, env)
         made = Made(record.uid, attempt, (image.id, image.config.user), env, mounts, host.memory)
         config = container_config(record.pod, c, made, self._target(c))
-        sandbox = sandbox_config(record.pod, record.uid, pods[-1].config.metadata.attempt, host.logs, host.dns)
-        request = v1.CreateContainerRequest(pod_sandbox_id=pods[-1].id, config=config, sandbox_config=sandbox)
+        request = v1.CreateContainerRequest(pod_sandbox_id=pods[-1].id, config=config, sandbox_config=pods[-1].config)
         done = await create_container(host.cri, request)
         kept.events.add("Normal", "Created", f"Created container: {c.name}")
         if c.imagePullPolicy == "Always":  # the next one asks the registry again
@@ -293,13 +305,9 @@ class Carrier:
     async def _forget(self) -> None:
         kept, host = self._kept, self._host
         pods = kept.sandboxes()
-        cgroups = {pod.config.linux.cgroup_parent for pod in pods}
         for pod in pods:
             await host.cri.pods.remove(pod.id)
-        mount = host.cri.facts.cgroup_mount
-        for parent in cgroups | {cgroup_path(kept.record.uid, qos_class(kept.record.desired().spec))}:
-            await asyncio.to_thread(remove_cgroup, mount, parent)
-        await asyncio.to_thread(weigh_burstable, mount, host.burstable())
+        await self._remove_cgroup()
         await asyncio.to_thread(host.volumes.remove, kept.record.uid)
         for directory in (kept.directory, kept.log_directory):
             await asyncio.to_thread(remove_tree, directory)

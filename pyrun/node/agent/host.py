@@ -17,7 +17,7 @@ from .sandbox_config import Dns
 @dataclass(slots=True)
 class Host:
     """directory: below which a pod has its files, ROOT/node/pods/UID. logs: the directory of all pods' logs. started:
-    when the agent was.
+    when the agent was. systemd: that makes the cgroups.
 
     refusal: asked once for each pod; (reason, message) where it is not taken. gone: told when nothing is left of a
     pod. burstable: thousandths of a processor that all Burstable pods request.
@@ -34,6 +34,7 @@ class Host:
     prober: Prober
     volumes: Volumes
     started: float
+    systemd: bool = False
     objects: Objects = field(default_factory=Objects)
     refusal: Callable[[Record], tuple[str, str] | None] = lambda record: None
     gone: Callable[[Record], None] = lambda record: None

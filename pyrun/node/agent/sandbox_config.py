@@ -8,7 +8,7 @@ from ... import cri_api as v1
 from ...kube.objects.containers import Container, EphemeralContainer
 from ...kube.objects.pods import Pod, PodSpec
 from ..plan.restart import is_sidecar
-from ..qos import cgroup_path, qos_class
+from ..qos import cgroup_path, cgroup_slice, qos_class
 
 # By which tools on the node find a pod's name; the kubelet's.
 NAME, NAMESPACE, UID = "io.kubernetes.pod.name", "io.kubernetes.pod.namespace", "io.kubernetes.pod.uid"
@@ -50,8 +50,13 @@ def read_resolv(text: str) -> Resolv:
     return Resolv(tuple(servers), tuple(searches), tuple(options))
 
 
-def sandbox_config(pod: Pod, uid: str, attempt: int, logs: str, dns: Dns) -> Any:
-    """logs: the directory of all pods' logs."""
+def parent_of(spec: PodSpec, uid: str, *, systemd: bool) -> str:
+    """The cgroup, or systemd's slice, of a pod."""
+    return cgroup_slice(uid, qos_class(spec)) if systemd else cgroup_path(uid, qos_class(spec))
+
+
+def sandbox_config(pod: Pod, uid: str, attempt: int, logs: str, dns: Dns, *, systemd: bool = False) -> Any:
+    """logs: the directory of all pods' logs. systemd: that makes the cgroups."""
     assert pod.metadata is not None and pod.spec is not None
     meta, spec = pod.metadata, pod.spec
     namespace, name = meta.namespace or "default", meta.name or ""
@@ -66,7 +71,7 @@ def sandbox_config(pod: Pod, uid: str, attempt: int, logs: str, dns: Dns) -> Any
     if not spec.hostNetwork:
         config.port_mappings.extend(_ports(spec))
     linux = config.linux
-    linux.cgroup_parent = cgroup_path(uid, qos_class(spec))
+    linux.cgroup_parent = parent_of(spec, uid, systemd=systemd)
     context = linux.security_context
     context.namespace_options.CopyFrom(namespaces(spec))
     context.privileged = any(c.securityContext and c.securityContext.privileged for c in all_containers(spec))
