@@ -149,7 +149,7 @@ def test_requests_that_are_no_http(served: Served) -> None:
 
 def test_clients_that_read_nothing_and_send_slowly_hold_up_nobody(served: Served) -> None:
     with contextlib.ExitStack() as stack:
-        for number in range(150):
+        for number in range(120):
             connection = stack.enter_context(dial(served))
             # Some send half a head and no more, some ask for much and read nothing.
             half = b"GET / HTTP/1.1\r\nHost: loc"
