@@ -105,12 +105,13 @@ def read_text(path: str, limit: int = 1 << 20) -> str:
     except OSError:
         return ""
     try:
-        data = b""
+        data, size = b"", 4096  # a sysctl's reader has the kernel clear as many bytes as it offers room
         while len(data) < limit:
-            part = posix.read(fd, 65536)
+            part = posix.read(fd, size)
             if not part:
                 break
             data += part
+            size = 4096 if len(part) < size else 65536
         return data.decode("utf-8", "surrogateescape")
     except OSError:
         return ""
