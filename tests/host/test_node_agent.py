@@ -242,10 +242,15 @@ def test_apply_and_delete(agent: AgentNode, tmp_path: Path) -> None:
 
 def test_an_agent_that_is_killed_goes_on(tmp_path: Path, busybox_rootfs: Path) -> None:
     with an_agent(tmp_path, busybox_rootfs) as agent:
-        agent.write("kept", pod("kept", sh("c", SLEEP)))
+        much = "i=0; while [ $i -lt 2000 ]; do echo $i; i=$((i+1)); done"
+        agent.write("kept", pod("kept", sh("c", f"{much}; echo all; {SLEEP}")))
         before = agent.wait_ready("kept")["status"]
+        agent.wait(lambda pods: agent.run("logs", "kept").out.endswith("all\n"))
         agent.node.kill()
         agent.node.start()
         after = agent.wait_ready("kept")["status"]
         assert after["containerStatuses"] == before["containerStatuses"]
         assert after["conditions"] == before["conditions"] and after["startTime"] == before["startTime"]
+        (logs,) = agent.node.logs.glob("*/c")
+        agent.wait(lambda pods: len(list(logs.iterdir())) == 2)  # the log had grown, so it was set aside
+        assert agent.run("logs", "kept").ok().out.splitlines() == [*map(str, range(2000)), "all"]

@@ -17,6 +17,7 @@ from pyrun.node.agent.files import hosts_text
 from pyrun.node.agent.messages import make_file, read_message
 from pyrun.node.agent.pod_slice import limit_properties
 from pyrun.node.agent.record import Record, Records
+from pyrun.node.agent.rotation import remove_oldest
 from pyrun.node.agent.sandbox_config import Dns, read_resolv, sandbox_config
 from pyrun.node.agent.source import read_file, uid_of
 from pyrun.node.agent.variables import environment
@@ -290,3 +291,11 @@ def test_records_are_what_they_were(tmp_path: Path) -> None:
     (tmp_path / "bad.db").write_bytes(b"no database" * 100)
     with pytest.raises(PyrunError, match="bad.db"):
         Records(str(tmp_path / "bad.db"))
+
+
+def test_the_oldest_logs_go(tmp_path: Path) -> None:
+    names = ["0.log", "0.log.20260101-000000", "0.log.20260102-000000", "0.log.20260103-000000", "1.log"]
+    for name in names:
+        (tmp_path / name).touch()
+    remove_oldest(str(tmp_path / "0.log"), 2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [names[0], *names[2:]]

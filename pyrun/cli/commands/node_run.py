@@ -25,6 +25,11 @@ def run(g: Globals, o: Options) -> int:
         raise InvalidArgument(f"--max-restart-period {o.max_restart_period}: must be 1 to 300 seconds")
     if o.max_pods < 1:
         raise InvalidArgument(f"--max-pods {o.max_pods}: must be 1 or more")
+    if o.container_log_max_files < 2:
+        raise InvalidArgument(f"--container-log-max-files {o.container_log_max_files}: must be 2 or more")
+    log_bytes = 10 << 20 if o.container_log_max_size is None else o.container_log_max_size
+    if log_bytes < 4096:
+        raise InvalidArgument("--container-log-max-size: must be 4096 bytes or more")
     settings = Settings(
         manifests=o.manifests or MANIFESTS,
         name=o.node_name or "",
@@ -35,6 +40,8 @@ def run(g: Globals, o: Options) -> int:
         longest_back_off=float(o.max_restart_period),
         pods=o.max_pods,
         sysctls=o.allowed_unsafe_sysctls,
+        log_bytes=log_bytes,
+        log_files=o.container_log_max_files,
     )
     root, state = o.root or (g.root if g.root_given else cri.ROOT), o.state or cri.STATE
     return serve(Places(root, state, o.listen), o.config, g.warn, lambda made: running(made, settings, g.warn))

@@ -33,6 +33,7 @@ from ..volumes import Objects, Volumes
 from .actor import Actor
 from .host import Host
 from .record import Record, Records
+from .rotation import rotate_for_ever
 from .sandbox_config import FILE, SOURCE, Dns, read_resolv
 from .source import Source, Wanted, uid_of
 
@@ -42,7 +43,8 @@ MANIFESTS, LOGS = "/etc/pyrun/manifests", "/var/log/pods"
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """manifests: a directory. name: the node's. logs: the directory of all pods' logs."""
+    """manifests: a directory. name: the node's. logs: the directory of all pods' logs; log_bytes, log_files: of each
+    container."""
 
     manifests: str = MANIFESTS
     name: str = ""
@@ -53,6 +55,8 @@ class Settings:
     longest_back_off: float = 300.0
     pods: int = 110
     sysctls: tuple[str, ...] = ()
+    log_bytes: int = 10 << 20
+    log_files: int = 5
 
 
 class Agent:
@@ -107,6 +111,7 @@ class Agent:
         self._cri.events.listeners.append(self._told)
         for record in self._records:
             self._begin(record)
+        self._task(rotate_for_ever(self._cri.pods, self.settings.log_bytes, self.settings.log_files, self._warn))
         self.source.start()
 
     async def stop(self) -> None:

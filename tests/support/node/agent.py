@@ -31,7 +31,7 @@ class AgentNode:
         self.manifests = node.path / "manifests"
         self.manifests.mkdir(exist_ok=True)
         node.words = ("node", "run", "--manifests", str(self.manifests), "--logs", str(node.logs))
-        node.words += ("--node-name", "n1", "--max-restart-period", "1")
+        node.words += ("--node-name", "n1", "--max-restart-period", "1", "--container-log-max-size", "64k")
 
     def run(self, *argv: str, stdin: str | None = None) -> Result:
         """`pyrun node ARGV`."""
