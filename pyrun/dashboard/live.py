@@ -65,7 +65,9 @@ class Live:
                 now = asyncio.get_running_loop().time()
                 idle = 0.0 if self._lookers else idle or now
                 if idle and now - idle > LINGER_S:
+                    self._task = None  # who comes from here on starts another
                     return
+            await self._tell(None, Unavailable("the reader has ended its answer", hint="what does its log say?"))
         except PyrunError as error:
             await self._tell(None, error)
         finally:

@@ -106,6 +106,11 @@ class Reader:
                 put({"error": "; ".join(error.lines()), "kind": type(error).__name__})
             except (KeyError, TypeError, ValueError) as error:
                 put({"error": f"not a question: {error}", "kind": "InvalidArgument"})
+            except OSError:
+                raise
+            except Exception as error:
+                put({"error": f"internal error: {type(error).__name__}", "kind": "PyrunError"})
+                raise  # to the log
         except OSError:
             pass  # nobody listens any more
         finally:
