@@ -67,7 +67,8 @@ class InKernel:
 
     def apply(self, rules: Rules, change: Change | None) -> None:
         self._kernel.apply(rules, change)
-        self._routes.apply(addresses_to_catch(rules, self._node))
+        if change is None or _is_beyond_ranges(rules, change, self._node):
+            self._routes.apply(addresses_to_catch(rules, self._node))
 
     def wakes(self) -> list[int]:
         return []
@@ -140,8 +141,7 @@ class UserSpace:
             return
         change = dataclasses.replace(change, frontends_put=_sctp_in_kernel(change.frontends_put))
         self._kernel.apply(rules, change)
-        touched = [one.address for one in change.frontends_put] + [address for _, address, _ in change.frontends_gone]
-        if any(address not in self._node and not _in_ranges(rules, address) for address in touched):
+        if _is_beyond_ranges(rules, change, self._node):
             self._routes.apply(addresses_to_catch(rules, self._node))
         ours = _ours(change, self._mine)
         caught = [one.key for one in ours.frontends_put if _is_caught(one)]
@@ -255,8 +255,13 @@ def _listener() -> socket.socket:
     return made
 
 
-def _in_ranges(rules: Rules, address: bytes) -> bool:
-    return any(holds(prefix, address) for prefix in rules.ranges)
+def _is_beyond_ranges(rules: Rules, change: Change, node: tuple[bytes, ...]) -> bool:
+    """Whether it is about an address that needs, or needed, a route of its own. The ranges themselves do not change
+    but with the node, and then all is applied anew."""
+    touched = [one.address for one in change.frontends_put] + [address for _, address, _ in change.frontends_gone]
+    return any(
+        address not in node and not any(holds(prefix, address) for prefix in rules.ranges) for address in touched
+    )
 
 
 def _is_caught(frontend: Frontend) -> bool:

@@ -134,7 +134,7 @@ class Daemon:
             self.sources.append(Directory(path, self.store, KINDS, self.told))
         if given.cluster is not None:
             kinds = (services(NOT_OURS), slices(NOT_OURS), node(given.node.name))
-            self.sources.append(Server(Client(given.cluster), self.store, kinds, self.told))
+            self.sources.append(Server(Client(given.cluster), self.store, kinds, self.told, packed=True))
         if given.cri is not None:
             from ..kube.feed.pods import Pods
 
@@ -187,7 +187,8 @@ class Daemon:
         changes = self.store.changes()
         if not changes:
             return
-        self.selectors.update(changes)
+        if self.given.directories or self.given.cri is not None:  # a server has a controller for that
+            self.selectors.update(changes)
         made = self.follower.update(changes)
         self.metrics.last_queued = time.time()
         self.metrics.service_changes = self.follower.services

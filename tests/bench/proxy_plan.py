@@ -23,10 +23,10 @@ NODE = Node("n0", (parse_address("192.168.0.2"),), "a", (parse_prefix("10.0.0.0/
 CHANGES = 200
 
 
-def objects(services: int, endpoints: int) -> bytes:
-    """A List of Services with a slice each."""
+def objects(services: int, endpoints: int, first: int = 0) -> bytes:
+    """A List of Services with a slice each, numbered from `first` on."""
     items: list[dict[str, Any]] = []
-    for number in range(services):
+    for number in range(first, first + services):
         high, low = divmod(number, 256)
         ports = [{"name": "http", "port": 80, "targetPort": 8080, "protocol": "TCP"}]
         spec = {"type": "ClusterIP", "clusterIP": f"172.16.{high}.{low}", "ports": ports}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -17,7 +18,7 @@ from pyrun.kube.feed.directory import Directory, is_ours
 from pyrun.kube.feed.pods import pod_object
 from pyrun.kube.feed.selectors import Selectors
 from pyrun.kube.feed.slices import plan_slices
-from pyrun.kube.feed.store import Held, Key, Store, Told
+from pyrun.kube.feed.store import Held, Key, Packed, Store, Told
 
 KINDS = frozenset({"Service", "EndpointSlice", "Pod"})
 PATIENCE_S = 20.0
@@ -347,3 +348,23 @@ def test_what_a_pod_has_of_its_sandbox() -> None:
     linux = v1.LinuxPodSandboxStatus(namespaces=v1.Namespace(options=options))
     made = pod_object(v1.PodSandboxStatus(metadata=meta, linux=linux), [one], "n1", ("192.0.2.1",))
     assert made["spec"]["hostNetwork"] and made["status"]["podIPs"] == [{"ip": "192.0.2.1"}]
+
+
+def test_packed_objects_are_as_others_and_their_change_is_noticed() -> None:
+    def value(port: int) -> dict[str, Any]:
+        return {"kind": "Service", "metadata": {"name": "web"}, "spec": {"ports": [{"port": port}] * 40}}
+
+    key = ("Service", "default", "web")
+    with contextlib.closing(Store()) as store:
+        store.put("api", Packed(value(80), "api"))
+        held = store.changes()[key]
+        assert held is not None and held.value == value(80) and held.place() == Told(value(80), "api").place()
+        store.replace("api", {key: Packed(value(80), "api")})
+        assert not store.changes()
+        store.replace("api", {key: Packed(value(81), "api")})
+        changed = store.changes()[key]
+        assert changed is not None and changed.value == value(81)
+        store.remove("api", key)
+        assert store.changes() == {key: None}
+    with pytest.raises(ValueError, match="no kind"):
+        Packed({"metadata": {"name": "web"}}, "api")

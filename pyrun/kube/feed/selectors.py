@@ -5,6 +5,7 @@ A Service that has a slice from elsewhere (a file, an API server's controller) i
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -25,6 +26,7 @@ class Selectors:
         self._pods: dict[Key, Any] = {}
         self._services: dict[Key, Any] = {}
         self._others: dict[Key, Key] = {}  # slices that are not ours, and their Services
+        self._cared_for: Counter[Key] = Counter()  # Services, by how many slices that are not ours they have
         self._zone = ""
 
     def update(self, changes: dict[Key, Held | None]) -> bool:
@@ -60,6 +62,11 @@ class Selectors:
         now = None
         if labels.get(MANAGED_BY) != OURS and isinstance(labels.get(SERVICE_NAME), str):
             now = self._others[key] = ("Service", key[1], labels[SERVICE_NAME])
+            self._cared_for[now] += 1
+        if before is not None:
+            self._cared_for[before] -= 1
+            if not self._cared_for[before]:
+                del self._cared_for[before]
         return {one for one in (before, now) if one is not None}
 
     def _chosen_by(self, namespace: str, pods: Iterable[Any]) -> set[Key]:
@@ -73,7 +80,7 @@ class Selectors:
     def _make(self, key: Key) -> bool:
         service = self._services.get(key)
         slices: list[Any] = []
-        if service is not None and key not in self._others.values():
+        if service is not None and key not in self._cared_for:
             pods = [pod for (_, namespace, _), pod in self._pods.items() if namespace == key[1]]
             slices = plan_slices(service, pods, self._zone)
         changed = False
