@@ -12,6 +12,9 @@ import pytest
 from pyrun import cri_api as v1
 from pyrun.errors import FailedPrecondition, NotFound
 from tests.support.cri.node import BUSYBOX, Node, a_node
+from tests.support.layers import needs_images
+
+pytestmark = needs_images
 
 MAPS = [{"host_id": 100_000, "container_id": 0, "length": 65_536}]
 OPTIONS: dict[str, dict[str, Any]] = {

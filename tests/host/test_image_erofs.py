@@ -19,8 +19,10 @@ from pyrun.image.archive.write import export
 from pyrun.image.merged import read_file
 from pyrun.image.reference import parse_reference
 from pyrun.image.store import Image, Images
-from tests.support.layers import Tar, snapshot
+from tests.support.layers import Tar, needs_images, snapshot
 from tests.support.registry.made import Made, make_image
+
+pytestmark = needs_images
 
 BASE = Tar().dir("etc").file("etc/passwd", b"root:x:0:0\n").dir("tmp", mode=0o1777).file("bin/su", b"#!", mode=0o4755)
 OVER = Tar().file("etc/.wh.passwd").file("etc/hosts", b"h").file("tmp/made", b"x")  # etc and tmp are implied

@@ -11,12 +11,14 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from hypothesis import given
 from hypothesis import strategies as st
 
 from pyrun.errors import PyrunError
 from pyrun.image import erofs
-from tests.support.layers import Tar, snapshot, unpack_plainly
+from tests.support.layers import Tar, needs_images, snapshot, unpack_plainly
+from tests.support.properties import given
+
+pytestmark = needs_images
 
 COMPONENTS = ["a", "b", "ln", "-", "!", "..", ".wh.a", ".wh.b", ".wh..wh..opq", "n" * 255, "\udcff"]
 PATHS = st.lists(st.sampled_from(COMPONENTS), min_size=1, max_size=4).map("/".join)

@@ -8,14 +8,18 @@ import os
 import shutil
 import subprocess
 import tarfile
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from pyrun.image import erofs, layers
 
 _mounted: list[Path] | None = None
+NO_DISKS = ("tmpfs", "overlayfs", "ramfs")
 
 
 class Tar:
@@ -64,10 +68,25 @@ class Tar:
         return self._done
 
 
+def why_no_images() -> str | None:
+    """Why this machine has no EROFS images of layers, by facts that are not pyrun's."""
+    release = tuple(int(part) for part in os.uname().release.split("-")[0].split(".")[:2])
+    if release < (6, 12):
+        return "EROFS images need Linux 6.12"
+    told = subprocess.run(["stat", "-f", "-c", "%T", tempfile.gettempdir()], capture_output=True, check=True, text=True)
+    kind = told.stdout.strip()
+    return f"EROFS images need a disk's file system below {tempfile.gettempdir()}" if kind in NO_DISKS else None
+
+
+needs_images = pytest.mark.skipif(why_no_images() is not None, reason=str(why_no_images()))
+
+
 @contextmanager
 def as_images() -> Iterator[None]:
     """Within it unpack_into() makes EROFS images, mounted on the directories that it is given."""
     global _mounted
+    if why := why_no_images():
+        pytest.skip(why)
     _mounted = []
     try:
         yield
