@@ -200,7 +200,7 @@ def test_a_data_plane_that_dies_again_and_again(world: World, tmp_path: Path) ->
     with running(tmp_path, "userspace", WEB + pods(0, 1)) as proxy:
         settled(world.client, {PODS[0][0], PODS[1][0]})
         for _ in range(3):
-            os.kill(proxy.plane_pid(), signal.SIGKILL)
+            os.kill(until(proxy.plane_pid, "there is none"), signal.SIGKILL)
             assert set(answers(world.client, 4)) <= {PODS[0][0], PODS[1][0]}
         said = [line for line in proxy.said().splitlines() if "has died" in line]
         assert [line.rpartition("is started")[2] for line in said] == ["", " in 0.5 s", " in 1 s"]
