@@ -283,11 +283,13 @@ def test_records_are_what_they_were(tmp_path: Path) -> None:
     records.write("u", records.encode(record))
     records.close()
     records = Records(str(tmp_path / "pods.db"))
-    assert list(records.all()) == [record]
+    told: list[str] = []
+    records.write("odd", b'{"uid": 1}')
+    assert list(records.all(told.append)) == [record] and "the record of pod odd" in told[0]
     record.forget_containers(set())
     assert not record.stops and not record.hooks and not record.probes
     records.remove("u")
-    assert not list(records.all())
+    assert not list(records.all(told.append)) and len(told) == 1
     (tmp_path / "bad.db").write_bytes(b"no database" * 100)
     with pytest.raises(PyrunError, match="bad.db"):
         Records(str(tmp_path / "bad.db"))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 from pyrun.cli.commands import cri, node_validate
 from pyrun.cli.commands.proxy_run import outward
 from pyrun.cli.commands.proxy_trace import many
-from pyrun.errors import InvalidArgument
+from pyrun.errors import InvalidArgument, PyrunError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,6 +23,8 @@ def run(g: Globals, o: Options) -> int:
     except ModuleNotFoundError as error:
         found = cri.missing_package(error)
         raise node_validate.missing_package(error) if found is error else found
+    if os.geteuid() != 0:
+        raise PyrunError("pyrun node run needs root", hint="sudo pyrun node run, or a systemd unit")
     if not 1 <= o.max_restart_period <= 300:
         raise InvalidArgument(f"--max-restart-period {o.max_restart_period}: must be 1 to 300 seconds")
     if o.max_pods < 1:

@@ -86,7 +86,7 @@ class Agent:
         self.actors: dict[Name, Actor] = {}
         self.next: dict[Name, Record] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        records = list(self.host.records.all())
+        records = list(self.host.records.all(warn))
         last = [Wanted(r.pod, r.file, r.file) for r in records if r.deleted is None]
         self._records = records
         self.source = Source(settings.manifests, name, self._wanted, warn, last)

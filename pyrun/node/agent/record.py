@@ -7,7 +7,7 @@ is here: with the file lost, pods of files that are still there are taken on by 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import msgspec
 
@@ -81,13 +81,14 @@ class Records:
             raise PyrunError(f"{path}: {error}", hint="pods of files are taken on without it: remove it") from None
         self._encoder, self._decoder = msgspec.json.Encoder(), msgspec.json.Decoder(Record)
 
-    def all(self) -> Iterator[Record]:
-        """PyrunError for a row that can't be read."""
+    def all(self, warn: Callable[[str], None]) -> Iterator[Record]:
+        """A row that can't be read is told of and left out: its pod is known again by its uid, if a file wants it."""
         for uid, data in self._db.execute("SELECT uid, record FROM pods").fetchall():
             try:
                 yield self._decoder.decode(data)
             except msgspec.MsgspecError as error:
-                raise PyrunError(f"the record of pod {uid}: {error}") from None
+                warn(f"the record of pod {uid} can't be read: {error}")
+                self.remove(uid)
 
     def encode(self, record: Record) -> bytes:
         return self._encoder.encode(record)
