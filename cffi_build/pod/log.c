@@ -344,6 +344,7 @@ void log_done(struct ctr *c)
 	shut(&c->log);
 	shut(&c->input);
 	shut(&c->oom);
+	shut(&c->oom_above);
 	cut_all(c);
 	c->told = 1;
 	c->drain_by = NEVER;

@@ -69,15 +69,22 @@ static void run_it(px_run_t *run, int conn, struct px_result *out)
 		}
 }
 
-/* CGROUP/memory.events, where the kernel counts who it killed for want of memory; -1. */
-static int open_events(const char *cgroup)
+/* CGROUP/memory.events, where the kernel counts who it killed for want of memory; -1. above: of the cgroup's parent, where systemd has made it as a
+ * scope: that it removes itself as soon as nothing runs there, perhaps before we have read it. */
+static int open_events(const char *cgroup, int above)
 {
+	static const char scope[] = ".scope";
 	char path[4100];
 	usize n = px_len(cgroup);
+	for (usize i = 0; above && i < 6; i++)
+		if (n < 6 || cgroup[n - 6 + i] != scope[i])
+			return -1;
+	while (above && n && cgroup[--n] != '/')
+		;
 	const char *name = "/memory.events";
 	if (!n || n > 4000)
 		return -1;
-	for (usize i = 0; i <= n; i++)
+	for (usize i = 0; i < n; i++)
 		path[i] = cgroup[i];
 	for (usize i = 0; i < 15; i++)
 		path[n + i] = name[i];
@@ -127,7 +134,7 @@ static long place(int *fds)
 
 static void __attribute__((noreturn)) make(const struct call *c, const struct pod_request *r, int plan, const int *streams, int sock)
 {
-	int err = 0, pass[2], n = 0;
+	int err = 0, pass[3], n = 0;
 	int fds[PLACED] = { streams[0], streams[1], streams[2], streams[3] < 0 ? streams[0] : streams[3], c->fd, sock };
 	be_ordinary();
 	px_run_t *run = load(plan, &err);
@@ -143,8 +150,11 @@ static void __attribute__((noreturn)) make(const struct call *c, const struct po
 	}
 	if (made.result.status == 0) {
 		pass[n++] = px_slot(run, 0xffffffffu);
-		if ((pass[n] = open_events(r->path)) >= 0)
+		if ((pass[n] = open_events(r->path, 0)) >= 0) {
 			n++;
+			if ((pass[n] = open_events(r->path, 1)) >= 0)
+				n++;
+		}
 		const long proc = sys_openat(AT_FDCWD, "/proc", O_PATH | O_CLOEXEC | O_DIRECTORY, 0);
 		px_start_time((int)proc, made.result.pid, &made.start);
 	}

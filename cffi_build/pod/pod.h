@@ -27,6 +27,8 @@ struct ctr {
 	struct stream out[2];
 	int input;             /* the writer of its standard input, or -1 */
 	int oom;               /* its memory.events, or -1 */
+	int oom_above;         /* that of the slice that it is a scope in, or -1 */
+	i64 others;            /* kills counted there that were nobody's when it came to be */
 	int exit;              /* exits/NAME, open since CREATE */
 	int log, next_log;     /* -1: none */
 	i32 log_call;          /* who waits for the switch to next_log, or -1 */
@@ -100,6 +102,7 @@ long start_maker(struct call *c, const struct pod_request *r, struct fds *given,
 /* reap.c */
 void reap_all(void);
 void note_end(struct ctr *c, i32 status);
+i64 nobodys_kills(const struct ctr *c);
 void forget(struct ctr *c);
 /* log.c */
 void log_read(struct ctr *c, struct stream *s);

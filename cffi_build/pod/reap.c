@@ -7,13 +7,15 @@
 
 struct siginfo { i32 number, error, code, pad; i32 pid; u32 uid; i32 status; i32 rest[25]; };
 
-/* The number behind "oom_kill " in memory.events. */
-static u64 oom_kills(int fd)
+static i64 forgotten; /* kills of containers that are forgotten */
+
+/* The number behind "oom_kill " in memory.events; -1: its cgroup is gone. */
+static i64 oom_kills(int fd)
 {
 	static const char word[] = "\noom_kill ";
 	char buf[512];
 	const long n = fd < 0 ? 0 : sc4(__NR_pread64, fd, buf, sizeof buf, 0);
-	u64 count = 0;
+	i64 count = n > 0 ? 0 : -1;
 	for (long i = 0; i + 10 < n; i++) {
 		int k = 0;
 		while (k < 10 && buf[i + k] == word[k])
@@ -21,10 +23,31 @@ static u64 oom_kills(int fd)
 		if (k < 10)
 			continue;
 		for (i += 10; i < n && buf[i] >= '0' && buf[i] <= '9'; i++)
-			count = count * 10 + (u64)(buf[i] - '0');
+			count = count * 10 + (i64)(buf[i] - '0');
 		break;
 	}
 	return count;
+}
+
+/* What the slice above has counted and no other container of ours has: c's, and those of units that are not ours. */
+i64 nobodys_kills(const struct ctr *c)
+{
+	i64 n = oom_kills(c->oom_above) - forgotten;
+	for (u32 i = 0; i < CTRS; i++) {
+		const struct ctr *other = ctrs + i;
+		const i64 own = other == c ? 0 : other->k.state == POD_ENDED ? (i64)other->k.oom_kills : other->k.state == POD_LIVE ? oom_kills(other->oom) : 0;
+		n -= own > 0 ? own : 0;
+	}
+	return n;
+}
+
+/* How many of it were killed. Where systemd was quicker and has removed the scope, the slice above tells, of one that ended as what is killed does. */
+static u64 kills_of(const struct ctr *c, i32 status)
+{
+	i64 n = oom_kills(c->oom);
+	if (n < 0 && c->oom_above >= 0 && ((status & 0x7f) == 9 || status == 137 << 8))
+		n = nobodys_kills(c) - c->others;
+	return n > 0 ? (u64)n : 0;
 }
 
 /* In one write, into a page that is there: this must not fail for want of space. */
@@ -40,7 +63,7 @@ void note_end(struct ctr *c, i32 status)
 {
 	c->k.status = status;
 	c->k.ended_ns = wall_ns();
-	c->k.oom_kills = oom_kills(c->oom);
+	c->k.oom_kills = kills_of(c, status);
 	c->k.state = POD_ENDED;
 	write_exit(c);
 	shut(&c->exit);
@@ -62,7 +85,10 @@ void forget(struct ctr *c)
 		c->out[i].part = NULL;
 	}
 	shut(&c->input);
+	if (c->k.state == POD_ENDED)
+		forgotten += (i64)c->k.oom_kills;
 	shut(&c->oom);
+	shut(&c->oom_above);
 	shut(&c->exit);
 	shut(&c->log);
 	shut(&c->next_log);

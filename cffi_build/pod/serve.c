@@ -69,7 +69,7 @@ static struct ctr *new_ctr(const struct pod_request *r)
 	for (u32 i = 0; i < CTRS; i++)
 		if (ctrs[i].k.state == POD_FREE) {
 			struct ctr *c = ctrs + i;
-			*c = (struct ctr){ .k = { .state = POD_MAKING, .flags = r->flags }, .input = -1, .oom = -1, .exit = -1, .log = -1, .next_log = -1,
+			*c = (struct ctr){ .k = { .state = POD_MAKING, .flags = r->flags }, .input = -1, .oom = -1, .oom_above = -1, .exit = -1, .log = -1, .next_log = -1,
 					   .log_call = -1, .switch_by = NEVER, .drain_by = NEVER, .blocked = NEVER, .retry_at = NEVER,
 					   .patience = (long)r->value * MS };
 			for (usize k = 0; k < POD_NAME; k++)
@@ -202,6 +202,8 @@ static long come_alive(struct call *call, struct fds *got)
 	c->k.state = POD_LIVE;
 	if (got->n > 1) {
 		c->oom = got->fd[1];
+		c->oom_above = got->n > 2 ? got->fd[2] : -1;
+		c->others = nobodys_kills(c);
 		got->n = 1;
 	}
 	if (c->k.flags & POD_TTY) {

@@ -21,6 +21,7 @@ from tests.support.cri.systemd_node import SystemdNode, units
 from tests.support.vm.cgroup import MIB
 
 SLICE = "testpods-burstable-podu1.slice"
+EATS = "head -c 100000000 /dev/zero | tail"
 PATH = f"/testpods.slice/testpods-burstable.slice/{SLICE}"  # as a kubelet names it
 PATIENCE_S = 60.0
 
@@ -151,4 +152,18 @@ def test_killed_while_systemd_makes_a_scope(node: SystemdNode, monkeypatch: pyte
         moments.pop(0)
     node.fork()
     node.run(pod)
+    node.check()
+
+
+def test_killed_for_want_of_memory(node: SystemdNode) -> None:
+    """It is told, though systemd removes a scope as soon as nothing runs in it."""
+    node.fork()
+    pod = node.run_pod()
+    given = limited(memory_limit_in_bytes=16 * MIB, memory_swap_limit_in_bytes=16 * MIB)
+    for n in range(4):
+        id = node.run(pod, f"c{n}", EATS, **given)
+        status = node.wait_state(id, v1.CONTAINER_EXITED, PATIENCE_S)
+        assert (status.exit_code, status.reason) == (137, "OOMKilled"), n
+    id = node.run(pod, "other", "exit 137", **given)  # as one that was killed does
+    assert node.wait_state(id, v1.CONTAINER_EXITED, PATIENCE_S).reason == "Error"
     node.check()
