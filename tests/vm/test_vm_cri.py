@@ -14,10 +14,13 @@ import pytest
 from pyrun import cri_api as v1
 from pyrun.errors import PyrunError
 from pyrun.runtime import systemd
+from tests.support.container.disk import unmount
 from tests.support.container.leaks import CGROUP_ROOT
 from tests.support.container.runner import wait_for
 from tests.support.cri.node import OWN_PIDS, a_node
 from tests.support.cri.systemd_node import SystemdNode, units
+from tests.support.node.agent import SLEEP, AgentNode, sh
+from tests.support.node.agent import pod as make_pod
 from tests.support.vm.cgroup import MIB
 
 SLICE = "testpods-burstable-podu1.slice"
@@ -167,3 +170,22 @@ def test_killed_for_want_of_memory(node: SystemdNode) -> None:
     id = node.run(pod, "other", "exit 137", **given)  # as one that was killed does
     assert node.wait_state(id, v1.CONTAINER_EXITED, PATIENCE_S).reason == "Error"
     node.check()
+
+
+def test_a_node_agents_pods(node: SystemdNode) -> None:
+    """`pyrun node run` names slices as a kubelet does, and removes the pod's."""
+    agent = AgentNode(node)
+    node.start()
+    agent.write("web", make_pod("web", sh("c", SLEEP)))
+    uid = str(agent.wait_ready("web")["metadata"]["uid"])
+    slice = f"kubepods-besteffort-pod{uid.replace('-', '_')}.slice"
+    (at,) = supervisors()
+    assert at.rpartition("/")[0] == f"/kubepods.slice/kubepods-besteffort.slice/{slice}"
+    (agent.manifests / "web.yaml").unlink()
+    agent.wait(lambda pods: not pods)
+    node.check()
+    wait_for(lambda: show(slice, "ActiveState") == {"ActiveState": "inactive"}, PATIENCE_S, "the end of its slice")
+    assert not (CGROUP_ROOT / at.strip("/")).parent.exists()
+    subprocess.run(["systemctl", "stop", "kubepods.slice"], check=True)
+    assert node.stop() == 0
+    unmount(node.state / "volumes")
