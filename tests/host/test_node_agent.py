@@ -112,6 +112,7 @@ def test_variables_files_and_order(agent: AgentNode) -> None:
     agent.wait(lambda pods: "FailedMount" in agent.run("describe", "whole").out)  # its ConfigMap is not there yet
     agent.write("conf", CONFIG, SECRET)
     found = agent.wait_ready("whole")
+    agent.wait(lambda _: "two" in agent.run("logs", "whole").out.splitlines())  # the last that it says
     lines = agent.run("logs", "whole").ok().out.splitlines()
     ip = found["status"]["podIP"]
     assert lines[0] == f"red 2 open sesame whole {ip} 20 whole-red-$(NAME)-$(NOBODY)"
@@ -129,7 +130,7 @@ def test_probes_and_hooks(agent: AgentNode) -> None:
     flag = {"name": "flags", "mountPath": "/flags"}
     hooks = {
         "postStart": {"exec": {"command": ["touch", "/flags/post"]}},
-        "preStop": {"exec": {"command": ["sh", "-c", "echo pre >/flags/pre"]}},
+        "preStop": {"exec": {"command": ["sh", "-c", "echo pre >>/flags/pre; rm -f /flags/ill"]}},
     }
     often = {"periodSeconds": 1, "failureThreshold": 1}
     web = sh(
@@ -150,8 +151,7 @@ def test_probes_and_hooks(agent: AgentNode) -> None:
     agent.exec(found, "touch", "/flags/ill")
     again = agent.wait(lambda pods: _restarts(pods["probed"]) == 1 and pods["probed"])
     flags = agent.node.root / "node/volumes" / again["metadata"]["uid"] / "flags"
-    assert (flags / "pre").read_text() == "pre\n"
-    (flags / "ill").unlink()
+    assert (flags / "pre").read_text() == "pre\n" and not (flags / "ill").exists()
     agent.wait_ready("probed")
     said = agent.run("describe", "probed").ok().out
     assert "Liveness probe failed" in said and "its liveness probe failed" in said

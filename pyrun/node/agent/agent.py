@@ -198,21 +198,25 @@ class Agent:
 
     async def _remove_orphans(self) -> None:
         """Pods of an agent that has lost its records, which no file wants any more."""
-        known = {actor.record.uid for actor in self.actors.values()} | {r.uid for r in self.next.values()}
         for pod in list(self._cri.pods.pods.values()):
             ours = pod.visible and pod.config.annotations.get(SOURCE) == FILE
-            if ours and pod.config.metadata.uid not in known:
+            if ours and not self._wants(pod.config.metadata.uid):
                 self._warn(f"pod {pod.config.metadata.name}: nobody wants it any more, so it is removed")
                 try:
                     await self._cri.pods.remove(pod.id)
                 except PyrunError as error:
                     self._warn(f"pod {pod.id[:13]} can't be removed: {error}")
         for uid in await asyncio.to_thread(self.host.volumes.known):
-            if uid not in known:
+            if not self._wants(uid):
                 try:
                     await asyncio.to_thread(self.host.volumes.remove, uid)
                 except PyrunError as error:
                     self._warn(str(error))
+
+    def _wants(self, uid: str) -> bool:
+        """As of now: pods come while others are removed."""
+        records = [*(actor.record for actor in self.actors.values()), *self.next.values()]
+        return any(record.uid == uid for record in records)
 
     # --- what happens ---
 

@@ -50,7 +50,7 @@ class Carrier:
         self.creations: dict[str, BackOff] = {}
         self.sandbox_error: BackOff | None = None
         self._volumes_made = False
-        self._updating = asyncio.Lock()
+        self._volumes = asyncio.Lock()  # one call at a time for a pod, as they want it
         self.probes: dict[str, dict[str, ProbeState]] = {id: dict(p) for id, p in kept.record.probes.items()}
 
     def forget_containers(self, alive: set[str]) -> None:
@@ -127,15 +127,16 @@ class Carrier:
 
     async def _make_volumes(self) -> None:
         """Once in the agent's life: who is there already stays as it is."""
-        if not self._volumes_made:
-            kept = self._kept
-            await asyncio.to_thread(self._host.volumes.make, kept.record.pod, kept.record.uid, self._host.objects)
-            self._volumes_made = True
+        kept = self._kept
+        async with self._volumes:
+            if not self._volumes_made:
+                await asyncio.to_thread(self._host.volumes.make, kept.record.pod, kept.record.uid, self._host.objects)
+                self._volumes_made = True
 
     async def update_volumes(self) -> None:
         """Files of ConfigMaps, Secrets and the pod's own fields, where they say something else now."""
         kept = self._kept
-        async with self._updating:
+        async with self._volumes:
             if not self._volumes_made and not kept.sandboxes():
                 return
             try:
@@ -248,7 +249,8 @@ class Carrier:
     async def _mounts(self, c: Container | EphemeralContainer, attempt: int, env: Mapping[str, str]) -> list[Any]:
         kept = self._kept
         volumes, uid = self._host.volumes, kept.record.uid
-        found = await asyncio.to_thread(volumes.mounts, kept.record.pod, uid, c, env)
+        async with self._volumes:
+            found = await asyncio.to_thread(volumes.mounts, kept.record.pod, uid, c, env)
         if all(mount.mountPath != "/etc/hosts" for mount in c.volumeMounts or ()):
             path = f"{kept.directory}/hosts"
             await asyncio.to_thread(hosts_file, path, kept.record.pod, self._addresses())
@@ -308,7 +310,8 @@ class Carrier:
         for pod in pods:
             await host.cri.pods.remove(pod.id)
         await self._remove_cgroup()
-        await asyncio.to_thread(host.volumes.remove, kept.record.uid)
+        async with self._volumes:
+            await asyncio.to_thread(host.volumes.remove, kept.record.uid)
         for directory in (kept.directory, kept.log_directory):
             await asyncio.to_thread(remove_tree, directory)
         kept.forget()

@@ -58,9 +58,12 @@ class AgentNode:
             pods = self.pods()
             if found := done(pods):
                 return found
-            events = self.run("describe", next(iter(pods))).out if pods else ""
-            assert time.monotonic() < last, f"{yaml.safe_dump(pods)}\n{events}\n{self.node.said.read_text()}"
+            assert time.monotonic() < last, self._told_of(pods)
             time.sleep(0.05)
+
+    def _told_of(self, pods: dict[str, Any]) -> str:
+        events = "".join(self.run("describe", name).out for name in pods)
+        return f"{yaml.safe_dump(pods)}\n{events}\n{self.node.said.read_text()}"
 
     def exec(self, pod: dict[str, Any] | None, *argv: str) -> str:
         """What a command in its first container writes; "" where that does not run."""
