@@ -123,7 +123,7 @@ def test_crictl_shows_them(node: Node) -> None:
 def test_metrics(node: Node) -> None:
     pod = node.run_pod()
     resources = {"cpu_period": 100000, "cpu_quota": 20000, "cpu_shares": 512}
-    c = node.run(pod, script=BUSY, linux={"resources": resources, **OWN_PIDS})
+    c = node.run(pod, script="while :; do :; done", linux={"resources": resources, **OWN_PIDS})
     descriptors = {one.name: one for one in node.call("ListMetricDescriptors").descriptors}
     assert len(descriptors) == len(DESCRIPTORS) and all(one.help and one.label_keys for one in descriptors.values())
     (found,) = node.call("ListPodSandboxMetrics").pod_metrics
