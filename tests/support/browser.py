@@ -164,7 +164,7 @@ def a_browser(directory: Path) -> Iterator[Browser]:
         os.close(ours_out)
         os.close(ours_in)
         try:
-            process.wait(10)  # it ends when its pipe does
+            process.wait(PATIENCE_S)  # it ends when its pipe does
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

@@ -18,7 +18,7 @@ import pytest
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 BESIDE: set[int] = set()  # the sessions of processes that vm/host.py runs beside the tests; they are no leaks
-GRACE_S = 2.0
+GRACE_S = 10.0
 PF_KTHREAD = 0x200000
 # Where systemd runs: workers of udev linger after a device came or went, and a user's manager makes slices and a bus
 # when they are first needed.

@@ -223,7 +223,7 @@ class Node:
     def status(self, id: str) -> Any:
         return self.call("ContainerStatus", container_id=id).status
 
-    def wait_state(self, id: str, state: int, patience_s: float = 10.0) -> Any:
+    def wait_state(self, id: str, state: int, patience_s: float = PATIENCE_S) -> Any:
         last = time.monotonic() + patience_s
         while (status := self.status(id)).state != state:
             assert time.monotonic() < last, f"{status}\n{self.said.read_text()}"
@@ -284,7 +284,7 @@ class Node:
             "holds": {c.id for c in containers},
         }
 
-    def check(self, patience_s: float = 5.0) -> None:
+    def check(self, patience_s: float = 30.0) -> None:
         """There is what the daemon says, and nothing else."""
         last = time.monotonic() + patience_s
         while True:

@@ -37,9 +37,6 @@ class SystemdNode(Node):
         wanted |= {f"system-pyrun_{id}.slice" for id in found["sandboxes"] if id not in self.parents}
         return found | {"cgroups": wanted, "units": wanted}
 
-    def check(self, patience_s: float = 30.0) -> None:
-        super().check(patience_s)
-
     def driver(self) -> int:
         return int(self.call("RuntimeConfig").linux.cgroup_driver)
 
