@@ -59,8 +59,7 @@ def table(kind: str, found: list[dict[str, Any]], *, spaces: bool, wide: bool) -
     if kind == "pods":
         head = ["NAME", "READY", "STATUS", "RESTARTS", "AGE", *(["IP", "NODE"] if wide else [])]
     else:
-        head = ["NAME", "DATA", "AGE"] if kind == "configmaps" else ["NAME", "TYPE", "DATA"]
-        head = head[:2] if kind == "configmaps" else head
+        head = ["NAME", "DATA"] if kind == "configmaps" else ["NAME", "TYPE", "DATA"]
     rows = [head]
     for one in found:
         if kind == "pods":

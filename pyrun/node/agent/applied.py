@@ -52,9 +52,9 @@ def apply(source: Source, given: list[dict[str, Any]], node: str) -> list[dict[s
 
 def _write(path: str, text: str) -> None:
     directory, name = os.path.split(path)
-    made = os.path.join(directory, f".{name}.{os.getpid()}")
+    made = os.path.join(directory, f".{name}.{os.urandom(4).hex()}")  # two may apply the same at once
     try:
-        fd = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, MODE)
+        fd = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, MODE)
         with open(fd, "w") as file:
             file.write(text)
             file.flush()
