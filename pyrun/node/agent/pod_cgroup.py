@@ -37,8 +37,25 @@ def make_cgroup(mount: str | None, parent: str, limits: CgroupLimits) -> list[st
         "cpu.max": f"{limits.quota or 'max'} {PERIOD_US}",
         "memory.max": "max" if limits.memory is None else str(limits.memory),
     }
-    left = [name for name, value in wanted.items() if not _write(f"{path}/{name}", value)]
+    left = [name for name, value in wanted.items() if not _limit(f"{path}/{name}", value)]
     return [name for name in left if (limits.quota if name == "cpu.max" else limits.memory is not None)]
+
+
+def _limit(path: str, value: str) -> bool:
+    """False where the node lacks the controller. PyrunError where it has it, and the limit can't be set."""
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise PyrunError(f"{path}: {reason(error)}") from None
+    try:
+        os.write(fd, value.encode())
+    except OSError as error:
+        raise PyrunError(f"{path}: {value}: {reason(error)}") from None
+    finally:
+        os.close(fd)
+    return True
 
 
 def _make_path(path: str, parent: str) -> None:
