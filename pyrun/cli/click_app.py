@@ -13,9 +13,11 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem, ShellComplete, get_completion_class, shell_complete
 
-from pyrun.cli import options, table, texts
+from pyrun.cli import options, texts
 from pyrun.cli.parse import convert
 from pyrun.cli.root import default_root
+from pyrun.cli.table import GLOBALS
+from pyrun.cli.verbs import VERBS
 from pyrun.errors import PyrunError
 from pyrun.oci.names import SIGNALS
 
@@ -50,7 +52,7 @@ class Word(click.ParamType):  # type: ignore[type-arg,unused-ignore]
             prefix = "SIG" if incomplete.upper().startswith("SIG") else ""
             return _matching([prefix + name for name in SIGNALS], incomplete.upper())
         if self.completes == options.A_VERB:
-            return _matching([verb.name for verb in table.VERBS.values() if not verb.hidden], incomplete)
+            return _matching([verb.name for verb in VERBS.values() if not verb.hidden], incomplete)
         return []
 
 
@@ -87,7 +89,7 @@ class TaughtGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         for title, names in texts.GROUPS:
             with formatter.section(title):
-                formatter.write_dl([(name, table.VERBS[name].help) for name in names])
+                formatter.write_dl([(name, VERBS[name].help) for name in names])
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         write_sections(formatter, texts.PROGRAM)
@@ -118,13 +120,13 @@ def build() -> click.Group:
     )
     app = TaughtGroup(
         "pyrun",
-        params=[*map(_option, table.GLOBALS), version],
+        params=[*map(_option, GLOBALS), version],
         help=texts.PROGRAM.about,
         context_settings=SETTINGS,
         subcommand_metavar="COMMAND ...",
         no_args_is_help=False,
     )
-    for verb in table.VERBS.values():
+    for verb in VERBS.values():
         first, _, second = verb.name.partition(" ")
         if not second:
             app.add_command(_command(verb))
@@ -139,7 +141,7 @@ def build() -> click.Group:
 
 def _group(first: str) -> click.Group:
     """The verb whose name is the first word of others', or what stands for it."""
-    verb = table.VERBS.get(first)
+    verb = VERBS.get(first)
     group = TaughtSubgroup(
         first,
         params=list(map(_option, verb.options)) if verb else [],

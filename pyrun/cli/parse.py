@@ -10,7 +10,7 @@ where it has none of that name, after.
 from __future__ import annotations
 
 from pyrun.cli.options import CHOICE, DURATION, FLAG, NUMBER, SIZE, Option, Verb
-from pyrun.cli.table import GLOBALS, VERBS
+from pyrun.cli.table import GLOBALS, RUNTIME
 from pyrun.errors import UsageError
 
 TYPE_CHECKING = False
@@ -67,17 +67,22 @@ def parse(argv: list[str], call: Call | None = None) -> Call:
     rest = _read(argv, 0, call, None, call.globals)
     if call.wants != "run" or not rest:
         return call
-    name, used = rest[0], 1
-    if len(rest) > 1 and f"{name} {rest[1]}" in VERBS:
-        name, used = f"{name} {rest[1]}", 2
-    call.verb = VERBS.get(name)
+    call.verb = RUNTIME.get(rest[0]) or _find_other(rest)
     if call.verb is None:
-        raise _unknown_verb(name, rest[1:])
+        raise _unknown_verb(rest[0], rest[1:])
+    used = call.verb.name.count(" ") + 1
     call.options = defaults(call.verb.options)
     words = _read(argv, len(argv) - len(rest) + used, call, call.verb, call.options)
     if call.wants == "run":
         _bind(call.verb, words, call.options)
     return call
+
+
+def _find_other(words: list[str]) -> Verb | None:
+    """A verb that is not the runtime's: of the first two words, or of the first."""
+    from pyrun.cli.verbs import VERBS
+
+    return VERBS.get(" ".join(words[:2])) or VERBS.get(words[0])
 
 
 def _read(argv: list[str], at: int, call: Call, verb: Verb | None, into: Options) -> list[str]:
@@ -220,6 +225,8 @@ def _usage(text: str, verb: Verb | None) -> UsageError:
 
 
 def _unknown_verb(word: str, after: list[str]) -> UsageError:
+    from pyrun.cli.verbs import VERBS
+
     shown = [verb.name for verb in VERBS.values() if not verb.hidden]
     below = [name for name in shown if name.startswith(word + " ")]
     if below:

@@ -1,7 +1,9 @@
-"""The verbs and their options, declared once: parse.py runs them, click_app.py explains and completes them.
+"""The container runtime's verbs and the options of all verbs: parse.py runs them, click_app.py explains and completes
+them.
 
-Every verb imports this, so it holds rows of plain data (options.py). Longer prose for `--help` is in
-texts.py. Names, short forms and meanings are runc's, because engines call us by them.
+Every run of the runtime imports this, so it holds rows of plain data (options.py) and no row of another verb: these are
+in table_*.py, and all together in verbs.py. Longer prose for `--help` is in texts.py. Names, short forms and meanings
+are runc's, because engines call us by them.
 """
 
 from __future__ import annotations
@@ -16,7 +18,6 @@ from pyrun.cli.options import (
     CHOICE,
     DURATION,
     FOR_TOOLS,
-    LISTEN,
     Argument,
     Option,
     Verb,
@@ -26,7 +27,6 @@ from pyrun.cli.options import (
     size,
     text,
 )
-from pyrun.cli.table_node import NODE
 
 GLOBALS = (
     text(
@@ -216,275 +216,7 @@ PLANNER = Verb("planner", "plan for other pyrun commands, which start faster the
 COMPLETION = Verb("completion", "print the completion script for a shell", (Argument("shell"),))
 HELP = Verb("help", "explain a verb", (Argument("verb", required=False, many=True, completes=A_VERB),), hidden=True)
 
-CRI = Verb(
-    "cri",
-    "serve the Kubernetes container runtime interface",
-    (),
-    (
-        text(
-            "root",
-            "DIR",
-            "where images, pods and their containers are kept (default: /var/lib/pyrun)",
-            completes=A_DIRECTORY,
-        ),
-        text(
-            "state",
-            "DIR",
-            "where sockets and all that a reboot ends are kept (default: /run/pyrun-cri)",
-            completes=A_DIRECTORY,
-        ),
-        LISTEN,
-        text("config", "FILE", "its configuration, in TOML", completes=A_FILE),
-    ),
-)
-CRI_STATUS = Verb(
-    "cri status",
-    "print what a running `pyrun cri` says of itself",
-    (),
-    (LISTEN, FOR_TOOLS),
-)
-CRI_EXPLAIN = Verb(
-    "cri explain",
-    "print every step that a request of the CRI would take; needs no root",
-    (Argument("request", completes=A_FILE),),
-    (
-        FOR_TOOLS,
-        text("pod", "FILE", "the PodSandboxConfig of a container (crictl's pod-config.json)", completes=A_FILE),
-        text("image", "FILE", "the config of a container's image, as the registry has it", completes=A_FILE),
-        flag("config", "print the config.json that a container gets, and no steps"),
-    ),
-)
-METRICS = Verb(
-    "metrics",
-    "serve the metrics of this node's pods to Prometheus and metrics-server",
-    (),
-    (
-        text("address", "HOST:PORT", "where (default: 127.0.0.1:9338)"),
-        text("node-name", "NAME", "the node's name in the summary (default: the host's)"),
-        text("store", "DIR", "keep what is read there (default: nothing is kept)", completes=A_DIRECTORY),
-        Option("every", DURATION, "how often it is read for that (default: 10s)", metavar="TIME"),
-        Option("keep", DURATION, "how long it is kept (default: 168h)", metavar="TIME"),
-        size("keep-bytes", "how big all of it may become (default: 512M)"),
-        LISTEN,
-    ),
-)
-DASHBOARD = Verb(
-    "dashboard",
-    "serve a web page that shows what runs on this node and what is wrong",
-    (),
-    (
-        text("address", "HOST:PORT", "where (default: 127.0.0.1:9339)"),
-        text("host", "NAME", "a name by which browsers call it, beside the address", many=True),
-        text("tls-cert", "FILE", "its certificate, in PEM; needed where --address is not loopback", completes=A_FILE),
-        text("tls-key", "FILE", "the certificate's key, in PEM", completes=A_FILE),
-        text("user", "NAME", "whom the process becomes that talks to browsers (default: nobody)"),
-        text("state", "DIR", "where the token is kept (default: /run/pyrun-dashboard)", completes=A_DIRECTORY),
-        text("node-name", "NAME", "the node's name (default: the host's)"),
-        text("dir", "DIR", "where the logs of pods are (default: /var/log/pods)", completes=A_DIRECTORY),
-        text(
-            "store",
-            "DIR",
-            "what pyrun metrics --store keeps (default: /var/lib/pyrun-metrics)",
-            completes=A_DIRECTORY,
-        ),
-        LISTEN,
-    ),
-)
-LOGS = Verb(
-    "logs",
-    "search and follow what pods wrote",
-    (Argument("words", required=False, many=True),),
-    (
-        flag("follow", "go on with what is written from now on", "f"),
-        text("namespace", "PATTERN", "only pods of this namespace", "n"),
-        text("pod", "PATTERN", "only pods of this name, such as web-*", "p"),
-        text("container", "PATTERN", "only containers of this name", "c"),
-        text("selector", "LABELS", "only pods with these labels, such as app=web; asks pyrun cri", "l"),
-        Option("since", DURATION, "only of the last 5s, 10m or 1h", metavar="TIME"),
-        text("since-time", "TIME", "only from this time on (RFC 3339)"),
-        text("until-time", "TIME", "only before this time (RFC 3339)"),
-        number("tail", "N", "the last N lines of each container (with --follow 10)"),
-        flag("previous", "of the container that ran before the newest one"),
-        choice("stream", ("both", "stdout", "stderr"), "only what was written to this stream"),
-        flag("regex", "words are regular expressions (Python's)", "e"),
-        flag("timestamps", "begin each line with its time", "t"),
-        FOR_TOOLS,
-        text("dir", "DIR", "where the logs are (default: /var/log/pods)", completes=A_DIRECTORY),
-        LISTEN,
-    ),
-)
-# One store for people and for `pyrun cri`.
-STORE = text("root", "DIR", "where images are kept (default: /var/lib/pyrun, as of pyrun cri)", completes=A_DIRECTORY)
-CERTS = text(
-    "certs-dir", "DIR", "where HOST/hosts.toml are (default: /etc/{pyrun,containerd,docker}/certs.d)", many=True
-)
-LAYERS = choice("layers", ("dir", "erofs", "auto"), "what its layers become: directories, EROFS images, or what can be")
-IMAGE = Argument("image")
-IMAGE_PULL = Verb(
-    "image pull",
-    "bring an image from its registry",
-    (IMAGE,),
-    (
-        STORE,
-        CERTS,
-        text("user", "NAME", "ask as NAME, with the password on standard input (default: as docker login has it)", "u"),
-        flag("quiet", "print only the image's id", "q"),
-        LAYERS,
-        FOR_TOOLS,
-    ),
-)
-IMAGE_LS = Verb("image ls", "list images", (), (STORE, FORMAT, flag("quiet", "only the ids", "q")))
-IMAGE_RM = Verb("image rm", "remove a name, and the image with its last one", (Argument("image", many=True),), (STORE,))
-IMAGE_INSPECT = Verb("image inspect", "print all that is known of an image, as JSON", (IMAGE,), (STORE,))
-IMAGE_IMPORT = Verb(
-    "image import",
-    "bring images from an OCI layout or a docker archive",
-    (Argument("path", completes=A_FILE),),
-    (STORE, text("name", "NAME", "what to call it, if it has no name"), LAYERS, FOR_TOOLS),
-)
-IMAGE_EXPORT = Verb(
-    "image export",
-    "write images to an archive, for docker load and others",
-    (Argument("image", many=True),),
-    (STORE, text("output", "FILE", "the archive (default: standard output)", "o", completes=A_FILE)),
-)
-IMAGE_PRUNE = Verb(
-    "image prune",
-    "remove images that no name and no container has",
-    (),
-    (STORE, flag("all", "also those with a name", "a"), FOR_TOOLS),
-)
-OBJECTS = text("objects", "DIR", "Services, EndpointSlices, Pods and Namespaces as YAML or JSON", completes=A_DIRECTORY)
-ZONE = text("zone", "NAME", "the cluster's domain", default="cluster.local")
-DNS_RUN = Verb(
-    "dns run",
-    "serve the cluster's DNS",
-    (),
-    (
-        OBJECTS,
-        text(
-            "kubeconfig",
-            "FILE",
-            "take Services, EndpointSlices, Pods and Namespaces of this API server",
-            completes=A_FILE,
-        ),
-        text("listen", "ADDRESS[:PORT]", "where to answer (default: 127.0.0.1:53; repeatable)", many=True),
-        ZONE,
-        number("ttl", "SECONDS", "for which an answer of ours may be kept", default=5),
-        text(
-            "service-cidr", "CIDR", "where Services have addresses: unknown ones have no name (repeatable)", many=True
-        ),
-        text("upstream", "[ZONE=]ADDRESS", "who is asked for other names, or for a zone's (repeatable)", many=True),
-        text(
-            "resolv-conf",
-            "FILE",
-            "whose servers are asked for other names (default: /etc/resolv.conf)",
-            completes=A_FILE,
-        ),
-        text("allow", "CIDR", "who is answered (default: private addresses; repeatable)", many=True),
-        number("rate", "N", "UDP replies a second to one source; 0: any number", default=20000),
-        number("stale", "SECONDS", "for which an old answer is better than none", default=86400),
-        text(
-            "state",
-            "DIR",
-            "the control socket and the table of last time (default: /run/pyrun-dns)",
-            completes=A_DIRECTORY,
-        ),
-    ),
-)
-DNS_QUERY = Verb(
-    "dns query",
-    "print what the cluster's DNS answers, and from which object; needs no root",
-    (Argument("name"), Argument("type", required=False)),
-    (OBJECTS, ZONE, FOR_TOOLS),
-)
-DNS_EXPLAIN = Verb(
-    "dns explain",
-    "print every record that the cluster's DNS has, and why; needs no root",
-    (Argument("name", required=False),),
-    (OBJECTS, ZONE, FOR_TOOLS),
-)
-# Of commands that look at the proxy's rules; `proxy run` takes the same words.
-PROXY_NODE = (
-    text("node", "NAME", "this node's name (default: of the only Node that is there)"),
-    text("node-ip", "ADDRESS", "an address of this node, the primary ones first (repeatable)", many=True),
-    text("node-zone", "ZONE", "this node's zone (default: as its Node has it)"),
-    text("cluster-cidr", "CIDR", "where pods have their addresses (repeatable)", many=True),
-    text("service-cidr", "CIDR", "where Services have theirs (repeatable)", many=True),
-    text("nodeport-addresses", "CIDR", "where NodePorts are to be had (default: primary; repeatable)", many=True),
-    text("cluster-dns", "ADDRESS", "the cluster DNS' address (repeatable)", many=True),
-    text("allow-external-ips", "CIDR", "take externalIPs in this range (default: none; repeatable)", many=True),
-    flag("masquerade-all", "let endpoints see the node as the client, whoever calls a cluster IP"),
-)
-PROXY_OBJECTS = text(
-    "objects",
-    "DIR",
-    "Services and EndpointSlices as YAML or JSON, in a directory or file (repeatable)",
-    many=True,
-    completes=A_FILE,
-)
-PROXY_TRACE = Verb(
-    "proxy trace",
-    "print what becomes of a packet, and by which rule of which object; needs no root",
-    (),
-    (
-        PROXY_OBJECTS,
-        *PROXY_NODE,
-        text("from", "ADDRESS", "the client's address"),
-        text("to", "ADDRESS:PORT/PROTOCOL", "where the packet goes, such as 10.96.0.10:53/udp or [fd00::1]:80/tcp"),
-        FOR_TOOLS,
-    ),
-)
-PROXY_LIST = Verb(
-    "proxy list",
-    "list the addresses and ports at which Services are to be had; needs no root",
-    (),
-    (PROXY_OBJECTS, *PROXY_NODE, FORMAT),
-)
-PROXY_EXPLAIN = Verb(
-    "proxy explain",
-    "print who gets a Service's traffic, from where and why; needs no root",
-    (Argument("service"),),
-    (PROXY_OBJECTS, *PROXY_NODE, FOR_TOOLS),
-)
-PROXY_STATE = text(
-    "state",
-    "DIR",
-    "where its sockets and its lock are (default: /run/pyrun-proxy)",
-    completes=A_DIRECTORY,
-)
-PROXY_RUN = Verb(
-    "proxy run",
-    "serve Services on this node",
-    (),
-    (
-        PROXY_OBJECTS,
-        text("kubeconfig", "FILE", "take objects from the API server that this names", completes=A_FILE),
-        text("context", "NAME", "which context of the kubeconfig (default: its current one)"),
-        flag("in-cluster", "take objects from the API server of the pod that this runs in"),
-        text(
-            "cri", "ADDRESS", "make slices of selectors over the pods of this runtime, such as /run/pyrun-cri/cri.sock"
-        ),
-        *PROXY_NODE,
-        choice("mode", ("userspace", "nftables"), "who carries packets: the data plane, or the kernel alone"),
-        PROXY_STATE,
-        text("healthz-bind-address", "HOST:PORT", "where /healthz and /livez are (default: :10256; none: nowhere)"),
-        text("metrics-bind-address", "HOST:PORT", "where /metrics is (default: 127.0.0.1:10249; none: nowhere)"),
-        number(
-            "drain", "SECONDS", "reset connections to an endpoint so long after it has gone (default: never)", default=0
-        ),
-        flag("force-node-ports", "take NodePorts also where a program of this node has the port"),
-    ),
-)
-PROXY_STATUS = Verb("proxy status", "print what a running `pyrun proxy` says of itself", (), (PROXY_STATE, FOR_TOOLS))
-PROXY_TOP = Verb(
-    "proxy top",
-    "show connections and bytes by Service, live",
-    (),
-    (PROXY_STATE, flag("once", "print the counters once and end"), FOR_TOOLS),
-)
-
-VERBS = {
+RUNTIME = {
     verb.name: verb
     for verb in (
         CREATE,
@@ -505,29 +237,6 @@ VERBS = {
         EXPLAIN,
         VALIDATE,
         PLANNER,
-        CRI,
-        CRI_STATUS,
-        CRI_EXPLAIN,
-        LOGS,
-        METRICS,
-        DASHBOARD,
-        IMAGE_PULL,
-        IMAGE_LS,
-        IMAGE_RM,
-        IMAGE_INSPECT,
-        IMAGE_IMPORT,
-        IMAGE_EXPORT,
-        IMAGE_PRUNE,
-        PROXY_RUN,
-        PROXY_STATUS,
-        PROXY_TOP,
-        PROXY_TRACE,
-        PROXY_EXPLAIN,
-        PROXY_LIST,
-        DNS_RUN,
-        DNS_QUERY,
-        DNS_EXPLAIN,
-        *NODE,
         COMPLETION,
         HELP,
     )

@@ -1,4 +1,4 @@
-"""The verbs of `pyrun node`: rows of table.py."""
+"""The verbs of `pyrun node`: rows of verbs.py."""
 
 from __future__ import annotations
 

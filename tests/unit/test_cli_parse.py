@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from pyrun.cli.parse import Call, parse, parse_duration, parse_size
-from pyrun.cli.table import GLOBALS, VERBS
+from pyrun.cli.table import GLOBALS
+from pyrun.cli.verbs import VERBS
 from pyrun.errors import UsageError
 
 

@@ -14,7 +14,8 @@ import pytest
 from pyrun.cli import click_app, texts
 from pyrun.cli.options import FLAG, Option
 from pyrun.cli.parse import parse
-from pyrun.cli.table import GLOBALS, VERBS
+from pyrun.cli.table import GLOBALS
+from pyrun.cli.verbs import VERBS
 
 REPO = Path(__file__).resolve().parents[2]
 VISIBLE = [verb for verb in VERBS.values() if not verb.hidden]

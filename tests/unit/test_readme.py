@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from pyrun.cli.table import VERBS
+from pyrun.cli.verbs import VERBS
 from tests.bench.bench import OURS, renew_figures, report_beside, report_verbs
 from tests.bench.peer import VERBS as MEASURED
 from tests.bench.where import BY_LAUNCHER, BY_PYTHON, COLUMNS, report_where
