@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.container.bundle import Bundle, BundleMaker
 from tests.support.container.runner import Runner
-from tests.support.vm.cgroup import MIB, Cgroup, resources
+from tests.support.vm.cgroup import ATTEMPTS, MIB, Cgroup, resources
 
 DISK = "/dev/scratch"
 READ = "dd if=/dev/disk of=/dev/null bs=64k count=48 iflag=direct"
@@ -38,6 +38,11 @@ def seconds_of(pyrun: Runner, id: str, command: str) -> float:
     return time.monotonic() - start
 
 
+def is_fast(pyrun: Runner, id: str, command: str) -> bool:
+    """One of a few tries is: a busy host holds the guest up now and then, a limit each time."""
+    return any(seconds_of(pyrun, id, command) < SLOW_S for _ in range(ATTEMPTS))
+
+
 @pytest.mark.parametrize(
     ("limit", "slow", "fast", "rate"),
     [
@@ -51,17 +56,17 @@ def test_throttle(pyrun: Runner, bundle: BundleMaker, limit: str, slow: str, fas
     made = with_disk(bundle, "sleep 1000", blockIO={limit: [{**numbers(), "rate": rate}]})
     id = pyrun.create_started(made)
     assert seconds_of(pyrun, id, slow) > SLOW_S
-    assert seconds_of(pyrun, id, fast) < SLOW_S
+    assert is_fast(pyrun, id, fast)
 
 
 def test_update_of_a_throttle(pyrun: Runner, bundle: BundleMaker) -> None:
     disk = ":".join(str(number) for number in numbers().values())
     id = pyrun.create_started(with_disk(bundle, "sleep 1000"))
-    assert seconds_of(pyrun, id, READ) < SLOW_S
+    assert is_fast(pyrun, id, READ)
     pyrun("update", "-r", "-", id, input=f'{{"unified": {{"io.max": "{disk} rbps=1048576"}}}}').ok()
     assert seconds_of(pyrun, id, READ) > SLOW_S
     pyrun("update", "-r", "-", id, input=f'{{"unified": {{"io.max": "{disk} rbps=max"}}}}').ok()
-    assert seconds_of(pyrun, id, READ) < SLOW_S
+    assert is_fast(pyrun, id, READ)
 
 
 @pytest.fixture

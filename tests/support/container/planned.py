@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from pyrun.cli.planner import NAME, Planner
-from tests.support.container.runner import Result, Runner, python_argv
+from tests.support.container.runner import Result, Runner, python_argv, wait_for
 from tests.support.executor.stub import LAUNCHER, TO_PYTHON, bare_launcher
 
 TRIES = 20  # an answer that is late on a busy machine is none
@@ -63,6 +64,20 @@ class Planned:
             if done.rc != TO_PYTHON:
                 break
         return done
+
+    def refused(self, call: Callable[[], int]) -> str:
+        """The planner's reason for no answer to this call, which returns the exit code. Fails the test where there is
+        an answer. On a busy machine the caller may give up before the planner has taken its call, and be gone when it
+        is looked for."""
+        before = list(self.planner.answers)
+        for _ in range(TRIES):
+            self.planner.why = ""
+            assert call() == TO_PYTHON
+            wait_for(lambda: self.planner.why != "", 30, "the planner to take the call")
+            if not self.planner.why.startswith(("FileNotFoundError", "ProcessLookupError", "BrokenPipeError")):
+                break
+        assert self.planner.answers == before
+        return self.planner.why
 
     def close(self) -> None:
         self._stop.set()

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 from tests.support.container.disk import unmount
 from tests.support.container.runner import REPO, Result
@@ -146,10 +147,17 @@ class Client:
     def terminal(self, *argv: str) -> Result:
         """The same on a terminal of its own."""
         words = " ".join("'" + word.replace("'", "'\\''") + "'" for word in (*self.argv, *argv))
-        return self._run(("script", "-qec", words, "/dev/null"), None, TIMEOUT_S)
+        silent, open_end = os.pipe()  # at the end of its input script types an end of file, which the terminal echoes
+        try:
+            return self._run(("script", "-qec", words, "/dev/null"), None, TIMEOUT_S, silent)
+        finally:
+            os.close(silent)
+            os.close(open_end)
 
-    def _run(self, command: tuple[str, ...], input: str | None, timeout: float) -> Result:
-        stdin = {"stdin": subprocess.DEVNULL} if input is None else {"input": input}
+    def _run(
+        self, command: tuple[str, ...], input: str | None, timeout: float, silent: int = subprocess.DEVNULL
+    ) -> Result:
+        stdin: dict[str, Any] = {"stdin": silent} if input is None else {"input": input}
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=timeout, **stdin)
         return Result(command, done.returncode, done.stdout, done.stderr)
 
