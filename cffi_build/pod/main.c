@@ -14,6 +14,8 @@
 #define SPEAK_BY (3000 * MS)  /* for so long a client may be silent */
 #define SO_PEERCRED 17
 #define IN 1u                  /* EPOLLIN */
+#define SIGTERM_ 15
+#define GRACE (30000 * MS)     /* a pod's where nobody says another: terminationGracePeriodSeconds */
 
 struct event { u32 events; u64 data; }
 #if defined(__x86_64__)
@@ -26,6 +28,8 @@ struct call calls[CALLS];
 long next_timer = NEVER;
 int adjust;
 struct px_rlimit nofile;
+int leaving;
+static long kill_by = NEVER;   /* leaving: when what is still there is killed */
 static int epoll, listener, signals, listening;
 
 void shut(int *fd)
@@ -91,12 +95,48 @@ static void take_calls(void)
 		;
 }
 
+/* SIGTERM: the machine is shut down, or the unit that we are in is stopped. Containers are told of that by who told us, for he tells every
+ * process: a second SIGTERM is to many programs the order to drop what they are doing. So they have the time to end, and their logs are written; what
+ * still lives then can't hear (process 1 of a PID namespace, without a handler) and would hold up the shutdown for 90 s: it is killed. A second
+ * SIGTERM is that time's end. */
+static void leave(void)
+{
+	kill_by = leaving ? sys_now() : sys_now() + GRACE;
+	leaving = 1;
+	arm(kill_by);
+}
+
 static void drain_signals(void)
 {
-	char buf[1024];
-	while (sys_read(signals, buf, sizeof buf) > 0)
-		;
+	struct { u32 number; u32 rest[31]; } info; /* signalfd_siginfo */
+	while (sys_read(signals, &info, sizeof info) > 0)
+		if (info.number == SIGTERM_)
+			leave();
 	reap_all();
+}
+
+/* All are children that have not been waited for, so these are their pids. */
+static void kill_all(void)
+{
+	for (u32 i = 0; i < CTRS; i++)
+		if (ctrs[i].k.state == POD_LIVE)
+			sc2(__NR_kill, ctrs[i].k.pid, 9);
+	for (u32 i = 0; i < CALLS; i++)
+		if (calls[i].use == CALL_MAKING && calls[i].maker > 0)
+			sc2(__NR_kill, calls[i].maker, 9);
+}
+
+/* Ends us when all containers have, with what they wrote in their logs and their ends in exits/. */
+static void leave_if_alone(void)
+{
+	for (u32 i = 0; i < CTRS; i++)
+		if (ctrs[i].k.state != POD_FREE && !ctrs[i].told)
+			return;
+	for (u32 i = 0; i < CALLS; i++)
+		if (calls[i].use == CALL_MAKING)
+			return;
+	sc3(__NR_unlinkat, DIRECTORY, "sock", 0);
+	sys_exit(0);
 }
 
 static void happened(u64 data)
@@ -126,6 +166,11 @@ static void timers(void)
 	if (now < next_timer)
 		return;
 	next_timer = NEVER;
+	if (now >= kill_by) {
+		kill_by = NEVER;
+		kill_all();
+	}
+	arm(kill_by);
 	for (u32 i = 0; i < CALLS; i++)
 		if (calls[i].use == CALL_NEW) {
 			if (now >= calls[i].by)
@@ -163,6 +208,8 @@ static void __attribute__((noreturn)) loop(void)
 			happened(e[i].data);
 		if (next_timer != NEVER)
 			timers();
+		if (leaving)
+			leave_if_alone();
 		busy = n > 0 ? 1 : busy && !(n == 0 && ms == 1000 && (log_cools(), 1));
 	}
 }
@@ -259,7 +306,7 @@ static void take_descriptors(void)
 
 static void __attribute__((noreturn)) run(int argc)
 {
-	u64 child = 1ULL << (PX_SIGCHLD - 1);
+	u64 heard = 1ULL << (PX_SIGCHLD - 1) | 1ULL << (SIGTERM_ - 1);
 	if (argc != 2)
 		sys_exit(EINVAL);
 	const long pid = fork_into(prepare());
@@ -274,7 +321,7 @@ static void __attribute__((noreturn)) run(int argc)
 	be_spared();
 	take_descriptors();
 	epoll = (int)sc1(__NR_epoll_create1, O_CLOEXEC);
-	signals = (int)sc4(__NR_signalfd4, -1, &child, 8, O_CLOEXEC | O_NONBLOCK);
+	signals = (int)sc4(__NR_signalfd4, -1, &heard, 8, O_CLOEXEC | O_NONBLOCK);
 	watch(signals, WATCH_SIGNALS, 0, 0);
 	loop();
 }

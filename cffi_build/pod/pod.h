@@ -67,6 +67,7 @@ struct fds { u32 n; int fd[POD_FDS]; };
 extern struct ctr ctrs[CTRS];
 extern struct call calls[CALLS];
 extern long next_timer;
+extern int leaving;            /* SIGTERM has come: nothing new is begun */
 extern int adjust;             /* oom_score_adj that we were started with */
 #define PX_RLIMIT_NOFILE 7
 struct px_rlimit { u64 soft, hard; };

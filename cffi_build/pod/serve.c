@@ -369,6 +369,8 @@ static void with_ctr(struct call *call, const struct pod_request *r, struct fds 
 
 static void act(struct call *call, const struct pod_request *r, struct fds *given)
 {
+	if (leaving && (r->kind == POD_CREATE || r->kind == POD_EXEC))
+		return answer(call, ESHUTDOWN);
 	switch (r->kind) {
 	case POD_HELLO: return hello(call);
 	case POD_CREATE: return create(call, r, given);

@@ -102,6 +102,7 @@ def check(reply: m.Reply, ctr: str) -> None:
         17: "there is one of this name",
         25: "it has no terminal",
         87: "there are too many",
+        108: "it is ending (SIGTERM: the machine or its unit is being stopped), and begins nothing new",
     }
     why = known.get(reply.err) or os.strerror(reply.err).lower()
     raise PyrunError(f"the pod's supervisor: container {ctr or '(none)'}: {why}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import select
 import signal
 import subprocess
 import time
@@ -82,6 +83,45 @@ def test_end_is_refused_while_one_runs(pod: Pod) -> None:
         pod.supervisor.end()
     with pytest.raises(PyrunError, match="still runs"):
         pod.supervisor.drop("c1")
+
+
+def test_told_to_end_it_goes_with_its_last_container(pod: Pod) -> None:
+    """As a shutdown tells all processes; what they say at their end is in their logs."""
+    made = pod.sh("c1", "trap 'echo bye; exit 7' TERM; echo up; while :; do sleep 0.1; done")
+    wait_for(lambda: text_of(pod.log("c1")) == b"up\n", 60, "its word")
+    held = os.pidfd_open(pod.pid)
+    signal.pidfd_send_signal(held, signal.SIGTERM)
+    wait_for(lambda: refused(pod), 60, "a refusal of what is new")
+    assert pod.known("c1") is not None, "its container goes on"
+    signal.pidfd_send_signal(made.pidfd(), signal.SIGTERM)
+    assert select.select([held], [], [], 60)[0], "it ends"
+    os.close(held)
+    assert text_of(pod.log("c1")) == b"up\nbye\n"
+    assert exit_code(read_exits(str(pod.directory))["c1"].status) == 7
+    assert not (pod.directory / "sock").exists()
+
+
+def refused(pod: Pod) -> bool:
+    """Whether it begins nothing new; what it began is removed."""
+    try:
+        pod.create("new", ["true"])
+    except PyrunError as error:
+        assert "begins nothing new" in str(error)
+        return True
+    pod.remove("new")
+    return False
+
+
+def test_told_twice_it_kills(pod: Pod) -> None:
+    """The second time is the end of the 30 s that who does not hear of it has."""
+    pod.run("c1", ["sleep", "1000"])
+    held = os.pidfd_open(pod.pid)
+    signal.pidfd_send_signal(held, signal.SIGTERM)
+    wait_for(lambda: refused(pod), 60, "a refusal of what is new")
+    signal.pidfd_send_signal(held, signal.SIGTERM)
+    assert select.select([held], [], [], 60)[0], "it ends"
+    os.close(held)
+    assert read_exits(str(pod.directory))["c1"].status == signal.SIGKILL
 
 
 def test_a_second_launch_is_refused(pod: Pod) -> None:
