@@ -114,8 +114,8 @@ def _assemble(places: Places, configuration: Configuration, warn: Callable[[str]
     """The daemon's parts, nothing of which runs yet."""
     root, state = places.root, places.state
     facts = collect_facts(False)
-    driver, without_systemd = choose_driver(configuration.cgroup_driver, facts)
-    notes = [text for text in (layers.what_is_missing(), without_systemd) if text]
+    driver = choose_driver(configuration.cgroup_driver, facts, warn)
+    notes = [text for text in (layers.what_is_missing(),) if text]
     for note in notes:
         warn(note)
     images = Images(

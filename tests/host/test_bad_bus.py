@@ -5,18 +5,26 @@ A bus of our own takes part in the conversation as far as `knows` goes, and then
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from subprocess import DEVNULL, Popen
 from typing import Any
 
 import pytest
 from jeepney import HeaderFields, MessageType, new_error, new_method_return
 from jeepney.low_level import Message, Parser
 
+from pyrun import cri_api as v1
+from pyrun.errors import Unavailable
+from pyrun.rpc.client import call_all
 from tests.support.container.bundle import BundleMaker
 from tests.support.container.runner import REPO, Runner, wait_for
 
@@ -159,3 +167,60 @@ def test_a_bus_that_goes_away(pyrun: Runner, bundle: BundleMaker, tmp_path: Path
     done.fails(1, "systemd does not answer: the bus closed the connection")
     assert GRAMMAR.fullmatch(done.err), done.describe()
     assert pyrun.ids() == []
+
+
+AS_SYSTEMD = f"set -e; ip link set lo up; {BOOTED}"
+DAEMON = """
+import sys
+from pyrun.cri import cgroup_driver
+cgroup_driver.ANSWER_S = {}
+from pyrun.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@contextmanager
+def cri_below_systemd(tmp_path: Path, patience_s: float) -> Iterator[Popen[str]]:
+    """`pyrun cri` in namespaces whose process 1 is named systemd. patience_s: its, with the bus."""
+    shutil.copy("/bin/sh", tmp_path / "systemd")
+    words = ["unshare", "--mount", "--propagation", "private", "--net"]
+    words += ["--pid", "--fork", "--kill-child", "--mount-proc"]
+    words += ["sh", "-c", AS_SYSTEMD, "sh", str(tmp_path / "systemd"), "-c", '"$@"; exit $?', "systemd"]
+    words += [sys.executable, "-c", DAEMON.format(patience_s), "cri"]
+    words += ["--root", str(tmp_path / "root"), "--state", str(tmp_path / "state")]
+    env = os.environ | {"DBUS_SYSTEM_BUS_ADDRESS": f"unix:path={tmp_path}/bus"}
+    with (tmp_path / "said").open("w") as said:
+        process = Popen(words, stdin=DEVNULL, stderr=said, text=True, cwd=REPO, env=env)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_without_a_bus_there_is_no_other_writer_of_cgroups(tmp_path: Path) -> None:
+    """Where systemd runs the node and can't be asked, the daemon does not start."""
+    with cri_below_systemd(tmp_path, 0.3) as process:
+        assert process.wait(60) == 1
+    said = (tmp_path / "said").read_text()
+    assert "cgroup_driver: systemd makes this node's cgroups and can't be asked: " in said
+    assert "no connection to the system's D-Bus" in said and "hint: what says systemctl status dbus" in said
+
+
+def test_a_bus_that_comes_late(tmp_path: Path) -> None:
+    rpc = v1.SERVICES["RuntimeService"]["RuntimeConfig"]
+    found = []
+
+    def answers() -> bool:
+        with suppress(Unavailable):
+            found.extend(call_all(f"{tmp_path}/state/cri.sock", [(rpc, v1.RuntimeConfigRequest())], 20))
+        return bool(found)
+
+    with cri_below_systemd(tmp_path, 60):
+        wait_for(lambda: "systemd can't be asked yet" in (tmp_path / "said").read_text(), 60, "the first try")
+        bus = Bus(tmp_path / "bus", ("EXTERNAL", *ANSWERS))
+        try:
+            wait_for(answers, 60, "the daemon")
+        finally:
+            bus.close()
+    assert found[0].linux.cgroup_driver == v1.SYSTEMD

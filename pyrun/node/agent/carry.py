@@ -32,7 +32,7 @@ from .kept import Kept
 from .messages import make_file
 from .observe import attempts_of
 from .pod_cgroup import make_cgroup, remove_cgroup, weigh_burstable
-from .pod_slice import make_slice, remove_slice
+from .pod_slice import has_slice, make_slice, remove_slice
 from .sandbox_config import parent_of, sandbox_config
 from .variables import environment
 
@@ -117,13 +117,14 @@ class Carrier:
         await asyncio.to_thread(weigh_burstable, mount, self._host.burstable())
 
     async def _remove_cgroup(self) -> None:
+        """Of both drivers: an earlier agent may have had the other one."""
         record, mount = self._kept.record, self._host.cri.facts.cgroup_mount
-        parent = parent_of(record.desired().spec, record.uid, systemd=self._host.systemd)
-        if self._host.systemd:
-            await asyncio.to_thread(remove_slice, parent)
-            return
-        await asyncio.to_thread(remove_cgroup, mount, parent)
-        await asyncio.to_thread(weigh_burstable, mount, self._host.burstable())
+        slice, path = (parent_of(record.desired().spec, record.uid, systemd=systemd) for systemd in (True, False))
+        if self._host.systemd or has_slice(mount, slice):
+            await asyncio.to_thread(remove_slice, slice)
+        await asyncio.to_thread(remove_cgroup, mount, path)
+        if not self._host.systemd:
+            await asyncio.to_thread(weigh_burstable, mount, self._host.burstable())
 
     async def _make_volumes(self) -> None:
         """Once in the agent's life: who is there already stays as it is."""

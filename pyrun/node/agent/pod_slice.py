@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from ...plan.cgroup.resources import cpu_weight
+from ...plan.cgroup.scopes import expand_slice
 from ...runtime.dbus import BusError
 from ...runtime.systemd import EXISTS, Manager, stop_units, with_manager
 from ..qos import CgroupLimits
@@ -44,6 +46,11 @@ def make_slice(name: str, pod: str, limits: CgroupLimits) -> None:
             manager.call("SetUnitProperties", "sba(sv)", (name, True, wanted))
 
     with_manager(False, make, f"make {name}")
+
+
+def has_slice(mount: str | None, name: str) -> bool:
+    """Whether its cgroup is there, whoever made it."""
+    return mount is not None and os.path.isdir(mount.rstrip("/") + expand_slice(name))
 
 
 def remove_slice(name: str) -> None:
