@@ -164,6 +164,22 @@ def compile_ffi(ffi: object) -> None:
         target.with_name(target.name + ".new").replace(target)
 
 
+def tokens() -> None:
+    """Compiles the cffi module pyrun/_tokens, the filters of log blocks."""
+    from cffi import FFI
+
+    ffi, header = FFI(), (HERE / "logs" / "tokens.h").read_text()
+    ffi.cdef("\n".join(line for line in header.splitlines() if not line.startswith("#")))
+    ffi.set_source(
+        "pyrun._tokens",
+        '#include "tokens.h"',
+        sources=[str(HERE / "logs" / "tokens.c")],
+        include_dirs=[str(HERE / "logs")],
+        extra_compile_args=[*WARN, "-Wno-unused-parameter", "-Wno-missing-field-initializers"],
+    )
+    compile_ffi(ffi)
+
+
 def seccomp() -> None:
     sys.path.insert(0, str(HERE))
     import seccomp as module  # type: ignore[import-not-found]  # found by the line above
@@ -307,7 +323,7 @@ def sanitized(args: argparse.Namespace) -> bool:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--faults", action="store_true", help="build _native_faults and pyrun-init-faults")
-    parser.add_argument("--only", choices=["native", "seccomp", "init", "launcher", "layer", "pod", "dns", "dataplane"])
+    parser.add_argument("--only", choices="native seccomp tokens init launcher layer pod dns dataplane".split())
     parser.add_argument("--cc", default=os.environ.get("CC", "cc"))
     parser.add_argument("--out", type=Path, help="where programs go; the default is pyrun/bin, or .cache/hosted")
     parser.add_argument("--asan", action="store_true", help="build the hosted programs with ASan and UBSan")
@@ -325,7 +341,7 @@ def main() -> None:
         return
     bin = args.out or PKG / "bin"
     suffix, extra = ("-faults", ["-DPX_FAULTS"]) if args.faults else ("", [])
-    rest = [] if args.faults else ["launcher", "pod", "seccomp", "layer", "dns", "dataplane"]
+    rest = [] if args.faults else ["launcher", "pod", "seccomp", "tokens", "layer", "dns", "dataplane"]
     want = [args.only] if args.only else ["init", "native", *rest]
     if "init" in want:
         freestanding(args.cc, bin / f"pyrun-init{suffix}", INIT, extra)
@@ -343,6 +359,8 @@ def main() -> None:
         native("_native" + suffix.replace("-", "_"), PARENT, extra)
     if "seccomp" in want:
         seccomp()
+    if "tokens" in want:
+        tokens()
 
 
 if __name__ == "__main__":

@@ -109,10 +109,26 @@ LOGS = Verb(
         flag("previous", "of the container that ran before the newest one"),
         choice("stream", ("both", "stdout", "stderr"), "only what was written to this stream"),
         flag("regex", "words are regular expressions (Python's)", "e"),
+        flag("word", "words are whole ones, which is much faster in what pyrun collect has sealed", "w"),
         flag("timestamps", "begin each line with its time", "t"),
         FOR_TOOLS,
         text("dir", "DIR", "where the logs are (default: /var/log/pods)", completes=A_DIRECTORY),
+        text("store", "DIR", "where pyrun collect seals them (default: /var/lib/pyrun-logs)", completes=A_DIRECTORY),
         LISTEN,
+    ),
+)
+COLLECT = Verb(
+    "collect",
+    "keep the logs of pods in compressed blocks",
+    (),
+    (
+        text("dir", "DIR", "where the logs are (default: /var/log/pods)", completes=A_DIRECTORY),
+        text("store", "DIR", "where they are kept (default: /var/lib/pyrun-logs)", completes=A_DIRECTORY),
+        Option("keep", DURATION, "how long they are kept (default: 168h)", metavar="TIME"),
+        size("keep-bytes", "how big all of them may become (default: 2G)"),
+        flag("once", "seal what can be sealed, and end"),
+        flag("status", "print what has been sealed, shipped and dropped, and end"),
+        FOR_TOOLS,
     ),
 )
 CRI_VERBS = (
@@ -120,6 +136,7 @@ CRI_VERBS = (
     CRI_STATUS,
     CRI_EXPLAIN,
     LOGS,
+    COLLECT,
     METRICS,
     DASHBOARD,
 )

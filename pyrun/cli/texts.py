@@ -58,7 +58,7 @@ GROUPS = (
     ("These pods", ("node get", "node describe", "node logs", "node retry")),
     ("Its Services", ("proxy run", "proxy status", "proxy list", "proxy top", "proxy trace", "proxy explain")),
     ("Its DNS", ("dns run", "dns query", "dns explain")),
-    ("What pods write and use", ("logs", "metrics", "dashboard")),
+    ("What pods write and use", ("logs", "collect", "metrics", "dashboard")),
     ("The shell, and speed", ("completion", "planner")),
 )
 
@@ -410,8 +410,9 @@ below a name. What is in an object and not served is warned of, with its place."
 the runtime keep, whichever runtime it is: also from those that were rotated or compressed, and of containers that have
 ended. A line that the runtime cut in pieces is whole again.
 
-Words are looked for as they stand: all of them must be in a line, in any case unless one has a capital. Patterns are
-the shell's.""",
+Words are looked for as they stand: all of them must be in a line, in any case unless one has a capital; with --word
+they are whole words, and of what `pyrun collect` has sealed only that is read where they may be. Patterns are the
+shell's.""",
         (
             ("pyrun logs", "everything"),
             ("pyrun logs -f -l app=web --since 1h timeout", "follow the timeouts of an application"),
@@ -420,6 +421,20 @@ the shell's.""",
             ("pyrun logs --format json --since-time 2026-11-27T12:00:00Z", "for tools"),
         ),
         {"0": "it was printed", "1": "no line has the words, or the logs can't be read"},
+    ),
+    "collect": Text(
+        """Seals the files of logs that were rotated: each becomes a compressed block with an index, and then goes.
+Those of pods that are removed are kept as well. `pyrun logs` reads both alike. It reads files and asks nobody, so it
+works beside any runtime; without it, or while it does not run, pods notice nothing.
+
+What is older than --keep goes, and the oldest where all is more than --keep-bytes; --status tells how many lines of
+which pods that were.""",
+        (
+            ("pyrun collect", "until a signal ends it"),
+            ("pyrun collect --store /srv/logs --keep 720h --keep-bytes 20G", "for a month"),
+            ("pyrun collect --status", "what was sealed, and dropped"),
+        ),
+        {"0": "it was told to end", "1": "its directory can't be used, or another one uses it"},
     ),
     "node run": Text(
         """Runs the pods of a directory of manifests and keeps them as their files say, with the container runtime in

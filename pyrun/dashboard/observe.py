@@ -11,7 +11,7 @@ from .. import cri_api as v1
 from ..errors import NotFound, PyrunError
 from ..logs.query import Query
 from ..logs.read import tail
-from ..logs.tree import collect_containers
+from ..logs.tree import collect_containers, default_store
 from ..metrics.node import NodeUsage, collect_node
 from ..metrics.summary import plan_rate
 from ..rpc.client import call_all
@@ -149,7 +149,10 @@ class Observer:
         if wanted:
             named = {pod.id: (pod.metadata.namespace, pod.metadata.name, pod.metadata.uid) for pod in pods}
             try:
-                there = {(c.namespace, c.pod, c.uid, c.name): c for c in collect_containers(self._logs)}
+                there = {
+                    (c.namespace, c.pod, c.uid, c.name): c
+                    for c in collect_containers(self._logs, default_store(self._logs))
+                }
             except PyrunError:
                 there = {}
             for id in wanted:

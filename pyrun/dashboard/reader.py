@@ -29,7 +29,7 @@ from ..logs.line import Line
 from ..logs.query import Query, Where, parse_words
 from ..logs.read import tail
 from ..logs.show import time_text
-from ..logs.tree import Container, collect_containers
+from ..logs.tree import Container, collect_containers, default_store
 from ..metrics.history import collect_history
 from .clean import clean_bytes
 from .observe import Observer
@@ -160,14 +160,14 @@ class Reader:
         return [shown for _, shown in sorted(found, key=lambda item: item[0])[-lines:]]
 
     def _chosen(self, where: Where) -> list[Container]:
-        chosen = [one for one in collect_containers(self._logs) if where.takes(one)]
+        chosen = [one for one in collect_containers(self._logs, default_store(self._logs)) if where.takes(one)]
         if not chosen:
             raise NotFound(f"{self._logs} has no logs of this container", hint="it may not have started yet")
         return chosen
 
     def _follow(self, question: Question, stream: socket.socket, put: Put) -> None:
         where, query = _parse_question(question)
-        follower = Follower(self._logs, where, query)
+        follower = Follower(self._logs, where, query, default_store(self._logs))
         skipped = 0
         try:
             put({"value": {"lines": [], "skipped": 0}})  # from here on nothing is missed
@@ -177,10 +177,10 @@ class Reader:
                     put({"value": {"lines": lines, "skipped": skipped}})
                     skipped = 0
                 if more:
-                    before = follower.ends()
+                    before = follower.offsets()
                     follower.close()
-                    follower = Follower(self._logs, where, query)
-                    skipped = sum(max(0, end - before.get(inode, end)) for inode, end in follower.ends().items())
+                    follower = Follower(self._logs, where, query, default_store(self._logs))
+                    skipped = sum(max(0, end - before.get(file, end)) for file, end in follower.offsets().items())
                 if _is_closed(stream, TICK_S):
                     return
                 if not more:

@@ -9,31 +9,27 @@ from __future__ import annotations
 
 import gzip
 import os
-import select
-import time
 from dataclasses import dataclass, field
 
-from ..errors import PyrunError
-from ..inotify import CREATE, DELETE, MODIFY, MOVED_TO, Watch
+from ..inotify import CREATE, DELETE, MODIFY, MOVED_TO
+from .files import End
 from .line import Joiner, Line
-from .tree import Container, collect_containers, collect_segments, open_segment
+from .tree import BEFORE_ALL, Container, collect_containers, collect_segments, open_segment
+from .watched import Watched
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from .query import Query, Where
-    from .tree import Segment
+    from .tree import Place, Segment
 
 LOOK = 1.0
-# A busy writer wakes us at each write: what comes within this time is read in one go.
-SHORTLY = 0.05
 CHUNK = 1 << 16
 # Reads of one container before the others have their turn.
 BURST = 64
 WATCHED = CREATE | DELETE | MODIFY | MOVED_TO
-
-Place = tuple[int, str]
+NOTHING = End(BEFORE_ALL, (0, 0), 0)
 
 
 @dataclass(slots=True)
@@ -45,14 +41,17 @@ class Cursor:
     file: _File | None = None
     floor: Place = (-1, "")
     attempt: int = -1
+    end: End = NOTHING
     rest: bytes = b""
     joiner: Joiner = field(default_factory=Joiner)
 
     def start_at_end(self) -> None:
         """Passes over what is there."""
         segments = collect_segments(self.container)
-        if segments and (file := _File.open(segments[-1])) is not None:
+        if segments and (file := _File.open(self.container, segments[-1])) is not None:
             file.to_end()
+            before = segments[-2].place if len(segments) > 1 else BEFORE_ALL
+            self.end = End(before, file.original, file.size())
             self._take(segments[-1], file, segments)
 
     def read(self) -> Iterator[Line]:
@@ -77,13 +76,13 @@ class Cursor:
         """The file that follows the one that is read, if something is in it."""
         segments = collect_segments(self.container)
         for segment in segments:
-            if _place(segment) <= self.floor:
+            if segment.place <= self.floor:
                 continue
-            file = _File.open(segment)
+            file = _File.open(self.container, segment)
             if file is None:
                 continue
-            if self.file is not None and file.inode == self.file.inode:
-                self.floor = max(self.floor, _place(segment)) if segment.rotated else self.floor
+            if self.file is not None and self.file.identity in (file.identity, file.original):
+                self.floor = max(self.floor, segment.place) if segment.rotated else self.floor
             elif file.size():
                 return segment, file, segments
             file.close()
@@ -96,7 +95,7 @@ class Cursor:
         if segment.attempt != self.attempt:
             rest = list(self.joiner.rest())
             self.joiner, self.rest, self.attempt = Joiner(), b"", segment.attempt
-        older = [_place(one) for one in segments if one.rotated and _place(one) <= _place(segment)]
+        older = [one.place for one in segments if one.rotated and one.place <= segment.place]
         self.floor = max([self.floor, (segment.attempt - 1, "~"), *older])
         self.file = file
         return rest
@@ -107,39 +106,47 @@ class Cursor:
             self.file = None
 
 
-def _place(segment: Segment) -> Place:
-    return segment.attempt, segment.rotated or "~"
-
-
 class _File:
-    """An open file of a log."""
+    """An open file of a log. identity: its device and inode; original: those of the file that it was before it was
+    sealed. A file that is held keeps its inode, so one with the same is the same."""
 
-    __slots__ = ("_fd", "_unpacked", "inode")
+    __slots__ = ("_fd", "_read", "_size", "identity", "original")
 
-    def __init__(self, fd: int, *, compressed: bool) -> None:
+    def __init__(self, fd: int, segment: Segment) -> None:
         self._fd = fd
-        self.inode = os.fstat(fd).st_ino
-        self._unpacked = gzip.GzipFile(fileobj=open(fd, "rb", closefd=False)) if compressed else None
+        about = os.fstat(fd)
+        self.identity = self.original = (about.st_dev, about.st_ino)
+        self._read: Callable[[int], bytes] = lambda size: os.read(fd, size)
+        self._size: int | None = None
+        if segment.compressed:
+            self._read = gzip.GzipFile(fileobj=open(fd, "rb", closefd=False)).read1
+        elif segment.sealed:
+            from .block import sealed_lines
+
+            self.original, self._size, self._read = sealed_lines(fd)
 
     @staticmethod
-    def open(segment: Segment) -> _File | None:
-        fd = open_segment(segment.path)
-        return None if fd is None else _File(fd, compressed=segment.compressed)
+    def open(container: Container, segment: Segment) -> _File | None:
+        found = open_segment(container, segment)
+        return None if found is None else _File(*found)
 
     def read(self) -> bytes:
         try:
-            return self._unpacked.read1(CHUNK) if self._unpacked else os.read(self._fd, CHUNK)
-        except (OSError, EOFError):
+            return self._read(CHUNK)
+        except (OSError, EOFError, ValueError):
             return b""
 
     def size(self) -> int:
-        return os.fstat(self._fd).st_size
+        return os.fstat(self._fd).st_size if self._size is None else self._size
 
     def offset(self) -> int:
         return os.lseek(self._fd, 0, os.SEEK_CUR)
 
     def to_end(self) -> None:
+        """Passes over what is there; only of one that may still be written to there will be more."""
         os.lseek(self._fd, 0, os.SEEK_END)
+        if self._size is not None:
+            self._read = lambda size: b""
 
     def close(self) -> None:
         os.close(self._fd)
@@ -148,23 +155,27 @@ class _File:
 class Follower:
     """All containers below `root` that `where` takes, now and later."""
 
-    def __init__(self, root: str, where: Where, query: Query) -> None:
+    def __init__(self, root: str, where: Where, query: Query, store: str = "") -> None:
         self.root = root
+        self.store = store
         self.where = where
         self.query = query
         self._cursors: dict[str, Cursor] = {}
-        self._watch = Watch()
-        self._watched: set[str] = set()
+        self._watched = Watched(WATCHED)
         self._find(new=False)
 
-    def ends(self) -> dict[int, int]:
-        """How far files have been passed over or followed: inode → bytes. What is before is history."""
+    def ends(self) -> dict[str, End]:
+        """Where history ends: what was there when we began."""
+        return {directory: cursor.end for directory, cursor in self._cursors.items()}
+
+    def offsets(self) -> dict[tuple[int, int], int]:
+        """How far the files are read that are held: device and inode → bytes."""
         files = [cursor.file for cursor in self._cursors.values() if cursor.file]
-        return {file.inode: file.offset() for file in files}
+        return {file.identity: file.offset() for file in files}
 
     def _find(self, *, new: bool) -> None:
         """Containers that have come or gone. A new one is read from its beginning."""
-        there = {one.directory: one for one in collect_containers(self.root)}
+        there = {one.directory: one for one in collect_containers(self.root, self.store)}
         for directory in self._cursors.keys() - there.keys():
             self._cursors.pop(directory).close()
         for directory, container in there.items():
@@ -173,25 +184,11 @@ class Follower:
             self._cursors[directory] = cursor = Cursor(container)
             if not new:
                 cursor.start_at_end()
-        self._observe([self.root, *{os.path.dirname(one) for one in there}, *self._cursors])
-
-    def _observe(self, directories: list[str]) -> None:
-        gone = self._watched - set(directories)
-        self._watched -= gone
-        for directory in directories:
-            if directory not in self._watched:
-                try:
-                    self._watch.add(directory, WATCHED)
-                except PyrunError:
-                    continue  # it is gone, or there are no more watches: LOOK remains
-                self._watched.add(directory)
+        self._watched.set([self.root, *{os.path.dirname(one) for one in there}, *self._cursors])
 
     def wait(self) -> None:
         """Until there may be something new."""
-        if select.select([self._watch.fileno()], [], [], LOOK)[0]:
-            time.sleep(SHORTLY)
-            while self._watch.read():
-                pass
+        self._watched.wait(LOOK)
 
     def lines(self) -> Iterator[tuple[Container, Line]]:
         """What has come, a container after the other."""
@@ -204,4 +201,4 @@ class Follower:
     def close(self) -> None:
         for cursor in self._cursors.values():
             cursor.close()
-        self._watch.close()
+        self._watched.close()

@@ -23,7 +23,8 @@ FOREVER = 1 << 63
 @dataclass(frozen=True, slots=True)
 class Query:
     """words: all must be in a line (bytes, lower-cased where `any_case`). patterns: all must match in it. since, until:
-    nanoseconds since 1970; a line of `since` is in, one of `until` is not. stream: "" for both."""
+    nanoseconds since 1970; a line of `since` is in, one of `until` is not. stream: "" for both. whole: words are whole
+    ones, of which blocks know where they may be."""
 
     words: tuple[bytes, ...] = ()
     any_case: bool = True
@@ -31,6 +32,7 @@ class Query:
     since: int = 0
     until: int = FOREVER
     stream: str = ""
+    whole: bool = False
 
     def takes(self, line: Line) -> bool:
         if not self.since <= line.time < self.until or (self.stream and line.stream != self.stream):
@@ -52,14 +54,31 @@ class Query:
         text = chunk.lower() if self.any_case else chunk
         return all(word in text for word in self.words)
 
+    def tokens(self) -> bytes:
+        """The words that a line must have, as tokens.c has them: of a part of a word those that it holds entirely."""
+        if self.whole:
+            return b" ".join(self.words)
+        return b" ".join(token for word in self.words for token in _INNER.findall(word))
 
-def parse_words(words: tuple[str, ...], *, regex: bool) -> Query:
+
+_WORD = rb"[0-9A-Za-z_\x80-\xff]"
+_INNER = re.compile(rb"(?<=[^0-9A-Za-z_\x80-\xff])%s+(?=[^0-9A-Za-z_\x80-\xff])" % _WORD)
+
+
+def parse_words(words: tuple[str, ...], *, regex: bool, whole: bool = False) -> Query:
     """The query of what a person typed. InvalidArgument names a faulty expression and the place in it."""
+    if whole and regex:
+        raise InvalidArgument("--word and --regex: only one of them can be", hint="\\b is the border of a word")
     any_case = not any(character.isupper() for word in words for character in word)
     if not regex:
         typed = tuple(word.encode("utf-8", "surrogateescape") for word in words if word)
-        return Query(tuple(word.lower() for word in typed) if any_case else typed, any_case)
+        borders = tuple(_whole(word, re.IGNORECASE if any_case else 0) for word in typed) if whole else ()
+        return Query(tuple(word.lower() for word in typed) if any_case else typed, any_case, borders, whole=whole)
     return Query(patterns=tuple(_pattern(word, re.IGNORECASE if any_case else 0) for word in words))
+
+
+def _whole(word: bytes, flags: int) -> re.Pattern[bytes]:
+    return re.compile(rb"(?<!%s)%s(?!%s)" % (_WORD, re.escape(word), _WORD), flags)
 
 
 def _pattern(text: str, flags: int) -> re.Pattern[bytes]:

@@ -6,34 +6,25 @@ that are no text.
 
 from __future__ import annotations
 
-import gzip
-import os
-import zlib
 from collections import deque
-from collections.abc import Mapping
 from heapq import merge
 from itertools import count
 
-from .line import LONGEST, SECOND, Joiner, Line, parse_piece
-from .tree import Container, collect_segments, open_segment
+from .files import CHUNK, EVERYTHING, SLACK, End, opened
+from .line import LONGEST, Joiner, Line, parse_piece
+from .tree import BEFORE_ALL, collect_segments
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
+    from .files import Ends
     from .query import Query
-    from .tree import Segment
-
-# inode → bytes: of a file that is being written to, how much is read.
-Ends = Mapping[int, int]
-EVERYTHING: Ends = {}
-CHUNK = 1 << 20
-# Streams' lines may stand a little out of order; a seek goes that much further back.
-SLACK = 5 * SECOND
+    from .tree import Container, Segment
 
 
 def read(
-    containers: Iterable[Container], query: Query, *, previous: bool = False, ends: Ends = EVERYTHING
+    containers: Iterable[Container], query: Query, *, previous: bool = False, ends: Ends | None = EVERYTHING
 ) -> Iterator[tuple[Container, Line]]:
     """The lines of several containers in the order of their times. previous: only of the attempt before the newest."""
     turn = count()
@@ -57,13 +48,15 @@ def segments_of(container: Container, *, previous: bool) -> list[Segment]:
 
 
 def read_container(
-    container: Container, query: Query, *, previous: bool = False, ends: Ends = EVERYTHING
+    container: Container, query: Query, *, previous: bool = False, ends: Ends | None = EVERYTHING
 ) -> Iterator[Line]:
     """All of a container's lines that the query takes, the oldest first."""
+    end = _end_of(container, ends)
     for segments in _by_attempt(segments_of(container, previous=previous)):
         joiner = Joiner()
         for segment in segments:
-            yield from _read_segment(segment, joiner, query, ends)
+            with opened(container, segment, query, end) as file:
+                yield from _matching(file.forward(joiner), joiner, query)
         yield from (line for line in joiner.rest() if query.takes(line))
 
 
@@ -73,23 +66,8 @@ def _by_attempt(segments: list[Segment]) -> list[list[Segment]]:
     return [[segment for segment in segments if segment.attempt == attempt] for attempt in attempts]
 
 
-def _read_segment(segment: Segment, joiner: Joiner, query: Query, ends: Ends) -> Iterator[Line]:
-    fd = open_segment(segment.path)
-    if fd is None:
-        return
-    with open(fd, "rb", buffering=0) as file:
-        if segment.compressed:
-            yield from _matching(_chunks(gzip.GzipFile(fileobj=file).read1), joiner, query)
-            return
-        end = _end(fd, ends)
-        file.seek(seek(fd, query.since - SLACK, end) if query.since else 0)
-        yield from _matching(_chunks(lambda wanted: file.read(min(wanted, end - file.tell()))), joiner, query)
-
-
-def _end(fd: int, ends: Ends) -> int:
-    """How much of a file is to be read."""
-    about = os.fstat(fd)
-    return min(about.st_size, ends.get(about.st_ino, about.st_size))
+def _end_of(container: Container, ends: Ends | None) -> End | None:
+    return None if ends is None else ends.get(container.directory, End(BEFORE_ALL, (0, 0), 0))
 
 
 def _matching(chunks: Iterable[bytes], joiner: Joiner, query: Query) -> Iterator[Line]:
@@ -107,61 +85,14 @@ def _matching(chunks: Iterable[bytes], joiner: Joiner, query: Query) -> Iterator
                 yield line
 
 
-def _chunks(read: Callable[[int], bytes | None]) -> Iterator[bytes]:
-    """Whole lines, about a CHUNK at a time. What follows the last newline comes last."""
-    rest = b""
-    while True:
-        try:
-            data = read(CHUNK)
-        except (EOFError, OSError, zlib.error):
-            data = b""  # cut or damaged: what came before it is told
-        if not data:
-            break
-        end = data.rfind(b"\n") + 1
-        if end == 0 and len(rest) + len(data) < 4 * LONGEST:
-            rest += data
-            continue
-        end = end or len(data)
-        yield rest + data[:end]
-        rest = data[end:]
-    if rest:
-        yield rest
-
-
-def seek(fd: int, time: int, end: int) -> int:
-    """An offset of a line's start such that all lines before it are older than `time`; found by halving."""
-    low, high = 0, end
-    while high - low > CHUNK // 4:
-        middle = (low + high) // 2
-        found = _first_time(fd, middle, high)
-        if found is None or found[1] >= time:
-            high = middle
-        else:
-            low = found[0]
-    return low
-
-
-def _first_time(fd: int, start: int, end: int) -> tuple[int, int] | None:
-    """(offset, time) of the first line that begins after `start`, in the next 256 KiB."""
-    data = os.pread(fd, min(CHUNK // 4, end - start), start)
-    at = data.find(b"\n") + 1
-    while at > 0 and at < len(data):
-        stop = data.find(b"\n", at)
-        piece = parse_piece(data[at : stop if stop >= 0 else None])
-        if piece is not None:
-            return start + at, piece[0]
-        at = stop + 1
-    return None
-
-
 def tail(
-    container: Container, query: Query, lines: int, *, previous: bool = False, ends: Ends = EVERYTHING
+    container: Container, query: Query, lines: int, *, previous: bool = False, ends: Ends | None = EVERYTHING
 ) -> list[Line]:
     """The last `lines` of a container that the query takes, the oldest first. Reads backward, and no more than that
     takes."""
     found: deque[Line] = deque()
     for segments in reversed(_by_attempt(segments_of(container, previous=previous))):
-        for line in _backward(segments, ends):
+        for line in _backward(_raws_backward(container, segments, query, _end_of(container, ends))):
             if len(found) >= lines or (line.stream and line.time < query.since - SLACK):
                 break
             if query.takes(line):
@@ -193,13 +124,19 @@ class _Pieces:
         yield from reversed([*found, *joiner.rest()])
 
 
-def _backward(segments: list[Segment], ends: Ends) -> Iterator[Line]:
+def _raws_backward(container: Container, segments: list[Segment], query: Query, end: End | None) -> Iterator[bytes]:
+    for segment in reversed(segments):
+        with opened(container, segment, query, end) as file:
+            yield from file.backward()
+
+
+def _backward(raws: Iterable[bytes]) -> Iterator[Line]:
     """The lines of an attempt from its end. The first piece of a line comes last: a line is whole when an older one of
     its stream is met, or when its stream says nothing for a CHUNK. The lines after it wait for that."""
     waiting: deque[_Pieces] = deque()
     newest: dict[str, _Pieces] = {}
     at = 0
-    for raw in (raw for segment in reversed(segments) for raw in _raws_backward(segment, ends)):
+    for raw in raws:
         at += len(raw)
         piece = parse_piece(raw)
         stream, partial = (piece[1], piece[2]) if piece else ("", False)
@@ -219,24 +156,3 @@ def _backward(segments: list[Segment], ends: Ends) -> Iterator[Line]:
                 break
     for pieces in waiting:
         yield from pieces.lines()
-
-
-def _raws_backward(segment: Segment, ends: Ends) -> Iterator[bytes]:
-    fd = open_segment(segment.path)
-    if fd is None:
-        return
-    with open(fd, "rb", buffering=0) as file:
-        if segment.compressed:
-            whole = b"".join(_chunks(gzip.GzipFile(fileobj=file).read1))
-            yield from reversed(whole.removesuffix(b"\n").split(b"\n"))
-            return
-        at, rest = _end(fd, ends), b""
-        if at > 0 and os.pread(fd, 1, at - 1) == b"\n":
-            at -= 1
-        while at > 0:
-            length = min(CHUNK // 16, at)
-            at -= length
-            rest, *others = (os.pread(fd, length, at) + rest).split(b"\n")
-            yield from reversed(others)
-        if rest:
-            yield rest

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from pyrun.errors import InvalidArgument
+from pyrun.logs.files import CHUNK
 from pyrun.logs.line import LONGEST, SECOND, Line, join, parse_piece, parse_time
 from pyrun.logs.query import Query, Where, parse_selector, parse_words, selects
-from pyrun.logs.read import CHUNK, read, read_container, tail
+from pyrun.logs.read import read, read_container, tail
 from pyrun.logs.show import as_text, as_value, time_text
 from pyrun.logs.tree import Container, collect_containers, collect_segments
 

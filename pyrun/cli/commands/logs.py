@@ -8,11 +8,12 @@ from dataclasses import replace
 
 from pyrun.cli.output import compact
 from pyrun.errors import InvalidArgument, NotFound
+from pyrun.logs.files import EVERYTHING
 from pyrun.logs.line import SECOND, Line, parse_time
 from pyrun.logs.query import FOREVER, Query, Where, parse_selector, parse_words, selects
-from pyrun.logs.read import EVERYTHING, read, tail
+from pyrun.logs.read import read, tail
 from pyrun.logs.show import as_text, as_value
-from pyrun.logs.tree import POD_LOGS, Container, collect_containers
+from pyrun.logs.tree import POD_LOGS, Container, collect_containers, default_store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from pyrun.cli.main import Globals
     from pyrun.cli.parse import Options
-    from pyrun.logs.read import Ends
+    from pyrun.logs.files import Ends
 
     Show = Callable[[Container, Line], None]
 
@@ -31,11 +32,12 @@ BEFORE_FOLLOWING = 10
 
 def run(g: Globals, o: Options) -> int:
     query, where, root = _query(o), _where(o), o.dir or POD_LOGS
+    store = os.path.abspath(o.store) if o.store else default_store(root)
     if o.previous and o.follow:
         raise InvalidArgument("--previous: what has ended can't be followed", hint="leave out --follow or --previous")
     if o.follow:
-        return _follow(root, where, query, o)
-    containers = _chosen(root, where)
+        return _follow(root, store, where, query, o)
+    containers = _chosen(root, store, where)
     if not containers:
         raise NotFound(f"{root}: no container's logs are there that fit", hint="pyrun logs without --pod … has all")
     show = _shower(o, alone=len(containers) == 1)
@@ -46,14 +48,14 @@ def run(g: Globals, o: Options) -> int:
     return 0 if found or not o.words else 1
 
 
-def _follow(root: str, where: Where, query: Query, o: Options) -> int:
+def _follow(root: str, store: str, where: Where, query: Query, o: Options) -> int:
     from pyrun.logs.follow import Follower
 
-    follower = Follower(root, where, query)
+    follower = Follower(root, where, query, store)
     try:
         show = _shower(o, alone=False)
         lines = o.tail if o.tail is not None or query.since else BEFORE_FOLLOWING
-        for container, line in _history(_chosen(root, where), query, lines, ends=follower.ends()):
+        for container, line in _history(_chosen(root, store, where), query, lines, ends=follower.ends()):
             show(container, line)
         while time.time_ns() < query.until:
             for container, line in follower.lines():
@@ -65,7 +67,12 @@ def _follow(root: str, where: Where, query: Query, o: Options) -> int:
 
 
 def _history(
-    containers: list[Container], query: Query, lines: int | None, *, previous: bool = False, ends: Ends = EVERYTHING
+    containers: list[Container],
+    query: Query,
+    lines: int | None,
+    *,
+    previous: bool = False,
+    ends: Ends | None = EVERYTHING,
 ) -> Iterable[tuple[Container, Line]]:
     if lines is None:
         return read(containers, query, previous=previous, ends=ends)
@@ -73,8 +80,8 @@ def _history(
     return sorted(last, key=lambda item: item[1].time)
 
 
-def _chosen(root: str, where: Where) -> list[Container]:
-    return [container for container in collect_containers(root) if where.takes(container)]
+def _chosen(root: str, store: str, where: Where) -> list[Container]:
+    return [container for container in collect_containers(root, store) if where.takes(container)]
 
 
 def _query(o: Options) -> Query:
@@ -85,7 +92,7 @@ def _query(o: Options) -> Query:
     since = time.time_ns() - int(o.since * SECOND) if o.since else _time("--since-time", o.since_time, 0)
     until = _time("--until-time", o.until_time, FOREVER)
     stream = "" if o.stream == "both" else o.stream
-    return replace(parse_words(o.words, regex=o.regex), since=since, until=until, stream=stream)
+    return replace(parse_words(o.words, regex=o.regex, whole=o.word), since=since, until=until, stream=stream)
 
 
 def _time(option: str, text: str | None, otherwise: int) -> int:

@@ -28,6 +28,8 @@ def run(g: Globals, o: Options) -> int:
     words = {
         "words": (),
         "regex": False,
+        "word": False,
+        "store": None,
         "namespace": namespace,
         "pod": o.name,
         "container": o.container or spec["containers"][0]["name"],

@@ -1,0 +1,58 @@
+"""`pyrun collect`: keeps the logs of pods in compressed blocks until a signal ends it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+from pyrun.cli.output import compact
+from pyrun.errors import InvalidArgument, Unimplemented
+from pyrun.logs.tree import LOG_STORE, POD_LOGS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pyrun.cli.main import Globals
+    from pyrun.cli.parse import Options
+
+DAYS, BYTES, LEAST_BYTES = 7, 2 << 30, 1 << 20
+
+
+def run(g: Globals, o: Options) -> int:
+    try:
+        from pyrun.logs.collector import collect
+        from pyrun.logs.store import Keep, read_status
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("pyrun"):
+            raise
+        raise Unimplemented(
+            f"the Python package {error.name} is not installed", hint="pip install 'pyrun[logs]' has all that it takes"
+        ) from None
+    root, store = os.path.abspath(o.dir or POD_LOGS), os.path.abspath(o.store or LOG_STORE)
+    if o.status:
+        _show(read_status(store), o.format)
+        return 0
+    keep = Keep(o.keep or DAYS * 86400, o.keep_bytes or BYTES)
+    if keep.bytes < LEAST_BYTES:
+        raise InvalidArgument("--keep-bytes: 1M is the least")
+    ended: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, frame: ended.append(number))
+    collect(root, store, keep, _warn, lambda: bool(ended), once=o.once)
+    return 0
+
+
+def _warn(text: str) -> None:
+    sys.stderr.write(f"pyrun: collect: {text}\n")
+
+
+def _show(status: dict[str, Any], form: str) -> None:
+    if form == "json":
+        print(compact(status))
+        return
+    for name, value in status["counters"].items():
+        print(f"{name:<24} {value}")
+    for row in status["dropped"]:
+        print(f"dropped by {row['why']}: {row['lines']} lines of {row['namespace']}/{row['pod']} {row['container']}")

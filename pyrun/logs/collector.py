@@ -1,0 +1,44 @@
+"""`pyrun collect`: one process, off the pods' path, that seals what was rotated and keeps it within bounds."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+
+from ..errors import PyrunError
+from ..listen import only_one, private_directory
+from .seal import Sealer
+from .store import Keep, LogStore
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# A look, also where nothing tells that something happened; and how often what is old is looked for.
+LOOK = 5.0
+DROP = 60.0
+
+
+def collect(
+    root: str, directory: str, keep: Keep, warn: Callable[[str], None], ended: Callable[[], bool], *, once: bool = False
+) -> None:
+    """Until `ended`. root: the logs of pods; directory: the store's."""
+    with ExitStack() as stack:
+        private_directory(directory)
+        stack.enter_context(only_one(directory, "pyrun collect"))
+        store = LogStore(directory, keep)
+        stack.callback(store.close)
+        sealer = Sealer(root, store, warn)
+        stack.callback(sealer.close)
+        dropped = 0.0
+        while not ended():
+            try:
+                sealer.look()
+                if once or time.monotonic() - dropped > DROP:
+                    store.drop_old()
+                    dropped = time.monotonic()
+            except (PyrunError, OSError) as error:
+                warn(str(error))
+            if once:
+                return
+            sealer.wait(LOOK)

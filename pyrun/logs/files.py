@@ -1,0 +1,222 @@
+"""The files of a log to read: plain ones, those that a kubelet compressed, and sealed ones; forward or backward, a
+bounded piece at a time, and only where what is looked for may be.
+
+What is unlike the format does not stop a reader: a file cut by a crash, a compressed one whose end is missing, bytes
+that are no text.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from .line import LONGEST, SECOND, parse_piece
+from .tree import Place, open_segment
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from io import FileIO
+
+    from .block import Block, Frame, Tokens
+    from .line import Joiner
+    from .query import Query
+    from .tree import Container, Segment
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Where a container's history ends, because somebody follows it from there. before: the place of the last file that
+    is history entirely; file: device and inode of the one after it, of which `size` bytes are."""
+
+    before: Place
+    file: tuple[int, int]
+    size: int
+
+
+# Containers' directories → where their histories end; one that is not there has none. None: no history ends.
+Ends = Mapping[str, End]
+EVERYTHING: Ends | None = None
+CHUNK = 1 << 20
+# Streams' lines may stand a little out of order; a seek goes that much further back.
+SLACK = 5 * SECOND
+
+
+@contextmanager
+def opened(container: Container, segment: Segment, query: Query, end: End | None) -> Iterator[File]:
+    """The file as far as it is history; one without a line where it is gone."""
+    found = open_segment(container, segment)
+    if found is None:
+        yield File()
+        return
+    fd, now = found
+    with open(fd, "rb", buffering=0) as file:
+        if now.sealed:
+            yield _open_block(file, query, segment.place, end)
+        elif now.compressed:
+            whole = end is None or segment.place <= end.before
+            yield _Packed(gzip.GzipFile(fileobj=file).read1) if whole else File()
+        else:
+            about = os.fstat(fd)
+            yield _Plain(fd, _limit((about.st_dev, about.st_ino), about.st_size, segment.place, end), query.since)
+
+
+def _limit(file: tuple[int, int], size: int, place: Place, end: End | None) -> int:
+    """How much of a file is to be read."""
+    if end is None or place <= end.before:
+        return size
+    return min(size, end.size) if file == end.file else 0
+
+
+class File:
+    """A file of which nothing is read."""
+
+    def forward(self, joiner: Joiner) -> Iterator[bytes]:
+        """Whole lines, about a CHUNK at a time. What follows the last newline comes last. What can't have a line that
+        is looked for may be left out while the joiner is idle."""
+        return iter(())
+
+    def backward(self) -> Iterator[bytes]:
+        """Lines without their newlines, the last one first."""
+        return iter(())
+
+
+class _Packed(File):
+    """One that is unpacked as a whole."""
+
+    def __init__(self, read: Callable[[int], bytes]) -> None:
+        self._read = read
+
+    def forward(self, joiner: Joiner) -> Iterator[bytes]:
+        return _chunks(self._read)
+
+    def backward(self) -> Iterator[bytes]:
+        whole = b"".join(_chunks(self._read))
+        yield from reversed(whole.removesuffix(b"\n").split(b"\n")) if whole else ()
+
+
+class _Plain(File):
+    def __init__(self, fd: int, end: int, since: int) -> None:
+        self._fd = fd
+        self._end = end
+        self._since = since
+
+    def forward(self, joiner: Joiner) -> Iterator[bytes]:
+        at = seek(self._fd, self._since - SLACK, self._end) if self._since else 0
+
+        def read(wanted: int) -> bytes:
+            nonlocal at
+            data = os.pread(self._fd, min(wanted, self._end - at), at)
+            at += len(data)
+            return data
+
+        return _chunks(read)
+
+    def backward(self) -> Iterator[bytes]:
+        at, rest = self._end, b""
+        if at > 0 and os.pread(self._fd, 1, at - 1) == b"\n":
+            at -= 1
+        while at > 0:
+            length = min(CHUNK // 16, at)
+            at -= length
+            rest, *others = (os.pread(self._fd, length, at) + rest).split(b"\n")
+            yield from reversed(others)
+        if rest:
+            yield rest
+
+
+class _Sealed(File):
+    """A block, of which only those frames are unpacked that may have what is looked for."""
+
+    def __init__(self, block: Block, limit: int, query: Query, tokens: Tokens | None) -> None:
+        self._block = block
+        self._limit = limit
+        self._query = query
+        self._tokens = tokens
+
+    def _wanted(self, frame: Frame) -> bool:
+        if not frame.whole:
+            return True
+        if frame.last < self._query.since - SLACK or frame.first >= self._query.until + SLACK:
+            return False
+        return self._tokens is None or self._block.may_have(frame, self._tokens)
+
+    def _lines(self, frame: Frame) -> bytes:
+        try:
+            return self._block.read(frame)[: self._limit - frame.start]
+        except ValueError:
+            return b""  # damaged: what is around it is told
+
+    def forward(self, joiner: Joiner) -> Iterator[bytes]:
+        for frame in self._block.frames:
+            if frame.start < self._limit and (not joiner.idle or self._wanted(frame)) and (lines := self._lines(frame)):
+                yield lines
+
+    def backward(self) -> Iterator[bytes]:
+        # A piece whose line begins in an older frame is joined to it, for that one has pieces too.
+        for frame in reversed(self._block.frames):
+            if frame.start < self._limit and self._wanted(frame) and (lines := self._lines(frame)):
+                yield from reversed(lines.removesuffix(b"\n").split(b"\n"))
+
+
+def _open_block(file: FileIO, query: Query, place: Place, end: End | None) -> File:
+    from .block import Block, Tokens, unpacked
+
+    try:
+        block = Block(file.fileno())
+    except ValueError:
+        return File() if end is not None and place > end.before else _Packed(unpacked(file))
+    words = query.tokens()
+    limit = _limit(block.about.original, block.about.size, place, end)
+    return _Sealed(block, limit, query, Tokens(words) if words else None)
+
+
+def _chunks(read: Callable[[int], bytes]) -> Iterator[bytes]:
+    """Whole lines, about a CHUNK at a time. What follows the last newline comes last."""
+    rest = b""
+    while True:
+        try:
+            data = read(CHUNK)
+        except (EOFError, OSError, ValueError, zlib.error):
+            data = b""  # cut or damaged: what came before it is told
+        if not data:
+            break
+        end = data.rfind(b"\n") + 1
+        if end == 0 and len(rest) + len(data) < 4 * LONGEST:
+            rest += data
+            continue
+        end = end or len(data)
+        yield rest + data[:end]
+        rest = data[end:]
+    if rest:
+        yield rest
+
+
+def seek(fd: int, time: int, end: int) -> int:
+    """An offset of a line's start such that all lines before it are older than `time`; found by halving."""
+    low, high = 0, end
+    while high - low > CHUNK // 4:
+        middle = (low + high) // 2
+        found = _first_time(fd, middle, high)
+        if found is None or found[1] >= time:
+            high = middle
+        else:
+            low = found[0]
+    return low
+
+
+def _first_time(fd: int, start: int, end: int) -> tuple[int, int] | None:
+    """(offset, time) of the first line that begins after `start`, in the next 256 KiB."""
+    data = os.pread(fd, min(CHUNK // 4, end - start), start)
+    at = data.find(b"\n") + 1
+    while at > 0 and at < len(data):
+        stop = data.find(b"\n", at)
+        piece = parse_piece(data[at : stop if stop >= 0 else None])
+        if piece is not None:
+            return start + at, piece[0]
+        at = stop + 1
+    return None
