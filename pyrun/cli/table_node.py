@@ -51,6 +51,8 @@ NODE_RUN = Verb(
     (
         text("manifests", "DIR", "where the manifests are (default: /etc/pyrun/manifests)", completes=A_DIRECTORY),
         NODE_NAME,
+        text("kubeconfig", "FILE", "the API server whose node this is, and who we are to it", completes=A_FILE),
+        text("node-labels", "KEY=VALUE", "of the Node that is made there (repeatable)", many=True),
         text("node-ip", "ADDRESS", "an address of this node, the primary one first (repeatable)", many=True),
         text("root", "DIR", "images, pods and what is known of them (default: /var/lib/pyrun)", completes=A_DIRECTORY),
         NODE_STATE,

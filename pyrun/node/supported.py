@@ -84,6 +84,12 @@ CONTAINER = {
     **{f"{where}/httpGet/protocol": "probes and hooks speak HTTP/1.1 here"
        for where in (*(f"{kind}Probe" for kind in ("liveness", "readiness", "startup")), "lifecycle/*")},
 }  # fmt: skip
+# What an API server and the controllers behind it do for a pod that comes from there.
+SERVED = (
+    "ephemeralContainers", "serviceAccountName", "serviceAccount", "automountServiceAccountToken", "readinessGates",
+    "schedulingGates", "nodeSelector", "affinity", "topologySpreadConstraints", "priorityClassName", "priority",
+    "preemptionPolicy", "volumes/*/projected/sources/*/serviceAccountToken",
+)  # fmt: skip
 # What a field may have without asking for anything.
 HARMLESS: dict[str, tuple[Any, ...]] = {
     "hostUsers": (True,),
@@ -103,12 +109,14 @@ ROWS = {
 }
 
 
-def unsupported(found: Object, node: str = "") -> Iterator[Fault]:
-    """After validation. node: this node's name, against spec.nodeName."""
+def unsupported(found: Object, node: str = "", *, served: bool = False) -> Iterator[Fault]:
+    """After validation. node: this node's name, against spec.nodeName. served: it comes from an API server."""
     if not isinstance(found, Pod) or found.spec is None:
         return
     value = msgspec.to_builtins(found)
     for row, why in ROWS.items():
+        if served and row.removeprefix("/spec/") in SERVED:
+            continue
         for pointer, there in _at(value, row.split("/")[1:], ""):
             name = row.rpartition("/")[2]
             if there in (None, [], {}) or there in HARMLESS.get(name, ()):
@@ -122,7 +130,7 @@ def unsupported(found: Object, node: str = "") -> Iterator[Fault]:
             if kind not in VOLUMES and getattr(volume, kind) is not None:
                 why = HINTS.get(kind, f"volumes here are {', '.join(VOLUMES)}")
                 yield Fault(f"/spec/volumes/{i}/{kind}", f"is not supported: {why}")
-    yield from _values(found, node)
+    yield from _values(found, node, served)
 
 
 def _at(value: Any, parts: list[str], at: str) -> Iterator[tuple[str, Any]]:
@@ -140,7 +148,7 @@ def _at(value: Any, parts: list[str], at: str) -> Iterator[tuple[str, Any]]:
                 yield from _at(value[key], rest, f"{at}/{escaped(key)}")
 
 
-def _values(pod: Pod, node: str) -> Iterator[Fault]:
+def _values(pod: Pod, node: str, served: bool) -> Iterator[Fault]:
     """Values of fields that are supported otherwise."""
     assert pod.spec is not None
     spec = pod.spec
@@ -148,7 +156,7 @@ def _values(pod: Pod, node: str) -> Iterator[Fault]:
         yield Fault("/spec/nodeName", f"is not supported: this node is {node}")
     if spec.os is not None and spec.os.name != "linux":
         yield Fault("/spec/os/name", "is not supported: this node runs Linux")
-    if spec.schedulerName not in (None, "default-scheduler"):
+    if spec.schedulerName not in (None, "default-scheduler") and not served:
         yield Fault("/spec/schedulerName", f"is not supported: {SCHEDULED}")
     for field in ALIKE:
         for i, c in enumerate(getattr(spec, field) or ()):

@@ -13,6 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyrun.cli.main import Globals
     from pyrun.cli.parse import Options
+    from pyrun.node.server.membership import Joining
 
 
 def run(g: Globals, o: Options) -> int:
@@ -48,7 +49,25 @@ def run(g: Globals, o: Options) -> int:
         log_files=o.container_log_max_files,
     )
     root, state = o.root or (g.root if g.root_given else cri.ROOT), o.state or cri.STATE
-    return serve(Places(root, state, o.listen), o.config, g.warn, lambda made: running(made, settings, g.warn))
+    joining = _joining(o)
+    return serve(Places(root, state, o.listen), o.config, g.warn, lambda made: running(made, settings, g.warn, joining))
+
+
+def _joining(o: Options) -> Joining | None:
+    if o.kubeconfig is None:
+        if o.node_labels:
+            raise InvalidArgument("--node-labels are of the API server's Node: they need --kubeconfig")
+        return None
+    from pyrun.kube.kubeconfig import load_kubeconfig
+    from pyrun.node.server.membership import Joining
+
+    labels: dict[str, str] = {}
+    for word in (part for given in o.node_labels for part in given.split(",") if part):
+        key, equals, value = word.partition("=")
+        if not key or not equals:
+            raise InvalidArgument(f"--node-labels {word!r}: must be KEY=VALUE")
+        labels[key] = value
+    return Joining(load_kubeconfig(o.kubeconfig), labels)
 
 
 def _addresses(words: tuple[str, ...], option: str) -> tuple[str, ...]:

@@ -1,4 +1,6 @@
-"""`pyrun node status`: what a running node says of itself; exit status 1 where its manifests have faults."""
+"""`pyrun node status`: what a running node says of itself.
+
+The exit status is 1 where its manifests have faults or its API server can't be had."""
 
 from __future__ import annotations
 
@@ -16,11 +18,14 @@ def run(g: Globals, o: Options) -> int:
     from pyrun.node.agent.ask import ask
 
     found = ask(o.state or STATE, "status")
-    wrong = [word for word in (found["error"], *found["faults"]) if word]
+    server = found.get("server") or {}
+    wrong = [word for word in (found["error"], *found["faults"], server.get("error")) if word]
     if o.format == "json":
         write(compact(found) + "\n")
         return 1 if wrong else 0
     lines = [f"pyrun node {found['version']}, node {found['node']}", f"  {found['pods']} pods of {found['manifests']}"]
+    if server:
+        lines[1] += " and of an API server"
     lines += [f"  wrong: {word}" for word in wrong]
     write("".join([printable(line) + "\n" for line in lines]))
     return 1 if wrong else 0

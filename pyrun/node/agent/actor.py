@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from ...errors import PyrunError
+from ...kube.objects.pods import Pod
 from ...kube.objects.status import PodStatus
 from ...pod import container as life
 from ...pod.records import CREATED, MAKING
@@ -32,7 +33,7 @@ from .messages import read_message
 from .observe import attempts_of, sandbox_of
 from .record import Condition, Record
 
-EVICTED = "Evicted"
+EVICTED, NOT_SUPPORTED = "Evicted", "NotSupported"
 AGAIN_S = 5.0  # after something that should not fail has failed
 IMPORT_S = 10.0  # an image that must not be pulled is looked for so often: nobody tells when it has been imported
 LAST_S = 2.0  # beyond the planner's own kill
@@ -70,6 +71,18 @@ class Actor:
             self.events.add("Normal", "Killing", f"the pod is deleted, with {wanted} s of grace")
         elif wanted < self.record.grace:
             self.record.grace = wanted
+        self.wake()
+
+    def update(self, pod: Pod, gates: dict[str, bool]) -> None:
+        """The same pod, as it is in the API server now."""
+        record = self.record
+        if record.pod != pod:
+            before, record.pod = record.pod.metadata, pod
+            if before != pod.metadata:  # files may show labels and annotations
+                self.begin(self.carrier.update_volumes())
+        elif record.gates == gates:
+            return
+        record.gates = gates
         self.wake()
 
     def retry(self) -> None:
@@ -189,6 +202,7 @@ class Actor:
             pulls=carrier.pulls,
             creations=carrier.creations,
             restarts=record.restarts,
+            conditions=record.gates,
             probes=probes,
             busy=frozenset(self.busy),
         )
@@ -215,7 +229,9 @@ class Actor:
 
     def status(self) -> PodStatus:
         """As of now, with when each condition became what it is."""
-        found = status_of(self.record.desired(), self.observe(), self.host.facts, time.time())
+        return self._dated(status_of(self.record.desired(), self.observe(), self.host.facts, time.time()))
+
+    def _dated(self, found: PodStatus) -> PodStatus:
         for condition in found.conditions or ():
             kept = self.record.conditions.get(condition.type)
             condition.lastTransitionTime = kept.since if kept and kept.status == condition.status else None
@@ -235,6 +251,7 @@ class Actor:
             if kept is None or kept.status != condition.status:
                 self.record.conditions[condition.type] = Condition(condition.status, rfc3339(now))
         self.kept.save()
+        self.host.told(self.record, self._dated(self.decision.status))
 
     # --- what is done ---
 
@@ -282,14 +299,22 @@ class Actor:
                 self.host.gone(self.record)
 
     def _admit(self, now: float) -> None:
-        """A pod of a file that does not fit waits until there is room, and says why."""
+        """A pod of a file that does not fit waits until there is room, and says why; one of an API server has failed,
+        so that another node may have the next one. What this node can't do at all waits: the next would come here, too,
+        and at once."""
         refused = self.host.refusal(self.record)
         if refused is None:
             self.record.admitted, self.record.started = True, now
             self.wake()
             return
+        if self.record.api and refused[0] != NOT_SUPPORTED:
+            self.record.admitted, self.record.failure = False, refused
+            self.events.add("Warning", refused[0], refused[1])
+            self.wake()
+            return
         self.waiting = refused
         self.busy.add(("admit",))
+        self.wake()
         self.events.add("Warning", refused[0], refused[1])
 
     def _signal(self, action: act.Signal, now: float) -> None:

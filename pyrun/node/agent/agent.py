@@ -29,12 +29,13 @@ from ..admission import Allocatable, Neighbour, refusal
 from ..plan.observed import NodeFacts
 from ..probes import Prober
 from ..qos import BURSTABLE, pod_requests, qos_class
+from ..supported import unsupported
 from ..volumes import Objects, Volumes
-from .actor import Actor
+from .actor import NOT_SUPPORTED, Actor
 from .host import Host
 from .record import Record, Records
 from .rotation import rotate_for_ever
-from .sandbox_config import FILE, SOURCE, Dns, read_resolv
+from .sandbox_config import API, FILE, SOURCE, Dns, read_resolv
 from .source import Source, Wanted, uid_of
 
 Name = tuple[str, str]
@@ -85,9 +86,11 @@ class Agent:
         )
         self.actors: dict[Name, Actor] = {}
         self.next: dict[Name, Record] = {}
+        self.heard: Callable[[], bool] | None = None  # of an API server: whether it has said what it wants
+        self.ended: Callable[[Record], None] = lambda record: None  # told when nothing is left of a pod
         self._tasks: set[asyncio.Task[None]] = set()
         records = list(self.host.records.all(warn))
-        last = [Wanted(r.pod, r.file, r.file) for r in records if r.deleted is None]
+        last = [Wanted(r.pod, r.file, r.file) for r in records if r.deleted is None and not r.api]
         self._records = records
         self.source = Source(settings.manifests, name, self._wanted, warn, last)
 
@@ -111,6 +114,8 @@ class Agent:
         self._cri.events.listeners.append(self._told)
         for record in self._records:
             self._begin(record)
+            if record.api and record.deleted is None and self.heard is None:
+                self.actors[record.key].delete()  # nobody else could ever end it
         self._task(rotate_for_ever(self._cri.pods, self.settings.log_bytes, self.settings.log_files, self._warn))
         self.source.start()
 
@@ -145,16 +150,42 @@ class Agent:
         self.host.objects = Objects(config_maps, secrets, allocatable)
         changed = {("ConfigMap", *key) for key in _differ(before.config_maps, config_maps)}
         changed |= {("Secret", *key) for key in _differ(before.secrets, secrets)}
-        for key in self.actors.keys() - pods.keys():
+        for key in [key for key, actor in self.actors.items() if not actor.record.api and key not in pods]:
             self.next.pop(key, None)
             self.actors[key].delete()
         for key, record in pods.items():
             self._want(key, record)
         if changed:
             for actor in self.actors.values():
-                actor.objects_changed(changed)
-        if self.source.read:
+                if not actor.record.api:
+                    actor.objects_changed(changed)
+        self.sweep()
+
+    def sweep(self) -> None:
+        """Removes what nobody wants, where everybody has been heard."""
+        if self.source.read and (self.heard is None or self.heard()):
             self._task(self._remove_orphans())
+
+    def serve(self, record: Record) -> None:
+        """A pod of the API server, as it is there now."""
+        actor = self.actors.get(record.key)
+        if actor is not None and actor.record.uid == record.uid:
+            actor.update(record.pod, record.gates)
+            if record.deleted is not None:
+                actor.delete(record.grace)
+        elif actor is not None and not actor.record.api:
+            self._warn(f"pod {actor.name} of the API server does not run: {actor.record.file} has one of this name")
+        else:
+            self._want(record.key, record)
+
+    def unserve(self, uid: str) -> None:
+        """The API server has it no more."""
+        for key, record in list(self.next.items()):
+            if record.uid == uid:
+                del self.next[key]
+        for actor in self.actors.values():
+            if actor.record.uid == uid:
+                actor.delete()
 
     def _record(self, pod: Pod, file: str) -> Record:
         spec = pod.spec
@@ -191,6 +222,7 @@ class Agent:
         """Nothing is left of a pod: the one that waits for its name comes."""
         key = record.key
         self.actors.pop(key, None)
+        self.ended(record)
         if (after := self.next.pop(key, None)) is not None:
             after.created = time.time()
             self._begin(after)
@@ -199,7 +231,7 @@ class Agent:
     async def _remove_orphans(self) -> None:
         """Pods of an agent that has lost its records, which no file wants any more."""
         for pod in list(self._cri.pods.pods.values()):
-            ours = pod.visible and pod.config.annotations.get(SOURCE) == FILE
+            ours = pod.visible and pod.config.annotations.get(SOURCE) in (FILE, API)
             if ours and not self._wants(pod.config.metadata.uid):
                 self._warn(f"pod {pod.config.metadata.name}: nobody wants it any more, so it is removed")
                 try:
@@ -233,6 +265,9 @@ class Agent:
             for other in self.actors.values()
             if other.record is not record and other.record.admitted and not other.is_finished
         ]
+        faults = list(unsupported(record.pod, self.name, served=True)) if record.api else []
+        if faults:
+            return NOT_SUPPORTED, "; ".join(f"{fault.pointer} {fault.text}" for fault in faults)
         return refusal(record.desired().spec, self.host.allocatable, others)
 
     def _burstable(self) -> int:

@@ -33,7 +33,7 @@ from .messages import make_file
 from .observe import attempts_of
 from .pod_cgroup import make_cgroup, remove_cgroup, weigh_burstable
 from .pod_slice import has_slice, make_slice, remove_slice
-from .sandbox_config import parent_of, sandbox_config
+from .sandbox_config import API, FILE, parent_of, sandbox_config
 from .variables import environment
 
 HOOK_FAULTS = {"postStart": "FailedPostStartHook", "preStop": "FailedPreStopHook"}
@@ -89,7 +89,8 @@ class Carrier:
         try:
             await asyncio.to_thread(private_directory, kept.directory)
             await self._make_volumes()
-            config = sandbox_config(pod, uid, action.attempt, host.logs, host.dns, systemd=host.systemd)
+            source = API if kept.record.api else FILE
+            config = sandbox_config(pod, uid, action.attempt, host.logs, host.dns, systemd=host.systemd, source=source)
             await self._make_cgroup(config.linux.cgroup_parent)
             await run_pod_sandbox(host.cri, v1.RunPodSandboxRequest(config=config))
         except PyrunError as error:
@@ -131,7 +132,8 @@ class Carrier:
         kept = self._kept
         async with self._volumes:
             if not self._volumes_made:
-                await asyncio.to_thread(self._host.volumes.make, kept.record.pod, kept.record.uid, self._host.objects)
+                objects = await kept.objects()
+                await asyncio.to_thread(self._host.volumes.make, kept.record.pod, kept.record.uid, objects)
                 self._volumes_made = True
 
     async def update_volumes(self) -> None:
@@ -141,7 +143,8 @@ class Carrier:
             if not self._volumes_made and not kept.sandboxes():
                 return
             try:
-                await asyncio.to_thread(self._host.volumes.update, kept.record.pod, kept.record.uid, self._host.objects)
+                objects = await kept.objects()
+                await asyncio.to_thread(self._host.volumes.update, kept.record.pod, kept.record.uid, objects)
             except PyrunError as error:
                 kept.events.add("Warning", "FailedMount", str(error))
 
@@ -217,8 +220,8 @@ class Carrier:
             c,
             record.pod,
             record.uid,
-            host.objects,
-            PodFacts(node_name=host.facts.name, host_ips=host.facts.addresses, pod_ips=addresses),
+            await kept.objects(),
+            self._facts(addresses),
         )
         mounts = await self._mounts(c, attempt, env)
         made = Made(record.uid, attempt, (image.id, image.config.user), env, mounts, host.memory)
@@ -229,6 +232,10 @@ class Carrier:
         if c.imagePullPolicy == "Always":  # the next one asks the registry again
             self.images.pop(c.image or "", None)
         return str(done.container_id)
+
+    def _facts(self, addresses: tuple[str, ...]) -> PodFacts:
+        node, spec = self._host.facts, self._kept.record.desired().spec
+        return PodFacts(node.name, spec.serviceAccountName or "default", node.addresses, addresses)
 
     def _target(self, c: Container | EphemeralContainer) -> str:
         """The container whose processes an ephemeral one sees."""

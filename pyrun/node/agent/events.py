@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 MOST = 50
@@ -21,7 +22,9 @@ class Event:
 
 
 class PodEvents:
-    def __init__(self) -> None:
+    def __init__(self, told: Callable[[Event], None] = lambda event: None) -> None:
+        """told: each that has come, or come again."""
+        self._told = told
         self._found: dict[tuple[str, str, str], Event] = {}
 
     def add(self, type: str, reason: str, message: str) -> None:
@@ -35,6 +38,7 @@ class PodEvents:
         self._found[key] = event  # the newest last
         if len(self._found) > MOST:
             del self._found[next(iter(self._found))]
+        self._told(event)
 
     def all(self) -> list[Event]:
         """By when it was seen last."""

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from ...cri.cri import Cri
+from ...errors import Unavailable
+from ...kube.objects.status import PodStatus
 from ..admission import Allocatable
 from ..plan.observed import NodeFacts
 from ..probes import Prober
 from ..volumes import Objects, Volumes
+from .events import Event
 from .record import Record, Records
 from .sandbox_config import Dns
+
+
+async def _no_objects(record: Record) -> Objects:
+    raise Unavailable("there is no API server to ask for what the pod refers to")
 
 
 @dataclass(slots=True)
@@ -21,6 +28,9 @@ class Host:
 
     refusal: asked once for each pod; (reason, message) where it is not taken. gone: told when nothing is left of a
     pod. burstable: thousandths of a processor that all Burstable pods request.
+
+    told: a pod's status, after each plan. event: one that has come, or come again. objects: what files refer to;
+    served: what a pod of an API server refers to, or PyrunError while that is not known.
     """
 
     cri: Cri
@@ -39,6 +49,9 @@ class Host:
     refusal: Callable[[Record], tuple[str, str] | None] = lambda record: None
     gone: Callable[[Record], None] = lambda record: None
     burstable: Callable[[], int] = lambda: 0
+    told: Callable[[Record, PodStatus], None] = lambda record, status: None
+    event: Callable[[Record, Event], None] = lambda record, event: None
+    served: Callable[[Record], Awaitable[Objects]] = _no_objects
 
     @property
     def memory(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ...errors import PyrunError
 from ...pod.pod import Pod as Sandbox
+from ..volumes import Objects
 from .events import PodEvents
 from .host import Host
 from .observe import pods_of
@@ -15,13 +16,17 @@ class Kept:
 
     def __init__(self, host: Host, record: Record) -> None:
         self.host, self.record = host, record
-        self.events = PodEvents()
+        self.events = PodEvents(lambda event: host.event(record, event))
         self.gone = False
         self._written = b""
 
     def sandboxes(self) -> list[Sandbox]:
         """Oldest first."""
         return pods_of(self.record.uid, self.host.cri.pods.pods.values())
+
+    async def objects(self) -> Objects:
+        """What its volumes and variables refer to. PyrunError where that is not known now."""
+        return await self.host.served(self.record) if self.record.api else self.host.objects
 
     def save(self) -> None:
         """Writes the record down where it has changed."""

@@ -28,7 +28,8 @@ class Condition(msgspec.Struct):
 class Record(msgspec.Struct, omit_defaults=True, kw_only=True):
     """file: its source. Times in seconds since 1970; see plan/observed.py for what each part means.
 
-    stops, hooks (by postStart and preStop), probes (by kind), messages: by container id.
+    stops, hooks (by postStart and preStop), probes (by kind), messages: by container id. api: it is an API server's,
+    and not a file's. gates: its readiness gates, as somebody has set them there.
     """
 
     uid: str
@@ -47,6 +48,8 @@ class Record(msgspec.Struct, omit_defaults=True, kw_only=True):
     probes: dict[str, dict[str, ProbeState]] = {}
     messages: dict[str, str] = {}
     conditions: dict[str, Condition] = {}
+    api: bool = False
+    gates: dict[str, bool] = {}
 
     def desired(self) -> Desired:
         return Desired(self.pod, self.uid, self.created, self.deleted, self.grace, self.retried)

@@ -14,7 +14,7 @@ from ..qos import cgroup_path, cgroup_slice, qos_class
 NAME, NAMESPACE, UID = "io.kubernetes.pod.name", "io.kubernetes.pod.namespace", "io.kubernetes.pod.uid"
 CONTAINER = "io.kubernetes.container.name"
 SOURCE = "kubernetes.io/config.source"  # an annotation: whose it is
-FILE = "file"
+FILE, API = "file", "api"
 HOST_NAME_MAX = 63
 
 
@@ -55,8 +55,10 @@ def parent_of(spec: PodSpec, uid: str, *, systemd: bool) -> str:
     return cgroup_slice(uid, qos_class(spec)) if systemd else cgroup_path(uid, qos_class(spec))
 
 
-def sandbox_config(pod: Pod, uid: str, attempt: int, logs: str, dns: Dns, *, systemd: bool = False) -> Any:
-    """logs: the directory of all pods' logs. systemd: that makes the cgroups."""
+def sandbox_config(
+    pod: Pod, uid: str, attempt: int, logs: str, dns: Dns, *, systemd: bool = False, source: str = FILE
+) -> Any:
+    """logs: the directory of all pods' logs. systemd: that makes the cgroups. source: FILE or API."""
     assert pod.metadata is not None and pod.spec is not None
     meta, spec = pod.metadata, pod.spec
     namespace, name = meta.namespace or "default", meta.name or ""
@@ -66,7 +68,7 @@ def sandbox_config(pod: Pod, uid: str, attempt: int, logs: str, dns: Dns, *, sys
         log_directory=f"{logs}/{namespace}_{name}_{uid}",
         dns_config=dns_config(spec, namespace, dns),
         labels={**(meta.labels or {}), NAME: name, NAMESPACE: namespace, UID: uid},
-        annotations={**(meta.annotations or {}), SOURCE: FILE},
+        annotations={**(meta.annotations or {}), SOURCE: source},
     )
     if not spec.hostNetwork:
         config.port_mappings.extend(_ports(spec))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -26,8 +27,9 @@ KINDS = {"pods": "Pod", "configmaps": "ConfigMap", "secrets": "Secret"}
 
 
 class Socket:
-    def __init__(self, agent: Agent) -> None:
-        self._agent = agent
+    def __init__(self, agent: Agent, server_error: Callable[[], str | None] | None = None) -> None:
+        """server_error: why the API server can't be had now; None where there is none."""
+        self._agent, self._server_error = agent, server_error
         self._server = Server(self._answer)
         self._path, self._inode = "", 0
 
@@ -84,6 +86,7 @@ class Socket:
             "error": source.error,
             "faults": [str(fault) for fault in source.faults],
             "pods": len(self._agent.actors),
+            "server": None if self._server_error is None else {"error": self._server_error()},
         }
 
     def _chosen(self, query: dict[str, str]) -> list[Any]:

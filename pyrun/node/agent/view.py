@@ -9,23 +9,23 @@ import msgspec
 
 from ..plan.status import rfc3339
 from .actor import Actor
-from .sandbox_config import FILE, SOURCE
+from .sandbox_config import API, FILE, SOURCE
 from .source import Key, Wanted
 
 
 def pod_value(actor: Actor) -> dict[str, Any]:
-    """A Pod with its status. config.source and the file are annotations, as a kubelet's static pods have them."""
+    """A Pod with its status. config.source and its file are annotations, as a kubelet's static pods have them."""
     record = actor.record
     value: dict[str, Any] = msgspec.to_builtins(record.pod)
     value.update(apiVersion="v1", kind="Pod")
     meta = value["metadata"]
     meta["uid"] = record.uid
-    meta["creationTimestamp"] = rfc3339(record.created)
+    meta.setdefault("creationTimestamp", rfc3339(record.created))
     meta["annotations"] = {
         **meta.get("annotations", {}),
-        SOURCE: FILE,
+        SOURCE: API if record.api else FILE,
         "kubernetes.io/config.seen": rfc3339(record.created),
-        "pyrun.dev/manifest": record.file,
+        **({} if record.api else {"pyrun.dev/manifest": record.file}),
     }
     if record.deleted is not None:
         meta["deletionTimestamp"] = rfc3339(record.deleted + record.grace)

@@ -12,10 +12,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from ...kube.defaults import FILE_MODE
+from ...kube.defaults import FILE_MODE, TOKEN_SECONDS
 from ...kube.objects.config import ConfigMap, Secret
 from ...kube.objects.pods import Pod
-from ...kube.objects.volumes import DownwardAPIVolumeFile, KeyToPath, ProjectedVolumeSource, Volume
+from ...kube.objects.volumes import (
+    DownwardAPIVolumeFile,
+    KeyToPath,
+    ProjectedVolumeSource,
+    ServiceAccountTokenProjection,
+    Volume,
+)
 from ..downward import PodFacts, field_value, resource_value
 from .errors import VolumeError
 
@@ -33,11 +39,14 @@ Payload = dict[str, File]  # by path below the volume
 
 @dataclass(frozen=True, slots=True)
 class Objects:
-    """What volumes show, by namespace and name. allocatable: the node's, cpu in thousandths, all else as it is."""
+    """What volumes show, by namespace and name. allocatable: the node's, cpu in thousandths, all else as it is.
+
+    tokens: of the pod's service account, by audience ("": the API server's own) and the seconds that were asked for."""
 
     config_maps: Mapping[Key, ConfigMap] = field(default_factory=dict)
     secrets: Mapping[Key, Secret] = field(default_factory=dict)
     allocatable: Mapping[str, int] = field(default_factory=dict)
+    tokens: Mapping[tuple[str, int], str] = field(default_factory=dict)
 
 
 def payload_of(volume: Volume, pod: Pod, uid: str, objects: Objects) -> Payload:
@@ -77,6 +86,8 @@ class _View:
                 merged.update(self.secret(one.secret.name or "", one.secret, source.defaultMode))
             elif one.downwardAPI is not None:
                 merged.update(self.downward(one.downwardAPI.items or (), source.defaultMode))
+            elif (token := one.serviceAccountToken) is not None:
+                merged[token.path] = self.token(token, source.defaultMode)
             else:
                 raise VolumeError(self.name, "it has a source that is not supported")
         yield from merged.items()
@@ -110,6 +121,12 @@ class _View:
                 self.missing(f"{none}: {item.key}", source.optional)
             else:
                 yield item.path, File(data[item.key], usual if item.mode is None else item.mode)
+
+    def token(self, token: ServiceAccountTokenProjection, mode: int | None) -> File:
+        found = self.objects.tokens.get((token.audience or "", token.expirationSeconds or TOKEN_SECONDS))
+        if found is None:
+            raise VolumeError(self.name, "tokens are not supported where there is no API server to give them out")
+        return File(found.encode(), FILE_MODE if mode is None else mode)
 
     def downward(self, items: Sequence[DownwardAPIVolumeFile], mode: int | None) -> Iterator[tuple[str, File]]:
         for item in items:

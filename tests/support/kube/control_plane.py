@@ -1,4 +1,4 @@
-"""A real control plane on loopback: etcd, kube-apiserver and, where asked for, kube-controller-manager.
+"""A real control plane on loopback: etcd, kube-apiserver and, where asked for, kube-controller-manager and -scheduler.
 
 `make control-plane` builds them. Identities are static tokens (TOKENS); the authority, the API server's certificate and
 the accounts' key are made anew each time. Data are thrown away: its end is a SIGKILL.
@@ -31,12 +31,18 @@ SERVICES, SERVICES_6 = "10.96.0.0/16", "fd96::/112"
 TOKENS = {
     "admin": ("admin", "system:masters"),
     "kcm": ("system:kube-controller-manager", "system:masters"),
+    "scheduler": ("system:kube-scheduler", "system:masters"),
     "proxy": ("system:kube-proxy", ""),
     "nobody": ("nobody", ""),
 }
 UP_S = 120.0
 CONTROLLERS = (
     "endpointslice-controller,endpointslice-mirroring-controller,namespace-controller,serviceaccount-controller"
+)
+# What workloads on nodes need besides.
+WORKLOADS = (
+    "deployment-controller,replicaset-controller,root-ca-certificate-publisher-controller,node-lifecycle-controller,"
+    "taint-eviction-controller,garbage-collector-controller,pod-garbage-collector-controller"
 )
 
 
@@ -58,13 +64,14 @@ def free_ports(count: int) -> list[int]:
 
 
 class ControlPlane:
-    """path: a directory for its files. admin: its client; config(name): a kubeconfig of one of TOKENS."""
+    """path: a directory for its files. admin: its client; config(name): a kubeconfig of one of TOKENS. nodes: for
+    pods that run on nodes, with a scheduler, accounts and taints."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        for name in ("etcd", "kube-apiserver"):
+    def __init__(self, path: Path, nodes: bool = False) -> None:
+        self.path, self.nodes = path, nodes
+        for name in ("etcd", "kube-apiserver", *(("kube-scheduler", "kubectl") if nodes else ())):
             program(name)
-        self._ports = dict(zip(("etcd", "peer", "api", "kcm"), free_ports(4), strict=True))
+        self._ports = dict(zip(("etcd", "peer", "api", "kcm", "scheduler"), free_ports(5), strict=True))
         self.url = f"https://{HOST}:{self._ports['api']}"
         self.etcd_url = f"http://{HOST}:{self._ports['etcd']}"
         self._running: dict[str, subprocess.Popen[bytes]] = {}
@@ -127,7 +134,7 @@ class ControlPlane:
             f"--service-cluster-ip-range={SERVICES},{SERVICES_6}",
             "--authorization-mode=Node,RBAC",
             "--enable-admission-plugins=NodeRestriction",
-            "--disable-admission-plugins=ServiceAccount,TaintNodesByCondition",
+            *([] if self.nodes else ["--disable-admission-plugins=ServiceAccount,TaintNodesByCondition"]),
             "--allow-privileged",
             "--endpoint-reconciler-type=none",
             "--profiling=false",
@@ -147,8 +154,33 @@ class ControlPlane:
             f"--secure-port={self._ports['kcm']}",
             f"--service-account-private-key-file={self.path / 'sa.key'}",
             f"--root-ca-file={self.path / 'ca.crt'}",
-            f"--controllers={CONTROLLERS}",
+            f"--controllers={CONTROLLERS},{WORKLOADS}" if self.nodes else f"--controllers={CONTROLLERS}",
         )
+
+    def start_scheduler(self) -> None:
+        config = self.config("scheduler")
+        self._start(
+            "kube-scheduler",
+            f"--kubeconfig={config}",
+            f"--authentication-kubeconfig={config}",
+            f"--authorization-kubeconfig={config}",
+            "--leader-elect=false",
+            f"--bind-address={HOST}",
+            f"--secure-port={self._ports['scheduler']}",
+        )
+
+    def node_config(self, name: str) -> str:
+        """A kubeconfig of a node, as kubeadm would give it one."""
+        self.certificate(name, f"/O=system:nodes/CN=system:node:{name}")
+        return self.config(name, **{"client-certificate": f"{name}.crt", "client-key": f"{name}.key"})
+
+    def kubectl(self, *argv: str, stdin: str | None = None) -> str:
+        """What it writes, as the admin."""
+        command = [str(program("kubectl")), "--kubeconfig", self.config("admin")]
+        command += ["--cache-dir", str(self.path / "cache"), *argv]
+        done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=UP_S, check=False)
+        assert done.returncode == 0, f"kubectl {' '.join(argv)}: {done.stderr}\n{done.stdout}"
+        return done.stdout
 
     def _start(self, name: str, *options: str) -> None:
         with (self.path / f"{name}.log").open("ab") as log:
@@ -231,12 +263,14 @@ _NEW = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
 
 
 @contextlib.contextmanager
-def a_control_plane(path: Path, controllers: bool = False) -> Iterator[ControlPlane]:
-    plane = ControlPlane(path)
+def a_control_plane(path: Path, controllers: bool = False, nodes: bool = False) -> Iterator[ControlPlane]:
+    plane = ControlPlane(path, nodes)
     try:
         plane.start()
-        if controllers:
+        if controllers or nodes:
             plane.start_controllers()
+        if nodes:
+            plane.start_scheduler()
         yield plane
     finally:
         plane.end()

@@ -1,0 +1,109 @@
+"""The face: a node agent's place in a cluster. Pods come from the API server, and what becomes of them goes there.
+
+While the server does not answer nothing changes for pods: they run, end and start again as they would, and what is to
+be told waits. Nothing that blocks is done in the agent's loop, and what waits for the server has threads of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from ...kube.client import Client
+from ...kube.kubeconfig import Cluster
+from ..agent.agent import Agent
+from ..agent.record import Record
+from .node_object import Machine, node_info, pressures
+from .pods import ServedPods
+from .refers import Key, Refers
+from .registration import Registration
+from .statuses import Statuses
+
+THREADS = 4  # requests at a time, besides watches
+
+
+@dataclass(frozen=True, slots=True)
+class Joining:
+    """labels: of the Node. port: of the kubelet's API on this node, 0 where there is none."""
+
+    cluster: Cluster
+    labels: dict[str, str] = field(default_factory=dict)
+    port: int = 0
+
+
+class Membership:
+    """Before the agent starts; start() after that."""
+
+    def __init__(self, agent: Agent, joining: Joining, warn: Callable[[str], None]) -> None:
+        self._agent, self._joining, self._cri = agent, joining, agent.host.cri
+        self._client = Client(joining.cluster)
+        self._threads = ThreadPoolExecutor(THREADS, "api")
+        self._info = node_info()
+        self.statuses = Statuses(self._client, self._call, warn)
+        self.refers = Refers(self._client, self._call, self._changed, self._refreshed, warn)
+        allocatable = agent.host.allocatable
+        self.refers.allocatable = {"cpu": allocatable.cpu, "memory": allocatable.memory}
+        self.pods = ServedPods(self._client, agent, self.refers, self.statuses, warn)
+        self.registration = Registration(self._client, self._machine, joining.labels, warn)
+        agent.heard = lambda: self.pods.heard
+        agent.ended = self._ended
+        agent.host.told = self.statuses.told
+        agent.host.served = self.refers.objects
+
+    async def _call(self, function: Callable[..., Any], *given: Any, **named: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, partial(function, *given, **named))
+
+    def start(self) -> None:
+        self.registration.start()
+        self.pods.start()
+
+    async def stop(self) -> None:
+        """Pods run on, and the Node stays."""
+        await self.statuses.stop()
+        for stop in (self.pods.watch.stop, self.registration.stop, self.refers.stop):
+            await asyncio.to_thread(stop)
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._client.close()
+
+    def error(self) -> str | None:
+        """Why the API server can't be had now."""
+        return self.registration.error or self.pods.watch.error or self.statuses.error
+
+    # --- what is told ---
+
+    def _ended(self, record: Record) -> None:
+        self.refers.release(record.uid)
+        self.statuses.gone(record)
+
+    def _changed(self, key: Key, uids: set[str]) -> None:
+        for actor in self._agent.actors.values():
+            if actor.record.uid in uids:
+                actor.objects_changed({key})
+
+    def _refreshed(self, uid: str) -> None:
+        for actor in self._agent.actors.values():
+            if actor.record.uid == uid:
+                actor.begin(actor.carrier.update_volumes())
+
+    def _machine(self) -> Machine:
+        """As it is now; called in a thread."""
+        host, settings = self._agent.host, self._agent.settings
+        ready, _, message = self._cri.pods.network.ready()
+        at = os.statvfs(self._cri.root)
+        return Machine(
+            name=self._agent.name,
+            addresses=settings.addresses,
+            port=self._joining.port,
+            cpu=host.allocatable.cpu,
+            memory=host.allocatable.memory,
+            disk=at.f_blocks * at.f_frsize,
+            pods=settings.pods,
+            info=self._info,
+            pressures=pressures(self._cri.root),
+            unready="" if ready else f"the pods' network is not ready: {message}",
+        )

@@ -1,0 +1,158 @@
+"""What became of pods, written to the API server: of each the newest, and one write at a time.
+
+While the server does not answer only the newest status of a pod is kept, and it is tried again. A pod that was deleted
+there is taken out when nothing is left of it here, after its last status. Source: kubernetes pkg/kubelet/status.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from ...errors import NotFound, PyrunError
+from ...kube.client import Client, Conflict, path
+from ...kube.objects.pods import Pod
+from ...kube.objects.status import PodStatus
+from ..agent.record import Record
+
+FIRST_S, MOST_S = 0.5, 30.0  # between tries
+MERGED = ("podIPs", "hostIPs")  # lists that a strategic patch would merge
+# What an absent field of ours takes away there.
+OURS = (
+    "reason", "message", "podIP", "podIPs", "hostIP", "hostIPs", "initContainerStatuses", "ephemeralContainerStatuses",
+    "startTime",
+)  # fmt: skip
+Call = Callable[..., Awaitable[Any]]
+
+
+def patch_of(status: PodStatus, generation: int | None) -> dict[str, Any]:
+    """PURE: a strategic merge patch of a pod's status. Conditions of others stay."""
+    found: dict[str, Any] = msgspec.to_builtins(status)
+    for name in OURS:
+        found.setdefault(name, None)
+    for name in MERGED:
+        if found[name] is not None:
+            found[name] = [{"$patch": "replace"}, *found[name]]
+    if generation is not None:
+        found["observedGeneration"] = generation
+        for condition in found.get("conditions") or ():
+            condition["observedGeneration"] = generation
+    return found
+
+
+def differs(wanted: dict[str, Any], there: PodStatus | None) -> bool:
+    """PURE: whether the server has another phase or other conditions than we wrote: somebody else has."""
+    if there is None:
+        return True
+    found = {c.type: c.status for c in there.conditions or ()}
+    told = {c["type"]: c["status"] for c in wanted.get("conditions") or ()}
+    return wanted.get("phase") != there.phase or any(found.get(type) != status for type, status in told.items())
+
+
+@dataclass(slots=True)
+class _Entry:
+    """wanted, sent: patches. deleted: it was asked to go, there. gone: nothing is left of it here."""
+
+    uid: str
+    namespace: str
+    name: str
+    wanted: dict[str, Any] | None = None
+    sent: dict[str, Any] | None = None
+    deleted: bool = False
+    gone: bool = False
+    task: asyncio.Task[None] | None = None
+
+
+class Statuses:
+    """call: runs a function in a thread. told: a line for the log."""
+
+    def __init__(self, client: Client, call: Call, told: Callable[[str], None]) -> None:
+        self._client, self._call, self._told = client, call, told
+        self._entries: dict[str, _Entry] = {}
+        self.error: str | None = None
+
+    def told(self, record: Record, status: PodStatus) -> None:
+        """A pod's status now."""
+        if not record.api:
+            return
+        entry = self._entry(record)
+        meta = record.pod.metadata
+        entry.wanted = patch_of(status, meta.generation if meta else None)
+        self._kick(entry)
+
+    def seen(self, record: Record, there: Pod) -> None:
+        """The pod, as the server has it now."""
+        entry = self._entry(record)
+        entry.deleted = there.metadata is not None and there.metadata.deletionTimestamp is not None
+        if entry.task is None and entry.sent is not None and differs(entry.sent, there.status):
+            entry.sent = None
+            self._kick(entry)
+
+    def gone(self, record: Record) -> None:
+        """Nothing is left of it here."""
+        if record.api:
+            entry = self._entry(record)
+            entry.gone = True
+            self._kick(entry)
+
+    def forget(self, uid: str) -> None:
+        """The server has it no more."""
+        entry = self._entries.pop(uid, None)
+        if entry is not None and entry.task is not None:
+            entry.task.cancel()
+
+    async def stop(self) -> None:
+        tasks = [entry.task for entry in self._entries.values() if entry.task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _entry(self, record: Record) -> _Entry:
+        return self._entries.setdefault(record.uid, _Entry(record.uid, *record.key))
+
+    def _kick(self, entry: _Entry) -> None:
+        if entry.task is None and (entry.gone or entry.wanted != entry.sent):
+            entry.task = asyncio.get_running_loop().create_task(self._write(entry))
+
+    async def _write(self, entry: _Entry) -> None:
+        """Until the server has what there is."""
+        delay = FIRST_S
+        try:
+            while entry.gone or entry.wanted != entry.sent:
+                try:
+                    if await self._once(entry):
+                        return
+                    delay = FIRST_S
+                    self.error = None
+                except (NotFound, Conflict):  # it is there no more, or another of its name is
+                    self._entries.pop(entry.uid, None)
+                    return
+                except PyrunError as error:
+                    if self.error is None:
+                        self._told(f"pod {entry.namespace}/{entry.name}: its status can't be written: {error}")
+                    self.error = str(error)
+                    await asyncio.sleep(delay * random.uniform(0.5, 1.5))
+                    delay = min(delay * 2, MOST_S)
+        finally:
+            entry.task = None
+
+    async def _once(self, entry: _Entry) -> bool:
+        """True: there is nothing more to be written of it, ever."""
+        wanted = entry.wanted
+        if wanted is not None and wanted != entry.sent:
+            patch = {"metadata": {"uid": entry.uid}, "status": wanted}
+            where = path("v1", "pods", entry.namespace, entry.name, "status")
+            await self._call(self._client.patch, where, patch, "strategic")
+            entry.sent = wanted
+        if not entry.gone or entry.wanted != entry.sent:
+            return False
+        if entry.deleted:
+            where = path("v1", "pods", entry.namespace, entry.name)
+            await self._call(self._client.delete, where, grace_s=0, uid=entry.uid)
+        self._entries.pop(entry.uid, None)
+        return True

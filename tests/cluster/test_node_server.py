@@ -1,0 +1,172 @@
+"""A node that is pyrun alone, of a real control plane: its scheduler, controllers and kubectl do what they do anywhere.
+
+One control plane and one node serve all tests here. Each test has a namespace of its own, and ends what it began.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pyrun.kube.client import path
+from tests.support.container.disk import unmount
+from tests.support.cri.node import BUSYBOX, a_node
+from tests.support.kube.control_plane import ControlPlane, a_control_plane
+from tests.support.kube.kubelet import ADDRESS, own_address
+from tests.support.node.agent import SLEEP, AgentNode, is_ready, sh
+
+NODE = "n1"
+
+
+class Cluster:
+    """namespace: of the test."""
+
+    def __init__(self, plane: ControlPlane, agent: AgentNode, namespace: str) -> None:
+        self.plane, self.agent, self.namespace = plane, agent, namespace
+
+    def kubectl(self, *argv: str, stdin: str | None = None) -> str:
+        return self.plane.kubectl("-n", self.namespace, *argv, stdin=stdin)
+
+    def apply(self, *objects: dict[str, Any]) -> None:
+        self.kubectl("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)}))
+
+    def get(self, what: str, name: str = "") -> Any:
+        words = [what, name] if name else [what]
+        found = json.loads(self.kubectl("get", *words, "-o", "json", "--ignore-not-found") or "{}")
+        return found if name else found.get("items", [])
+
+    def wait(self, true: Callable[[], Any]) -> Any:
+        try:
+            return self.plane.wait("kube-apiserver", true)
+        except AssertionError:
+            told = self.kubectl("get", "pods,events", "-o", "yaml")
+            raise AssertionError(f"{told[-6000:]}\n{self.agent.node.said.read_text()[-3000:]}") from None
+
+    def wait_pod(self, name: str, true: Callable[[Any], Any]) -> Any:
+        def look() -> Any:
+            found = self.get("pod", name)
+            return found if found and true(found) else None
+
+        return self.wait(look)
+
+    def wait_ready(self, name: str) -> Any:
+        return self.wait_pod(name, is_ready)
+
+    def pod(self, name: str, *containers: dict[str, Any], **spec: Any) -> dict[str, Any]:
+        made = [{"image": BUSYBOX, **c} for c in containers]
+        spec = {"containers": made, "terminationGracePeriodSeconds": 5, **spec}
+        return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory, busybox_rootfs: Path) -> Iterator[tuple[ControlPlane, AgentNode]]:
+    """A control plane, and a node that has joined it."""
+    directory = tmp_path_factory.mktemp("cluster")
+    (directory / "plane").mkdir()
+    try:
+        with a_node(directory / "node", busybox_rootfs) as node:
+            own_address()
+            with a_control_plane(directory / "plane", nodes=True) as plane:
+                agent = AgentNode(node)
+                node.words += ("--kubeconfig", plane.node_config(NODE), "--node-ip", ADDRESS)
+                node.start()
+                yield plane, agent
+                subprocess.run(["ip", "link", "del", "node0"], check=True)
+                agent.clear()
+    finally:
+        unmount(directory / "node" / "state" / "volumes")
+
+
+@pytest.fixture
+def cluster(running: tuple[ControlPlane, AgentNode], request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    plane, agent = running
+    namespace = request.node.name.removeprefix("test_").replace("_", "-")[:60]
+    plane.admin.create(path("v1", "namespaces"), {"metadata": {"name": namespace}})
+    found = Cluster(plane, agent, namespace)
+    found.wait(lambda: found.get("serviceaccount", "default"))
+    yield found
+    plane.admin.delete(path("v1", "namespaces", name=namespace))
+    found.wait(lambda: not plane.kubectl("get", "namespace", namespace, "--ignore-not-found"))
+    assert not [pod for pod in agent.pods().values() if pod["metadata"]["namespace"] == namespace]
+
+
+def test_the_node_is_there_and_ready(cluster: Cluster) -> None:
+    """With what a scheduler and people want to know of it, and a lease that goes on."""
+
+    def ready() -> Any:
+        found = cluster.get("node", NODE)
+        return found if found and is_ready(found) and not found["spec"].get("taints") else None
+
+    node = cluster.wait(ready)
+    status = node["status"]
+    assert {"type": "InternalIP", "address": ADDRESS} in status["addresses"]
+    assert status["capacity"]["pods"] == "110" and status["allocatable"]["memory"].endswith("Ki")
+    assert status["nodeInfo"]["containerRuntimeVersion"].startswith("pyrun://")
+    assert node["metadata"]["labels"]["kubernetes.io/hostname"] == NODE
+    conditions = {c["type"]: c["status"] for c in status["conditions"]}
+    assert set(conditions) == {"MemoryPressure", "DiskPressure", "PIDPressure", "Ready"}
+
+    def lease() -> Any:
+        return cluster.plane.admin.get(path("coordination.k8s.io/v1", "leases", "kube-node-lease", NODE))
+
+    first = cluster.wait(lease)
+    assert first["metadata"]["ownerReferences"][0]["uid"] == node["metadata"]["uid"]
+    cluster.wait(lambda: lease()["spec"]["renewTime"] > first["spec"]["renewTime"])
+
+
+def test_a_deployment_runs(cluster: Cluster) -> None:
+    """From its creation to its end, and its pods' status is a kubelet's."""
+    cluster.kubectl("create", "deployment", "web", f"--image={BUSYBOX}", "--replicas=2", "--", "sh", "-c", SLEEP)
+    cluster.kubectl("wait", "--for=condition=Available", "deployment/web", "--timeout=100s")
+    pods = cluster.get("pods")
+    assert len(pods) == 2
+    for pod in pods:
+        status = pod["status"]
+        assert status["phase"] == "Running" and status["hostIP"] == ADDRESS and status["podIP"]
+        assert status["observedGeneration"] == pod["metadata"]["generation"]
+        types = ("PodScheduled", "PodReadyToStartContainers", "Initialized", "ContainersReady", "Ready")
+        assert {c["type"]: c["status"] for c in status["conditions"]} == dict.fromkeys(types, "True")
+        (container,) = status["containerStatuses"]
+        assert container["ready"] and container["started"] and "running" in container["state"]
+        assert container["containerID"].startswith("pyrun://")
+    first = pods[0]["metadata"]["name"]
+    cluster.kubectl("delete", "pod", first)
+    assert not cluster.get("pod", first)
+    cluster.kubectl("wait", "--for=condition=Available", "deployment/web", "--timeout=100s")
+    cluster.kubectl("delete", "deployment", "web")
+    cluster.wait(lambda: not cluster.get("pods"))
+
+
+def test_what_a_pod_refers_to(cluster: Cluster) -> None:
+    """ConfigMaps and Secrets in variables and files, and its account's token, which the API server knows."""
+    config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "conf"}, "data": {"a": "one"}}
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "sec"}, "stringData": {"k": "hidden"}}
+    env = [
+        {"name": "A", "valueFrom": {"configMapKeyRef": {"name": "conf", "key": "a"}}},
+        {"name": "K", "valueFrom": {"secretKeyRef": {"name": "sec", "key": "k"}}},
+        {"name": "UID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}},
+    ]
+    mounts = [{"name": "conf", "mountPath": "/conf"}]
+    volumes = [{"name": "conf", "configMap": {"name": "conf"}}]
+    pod = cluster.pod("p", sh("c", SLEEP, env=env, volumeMounts=mounts), volumes=volumes)
+    cluster.apply(pod)
+    cluster.apply(config, secret)
+    there = cluster.wait_ready("p")
+    exec = cluster.agent.exec
+    assert exec(there, "sh", "-c", "echo $A $K $UID").split() == ["one", "hidden", there["metadata"]["uid"]]
+    token = exec(there, "cat", "/var/run/secrets/kubernetes.io/serviceaccount/token")
+    review = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": token}}
+    status = cluster.plane.admin.create(path("authentication.k8s.io/v1", "tokenreviews"), review)["status"]
+    assert status["authenticated"]
+    assert status["user"]["username"] == f"system:serviceaccount:{cluster.namespace}:default"
+    assert status["user"]["extra"]["authentication.kubernetes.io/pod-uid"] == [there["metadata"]["uid"]]
+    root = "/var/run/secrets/kubernetes.io/serviceaccount"
+    assert exec(there, "cat", f"{root}/namespace") == cluster.namespace
+    assert exec(there, "cat", f"{root}/ca.crt") == Path(cluster.plane.ca).read_text()
+    cluster.apply({**config, "data": {"a": "two"}})
+    cluster.wait(lambda: exec(there, "cat", "/conf/a") == "two")
