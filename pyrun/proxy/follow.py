@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 
-from .model import EndpointSlice, Fault, Name, Node, Options, Service
+from .model import Fault, Name, Node, Options
 from .plan import Planner
 from .readers import read_node, read_service, read_slice
 from .rules import Change
@@ -42,8 +42,6 @@ class Follower:
 
     def update(self, changes: Mapping[Key, Held | None]) -> list[Change]:
         """The changes of the rules, in order: one for the node, one for its pods, one for all else."""
-        services: dict[Name, Service | None] = {}
-        slices: dict[Name, EndpointSlice | None] = {}
         made = []
         self.triggered = []
         host_pods = self._options.host_pods or frozenset()
@@ -51,9 +49,11 @@ class Follower:
             kind, namespace, name = key
             faults: list[Fault] = []
             if kind == "Service":
-                services[namespace, name] = _read(read_service, held, faults)
+                self.planner.take_service((namespace, name), _read(read_service, held, faults))
+                self.services += 1
             elif kind == "EndpointSlice":
-                slices[namespace, name] = _read(read_slice, held, faults)
+                self.planner.take_slice((namespace, name), _read(read_slice, held, faults))
+                self.slices += 1
                 self._note_trigger(held)
             elif kind == "Pod" and self._options.host_pods is not None:
                 host_pods = self._with_pod((namespace, name), held, host_pods)
@@ -66,9 +66,7 @@ class Follower:
         if self._options.host_pods is not None and host_pods != self._options.host_pods:
             self._options = dataclasses.replace(self._options, host_pods=host_pods)
             made.append(self.planner.surroundings(self.node, self._options))
-        self.services += len(services)
-        self.slices += len(slices)
-        made.append(self.planner.update(services=services, slices=slices))
+        made.append(self.planner.replan())
         return [change for change in made if change]
 
     def _take_node(self, found: Node | None) -> Change:

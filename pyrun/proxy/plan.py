@@ -5,10 +5,9 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-
 from ..kube.addresses import port_text
 from .model import EndpointSlice, Name, Node, Options, Service
+from .pack import pack_service, pack_slice, unpack_service, unpack_slice
 from .rules import PROTOCOLS, Change, EndpointSet, Frontend, HealthCheck, Key, Refusal, Rules
 from .service_plan import NOTHING, ServiceRules, Surroundings, plan_service
 
@@ -34,9 +33,10 @@ class Planner:
 
     def __init__(self, node: Node, options: Options) -> None:
         self._there = Surroundings.of(node, options)
-        self._services: dict[Name, Service] = {}
-        self._slices: dict[Name, EndpointSlice] = {}
-        self._slices_of: dict[Name, dict[Name, EndpointSlice]] = defaultdict(dict)
+        self._services: dict[Name, bytes] = {}  # packed
+        self._slices: dict[Name, tuple[Name, bytes]] = {}  # the Service of each, and the slice packed
+        self._slices_of: dict[Name, tuple[Name, ...]] = {}  # of each Service
+        self._touched: dict[Name, None] = {}  # Services to plan, in order
         self._plans: dict[Name, ServiceRules] = {}
         self._claims: dict[Key, list[Claim]] = {}  # sorted: the first one has it
         self._frontends: dict[Key, Frontend] = {}  # the first claim of each
@@ -52,22 +52,40 @@ class Planner:
         slices: Mapping[Name, EndpointSlice | None] | None = None,
     ) -> Change:
         """Takes what is new, changed, or gone (None), and says what that changes of frontends and sets."""
-        touched: dict[Name, None] = {}
         for name, service in (services or {}).items():
-            if service is None:
-                self._services.pop(name, None)
-            else:
-                self._services[name] = service
-            touched[name] = None
+            self.take_service(name, service)
         for name, one in (slices or {}).items():
-            before = self._slices.pop(name, None)
-            if before is not None:
-                self._slices_of[before.service_id].pop(name, None)
-                touched[before.service_id] = None
-            if one is not None:
-                self._slices[name] = one
-                self._slices_of[one.service_id][name] = one
-                touched[one.service_id] = None
+            self.take_slice(name, one)
+        return self.replan()
+
+    def take_service(self, name: Name, service: Service | None) -> None:
+        """For the next replan()."""
+        if service is None:
+            self._services.pop(name, None)
+        else:
+            self._services[name] = pack_service(service)
+        self._touched[name] = None
+
+    def take_slice(self, name: Name, one: EndpointSlice | None) -> None:
+        """For the next replan()."""
+        before, _ = self._slices.pop(name, (None, b""))
+        now = one.service_id if one is not None else None
+        if before is not None and before != now:
+            left = tuple([other for other in self._slices_of[before] if other != name])
+            if left:
+                self._slices_of[before] = left
+            else:
+                del self._slices_of[before]
+            self._touched[before] = None
+        if one is not None and now is not None:
+            self._slices[name] = now, pack_slice(one)
+            if before != now:
+                self._slices_of[now] = (*self._slices_of.get(now, ()), name)
+            self._touched[now] = None
+
+    def replan(self) -> Change:
+        """What all that was taken since the last call changes of frontends and sets."""
+        touched, self._touched = self._touched, {}
         return self._replan(touched)
 
     def surroundings(self, node: Node, options: Options) -> Change:
@@ -98,13 +116,13 @@ class Planner:
         sets_before: dict[str, EndpointSet | None] = {}
         allocated_before: dict[bytes, bool] = {}
         for name in list(names):
-            service = self._services.get(name)
-            slices = self._slices_of.get(name)
-            if slices is not None and not slices:
-                del self._slices_of[name]
+            packed = self._services.get(name)
             old = self._plans.get(name, NOTHING)
-            new = NOTHING if service is None else plan_service(service, (slices or {}).values(), self._there)
-            self._keep(name, None if service is None else new)
+            new = NOTHING
+            if packed is not None:
+                slices = [unpack_slice(self._slices[one][1]) for one in self._slices_of.get(name, ())]
+                new = plan_service(unpack_service(packed), slices, self._there)
+            self._keep(name, None if packed is None else new)
             if old.frontends != new.frontends:
                 self._claim(name, old, new, before)
             if old.allocated != new.allocated:
@@ -182,6 +200,6 @@ class Planner:
         return Refusal(subject, f"taken by {winner.name}, {winner.origin}", loser.origin)
 
     def _health_taken(self, loser: HealthCheck, winner: HealthCheck) -> Refusal:
-        origin = self._services[loser.namespace, loser.name].origin
+        origin = unpack_service(self._services[loser.namespace, loser.name]).origin
         why = f"taken by {winner.namespace}/{winner.name}"
         return Refusal(f"port {loser.port}", why, f"{origin} /spec/healthCheckNodePort")

@@ -11,9 +11,14 @@ Addresses are 4 or 16 bytes in network order; ports, protocols and seconds are n
 from __future__ import annotations
 
 from dataclasses import dataclass
+from struct import Struct
 from typing import NamedTuple
 
 from ..kube.addresses import Prefix as Prefix
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 TCP, UDP, SCTP = 6, 17, 132  # IANA protocol numbers
 PROTOCOLS = {TCP: "tcp", UDP: "udp", SCTP: "sctp"}
@@ -75,12 +80,50 @@ class Endpoint(NamedTuple):
     terminating: bool = False
 
 
-@dataclass(frozen=True, slots=True)
 class EndpointSet:
-    """Endpoints in the order in which they take turns. The key stays while they change."""
+    """Endpoints in the order in which they take turns. The key stays while they change.
 
-    key: str
-    endpoints: tuple[Endpoint, ...]
+    A value, that may not be changed. There may be a hundred thousand endpoints and few are looked at at a time, so they
+    are kept as bytes: flags, port, address.
+    """
+
+    __slots__ = ("_packed", "key")
+    _SERVING, _TERMINATING, _LONG = 1, 2, 4
+    _HEAD = Struct(">BH")
+
+    def __init__(self, key: str, endpoints: Iterable[Endpoint]) -> None:
+        self.key = key
+        pack = self._HEAD.pack
+        self._packed = b"".join(
+            [
+                pack(serving | terminating << 1 | (len(address) == 16) << 2, port) + address
+                for address, port, serving, terminating in endpoints
+            ]
+        )
+
+    @property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """Made anew each time."""
+        packed, at, found = self._packed, 0, []
+        while at < len(packed):
+            flags, port = self._HEAD.unpack_from(packed, at)
+            at += 3
+            end = at + (16 if flags & self._LONG else 4)
+            address = packed[at:end]
+            found.append(Endpoint(address, port, bool(flags & self._SERVING), bool(flags & self._TERMINATING)))
+            at = end
+        return tuple(found)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, EndpointSet):
+            return NotImplemented
+        return self.key == other.key and self._packed == other._packed
+
+    def __hash__(self) -> int:
+        return hash((self.key, self._packed))
+
+    def __repr__(self) -> str:
+        return f"EndpointSet(key={self.key!r}, endpoints={self.endpoints!r})"
 
 
 @dataclass(frozen=True, slots=True)

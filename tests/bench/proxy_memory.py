@@ -64,10 +64,7 @@ def main() -> None:
         steps = Steps()
         store.replace("bench", pages(services, endpoints))
         steps.tell("objects in the store")
-        selectors = Selectors(store, NODE.name)
         changes = store.changes()
-        selectors.update(changes)
-        steps.tell("looked at for selectors")
         follower.update(changes)
         del changes
         steps.tell("planned")
@@ -77,11 +74,11 @@ def main() -> None:
         for number in range(CHANGES):
             value = slice_of(7, endpoints - 1 + number % 2)
             store.put("bench", slim(value, value["kind"], value["apiVersion"], "bench", packed=True))
-            changes = store.changes()
-            selectors.update(changes)
-            (change,) = follower.update(changes)
+            (change,) = follower.update(store.changes())
             carrier.apply(follower.planner.rules(), change)
         steps.tell("one slice changes", CHANGES)
+        Selectors(store, NODE.name).update({**store.all("Service", "EndpointSlice")})
+        steps.tell("looked at for selectors, in the end")
         carrier.close(remove=True)
         store.close()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

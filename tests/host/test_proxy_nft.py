@@ -268,7 +268,29 @@ def test_nft_reads_what_is_made(node: Node) -> None:
     maps = {
         one["map"]["name"]: one["map"].get("elem", []) for one in said if "map" in one and one["map"]["family"] == "ip"
     }
-    assert len(maps["services"]) == 3 and len(maps["endpoints"]) == 6 and len(maps["choices"]) == 2
+    endpoints, choices = ([one for name in maps if name.startswith(of) for one in maps[name]] for of in ("of", "from_"))
+    assert len(maps["services"]) == 3 and len(endpoints) == 6 and len(choices) == 2
+
+
+def test_a_chain_that_comes_later_has_a_map_of_its_own(node: Node) -> None:
+    """The kernel walks through a map for which a rule is new: so none is made for one that others have filled. What is
+    left of a map with its last service is nothing."""
+
+    def maps() -> dict[str, int]:
+        said = json.loads(node.net.node.run("nft", "-j", "list", "table", "ip", TABLE))["nftables"]
+        return {one["map"]["name"]: len(one["map"].get("elem", [])) for one in said if "map" in one}
+
+    before = rules_of(node, VIP4, 0, 1, 2)
+    node.apply(before)
+    (three,) = [name for name in maps() if name.startswith("of")]
+    node.apply(rules_of(node, VIP4, 0, 1))
+    (two,) = [name for name in maps() if name.startswith("of")]
+    assert three.startswith("of3_") and two.startswith("of2_") and maps()[two] == 2
+    node.kernel.close(remove=False)
+    node.kernel = KernelRules()
+    assert node.kernel.apply(rules_of(node, VIP4, 0, 1)).put == 0  # what was left is what is wanted
+    node.apply(before)
+    assert [name for name in maps() if name.startswith("of")] == [three] and maps()[three] == 3
 
 
 # --- many -------------------------------------------------------------------------------------------------------------

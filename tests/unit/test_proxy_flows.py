@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pyrun.cli.main import main
 from pyrun.kube.addresses import address_text, parse_address
 from pyrun.proxy.model import EndpointSlice, Name, Objects, Options, Service, SliceEndpoint
+from pyrun.proxy.pack import pack_service, pack_slice, unpack_service, unpack_slice
 from pyrun.proxy.plan import Planner, plan_proxy
 from pyrun.proxy.rules import Change, Rules, difference
 from pyrun.proxy.select import Candidate, select
@@ -215,3 +216,10 @@ def test_another_zone_moves_only_what_has_hints() -> None:
     assert {one.key.partition("/")[0][0] for one in change.sets_put} == {"h"}
     assert not change.sets_gone and not change.frontends_gone
     assert all(one.name.startswith("h") for one in change.frontends_put)
+
+
+def test_what_the_planner_keeps_is_what_it_was_told() -> None:
+    for service in ALL.services.values():
+        assert unpack_service(pack_service(service)) == service
+    for one in ALL.slices.values():
+        assert unpack_slice(pack_slice(one)) == one

@@ -103,7 +103,8 @@ class Store:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._sources: dict[str, dict[Key, Held]] = {}
-        self._owners: dict[Key, list[str]] = {}  # sources that have it, in order
+        self._owners: dict[Key, tuple[str, ...]] = {}  # sources that have it, in order
+        self._alone: dict[str, tuple[str, ...]] = {}  # of each source what an object has that is its alone: one value
         self._changed: set[Key] = set()
         self._faults: dict[str, tuple[Fault, ...]] = {}
         self._unsynced: set[str] = set()
@@ -152,9 +153,9 @@ class Store:
 
     def _put(self, source: str, mine: dict[Key, Held], key: Key, held: Held) -> None:
         if key not in mine:
-            owners = self._owners.setdefault(key, [])
-            owners.append(source)
-            owners.sort()
+            others = self._owners.get(key)
+            alone = self._alone.setdefault(source, (source,))
+            self._owners[key] = tuple(sorted((*others, source))) if others else alone
         mine[key] = held
         if self._owners[key][0] == source:
             self._changed.add(key)
@@ -164,8 +165,10 @@ class Store:
         owners = self._owners[key]
         if owners[0] == source:
             self._changed.add(key)
-        owners.remove(source)
-        if not owners:
+        left = tuple([other for other in owners if other != source])
+        if left:
+            self._owners[key] = left
+        else:
             del self._owners[key]
 
     def _wake(self) -> None:

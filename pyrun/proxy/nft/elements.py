@@ -8,8 +8,6 @@ from ..rules import DROP, FORWARD, REJECT
 from . import messages as m
 from .layout import (
     ALLOCATED,
-    CHOICES,
-    ENDPOINTS,
     KEEPING,
     OWN,
     REFUSE,
@@ -30,12 +28,13 @@ if TYPE_CHECKING:
     Chain = Forward | BySource | Keep
     Element = tuple[str, bytes]  # map, key
 
-NAMES = (SERVICES, CHOICES, ENDPOINTS, KEEPING, OWN, ALLOCATED)  # those that are filled from here
+NAMES = (SERVICES, KEEPING, OWN, ALLOCATED)  # filled from here, with those of chains
 MAX_ENDPOINTS = 1 << 16
 
 
 class Elements:
-    """found: (map, key) → data as messages.element() takes it. chains: those that the verdicts name."""
+    """found: (map, key) → data as messages.element() takes it; of OWN the key is the address alone. chains: those that
+    the verdicts name."""
 
     __slots__ = ("chains", "found")
 
@@ -63,7 +62,7 @@ def elements_of(frontend: Frontend, sets: Mapping[str, EndpointSet], *, forward:
     made.chains.append(by_source)
     made.found[SERVICES, key] = m.verdict(m.GOTO, by_source.name)
     for number in range(len(frontend.choices)):
-        made.found[CHOICES, key + native(number)] = _verdict(made, frontend, key, number, sets, forward)
+        made.found[by_source.name, key + native(number)] = _verdict(made, frontend, key, number, sets, forward)
     return made
 
 
@@ -80,17 +79,18 @@ def _verdict(
         return m.verdict(m.GOTO, REFUSE)
     endpoints = endpoints[:MAX_ENDPOINTS]
     found = made.found
+    chain = _chain(frontend, choice, number, len(endpoints), key)
+    name = chain.name
     for turn, endpoint in enumerate(endpoints, number << 16):
         target = endpoint.address + endpoint.port.to_bytes(2, "big") + b"\0\0"
-        found[ENDPOINTS, key + native(turn)] = m.value(target)
-        found[OWN, endpoint.address + endpoint.address] = b""
+        found[name, key + native(turn)] = m.value(target)
+        found[OWN, endpoint.address] = b""
     if frontend.affinity and (KEEPING, key) not in found:
         keep = Keep(frontend.affinity)
         made.chains.append(keep)
         found[KEEPING, key] = m.verdict(m.JUMP, keep.name)
-    chain = _chain(frontend, choice, number, len(endpoints), key)
     made.chains.append(chain)
-    return m.verdict(m.GOTO, chain.name)
+    return m.verdict(m.GOTO, name)
 
 
 def _chain(frontend: Frontend, choice: Choice, number: int, count: int, key: bytes) -> Forward:

@@ -15,9 +15,26 @@ from ..rules import Change, Rules, difference
 from . import messages as m
 from .conntrack import end_stale_flows
 from .elements import NAMES, frontend_key
-from .layout import DISPATCH, FAMILIES, KEPT, TABLE, VERSION, WALLS_VERSION, add_base, add_ranges
-from .state import Delta, Held, State, reconcile, widths_of
+from .layout import (
+    DISPATCH,
+    FAMILIES,
+    KEPT,
+    TABLE,
+    VERSION,
+    WALLS_VERSION,
+    add_base,
+    add_ranges,
+    has_map,
+)
+from .state import Delta, Held, State, leftovers, pieces, reconcile, widths_of
 from .transactions import Transactions
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ..rules import Key
+    from .state import Targets
 
 ATTEMPTS = 5
 _ERESTART = 85
@@ -36,6 +53,21 @@ class Applied:
 
     def __repr__(self) -> str:
         return f"Applied(put={self.put}, gone={self.gone}, ended={self.ended}, read={self.read})"
+
+
+class _Sent:
+    """A transaction that is being put together. tables: those that are there with it, by the width of an address;
+    put, gone: how many elements; targets, keeping: as a Delta's."""
+
+    __slots__ = ("batch", "gone", "keeping", "put", "rules", "tables", "targets")
+
+    def __init__(self, rules: Rules, tables: Iterable[int]) -> None:
+        self.batch = m.Batch()
+        self.rules = rules
+        self.tables = set(tables)
+        self.put = self.gone = 0
+        self.targets: Targets = {}
+        self.keeping: set[Key] = set()
 
 
 class KernelRules:
@@ -87,55 +119,67 @@ class KernelRules:
             self._forget()
         self._walls = walls
         held = None
+        changes: Iterable[Change]
         if self._rules is None:
-            change = difference(Rules(), rules)
             held = self._read()
-        elif change is None:
-            change = difference(self._rules, rules)
-        delta = self._state.plan(change)
+            changes = pieces(rules)
+        else:
+            changes = (change if change is not None else difference(self._rules, rules),)
+        sent = self._begin(rules)
+        for one in changes:
+            delta = self._state.plan(one)
+            if held is not None:
+                reconcile(delta, held)
+            self._add(sent, delta)
+            self._state.take(delta)  # where it is refused, all is forgotten
         if held is not None:
-            reconcile(delta, held)
-        batch, new = self._batch(delta, rules)
-        if len(batch):
-            self._kernel.commit(batch, generation)
-        self._state.take(delta)
+            self._add(sent, leftovers(held))
+        if len(sent.batch):
+            self._kernel.commit(sent.batch, generation)
         self._rules = rules
         self._generation = self._kernel.generation()
-        if new or self._foreign:
+        if sent.tables != self._tables.keys() or self._foreign:
             self._tables, self._foreign = self._handles(), set()
-        self._forget_clients(delta)
-        ended = end_stale_flows(delta.targets)
-        put, gone = (sum(map(len, found.values())) for found in (delta.put, delta.gone))
-        return Applied(put, gone, ended, held is not None)
+        self._forget_clients(sent)
+        ended = end_stale_flows(sent.targets)
+        return Applied(sent.put, sent.gone, ended, held is not None)
 
-    def _batch(self, delta: Delta, rules: Rules) -> tuple[m.Batch, bool]:
-        """The transaction, and whether it makes tables."""
-        batch = m.Batch()
+    def _begin(self, rules: Rules) -> _Sent:
+        sent = _Sent(rules, self._tables)
         for width in sorted(self._foreign):
-            m.delete_table(batch, FAMILIES[width].number, TABLE)
-        new = widths_of(delta, rules) - self._tables.keys()
-        for width in sorted(new):
-            add_base(batch, FAMILIES[width], rules.ranges, walls=self._walls, alone=self._everything)
+            m.delete_table(sent.batch, FAMILIES[width].number, TABLE)
         before = self._rules.ranges if self._rules is not None else None
         for width in self._tables if before != rules.ranges else ():
-            m.flush_chain(batch, FAMILIES[width].number, TABLE, DISPATCH)
-            add_ranges(batch, FAMILIES[width], rules.ranges, alone=self._everything)
+            m.flush_chain(sent.batch, FAMILIES[width].number, TABLE, DISPATCH)
+            add_ranges(sent.batch, FAMILIES[width], rules.ranges, alone=self._everything)
+        return sent
+
+    def _add(self, sent: _Sent, delta: Delta) -> None:
+        batch = sent.batch
+        for width in sorted(widths_of(delta, sent.rules) - sent.tables):
+            add_base(batch, FAMILIES[width], sent.rules.ranges, walls=self._walls, alone=self._everything)
+            sent.tables.add(width)
         for width, chain in delta.chains_new:
             chain.add(batch, FAMILIES[width])
         for (width, name), keys in delta.gone.items():
-            gone = [m.element(key) for key in keys]
+            gone = (m.element(key) for key in keys)
             m.add_elements(batch, m.DELSETELEM, FAMILIES[width].number, TABLE, name, gone)
         for (width, name), pairs in delta.put.items():
-            put = [m.element(key, data) for key, data in pairs]
+            put = (m.element(key, data) for key, data in pairs)
             m.add_elements(batch, m.NEWSETELEM, FAMILIES[width].number, TABLE, name, put)
         for width, one in delta.chains_gone:
             m.delete_chain(batch, FAMILIES[width].number, TABLE, one)
-        return batch, bool(new)
+            if has_map(one):
+                m.delete_set(batch, FAMILIES[width].number, TABLE, one)
+        sent.put += sum(map(len, delta.put.values()))
+        sent.gone += sum(map(len, delta.gone.values()))
+        sent.targets |= delta.targets
+        sent.keeping |= delta.keeping
 
-    def _forget_clients(self, delta: Delta) -> None:
+    def _forget_clients(self, sent: _Sent) -> None:
         """Those that are kept for an endpoint that is gone. The rules that put them there are no more, so what is left
         after the commit is all of them."""
-        targets = {frontend_key(*key): value for key, value in delta.targets.items() if key in delta.keeping}
+        targets = {frontend_key(*key): value for key, value in sent.targets.items() if key in sent.keeping}
         for width in {len(key) - 8 for key in targets} & self._tables.keys():
             batch = m.Batch()
             stale = []
@@ -164,15 +208,21 @@ class KernelRules:
             return None
         held = Held()
         for width in self._tables:
-            family = FAMILIES[width]
-            held.chains |= {(width, name) for name in self._kernel.chains(family)}
-            held.elements.update({(width, name): self._kernel.elements(family, name) for name in NAMES})
+            chains = self._kernel.chains(FAMILIES[width])
+            held.chains |= {(width, name) for name in chains}
+            held.elements |= self._elements(width, chains)
         return held
+
+    def _elements(self, width: int, chains: Iterable[str]) -> dict[tuple[int, str], dict[bytes, bytes]]:
+        names = (*NAMES, *filter(has_map, chains))
+        return {(width, name): self._kernel.elements(FAMILIES[width], name) for name in names}
 
     def elements(self) -> dict[tuple[int, str], dict[bytes, bytes]]:
         """What the kernel has: (width of an address, map) → key → data."""
-        widths = self._kernel.tables()
-        return {(w, name): self._kernel.elements(FAMILIES[w], name) for w in widths for name in NAMES}
+        found: dict[tuple[int, str], dict[bytes, bytes]] = {}
+        for width in self._kernel.tables():
+            found |= self._elements(width, self._kernel.chains(FAMILIES[width]))
+        return found
 
     # --- the end ---
 

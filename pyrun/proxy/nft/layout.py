@@ -3,22 +3,26 @@
 A table for each family, with these maps:
 
   services   address . protocol . port            → a verdict: goto the chain that carries out the frontend's choice
-  choices    address . protocol . port . choice   → the same, where choices go by the client's address
-  endpoints  address . protocol . port . turn     → endpoint's address . port
   own        endpoint . endpoint                     who calls itself by a service
   allocated  address                                 of the ranges that a service has
   keeping    address . protocol . port            → jump to the chain that notes which endpoint the client has
   kept       client . address . protocol . port   → endpoint's address . port, put there by packets, for some time
 
 Chains do not grow with services: there is one for each number of endpoints, in some VARIANTS with counters of their
-own, so that two services in step do not share turns. A list of sources has one for all frontends with this list.
-A turn is choice << 16 | number of the endpoint.
+own, so that two services in step do not share turns. A list of sources has one for all frontends with this list. With
+these chains come maps of the same name:
+
+  of…        address . protocol . port . turn     → endpoint's address . port
+  from_…     address . protocol . port . choice   → a verdict, where choices go by the client's address
+
+A turn is choice << 16 | number of the endpoint. The kernel walks through all elements of a map for which a rule is new:
+so no chain that comes later looks into a map that others have filled.
 """
 
 from __future__ import annotations
 
 import sys
-from zlib import crc32
+from hashlib import blake2b
 
 from . import messages as m
 
@@ -32,8 +36,8 @@ else:
     from typing import NamedTuple
 
 TABLE = "pyrun_services"
-VERSION, WALLS_VERSION = b"pyrun services 2", b"pyrun walls 2"  # kept with the table: which form it has
-SERVICES, CHOICES, ENDPOINTS, OWN = "services", "choices", "endpoints", "own"
+VERSION, WALLS_VERSION = b"pyrun services 3", b"pyrun walls 3"  # kept with the table: which form it has
+SERVICES, OWN = "services", "own"
 ALLOCATED, KEEPING, KEPT = "allocated", "keeping", "kept"
 REFUSE, DISPATCH = "refuse", "dispatch"
 VARIANTS = 8
@@ -82,19 +86,27 @@ def _type(*kinds: int) -> int:
     return made
 
 
+def _endpoint(f: Family) -> tuple[int, int]:
+    return _type(f.kind, _PORT), f.width + 4
+
+
+def _add_numbered(batch: m.Batch, f: Family, name: str, data: tuple[int, int]) -> None:
+    """A chain, and its map of what each frontend has by number."""
+    key = _type(f.kind, _PROTO, _PORT, _NUMBER), f.width + 12
+    m.new_set(batch, f.number, TABLE, name, m.SetShape(key, data))
+    m.new_chain(batch, f.number, TABLE, name)
+
+
 def shapes(f: Family) -> dict[str, m.SetShape]:
-    """The maps by name."""
+    """The maps that there always are, by name."""
     key = f.width + 8
-    endpoint = _type(f.kind, _PORT), f.width + 4
     where = f.kind, _PROTO, _PORT
     return {
         SERVICES: m.SetShape((_type(*where), key), m.VERDICT),
-        CHOICES: m.SetShape((_type(*where, _NUMBER), key + 4), m.VERDICT),
-        ENDPOINTS: m.SetShape((_type(*where, _NUMBER), key + 4), endpoint),
         OWN: m.SetShape((_type(f.kind, f.kind), 2 * f.width)),
         ALLOCATED: m.SetShape((f.kind, f.width)),
         KEEPING: m.SetShape((_type(*where), key), m.VERDICT),
-        KEPT: m.SetShape((_type(f.kind, *where), f.width + key), endpoint, dynamic=MOST_KEPT),
+        KEPT: m.SetShape((_type(f.kind, *where), f.width + key), _endpoint(f), dynamic=MOST_KEPT),
     }
 
 
@@ -199,6 +211,11 @@ def _holds(f: Family, offset: int, prefix: Prefix) -> tuple[bytes, ...]:
 # --- chains that come with a use --------------------------------------------------------------------------------------
 
 
+def has_map(chain: str) -> bool:
+    """Whether the chain of this name has a map: all but Keep's."""
+    return not chain.startswith("keep")
+
+
 class Forward(NamedTuple):
     """A chain that gives connections to endpoints in turn: how many there are, the number of the choice, which of the
     VARIANTS; whether the source is replaced; whether a client keeps its endpoint."""
@@ -215,7 +232,7 @@ class Forward(NamedTuple):
         return f"of{self.endpoints}_{self.choice}_{self.variant}{words}"
 
     def add(self, batch: m.Batch, f: Family) -> None:
-        m.new_chain(batch, f.number, TABLE, self.name)
+        _add_numbered(batch, f, self.name, _endpoint(f))
 
         def rule(*expressions: bytes) -> None:
             m.new_rule(batch, f.number, TABLE, self.name, expressions)
@@ -227,7 +244,7 @@ class Forward(NamedTuple):
             client = m.payload(_FIRST, 1, f.source, f.width), *load_key(f, _FIRST + f.words)
             rule(*client, m.lookup(KEPT, _FIRST, _FIRST), m.dnat(f.number, _FIRST, _FIRST + f.words))
         at = _FIRST + f.words + 2
-        pick = m.take_turns(at, self.endpoints, self.choice << 16), m.lookup(ENDPOINTS, _FIRST, _FIRST)
+        pick = m.take_turns(at, self.endpoints, self.choice << 16), m.lookup(self.name, _FIRST, _FIRST)
         rule(*load_key(f, _FIRST), *pick, m.dnat(f.number, _FIRST, _FIRST + f.words))
 
 
@@ -257,14 +274,14 @@ class BySource(NamedTuple):
 
     @property
     def name(self) -> str:
-        return f"from_{crc32(repr(self.sources).encode()):08x}{len(self.sources)}"
+        return f"from_{blake2b(repr(self.sources).encode(), digest_size=12).hexdigest()}"
 
     def add(self, batch: m.Batch, f: Family) -> None:
-        m.new_chain(batch, f.number, TABLE, self.name)
+        _add_numbered(batch, f, self.name, m.VERDICT)
         for choice, prefixes in enumerate((*self.sources, ((bytes(f.width), 0),))):
             for prefix in prefixes:
                 if len(prefix[0]) != f.width:
                     continue
                 found = (*load_key(f, _FIRST), m.take_turns(_FIRST + f.words + 2, 1, choice))
-                rule = (*_holds(f, f.source, prefix), *found, m.lookup(CHOICES, _FIRST, 0))
+                rule = (*_holds(f, f.source, prefix), *found, m.lookup(self.name, _FIRST, 0))
                 m.new_rule(batch, f.number, TABLE, self.name, rule)

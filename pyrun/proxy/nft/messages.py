@@ -147,6 +147,11 @@ def new_set(batch: Batch, family: int, table: str, name: str, shape: SetShape) -
     batch.add(NEWSET, family, body + number(10, len(batch) + 1), NLM_F_CREATE | NLM_F_EXCL)
 
 
+def delete_set(batch: Batch, family: int, table: str, name: str) -> None:
+    """That no rule has."""
+    batch.add(DELSET, family, text(1, table) + text(2, name))
+
+
 # --- elements ---------------------------------------------------------------------------------------------------------
 
 _attr = Struct("=HH").pack

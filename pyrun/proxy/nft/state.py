@@ -13,7 +13,7 @@ from .layout import ALLOCATED, OWN, BySource, Forward, Keep
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from ..rules import EndpointSet, Frontend, Key
 
@@ -64,7 +64,7 @@ class State:
         self._everything = everything
         self._frontends: dict[Key, Frontend] = {}
         self._sets: dict[str, EndpointSet] = {}
-        self._using: dict[str, set[Key]] = {}
+        self._using: dict[str, tuple[Key, ...]] = {}
         self._own: Counter[bytes] = Counter()
         self._chains: Counter[tuple[int, Chain]] = Counter()
 
@@ -143,11 +143,11 @@ class State:
         """Of what is counted, what comes and goes."""
         for key, number in made._own.items():
             before = self._own[key]
-            place = len(key) // 2, OWN
+            place = len(key), OWN
             if not before and number > 0:
-                made.put.setdefault(place, []).append((key, b""))
+                made.put.setdefault(place, []).append((key + key, b""))
             elif before and before + number == 0:
-                made.gone.setdefault(place, []).append(key)
+                made.gone.setdefault(place, []).append(key + key)
         for chain, number in made._chains.items():
             before = self._chains[chain]
             if not before and number > 0:
@@ -165,14 +165,15 @@ class State:
         for key, after in made._after.items():
             before = self._frontends.pop(key, None)
             for name in _sets_of(before):
-                users = self._using.get(name, set())
-                users.discard(key)
-                if not users:
+                users = tuple([user for user in self._using.get(name, ()) if user != key])
+                if users:
+                    self._using[name] = users
+                else:
                     self._using.pop(name, None)
             if after is not None:
                 self._frontends[key] = after
                 for name in _sets_of(after):
-                    self._using.setdefault(name, set()).add(key)
+                    self._using[name] = (*self._using.get(name, ()), key)
         for counted, changes in ((self._own, made._own), (self._chains, made._chains)):
             _add(counted, changes)  # type: ignore[arg-type]
 
@@ -199,12 +200,22 @@ def _sets_of(frontend: Frontend | None) -> set[str]:
     return {c.endpoints for c in frontend.choices if c.endpoints is not None} if frontend is not None else set()
 
 
+AT_ONCE = 256  # frontends
+
+
+def pieces(rules: Rules) -> Iterator[Change]:
+    """All that makes the rules of nothing, as several changes: what is sent is not there as objects all at once."""
+    yield Change(sets_put=rules.sets, allocated_put=rules.allocated)
+    for at in range(0, len(rules.frontends), AT_ONCE):
+        yield Change(frontends_put=rules.frontends[at : at + AT_ONCE])
+
+
 def reconcile(made: Delta, held: Held) -> None:
-    """Leaves out of a change from nothing what the kernel has, and takes away what it should not have."""
-    for place, elements in held.elements.items():
-        wanted = made.put.pop(place, [])
+    """Leaves out of a change from nothing, or a piece of it, what the kernel has, and takes that from what was held."""
+    for place in made.put.keys() & held.elements.keys():
+        elements = held.elements[place]
         missing = []
-        for key, data in wanted:
+        for key, data in made.put.pop(place):
             had = elements.pop(key, None)
             if had == data:
                 continue
@@ -213,11 +224,17 @@ def reconcile(made: Delta, held: Held) -> None:
             missing.append((key, data))
         if missing:
             made.put[place] = missing
-        if elements:
-            made.gone.setdefault(place, []).extend(elements)
-    wanted_chains = {(width, chain.name) for width, chain in made.chains_new}
+    wanted = {(width, chain.name) for width, chain in made.chains_new}
     made.chains_new = [(width, chain) for width, chain in made.chains_new if (width, chain.name) not in held.chains]
-    made.chains_gone += sorted(held.chains - wanted_chains)
+    held.chains -= wanted
+
+
+def leftovers(held: Held) -> Delta:
+    """Takes away what of the kernel's no piece wanted."""
+    made = Delta()
+    made.gone = {place: list(elements) for place, elements in held.elements.items() if elements}
+    made.chains_gone = sorted(held.chains)
+    return made
 
 
 def widths_of(made: Delta, rules: Rules) -> set[int]:
