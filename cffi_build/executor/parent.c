@@ -74,8 +74,8 @@ static long do_await(struct px *p, const struct px_step *s)
 	}
 }
 
-/* Field 22 of /proc/PID/stat, in clock ticks since boot; the name in field 2 may hold anything, so count from its last ')'. */
-long px_start_time(int proc, i32 pid, u64 *ticks)
+/* A field of /proc/PID/stat that is a number; the name in field 2 may hold anything, so count from its last ')'. */
+static long read_stat(int proc, i32 pid, int field, u64 *value)
 {
 	char path[32], buf[1024];
 	char *e = px_num(path, (u64)pid);
@@ -92,12 +92,18 @@ long px_start_time(int proc, i32 pid, u64 *ticks)
 	long i = n - 1;
 	while (i > 0 && buf[i] != ')')
 		i--;
-	for (int f = 2; f < 22 && i < n; i++)
+	for (int f = 2; f < field && i < n; i++)
 		f += buf[i] == ' ';
-	*ticks = 0;
+	*value = 0;
 	while (i < n && buf[i] >= '0' && buf[i] <= '9')
-		*ticks = *ticks * 10 + (u64)(buf[i++] - '0');
-	return *ticks ? 0 : -EPROTO;
+		*value = *value * 10 + (u64)(buf[i++] - '0');
+	return *value ? 0 : -EPROTO;
+}
+
+/* In clock ticks since boot. */
+long px_start_time(int proc, i32 pid, u64 *ticks)
+{
+	return read_stat(proc, pid, 22, ticks);
 }
 
 /* in0 the record, in1 /proc; at offset a: the pid (8 bytes), its start time (8 bytes), and d (8 bytes), in one write. A record without a
@@ -137,7 +143,10 @@ static long do_pidfd_open(struct px_ctx *x, const struct px_step *s)
 	return px_out(x, s->out, fd);
 }
 
-/* in0 the FIFO of its status, or the sync socket; a: within so many ms. EOF there: the exec took place. */
+#define PF_FORKNOEXEC 0x40u /* of a task's flags: it was forked, and has not begun a program since; also a zombie has them */
+
+/* in0 the FIFO of its status, or the sync socket; a: within so many ms. EOF there: the exec took place, or, where nobody has met the child before,
+ * it was killed: in1, the host's /proc, tells. */
 static long do_wait_exec(struct px *p, const struct px_step *s)
 {
 	struct px_ctx *x = &p->x;
@@ -145,9 +154,12 @@ static long do_wait_exec(struct px *p, const struct px_step *s)
 	x->sync = s->in0 == PX_NONE ? keep : px_fd(x, s->in0);
 	const long r = px_next_msg(p, s->a);
 	x->sync = keep;
-	if (r == -ESRCH && !p->child_failed) /* and not a child that says ESRCH, as a seccomp profile may answer its execve */
+	if (r != -ESRCH || p->child_failed) /* or a child that says ESRCH, as a seccomp profile may answer its execve */
+		return r < 0 ? r : -EPROTO;
+	u64 flags;
+	if (s->in1 == PX_NONE || read_stat(px_fd(x, s->in1), x->pid, 9, &flags) < 0)
 		return 0;
-	return r < 0 ? r : -EPROTO;
+	return flags & PF_FORKNOEXEC ? -ESRCH : 0;
 }
 
 /* The init may be killed this very moment: that is EPIPE, not a signal for us. */

@@ -349,11 +349,9 @@ def _plan_process(
         seccomp=seccomp,
         setgroups=None if keeps_groups(spec) else target.setgroups,
     )
-    b.add(
-        STAGE2,
-        Meet(point=READY, why="all is set but the exec"),
-        Execve(argv=process.args, env=environment(process.env), why="the command"),
-    )
+    if is_met(spec, req, seccomp):
+        b.add(STAGE2, Meet(point=READY, why="all is set but the exec"))
+    b.add(STAGE2, Execve(argv=process.args, env=environment(process.env), why="the command"))
 
 
 def _plan_console(b: Builder, process: Process, socket: int, *, plain: bool) -> None:
@@ -437,6 +435,10 @@ def _plan_ready(
 
         plan_rdt_join(b, spec, facts.resctrl_mount, req.id)
     ready = 0 if req.may_be_frozen else PATIENCE_MS
+    why = "end of file: the exec took place"
+    if not is_met(spec, req, seccomp):
+        b.add(PARENT, WaitExec(proc=s.proc, patience_ms=ready, why=why + ", or it was killed"))
+        return
     b.add(PARENT, Await(point=READY, patience_ms=ready, why="it is complete"))
     if seccomp is not None and seccomp.listener_path:
         at = "/linux/seccomp/listenerPath"
@@ -461,7 +463,14 @@ def _plan_ready(
         b.add(PARENT, step)
         b.add(UNDO, Unlinkat(path=req.pid_file, guard=step))
     started = 0 if seccomp is not None and seccomp.listener_path else ready
-    b.add(PARENT, Ack(why="it may exec"), WaitExec(patience_ms=started, why="end of file: the exec took place"))
+    b.add(PARENT, Ack(why="it may exec"), WaitExec(patience_ms=started, why=why))
+
+
+def is_met(spec: Spec, req: Request, seccomp: SeccompProgram | None) -> bool:
+    """Whether the parent has something to do between the process' last step and its exec. Else it is not waited for
+    there, which takes two changes of process."""
+    listens = seccomp is not None and seccomp.listener_path
+    return bool(listens or req.pid_file or req.pidfd_socket or (spec.linux and spec.linux.intel_rdt))
 
 
 def _agent_state(spec: Spec, target: Target, req: Request, seccomp: SeccompProgram) -> str:

@@ -34,6 +34,7 @@ from pyrun.plan.model.steps import (
     Execve,
     Goto,
     KeyctlSession,
+    Meet,
     Spawn,
 )
 from pyrun.runtime import create
@@ -185,6 +186,30 @@ def test_exec_killed_at_each_parent_step(
         leaks = find_leaks(traces)
         assert not leaks, f"{where}: {leaks}"
         pid_file.unlink(missing_ok=True)
+
+
+def test_an_exec_killed_at_each_of_its_steps_is_an_error(pyrun: Runner, entered: str) -> None:
+    """Also where nobody meets the process before its exec: the socket closes then as it does at an exec."""
+    container = Store(str(pyrun.root)).open(entered)
+    spec, facts = load_file(container.directory + "/config.json"), collect_facts()
+    assert spec.process is not None
+    process = spec.process.replace(args=("sleep", "1000"))
+    plan = plan_exec(spec, process, facts, collect_target(container, facts), Request(id=entered))
+    next(step for step in plan.steps if isinstance(step, Clone3)).args["image"] = faults_build()
+    assert not any(isinstance(step, Meet) for step in plan.steps)
+    traces = collect_traces()
+    steps = numbered(plan, STAGE2)
+    for index, where in steps:
+        with pytest.raises(StepFailed) as failure:
+            run_plan(plan, fault={"kill_step": index}).close()
+        assert (failure.value.errno, failure.value.child_status) == (errno.ESRCH, signal.SIGKILL), where
+    assert isinstance(plan.steps[steps[-1][0]], Execve)
+    outcome = run_plan(plan)
+    os.kill(outcome.pid, signal.SIGKILL)
+    os.waitpid(outcome.pid, 0)
+    outcome.close()
+    leaks = find_leaks(traces)
+    assert not leaks, leaks
 
 
 def test_each_step_of_run_fails(bundle: BundleMaker, tmp_path: Path, sockets: str) -> None:
