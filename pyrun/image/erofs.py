@@ -20,6 +20,9 @@ HINT = (
     "layers as EROFS images need Linux 6.12 or newer with CONFIG_EROFS_FS_BACKED_BY_FILE, and a store on a file"
     " system of a disk (ext4, xfs, btrfs; not tmpfs)"
 )
+DAMAGED = "its file was changed or damaged on the disk: remove the image and pull it again"
+_SUPERBLOCK, _MAGIC = 1024, b"\xe2\xe1\xf5\xe0"  # EROFS_SUPER_OFFSET, EROFS_SUPER_MAGIC_V1
+_CANNOT = (errno.ENOTBLK, errno.ENODEV, errno.ENOSYS)
 _MOVE_MOUNT, _FSOPEN, _FSCONFIG, _FSMOUNT = 429, 430, 431, 432
 _FSOPEN_CLOEXEC = _FSMOUNT_CLOEXEC = 1
 _SET_FLAG, _SET_STRING, _CREATE = 0, 1, 6
@@ -64,12 +67,25 @@ def mount(path: str) -> None:
     try:
         _mount(layer)
     except OSError as error:
-        kind = Unimplemented if error.errno in (errno.ENOTBLK, errno.ENODEV, errno.ENOSYS, errno.EINVAL) else None
-        if kind is None:
-            raise FailedPrecondition(f"{path}/{IMAGE}: mount: {reason(error)}", hint="pull the image again") from None
-        raise kind(f"{path}/{IMAGE}: mount: {reason(error)}", hint=HINT) from None
+        text = f"{path}/{IMAGE}: mount: {reason(error)}"
+        # EINVAL is a file system's that can't be below one, and a superblock's that is none.
+        if error.errno in _CANNOT or (error.errno == errno.EINVAL and _is_whole(layer)):
+            raise Unimplemented(text, hint=HINT) from None
+        raise FailedPrecondition(text, hint=DAMAGED) from None
     finally:
         os.close(layer)
+
+
+def _is_whole(layer: int) -> bool:
+    """Whether its file begins as the writer of layers leaves it, the superblock last."""
+    try:
+        fd = os.open(IMAGE, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=layer)
+        try:
+            return os.pread(fd, len(_MAGIC), _SUPERBLOCK) == _MAGIC
+        finally:
+            os.close(fd)
+    except OSError:
+        return False
 
 
 def _mount(layer: int) -> None:

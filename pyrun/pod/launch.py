@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 from collections.abc import Callable
@@ -16,7 +17,8 @@ def spawn(directory: str, pod_id: str, cgroup: int | None, around: Callable[[int
     """pyrun-pod, which forks and ends when it listens: its exit status, an errno.
 
     cgroup: a descriptor of the one that it is to be in. around: called with its pid before it does anything, to make
-    its cgroup around it; where that raises, or we are killed, it ends."""
+    its cgroup around it; where that raises, or we are killed, it ends.
+    PyrunError where it can't be run, or is killed."""
     held = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     moved: list[int] = []
@@ -46,12 +48,18 @@ def spawn(directory: str, pod_id: str, cgroup: int | None, around: Callable[[int
         try:
             if around is not None:
                 around(pid)
-                os.write(go, b"\n")
+                with contextlib.suppress(BrokenPipeError):  # it was killed, as its status says
+                    os.write(go, b"\n")
         finally:
             if go >= 0:
                 os.close(go)
                 go = -1
             status = os.waitpid(pid, 0)[1]
+        if os.WIFSIGNALED(status):
+            raise PyrunError(
+                f"pyrun-pod was ended by signal {os.WTERMSIG(status)} before it began",
+                hint="is the machine being shut down, or memory short?",
+            )
         return os.waitstatus_to_exitcode(status)
     finally:
         for fd in (held, null, *moved, *([go] if go >= 0 else [])):

@@ -212,8 +212,6 @@ class Routes:
     # --- sockets with a client's address ---
 
     def _start_transparent(self) -> None:
-        from .nft.text import run_nft
-
         have = self._rules()
         tables = {len(r.prefix[0]) for r in self._ours(TABLE)}
         for family in self._families:
@@ -226,16 +224,14 @@ class Routes:
             except OSError as e:
                 if e.errno != errno.EEXIST:
                     raise PyrunError(f"the rule for transparent sockets: {reason(e)}") from None
-        run_nft(plan_mark_table())
+        _change_table(plan_mark_table())
         before = _swap(REUSE, "1")
         self._reuse_before = before if before != "1" else ""
 
     def _stop_transparent(self) -> None:
-        from .nft.text import run_nft
-
         if self._reuse_before:
             _swap(REUSE, self._reuse_before)
-        run_nft(f"table inet {MARK_TABLE}\ndelete table inet {MARK_TABLE}\n")
+        _change_table(f"table inet {MARK_TABLE}\ndelete table inet {MARK_TABLE}\n")
         for family in self._rules():
             self._netlink.do(mark_rule(RTM_DELRULE, family))
         for route in self._ours(TABLE):
@@ -251,6 +247,13 @@ class Routes:
                 if type_ == RTM_NEWRULE and have.get(FRA_PROTOCOL) == bytes((PROTOCOL,)):
                     found.add(family)
         return found
+
+
+def _change_table(text: str) -> None:
+    """The one table that marks packets of transparent sockets. Services never pass by it."""
+    from ..nft import run_nft
+
+    run_nft(text, "carries the base rules out", "maps, NAT, numgen, fib and socket")
 
 
 def _swap(path: str, value: str) -> str:

@@ -9,7 +9,6 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,27 +21,12 @@ from pyrun.errors import Unavailable as NoAnswer
 from pyrun.rpc.client import call_all
 from tests.support.cri import tools
 from tests.support.cri.node import BUSYBOX, OWN_PIDS, RPCS, Node, a_node
+from tests.support.cri.node import node as node
+from tests.support.cri.node import one_node as one_node
 from tests.support.engines.golang import Unavailable
 
 NONE = "0" * 64
 SHARED = {"security_context": {"namespace_options": {"pid": "POD"}}}
-
-
-@pytest.fixture(scope="module")
-def one_node(tmp_path_factory: pytest.TempPathFactory, busybox_rootfs: Path) -> Iterator[Node]:
-    with a_node(tmp_path_factory.mktemp("node"), busybox_rootfs) as node:
-        node.start()
-        node.run_pod()
-        node.clear()
-        yield node
-
-
-@pytest.fixture
-def node(one_node: Node) -> Iterator[Node]:
-    yield one_node
-    one_node.clear()
-    for log in one_node.logs.glob("*/*"):
-        log.unlink()
 
 
 @pytest.fixture(scope="module")

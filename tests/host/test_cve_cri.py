@@ -18,26 +18,13 @@ from pyrun import cri_api as v1
 from pyrun.errors import PyrunError, Unimplemented
 from pyrun.image.reference import parse_reference
 from pyrun.image.store import Images
-from tests.support.cri.node import OWN_PIDS, Node, a_node
+from tests.support.cri.node import OWN_PIDS, Node
+from tests.support.cri.node import node as node
+from tests.support.cri.node import one_node as one_node
 from tests.support.layers import Tar
 from tests.support.registry.made import make_image, tree_tar
 
 MOST_BYTES = 16 << 20
-
-
-@pytest.fixture(scope="module")
-def one_node(tmp_path_factory: pytest.TempPathFactory, busybox_rootfs: Path) -> Iterator[Node]:
-    with a_node(tmp_path_factory.mktemp("node"), busybox_rootfs) as node:
-        node.start()
-        node.run_pod()  # the parent of pods that name none stays
-        node.clear()
-        yield node
-
-
-@pytest.fixture
-def node(one_node: Node) -> Iterator[Node]:
-    yield one_node
-    one_node.clear()
 
 
 @pytest.fixture

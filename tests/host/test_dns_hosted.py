@@ -6,26 +6,14 @@ import os
 import subprocess
 import sys
 
-import pytest
-
 from tests.support.container.runner import REPO
-from tests.support.executor.hosted import BUILD, HOSTED
-from tests.unit.test_c_hosted import has_fuzzer
+from tests.support.executor.hosted import BUILD, HOSTED, fuzz, needs_fuzzer
 
 
-@pytest.mark.skipif(not has_fuzzer(), reason="needs clang's fuzzer (Debian: clang, libclang-rt-dev)")
+@needs_fuzzer
 def test_fuzz() -> None:
     """A longer run is `make fuzz-dns`."""
-    done = subprocess.run(
-        [sys.executable, BUILD, "--fuzz-dns", "--seconds", "5", "--out", HOSTED],
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    runs = [int(line.split()[-1]) for line in done.stderr.splitlines() if "number_of_executed_units" in line]
-    assert len(runs) == 1 and runs[0] > 500, done.stderr[-4000:]
+    fuzz("--fuzz-dns", least=500)
 
 
 def test_its_tests_under_asan() -> None:

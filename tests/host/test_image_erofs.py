@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pyrun.errors import FailedPrecondition, PyrunError, Unimplemented
+from pyrun.errors import FailedPrecondition, Unimplemented
 from pyrun.image import erofs
 from pyrun.image.archive.files import open_files
 from pyrun.image.archive.read import find_images
@@ -157,8 +157,9 @@ def test_damaged_image_is_told(images: Images, damage: str) -> None:
     path.unlink()
     if damage != "gone":
         path.write_bytes(b"" if damage == "cut" else b"no file system" * 1000)
-    with pytest.raises(PyrunError, match="mount: "):
+    with pytest.raises(FailedPrecondition, match="mount: ") as caught:
         images.hold(image.id, "c")
+    assert "pull it again" in (caught.value.hint or "")
     assert images.holders() == frozenset()
     images.remove("q.io/a:1")
 

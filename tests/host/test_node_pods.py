@@ -19,27 +19,14 @@ from pyrun.kube.objects.pods import Pod
 from pyrun.node.probes import Prober, Result, Target
 from pyrun.node.volumes import Objects, Volumes
 from tests.support.container.disk import unmount
-from tests.support.cri.node import OWN_PIDS, Node, a_node
+from tests.support.cri.node import OWN_PIDS, Node
+from tests.support.cri.node import node as node
+from tests.support.cri.node import one_node as one_node
 
 pytestmark = pytest.mark.root
 UID = "uid-p"
 PRIVILEGED = {"security_context": {**OWN_PIDS["security_context"], "privileged": True}}
 PATIENCE_S = 60.0
-
-
-@pytest.fixture(scope="module")
-def one_node(tmp_path_factory: pytest.TempPathFactory, busybox_rootfs: Path) -> Iterator[Node]:
-    with a_node(tmp_path_factory.mktemp("node"), busybox_rootfs) as node:
-        node.start()
-        node.run_pod()  # makes the cgroup that all pods are in
-        node.clear()
-        yield node
-
-
-@pytest.fixture
-def node(one_node: Node) -> Iterator[Node]:
-    yield one_node
-    one_node.clear()
 
 
 @pytest.fixture

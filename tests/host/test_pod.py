@@ -129,6 +129,18 @@ def test_a_second_launch_is_refused(pod: Pod) -> None:
         Supervisor.launch(str(pod.directory), "pod")
 
 
+def test_killed_before_it_begins(tmp_path: Path) -> None:
+    """While systemd makes its unit."""
+
+    def kill(pid: int) -> None:
+        os.kill(pid, signal.SIGKILL)
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+
+    with pytest.raises(PyrunError, match="ended by signal 9 before it began"):
+        Supervisor.launch(str(tmp_path), "pod", around=kill)
+    assert os.listdir(tmp_path) == []
+
+
 def test_no_supervisor(tmp_path: Path) -> None:
     with pytest.raises(Gone):
         Supervisor.connect(str(tmp_path))

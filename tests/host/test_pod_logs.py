@@ -8,30 +8,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
-from tests.support.cri.node import Node, a_node
+from tests.support.cri.node import Node
+from tests.support.cri.node import node as node
+from tests.support.cri.node import one_node as one_node
 
 PATIENCE_S = 60.0
 COUNT = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.01; done"
-
-
-@pytest.fixture(scope="module")
-def one_node(tmp_path_factory: pytest.TempPathFactory, busybox_rootfs: Path) -> Iterator[Node]:
-    with a_node(tmp_path_factory.mktemp("node"), busybox_rootfs) as node:
-        node.start()
-        node.run_pod()
-        node.clear()
-        yield node
-
-
-@pytest.fixture
-def node(one_node: Node) -> Iterator[Node]:
-    yield one_node
-    one_node.clear()
 
 
 def a_pod(node: Node, app: str, script: str) -> tuple[str, Path]:

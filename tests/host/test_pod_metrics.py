@@ -19,25 +19,12 @@ from typing import Any
 
 import pytest
 
-from tests.support.cri.node import Node, a_node
+from tests.support.cri.node import Node
+from tests.support.cri.node import node as node
+from tests.support.cri.node import one_node as one_node
 
 PATIENCE_S = 60.0
 BUSY = "while :; do :; done"
-
-
-@pytest.fixture(scope="module")
-def one_node(tmp_path_factory: pytest.TempPathFactory, busybox_rootfs: Path) -> Iterator[Node]:
-    with a_node(tmp_path_factory.mktemp("node"), busybox_rootfs) as node:
-        node.start()
-        node.run_pod()
-        node.clear()
-        yield node
-
-
-@pytest.fixture
-def node(one_node: Node) -> Iterator[Node]:
-    yield one_node
-    one_node.clear()
 
 
 @contextmanager

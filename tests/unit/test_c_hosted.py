@@ -12,7 +12,6 @@ import shutil
 import signal
 import stat
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ import pytest
 from pyrun.plan.model import steps as s
 from pyrun.plan.model.plan import Builder
 from pyrun.plan.model.steps import ANY, PARENT, PID_MARK, PID_PREFIX, Label, Spawn, Step
-from tests.support.executor.hosted import BUILD, HOSTED, Ran, parent_plan, run_hosted, sh
+from tests.support.executor.hosted import Ran, fuzz, needs_fuzzer, parent_plan, run_hosted, sh
 
 O_PATH_DIRECTORY = 0o10000000 | 0o200000
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -383,25 +382,8 @@ def test_find_executable(tmp_path: Path, name: str, path: str, error: int) -> No
 # ---- the fuzzers
 
 
-def has_fuzzer() -> bool:
-    """Whether clang is there with the library of its fuzzer."""
-    if shutil.which("clang") is None:
-        return False
-    where = subprocess.check_output(["clang", "-print-runtime-dir"], text=True).strip()
-    return any(Path(where).parent.glob("*/libclang_rt.fuzzer*.a"))
-
-
-@pytest.mark.skipif(not has_fuzzer(), reason="needs clang's fuzzer (Debian: clang, libclang-rt-dev)")
+@needs_fuzzer
 @pytest.mark.parametrize(("which", "programs"), [("--fuzz", 2), ("--fuzz-pod", 1)])
 def test_fuzz(which: str, programs: int) -> None:
-    """Five seconds of each fuzzer; a longer run is cffi_build/build.py --fuzz --seconds N."""
-    done = subprocess.run(
-        [sys.executable, BUILD, which, "--seconds", "5", "--out", HOSTED],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    runs = [int(line.split()[-1]) for line in done.stderr.splitlines() if "number_of_executed_units" in line]
-    assert len(runs) == programs and min(runs) > 1000, done.stderr[-4000:]
+    """A longer run is cffi_build/build.py --fuzz --seconds N."""
+    fuzz(which, programs=programs)

@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "pyrun"
 LAYERS = [
     "errors",
     "inotify",
+    "nft",
     "openat2",
     "listen",
     "cri_api",

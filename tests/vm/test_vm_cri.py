@@ -114,6 +114,22 @@ def test_pods_outlive_the_daemon(node: SystemdNode) -> None:
     assert node.log() == [str(i) for i in range(len(node.log()))]
 
 
+def test_the_stop_of_all_units(node: SystemdNode) -> None:
+    """As a shutdown does: pods end with their logs written, and nobody waits 90 s for a supervisor to be killed."""
+    node.fork()
+    pod = node.run_pod()
+    node.run(pod, script="trap 'echo bye; exit 7' TERM; echo up; while :; do sleep 0.2; done")
+    wait_for(lambda: node.log() == ["up"], PATIENCE_S, "its word")
+    node.kill()
+    subprocess.run(["systemctl", "stop", "--no-block", f"system-pyrun_{pod}.slice"], check=True)
+    wait_for(lambda: not supervisors(), PATIENCE_S, "its end")
+    assert (node.log()[0], node.log()[-1]) == ("up", "bye")  # between them the shell says what has become of its sleep
+    node.fork()
+    assert node.call("ListPodSandbox").items[0].state == v1.SANDBOX_NOTREADY
+    node.call("RemovePodSandbox", pod_sandbox_id=pod)
+    node.check()
+
+
 def test_killed_while_it_makes_a_pod(node: SystemdNode) -> None:
     for point in ("run:supervisor waits", "run:scope", "run:supervisor"):
         node.fork(die_at=point)
@@ -187,5 +203,29 @@ def test_a_node_agents_pods(node: SystemdNode) -> None:
     wait_for(lambda: show(slice, "ActiveState") == {"ActiveState": "inactive"}, PATIENCE_S, "the end of its slice")
     assert not (CGROUP_ROOT / at.strip("/")).parent.exists()
     subprocess.run(["systemctl", "stop", "kubepods.slice"], check=True)
+    assert node.stop() == 0
+    unmount(node.state / "volumes")
+
+
+@pytest.mark.parametrize("drivers", [("cgroupfs", "systemd"), ("systemd", "cgroupfs")], ids="-".join)
+def test_another_driver_leaves_no_cgroup_of_the_first(node: SystemdNode, drivers: tuple[str, str]) -> None:
+    """A pod that the agent removes was made by an earlier one with the other driver."""
+    agent = AgentNode(node)
+    config = 'cgroup_driver = "{}"\ncni_conf_dir = ""\n'
+    node.configure(config.format(drivers[0]))
+    node.start()
+    agent.write("web", make_pod("web", sh("c", SLEEP)))
+    agent.wait_ready("web")
+    (at,) = supervisors()
+    assert ("kubepods.slice" in at) == (drivers[0] == "systemd")
+    assert node.stop() == 0
+    node.configure(config.format(drivers[1]))
+    node.start()
+    (agent.manifests / "web.yaml").unlink()
+    agent.wait(lambda pods: not pods)
+    wait_for(lambda: not (CGROUP_ROOT / at.strip("/")).parent.exists(), PATIENCE_S, "the end of the pod's cgroup")
+    subprocess.run(["systemctl", "stop", "kubepods.slice"], check=False)  # where there is one
+    assert not (CGROUP_ROOT / "kubepods").exists()
+    node.check()
     assert node.stop() == 0
     unmount(node.state / "volumes")

@@ -17,7 +17,7 @@ from zlib import crc32
 from ...errors import FailedPrecondition, InvalidArgument, PyrunError, reason
 from ...executor import StepFailed, run_plan
 from ...plan.pod_network import Attachment, End, plan_attach, plan_detach
-from .firewall import PREFIX, check_ports, has_table, plan_elements, plan_table, run_nft
+from .firewall import PREFIX, change_table, check_ports, has_table, plan_elements, plan_table
 from .hold import Hold, hold_namespace
 from .leases import Lease, Leases, parse_ranges
 from .model import EGRESS, INGRESS, IPS, NetResult, PodNet
@@ -115,7 +115,7 @@ class Builtin:
     def _fill_table(self) -> None:
         leases = self.leases.all()
         ranges = {str(network): network for network in self.leases.ranges}
-        run_nft(plan_table(self._table, ranges.values(), leases))
+        change_table(plan_table(self._table, ranges.values(), leases))
 
     def set_ranges(self, texts: tuple[str, ...]) -> None:
         """Other ranges, for pods to come; those that are there keep their addresses. InvalidArgument."""
@@ -152,7 +152,7 @@ class Builtin:
     def _add_ports(self, lease: Lease) -> None:
         text = plan_elements(self._table, "add", lease)
         try:
-            run_nft(text)
+            change_table(text)
         except PyrunError:
             if has_table(self._table):
                 raise
@@ -190,7 +190,7 @@ class Builtin:
     def _remove_ports(self, lease: Lease) -> None:
         text = plan_elements(self._table, "delete", lease)
         try:
-            run_nft(text)
+            change_table(text)
         except PyrunError:  # they are not all there: the table as a whole, without them
             with contextlib.suppress(PyrunError), self._lock:
                 self._fill_table()

@@ -10,7 +10,8 @@ from __future__ import annotations
 import ipaddress
 import subprocess
 
-from ...errors import AlreadyExists, PyrunError, Unavailable
+from ...errors import AlreadyExists
+from ...nft import run_nft
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -99,19 +100,9 @@ def check_ports(lease_of: str, ports: list[list[object]], leases: Iterable[Lease
                     raise AlreadyExists(f"port {where} of the host is taken by pod {lease.pod[:13]}")
 
 
-def run_nft(text: str) -> None:
-    """Carries a transaction out. Unavailable without nft; PyrunError with its words."""
-    try:
-        done = subprocess.run(
-            ["nft", "-f", "-"], input=text, text=True, capture_output=True, timeout=PATIENCE_S, check=False
-        )
-    except FileNotFoundError:
-        raise Unavailable("nft is not installed", hint="install nftables: it masquerades what pods send") from None
-    except subprocess.TimeoutExpired:
-        raise Unavailable(f"nft took longer than {PATIENCE_S:.0f} s") from None
-    if done.returncode:
-        said = " ".join(done.stderr.split())[:1000]
-        raise PyrunError(f"nft: {said}", hint="does the kernel have nf_tables with NAT and fib?")
+def change_table(text: str) -> None:
+    """Carries a transaction out. Unavailable, PyrunError."""
+    run_nft(text, "masquerades what pods send", "NAT and fib")
 
 
 def has_table(table: str) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 from google.protobuf import json_format
 
 from pyrun import cri_api as v1
@@ -367,3 +369,21 @@ def a_node(path: Path, rootfs: Path, kind: type[Node] = Node, layers: str = "dir
                     node.end()
             raise
         node.end()
+
+
+@pytest.fixture(scope="module")
+def one_node(tmp_path_factory: pytest.TempPathFactory, busybox_rootfs: Path) -> Iterator[Node]:
+    """For all tests of a module that import it and `node`: its daemon runs, and the cgroup of all pods is there."""
+    with a_node(tmp_path_factory.mktemp("node"), busybox_rootfs) as node:
+        node.start()
+        node.run_pod()
+        node.clear()
+        yield node
+
+
+@pytest.fixture
+def node(one_node: Node) -> Iterator[Node]:
+    """The same for one test, which leaves no pod and no log."""
+    yield one_node
+    one_node.clear()
+    shutil.rmtree(one_node.logs, ignore_errors=True)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import fcntl
+import shutil
 import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from pyrun.plan.model.plan import Builder, Plan
 from pyrun.plan.model.steps import (
@@ -79,6 +82,31 @@ def build(what: str, *args: str) -> None:
         if not stamp.exists() or stamp.stat().st_mtime < newest:
             subprocess.run([sys.executable, BUILD, what, "--out", HOSTED, *args], check=True)
             stamp.touch()
+
+
+def has_fuzzer() -> bool:
+    """Whether clang is there with the library of its fuzzer."""
+    if shutil.which("clang") is None:
+        return False
+    where = subprocess.check_output(["clang", "-print-runtime-dir"], text=True).strip()
+    return any(Path(where).parent.glob("*/libclang_rt.fuzzer*.a"))
+
+
+needs_fuzzer = pytest.mark.skipif(not has_fuzzer(), reason="needs clang's fuzzer (Debian: clang, libclang-rt-dev)")
+
+
+def fuzz(which: str, least: int = 1000, programs: int = 1) -> None:
+    """Five seconds of each fuzzer that build.py's option `which` makes. least: units that each of them must reach."""
+    done = subprocess.run(
+        [sys.executable, BUILD, which, "--seconds", "5", "--out", HOSTED],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    runs = [int(line.split()[-1]) for line in done.stderr.splitlines() if "number_of_executed_units" in line]
+    assert len(runs) == programs and min(runs) > least, done.stderr[-4000:]
 
 
 def run_hosted(plan: Plan | bytes, tmp: Path, *args: str, timeout: float = 60.0) -> Ran:
