@@ -10,6 +10,10 @@ import posix
 
 from .errors import PyrunError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 CAP_SETGID, CAP_SETUID, CAP_SYS_ADMIN, CAP_MKNOD = 6, 7, 21, 27
 
 
@@ -119,6 +123,17 @@ def read_text(path: str, limit: int = 1 << 20) -> str:
         posix.close(fd)
 
 
+_constants: dict[str, str] = {}
+
+
+def read_constant(path: str) -> str:
+    """A file's text, which is the same as long as this kernel runs: read once by a process."""
+    text = _constants.get(path, "")
+    if not text:
+        text = _constants[path] = read_text(path)
+    return text
+
+
 def cgroup2_mount(mountinfo: str) -> str | None:
     """Where cgroup2 is mounted: the last one that is not hidden by a later mount on the same place
     (proc_pid_mountinfo(5))."""
@@ -157,17 +172,24 @@ def _memfd_mode(kernel: tuple[int, int]) -> int:
     return 2 if read_text("/proc/sys/vm/memfd_noexec").strip() == "2" else 1
 
 
-def collect_facts(rootless: bool | None = None, pid: int | None = None) -> Facts:
+def collect_facts(
+    rootless: bool | None = None,
+    pid: int | None = None,
+    *,
+    status: str = "",
+    mounts: Callable[[], str | None] | None = None,
+) -> Facts:
     """Reads the host. rootless: True or False to say so, None to find out (no root, or root in a user namespace
     without ids). pid: another process than we that is to carry the plan out; it is in our namespaces and our root.
-    PyrunError without a /proc: everything would seem other than it is."""
+    status: its /proc/PID/status, where the caller has read it. mounts: says where cgroup2 is mounted, of a caller who
+    hears of changes. PyrunError without a /proc: everything would seem other than it is."""
     proc = f"/proc/{pid or 'self'}"
     uname = posix.uname()
     release = uname.release.split("-")[0].split(".")
-    status = read_text(proc + "/status")
+    status = status or read_text(proc + "/status")
     if not status:
         raise PyrunError("/proc is not mounted, or is something else", hint="mount -t proc proc /proc")
-    mount = cgroup2_mount(read_text(proc + "/mountinfo", 8 << 20))
+    mount = mounts() if mounts is not None else cgroup2_mount(read_text(proc + "/mountinfo", 8 << 20))
     kernel = (int(release[0]), int(release[1]))
     in_userns = read_text(proc + "/uid_map").split() != ["0", "0", "4294967295"]
     euid = _effective_id(status, "Uid:")
@@ -178,14 +200,14 @@ def collect_facts(rootless: bool | None = None, pid: int | None = None) -> Facts
         euid=euid,
         egid=_effective_id(status, "Gid:"),
         caps=cap_mask_of(status, "CapEff:"),
-        last_cap=int(read_text("/proc/sys/kernel/cap_last_cap") or 40),
+        last_cap=int(read_constant("/proc/sys/kernel/cap_last_cap") or 40),
         in_userns=in_userns,
         rootless=(euid != 0 or in_userns) if rootless is None else rootless,
         setgroups=not in_userns or read_text(proc + "/setgroups").strip() != "deny",
         cgroup_mount=mount,
         cgroup_own=_own_cgroup(read_text(proc + "/cgroup")),
         controllers=frozenset(read_text(mount + "/cgroup.controllers").split()) if mount else frozenset(),
-        lsm=frozenset(read_text("/sys/kernel/security/lsm").strip().split(",")) - {""},
+        lsm=frozenset(read_constant("/sys/kernel/security/lsm").strip().split(",")) - {""},
         max_hard=_hard_limits(read_text(proc + "/limits")),
         memfd=_memfd_mode(kernel),
         newuidmap=_find("newuidmap", euid),
@@ -205,36 +227,8 @@ def _find(helper: str, euid: int) -> str | None:
     return None
 
 
-_LIMIT_NAMES = {
-    "cpu": 0,
-    "file": 1,
-    "data": 2,
-    "stack": 3,
-    "core": 4,
-    "resident": 5,
-    "processes": 6,
-    "open": 7,
-    "locked": 8,
-    "address": 9,
-    "pending": 11,
-    "msgqueue": 12,
-    "nice": 13,
-    "realtime": 14,
-}
-
-
 def _hard_limits(text: str) -> dict[int, int]:
-    """Hard limits by RLIMIT number, from /proc/PID/limits (the resource module would have to be imported)."""
-    out = {}
-    for line in text.splitlines()[1:]:
-        words = line.split()
-        if words[:3] == ["Max", "realtime", "timeout"]:
-            number: int | None = 15
-        elif words[:3] == ["Max", "file", "locks"]:
-            number = 10
-        else:
-            number = _LIMIT_NAMES.get(words[1])
-        columns = line[26:].split()
-        if number is not None and len(columns) >= 2:
-            out[number] = (1 << 64) - 1 if columns[1] == "unlimited" else int(columns[1])
-    return out
+    """Hard limits by RLIMIT number, from /proc/PID/limits, where they stand in that order, in the third column (the
+    resource module would have to be imported)."""
+    hard = [line[47:67].split()[0] for line in text.splitlines()[1:]]
+    return {number: (1 << 64) - 1 if word == "unlimited" else int(word) for number, word in enumerate(hard)}

@@ -13,6 +13,7 @@ of a config.json mean, which is read again each time, and the programs that secc
 from __future__ import annotations
 
 import os
+import select
 import socket
 import stat
 from contextlib import suppress
@@ -23,7 +24,7 @@ from pyrun.cli.deadline import Lane, Watch
 from pyrun.cli.parse import Options, parse
 from pyrun.cli.root import checked_root
 from pyrun.cli.sources import Sources
-from pyrun.facts import collect_facts, read_text
+from pyrun.facts import Facts, cgroup2_mount, collect_facts, read_text
 from pyrun.oci.load import read_file
 from pyrun.plan.create import warnings
 from pyrun.plan.model.plan import Plan
@@ -50,6 +51,25 @@ class Refused(Exception):
     """The caller has to plan by itself."""
 
 
+class Mounts:
+    """Where cgroup2 is mounted in our mount namespace, looked up again when something was mounted there or unmounted
+    (proc_pid_mountinfo(5))."""
+
+    def __init__(self) -> None:
+        self._file = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
+        self._changes = select.poll()
+        self._changes.register(self._file, select.POLLPRI)
+        self._found = self._look()
+
+    def cgroup2(self) -> str | None:
+        if self._changes.poll(0):
+            self._found = self._look()
+        return self._found
+
+    def _look(self) -> str | None:
+        return cgroup2_mount(read_text("/proc/self/mountinfo", 8 << 20))
+
+
 class Planner:
     """Answers on a listening socket (AF_UNIX, SOCK_SEQPACKET). launcher: the program that callers must be.
 
@@ -65,6 +85,7 @@ class Planner:
         self._configs: dict[bytes, Config] = {}
         self._watch = Watch(DEADLINE_S)
         self._sources = Sources()
+        self._mounts = Mounts()
 
     def serve(self, idle_s: float = IDLE_S) -> None:
         """Until nobody has called for that long, or our sources have changed. In a thread: a file system that does not
@@ -156,7 +177,7 @@ class Planner:
             o.id,
             bundle,
             self._config(bundle),
-            facts=collect_facts(pid=pid),
+            facts=self._facts(pid),
             park=name == "create",
             console_socket=o.console_socket,
             pidfd_socket=o.pidfd_socket,
@@ -184,10 +205,14 @@ class Planner:
         container = store.open(o.id)
         spec = self._config(container.directory).spec
         process = process_of(spec, o)
-        planned = prepare_exec(container, spec, process, facts=collect_facts(pid=pid), **words_of(o))
+        planned = prepare_exec(container, spec, process, facts=self._facts(pid), **words_of(o))
         if planned.facts.rootless or (process.terminal and not o.detach):
             raise Refused("without root, or with a terminal in the foreground")
         return planned.plan, WHOLE if o.detach else FOREGROUND
+
+    def _facts(self, pid: int) -> Facts:
+        """Of who is to carry the plan out, and the host."""
+        return collect_facts(pid=pid, mounts=self._mounts.cgroup2)
 
     def _config(self, directory: str) -> Config:
         data = read_file(directory + "/config.json")

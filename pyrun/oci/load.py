@@ -66,7 +66,7 @@ def read_file(path: str) -> bytes:
         with open(path, "rb", buffering=0) as file:
             chunks = []
             left = LIMIT + 1
-            while left > 0 and (chunk := file.read(left)):
+            while left > 0 and (chunk := file.read(min(left, 1 << 18))):  # room for it all would be mapped and unmapped
                 chunks.append(chunk)
                 left -= len(chunk)
             return b"".join(chunks)
