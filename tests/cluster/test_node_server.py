@@ -63,6 +63,12 @@ class Cluster:
         return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
 
 
+def container(pod: dict[str, Any]) -> dict[str, Any]:
+    """The status of its one container."""
+    (found,) = pod["status"]["containerStatuses"]
+    return dict(found)
+
+
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory, busybox_rootfs: Path) -> Iterator[tuple[ControlPlane, AgentNode]]:
     """A control plane, and a node that has joined it."""
@@ -90,8 +96,8 @@ def cluster(running: tuple[ControlPlane, AgentNode], request: pytest.FixtureRequ
     found = Cluster(plane, agent, namespace)
     found.wait(lambda: found.get("serviceaccount", "default"))
     yield found
-    plane.admin.delete(path("v1", "namespaces", name=namespace))
-    found.wait(lambda: not plane.kubectl("get", "namespace", namespace, "--ignore-not-found"))
+    found.kubectl("delete", "deployments,pods", "--all", "--timeout=60s")
+    found.wait(lambda: not found.get("pods"))
     assert not [pod for pod in agent.pods().values() if pod["metadata"]["namespace"] == namespace]
 
 
@@ -170,3 +176,67 @@ def test_what_a_pod_refers_to(cluster: Cluster) -> None:
     assert exec(there, "cat", f"{root}/ca.crt") == Path(cluster.plane.ca).read_text()
     cluster.apply({**config, "data": {"a": "two"}})
     cluster.wait(lambda: exec(there, "cat", "/conf/a") == "two")
+
+
+def test_events_and_variables(cluster: Cluster) -> None:
+    """What happened to a pod is told by `kubectl describe`, and Services of its namespace are among its variables."""
+    ports = [{"name": "http", "port": 80, "targetPort": 8080}]
+    service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "my-web"}, "spec": {"ports": ports}}
+    cluster.apply(service)
+    address = cluster.get("service", "my-web")["spec"]["clusterIP"]
+
+    def said() -> bool:
+        cluster.apply(cluster.pod("p", sh("c", f"env; {SLEEP}")))
+        there = cluster.wait_ready("p")
+        text = cluster.agent.exec(there, "sh", "-c", "env")
+        return f"MY_WEB_SERVICE_HOST={address}\n" in text and "KUBERNETES_SERVICE_PORT=443\n" in text
+
+    if not cluster.wait(lambda: said() or cluster.kubectl("delete", "pod", "p") and None):
+        raise AssertionError("no variables")
+    reasons = ("Pulled", "Created", "Started")
+    cluster.wait(lambda: all(reason in cluster.kubectl("describe", "pod", "p") for reason in reasons[1:]))
+    events = [event for event in cluster.get("events") if event["involvedObject"]["name"] == "p"]
+    assert {event["source"]["host"] for event in events if event["source"].get("component") == "kubelet"} == {NODE}
+
+
+def test_what_the_node_can_not_do_is_told(cluster: Cluster) -> None:
+    """A pod that has no room has failed, as with a kubelet; one with a field that is not supported waits."""
+    big = cluster.pod("big", sh("c", SLEEP, resources={"requests": {"memory": "9000Gi"}}), nodeName=NODE)
+    odd = cluster.pod("odd", sh("c", SLEEP, tty=True, stdin=True), setHostnameAsFQDN=True)
+    cluster.apply(big, odd)
+    found = cluster.wait_pod("big", lambda pod: pod["status"]["phase"] == "Failed" and pod)
+    assert found["status"]["reason"] == "OutOfmemory"
+    found = cluster.wait_pod("odd", lambda pod: pod["status"].get("reason") == "NotSupported" and pod)
+    assert found["status"]["phase"] == "Pending" and "/spec/setHostnameAsFQDN" in found["status"]["message"]
+
+
+def test_the_api_server_is_away(cluster: Cluster) -> None:
+    """Pods go on and restart; the agent may be killed meanwhile; what became of them is told when it is back."""
+    end = "trap 'exit 3' TERM; while [ ! -e /tmp/end ]; do sleep 0.05; done; exit 3"
+    cluster.apply(cluster.pod("on", sh("c", SLEEP)), cluster.pod("ends", sh("c", end)))
+    on, ends = cluster.wait_ready("on"), cluster.wait_ready("ends")
+    plane, agent = cluster.plane, cluster.agent
+    plane.kill("kube-apiserver")
+    try:
+        agent.exec(ends, "touch", "/tmp/end")
+        agent.wait(lambda pods: container(pods["ends"])["restartCount"] == 1 and is_ready(pods["ends"]))
+        agent.node.kill()
+        agent.node.start()
+        assert container(agent.wait_ready("on"))["containerID"] == container(on)["containerID"]
+    finally:
+        plane.start_api()
+    cluster.wait_pod("ends", lambda pod: container(pod)["restartCount"] == 1)
+    again = cluster.get("pod", "on")
+    assert container(again) == container(on) and again["metadata"]["uid"] == on["metadata"]["uid"]
+
+
+def test_a_rolling_update(cluster: Cluster) -> None:
+    """The new pods come before the old ones go, and only new ones are left."""
+    cluster.kubectl("create", "deployment", "web", f"--image={BUSYBOX}", "--replicas=2", "--", "sh", "-c", SLEEP)
+    cluster.kubectl("rollout", "status", "deployment/web", "--timeout=100s")
+    before = {pod["metadata"]["uid"] for pod in cluster.get("pods")}
+    cluster.kubectl("set", "env", "deployment/web", "NEW=1")
+    cluster.kubectl("rollout", "status", "deployment/web", "--timeout=100s")
+    cluster.wait(lambda: len(cluster.get("pods")) == 2)
+    pods = cluster.get("pods")
+    assert not before & {pod["metadata"]["uid"] for pod in pods} and all(is_ready(pod) for pod in pods)

@@ -1,7 +1,7 @@
 """PURE: a container's environment. Source: kubernetes pkg/kubelet/kubelet_pods.go, makeEnvironmentVariables.
 
 envFrom first, in order, then env, each over those before it; a value may name what came before it by $(NAME).
-enableServiceLinks asks for variables of the namespace's Services, and a node without an API server has none.
+Services' come before all; a node without an API server has none.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def environment(
     """ConfigFault names what is missing."""
     assert pod.metadata is not None
     namespace = pod.metadata.namespace or "default"
-    found: dict[str, str] = {}
+    found: dict[str, str] = dict(objects.variables)
     for source in c.envFrom or ():
         found.update(_all_of(source, namespace, objects))
     for variable in c.env or ():

@@ -17,7 +17,9 @@ from typing import Any
 from ...kube.client import Client
 from ...kube.kubeconfig import Cluster
 from ..agent.agent import Agent
+from ..agent.events import Event
 from ..agent.record import Record
+from .event_sink import EventSink
 from .node_object import Machine, node_info, pressures
 from .pods import ServedPods
 from .refers import Key, Refers
@@ -46,6 +48,7 @@ class Membership:
         self._info = node_info()
         self.statuses = Statuses(self._client, self._call, warn)
         self.refers = Refers(self._client, self._call, self._changed, self._refreshed, warn)
+        self.events = EventSink(self._client, self._call, agent.name, warn)
         allocatable = agent.host.allocatable
         self.refers.allocatable = {"cpu": allocatable.cpu, "memory": allocatable.memory}
         self.pods = ServedPods(self._client, agent, self.refers, self.statuses, warn)
@@ -54,17 +57,21 @@ class Membership:
         agent.ended = self._ended
         agent.host.told = self.statuses.told
         agent.host.served = self.refers.objects
+        agent.host.event = self._event
 
     async def _call(self, function: Callable[..., Any], *given: Any, **named: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._threads, partial(function, *given, **named))
 
     def start(self) -> None:
         self.registration.start()
+        self.refers.start()
         self.pods.start()
+        self.events.start()
 
     async def stop(self) -> None:
         """Pods run on, and the Node stays."""
         await self.statuses.stop()
+        await self.events.stop()
         for stop in (self.pods.watch.stop, self.registration.stop, self.refers.stop):
             await asyncio.to_thread(stop)
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -79,6 +86,10 @@ class Membership:
     def _ended(self, record: Record) -> None:
         self.refers.release(record.uid)
         self.statuses.gone(record)
+
+    def _event(self, record: Record, event: Event) -> None:
+        if record.api:
+            self.events.add(record, event)
 
     def _changed(self, key: Key, uids: set[str]) -> None:
         for actor in self._agent.actors.values():

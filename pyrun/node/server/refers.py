@@ -1,4 +1,4 @@
-"""What pods of the API server refer to: ConfigMaps and Secrets, each with a watch of its own, and tokens.
+"""What pods of the API server refer to: ConfigMaps and Secrets, each with a watch of its own, tokens, and Services.
 
 A node may see those objects alone that its own pods name (the Node authorizer), so that there is a watch for each, for
 as long as a pod here names it. A token is asked for when a pod needs it, and again at 80 % of its time.
@@ -21,9 +21,11 @@ from ...kube.client import Client, path
 from ...kube.defaults import TOKEN_SECONDS
 from ...kube.objects.config import ConfigMap, Secret
 from ...kube.objects.pods import Pod
+from ...kube.objects.services import Service
 from ...kube.watch import Watch
 from ..agent.record import Record
 from ..volumes import Objects, wanted
+from .service_variables import service_variables
 
 KINDS: dict[str, tuple[str, type[ConfigMap] | type[Secret]]] = {
     "ConfigMap": ("configmaps", ConfigMap),
@@ -101,6 +103,12 @@ class Refers:
         self.allocatable: dict[str, int] = {}
         self._watched: dict[Key, _Watched] = {}
         self._tokens: dict[str, dict[TokenKey, _Token]] = {}
+        self._services: dict[tuple[str, str], Service] = {}
+        self._services_known = asyncio.Event()
+        self._services_watch = self._watch_services()
+
+    def start(self) -> None:
+        self._services_watch.start()
 
     def acquire(self, record: Record) -> None:
         """Follows what the pod names."""
@@ -132,8 +140,8 @@ class Refers:
         for tokens in self._tokens.values():
             for token in tokens.values():
                 token.timer.cancel()
-        for one in self._watched.values():
-            one.watch.stop()
+        for watch in (self._services_watch, *(one.watch for one in self._watched.values())):
+            watch.stop()
 
     async def objects(self, record: Record) -> Objects:
         """All that the pod refers to, as far as it exists. Unavailable while the server has not told; PyrunError of a
@@ -144,18 +152,16 @@ class Refers:
         last = time.monotonic() + KNOWN_S
         for key in sorted(refers_to(record.pod)):
             one = self._watched[key]
-            try:
-                await asyncio.wait_for(one.known.wait(), max(0.0, last - time.monotonic()))
-            except TimeoutError:
-                kind, namespace, name = key
-                why = one.watch.error or "the API server has not answered"
-                raise Unavailable(f'{kind.lower()} "{namespace}/{name}" is not known yet: {why}') from None
+            await _until(one.known, last, f'{key[0].lower()} "{key[1]}/{key[2]}" is not known yet', one.watch)
             if isinstance(one.value, ConfigMap):
                 config_maps[key[1:]] = one.value
             elif isinstance(one.value, Secret):
                 secrets[key[1:]] = one.value
+        await _until(self._services_known, last, "Services are not known yet", self._services_watch)
         tokens = {key: await self._token(record, key) for key in sorted(tokens_of(record.pod))}
-        return Objects(config_maps, secrets, self.allocatable, tokens)
+        links = record.desired().spec.enableServiceLinks is not False
+        variables = service_variables(self._services, record.key[0], links=links)
+        return Objects(config_maps, secrets, self.allocatable, tokens, variables)
 
     # --- objects ---
 
@@ -186,6 +192,37 @@ class Refers:
         one.known.set()
         if first or _words(before) != _words(value):
             self._changed(key, set(one.pods))
+
+    # --- Services ---
+
+    def _watch_services(self) -> Watch:
+        """All that have an address of the cluster."""
+        loop = asyncio.get_running_loop()
+
+        def slim(one: dict[str, Any]) -> Service:
+            one["metadata"] = {key: one["metadata"][key] for key in ("name", "namespace")}
+            return msgspec.convert(one, Service)
+
+        def replaced(found: list[Service]) -> None:
+            loop.call_soon_threadsafe(self._set_services, found)
+
+        def changed(event: str, one: Service) -> None:
+            loop.call_soon_threadsafe(self._set_service, event, one)
+
+        where = path("v1", "services")
+        return Watch(
+            self._client, where, replaced, changed, slim=slim, told=self._told, fieldSelector="spec.clusterIP!=None"
+        )
+
+    def _set_services(self, found: list[Service]) -> None:
+        self._services = {_name(one): one for one in found}
+        self._services_known.set()
+
+    def _set_service(self, event: str, one: Service) -> None:
+        if event == "DELETED":
+            self._services.pop(_name(one), None)
+        else:
+            self._services[_name(one)] = one
 
     # --- tokens ---
 
@@ -234,6 +271,19 @@ class Refers:
             self._keep(record, key, kept.text, kept.expires, AGAIN_S)
         else:
             self._refreshed(record.uid)
+
+
+async def _until(known: asyncio.Event, last: float, what: str, watch: Watch) -> None:
+    """last: until when, by the monotonic clock. Unavailable."""
+    try:
+        await asyncio.wait_for(known.wait(), max(0.0, last - time.monotonic()))
+    except TimeoutError:
+        raise Unavailable(f"{what}: {watch.error or 'the API server has not answered'}") from None
+
+
+def _name(one: Service) -> tuple[str, str]:
+    assert one.metadata is not None
+    return one.metadata.namespace or "", one.metadata.name or ""
 
 
 def _words(value: Any) -> Any:

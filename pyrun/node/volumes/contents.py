@@ -41,12 +41,14 @@ Payload = dict[str, File]  # by path below the volume
 class Objects:
     """What volumes show, by namespace and name. allocatable: the node's, cpu in thousandths, all else as it is.
 
-    tokens: of the pod's service account, by audience ("": the API server's own) and the seconds that were asked for."""
+    tokens: of the pod's service account, by audience ("": the API server's own) and the seconds that were asked for.
+    variables: of Services, for containers."""
 
     config_maps: Mapping[Key, ConfigMap] = field(default_factory=dict)
     secrets: Mapping[Key, Secret] = field(default_factory=dict)
     allocatable: Mapping[str, int] = field(default_factory=dict)
     tokens: Mapping[tuple[str, int], str] = field(default_factory=dict)
+    variables: Mapping[str, str] = field(default_factory=dict)
 
 
 def payload_of(volume: Volume, pod: Pod, uid: str, objects: Objects) -> Payload:
