@@ -80,7 +80,8 @@ DASHBOARD = Verb(
         text("tls-cert", "FILE", "its certificate, in PEM; needed where --address is not loopback", completes=A_FILE),
         text("tls-key", "FILE", "the certificate's key, in PEM", completes=A_FILE),
         text("user", "NAME", "whom the process becomes that talks to browsers (default: nobody)"),
-        text("state", "DIR", "where the token is kept (default: /run/pyrun-dashboard)", completes=A_DIRECTORY),
+        text("state", "DIR", "where tokens and audit.log are (default: /run/pyrun-dashboard)", completes=A_DIRECTORY),
+        text("proxy-state", "DIR", "the state of pyrun proxy (default: /run/pyrun-proxy)", completes=A_DIRECTORY),
         text("node-name", "NAME", "the node's name (default: the host's)"),
         text("dir", "DIR", "where the logs of pods are (default: /var/log/pods)", completes=A_DIRECTORY),
         text(

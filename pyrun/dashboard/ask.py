@@ -8,11 +8,31 @@ import socket
 from collections.abc import AsyncGenerator
 from typing import Any
 
-from ..errors import InvalidArgument, NotFound, PyrunError, ResourceExhausted, Unavailable
+from ..errors import (
+    AlreadyExists,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    PyrunError,
+    ResourceExhausted,
+    Unavailable,
+)
 
 # A state of a node with thousands of containers.
 LONGEST_LINE = 64 << 20
-KINDS = {kind.__name__: kind for kind in (InvalidArgument, NotFound, ResourceExhausted, Unavailable)}
+LONGEST_QUESTION = 192 * 1024  # less than a socket's buffer
+
+
+class Forbidden(PyrunError):
+    """He is logged in, and may not do that."""
+
+
+class LoggedOut(PyrunError):
+    """He is not, or not any more."""
+
+
+_KINDS = (AlreadyExists, FailedPrecondition, Forbidden, InvalidArgument, LoggedOut, NotFound)
+KINDS = {kind.__name__: kind for kind in (*_KINDS, ResourceExhausted, Unavailable)}
 
 
 class Questions:
@@ -25,10 +45,15 @@ class Questions:
     async def ask(self, ask: str, **question: Any) -> AsyncGenerator[Any, None]:
         """The values of the answer, as they come; closing it ends it. PyrunError where the answer is an error,
         Unavailable where the reader has no time or is gone."""
+        message = json.dumps({"ask": ask, **question}).encode()
+        if len(message) > LONGEST_QUESTION:
+            raise InvalidArgument(
+                f"more than {LONGEST_QUESTION >> 10} KiB can't be sent here", hint="use the command line"
+            )
         ours, theirs = socket.socketpair()
         with theirs:
             try:
-                socket.send_fds(self._control, [json.dumps({"ask": ask, **question}).encode()], [theirs.fileno()])
+                socket.send_fds(self._control, [message], [theirs.fileno()])
             except OSError:
                 ours.close()
                 raise Unavailable("the reader takes no more questions", hint="try again") from None

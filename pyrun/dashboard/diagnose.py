@@ -1,11 +1,14 @@
 """What is wrong, why, and what to do: the first thing that people look for. Pure.
 
 A problem: `level` is "broken" or "warning"; `pod` an id or ""; `namespace`, `name`, `container`; `what` in a few words,
-`why` with what is known of the cause, `hint` the way out, `since` nanoseconds since 1970."""
+`why` with what is known of the cause, `hint` the way out, `since` nanoseconds since 1970, `manifest` the file."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
+
+from .agent import NORMAL
 
 SECOND = 1_000_000_000
 MINUTE = 60 * SECOND
@@ -18,12 +21,15 @@ MIB = 1 << 20
 Value = dict[str, Any]
 
 
-def diagnose(node: Value, pods: list[Value], now: int) -> list[Value]:
-    """What is broken comes first, and of that the newest."""
+def diagnose(node: Value, pods: list[Value], now: int, events: Iterable[Value] = ()) -> list[Value]:
+    """What is broken comes first, and of that the newest. events: the agent's."""
     newest: dict[tuple[str, str, str], Value] = {}
     for pod in sorted(pods, key=lambda pod: (pod["attempt"], pod["created"])):
         newest[pod["namespace"], pod["name"], pod["uid"]] = pod
-    found = [*_of_node(node, now), *(one for pod in newest.values() for one in _of_pod(pod, now))]
+    found = _of_node(node, now)
+    events = list(events)
+    for pod in newest.values():
+        found += _with_kube(pod, _of_pod(pod, now), events) if pod.get("kube") else _of_pod(pod, now)
     return sorted(found, key=lambda one: (one["level"] != "broken", bool(one["pod"]), -one["since"]))
 
 
@@ -40,7 +46,65 @@ def _problem(
         "why": why,
         "hint": hint,
         "since": since,
+        "manifest": "",
     }
+
+
+def _with_kube(pod: Value, found: list[Value], events: list[Value]) -> list[Value]:
+    """What the runtime tells of a pod, and what the node agent knows beyond that."""
+    kube = pod["kube"]
+    own = [one for one in events if one["uid"] == pod["uid"]]
+    if kube["ends"]:
+        return []  # its containers end because they shall
+    for name, one in kube["containers"].items():
+        told = next((problem for problem in found if problem["container"] == name), None)
+        if one["waiting"] in NORMAL:
+            if one["running"] and not one["ready"] and told is None:
+                found += _not_ready(pod, name, own)
+        elif told is None:
+            hint = _WAITS.get(one["waiting"], "")
+            since = _since(own, one["waiting"], pod["created"])
+            found.append(_problem("broken", one["waiting"], one["message"] or "no reason", hint, since, pod, name))
+        else:
+            told["level"], told["what"] = "broken", f"{one['waiting']}: {told['what']}"
+            told["why"] += f". {one['message']}" if one["message"] else ""
+    if kube["reason"] and kube["phase"] in ("Pending", "Failed") and not found:
+        since = _since(own, kube["reason"], pod["created"])
+        found.append(_problem("broken", kube["reason"], kube["message"] or "no more is known", "", since, pod))
+    if not found and not pod["containers"]:
+        found += _stuck(pod, own)
+    return [one | {"manifest": kube["manifest"]} for one in found]
+
+
+_WAITS = {
+    "ImagePullBackOff": "look at the image's name, at the registry, and at imagePullSecrets",
+    "ErrImagePull": "look at the image's name, at the registry, and at imagePullSecrets",
+    "ErrImageNeverPull": "pyrun image import brings it; imagePullPolicy says that it must not be pulled",
+    "CreateContainerConfigError": "what it refers to is not there: a ConfigMap, a Secret or a key",
+    "CrashLoopBackOff": "its log has more; a change of its manifest, or a retry, ends the wait",
+}
+
+
+def _not_ready(pod: Value, name: str, events: list[Value]) -> list[Value]:
+    told = [one for one in events if one["reason"] == "Unhealthy" and name in one["message"]]
+    if not told:
+        return []
+    newest = max(told, key=lambda one: one["last"])
+    hint = "no traffic comes to it until its probe succeeds"
+    return [_problem("warning", "not ready", newest["message"], hint, newest["first"], pod, name)]
+
+
+def _stuck(pod: Value, events: list[Value]) -> list[Value]:
+    """Nothing of it runs, and the newest that happened was a failure."""
+    newest = max(events, key=lambda one: one["last"], default=None)
+    if newest is None or newest["type"] != "Warning":
+        return []
+    return [_problem("broken", newest["reason"], newest["message"], "it is tried again", newest["first"], pod)]
+
+
+def _since(events: list[Value], reason: str, otherwise: int) -> int:
+    """When it was first told of."""
+    return min((one["first"] for one in events if reason in (one["reason"], one["message"])), default=otherwise)
 
 
 def _of_node(node: Value, now: int) -> list[Value]:
@@ -51,6 +115,9 @@ def _of_node(node: Value, now: int) -> list[Value]:
         if not one["status"]:
             why = ": ".join(word for word in (one["reason"], one["message"]) if word) or "no reason is given"
             found.append(_problem("broken", f"{one['type']} is false", why, "no pod starts until it is true", now))
+    for fault in (node.get("agent") or {}).get("faults", ()):
+        hint = "what the file said before stays; pyrun node validate tells all that is wrong"
+        found.append(_problem("broken", "a manifest has a fault", fault, hint, now))
     if node["available"] < 100 * MIB:
         why = f"{node['available'] // MIB} MiB of {node['total'] // MIB} MiB can be had"
         found.append(_problem("broken", "the node has no memory left", why, "the kernel ends processes next", now))

@@ -11,10 +11,11 @@ from .. import cri_api as v1
 from ..errors import NotFound, PyrunError
 from ..logs.query import Query
 from ..logs.read import tail
-from ..logs.tree import collect_containers, default_store
+from ..logs.tree import Container, collect_containers, default_store
 from ..metrics.node import NodeUsage, collect_node
 from ..metrics.summary import plan_rate
 from ..rpc.client import call_all
+from .agent import Agent, ask_agent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from ..cri_api import Rpc
 
 PATIENCE_S = 10.0
+# A log that has no line yet is looked at again: after LATE_S while the container has just ended, then after AGAIN_S.
+LATE_S, AGAIN_S = 1.0, 30.0
 _RUNTIME, _IMAGES = v1.SERVICES["RuntimeService"], v1.SERVICES["ImageService"]
 
 
@@ -39,7 +42,7 @@ class Disk:
 class Observed:
     """Messages of the CRI. statuses, networks: by id, of containers and pods. last: a container's last line, by id, of
     those that failed. cores: the node's use in nanoseconds a second; None at first. error: why the runtime did not
-    answer; then there are no messages."""
+    answer; then there are no messages. agent: None where no node agent runs."""
 
     time: int
     node: NodeUsage
@@ -57,6 +60,7 @@ class Observed:
     statuses: dict[str, Any] = field(default_factory=dict)
     networks: dict[str, Any] = field(default_factory=dict)
     last: dict[str, bytes] = field(default_factory=dict)
+    agent: Agent | None = None
 
 
 class Observer:
@@ -68,7 +72,8 @@ class Observer:
         self._before = collect_node()
         # By (id, state): what is said of a thing changes with its state alone.
         self._details: dict[tuple[str, int], Any] = {}
-        self._last: dict[str, bytes] = {}
+        # By id: the last line, and until when (time.monotonic()) one that is empty counts: it may be written yet.
+        self._last: dict[str, tuple[bytes, float]] = {}
 
     def observe(self) -> Observed:
         node = collect_node()
@@ -81,6 +86,7 @@ class Observer:
             "total": total,
             "cpus": os.cpu_count() or 1,
             "cores": cores,
+            "agent": ask_agent(os.path.dirname(self._cri)),
         }
         try:
             return Observed(**own, **self._ask())
@@ -145,8 +151,9 @@ class Observer:
         """What failed containers said last, if they are the newest of their name: it is mostly the reason."""
         newest = {(one.pod_sandbox_id, one.metadata.name): one for one in sorted(containers, key=_created)}
         failed = {one.id: one for one in newest.values() if one.id in statuses and statuses[one.id].exit_code}
-        wanted = failed.keys() - self._last.keys()
-        if wanted:
+        now = time.monotonic()
+        known = {id: kept for id, kept in self._last.items() if id in failed and (kept[0] or now < kept[1])}
+        if wanted := failed.keys() - known.keys():
             named = {pod.id: (pod.metadata.namespace, pod.metadata.name, pod.metadata.uid) for pod in pods}
             try:
                 there = {
@@ -158,12 +165,17 @@ class Observer:
             for id in wanted:
                 one = failed[id]
                 logged = there.get((*named.get(one.pod_sandbox_id, ("", "", "")), one.metadata.name))
-                lines = tail(logged, Query(), 20) if logged else []
-                said = [line for line in lines if line.content.strip()]
-                errors = [line for line in said if line.stream == "stderr"]
-                self._last[id] = (errors or said)[-1].content if said else b""
-        self._last = {id: line for id, line in self._last.items() if id in failed}
-        return dict(self._last)
+                ended = (time.time_ns() - statuses[id].finished_at) / 1e9
+                known[id] = (_last_line(logged), now + (LATE_S if ended < AGAIN_S else AGAIN_S))
+        self._last = known
+        return {id: line for id, (line, _) in known.items()}
+
+
+def _last_line(logged: Container | None) -> bytes:
+    """On stderr, if there is one."""
+    said = [line for line in (tail(logged, Query(), 20) if logged else []) if line.content.strip()]
+    errors = [line for line in said if line.stream == "stderr"]
+    return (errors or said)[-1].content if said else b""
 
 
 def _created(one: Any) -> int:

@@ -1,5 +1,5 @@
-"""The reader: the process with the privileges. It answers the web process' few questions, none of which changes
-anything.
+"""The reader: the process with the privileges. It answers the web process' few questions; what more can be asked by
+who is logged in is in acts.py.
 
 A question is a datagram of JSON on the control socket, with a descriptor: a stream socket on which the answer comes as
 lines of JSON, `{"value": …}` or `{"error": …, "kind": …}`. Who has lost interest closes it. Each has its thread.
@@ -7,7 +7,11 @@ lines of JSON, `{"value": …}` or `{"error": …, "kind": …}`. Who has lost i
     {"ask": "watch"}                        the state, again and again (state.py)
     {"ask": "logs", "of": […], "words": [], "stream": "", "lines": N, "previous": false}      lines, once
     {"ask": "follow", …}                    {"lines": [], "skipped": BYTES}, as they are written
+    {"ask": "search", …}                    as logs, with patterns for names or regular expressions (grep.py)
     {"ask": "history", "of": […], "seconds": N, "step": N}      what a pod or the node used (metrics/history.py)
+    {"ask": "login", "token": …}            {"cookie", "key", "name", "role"}, or null
+    {"ask": "who", "with": SECRETS}         {"name", "role"}, or null; {"ask": "logout", "cookie": …}
+    {"ask": ACT, "with": SECRETS, …}
 
 `of` is namespace, pod, uid and container, exactly.
 """
@@ -31,11 +35,13 @@ from ..logs.read import tail
 from ..logs.show import time_text
 from ..logs.tree import Container, collect_containers, default_store
 from ..metrics.history import collect_history
+from . import grep
+from .acts import Acts
+from .ask import LONGEST_QUESTION
 from .clean import clean_bytes
 from .observe import Observer
 from .state import plan_state
 
-LONGEST_QUESTION = 64 * 1024
 MOST_ANSWERS = 64
 MOST_SEARCHES = 4
 PERIOD_S = 2.0
@@ -66,7 +72,8 @@ class Bounded(Query):
 class Reader:
     """cri: the socket's path. logs: the directory of pods' logs. store: that of their past. name: the node's."""
 
-    def __init__(self, cri: str, logs: str, store: str, name: str) -> None:
+    def __init__(self, cri: str, logs: str, store: str, name: str, acts: Acts) -> None:
+        self._acts = acts
         self._observer = Observer(cri, logs)
         self._logs = logs
         self._store = store
@@ -129,6 +136,17 @@ class Reader:
                 namespace, pod, uid = (str(word) for word in question["of"])
                 seconds, step = int(question["seconds"]), int(question["step"])
                 put({"value": collect_history(self._store, (namespace, pod, uid), seconds, step)})
+            case "search":
+                put({"value": self._grep(question)})
+            case "login":
+                put({"value": self._acts.login(question)})
+            case "logout":
+                self._acts.logout(question)
+                put({"value": None})
+            case "who":
+                put({"value": self._acts.who(question)})
+            case act if self._acts.knows(act):
+                put({"value": self._acts.act(act, question)})
             case other:
                 raise InvalidArgument(f"{other!r} is no question")
 
@@ -139,6 +157,30 @@ class Reader:
             put({"value": state})
             if _is_closed(stream, PERIOD_S):
                 return
+
+    def _grep(self, question: Question) -> list[Any]:
+        namespace, pod, uid, container = (str(word) for word in question["of"])
+        words = tuple(str(word) for word in question["words"])
+        if not 0 < int(question["lines"]) <= MOST_LINES:
+            raise InvalidArgument(f"{question['lines']} lines: 1 to {MOST_LINES} can be had")
+        asked = grep.Asked(
+            namespace,
+            pod,
+            uid,
+            container,
+            words,
+            bool(question["regex"]),
+            str(question["stream"]),
+            int(question["lines"]),
+            int(question["since"]),
+            bool(question["previous"]),
+        )
+        if not self._searches.acquire(timeout=SEARCH_S):
+            raise ResourceExhausted("others search already", hint="try again")
+        try:
+            return grep.search(self._logs, asked, SEARCH_S)
+        finally:
+            self._searches.release()
 
     def _search(self, question: Question) -> list[Any]:
         where, query = _parse_question(question)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import gzip
 import logging
 import os
 import pwd
@@ -23,9 +24,12 @@ from typing import NoReturn
 from ..errors import InvalidArgument, NotFound, PyrunError, reason
 from ..http.server import Server
 from ..listen import only_one, private_directory
+from .acts import Acts
 from .ask import Questions
+from .audit import Audit
 from .guard import Guard, digest, host_names
 from .reader import Reader
+from .tokens import Tokens
 from .web import Page, Web
 
 TYPE_CHECKING = False
@@ -35,6 +39,8 @@ if TYPE_CHECKING:
 PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 4, 38
 MOST_CONNECTIONS = 200
 STALLED_S = 20.0
+# A terminal in which nothing happens ends after so long.
+IDLE_S = 1800.0
 STOP_S = 5.0
 BACKLOG = 128
 SEND_BUFFER = 256 * 1024
@@ -45,11 +51,12 @@ KINDS["svg"] = "image/svg+xml"
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """cri: the runtime's socket. logs: the directory of pods' logs. store: that of their past. state: ours. name: the
-    node's. names: further hosts by which browsers call us. user: who the web process becomes. tls: certificate and key,
-    in PEM."""
+    """cri: the runtime's socket. proxy: the state of `pyrun proxy`. logs: the directory of pods' logs. store: that of
+    their past. state: ours. name: the node's. names: further hosts by which browsers call us. user: who the web process
+    becomes. tls: certificate and key, in PEM."""
 
     cri: str
+    proxy: str
     logs: str
     store: str
     state: str
@@ -67,7 +74,7 @@ def serve(wanted: Wanted, ready: Callable[[str, str], None]) -> int:
         private_directory(wanted.state)
         stack.enter_context(only_one(wanted.state, "pyrun dashboard"))
         path = f"{wanted.state}/token"
-        token = digest(_token(path))
+        tokens = Tokens(wanted.state, digest(_token(path)))
         tls = _tls(wanted.tls)
         user = _user(wanted.user)
         listener = stack.enter_context(_listen(wanted.host, wanted.port))
@@ -80,13 +87,14 @@ def serve(wanted: Wanted, ready: Callable[[str, str], None]) -> int:
         pid = os.fork()
         if not pid:
             names, secure = host_names(wanted.host, wanted.names), tls is not None
-            _be_web(theirs, listener, lambda asked: Web(asked, Guard(token), pages, names, secure=secure), tls, user)
+            _be_web(theirs, listener, lambda asked: Web(asked, pages, names, secure=secure), tls, user)
         theirs.close()
         host, port = listener.getsockname()[:2]
         listener.close()
         ready(f"http{'s' if tls else ''}://{f'[{host}]' if ':' in host else host}:{port}/", path)
         try:
-            stopped = Reader(wanted.cri, wanted.logs, wanted.store, wanted.name).serve(ours, woken)
+            acts = Acts(wanted.cri, wanted.proxy, Guard(tokens.known), tokens, Audit(wanted.state))
+            stopped = Reader(wanted.cri, wanted.logs, wanted.store, wanted.name, acts).serve(ours, woken)
         finally:
             code = _end(pid)
     if not stopped:
@@ -159,7 +167,10 @@ def load_pages() -> dict[str, Page]:
     for file in files("pyrun.dashboard").joinpath("page").iterdir():
         kind = KINDS.get(file.name.rpartition(".")[2])
         if kind:
-            pages["/" if file.name == "index.html" else f"/{file.name}"] = (file.read_bytes(), kind)
+            pages["/" if file.name == "index.html" else f"/{file.name}"] = (
+                gzip.compress(file.read_bytes(), 9, mtime=0),
+                kind,
+            )
     return pages
 
 
@@ -214,7 +225,7 @@ async def _run_web(
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, ended.set)
     web = make(Questions(control))
-    server = Server(web.handle, most=MOST_CONNECTIONS, stalled=STALLED_S)
+    server = Server(web.handle, most=MOST_CONNECTIONS, idle=IDLE_S, stalled=STALLED_S)
     loop.add_reader(control, ended.set)  # the reader says nothing on it: it is gone
     await server.listen_on(listener, tls)
     await ended.wait()

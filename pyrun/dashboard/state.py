@@ -1,6 +1,7 @@
 """What pages show, out of what a runtime said: a value for each thing by its key. Pure.
 
-Keys are `node`, `pod/ID`, `image/ID`, `problem/N`. Times are nanoseconds since 1970, 0 for never; memory is bytes, cpu
+Keys are `node`, `pod/ID`, `image/ID`, `problem/N`, `event/UID/MARK`; a pod that has no sandbox yet has the
+ID `uid-UID`. Times are nanoseconds since 1970, 0 for never; memory is bytes, cpu
 nanoseconds a second, None where it is not known. All text is clean."""
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .. import cri_api as v1
+from .agent import nanoseconds, plan_events, plan_kube
 from .clean import clean, clean_bytes
 from .diagnose import diagnose
 from .observe import Observed
@@ -31,11 +33,16 @@ def plan_state(name: str, seen: Observed) -> State:
         containers.setdefault(one.pod_sandbox_id, []).append(one)
     node = _node(name, seen)
     pods = [_pod(pod, containers.get(pod.id, []), usage.get(pod.id), seen) for pod in seen.pods]
+    _add_kube(pods, seen)
     images = _images(seen, pods)
     state: State = {"node": node}
     state |= {f"pod/{pod['id']}": pod for pod in pods}
     state |= {f"image/{image['id']}": image for image in images}
-    state |= {f"problem/{number}": problem for number, problem in enumerate(diagnose(node, pods, seen.time))}
+    events = plan_events(seen.agent.events) if seen.agent else {}
+    state |= events
+    state |= {
+        f"problem/{number}": problem for number, problem in enumerate(diagnose(node, pods, seen.time, events.values()))
+    }
     return state
 
 
@@ -51,6 +58,7 @@ def _node(name: str, seen: Observed) -> dict[str, Any]:
             for one in seen.conditions
         ],
         "started": seen.node.started,
+        "agent": _agent(seen),
         "cpus": seen.cpus,
         "cpu": seen.cores,
         "memory": seen.node.working,
@@ -60,10 +68,40 @@ def _node(name: str, seen: Observed) -> dict[str, Any]:
     }
 
 
-def _pod(pod: Any, containers: list[Any], usage: Any, seen: Observed) -> dict[str, Any]:
-    about, network = pod.metadata, seen.networks.get(pod.id)
+def _agent(seen: Observed) -> dict[str, Any] | None:
+    if seen.agent is None:
+        return None
+    status = seen.agent.status
+    faults = [word for word in (seen.agent.error, status.get("error"), *status.get("faults", ())) if word]
+    return {"manifests": _word(status.get("manifests") or ""), "faults": [clean(word, 2000) for word in faults]}
+
+
+def _add_kube(pods: list[dict[str, Any]], seen: Observed) -> None:
+    """`kube` of each pod that the agent has; those that it has not begun are added."""
+    newest: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for pod in sorted(pods, key=lambda pod: (pod["attempt"], pod["created"])):
+        newest[pod["namespace"], pod["name"], pod["uid"]] = pod
+    for wanted in seen.agent.pods if seen.agent else ():
+        meta = wanted["metadata"]
+        key = (_word(meta.get("namespace") or "default"), _word(meta["name"]), _word(meta["uid"]))
+        if (found := newest.get(key)) is None:
+            pods.append(found := _not_begun(key, meta))
+        found["kube"] = plan_kube(wanted)
+
+
+def _not_begun(key: tuple[str, str, str], meta: Mapping[str, Any]) -> dict[str, Any]:
+    about = v1.PodSandboxMetadata(namespace=key[0], name=key[1], uid=key[2])
+    made = v1.PodSandbox(id=f"uid-{key[2]}", metadata=about, created_at=nanoseconds(meta["creationTimestamp"]))
+    made.state = v1.SANDBOX_NOTREADY
+    for name in ("labels", "annotations"):
+        getattr(made, name).update(meta.get(name) or {})
+    return _pod(made, [], None, None)
+
+
+def _pod(pod: Any, containers: list[Any], usage: Any, seen: Observed | None) -> dict[str, Any]:
+    about, network = pod.metadata, seen.networks.get(pod.id) if seen else None
     of_containers = {one.attributes.id: one for one in usage.linux.containers} if usage else {}
-    views = [_container(one, of_containers.get(one.id), seen) for one in containers]
+    views = [_container(one, of_containers.get(one.id), seen) for one in containers if seen]
     newest = {view["name"]: view for view in views}
     for view in newest.values():
         view["earlier"] = [one for one in views if one["name"] == view["name"] and one is not view]
@@ -81,6 +119,7 @@ def _pod(pod: Any, containers: list[Any], usage: Any, seen: Observed) -> dict[st
         "labels": _pairs(pod.labels),
         "annotations": _pairs(pod.annotations),
         "containers": list(newest.values()),
+        "kube": None,
         "cpu": _number(usage.linux.cpu, "usage_nano_cores") if usage else None,
         "memory": _number(usage.linux.memory, "working_set_bytes") if usage else None,
         "processes": _number(usage.linux.process, "process_count") if usage else None,

@@ -8,22 +8,30 @@ rest comes from the reader.
     GET  /api/logs      ?namespace&pod&uid&container&word…&stream&lines&previous
     GET  /api/history   ?namespace&pod&uid&seconds&step; of the node without a pod
     GET  /api/follow    the same as events: `lines` {"lines": [], "skipped": BYTES}
+    GET  /api/search    ?namespace&pod&uid&container&word…&regex&stream&since&lines&previous; names may be patterns
+    GET  /api/me        {"name", "role"}
+    GET  /api/read/ACT  ?pod…, see acts.py; POST /api/act/ACT with a body of JSON
+    GET  /api/terminal  ?ticket, which /api/act/terminal gives for one use: a WebSocket of v5.channel.k8s.io
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import json
 import logging
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
-from ..errors import InvalidArgument, NotFound, PyrunError, ResourceExhausted
+from ..cri.stream.tokens import Tokens
+from ..errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, PyrunError, ResourceExhausted
 from ..http.server import Exchange
-from .ask import Questions
-from .guard import COOKIE, KEY_HEADER, LIFE_S, Guard, host_of, parse_cookie
+from .admission import Admission, Secrets, secrets_of
+from .ask import Forbidden, LoggedOut, Questions
+from .guard import COOKIE, LIFE_S, host_of, parse_cookie
 from .live import Live
+from .terminal import check_handshake, relay
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; base-uri 'none'; "
@@ -40,30 +48,36 @@ HEADERS = (
     ("Cache-Control", "no-store"),
 )
 JSON, EVENTS = "application/json", "text/event-stream"
-STATUS = {InvalidArgument: 400, NotFound: 404, ResourceExhausted: 429}
+STATUS = {InvalidArgument: 400, LoggedOut: 401, Forbidden: 403, NotFound: 404, AlreadyExists: 409}
+STATUS |= {FailedPrecondition: 409, ResourceExhausted: 429}
+READS = ("yaml", "plan", "services", "volumes", "manifest", "tokens")
+ACTS = ("retry", "remove-image", "change", "make-token", "revoke-token")
 HEARTBEAT_S = 10.0
 SEARCH_S = 30.0
 MOST_STREAMS = 40
+MOST_TERMINALS = 10
 WORDS, LONGEST_WORD = 8, 200
+OF = ("namespace", "pod", "uid", "container")
 
 log = logging.getLogger(__name__)
 Page = tuple[bytes, str]
+Ticket = tuple[Secrets, dict[str, Any]]
 Events = AsyncGenerator[tuple[str, Any] | None, None]
 
 
 class Web:
-    """pages: path → (body, media type). names: the hosts by which it may be called. secure: it is reached by TLS."""
+    """pages: path → (body by gzip, media type). names: the hosts by which it may be called. secure: it is reached by
+    TLS."""
 
-    def __init__(
-        self, questions: Questions, guard: Guard, pages: Mapping[str, Page], names: frozenset[str], *, secure: bool
-    ) -> None:
+    def __init__(self, questions: Questions, pages: Mapping[str, Page], names: frozenset[str], *, secure: bool) -> None:
         self._questions = questions
-        self._guard = guard
+        self._admission = Admission(questions)
+        self._tickets: Tokens[Ticket] = Tokens()
         self._pages = pages
         self._names = names
         self._secure = secure
         self._live = Live(questions)
-        self._streams = 0
+        self._streams = self._terminals = 0
 
     async def stop(self) -> None:
         await self._live.stop()
@@ -75,7 +89,7 @@ class Web:
             if (page := self._pages.get(exchange.path)) is not None:
                 if exchange.method not in ("GET", "HEAD"):
                     return await _say(exchange, 405, "GET alone")
-                return await exchange.respond(200, page[0], page[1], HEADERS)
+                return await _send_page(exchange, page)
             await self._answer(exchange)
         except PyrunError as error:
             if exchange.answered:
@@ -101,15 +115,28 @@ class Web:
             return await _say(exchange, 200, "ok")
         if (method, path) == ("POST", "/api/login"):
             return await self._login(exchange)
-        if not self._is_admitted(exchange):
+        if path == "/api/terminal":
+            return await self._open_terminal(exchange)
+        who = await self._admission.who(secrets_of(exchange))
+        if who is None:
             return await _say(exchange, 401, "log in with the token, or send it as a bearer")
         if (method, path) == ("POST", "/api/logout"):
-            self._guard.logout(parse_cookie(exchange.header("cookie") or ""))
+            cookie = parse_cookie(exchange.header("cookie") or "")
+            await self._questions.ask_one("logout", SEARCH_S, cookie=cookie)
+            self._admission.forget()
             return await exchange.respond(204, headers=(*HEADERS, self._cookie("", 0)))
+        if path == "/api/me":
+            return await _tell(exchange, {"name": who.name, "role": who.role})
+        kind, _, act = path.removeprefix("/api/").partition("/")
+        if kind == "read" and act in READS and method == "GET":
+            return await self._read(exchange, act)
+        if kind == "act" and act in (*ACTS, "terminal") and method == "POST":
+            return await self._act(exchange, act)
         routes = {
             "/api/state": self._state,
             "/api/live": self._live_events,
             "/api/logs": self._logs,
+            "/api/search": self._search,
             "/api/history": self._history,
             "/api/follow": self._follow,
         }
@@ -120,25 +147,63 @@ class Web:
         else:
             await routes[path](exchange)
 
-    def _is_admitted(self, exchange: Exchange) -> bool:
-        if (bearer := exchange.header("authorization")) is not None:
-            return self._guard.admits_bearer(bearer)
-        cookie = parse_cookie("; ".join(value for name, value in exchange.headers if name == "cookie"))
-        return self._guard.admits(cookie, exchange.header(KEY_HEADER) or "")
+    async def _read(self, exchange: Exchange, act: str) -> None:
+        words = {name: _word(exchange.query, name) for name in exchange.query}
+        await _tell(exchange, await self._ask_act(exchange, act, words))
+
+    async def _act(self, exchange: Exchange, act: str) -> None:
+        try:
+            asked = json.loads(await exchange.body())
+        except (ValueError, RecursionError):
+            asked = None
+        if not isinstance(asked, dict) or {"ask", "with"} & asked.keys():
+            return await _say(exchange, 400, "a body of JSON: an object")
+        if act != "terminal":
+            found = await self._ask_act(exchange, act, asked)
+            self._admission.forget()
+            return await _tell(exchange, found)
+        if not isinstance(asked.get("command"), list) or not asked.get("container"):
+            return await _say(exchange, 400, 'send {"container": ID, "command": [], "tty": true}')
+        await _tell(exchange, {"ticket": self._tickets.make((secrets_of(exchange), asked))})
+
+    async def _ask_act(self, exchange: Exchange, act: str, asked: dict[str, Any]) -> Any:
+        return await self._questions.ask_one(act, SEARCH_S, **asked, **{"with": secrets_of(exchange)})
+
+    async def _open_terminal(self, exchange: Exchange) -> None:
+        """A page can't send its key with a WebSocket: it has sent it for the ticket, and the cookie comes once more."""
+        check_handshake(exchange)
+        if exchange.header("origin") is None:
+            return await _say(exchange, 403, "a WebSocket without an Origin")
+        ticket = self._tickets.take(_word(exchange.query, "ticket"))
+        given = secrets_of(exchange)
+        if ticket is None or any(ticket[0].get(name) != given.get(name) for name in ("cookie", "bearer")):
+            return await _say(exchange, 401, "this ticket is none, or of somebody else, or was used")
+        if self._terminals >= MOST_TERMINALS:
+            raise ResourceExhausted("too many terminals are open", hint="close some")
+        self._terminals += 1
+        try:
+            secrets, asked = ticket
+            place = await self._questions.ask_one("terminal", SEARCH_S, **asked, **{"with": secrets})
+
+            async def admitted() -> bool:
+                return await self._admission.who(secrets) is not None
+
+            await relay(exchange, place, admitted)
+        finally:
+            self._terminals -= 1
 
     async def _login(self, exchange: Exchange) -> None:
         try:
             token = json.loads(await exchange.body())["token"].strip()
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return await _say(exchange, 400, 'send {"token": "…"}')
-        secrets = self._guard.login(token)
-        if secrets is None:
+        found = await self._questions.ask_one("login", SEARCH_S, token=token)
+        if found is None:
             log.warning("a wrong token")
             return await _say(exchange, 401, "this is not the token")
-        log.warning("somebody logged in with the token")
-        cookie, key = secrets
-        body = json.dumps({"key": key})
-        await exchange.respond(200, body, JSON, (*HEADERS, self._cookie(cookie, int(LIFE_S))))
+        log.warning("%s logged in", found["name"])
+        body = json.dumps({"key": found["key"], "name": found["name"], "role": found["role"]})
+        await exchange.respond(200, body, JSON, (*HEADERS, self._cookie(found["cookie"], int(LIFE_S))))
 
     def _cookie(self, value: str, seconds: int) -> tuple[str, str]:
         secure = "; Secure" if self._secure else ""
@@ -151,6 +216,13 @@ class Web:
         question = parse_question(exchange.query)
         question |= {"lines": _number(exchange.query, "lines", 200), "previous": "previous" in exchange.query}
         await _tell(exchange, {"lines": await self._questions.ask_one("logs", SEARCH_S, **question)})
+
+    async def _search(self, exchange: Exchange) -> None:
+        query = exchange.query
+        question = parse_words(query) | {"of": [_word(query, name) for name in OF]}
+        question |= {"lines": _number(query, "lines", 500), "since": _number(query, "since", 0)}
+        question |= {"regex": "regex" in query, "previous": "previous" in query}
+        await _tell(exchange, {"lines": await self._questions.ask_one("search", SEARCH_S, **question)})
 
     async def _history(self, exchange: Exchange) -> None:
         query = exchange.query
@@ -204,7 +276,7 @@ class Web:
             async with contextlib.aclosing(events) as turn:
                 try:
                     async for event in turn:
-                        if not self._is_admitted(exchange):
+                        if await self._admission.who(secrets_of(exchange)) is None:
                             break
                         await exchange.send(_encode(event))
                 except PyrunError as error:
@@ -219,6 +291,13 @@ def _encode(event: tuple[str, Any] | None) -> bytes:
     return b": still here\n\n" if event is None else f"event: {event[0]}\ndata: {json.dumps(event[1])}\n\n".encode()
 
 
+async def _send_page(exchange: Exchange, page: Page) -> None:
+    body, kind = page
+    if "gzip" in (exchange.header("accept-encoding") or ""):
+        return await exchange.respond(200, body, kind, (*HEADERS, ("Content-Encoding", "gzip")))
+    await exchange.respond(200, gzip.decompress(body), kind, HEADERS)
+
+
 async def _say(exchange: Exchange, status: int, text: str) -> None:
     wait = (("Retry-After", "60"),) if status == 429 else ()
     await exchange.respond(status, json.dumps({"error": text}) + "\n", JSON, (*HEADERS, *wait))
@@ -230,16 +309,20 @@ async def _tell(exchange: Exchange, value: Any) -> None:
 
 def parse_question(query: Mapping[str, list[str]]) -> dict[str, Any]:
     """What is asked of logs. InvalidArgument names the parameter."""
-    of = [_word(query, name) for name in ("namespace", "pod", "uid", "container")]
+    of = [_word(query, name) for name in OF]
     if not all(of[:3]):
         raise InvalidArgument("namespace, pod and uid: one is missing", hint="container may be")
+    return parse_words(query) | {"of": of}
+
+
+def parse_words(query: Mapping[str, list[str]]) -> dict[str, Any]:
     words = query.get("word", [])
     if len(words) > WORDS or any(len(word) > LONGEST_WORD for word in words):
         raise InvalidArgument(f"word: {WORDS} words of {LONGEST_WORD} characters at most")
     stream = _word(query, "stream")
     if stream not in ("", "stdout", "stderr"):
         raise InvalidArgument(f"stream: {stream!r} is none", hint="stdout or stderr")
-    return {"of": of, "words": words, "stream": stream}
+    return {"words": words, "stream": stream}
 
 
 def _word(query: Mapping[str, list[str]], name: str) -> str:

@@ -32,9 +32,10 @@ class Read(NamedTuple):
     object: Object
 
 
-def read_objects(path: str, node: str = "") -> tuple[list[Read], list[Fault]]:
-    """All that is right in a file and all that is wrong. PyrunError where it can't be read."""
-    documents, broken = scan(path)
+def read_objects(path: str, node: str = "", data: bytes | None = None) -> tuple[list[Read], list[Fault]]:
+    """All that is right in a file and all that is wrong. data: what is read in its place. PyrunError where it can't be
+    read."""
+    documents, broken = scan(path) if data is None else scan(data, path)
     faults = [Fault(error.name, *error.position, "", error.what) for error in broken]
     read = []
     for document in documents:

@@ -10,7 +10,18 @@ from pyrun import cri_api as v1
 from pyrun.cli.main import main
 from pyrun.dashboard.clean import LONGEST, clean, clean_bytes
 from pyrun.dashboard.diagnose import MIB, MINUTE, SECOND, diagnose
-from pyrun.dashboard.guard import COOKIE, LIFE_S, MOST_SESSIONS, MOST_WRONG, Guard, digest, host_names, host_of
+from pyrun.dashboard.guard import (
+    ADMIN,
+    COOKIE,
+    LIFE_S,
+    MOST_SESSIONS,
+    MOST_WRONG,
+    Guard,
+    Who,
+    digest,
+    host_names,
+    host_of,
+)
 from pyrun.dashboard.guard import parse_cookie as cookie_of
 from pyrun.dashboard.observe import Disk, Observed
 from pyrun.dashboard.state import delta, plan_state
@@ -188,7 +199,7 @@ def test_hosts() -> None:
 
 def test_sessions() -> None:
     now = 0.0
-    guard = Guard(digest("t" * 43), lambda: now)
+    guard = Guard(lambda: {digest("t" * 43): Who("root", ADMIN)}, lambda: now)
     first = guard.login("t" * 43)
     second = guard.login("t" * 43)
     assert first and second and guard.admits(*first)
@@ -206,7 +217,7 @@ def test_sessions() -> None:
 
 
 def test_guessing_is_slowed_down_and_locks_nobody_out() -> None:
-    guard = Guard(digest("t" * 43), lambda: 0.0)
+    guard = Guard(lambda: {digest("t" * 43): Who("root", ADMIN)}, lambda: 0.0)
     for _ in range(MOST_WRONG):
         assert guard.login("wrong") is None
     with pytest.raises(ResourceExhausted):

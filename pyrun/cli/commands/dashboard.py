@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pyrun.cli.parse import Options
 
 ADDRESS, OWN_STATE, USER = "127.0.0.1:9339", "/run/pyrun-dashboard", "nobody"
+PROXY_STATE = "/run/pyrun-proxy"
 STORE = "/var/lib/pyrun-metrics"
 
 
@@ -35,6 +36,7 @@ def run(g: Globals, o: Options) -> int:
         )
     wanted = Wanted(
         cri=parse_address(o.listen, STATE),
+        proxy=o.proxy_state or PROXY_STATE,
         logs=o.dir or POD_LOGS,
         state=o.state or OWN_STATE,
         store=o.store or STORE,

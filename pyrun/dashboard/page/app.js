@@ -1,21 +1,30 @@
-// Which page is shown, the keyboard, and logging in. The address is the state: #/pods, #/pod/ID, #/logs/ID/NAME, #/images.
+// Which page is shown, the keyboard, and logging in. The address is the state: #/pods, #/pod/ID, #/pod/ID/plan,
+// #/logs/ID/NAME, #/images … A page with a part that looks after itself (logs, a terminal, an editor) has an owner: an
+// object whose `element` is put where its `view` has a place for it.
 import { h, morph } from "/dom.js";
-import { Logs } from "/logs.js";
+import { chooseFetched, lookAgain } from "/fetched.js";
 import { chooseHistory } from "/history.js";
+import { Logs } from "/logs.js";
+import { Manifest } from "/manifest.js";
+import { eventsPage, nodePage, servicesPage, tokensPage, volumesPage } from "/node.js";
 import { imageList, onePod, overview, podList } from "/pages.js";
-import { hasKey, login, LoggedOut, logout } from "/server.js";
-import { follow, node, problems, store } from "/store.js";
+import { planPage, timeline } from "/podtabs.js";
+import { Search } from "/search.js";
+import { act, hasKey, learnRole, login, LoggedOut, logout, may, read } from "/server.js";
+import { follow, node, pod, problems, store } from "/store.js";
+import { Shell } from "/terminal.js";
 
 const top = document.getElementById("top");
 const content = document.getElementById("content");
 const said = document.getElementById("said");
 let filter = "";
-let logs = null;
+let owner = null;
+let made = null;
 let asked = false;
 let help = false;
 let wrong = -1;
 
-const KEYS = [["j, k", "next, previous"], ["Enter", "open"], ["l", "logs"], ["/", "filter"], ["o p i", "overview, pods, images"], ["?", "this help"]];
+const KEYS = [["j, k", "next, previous"], ["Enter", "open"], ["l", "logs"], ["s", "shell"], ["e", "YAML"], ["/", "filter"], ["o p i", "overview, pods, images"], ["?", "this help"]];
 
 function route() {
   try {
@@ -29,29 +38,51 @@ function show(element, ...children) {
   const fresh = element.cloneNode(false);
   fresh.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
   morph(element, fresh);
+  const place = owner && element.querySelector("[data-own]");
+  if (place && place.firstChild !== owner.element) place.replaceChildren(owner.element);
 }
 
 function render() {
   if (asked) return show(content, loginPage());
   const [page, id, name] = route();
   const failed = problems().filter((one) => one.level === "broken").length;
-  const tab = (to, text) => h("a", { href: `#/${to}`, "aria-current": page === to || (to === "pods" && ["pod", "logs"].includes(page)) ? "page" : null }, text);
-  show(top, h("nav", { "aria-label": "Pages" }, tab("", failed ? `Overview (${failed})` : "Overview"), tab("pods", "Pods"), tab("images", "Images"), h("button", { id: "logout" }, "Log out")), store.error && h("p", { class: "error", role: "alert" }, store.error));
+  const tab = (to, text) => h("a", { href: `#/${to}`, "aria-current": page === to || (to === "pods" && ["pod", "logs", "terminal"].includes(page)) ? "page" : null }, text);
+  show(top, h("nav", { "aria-label": "Pages" }, tab("", failed ? `Overview (${failed})` : "Overview"), tab("pods", "Pods"), tab("search", "Logs"), tab("images", "Images"), tab("services", "Services"), tab("volumes", "Volumes"), tab("events", "Events"), tab("node", "Node"), may("admin") && [tab("apply", "Apply"), tab("tokens", "Tokens")], h("button", { id: "logout" }, "Log out")), store.error && h("p", { class: "error", role: "alert" }, store.error));
   if (failed !== wrong) said.textContent = failed ? `${failed} broken` : "nothing is broken";
   wrong = failed;
   document.title = `${failed ? `(${failed}) ` : ""}${node()?.name ?? "pyrun"}`;
   if (!node()) return show(content, h("p", {}, "Asking the runtime …"));
-  chooseLogs(page, id, name);
-  chooseHistory(page === "pod" ? id : page ? null : "", render, fail);
-  const views = { pods: () => podList(filter), pod: () => onePod(id), logs: () => logs.view(), images: imageList };
-  show(content, (views[page] ?? overview)(), help && h("dl", { class: "help" }, KEYS.map(([key, text]) => [h("dt", {}, key), h("dd", {}, text)])));
+  chooseOwner(page, id, name);
+  chooseHistory(page === "pod" && !name ? id : page ? null : "", render, fail);
+  chooseFetched(...asking(page, id, name), render, fail);
+  const ofPod = { plan: planPage, timeline };
+  const pages = { pods: () => podList(filter), pod: () => (ofPod[name] ?? onePod)(id), images: imageList, services: servicesPage, volumes: volumesPage, events: eventsPage, node: nodePage, tokens: () => tokensPage(made) };
+  show(content, owner ? owner.view() : (pages[page] ?? overview)(), help && h("dl", { class: "help" }, KEYS.map(([key, text]) => [h("dt", {}, key), h("dd", {}, text)])));
 }
 
-function chooseLogs(page, id, name) {
-  if (page === "logs" && logs?.id === id && logs?.name === name) return;
-  logs?.end();
-  logs = page === "logs" ? new Logs(id, name, fail) : null;
-  if (logs && store.values.has(`pod/${id}`)) logs.start();
+function chooseOwner(page, id, name) {
+  const kinds = {
+    logs: () => new Logs(id, name, fail),
+    terminal: () => new Shell(id, name, fail),
+    search: () => new Search(fail),
+    apply: () => new Manifest("", fail),
+    "pod/yaml": () => new Manifest(id, fail),
+  };
+  const make = kinds[page === "pod" ? `pod/${name}` : page];
+  const key = make ? [page, id, name].join(" ") : "";
+  if ((owner?.key ?? "") === key) return;
+  owner?.end();
+  owner = make ? make() : null;
+  if (!owner) return;
+  owner.key = key;
+  if (!id || pod(id)) owner.start();
+}
+
+// [key, what gives a promise] of what a page asks for.
+function asking(page, id, name) {
+  if (page === "pod" && name === "plan" && pod(id)) return [`plan ${id}`, () => read("plan", { pod: `${pod(id).namespace}/${pod(id).name}` })];
+  if (["services", "volumes"].includes(page) || (page === "tokens" && may("admin"))) return [page, () => read(page)];
+  return [null, null];
 }
 
 function fail(error) {
@@ -74,49 +105,76 @@ function loginPage(error) {
 
 function askToken(error) {
   asked = true;
-  logs?.end();
-  logs = null;
+  owner?.end();
+  owner = null;
   show(top);
   show(content, loginPage(error));
   document.getElementById("token")?.focus();
 }
 
-function begin() {
+async function begin() {
   asked = false;
+  await learnRole().catch(fail);
+  if (asked) return;
   render();
   follow(() => render(), () => askToken());
 }
 
 document.addEventListener("submit", async (event) => {
   event.preventDefault();
-  if (event.target.id === "log-tools") return logs?.choose(event.target);
+  if (event.target.id === "make-token") return makeToken();
+  if (event.target.id !== "login") return owner?.submit?.(event.target);
   try {
     await login(document.getElementById("token").value.trim());
-    begin();
+    await begin();
   } catch (error) {
     askToken(error.message);
   }
 });
 
 document.addEventListener("input", (event) => {
-  if (event.target.id !== "filter" || logs) return;
+  if (event.target.id !== "filter" || owner) return;
   filter = event.target.value;
   render();
 });
 
 document.addEventListener("change", (event) => {
   const form = event.target.closest?.("#log-tools");
-  if (form && event.target.id !== "filter") logs?.choose(form);
+  if (form && event.target.id !== "filter") owner?.change?.(form);
 });
 
 document.addEventListener("click", async (event) => {
-  if (event.target.id !== "logout") return;
+  if (event.target.dataset?.act) return perform(event.target.dataset.act, JSON.parse(event.target.dataset.body));
+  if (event.target.id !== "logout") return owner?.click?.(event.target);
   await logout();
   location.reload();
 });
 
+async function perform(name, body) {
+  try {
+    const done = await act(name, body);
+    said.textContent = "done";
+    store.error = "";
+    return done;
+  } catch (error) {
+    fail(error);
+    return null;
+  } finally {
+    lookAgain();
+    render();
+  }
+}
+
+async function makeToken() {
+  const [name, role] = ["token-name", "token-role"].map((id) => document.getElementById(id).value.trim());
+  const done = await perform("make-token", { name, role });
+  made = done && { name, token: done.token };
+  render();
+}
+
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.altKey || event.metaKey || asked) return;
+  if (event.target.closest?.(".screen")) return; // a terminal's keys are its own
   if (event.target.matches?.("input, select, textarea")) {
     if (event.key === "Escape") event.target.blur();
     return;
@@ -127,6 +185,8 @@ document.addEventListener("keydown", (event) => {
     j: () => links[Math.min(at + 1, links.length - 1)]?.focus(),
     k: () => links[Math.max(at - 1, 0)]?.focus(),
     l: () => links.find((one) => one.hash.startsWith("#/logs/"))?.click(),
+    s: () => links.find((one) => one.hash.startsWith("#/terminal/"))?.click(),
+    e: () => links.find((one) => one.hash.endsWith("/yaml"))?.click(),
     "/": () => document.getElementById("filter")?.focus(),
     o: () => (location.hash = "#/"),
     p: () => (location.hash = "#/pods"),
@@ -140,6 +200,7 @@ document.addEventListener("keydown", (event) => {
 
 window.addEventListener("hashchange", () => {
   filter = "";
+  made = null;
   const field = document.getElementById("filter");
   if (field) field.value = "";
   render();

@@ -11,10 +11,12 @@ export class Logs {
     this.id = id;
     this.name = name;
     this.failed = failed;
-    this.list = h("div", { class: "lines", role: "log", tabindex: "0", "aria-label": `log of ${name}`, "data-own": `logs ${id} ${name}` });
+    this.list = h("div", { class: "lines", role: "log", tabindex: "0", "aria-label": `log of ${name}` });
+    this.element = this.list;
     this.words = "";
     this.stream = "";
     this.previous = false;
+    this.regex = false;
     this.following = true;
     this.stop = new AbortController();
   }
@@ -32,11 +34,11 @@ export class Logs {
     this.list.replaceChildren();
     try {
       const query = this.query();
-      const coming = this.following && !this.previous ? events("/api/follow", query, stop.signal) : null;
+      const coming = this.following && !this.previous && !this.regex ? events("/api/follow", query, stop.signal) : null;
       const first = await coming?.next(); // it says that it follows; from then on nothing is missed
       if (first && first.value?.[0] === "error") this.tell(first.value[1].error);
-      const asked = [...query, ["lines", "500"], ...(this.previous ? [["previous", ""]] : [])];
-      const before = await get("/api/logs", asked).catch((error) => this.tell(error.message));
+      const asked = [...query, ["lines", "500"], ...(this.previous ? [["previous", ""]] : []), ...(this.regex ? [["regex", ""]] : [])];
+      const before = await get(this.regex ? "/api/search" : "/api/logs", asked).catch((error) => this.tell(error.message));
       if (stop.signal.aborted) return;
       this.add(before?.lines ?? []);
       const last = before?.lines.at(-1)?.time ?? "";
@@ -81,18 +83,24 @@ export class Logs {
         { class: "tools", id: "log-tools" },
         h("label", {}, "Words ", h("input", { type: "search", id: "filter", autocomplete: "off" })),
         h("label", {}, "Stream ", h("select", { id: "stream" }, options.map(([value, text]) => h("option", { value, selected: value === this.stream }, text)))),
+        box("regex", "expressions", this.regex),
         box("previous", "previous attempt", this.previous),
         box("follow", "follow", this.following),
         h("button", {}, "Search"),
       ),
-      this.list,
+      h("div", { "data-own": this.key }),
     ];
   }
 
+  change(form) {
+    this.submit(form);
+  }
+
   // The form was sent, or a choice changed.
-  choose(form) {
+  submit(form) {
     this.words = form.querySelector("#filter").value;
     this.stream = form.querySelector("#stream").value;
+    this.regex = form.querySelector("#regex").checked;
     this.previous = form.querySelector("#previous").checked;
     this.following = form.querySelector("#follow").checked;
     this.start();

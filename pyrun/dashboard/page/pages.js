@@ -2,7 +2,9 @@
 import { h } from "/dom.js";
 import { ago, bytes, cores, plural, when } from "/format.js";
 import { pastOf } from "/history.js";
-import { images, node, pod, pods, problems, store } from "/store.js";
+import { eventRow, tabs } from "/podtabs.js";
+import { may } from "/server.js";
+import { happened, images, node, pod, pods, problems, store } from "/store.js";
 
 const link = (one) => `#/pod/${encodeURIComponent(one.id)}`;
 
@@ -60,7 +62,9 @@ function problem(one, number) {
     h("span", { class: "since" }, `${ago(one.since)} ago`),
     h("p", { class: "why" }, one.why),
     one.hint && h("p", { class: "hint" }, one.hint),
-    one.pod && one.container && h("p", {}, h("a", { href: `#/logs/${encodeURIComponent(one.pod)}/${encodeURIComponent(one.container)}` }, "logs")),
+    one.manifest && h("p", { class: "hint" }, `its manifest is ${one.manifest}`),
+    one.pod && one.container && h("p", {}, h("a", { href: `#/logs/${encodeURIComponent(one.pod)}/${encodeURIComponent(one.container)}` }, "logs"), one.manifest && [" ", h("a", { href: `#/pod/${encodeURIComponent(one.pod)}/plan` }, "plan"), " ", h("a", { href: `#/pod/${encodeURIComponent(one.pod)}/yaml` }, "YAML")]),
+    one.manifest && may("operate") && h("button", { type: "button", "data-act": "retry", "data-body": JSON.stringify({ pod: `${one.namespace}/${one.name}` }) }, `Try ${one.name} again now`),
   );
 }
 
@@ -89,6 +93,7 @@ export function overview() {
     lastHour([["node_cpu_usage_seconds_total", "CPU", used], ["node_memory_working_set_bytes", "Memory", bytes]]),
     h("h2", {}, "Most CPU"),
     rows(top),
+    happened().length > 0 && [h("h2", {}, "Last events"), h("ol", { class: "events" }, happened().slice(0, 5).map((one) => eventRow(one, true)))],
   ];
 }
 
@@ -171,7 +176,7 @@ export function onePod(id) {
   const wrong = problems().filter((found) => found.pod === id);
   const key = `pod/${id}`;
   return [
-    h("h1", {}, one.namespace, "/", one.name),
+    tabs(one, ""),
     h("ul", { class: "problems" }, wrong.map(problem)),
     h("div", { class: "gauges" }, gauge("CPU", key, "cpu", cores(one.cpu)), gauge("Memory", key, "memory", bytes(one.memory))),
     lastHour([
@@ -184,6 +189,9 @@ export function onePod(id) {
     one.containers.map((each) => container(one, each)),
     h("h2", {}, "Pod"),
     facts([
+      ["Phase", one.kube?.phase ?? ""],
+      ["Conditions", one.kube && h("ul", {}, one.kube.conditions.map((each) => h("li", {}, `${each.type}: ${each.status} ${each.why}`)))],
+      ["Manifest", one.kube?.manifest ?? ""],
       ["Sandbox", one.ready ? "ready" : "not ready"],
       ["Created", when(one.created)],
       ["Addresses", one.ips.join(", ")],
@@ -203,7 +211,7 @@ export function imageList() {
   const sum = (list) => list.reduce((total, one) => total + one.size, 0);
   return [
     h("h1", {}, "Images"),
-    h("p", { class: "sub" }, `${found.length}, ${bytes(sum(found))}; nobody uses ${unused.length} of them, ${bytes(sum(unused))}`),
+    h("p", { class: "sub" }, `${found.length}, ${bytes(sum(found))}; garbage collection would take ${unused.length} of them, ${bytes(sum(unused))}`),
     h(
       "ul",
       { class: "images" },
@@ -215,6 +223,7 @@ export function imageList() {
           h("span", {}, bytes(one.size)),
           h("span", {}, one.used.length ? `used by ${one.used.join(", ")}` : one.pinned ? "pinned" : "not used"),
           h("code", {}, one.id),
+          !one.used.length && !one.pinned && may("operate") && h("button", { type: "button", "data-act": "remove-image", "data-body": JSON.stringify({ image: one.id }) }, `Remove ${one.tags[0] ?? "it"}`),
         ),
       ),
     ),

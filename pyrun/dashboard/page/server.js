@@ -26,6 +26,22 @@ export async function login(token) {
   localStorage.setItem(KEY, (await answer.json()).key);
 }
 
+const ROLES = ["view", "operate", "admin"];
+let role = "view";
+
+// Who we are; what the page shows goes by it, and what is done by the server's own look.
+export async function learnRole() {
+  role = (await get("/api/me")).role;
+}
+
+export const may = (wanted) => ROLES.indexOf(role) >= ROLES.indexOf(wanted);
+
+export const read = (act, query) => get(`/api/read/${act}`, query);
+
+export async function act(name, body) {
+  return (await ask(`/api/act/${name}`, { method: "POST", body: JSON.stringify(body) })).json();
+}
+
 export async function logout() {
   await ask("/api/logout", { method: "POST" }).catch(() => {});
   localStorage.removeItem(KEY);

@@ -9,6 +9,8 @@ export const store = { values: new Map(), history: new Map(), error: "", since: 
 export const node = () => store.values.get("node");
 export const pods = () => all("pod/").sort((a, b) => order(`${a.namespace}/${a.name}`, `${b.namespace}/${b.name}`));
 export const images = () => all("image/").sort((a, b) => b.size - a.size);
+export const happened = () => all("event/").sort((a, b) => b.last - a.last);
+export const eventsOf = (uid) => happened().filter((one) => one.uid === uid);
 export const pod = (id) => store.values.get(`pod/${id}`);
 
 export function problems() {

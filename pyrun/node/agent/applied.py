@@ -43,20 +43,22 @@ def apply(source: Source, given: list[dict[str, Any]], node: str) -> list[dict[s
         plans.append((key, path, value, what))
     for _, path, value, what in plans:
         if what != "unchanged":
-            _write(path, json.dumps(value, indent=2) + "\n")
+            write_file(path, (json.dumps(value, indent=2) + "\n").encode(), MODE)
     return [
         {"kind": kind, "namespace": namespace, "name": name, "what": what}
         for (kind, namespace, name), _, _, what in plans
     ]
 
 
-def _write(path: str, text: str) -> None:
+def write_file(path: str, data: bytes, mode: int) -> None:
+    """Whole, or not at all. PyrunError."""
     directory, name = os.path.split(path)
     made = os.path.join(directory, f".{name}.{os.urandom(4).hex()}")  # two may apply the same at once
     try:
-        fd = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, MODE)
-        with open(fd, "w") as file:
-            file.write(text)
+        fd = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+        with open(fd, "wb") as file:
+            os.fchmod(fd, mode)
+            file.write(data)
             file.flush()
             os.fsync(fd)
         os.rename(made, path)

@@ -2,11 +2,15 @@
 
 GET /status; GET /pods and /configmaps and /secrets, with ?namespace=&name=; GET /events; POST /apply, a list of
 objects; DELETE /KIND/NAMESPACE/NAME?grace=&wait=; POST /retry/NAMESPACE/NAME.
+
+For the dashboard: GET /yaml/NAMESPACE/NAME, a pod without its secrets; GET /plan/NAMESPACE/NAME, what is done of it;
+GET /manifest/KIND/NAMESPACE/NAME, the text of its file; POST /manifest, another text of it, see edit.py.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Callable
 from http import HTTPStatus
@@ -18,8 +22,14 @@ from ... import __version__
 from ...errors import InvalidArgument, NotFound, PyrunError
 from ...http.server import Exchange, Server
 from ...listen import listen, unlink_ours
+from ..explain import explain_pod
+from ..manifests import read_objects
+from .actor import Actor
 from .agent import Agent
 from .applied import apply, delete
+from .edit import change, manifest_of
+from .masked import masked
+from .progress import marked
 from .view import event_values, object_values, pod_value
 
 LONGEST_WAIT_S = 3600.0
@@ -69,6 +79,14 @@ class Socket:
             case ("POST", ["apply"]):
                 given = _decoded(await exchange.body())
                 return await asyncio.to_thread(apply, agent.source, given, agent.name)
+            case ("GET", ["yaml", namespace, name]):
+                return {"yaml": _as_yaml(masked(pod_value(self._actor(namespace, name))))}
+            case ("GET", ["plan", namespace, name]):
+                return await asyncio.to_thread(self._plan, self._actor(namespace, name))
+            case ("GET", ["manifest", kind, namespace, name]):
+                return await asyncio.to_thread(manifest_of, agent.source, (kind, namespace, name))
+            case ("POST", ["manifest"]):
+                return await self._change(await exchange.body())
             case ("POST", ["retry", namespace, name]):
                 self._actor(namespace, name).retry()
                 return {}
@@ -88,6 +106,26 @@ class Socket:
             "pods": len(self._agent.actors),
             "server": None if self._server_error is None else {"error": self._server_error()},
         }
+
+    def _plan(self, actor: Actor) -> list[dict[str, str]]:
+        """Its lines, done, failed and to come; with their places, if its file still says the same."""
+        record, facts = actor.record, self._agent.host.allocatable
+        place: Callable[[str], str] = str
+        with contextlib.suppress(PyrunError):
+            for document, one in read_objects(record.file, self._agent.name)[0]:
+                if one == record.pod:
+                    place = document.place
+        lines = explain_pod(record.pod, facts, record.uid)
+        return marked(lines, pod_value(actor), event_values(actor), place)
+
+    async def _change(self, body: bytes) -> dict[str, Any]:
+        agent, asked = self._agent, _asked(body)
+        room = agent.host.allocatable
+        given = (asked.file, asked.version, asked.text, agent.name, room)
+        found = await asyncio.to_thread(change, agent.source, *given, dry=asked.dry)
+        if found["written"]:
+            agent.source.look()
+        return found
 
     def _chosen(self, query: dict[str, str]) -> list[Any]:
         found = []
@@ -116,6 +154,26 @@ class Socket:
             except TimeoutError:
                 return {"file": file, "gone": False}
         return {"file": file, "gone": True}
+
+
+class _Asked(msgspec.Struct, forbid_unknown_fields=True):
+    file: str
+    version: str
+    text: str
+    dry: bool = True
+
+
+def _asked(data: bytes) -> _Asked:
+    try:
+        return msgspec.json.decode(data, type=_Asked)
+    except msgspec.MsgspecError as error:
+        raise InvalidArgument(f"what was sent is no change of a manifest: {error}") from None
+
+
+def _as_yaml(value: dict[str, Any]) -> str:
+    import yaml
+
+    return str(yaml.safe_dump(value, sort_keys=False, default_flow_style=False, allow_unicode=True))
 
 
 def _decoded(data: bytes) -> list[dict[str, Any]]:

@@ -84,6 +84,11 @@ class Source:
                 found.setdefault(key, one)
         return found
 
+    @property
+    def paths(self) -> frozenset[str]:
+        """Of the files that are looked at."""
+        return frozenset(self._files)
+
     def in_file(self, path: str) -> dict[Key, Wanted]:
         file = self._files.get(path)
         return dict(file.objects) if file is not None else {}
@@ -164,10 +169,10 @@ class Source:
         self._files[path] = _File(mark, objects, faults)
 
 
-def read_file(path: str, node: str) -> tuple[dict[Key, Wanted], list[Fault]]:
-    """Pods, ConfigMaps and Secrets."""
+def read_file(path: str, node: str, data: bytes | None = None) -> tuple[dict[Key, Wanted], list[Fault]]:
+    """Pods, ConfigMaps and Secrets. data: what is read in place of the file."""
     try:
-        read, faults = read_objects(path, node)
+        read, faults = read_objects(path, node, data)
     except PyrunError as error:
         return {}, [Fault(path, 1, 1, "", error.text.removeprefix(f"{path}: "))]
     found: dict[Key, Wanted] = {}

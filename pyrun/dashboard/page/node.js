@@ -1,0 +1,86 @@
+// The pages of the node: services, volumes, events, the node itself, tokens.
+import { h } from "/dom.js";
+import { eventRow } from "/podtabs.js";
+import { bytes, cores, when } from "/format.js";
+import { fetched } from "/fetched.js";
+import { may } from "/server.js";
+import { happened, node, pods } from "/store.js";
+
+const waiting = () => (fetched.error ? h("p", { class: "error" }, fetched.error) : h("p", {}, "Asking the node …"));
+
+function table(label, head, rows) {
+  return h(
+    "div",
+    { class: "scroll", tabindex: "0", role: "region", "aria-label": label },
+    h("table", {}, h("thead", {}, h("tr", {}, head.map((word) => h("th", { scope: "col" }, word)))), h("tbody", {}, rows.map((row) => h("tr", {}, row.map((cell) => h("td", {}, cell)))))),
+  );
+}
+
+export function servicesPage() {
+  const found = fetched.value;
+  if (!found) return [h("h1", {}, "Services"), waiting()];
+  const { status, counters } = found;
+  const wrong = [...status.faults, ...status.refused];
+  const rows = (counters.frontends ?? []).map((one) => [one.name, `${one.address}:${one.port}`, one.active, one.accepted, one.failed, one.refused, bytes(one.bytes_in), bytes(one.bytes_out)]);
+  return [
+    h("h1", {}, "Services"),
+    h("p", { class: "sub" }, `${status.frontends} addresses and ports with ${status.endpoints} endpoints, ${status.mode}`),
+    status.waits_for.length > 0 && h("p", { class: "odd" }, `waits for ${status.waits_for.join(", ")}`),
+    h("ul", {}, wrong.map((one) => h("li", { class: "bad" }, one))),
+    table("Services", ["Service", "Address", "Open", "All", "Failed", "Refused", "In", "Out"], rows),
+  ];
+}
+
+export function volumesPage() {
+  const found = fetched.value?.volumes;
+  if (!found) return [h("h1", {}, "Volumes"), waiting()];
+  const rows = found.map((one) => [`${one.namespace}/${one.pod}`, one.name, one.kind, one.about, one.mounts.map((each) => `${each.container} ${each.path}${each.read_only ? " (read-only)" : ""}`).join(", ")]);
+  return [h("h1", {}, "Volumes"), h("p", { class: "sub" }, `${found.length} of the pods of manifests`), table("Volumes", ["Pod", "Volume", "Kind", "Of", "Seen by"], rows)];
+}
+
+export function eventsPage() {
+  const found = happened();
+  return [h("h1", {}, "Events"), h("p", { class: "sub" }, node().agent ? `${found.length}, the newest first` : "Events are the node agent's, and none runs."), h("ol", { class: "events" }, found.map((one) => eventRow(one, true)))];
+}
+
+export function nodePage() {
+  const here = node();
+  const rows = [
+    ["Runtime", `${here.runtime} ${here.version}`],
+    ["Manifests", here.agent?.manifests ?? "no node agent runs"],
+    ["CPU", `${cores(here.cpu)} of ${here.cpus}`],
+    ["Memory", `${bytes(here.memory)} of ${bytes(here.total)}, ${bytes(here.available)} can be had`],
+    ["Disk of images", here.disk ? `${bytes(here.disk.total - here.disk.free)} of ${bytes(here.disk.total)} on ${here.disk.path}` : "–"],
+    ["Pods", pods().length],
+    ["Started", when(here.started)],
+  ];
+  return [
+    h("h1", {}, here.name),
+    h("dl", {}, rows.map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)])),
+    h("h2", {}, "Conditions"),
+    h("ul", {}, here.conditions.map((one) => h("li", { class: one.status ? "good" : "bad" }, `${one.type}: ${one.status ? "yes" : "no"}`, one.message && h("span", { class: "why" }, ` ${one.reason} ${one.message}`)))),
+    here.agent?.faults.length > 0 && [h("h2", {}, "Faults of manifests"), h("ul", {}, here.agent.faults.map((one) => h("li", { class: "bad" }, one)))],
+  ];
+}
+
+export function tokensPage(made) {
+  if (!may("admin")) return [h("h1", {}, "Tokens"), h("p", {}, "The role admin may see them.")];
+  const found = fetched.value;
+  if (!found) return [h("h1", {}, "Tokens"), waiting()];
+  const revoke = (one) => (one.made ? h("button", { type: "button", "data-act": "revoke-token", "data-body": JSON.stringify({ name: one.name }) }, `Revoke ${one.name}`) : "");
+  return [
+    h("h1", {}, "Tokens"),
+    table("Tokens", ["Name", "Role", "Made", ""], found.tokens.map((one) => [one.name, one.role, one.made ? when(one.made) : "by the first start", revoke(one)])),
+    h("h2", {}, "Another"),
+    h(
+      "form",
+      { class: "tools", id: "make-token" },
+      h("label", {}, "Name ", h("input", { id: "token-name", required: true, autocomplete: "off" })),
+      h("label", {}, "Role ", h("select", { id: "token-role" }, ["view", "operate", "admin"].map((role) => h("option", { value: role }, role)))),
+      h("button", {}, "Make a token"),
+    ),
+    made && h("p", { role: "status" }, `The token of ${made.name}, told this once: `, h("code", { id: "made" }, made.token)),
+    h("h2", {}, "Who did what"),
+    table("Audit", ["Time", "Who", "Role", "What", "Of", "Outcome"], found.audit.map((one) => [when(one.time), one.who, one.role, one.action, one.of, one.outcome])),
+  ];
+}

@@ -1,0 +1,63 @@
+// Logs of all pods, searched by words or expressions.
+import { h } from "/dom.js";
+import { get } from "/server.js";
+import { pods } from "/store.js";
+
+export class Search {
+  constructor(failed) {
+    this.failed = failed;
+    this.lines = h("div", { class: "lines", role: "log", tabindex: "0", "aria-label": "what was found" });
+    this.said = h("p", { class: "sub", role: "status" });
+    this.element = h("div", {}, this.said, this.lines);
+  }
+
+  start() {}
+
+  async submit(form) {
+    const value = (id) => form.querySelector(`#${id}`).value.trim();
+    const words = value("filter").split(/\s+/).filter(Boolean);
+    const regex = form.querySelector("#regex").checked;
+    const query = [["namespace", value("in-namespace")], ["pod", value("in-pod")], ["since", value("since")], ["lines", "500"], ...words.map((word) => ["word", word])];
+    this.said.textContent = "Searching …";
+    const turn = (this.turn = Symbol());
+    try {
+      const found = await get("/api/search", regex ? [...query, ["regex", ""]] : query);
+      if (turn !== this.turn) return;
+      const known = new Map(pods().map((one) => [one.uid, one]));
+      this.lines.replaceChildren(...found.lines.map((one) => row(one, known.get(one.uid))));
+      this.lines.scrollTop = this.lines.scrollHeight;
+      this.said.textContent = `${found.lines.length} lines`;
+    } catch (error) {
+      this.said.textContent = error.message;
+      this.failed(error);
+    }
+  }
+
+  view() {
+    const ages = [["3600", "an hour"], ["86400", "a day"], ["0", "all"]];
+    return [
+      h("h1", {}, "Logs"),
+      h(
+        "form",
+        { class: "tools", id: "search" },
+        h("label", {}, "Words ", h("input", { type: "search", id: "filter", autocomplete: "off" })),
+        h("label", {}, h("input", { type: "checkbox", id: "regex" }), " expressions"),
+        h("label", {}, "Namespace ", h("input", { id: "in-namespace", autocomplete: "off", placeholder: "all" })),
+        h("label", {}, "Pod ", h("input", { id: "in-pod", autocomplete: "off", placeholder: "all, or web-*" })),
+        h("label", {}, "Of the last ", h("select", { id: "since" }, ages.map(([seconds, text]) => h("option", { value: seconds }, text)))),
+        h("button", {}, "Search"),
+      ),
+      h("div", { "data-own": this.key }),
+    ];
+  }
+
+  end() {
+    this.turn = null;
+  }
+}
+
+function row(one, of) {
+  const name = `${one.namespace}/${one.pod} ${one.container}`;
+  const where = of ? h("a", { href: `#/logs/${encodeURIComponent(of.id)}/${encodeURIComponent(one.container)}` }, name) : h("span", {}, name);
+  return h("div", { class: one.stream === "stderr" ? "line stderr" : "line" }, h("time", {}, one.time.slice(0, 19).replace("T", " ")), where, " ", h("span", {}, one.line));
+}

@@ -1,0 +1,96 @@
+"""The dashboard over `pyrun node run`, in a real browser: a pod of a manifest is broken; somebody sees which and why,
+reads its log, looks at its plan and its events, opens a shell beside it, and mends its YAML."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.browser import Browser, a_browser, find_browser
+from tests.support.dashboard import Served, a_dashboard
+from tests.support.node.agent import AgentNode, an_agent, pod, sh
+
+# It has no child that comes and goes.
+WAITS = "trap 'exit 0' TERM; mkfifo /f; exec 3<>/f; while :; do read -t 1 x <&3; done"
+BROKEN = "echo 'DATABASE_URL not set' >&2; exit 3"
+
+
+@pytest.fixture(scope="module")
+def agent(tmp_path_factory: pytest.TempPathFactory, busybox_rootfs: Path) -> Iterator[AgentNode]:
+    with an_agent(tmp_path_factory.mktemp("agent"), busybox_rootfs) as found:
+        found.write("web", pod("web", sh("app", f"echo hello from web; {WAITS}")))
+        cart = pod("cart", {**sh("app", BROKEN), "env": [{"name": "DB_PASSWORD", "value": "open sesame"}]})
+        path = found.write("cart", cart)
+        path.write_text("# who asks: the shop\n" + path.read_text())
+        found.wait_ready("web")
+        # A browser drops what it loads when the addresses of the machine change, so the pods' come first.
+        found.wait(lambda pods: pods["cart"]["status"]["containerStatuses"][0]["restartCount"])
+        yield found
+
+
+@pytest.fixture(scope="module")
+def dashboard(agent: AgentNode, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with a_dashboard(tmp_path_factory.mktemp("dashboard"), agent.node.socket, agent.node.logs) as served:
+        yield served
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[Browser]:
+    if find_browser() is None:
+        pytest.skip("Debian's chromium-headless-shell is not installed")
+    with a_browser(tmp_path / "profile") as found:
+        yield found
+
+
+def open_tab(browser: Browser, name: str, text: str) -> None:
+    """A link of the page by its words."""
+    found = f"[...document.querySelectorAll('main a')].find((one) => one.textContent === {json.dumps(name)})"
+    browser.wait(f"{found} !== undefined")
+    browser.run(f"{found}.click()")
+    browser.wait_text(text)
+
+
+def test_a_broken_pod_is_found_and_mended(browser: Browser, dashboard: Served, agent: AgentNode) -> None:
+    browser.visit(dashboard.url)
+    browser.type("#token", dashboard.token)
+    browser.press("Enter")
+    browser.wait_text("CrashLoopBackOff")
+    browser.wait_text("DATABASE_URL not set")
+    browser.wait_text("cart.yaml")
+    open_tab(browser, "default/cart app", "Conditions")
+    open_tab(browser, "Timeline", "Created container: app")
+    browser.wait_text("Started container app")
+    open_tab(browser, "Plan", "to come")
+    browser.wait("document.querySelector('.plan li.bad') !== null && document.querySelector('.plan li.good') !== null")
+    assert "cart.yaml:" in browser.run("document.querySelector('.plan').innerText")
+    open_tab(browser, "Logs of app", "DATABASE_URL not set")
+    browser.run("history.back()")
+    open_tab(browser, "YAML", "DB_PASSWORD")
+    assert "open sesame" not in browser.run("document.body.innerText")
+
+    browser.click("#edit")
+    browser.wait("document.querySelector('#manifest')?.value.includes('who asks: the shop')")
+    assert "open sesame" in browser.run("document.querySelector('#manifest').value")
+    browser.run("document.querySelector('#manifest').value += '  imagee: x\\n'")
+    browser.click("#dry")
+    browser.wait_text("Nothing was changed")
+    text = "document.querySelector('#manifest').value"
+    browser.run(f"{text} = {text}.replace('  imagee: x\\n', '').replace('exit 3', {json.dumps(WAITS)})")
+    browser.click("#dry")
+    browser.wait_text("It would be applied")
+    browser.wait_text("Pod default/cart configured")
+    browser.wait("document.querySelector('.diff .good') !== null")
+    assert "exit 3" in (agent.manifests / "cart.yaml").read_text(), "a dry run changes nothing"
+    browser.click("#apply")
+    browser.wait_text("Applied")
+    agent.wait_ready("cart")
+    assert (agent.manifests / "cart.yaml").read_text().startswith("# who asks: the shop\n")
+    browser.run("location.hash = '#/'")
+    browser.wait("!document.body.innerText.includes('DATABASE_URL')")
+    (agent.manifests / "cart.yaml").unlink()
+    agent.wait(lambda pods: "cart" not in pods)
+    complaints = [one for one in browser.complaints if "ERR_NETWORK_CHANGED" not in one]  # a new pod's network
+    assert not complaints, complaints
