@@ -59,7 +59,7 @@ bench-dns: build  ## pyrun-dns against CoreDNS, unbound and dnsmasq, interleaved
 fuzz-dns: build  ## fuzz pyrun-dns' queries, tables and control messages for a minute (needs clang)
 	$(PY) cffi_build/build.py --fuzz-dns --seconds 60
 
-fuzz-dataplane: build  ## fuzz the data plane's images for a minute (needs clang)
+fuzz-dataplane: build  ## fuzz the data plane's images and messages for a minute (needs clang)
 	$(PY) cffi_build/build.py --fuzz-dataplane --seconds 60
 
 bench-proxy: build  ## the service proxy in both modes against haproxy and nginx, interleaved (root)

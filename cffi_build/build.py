@@ -291,18 +291,21 @@ def asan_dataplane(cc: str, out: Path) -> None:
 
 
 def fuzz_dataplane(out: Path, seconds: int) -> None:
-    """Builds the fuzzer of the data plane's images and runs it."""
+    """Builds the fuzzers of the data plane's images and of its messages, and runs each."""
     flags = ["-fsanitize=fuzzer,address,undefined"]
-    used = [f"dataplane/{name}.c" for name in ("hash", "image", "table", "apply", "choose")]
-    hosted("clang", out / "fuzz-dataplane", ["hosted/fuzz_dataplane.c", *used], flags)
+    image = [f"dataplane/{name}.c" for name in ("hash", "image", "table", "apply", "choose")]
+    hosted("clang", out / "fuzz-dataplane", ["hosted/fuzz_dataplane.c", *image], flags)
+    behind = [f"dataplane/{name}.c" for name in DATAPLANE_PARTS.split() if name != "control"]
+    hosted("clang", out / "fuzz-control", ["hosted/fuzz_control.c", *behind], flags)
     if not seconds:
         return
     seeds = str(HERE / "hosted" / "dataplane_seeds.py")
-    subprocess.run([sys.executable, seeds, str(out / "seeds-dataplane")], check=True)
-    (out / "corpus-fuzz-dataplane").mkdir(exist_ok=True)
+    subprocess.run([sys.executable, seeds, str(out)], check=True)
     options = [f"-max_total_time={seconds}", "-max_len=16384", "-timeout=10", "-print_final_stats=1"]
-    command = [str(out / "fuzz-dataplane"), *options, "corpus-fuzz-dataplane", "seeds-dataplane"]
-    subprocess.run(command, check=True, cwd=out)
+    for name in ("dataplane", "control"):
+        (out / f"corpus-fuzz-{name}").mkdir(exist_ok=True)
+        command = [str(out / f"fuzz-{name}"), *options, f"corpus-fuzz-{name}", f"seeds-{name}"]
+        subprocess.run(command, check=True, cwd=out)
 
 
 def sanitized(args: argparse.Namespace) -> bool:
@@ -334,7 +337,7 @@ def main() -> None:
     parser.add_argument("--asan-dns", action="store_true", help="build pyrun-dns with ASan and UBSan")
     parser.add_argument("--fuzz-dns", action="store_true", help="build the fuzzer of pyrun-dns")
     parser.add_argument("--asan-dataplane", action="store_true", help="build pyrun-dataplane with ASan and UBSan")
-    parser.add_argument("--fuzz-dataplane", action="store_true", help="build the fuzzer of the data plane's images")
+    parser.add_argument("--fuzz-dataplane", action="store_true", help="build the data plane's fuzzers")
     parser.add_argument("--seconds", type=int, default=0, help="with --fuzz or --fuzz-layer: run each fuzzer that long")
     args = parser.parse_args()
     if sanitized(args):

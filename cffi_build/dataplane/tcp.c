@@ -256,7 +256,7 @@ static void inherit(int fd) {
 /* In place of those that there are. What they had accepted but not handed out is handed out first: a socket that is somebody else's too
  * keeps its queue. */
 bool tcp_listen(const int *fds, uint32_t n) {
-    if (n > LISTENERS_MOST)
+    if (n > LISTENERS_MOST) /* false: all of them are the caller's still */
         return false;
     for (uint32_t k = 0; k < n_listeners; k++) {
         for (int i = 0; i < EMPTIED_MOST && accept_some(listeners + k); i++)
@@ -269,10 +269,16 @@ bool tcp_listen(const int *fds, uint32_t n) {
     for (uint32_t k = 0; k < n; k++) {
         inherit(fds[k]);
         listeners[k] = (struct watched){listener_ready, fds[k]};
-        n_listeners++;
-        if (!loop_add(listeners + k, EPOLLIN))
-            return false;
+        if (loop_add(listeners + k, EPOLLIN))
+            continue;
+        listeners[k].fd = -1;
+        while (k) {
+            loop_remove(listeners + --k);
+            listeners[k].fd = -1;
+        }
+        return false;
     }
+    n_listeners = n;
     return true;
 }
 

@@ -1,4 +1,4 @@
-"""The data plane under sanitizers: its fuzzer for some seconds, and its own tests with a program that has them."""
+"""The data plane under sanitizers: its fuzzers for some seconds, and its own tests with a program that has them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.executor.hosted import BUILD, HOSTED, fuzz, needs_fuzzer
 @needs_fuzzer
 def test_fuzz() -> None:
     """A longer run is `make fuzz-dataplane`."""
-    fuzz("--fuzz-dataplane")
+    fuzz("--fuzz-dataplane", programs=2)  # of images, of messages
 
 
 def test_its_tests_under_asan() -> None:
