@@ -1,7 +1,7 @@
 # Everything here assumes `./bootstrap build` has run once; each target runs it, and the second time it is quick.
 PY := .venv/bin/python
 
-.PHONY: help build check test bench bench-layers bench-cri demo conformance critest containerd-2 kubelet control-plane e2e-node fuzz fuzz-layer fuzz-dataplane fuzz-dns bench-proxy bench-proxy-memory bench-proxy-plan bench-dns asan vm vm-shell vm-test vm-engines box soak clean
+.PHONY: help build check test bench bench-layers bench-cri demo conformance critest containerd-2 victoria-logs kubelet control-plane e2e-node fuzz fuzz-layer fuzz-dataplane fuzz-dns bench-proxy bench-proxy-memory bench-proxy-plan bench-dns asan vm vm-shell vm-test vm-engines box soak clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,10 @@ critest: build  ## Kubernetes' validation of a CRI against pyrun cri (root; need
 containerd-2: build  ## containerd 2.4, made from its Go module once and kept, drives pyrun on this machine (root; needs Go)
 	$(PY) -m tests.support.engines.containerd_2
 	tests/view $(PY) -m pytest -q tests/host/test_containerd.py $(ARGS)
+
+victoria-logs: build  ## VictoriaLogs, made from its Go module once and kept, takes what pyrun collect sends (needs Go, four CPU minutes)
+	$(PY) -m tests.support.engines.victoria_logs
+	$(PY) -m pytest -q tests/unit/test_logs_ship.py $(ARGS)
 
 kubelet: build  ## a kubelet, made from its Go module once and kept, runs pods on pyrun cri (root; needs Go, ten CPU minutes)
 	$(PY) -m tests.support.kube.build kubelet

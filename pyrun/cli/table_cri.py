@@ -120,13 +120,14 @@ LOGS = Verb(
 )
 COLLECT = Verb(
     "collect",
-    "keep the logs of pods in compressed blocks",
+    "keep the logs of pods in compressed blocks, and send them to other stores",
     (),
     (
         text("dir", "DIR", "where the logs are (default: /var/log/pods)", completes=A_DIRECTORY),
         text("store", "DIR", "where they are kept (default: /var/lib/pyrun-logs)", completes=A_DIRECTORY),
         Option("keep", DURATION, "how long they are kept (default: 168h)", metavar="TIME"),
         size("keep-bytes", "how big all of them may become (default: 2G)"),
+        text("ship", "URL", "send lines there, such as loki+http://HOST:3100/loki/api/v1/push", many=True),
         flag("once", "seal what can be sealed, and end"),
         flag("status", "print what has been sealed, shipped and dropped, and end"),
         FOR_TOOLS,

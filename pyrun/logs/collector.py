@@ -1,4 +1,5 @@
-"""`pyrun collect`: one process, off the pods' path, that seals what was rotated and keeps it within bounds."""
+"""`pyrun collect`: one process, off the pods' path, that seals what was rotated, keeps it within bounds, and sends
+lines to other stores. What is sent is read from the same files, so a slow target holds up no sealing."""
 
 from __future__ import annotations
 
@@ -8,21 +9,31 @@ from contextlib import ExitStack
 from ..errors import PyrunError
 from ..listen import only_one, private_directory
 from .seal import Sealer
+from .ship.shipper import Shipper
 from .store import Keep, LogStore
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 # A look, also where nothing tells that something happened; and how often what is old is looked for.
 LOOK = 5.0
 DROP = 60.0
+# For what is being sent when we end.
+PATIENCE = 5.0
 
 
 def collect(
-    root: str, directory: str, keep: Keep, warn: Callable[[str], None], ended: Callable[[], bool], *, once: bool = False
+    root: str,
+    directory: str,
+    keep: Keep,
+    warn: Callable[[str], None],
+    ended: Callable[[], bool],
+    *,
+    once: bool = False,
+    targets: Sequence[str] = (),
 ) -> None:
-    """Until `ended`. root: the logs of pods; directory: the store's."""
+    """Until `ended`. root: the logs of pods; directory: the store's. targets: as parse_target takes them."""
     with ExitStack() as stack:
         private_directory(directory)
         stack.enter_context(only_one(directory, "pyrun collect"))
@@ -30,6 +41,10 @@ def collect(
         stack.callback(store.close)
         sealer = Sealer(root, store, warn)
         stack.callback(sealer.close)
+        for target in targets:
+            shipper = Shipper(target, root, directory, warn)
+            stack.callback(shipper.stop, PATIENCE)
+            shipper.start()
         dropped = 0.0
         while not ended():
             try:

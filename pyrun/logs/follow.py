@@ -26,16 +26,31 @@ if TYPE_CHECKING:
 
 LOOK = 1.0
 CHUNK = 1 << 16
+# Of the beginning of a file, by which it is known again: more than the time of its first line.
+HEAD = 64
 # Reads of one container before the others have their turn.
 BURST = 64
 WATCHED = CREATE | DELETE | MODIFY | MOVED_TO
 NOTHING = End(BEFORE_ALL, (0, 0), 0)
 
 
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How far a container was read, in a form that outlives the process and the file's name: the file is the first one
+    after the place `before` that begins with `head`, a line with its time."""
+
+    before: Place
+    head: bytes
+    offset: int
+
+
+START = Position(BEFORE_ALL, b"", 0)
+
+
 @dataclass(slots=True)
 class Cursor:
     """Where a container is read. file: what is read, None before the first. floor: (attempt, stamp) of the newest
-    rotated file that has been read, or was old when we began."""
+    rotated file that has been read, or was old when we began. safe: up to where all lines have been told."""
 
     container: Container
     file: _File | None = None
@@ -44,6 +59,10 @@ class Cursor:
     end: End = NOTHING
     rest: bytes = b""
     joiner: Joiner = field(default_factory=Joiner)
+    before: Place = BEFORE_ALL
+    head: bytes = b""
+    done: int = 0
+    safe: Position = START
 
     def start_at_end(self) -> None:
         """Passes over what is there."""
@@ -54,9 +73,27 @@ class Cursor:
             self.end = End(before, file.original, file.size())
             self._take(segments[-1], file, segments)
 
-    def read(self) -> Iterator[Line]:
-        """What has come since."""
-        for _ in range(BURST):
+    def start_at(self, position: Position) -> bool:
+        """Goes on where an earlier cursor was. False: that file is not there any more; then from the one after it."""
+        self.floor = self.before = position.before
+        self.safe = position
+        if not position.head:
+            return True
+        segments = collect_segments(self.container)
+        for segment in segments:
+            file = _File.open(self.container, segment) if segment.place > position.before else None
+            if file is None:
+                continue
+            if file.peek().startswith(position.head):
+                self._take(segment, file, segments)
+                self.head, self.done = position.head, file.skip(position.offset)
+                return True
+            file.close()
+        return False
+
+    def read(self, burst: int = BURST) -> Iterator[Line]:
+        """What has come since; at most so many pieces of the file."""
+        for _ in range(burst):
             data = self.file.read() if self.file else b""
             if not data:
                 found = self._next()
@@ -69,8 +106,13 @@ class Cursor:
                 else:
                     yield from self._take(*found)
                     continue
+            self.done += len(data)
+            self.head = (self.head + data)[:HEAD] if len(self.head) < HEAD else self.head
             *raws, self.rest = (self.rest + data).split(b"\n")
             yield from (line for raw in raws if (line := self.joiner.add(raw)))
+            if self.joiner.idle:
+                whole = self.done - len(self.rest)
+                self.safe = Position(self.before, self.head[:whole], whole)
 
     def _next(self) -> tuple[Segment, _File, list[Segment]] | None:
         """The file that follows the one that is read, if something is in it."""
@@ -95,8 +137,10 @@ class Cursor:
         if segment.attempt != self.attempt:
             rest = list(self.joiner.rest())
             self.joiner, self.rest, self.attempt = Joiner(), b"", segment.attempt
-        older = [one.place for one in segments if one.rotated and one.place <= segment.place]
-        self.floor = max([self.floor, (segment.attempt - 1, "~"), *older])
+        older = [one.place for one in segments if one.rotated and one.place < segment.place]
+        self.before = max([self.floor, (segment.attempt - 1, "~"), *older])
+        self.floor = max(self.before, segment.place) if segment.rotated else self.before
+        self.head, self.done = b"", 0
         self.file = file
         return rest
 
@@ -110,7 +154,7 @@ class _File:
     """An open file of a log. identity: its device and inode; original: those of the file that it was before it was
     sealed. A file that is held keeps its inode, so one with the same is the same."""
 
-    __slots__ = ("_fd", "_read", "_size", "identity", "original")
+    __slots__ = ("_ahead", "_fd", "_read", "_size", "identity", "original")
 
     def __init__(self, fd: int, segment: Segment) -> None:
         self._fd = fd
@@ -118,6 +162,7 @@ class _File:
         self.identity = self.original = (about.st_dev, about.st_ino)
         self._read: Callable[[int], bytes] = lambda size: os.read(fd, size)
         self._size: int | None = None
+        self._ahead = b""
         if segment.compressed:
             self._read = gzip.GzipFile(fileobj=open(fd, "rb", closefd=False)).read1
         elif segment.sealed:
@@ -130,7 +175,22 @@ class _File:
         found = open_segment(container, segment)
         return None if found is None else _File(*found)
 
+    def peek(self) -> bytes:
+        """What is next, and stays so."""
+        self._ahead = self.read()
+        return self._ahead
+
+    def skip(self, size: int) -> int:
+        """Passes over so many bytes, or what there is; how many that were."""
+        left = size
+        while left and (data := self.read()):
+            self._ahead, left = data[left:], left - min(left, len(data))
+        return size - left
+
     def read(self) -> bytes:
+        if self._ahead:
+            data, self._ahead = self._ahead, b""
+            return data
         try:
             return self._read(CHUNK)
         except (OSError, EOFError, ValueError):
@@ -177,14 +237,23 @@ class Follower:
         """Containers that have come or gone. A new one is read from its beginning."""
         there = {one.directory: one for one in collect_containers(self.root, self.store)}
         for directory in self._cursors.keys() - there.keys():
-            self._cursors.pop(directory).close()
+            self.ended(cursor := self._cursors.pop(directory))
+            cursor.close()
         for directory, container in there.items():
             if directory in self._cursors or not self.where.takes(container):
                 continue
-            self._cursors[directory] = cursor = Cursor(container)
-            if not new:
-                cursor.start_at_end()
+            self._cursors[directory] = self.begin(container, new=new)
         self._watched.set([self.root, *{os.path.dirname(one) for one in there}, *self._cursors])
+
+    def begin(self, container: Container, *, new: bool) -> Cursor:
+        """Where a container is read from that was there when we began, or is new."""
+        cursor = Cursor(container)
+        if not new:
+            cursor.start_at_end()
+        return cursor
+
+    def ended(self, cursor: Cursor) -> None:
+        """Nothing is left of a container."""
 
     def wait(self) -> None:
         """Until there may be something new."""

@@ -29,6 +29,11 @@ CREATE TABLE IF NOT EXISTS dropped (why TEXT NOT NULL, namespace TEXT NOT NULL, 
     container TEXT NOT NULL, lines INTEGER NOT NULL, PRIMARY KEY (why, namespace, pod, container)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS dropping (path TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS shipped (target TEXT PRIMARY KEY, lines INTEGER NOT NULL, dropped INTEGER NOT NULL,
+    lost_files INTEGER NOT NULL, failures INTEGER NOT NULL, last_error TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS cursors (target TEXT NOT NULL, namespace TEXT NOT NULL, pod TEXT NOT NULL,
+    uid TEXT NOT NULL, container TEXT NOT NULL, attempt INTEGER NOT NULL, stamp TEXT NOT NULL, head BLOB NOT NULL,
+    offset INTEGER NOT NULL, PRIMARY KEY (target, namespace, pod, uid, container)) WITHOUT ROWID;
 """
 
 
@@ -158,8 +163,8 @@ def _open(path: str) -> sqlite3.Connection:
 
 
 def read_status(directory: str) -> dict[str, object]:
-    """Counters, and what was dropped: {"counters": {name: n}, "dropped": [{why, namespace, pod, container, lines}]}.
-    May be asked while a collector runs."""
+    """{"counters": {name: n}, "dropped": [{why, namespace, pod, container, lines}], "shipped": [{target, lines,
+    dropped, lost_files, failures, last_error}]}. May be asked while a collector runs."""
     path = os.path.join(directory, DATABASE)
     try:
         db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10.0)
@@ -167,8 +172,9 @@ def read_status(directory: str) -> dict[str, object]:
             db.row_factory = sqlite3.Row
             counters = {row["name"]: row["value"] for row in db.execute("SELECT * FROM counters")}
             dropped = [dict(row) for row in db.execute("SELECT * FROM dropped ORDER BY namespace, pod, container, why")]
+            shipped = [dict(row) for row in db.execute("SELECT * FROM shipped ORDER BY target")]
         finally:
             db.close()
     except sqlite3.Error as error:
         raise PyrunError(f"{path}: {error}", hint="pyrun collect makes it; --store DIR names its directory") from None
-    return {"counters": counters, "dropped": dropped}
+    return {"counters": counters, "dropped": dropped, "shipped": shipped}

@@ -1,4 +1,4 @@
-"""`pyrun collect`: keeps the logs of pods in compressed blocks until a signal ends it."""
+"""`pyrun collect`: keeps the logs of pods in compressed blocks, and sends them on, until a signal ends it."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ DAYS, BYTES, LEAST_BYTES = 7, 2 << 30, 1 << 20
 def run(g: Globals, o: Options) -> int:
     try:
         from pyrun.logs.collector import collect
+        from pyrun.logs.ship.record import parse_target
         from pyrun.logs.store import Keep, read_status
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("pyrun"):
@@ -37,10 +38,14 @@ def run(g: Globals, o: Options) -> int:
     keep = Keep(o.keep or DAYS * 86400, o.keep_bytes or BYTES)
     if keep.bytes < LEAST_BYTES:
         raise InvalidArgument("--keep-bytes: 1M is the least")
+    for one in o.ship:
+        parse_target(one)
+    if o.once and o.ship:
+        raise InvalidArgument("--once and --ship: lines are sent for as long as it runs")
     ended: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, frame: ended.append(number))
-    collect(root, store, keep, _warn, lambda: bool(ended), once=o.once)
+    collect(root, store, keep, _warn, lambda: bool(ended), once=o.once, targets=o.ship)
     return 0
 
 
@@ -54,5 +59,8 @@ def _show(status: dict[str, Any], form: str) -> None:
         return
     for name, value in status["counters"].items():
         print(f"{name:<24} {value}")
+    for row in status["shipped"]:
+        print(f"shipped to {row['target']}: {row['lines']} lines, {row['dropped']} refused and dropped,", end=" ")
+        print(f"{row['lost_files']} files gone before; {row['failures']} failures: {row['last_error'] or 'none'}")
     for row in status["dropped"]:
         print(f"dropped by {row['why']}: {row['lines']} lines of {row['namespace']}/{row['pod']} {row['container']}")

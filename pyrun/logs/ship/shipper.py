@@ -1,0 +1,162 @@
+"""Reads what comes, from where it stopped, and sends it in batches to one target. A thread for each target: one that is
+slow or gone holds up no other. The disk is the buffer, so a target that is gone for a day costs no memory."""
+
+from __future__ import annotations
+
+import os
+import random
+import sqlite3
+import threading
+
+from ...errors import PyrunError
+from ..follow import Cursor, Follower
+from ..query import Query, Where
+from ..store import DATABASE
+from . import elasticsearch, loki, otlp
+from .cursors import Cursors, key_of
+from .http import HttpTarget
+from .record import Again, Record, Refused, parse_target
+from .syslog import SyslogTarget
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from ..follow import Position
+    from ..tree import Container
+    from .cursors import Key
+
+BATCH_BYTES = 1 << 20
+# Pieces of 64 to 256 KiB of a container's log before the others have their turn.
+BURST = 4
+# Lines that come within this time are sent together.
+GATHER_S = 0.5
+WAIT_FIRST_S, WAIT_MOST_S = 0.5, 60.0
+BY_HTTP = {"loki": loki, "elasticsearch": elasticsearch, "otlp": otlp}
+
+
+class Shipper:
+    """target: as parse_target takes it. root, directory: of the logs and the store."""
+
+    def __init__(self, target: str, root: str, directory: str, warn: Callable[[str], None]) -> None:
+        protocol, url = parse_target(target)
+        self._name = target
+        self._target = HttpTarget(url, BY_HTTP[protocol]) if protocol in BY_HTTP else SyslogTarget(url)
+        self._where = (root, directory)
+        self._warn = warn
+        self._ended = threading.Event()
+        self._node = os.uname().nodename
+        self._warned = False
+        self._thread = threading.Thread(target=self._run, name="ship", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, patience: float) -> None:
+        """What is under way is left after this many seconds; it will be sent again."""
+        self._ended.set()
+        self._thread.join(patience)
+
+    def _run(self) -> None:
+        while not self._ended.is_set():
+            try:
+                self._follow()
+            except (PyrunError, OSError, sqlite3.Error) as error:
+                self._warn(f"{self._name}: {error}")
+                self._ended.wait(WAIT_FIRST_S)
+
+    def _follow(self) -> None:
+        root, directory = self._where
+        cursors = Cursors(os.path.join(directory, DATABASE), self._name)
+        follower = _FromPositions(root, directory, cursors)
+        try:
+            while not self._ended.is_set():
+                if not self._ship(follower, cursors):
+                    follower.wait()
+                    self._ended.wait(GATHER_S)
+        finally:
+            follower.close()
+            cursors.close()
+            self._target.close()
+
+    def _ship(self, follower: _FromPositions, cursors: Cursors) -> int:
+        """Sends what is there; how many lines that were."""
+        batch: list[Record] = []
+        positions: dict[Key, Position] = {}
+        size = sent = 0
+        for cursor in follower.cursors():
+            before = cursor.safe
+            for line in cursor.read(BURST):
+                batch.append(Record(cursor.container, line, self._node))
+                size += len(line.content) + 200
+            if cursor.safe != before:
+                positions[key_of(cursor.container)] = cursor.safe
+            if size >= BATCH_BYTES:
+                sent += self._send(batch, positions, cursors)
+                batch, positions, size = [], {}, 0
+        return sent + self._send(batch, positions, cursors)
+
+    def _send(self, records: list[Record], positions: dict[Key, Position], cursors: Cursors) -> int:
+        dropped = sum(self._deliver(part, cursors) for part in _parts(records)) if records else 0
+        if (records or positions) and not self._ended.is_set():
+            cursors.commit(positions, len(records) - dropped, dropped)
+        return len(records)
+
+    def _deliver(self, records: list[Record], cursors: Cursors) -> int:
+        """Sends them until they are taken; how many are never. Not when it has been ended meanwhile."""
+        wait = WAIT_FIRST_S
+        while not self._ended.is_set():
+            try:
+                self._target.send(records)
+            except Refused as refused:
+                cursors.count(error=str(refused))
+                self._warn(f"{self._name}: {refused.lines} lines are refused and dropped: {refused}")
+                return refused.lines
+            except Again as again:
+                cursors.count(error=str(again))
+                if not self._warned:
+                    self._warn(f"{self._name}: {again}; it is tried again until they are taken")
+                self._warned = True
+                self._ended.wait(min(WAIT_MOST_S, max(wait, again.wait or 0) * random.uniform(0.8, 1.2)))
+                wait = min(WAIT_MOST_S, wait * 2)
+            else:
+                self._warned = False
+                return 0
+        return 0
+
+
+class _FromPositions(Follower):
+    """Containers are read from where an earlier shipper stopped, and new ones from their beginning."""
+
+    def __init__(self, root: str, store: str, cursors: Cursors) -> None:
+        self._remembered = cursors
+        self._positions = cursors.positions()
+        super().__init__(root, Where(), Query(), store)
+
+    def begin(self, container: Container, *, new: bool) -> Cursor:
+        cursor = Cursor(container)
+        position = self._positions.pop(key_of(container), None)
+        if position is not None and not cursor.start_at(position):
+            self._remembered.count(lost_files=1)
+        return cursor
+
+    def ended(self, cursor: Cursor) -> None:
+        self._remembered.forget(key_of(cursor.container))
+
+    def cursors(self) -> Iterator[Cursor]:
+        self._find(new=True)
+        yield from self._cursors.values()
+
+
+def _parts(records: list[Record]) -> Iterator[list[Record]]:
+    """Of about BATCH_BYTES each, a record at least."""
+    part: list[Record] = []
+    size = 0
+    for one in records:
+        part.append(one)
+        size += len(one.line.content) + 200
+        if size >= BATCH_BYTES:
+            yield part
+            part, size = [], 0
+    if part:
+        yield part

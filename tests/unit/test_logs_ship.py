@@ -1,0 +1,256 @@
+"""Lines sent to other stores: real ones take them all, whatever is killed or away meanwhile."""
+
+from __future__ import annotations
+
+import gzip
+import http.server
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from pyrun.errors import InvalidArgument, PyrunError
+from pyrun.logs.line import Line
+from pyrun.logs.ship import elasticsearch, otlp, syslog
+from pyrun.logs.ship.http import seconds_of
+from pyrun.logs.ship.record import Again, Record, Refused, parse_target
+from pyrun.logs.store import read_status
+from pyrun.logs.tree import Container
+from tests.support.engines import victoria_logs
+
+from .test_logs import container, raw
+from .test_logs_blocks import wait_for
+
+RECORD = Record(Container("shop", 'we"b]', "u", "app", "/d"), Line(10**18, "stderr", b"caf\xc3\xa9 \xff"), "node-1")
+NOW = int(time.time()) - 3600
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+class Written:
+    """A container's log that grows; each line is unlike every other. It begins an hour ago."""
+
+    def __init__(self, root: Path) -> None:
+        self.live = Path(container(root).directory) / "0.log"
+        self.number = self.rotations = 0
+
+    def write(self, count: int) -> None:
+        with self.live.open("ab", buffering=0) as file:
+            for _ in range(count):
+                stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(NOW + self.number // 100))
+                line = raw(0, f"line-{self.number}-end").split(b" ", 1)[1]
+                file.write(b"%s.%09dZ " % (stamp.encode(), self.number) + line)
+                self.number += 1
+
+    def rotate(self) -> None:
+        os.rename(self.live, f"{self.live}.20261127-1200{self.rotations:02}")
+        self.live.touch()
+        self.rotations += 1
+
+
+@contextmanager
+def collecting(logs: Path, store: Path, *targets: str) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """A collector that may be killed: `again` begins another one."""
+    argv = [sys.executable, "-m", "pyrun", "collect", "--dir", str(logs), "--store", str(store)]
+    running: list[subprocess.Popen[bytes]] = []
+    for target in targets:
+        argv += ["--ship", target]
+    running.append(subprocess.Popen(argv, stderr=subprocess.DEVNULL))
+    try:
+        yield running
+    finally:
+        running[-1].terminate()
+        assert running[-1].wait(60) == 0
+
+
+def kill_and_go_on(running: list[subprocess.Popen[bytes]]) -> None:
+    running[-1].kill()
+    running[-1].wait()
+    running.append(subprocess.Popen(running[-1].args, stderr=subprocess.DEVNULL))
+
+
+def work(written: Written, running: list[subprocess.Popen[bytes]]) -> None:
+    """What a busy container does, while collectors are killed."""
+    for turn in range(4):
+        written.write(700)
+        written.rotate()
+        written.write(50)
+        if turn % 2:
+            kill_and_go_on(running)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> tuple[Path, Path]:
+    for name in ("logs", "store"):
+        (tmp_path / name).mkdir()
+    return tmp_path / "logs", tmp_path / "store"
+
+
+def test_victoria_logs_takes_all_by_three_protocols(place: tuple[Path, Path], tmp_path: Path) -> None:
+    if not victoria_logs.PROGRAM.exists():
+        pytest.skip("VictoriaLogs is not built (make victoria-logs)")
+    port = free_port()
+    written = Written(place[0])
+    written.write(1000)
+    fields = "_msg_field=message&_time_field=@timestamp&_stream_fields=namespace,pod"
+    base = f"http://127.0.0.1:{port}/insert"
+    targets = (
+        f"loki+{base}/loki/api/v1/push",
+        f"elasticsearch+{base}/elasticsearch/_bulk?{fields}",
+        f"otlp+{base}/opentelemetry/v1/logs",
+    )
+    (tmp_path / "data").mkdir()
+    with collecting(*place, *targets) as running:
+        wait_for(
+            lambda: [bool(row["failures"]) for row in shipped(place[1])] == [True] * 3, "each has seen that it is away"
+        )
+        server = victoria_logs.start(tmp_path / "data", port)
+        try:
+            work(written, running)
+
+            def counted() -> list[int]:
+                try:
+                    answer = victoria_logs.ask(port, "* | stats by (_stream) count_uniq(_msg) as lines")
+                except OSError:
+                    return []
+                return [int(json.loads(line)["lines"]) for line in answer.splitlines()]
+
+            wait_for(lambda: counted() == [written.number] * 3, "all lines are in all three")
+            assert [row["dropped"] for row in shipped(place[1])] == [0, 0, 0]
+            [answer] = victoria_logs.ask(port, f'"line-{written.number - 1}-end" container:app').splitlines()[:1]
+            assert json.loads(answer)["pod"] == "cart"
+        finally:
+            server.terminate()
+            server.wait()
+
+
+def shipped(store: Path) -> list[dict[str, object]]:
+    try:
+        rows = read_status(str(store))["shipped"]
+    except PyrunError:  # it has just begun
+        return []
+    assert isinstance(rows, list)
+    return rows
+
+
+def test_rsyslog_takes_all(place: tuple[Path, Path], tmp_path: Path) -> None:
+    program = shutil.which("rsyslogd", path="/usr/sbin:/sbin:/usr/bin")
+    if program is None:
+        pytest.skip("rsyslog is not installed")
+    port, out, config = free_port(), tmp_path / "out", tmp_path / "rsyslog.conf"
+    config.write_text(
+        'module(load="imtcp")\n'
+        f'input(type="imtcp" port="{port}" address="127.0.0.1")\n'
+        'template(name="all" type="string" string="%app-name% %msgid% %pri% %structured-data% %msg%\\n")\n'
+        f'action(type="omfile" file="{out}" template="all" flushOnTXEnd="on")\n'
+    )
+    argv = [program, "-n", "-f", str(config), "-i", str(tmp_path / "pid")]
+    written = Written(place[0])
+    written.write(200)
+    with collecting(*place, f"syslog+tcp://127.0.0.1:{port}") as running:
+        server = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            work(written, running)
+            wait_for(lambda: len(lines_of(out)) == written.number, "all lines are there")
+        finally:
+            server.terminate()
+            server.wait()
+    assert out.read_text().startswith(
+        'cart app 14 [pod@32473 namespace="shop" pod="cart" pod_uid="uid-1" container="app"'
+    )
+
+
+def lines_of(out: Path) -> set[str]:
+    text = out.read_text() if out.exists() else ""
+    return {word for line in text.split("\n")[:-1] for word in line.split() if word.startswith("line-")}
+
+
+class Moody(http.server.BaseHTTPRequestHandler):
+    """A store that says what it was told to, and then takes everything."""
+
+    answers: list[tuple[int, dict[str, str]]] = []
+    taken: list[bytes] = []
+    times: list[float] = []
+
+    def do_POST(self) -> None:
+        body = gzip.decompress(self.rfile.read(int(self.headers["Content-Length"])))
+        self.times.append(time.monotonic())
+        status, headers = self.answers.pop(0) if self.answers else (204, {})
+        if status == 204:
+            self.taken.append(body)
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": "0"}.items():
+            self.send_header(name, value)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def test_what_a_store_asks_for_is_done(place: tuple[Path, Path]) -> None:
+    """429 with a time is waited for; 400 drops that batch alone, and says so."""
+    Moody.answers, Moody.taken, Moody.times = [(429, {"Retry-After": "3"}), (503, {}), (400, {})], [], []
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Moody)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    written = Written(place[0])
+    written.write(10)
+    try:
+        with collecting(*place, f"loki+http://127.0.0.1:{server.server_port}/push"):
+            wait_for(lambda: [row["dropped"] for row in shipped(place[1])] == [10], "the batch is refused")
+            written.write(5)
+            wait_for(lambda: [row["lines"] for row in shipped(place[1])] == [5], "the next one is taken")
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert Moody.times[1] - Moody.times[0] >= 2.4
+    [body] = Moody.taken
+    [stream] = json.loads(body)["streams"]
+    assert [text for _, text in stream["values"]] == [f"line-{number}-end" for number in range(10, 15)]
+
+
+def test_an_answer_for_each_line() -> None:
+    elasticsearch.check(200, b'{"errors": false}', 1)
+    full = {"errors": True, "items": [{"create": {"status": 201}}, {"create": {"status": 429}}]}
+    with pytest.raises(Again):
+        elasticsearch.check(200, json.dumps(full).encode(), 2)
+    bad = {"errors": True, "items": [{"create": {"status": 201}}, {"create": {"status": 400, "error": "mapping"}}]}
+    with pytest.raises(Refused) as refused:
+        elasticsearch.check(200, json.dumps(bad).encode(), 2)
+    assert refused.value.lines == 1
+    otlp.check(200, b"", 5)
+    with pytest.raises(Refused) as refused:
+        otlp.check(200, b"\x0a\x02\x08\x03", 5)
+    assert refused.value.lines == 3
+
+
+def test_a_message_of_syslog() -> None:
+    length, message = syslog.encode(RECORD).split(b" ", 1)
+    assert int(length) == len(message)
+    assert message.startswith(b'<11>1 2001-09-09T01:46:40.000000Z node-1 we"b] - app [pod@32473 namespace=')
+    assert b'pod="we\\"b\\]"' in message and message.endswith(b"] caf\xc3\xa9 \xff")
+
+
+@pytest.mark.parametrize("text", ["", "loki", "loki+tcp://x:1", "http://x/", "kafka+tcp://x:1", "syslog+http://x"])
+def test_what_is_no_target(text: str) -> None:
+    with pytest.raises(InvalidArgument, match="--ship"):
+        parse_target(text)
+
+
+@pytest.mark.parametrize(("text", "least", "most"), [("7", 7, 7), ("Fri, 27 Nov 2026 12:00:00 GMT", 0, 10**9)])
+def test_retry_after(text: str, least: float, most: float) -> None:
+    found = seconds_of(text)
+    assert found is not None and least <= found <= most
+    assert seconds_of("soon") is None and seconds_of("") is None
