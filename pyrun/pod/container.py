@@ -76,8 +76,9 @@ def _release(pods: NodeState, c: Container) -> PyrunError | None:
     """Its init goes on to the program: why it can't. PyrunError where that could not be written down before."""
     c.save()
     reached("start:record")
+    spec, c.spec = c.spec, None  # it is read again by the first exec: most containers have none, and it is large
     try:
-        pods.runtime.container(c.id).start()
+        pods.runtime.container(c.id).start(spec=spec)
     except PyrunError as error:
         return error
     return None

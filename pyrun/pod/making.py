@@ -100,6 +100,7 @@ def _prepare(pods: NodeState, c: Container, sandbox: Sandbox, image: Image, lowe
         **words,
     )
     c.record.cgroup = prepared.request.cgroup or ""
+    c.spec = prepared.spec  # for the start, which mostly comes at once
     return prepared
 
 

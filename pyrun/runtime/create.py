@@ -92,6 +92,11 @@ def _scope(prepared: Prepared) -> Scope | None:
 
 def _make_root(root: str) -> None:
     """The root directory with mode 0700, its parents as they come."""
+    try:
+        posix.stat(root)  # mostly: a call for each of its parents would take longer than all else here
+        return
+    except OSError:
+        pass
     at = ""
     for name in root.strip("/").split("/"):
         at += "/" + name

@@ -197,13 +197,21 @@ class Container:
                 ) from None
             raise
 
-    def start(self, *, cancel: int = -1, notify: bytes | None = None, replayed: Replayed | None = None) -> None:
+    def start(
+        self,
+        *,
+        cancel: int = -1,
+        notify: bytes | None = None,
+        replayed: Replayed | None = None,
+        spec: Spec | None = None,
+    ) -> None:
         """Lets its program go, and returns when that runs. cancel: see create(); what has been let go is not undone,
-        and delete(force=True) removes it. notify, replayed: see start.start()."""
+        and delete(force=True) removes it. notify, replayed, spec: see start.start()."""
         from .start import start
 
         try:
-            start(self._runtime.store, self.id, self._runtime.warn, cancel=cancel, notify=notify, replayed=replayed)
+            words: dict[str, Any] = {"cancel": cancel, "notify": notify, "replayed": replayed, "spec": spec}
+            start(self._runtime.store, self.id, self._runtime.warn, **words)
         except PyrunError:
             if self._init is not None:
                 self._init.reap()

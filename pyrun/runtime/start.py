@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..executor import Replayed
+    from ..oci.model import Spec
 
 
 def start(
@@ -25,17 +26,24 @@ def start(
     cancel: int = -1,
     notify: bytes | None = None,
     replayed: Replayed | None = None,
+    spec: Spec | None = None,
 ) -> None:
     """pyrun start. PyrunError when it is not created, or when the init could not exec; it is stopped then.
 
     notify: the address of the service manager ($NOTIFY_SOCKET) that hears when the program is ready, which is waited
-    for, if the container was made for that. cancel, replayed: see run_plan()."""
+    for, if the container was made for that. cancel, replayed: see run_plan(). spec: what its config.json says, where
+    the caller has it."""
     with store.hold(container) as held:
-        _start(store.open(container, held), warn, notify, cancel, replayed)
+        _start(store.open(container, held), warn, notify, cancel, replayed, spec)
 
 
 def _start(
-    c: Container, warn: Callable[[str], None], notify: bytes | None, cancel: int, replayed: Replayed | None
+    c: Container,
+    warn: Callable[[str], None],
+    notify: bytes | None,
+    cancel: int,
+    replayed: Replayed | None,
+    spec: Spec | None,
 ) -> None:
     status = c.status()
     if status != CREATED and replayed is None:
@@ -47,7 +55,7 @@ def _start(
             else "cannot start a container that is still being created"
         )
         raise PyrunError(what, hint="start works once, on a container that `pyrun create` made")
-    spec = load_file(c.path("config.json"))
+    spec = spec or load_file(c.path("config.json"))
     request = request_of(c)
     request.notify = request.notify and notify is not None
     plan = plan_start(spec, request)
