@@ -55,7 +55,7 @@ long px_ack(struct px_ctx *x)
 	return r == -EPIPE ? -ESRCH : r < 0 ? r : 0; /* as in px_next_msg() */
 }
 
-/* a: the rendezvous that must come, b: within so many ms. The number of a seccomp listener is told on the way to one, and once: who has got hold
+/* a: the rendezvous that must come, b: within so many ms, out: the child's descriptor that it tells of. The number of a seccomp listener is told on the way to one, and once: who has got hold
  * of the child's socket must not keep us here by saying it for ever. */
 static long do_await(struct px *p, const struct px_step *s)
 {
@@ -70,7 +70,10 @@ static long do_await(struct px *p, const struct px_step *s)
 				return r;
 			continue;
 		}
-		return m->kind == MSG_MEET && m->value == (i32)s->a ? 0 : -EPROTO;
+		if (m->kind != MSG_MEET || m->value != (i32)s->a)
+			return -EPROTO;
+		p->x.substep = 1;
+		return s->out == PX_NONE ? 0 : px_out(&p->x, s->out, sc3(__NR_pidfd_getfd, p->x.pidfd, m->substep, 0));
 	}
 }
 

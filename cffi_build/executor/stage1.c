@@ -185,7 +185,7 @@ static void ask_to_end(struct px_ctx *x)
 
 /* Stage 1 has ended, is not reaped, for who is reaped is no sender any more, and was asked to end: kills and reaps the stage 2 that it told of,
  * or reaps the one that it had made and not told of. That one's word is signed by the kernel, and so names it. */
-static void end_stage2(struct px_ctx *x)
+static void reap_stage2(struct px_ctx *x)
 {
 	const struct px_msg *m = &x->msg;
 	const long deadline = sys_now() + 10 * 1000000000L;
@@ -207,6 +207,14 @@ static void end_stage2(struct px_ctx *x)
 	}
 }
 
+/* The same, and nobody is heard any more. */
+static void end_stage2(struct px_ctx *x)
+{
+	reap_stage2(x);
+	sys_close(x->sync);
+	x->sync = -1;
+}
+
 /* Stage 1 told the pid of stage 2 (a child of ours, CLONE_PARENT, so the number can't be reused before we reap it) and is gone. When it told
  * an errno as well, that is the result, and the answer for which stage 2 waits is left to an ACK. a: within so many ms. */
 long do_await_pid(struct px *p, const struct px_step *s)
@@ -218,8 +226,6 @@ long do_await_pid(struct px *p, const struct px_step *s)
 	if (r == 0) {
 		ask_to_end(x);
 		end_stage2(x);
-		sys_close(x->sync);
-		x->sync = -1;
 		return -ESRCH; /* as in px_next_msg() */
 	}
 	if (r > 0)
@@ -280,8 +286,6 @@ long px_kill_child(struct px_ctx *x)
 			;
 		end_stage2(x);
 		left = px_reap(x->stage1, x->pidfd, NULL);
-		sys_close(x->sync);
-		x->sync = -1;
 	}
 	if (x->pid > 0 && x->pidfd >= 0)
 		left = px_reap(x->pid, x->pidfd, NULL);

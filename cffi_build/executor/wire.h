@@ -64,7 +64,7 @@ enum px_msg_kind { MSG_MEET = 1, MSG_PID = 2, MSG_ERROR = 3 };
 struct px_msg {
 	u32 kind, lane, step, substep;
 	i32 err;                       /* errno of MSG_ERROR */
-	i32 value;                     /* MSG_MEET: which rendezvous; MSG_PID: the pid */
+	i32 value;                     /* MSG_MEET: which rendezvous, with a descriptor in substep; MSG_PID: the pid */
 	u32 text_len;
 	char text[PX_TEXT];
 };

@@ -29,10 +29,10 @@ static void await_ack(struct px_ctx *x)
 	x->pid = pid;
 }
 
-/* Tells the parent that we are at rendezvous a and waits for its answer. */
+/* Tells the parent that we are at rendezvous a and waits for its answer. in0: a descriptor of ours that it wants to take. */
 static long do_meet(struct px_ctx *x, const struct px_step *s)
 {
-	long r = px_send_msg(x, MSG_MEET, (i32)s->a, 0);
+	long r = px_send_msg(x, MSG_MEET, (i32)s->a, s->in0 == PX_NONE ? 0 : (u32)px_fd(x, s->in0));
 	if (r == 0)
 		await_ack(x);
 	return r;

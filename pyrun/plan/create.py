@@ -72,6 +72,7 @@ from .process.process import (
     plan_keyring,
 )
 from .process.seccomp import SeccompProgram, plan_seccomp
+from .rootfs.mounts import plan_handed_mounts
 from .rootfs.rootfs import (
     RootfsPlan,
     plan_console,
@@ -159,6 +160,7 @@ def plan_create(spec: Spec, facts: Facts, req: Request) -> Plan:
         from .namespace.netdevices import plan_devices_of_host
 
         plan_devices_of_host(b, spec, facts, s.proc)
+    plan_handed_mounts(b, spec, root)
     _plan_hooks_point(b, spec, req, s)
     _plan_init(b, spec, facts, req, s, root, seccomp)
     _plan_ready(b, spec, facts, req, s, seccomp)

@@ -124,17 +124,18 @@ class Unshare(Step):
 
 
 class Meet(Step):
-    """A child's rendezvous: tells `point` and waits until the parent's Ack."""
+    """A child's rendezvous: tells `point` and waits until the parent's Ack. fd: what the parent takes a copy of."""
 
     OP = 27
-    FIELDS = {"point": A}
+    FIELDS = {"fd": IN0, "point": A}
 
 
 class Await(Step):
-    """The parent waits for a child to reach `point`, for patience_ms; 0: as long as nobody cancels the plan."""
+    """The parent waits for a child to reach `point`, for patience_ms; 0: as long as nobody cancels the plan. out: a
+    copy of the descriptor that the child has come with (pidfd_getfd(2))."""
 
     OP = 28
-    FIELDS = {"point": A, "patience_ms": B}
+    FIELDS = {"point": A, "patience_ms": B, "out": OUT}
 
 
 class Ack(Step):

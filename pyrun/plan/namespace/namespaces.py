@@ -43,7 +43,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-MAPS, HOOKS, READY = 1, 2, 3  # the rendezvous
+MAPS, HOOKS, READY = 1, 2, 3  # the rendezvous; scopes.py has 4, rootfs_plan.py 5
 O_NONBLOCK = 0o4000  # a FIFO has no place there, and must not make us wait for its writer
 PATIENCE_MS = 120_000  # for a child of ours where no hook, agent or other program of the user's is waited for
 PR_SET_DUMPABLE = 4

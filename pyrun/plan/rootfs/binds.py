@@ -6,6 +6,7 @@ from ...errors import ConfigError, PyrunError
 from ..model.steps import (
     STAGE2,
     CheckFs,
+    Meet,
     OpenTree,
 )
 from .mount_entry import (
@@ -28,6 +29,7 @@ from .rootfs_plan import (
     EACCES,
     EINVAL,
     EPERM,
+    IDMAP_POINT,
     OPEN_TREE_CLONE,
     PROC_SUPER_MAGIC,
     RootfsPlan,
@@ -66,10 +68,13 @@ def plan_bind(b: Builder, spec: model.Spec, rp: RootfsPlan, m: Entry) -> None:
     if not rp.bare and (slot == rp.mount or not idmap):
         # What the parent cloned stays for a source that we may not walk to, or that has locked mounts below it.
         rules = () if slot == rp.mount else ((EACCES, None), (EINVAL, None))
+        place: dict[str, object] = {"path": bind_source(m, rp)}
+        if m.index in rp.brought:  # we may not be able to walk to the root
+            place = {"dir": rp.root, "path": rp.brought[m.index]}
         b.add(
             STAGE2,
             OpenTree(
-                path=bind_source(m, rp),
+                **place,
                 flags=tree_flags(m),
                 out=slot,
                 on=rules,
@@ -77,7 +82,11 @@ def plan_bind(b: Builder, spec: model.Spec, rp: RootfsPlan, m: Entry) -> None:
                 why="a mount of its own",
             ),
         )
-    if idmap and (rp.bare or slot == rp.mount):
+    if idmap and m.index in rp.brought:
+        b.add(
+            STAGE2, Meet(point=IDMAP_POINT, fd=slot, at=m.at, why="an earlier mount has it: the parent maps its owners")
+        )
+    elif idmap and (rp.bare or slot == rp.mount):
         add_idmap(b, STAGE2, spec, rp, m, slot)
     _bind_attrs(b, rp, m, slot)
     if m.dest == "/proc":

@@ -9,12 +9,16 @@ from __future__ import annotations
 from ...errors import ConfigError
 from ..model.steps import (
     PARENT,
+    Ack,
+    Await,
+    Close,
     Label,
     MakeUserns,
     MountSetattr,
     Openat2,
     OpenTree,
 )
+from ..namespace.namespaces import PATIENCE_MS
 from .binds import bind_source, plan_bind, tree_flags
 from .file_systems import needs_mount2, plan_by_mount2, plan_cgroup_mount, plan_file_system
 from .mount_entry import (
@@ -30,6 +34,7 @@ from .rootfs_plan import (
     AT_RECURSIVE,
     ENOENT,
     EPERM,
+    IDMAP_POINT,
     NONE,
     RootfsPlan,
     clean_path,
@@ -64,6 +69,8 @@ def plan_mounts_parent(b: Builder, spec: model.Spec, rp: RootfsPlan, proc: int) 
             _idmap_userns(b, spec, rp, m, proc)
         if m.fstype == "overlay":
             _layers(b, spec, rp, m)
+        elif m.o.bind and _is_brought(spec, m, rp) and idmap:
+            continue  # stage 2 hands it to the parent
         elif m.o.bind and rp.parent_mounts and (idmap or len(rp.clones) < MAX_CLONES):
             _clone_source(b, spec, rp, m)
 
@@ -107,8 +114,39 @@ def _clone_source(b: Builder, spec: model.Spec, rp: RootfsPlan, m: Entry) -> Non
 
 def _may_come(spec: model.Spec, m: Entry, rp: RootfsPlan) -> bool:
     """Whether an earlier entry may bring the source, and so stage 2 alone can find it: it lies in the root."""
-    roots = (rp.rootfs, f"{rp.bundle}/{spec.root.path}", spec.root.path)
-    return any(f"{clean_path(bind_source(m, rp))}/".startswith(f"{clean_path(root)}/") for root in roots)
+    return _place_in_root(spec, m, rp) is not None
+
+
+def _place_in_root(spec: model.Spec, m: Entry, rp: RootfsPlan) -> str | None:
+    """The source as the container has it, where it lies in the root."""
+    source = clean_path(bind_source(m, rp)) + "/"
+    for root in (rp.rootfs, f"{rp.bundle}/{spec.root.path}", spec.root.path):
+        if source.startswith(above := clean_path(root) + "/"):
+            return source[len(above) - 1 :]
+    return None
+
+
+def _is_brought(spec: model.Spec, m: Entry, rp: RootfsPlan) -> bool:
+    """Whether an earlier entry is mounted on the source, or above it: the parent, which sees none, would clone what
+    lies below."""
+    place = _place_in_root(spec, m, rp) if rp.parent_mounts and rp.mntns and not rp.bare else None
+    if place is None:
+        return False
+    if any(place.startswith(clean_path(mount.destination).rstrip("/") + "/") for mount in spec.mounts[: m.index]):
+        rp.brought[m.index] = place.strip("/") or "."
+    return m.index in rp.brought
+
+
+def plan_handed_mounts(b: Builder, spec: model.Spec, rp: RootfsPlan) -> None:
+    """The parent's side: it gives the mounts that stage 2 has cloned their idmap, for which that has no right."""
+    for m in [Entry(index, spec.mounts[index]) for index in rp.brought]:
+        if not (m.o.idmap or m.spec.uid_mappings):
+            continue
+        slot = b.slot(f"mount-{m.index}")
+        why = "the source is there"
+        b.add(PARENT, Await(point=IDMAP_POINT, patience_ms=PATIENCE_MS, out=slot, at=m.at, why=why))
+        add_idmap(b, PARENT, spec, rp, m, slot)
+        b.add(PARENT, Close(fd=slot), Ack(why="it has its mappings"))
 
 
 def _check_idmap(m: Entry, rp: RootfsPlan) -> None:

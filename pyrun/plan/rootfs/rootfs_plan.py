@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ..model.plan import Builder
 
 NONE = 0xFFFF  # no slot
+IDMAP_POINT = 5  # the rendezvous at which stage 2 hands a mount to the parent
 NULL = "/null"  # the host's /dev/null in a bare root
 
 # O_DIRECTORY and O_NOFOLLOW differ between architectures and are not needed: a slash at the end of a path wants a
@@ -40,17 +41,19 @@ class RootfsPlan:
     the pivot. dev: its /dev, opened when all mounts are there (NONE before, and without a mount namespace). proc: a
     procfs of the container's PID namespace that is mounted nowhere, else the host's; NONE when nothing needs it.
     target, mount, fs: scratch, for one step after another. clones: index of a mount -> slot of its source, cloned by
-    the parent. idmaps: (uid map, gid map) -> slot of a user namespace. late_ro: (slot, pointer) of mounts that
-    become read-only at the end. mntns, own_userns, cgroupns: the container has such a namespace. cgroup,
-    cgroup_mount: host paths of its cgroup and of the hierarchy. locked: mounts may have flags that we may not clear.
-    bind_nodes: devices are bound from the host, as mknod(2) is refused. parent_mounts: the parent may clone mounts
-    for a container that may not walk to them. overlay: the root is made out of layers. late_overlays:
-    (pointer, layers, slot) of mounts that stage 1 makes. bare: stage 1 opens what is the host's (bare_root.py).
+    the parent. brought: index of a mount -> its source's place in the root, where an earlier mount covers that. idmaps:
+    (uid map, gid map) -> slot of a user namespace. late_ro: (slot, pointer) of mounts that become read-only at the end.
+    mntns, own_userns, cgroupns: the container has such a namespace. cgroup, cgroup_mount: host paths of its cgroup and
+    of the hierarchy. locked: mounts may have flags that we may not clear. bind_nodes: devices are bound from the host,
+    as mknod(2) is refused. parent_mounts: the parent may clone mounts for a container that may not walk to them.
+    overlay: the root is made out of layers. late_overlays: (pointer, layers, slot) of mounts that stage 1 makes. bare:
+    stage 1 opens what is the host's (bare_root.py).
     """
 
     __slots__ = (
         "bare",
         "bind_nodes",
+        "brought",
         "bundle",
         "cgroup",
         "cgroup_mount",
@@ -104,6 +107,7 @@ class RootfsPlan:
         self.target, self.mount, self.fs = b.slot("target"), b.slot("mount"), b.slot("fs")
         self.dev = self.proc = NONE
         self.clones: dict[int, int] = {}
+        self.brought: dict[int, str] = {}
         self.idmaps: dict[tuple[str, str], int] = {}
         self.late_ro: list[tuple[int, str]] = []
         self.late_overlays: list[tuple[str, Overlay, int]] = []

@@ -98,7 +98,7 @@ FILE_TYPES = {
     0o020000: "char",
     0o010000: "fifo",
 }
-POINTS = {1: "maps", 2: "hooks", 3: "ready", 4: "scope"}
+POINTS = {1: "maps", 2: "hooks", 3: "ready", 4: "scope", 5: "idmap"}
 IMAGES = ("memfd", "memfd with MFD_EXEC", "read-only mount")
 STATUSES = ("creating", "created")
 IOPRIO = ("none", "rt", "be", "idle")
