@@ -48,7 +48,6 @@ POD = {
     "evictionResponders": "eviction is not in this node yet",
     "setHostnameAsFQDN": "not in this node yet",
     "hostnameOverride": "not in this node yet",
-    "subdomain": "not in this node yet",
     "securityContext/supplementalGroupsPolicy": "not in this node yet",
     "securityContext/seLinuxOptions": "SELinux is not in this node",
     "securityContext/seLinuxChangePolicy": "SELinux is not in this node",

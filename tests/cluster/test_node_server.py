@@ -240,3 +240,24 @@ def test_a_rolling_update(cluster: Cluster) -> None:
     cluster.wait(lambda: len(cluster.get("pods")) == 2)
     pods = cluster.get("pods")
     assert not before & {pod["metadata"]["uid"] for pod in pods} and all(is_ready(pod) for pod in pods)
+
+
+def test_a_pod_of_a_file_is_shown(cluster: Cluster) -> None:
+    """By a mirror, which is made again when somebody deletes it, and goes with the pod."""
+    manifest = cluster.pod("static", sh("c", SLEEP))
+    manifest["metadata"]["namespace"] = cluster.namespace
+    path = cluster.agent.write("static", manifest)
+    name = f"static-{NODE}"
+    first = cluster.wait_ready(name)
+    assert first["metadata"]["annotations"]["kubernetes.io/config.source"] == "file"
+    assert first["metadata"]["ownerReferences"][0]["name"] == NODE
+    cluster.kubectl("delete", "pod", name, "--wait=false")
+    uid = first["metadata"]["uid"]
+    again = cluster.wait_pod(name, lambda pod: pod["metadata"]["uid"] != uid and is_ready(pod) and pod)
+    assert container(again)["containerID"] == container(first)["containerID"]
+    manifest["metadata"]["labels"] = {"new": "words"}
+    cluster.agent.write("static", manifest)
+    new = cluster.wait_pod(name, lambda pod: pod["metadata"].get("labels") == {"new": "words"} and is_ready(pod))
+    assert container(new)["containerID"] != container(first)["containerID"]
+    path.unlink()
+    cluster.wait(lambda: not cluster.get("pod", name))

@@ -215,6 +215,8 @@ def test_hosts() -> None:
     pod = pod_of("containers: [{name: c}]\nhostAliases: [{ip: 10.9.9.9, hostnames: [one, two]}]")
     text = hosts_text(pod, ["10.0.0.2", "fd00::2"], "own\n")
     assert "10.0.0.2\tp\nfd00::2\tp\n" in text and text.endswith("10.9.9.9\tone\ttwo\n") and "own" not in text
+    text = hosts_text(pod_of("containers: [{name: c}]\nhostname: h\nsubdomain: s"), ["10.0.0.2"], "", "c.local")
+    assert "10.0.0.2\th.s.default.svc.c.local\th\n" in text
     assert hosts_text(pod_of("containers: [{name: c}]\nhostNetwork: true"), ["10.0.0.2"], "own\n") == "own\n"
 
 

@@ -61,7 +61,8 @@ class Settings:
 
 
 class Agent:
-    def __init__(self, cri: Cri, settings: Settings, warn: Callable[[str], None]) -> None:
+    def __init__(self, cri: Cri, settings: Settings, warn: Callable[[str], None], *, joins: bool = False) -> None:
+        """joins: a cluster, in which a pod of a file has the node's name in its own."""
         name = settings.name or socket.gethostname().lower()
         self.name, self.settings, self._cri, self._warn = name, settings, cri, warn
         directory = f"{cri.root}/node"
@@ -92,7 +93,7 @@ class Agent:
         records = list(self.host.records.all(warn))
         last = [Wanted(r.pod, r.file, r.file) for r in records if r.deleted is None and not r.api]
         self._records = records
-        self.source = Source(settings.manifests, name, self._wanted, warn, last)
+        self.source = Source(settings.manifests, name, self._wanted, warn, last, f"-{name}" if joins else "")
 
     async def _exec(self, id: str, argv: tuple[str, ...], timeout: float) -> tuple[int, bytes, bytes]:
         c = self._cri.pods.container(id)

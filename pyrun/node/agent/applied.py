@@ -12,7 +12,7 @@ from ...kube.objects.config import ConfigMap, Secret
 from ...kube.objects.pods import Pod
 from ...kube.validate.objects import read_object
 from ..supported import unsupported
-from .source import Key, Source, key_of
+from .source import Key, Source, key_of, with_suffix
 
 MODE = 0o600  # a Secret's as any other's
 
@@ -34,6 +34,7 @@ def apply(source: Source, given: list[dict[str, Any]], node: str) -> list[dict[s
             raise InvalidArgument("; ".join(f"{fault.pointer} {fault.text}" for fault in faults))
         if not isinstance(found, Pod | ConfigMap | Secret):
             raise InvalidArgument(f"{value.get('kind')}: this node takes Pod, ConfigMap and Secret")
+        found = with_suffix(found, source.suffix)
         key = key_of(found)
         path = file_of(source, key)
         kept = source.objects.get(key)

@@ -261,7 +261,7 @@ class Carrier:
             found = await asyncio.to_thread(volumes.mounts, kept.record.pod, uid, c, env)
         if all(mount.mountPath != "/etc/hosts" for mount in c.volumeMounts or ()):
             path = f"{kept.directory}/hosts"
-            await asyncio.to_thread(hosts_file, path, kept.record.pod, self._addresses())
+            await asyncio.to_thread(hosts_file, path, kept.record.pod, self._addresses(), self._host.dns.domain)
             found.append(v1.Mount(container_path="/etc/hosts", host_path=path))
         if c.terminationMessagePath:
             path = kept.message_file(c.name, attempt)

@@ -48,7 +48,7 @@ def change(
         raise FailedPrecondition(f"{file} was changed meanwhile", hint="load it anew, and edit that")
     name = file or "new"
     read, _ = read_objects(name, node, data)
-    wanted, faults = read_file(name, node, data)
+    wanted, faults = read_file(name, node, data, source.suffix)
     kept = source.objects
     faults += [
         Fault(name, 1, 1, "", f"{key[0]} {key[1]}/{key[2]} is in {kept[key].place}: edit it there")

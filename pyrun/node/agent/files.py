@@ -20,26 +20,29 @@ fe00::2\tip6-allrouters
 """
 
 
-def hosts_text(pod: Pod, addresses: Sequence[str], own: str) -> str:
-    """PURE. own: the node's /etc/hosts, which a pod of the node's network has in place of ours."""
-    assert pod.spec is not None
+def hosts_text(pod: Pod, addresses: Sequence[str], own: str, domain: str = "") -> str:
+    """PURE. own: the node's /etc/hosts, which a pod of the node's network has in place of ours. domain: the cluster's,
+    for a pod with a subdomain."""
+    assert pod.spec is not None and pod.metadata is not None
+    name, sub = hostname(pod), pod.spec.subdomain
+    names = f"{name}.{sub}.{pod.metadata.namespace}.svc.{domain}\t{name}" if sub else name
     lines = [own if pod.spec.hostNetwork else LOCAL]
     if not pod.spec.hostNetwork:
-        lines += [f"{address}\t{hostname(pod)}\n" for address in addresses]
+        lines += [f"{address}\t{names}\n" for address in addresses]
     if pod.spec.hostAliases:
         lines.append("\n# Entries of hostAliases.\n")
         lines += ["\t".join([alias.ip, *(alias.hostnames or ())]) + "\n" for alias in pod.spec.hostAliases]
     return "".join(lines)
 
 
-def hosts_file(path: str, pod: Pod, addresses: Sequence[str]) -> None:
+def hosts_file(path: str, pod: Pod, addresses: Sequence[str], domain: str) -> None:
     """Written in place: containers that run have this inode. PyrunError."""
     own = ""
     try:
         if pod.spec is not None and pod.spec.hostNetwork:
             with open("/etc/hosts", encoding="utf-8", errors="surrogateescape") as file:
                 own = file.read()
-        text = hosts_text(pod, addresses, own).encode(errors="surrogateescape")
+        text = hosts_text(pod, addresses, own, domain).encode(errors="surrogateescape")
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         with open(fd, "r+b") as held:
             if held.read(len(text) + 1) != text:  # a container may have written to it

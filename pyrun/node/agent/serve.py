@@ -21,7 +21,7 @@ async def running(
     cri: Cri, settings: Settings, warn: Callable[[str], None], joining: Joining | None = None
 ) -> AsyncIterator[None]:
     """While it is entered. PyrunError where it can't start."""
-    agent = Agent(cri, settings, warn)
+    agent = Agent(cri, settings, warn, joins=joining is not None)
     member = None
     if joining is not None:
         from ..server.membership import Membership

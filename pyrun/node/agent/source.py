@@ -27,6 +27,7 @@ from ..manifests import Fault, read_objects
 STILL_S, LATEST_S, AGAIN_S = 0.03, 0.5, 2.0
 OTHERS = ("Service", "EndpointSlice", "Node")  # for the proxy and the DNS, in one directory
 Key = tuple[str, str, str]  # kind, namespace, name
+Taken = Pod | ConfigMap | Secret
 
 
 class Wanted(NamedTuple):
@@ -49,9 +50,17 @@ class Source:
     be read at least once; before that nothing is known to be unwanted."""
 
     def __init__(
-        self, path: str, node: str, changed: Callable[[], None], warn: Callable[[str], None], last: Iterable[Wanted]
+        self,
+        path: str,
+        node: str,
+        changed: Callable[[], None],
+        warn: Callable[[str], None],
+        last: Iterable[Wanted],
+        suffix: str = "",
     ) -> None:
-        """last: what an agent before this one had, for files that are broken now."""
+        """last: what an agent before this one had, for files that are broken now. suffix: of pods' names, where an API
+        server has pods of all nodes."""
+        self.suffix = suffix
         self.path, self._node, self._changed, self._warn = os.path.abspath(path), node, changed, warn
         self._last: dict[str, dict[Key, Wanted]] = {}
         for one in last:
@@ -160,7 +169,7 @@ class Source:
         kept = self._files.get(path)
         if kept is not None and kept.mark == mark:
             return
-        objects, faults = read_file(path, self._node)
+        objects, faults = read_file(path, self._node, suffix=self.suffix)
         if faults:
             before = kept.objects if kept is not None else self._last.get(path, {})
             objects = before or objects  # what is right in a new file counts
@@ -169,8 +178,10 @@ class Source:
         self._files[path] = _File(mark, objects, faults)
 
 
-def read_file(path: str, node: str, data: bytes | None = None) -> tuple[dict[Key, Wanted], list[Fault]]:
-    """Pods, ConfigMaps and Secrets. data: what is read in place of the file."""
+def read_file(
+    path: str, node: str, data: bytes | None = None, suffix: str = ""
+) -> tuple[dict[Key, Wanted], list[Fault]]:
+    """Pods, ConfigMaps and Secrets. data: what is read in place of the file. suffix: of pods' names."""
     try:
         read, faults = read_objects(path, node, data)
     except PyrunError as error:
@@ -183,12 +194,21 @@ def read_file(path: str, node: str, data: bytes | None = None) -> tuple[dict[Key
             text = f"is not supported: this node takes Pod, ConfigMap and Secret; {', '.join(OTHERS)} are passed over"
             faults.append(Fault(path, *document.line("/kind"), "/kind", text))
             continue
+        one = with_suffix(one, suffix)
         key = key_of(one)
         if key in found:
             faults.append(Fault(path, *document.line(), "", f"{key[0]} {key[1]}/{key[2]} is in this file twice"))
             continue
         found[key] = Wanted(one, path, document.place())
     return found, faults
+
+
+def with_suffix(one: Taken, suffix: str) -> Taken:
+    """A pod by the name that it has in a cluster, which no other node's has; all else as it is."""
+    if not suffix or not isinstance(one, Pod) or one.metadata is None:
+        return one
+    meta = msgspec.structs.replace(one.metadata, name=f"{one.metadata.name}{suffix}")
+    return msgspec.structs.replace(one, metadata=meta)
 
 
 def key_of(one: Object) -> Key:

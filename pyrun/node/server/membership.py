@@ -16,10 +16,12 @@ from typing import Any
 
 from ...kube.client import Client
 from ...kube.kubeconfig import Cluster
+from ...kube.objects.status import PodStatus
 from ..agent.agent import Agent
 from ..agent.events import Event
 from ..agent.record import Record
 from .event_sink import EventSink
+from .mirrors import Mirrors
 from .node_object import Machine, node_info, pressures
 from .pods import ServedPods
 from .refers import Key, Refers
@@ -51,11 +53,20 @@ class Membership:
         self.events = EventSink(self._client, self._call, agent.name, warn)
         allocatable = agent.host.allocatable
         self.refers.allocatable = {"cpu": allocatable.cpu, "memory": allocatable.memory}
-        self.pods = ServedPods(self._client, agent, self.refers, self.statuses, warn)
         self.registration = Registration(self._client, self._machine, joining.labels, warn)
+        self.mirrors = Mirrors(
+            self._client,
+            self._call,
+            agent,
+            self.statuses,
+            lambda: self.registration.uid,
+            lambda: self.pods.heard,
+            warn,
+        )
+        self.pods = ServedPods(self._client, agent, self.refers, self.statuses, self.mirrors, warn)
         agent.heard = lambda: self.pods.heard
         agent.ended = self._ended
-        agent.host.told = self.statuses.told
+        agent.host.told = self._status
         agent.host.served = self.refers.objects
         agent.host.event = self._event
 
@@ -67,9 +78,11 @@ class Membership:
         self.refers.start()
         self.pods.start()
         self.events.start()
+        self.mirrors.start()
 
     async def stop(self) -> None:
         """Pods run on, and the Node stays."""
+        await self.mirrors.stop()
         await self.statuses.stop()
         await self.events.stop()
         for stop in (self.pods.watch.stop, self.registration.stop, self.refers.stop):
@@ -79,13 +92,22 @@ class Membership:
 
     def error(self) -> str | None:
         """Why the API server can't be had now."""
-        return self.registration.error or self.pods.watch.error or self.statuses.error
+        return self.registration.error or self.pods.watch.error or self.statuses.error or self.mirrors.error
 
     # --- what is told ---
 
     def _ended(self, record: Record) -> None:
-        self.refers.release(record.uid)
-        self.statuses.gone(record)
+        if record.api:
+            self.refers.release(record.uid)
+            self.statuses.gone(record)
+        else:
+            self.mirrors.ended(record)
+
+    def _status(self, record: Record, status: PodStatus) -> None:
+        if record.api:
+            self.statuses.told(record, status)
+        else:
+            self.mirrors.status(record, status)
 
     def _event(self, record: Record, event: Event) -> None:
         if record.api:

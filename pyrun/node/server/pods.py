@@ -16,10 +16,10 @@ from ...kube.objects.pods import Pod
 from ...kube.watch import Watch
 from ..agent.agent import Agent
 from ..agent.record import Condition, Record
+from .mirrors import MIRROR, Mirrors
 from .refers import Refers
 from .statuses import Statuses
 
-MIRROR = "kubernetes.io/config.mirror"  # an annotation: it only shows a pod of a file
 DONE = ("Succeeded", "Failed")
 
 
@@ -54,9 +54,15 @@ class ServedPods:
     """heard: set with the first list; before that nothing is known to be unwanted."""
 
     def __init__(
-        self, client: Client, agent: Agent, refers: Refers, statuses: Statuses, told: Callable[[str], None]
+        self,
+        client: Client,
+        agent: Agent,
+        refers: Refers,
+        statuses: Statuses,
+        mirrors: Mirrors,
+        told: Callable[[str], None],
     ) -> None:
-        self._agent, self._refers, self._statuses = agent, refers, statuses
+        self._agent, self._refers, self._statuses, self._mirrors = agent, refers, statuses, mirrors
         self.heard = False
         loop = asyncio.get_running_loop()
 
@@ -78,15 +84,16 @@ class ServedPods:
         for record in [*(actor.record for actor in agent.actors.values()), *agent.next.values()]:
             if record.api and record.uid not in uids:
                 agent.unserve(record.uid)
+        self._mirrors.replaced([one for one in found if _is_mirror(one)])
         for one in found:
-            self._changed(one)
+            if not _is_mirror(one):
+                self._changed(one)
         self.heard = True
         agent.sweep()
 
     def _changed(self, there: Pod) -> None:
-        meta = there.metadata
-        assert meta is not None
-        if MIRROR in (meta.annotations or {}):
+        if _is_mirror(there):
+            self._mirrors.seen(there)
             return
         record = record_of(there)
         actor = self._agent.actors.get(record.key)
@@ -101,8 +108,16 @@ class ServedPods:
         """By force, or by us at last."""
         meta = there.metadata
         assert meta is not None and meta.uid is not None
+        if _is_mirror(there):
+            self._mirrors.removed(there)
+            return
         self._agent.unserve(meta.uid)
         self._statuses.forget(meta.uid)
+
+
+def _is_mirror(one: Pod) -> bool:
+    """It only shows a pod of a file."""
+    return MIRROR in ((one.metadata and one.metadata.annotations) or {})
 
 
 def _pod(one: dict[str, Any]) -> Pod:

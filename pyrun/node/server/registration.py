@@ -30,7 +30,7 @@ class Registration:
     ) -> None:
         self._client, self._machine, self._labels, self._told = client, machine, labels, told
         self.error: str | None = None
-        self._uid = ""
+        self.uid = ""  # of the Node
         self._since: dict[str, tuple[str, str]] = {}  # of each condition, as last written
         self._lease: dict[str, Any] | None = None
         self._written: dict[str, Any] | None = None
@@ -69,13 +69,13 @@ class Registration:
 
     def _once(self) -> None:
         machine = self._machine()
-        if not self._uid:
+        if not self.uid:
             self._register(machine)
         self._renew(machine.name)
         try:
             self._write(machine)
         except NotFound:
-            self._uid, self._written = "", None
+            self.uid, self._written = "", None
             raise
 
     def _register(self, machine: Machine) -> None:
@@ -90,7 +90,7 @@ class Registration:
             there = found["metadata"].get("labels") or {}
             if any(there.get(key) != value for key, value in wanted.items()):
                 self._client.patch(path("v1", "nodes", name=machine.name), {"metadata": {"labels": wanted}})
-        self._uid = found["metadata"]["uid"]
+        self.uid = found["metadata"]["uid"]
         self._written = None
         self._since = {
             c["type"]: (c["status"], c.get("lastTransitionTime") or "")
@@ -115,7 +115,7 @@ class Registration:
             try:
                 self._lease = self._client.get(where)
             except NotFound:
-                owner = {"apiVersion": "v1", "kind": "Node", "name": name, "uid": self._uid}
+                owner = {"apiVersion": "v1", "kind": "Node", "name": name, "uid": self.uid}
                 made = {
                     "apiVersion": "coordination.k8s.io/v1",
                     "kind": "Lease",

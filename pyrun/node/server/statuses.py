@@ -80,9 +80,13 @@ class Statuses:
         """A pod's status now."""
         if not record.api:
             return
-        entry = self._entry(record)
         meta = record.pod.metadata
-        entry.wanted = patch_of(status, meta.generation if meta else None)
+        self.write(record.uid, record.key, status, meta.generation if meta else None)
+
+    def write(self, uid: str, key: tuple[str, str], status: PodStatus, generation: int | None) -> None:
+        """Of the pod that the server has by this uid."""
+        entry = self._entries.setdefault(uid, _Entry(uid, *key))
+        entry.wanted = patch_of(status, generation)
         self._kick(entry)
 
     def seen(self, record: Record, there: Pod) -> None:
