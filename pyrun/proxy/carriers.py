@@ -14,6 +14,7 @@ import time
 
 from ..errors import PyrunError
 from ..listen import private_directory
+from . import client
 from .client import DataPlane, Gone
 from .messages import Counters, Settings, State
 from .nft.kernel import KernelRules
@@ -41,6 +42,10 @@ if TYPE_CHECKING:
             """When look() has something to do without a descriptor, by time.monotonic(); 0.0 for never."""
             ...
 
+        def renew(self) -> None:
+            """Uses the programs that are installed now, where they are others than those that run."""
+            ...
+
         def counters(self) -> Counters | None: ...
 
         def state(self) -> State | None: ...
@@ -52,6 +57,8 @@ if TYPE_CHECKING:
         def close(self, *, remove: bool) -> None: ...
 
 
+Stat = tuple[int, int, int, int] | None  # of a file, which is another when it has been replaced
+PLANE = "dataplane"  # its directory in the state directory
 BACKLOG = 4096
 AGAIN_S = (0.5, 10.0)  # before a data plane is started that has died soon after its start, or could not be
 STEADY_S = 60.0  # one that lives so long may be started again at once
@@ -78,6 +85,9 @@ class InKernel:
 
     def due(self) -> float:
         return 0.0
+
+    def renew(self) -> None:
+        pass
 
     def counters(self) -> Counters | None:
         return None
@@ -107,6 +117,7 @@ class UserSpace:
         self._rules = Rules()
         self._started, self._delay, self._due = 0.0, 0.0, 0.0
         self._mine: set[Key] = set()  # the frontends that the data plane has
+        self._looked_at: Stat = None  # the program, when renew() looked at it
         private_directory(directory)
         self._kernel = KernelRules(everything=False)
         self._routes = Routes(self._node)
@@ -202,6 +213,26 @@ class UserSpace:
                 self._due = 0.0
                 self._plane.keep(self._lookup.descriptors())
 
+    def renew(self) -> None:
+        """Another data plane in this one's place, where its program has been replaced: nobody notices. One that can't
+        do it is not tried again."""
+        stat = _stat(client.BINARY)
+        if self._due or stat == self._looked_at:
+            return
+        self._looked_at = stat
+        with self._lock:
+            runs, there = self._plane.program(), client.installed()
+            if not runs or not there or runs == there:
+                return
+            before = self._plane.pid
+            try:
+                self._plane = self._plane.upgrade(self._own_rules(), self._settings)
+            except PyrunError as error:
+                self._told(f"the data plane that is installed now can't take over, so the one before goes on: {error}")
+                return
+            self._started = time.monotonic()
+            self._told(f"the data plane was replaced: process {self._plane.pid} took over from {before}")
+
     def _note_death(self, now: float) -> float:
         """The seconds to wait before the next one."""
         self._plane.reap()
@@ -243,6 +274,14 @@ class UserSpace:
                 pass
         if failed:
             raise failed[0]
+
+
+def _stat(path: str) -> Stat:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def _listener() -> socket.socket:

@@ -19,6 +19,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from hashlib import blake2b
 
 from ..errors import PyrunError, reason
 from . import messages as m
@@ -154,6 +155,10 @@ class DataPlane:
             _reap_later(self._pidfd)
         self.close()
         return new
+
+    def program(self) -> bytes:
+        """What tells the program that it runs from another that is installed in its place. b"": it can't be told."""
+        return _digest(f"/proc/{self.pid}/exe")
 
     def retire(self, limit: int = 0) -> None:
         """It accepts no more, and ends after its last connection or after `limit` seconds (0: none)."""
@@ -299,6 +304,19 @@ def _call(s: socket.socket, request: bytes, *fds: int) -> tuple[m.Reply, list[in
             os.close(fd)
         raise PyrunError(f"the data plane refuses it: {reply.text} ({os.strerror(reply.error).lower()})")
     return reply, list(got)
+
+
+def installed() -> bytes:
+    """As DataPlane.program(), of the program that would be started now."""
+    return _digest(BINARY)
+
+
+def _digest(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return blake2b(file.read()).digest()
+    except OSError:  # it has ended, or is being installed
+        return b""
 
 
 class _held:

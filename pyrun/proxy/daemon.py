@@ -26,7 +26,7 @@ from ..kube.feed.server import NOT_OURS, Server, node, services, slices
 from ..kube.feed.store import Store
 from ..kube.kubeconfig import Cluster
 from ..listen import notify, only_one, private_directory
-from .carriers import InKernel, UserSpace
+from .carriers import PLANE, InKernel, UserSpace
 from .follow import Follower
 from .frontends import LOOPBACKS
 from .health import Health, Web
@@ -234,6 +234,7 @@ class Daemon:
         self._check_faults = self.web.set_checks(rules.health)
         self._tell_refused(rules)
         if first:
+            self.carrier.renew()
             self._warn_of_ports(rules)
             notify(f"READY=1\nSTATUS=pyrun {__version__} serves {len(rules.frontends)} addresses and ports")
 
@@ -243,7 +244,7 @@ class Daemon:
             raise PyrunError(f"the node {self.given.node.name} has no address", hint="--node-ip ADDRESS")
         if self.given.mode == NFTABLES:
             return InKernel(addresses)
-        directory = os.path.join(self.given.state, "dataplane")
+        directory = os.path.join(self.given.state, PLANE)
         made = UserSpace(directory, addresses, self.told, self.given.settings)
         if made.taken_over:
             self._seen |= {one.key for one in self.follower.planner.rules().frontends if one.protocol != TCP}
@@ -301,6 +302,8 @@ class Daemon:
             self._say_at = now + WAITS_S
             missing = ", ".join(self.store.waits_for())
             self.told(f"no rule is changed until this is heard of, for without it some would be missing: {missing}")
+        if self.carrier is not None and self.health.applied:
+            self.carrier.renew()
         if self._check_faults:
             self._check_faults = self.web.set_checks(self.health.rules.health)
         if self._blocked:

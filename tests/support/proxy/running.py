@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -42,7 +43,19 @@ class Proxy:
         self.log = directory / "log"
         self.mode = mode
         self.process: subprocess.Popen[bytes] | None = None
+        self.home = REPO  # where its package is
         self.objects.mkdir()
+
+    def install(self, home: Path) -> Path:
+        """The package in another place, with programs of its own, and the data plane's among them; for start()."""
+        package, programs = home / "pyrun", home / "pyrun" / "bin"
+        programs.mkdir(parents=True)
+        for one in (REPO / "pyrun").iterdir():
+            if one.name != "bin":
+                (package / one.name).symlink_to(one)
+        shutil.copy(REPO / "pyrun" / "bin" / "pyrun-dataplane", programs)
+        self.home = home
+        return programs / "pyrun-dataplane"
 
     def write(self, text: str, name: str = "objects.yaml") -> None:
         """A file of objects, moved into place."""
@@ -54,7 +67,7 @@ class Proxy:
         words = ["--objects", str(self.objects), "--state", str(self.state), "--mode", self.mode, *OPTIONS, *options]
         with open(self.log, "ab") as log:
             argv = [sys.executable, "-m", "pyrun", "proxy", "run", *words]
-            self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=REPO)
+            self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.home)
         until(self._is_ready, "it is not ready")
 
     def _is_ready(self) -> bool:
