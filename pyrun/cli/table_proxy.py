@@ -94,9 +94,11 @@ PROXY_TOP = Verb(
     (),
     (PROXY_STATE, flag("once", "print the counters once and end"), FOR_TOOLS),
 )
+PROXY_CLEANUP = Verb("proxy cleanup", "take away what a killed `pyrun proxy` has left", (), (PROXY_STATE,))
 PROXY = (
     PROXY_RUN,
     PROXY_STATUS,
+    PROXY_CLEANUP,
     PROXY_TOP,
     PROXY_TRACE,
     PROXY_EXPLAIN,

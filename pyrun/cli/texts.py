@@ -56,7 +56,10 @@ GROUPS = (
     ("A Kubernetes node", ("cri", "cri status", "cri explain")),
     ("Pods from files", ("node run", "node status", "node apply", "node delete", "node validate", "node explain")),
     ("These pods", ("node get", "node describe", "node logs", "node retry")),
-    ("Its Services", ("proxy run", "proxy status", "proxy list", "proxy top", "proxy trace", "proxy explain")),
+    (
+        "Its Services",
+        ("proxy run", "proxy status", "proxy cleanup", "proxy list", "proxy top", "proxy trace", "proxy explain"),
+    ),
     ("Its DNS", ("dns run", "dns query", "dns explain")),
     ("What pods write and use", ("logs", "collect", "metrics", "dashboard")),
     ("The shell, and speed", ("completion", "planner")),
@@ -342,6 +345,13 @@ A kill leaves everything in force: the next start takes over, without a connecti
 refuses.""",
         (("pyrun proxy status", "read it"), ("pyrun proxy status --format json", "for tools")),
         {"0": "it is well", "1": "it is not, or nobody answers"},
+    ),
+    "proxy cleanup": Text(
+        """Takes away what a killed `pyrun proxy` has left in force, of both modes: the data plane and its connections,
+routes, rules of nftables; and puts net.ipv4.tcp_tw_reuse back to what it was. A daemon that is started takes all of
+that over, so this is for a node that shall have none any more.""",
+        (("pyrun proxy cleanup", "after a kill"),),
+        {"0": "nothing is left", "1": "something could not be taken away, or a daemon runs"},
     ),
     "proxy top": Text(
         """Shows for each address and port how many connections are open and how many came, failed or were tried

@@ -11,13 +11,15 @@ and what an earlier daemon left is kept. Sources: ip-route(8), ip-rule(8), Docum
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import ipaddress
 from struct import Struct
 
 from ..errors import FailedPrecondition, PyrunError, reason
 from ..plan.namespace.netlink import NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, attribute, message
-from .netlink import ROUTE, Netlink, attributes
+from .netlink import NETFILTER, ROUTE, Netlink, attributes
+from .nft import messages
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 PROTOCOL = 121  # of routes and rules: whose they are (rt_protos); nobody's in iproute2's list
 MARK = 0x00100000  # one bit, beside kube-proxy's 0x4000, 0x8000 and Cilium's 0x0f00
 TABLE, PRIORITY = 1097, 97
-MARK_TABLE = "pyrun_transparent"
+MARK_TABLE, _NOTE = "pyrun_transparent", "tcp_tw_reuse was "
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 RTM_NEWRULE, RTM_DELRULE, RTM_GETRULE = 32, 33, 34
 RTA_DST, RTA_OIF, RTA_PRIORITY, RTA_PREFSRC, RTA_TABLE = 1, 4, 6, 7, 15
@@ -81,12 +83,14 @@ def mark_rule(type_: int, family: int) -> bytes:
     return message(type_, NLM_F_CREATE | NLM_F_EXCL if type_ == RTM_NEWRULE else 0, body)
 
 
-def plan_mark_table() -> str:
-    """The nftables table that marks what belongs to a transparent socket, as nft reads it, in place of one before."""
+def plan_mark_table(reuse: str) -> str:
+    """The nftables table that marks what belongs to a transparent socket, as nft reads it, in place of one before.
+    reuse: what tcp_tw_reuse was, which the table tells whoever takes it away; "" where it can't be read."""
+    note = f'comment "{_NOTE}{reuse}"\n' if reuse else ""
     name = f"inet {MARK_TABLE}"
     rule = f"meta l4proto {{ tcp, udp, sctp }} socket transparent 1 meta mark set meta mark or {MARK:#x}"
     chain = f"chain prerouting {{\ntype filter hook prerouting priority mangle; policy accept;\n{rule}\n}}"
-    return f"table {name}\ndelete table {name}\ntable {name} {{\n{chain}\n}}\n"
+    return f"table {name}\ndelete table {name}\ntable {name} {{\n{note}{chain}\n}}\n"
 
 
 def addresses_to_catch(rules: Rules, node: Iterable[bytes]) -> set[Prefix]:
@@ -131,7 +135,6 @@ class Routes:
         self._node = tuple(node)
         self._netlink = Netlink(ROUTE)
         self._transparent = transparent
-        self._reuse_before = ""  # of tcp_tw_reuse, where it was another
         self._families = sorted({AF_INET if len(a) == 4 else AF_INET6 for a in self._node})
         self._held = {route.prefix: route.source for route in self._ours(RT_TABLE_LOCAL)}
         if transparent:
@@ -209,6 +212,13 @@ class Routes:
         except OSError as e:
             raise PyrunError(f"route local {show(prefix)} can't be removed: {reason(e)}") from None
 
+    @classmethod
+    def remove_all(cls) -> None:
+        """Takes away what a daemon has left of either mode, in all families."""
+        left = cls((bytes(4), bytes(16)), transparent=False)
+        left._transparent = True
+        left.close(remove=True)
+
     # --- sockets with a client's address ---
 
     def _start_transparent(self) -> None:
@@ -224,13 +234,13 @@ class Routes:
             except OSError as e:
                 if e.errno != errno.EEXIST:
                     raise PyrunError(f"the rule for transparent sockets: {reason(e)}") from None
-        _change_table(plan_mark_table())
-        before = _swap(REUSE, "1")
-        self._reuse_before = before if before != "1" else ""
+        _change_table(plan_mark_table(_noted_reuse() or _read(REUSE)))
+        _write(REUSE, "1")
 
     def _stop_transparent(self) -> None:
-        if self._reuse_before:
-            _swap(REUSE, self._reuse_before)
+        before = _noted_reuse()
+        if before and _read(REUSE) == "1":  # else somebody has changed it since
+            _write(REUSE, before)
         _change_table(f"table inet {MARK_TABLE}\ndelete table inet {MARK_TABLE}\n")
         for family in self._rules():
             self._netlink.do(mark_rule(RTM_DELRULE, family))
@@ -256,17 +266,34 @@ def _change_table(text: str) -> None:
     run_nft(text, "carries the base rules out", "maps, NAT, numgen, fib and socket")
 
 
-def _swap(path: str, value: str) -> str:
-    """Writes a sysctl; returns what it was. Where it can't be written, it stays as it is."""
+def _noted_reuse() -> str:
+    """What tcp_tw_reuse was before us, as our table tells, also after a kill; "" where it does not."""
+    with contextlib.closing(Netlink(NETFILTER)) as netlink:
+        for _, payload in netlink.dump(messages.ask(messages.GETTABLE, messages.INET)):
+            fields = attributes(payload[4:])
+            if fields.get(1) == MARK_TABLE.encode() + b"\0":
+                _, _, after = fields.get(6, b"").partition(_NOTE.encode())
+                return after.partition(b"\0")[0].decode("ascii", "replace")
+    return ""
+
+
+def _read(path: str) -> str:
+    """A sysctl; "" where it can't be read."""
     try:
         with open(path) as file:
-            before = file.read().strip()
-        if before != value:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+def _write(path: str, value: str) -> None:
+    """Where it can't be written, it stays as it is."""
+    try:
+        if _read(path) != value:
             with open(path, "w") as file:
                 file.write(value)
     except OSError:
-        return ""
-    return before
+        pass
 
 
 def _hint(e: OSError, source: bytes) -> str | None:

@@ -15,9 +15,12 @@ from typing import Any
 
 import pytest
 
+from pyrun.cli.main import main
+from pyrun.errors import PyrunError
+from pyrun.proxy.cleanup import clean_up
 from tests.support.proxy.answers import Answer, Server, ask
 from tests.support.proxy.objects import service, slice_of
-from tests.support.proxy.running import running, until
+from tests.support.proxy.running import Proxy, running, until
 from tests.support.proxy.topology import NODE4, Place, Topology, topology
 
 VIP = "10.96.0.1"
@@ -238,9 +241,21 @@ def test_a_stop_takes_everything_away(world: World, tmp_path: Path, mode: str) -
         settled(world.client, {PODS[0][0], PODS[1][0]})
         assert left() != before
         assert ("net.ipv4.tcp_tw_reuse = 1" in left()) == (mode == "userspace")
+        proxy.kill()
+        proxy.start()  # takes over, and so knows what was before the other one
         proxy.stop()
         assert left() == before
         assert proxy.plane_pid() == 0
+        proxy.start()
+        with pytest.raises(PyrunError, match="pyrun proxy"):
+            clean_up(str(proxy.state))
+        settled(world.client, {PODS[0][0], PODS[1][0]})
+        proxy.kill()
+        assert left() != before
+        assert main(["proxy", "cleanup", "--state", str(proxy.state)]) == 0
+        assert left() == before
+        assert proxy.plane_pid() == 0
+        assert main(["proxy", "cleanup", "--state", str(proxy.state)]) == 0  # nothing is no fault
 
 
 class Load:
@@ -312,6 +327,53 @@ def test_a_killed_data_plane_is_replaced(world: World, tmp_path: Path) -> None:
             assert set(answers(world.client, 4)) <= {PODS[0][0], PODS[1][0]}
             until(lambda before=before: proxy.plane_pid() not in (0, before), "there is no other")  # type: ignore[misc]
         assert "has died; another is started" in proxy.said()
+
+
+def replace(program: Path, more: bytes) -> None:
+    """As a package's upgrade does it."""
+    new = program.with_suffix(".new")
+    new.write_bytes(program.read_bytes() + more)
+    new.chmod(0o755)
+    new.rename(program)
+
+
+def test_a_newer_data_plane_takes_over(world: World, tmp_path: Path) -> None:
+    """An upgrade of pyrun, with a daemon and while there is none: not one failed request; nor where the new program is
+    none."""
+    tmp_path.chmod(0o755)
+    proxy = Proxy(tmp_path, "userspace")
+    program = proxy.install(tmp_path / "installed")
+    proxy.write(WEB + pods(0, 1))
+    try:
+        proxy.start()
+        load = Load(world.client)
+        load.more(50)
+        before = proxy.plane_pid()
+        replace(program, b"1")
+        until(lambda: f"took over from {before}" in proxy.said(), "none takes over")
+        load.more(100)
+        until(lambda: not is_there(before), "the old one does not end")
+        proxy.kill()
+        replace(program, b"2")  # while no daemon is there
+        load.more(50)
+        proxy.start()
+        until(lambda: proxy.said().count("took over from") == 2, "none takes over after a kill")
+        load.more(100)
+        good, now = program.read_bytes(), proxy.plane_pid()
+        program.with_suffix(".new").write_bytes(b"no program")
+        program.with_suffix(".new").rename(program)
+        until(lambda: "can't take over" in proxy.said(), "nothing is said of it")
+        load.more(100)
+        assert proxy.plane_pid() == now
+        load.end()
+        assert not load.bad
+        program.write_bytes(good)
+    finally:
+        proxy.stop()
+
+
+def is_there(pid: int) -> bool:
+    return os.path.exists(f"/proc/{pid}")
 
 
 UDP = "{name: dns, port: 53, protocol: UDP}"
