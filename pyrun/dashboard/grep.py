@@ -20,6 +20,7 @@ from .clean import clean
 LIMIT_S = 12
 MOST_BYTES = 16 << 20
 LONGEST_SAID = 4096
+_WHERE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _RUN = (
     f"import resource, sys; resource.setrlimit(resource.RLIMIT_CPU, ({LIMIT_S}, {LIMIT_S}));"
     "from pyrun.cli.main import main; sys.exit(main(sys.argv[1:]))"
@@ -47,11 +48,11 @@ def search(logs: str, asked: Asked, patience_s: float) -> list[dict[str, Any]]:
     """The newest lines, by time. InvalidArgument, NotFound as the command says, ResourceExhausted when it took too
     long."""
     process = subprocess.Popen(
-        [sys.executable, "-I", "-c", _RUN, *_argv(logs, asked)],
+        [sys.executable, "-s", "-P", "-c", _RUN, *_argv(logs, asked)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env={"PATH": os.defpath, "LC_ALL": "C.UTF-8"},
+        env={"PATH": os.defpath, "LC_ALL": "C.UTF-8", "PYTHONPATH": _WHERE},
         cwd="/",
     )
     try:

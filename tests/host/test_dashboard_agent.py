@@ -94,3 +94,23 @@ def test_a_broken_pod_is_found_and_mended(browser: Browser, dashboard: Served, a
     agent.wait(lambda pods: "cart" not in pods)
     complaints = [one for one in browser.complaints if "ERR_NETWORK_CHANGED" not in one]  # a new pod's network
     assert not complaints, complaints
+
+
+def test_a_terminal(browser: Browser, dashboard: Served) -> None:
+    """What is typed comes to a shell in the container, as large as the page's, and what it writes comes back."""
+    browser.visit(dashboard.url)
+    browser.type("#token", dashboard.token)
+    browser.press("Enter")
+    open_tab(browser, "web", "Conditions")
+    open_tab(browser, "Shell in app", "A shell in app")
+    rows = "document.querySelector('.xterm-rows').innerText"
+    browser.wait(f"{rows}.includes('#')")
+    browser.type(".xterm-helper-textarea", "echo $((40+2))-$(stty size)-$TERM")
+    browser.press("Enter")
+    browser.wait(f"/42-\\d\\d \\d\\d+-xterm/.test({rows})")
+    browser.type(".xterm-helper-textarea", "exit")
+    browser.press("Enter")
+    browser.wait_text("The shell has ended")
+    browser.run("location.hash = '#/tokens'")
+    browser.wait_text("terminal")
+    assert not browser.complaints, browser.complaints

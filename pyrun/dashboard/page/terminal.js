@@ -15,7 +15,8 @@ export class Shell {
     this.undo = [];
     this.screen = h("div", { class: "screen" });
     this.state = h("p", { class: "sub", role: "status" }, "Opening …");
-    this.element = h("div", {}, this.state, this.screen);
+    this.spoken = h("input", { type: "checkbox", id: "spoken" });
+    this.element = h("div", {}, this.state, h("label", {}, this.spoken, " for a screen reader"), this.screen);
   }
 
   async start() {
@@ -27,7 +28,7 @@ export class Shell {
       if (this.ended) return;
       this.undo.push(withoutStyleElements());
       // Links that a program writes lead nowhere; titles and the clipboard are not given to it either.
-      this.terminal = new Terminal({ screenReaderMode: true, scrollback: 5000, linkHandler: { activate() {} }, theme: { background: "#12161c" } });
+      this.terminal = new Terminal({ scrollback: 5000, linkHandler: { activate() {} }, theme: { background: "#12161c" } });
       this.undo.push(() => this.terminal.dispose());
       const fit = new FitAddon();
       this.terminal.loadAddon(fit);
@@ -71,6 +72,11 @@ export class Shell {
     this.undo.push(() => socket.close());
   }
 
+  // Not always: with it xterm takes no words of keyboards that compose them.
+  click(target) {
+    if (target === this.spoken && this.terminal) this.terminal.options.screenReaderMode = this.spoken.checked;
+  }
+
   tell(text) {
     this.state.textContent = text;
   }
@@ -109,10 +115,11 @@ function stylesheet() {
 function withoutStyleElements() {
   const make = document.createElement;
   document.createElement = function (tag, ...more) {
-    const element = make.call(document, tag, ...more);
-    if (String(tag).toLowerCase() !== "style") return element;
+    if (String(tag).toLowerCase() !== "style") return make.call(document, tag, ...more);
+    const element = make.call(document, "template");
     const sheet = new CSSStyleSheet();
     document.adoptedStyleSheets.push(sheet);
+    Object.defineProperty(element, "sheet", { value: sheet });
     Object.defineProperty(element, "textContent", { get: () => "", set: (text) => sheet.replaceSync(text) });
     element.remove = function () {
       document.adoptedStyleSheets = document.adoptedStyleSheets.filter((one) => one !== sheet);

@@ -1,0 +1,158 @@
+"""Who may do what at the dashboard, over its socket: roles, tickets of terminals, and what is written down of it. No
+runtime answers, which is what somebody is told who gets as far as it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.support.dashboard import Served, a_dashboard
+
+PATIENCE_S = 60.0
+SHELL = json.dumps({"container": "c1", "command": ["sh"], "tty": True})
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    path = tmp_path_factory.mktemp("dashboard")
+    (path / "logs").mkdir()
+    with a_dashboard(path, path / "cri.sock", path / "logs") as found:
+        yield found
+
+
+def act(served: Served, name: str, body: Any, token: str = "", **headers: str) -> tuple[int, Any]:
+    """(status, what is told)"""
+    headers = {"authorization": f"Bearer {token or served.token}", "origin": served.url[:-1]} | headers
+    text = body if isinstance(body, str) else json.dumps(body)
+    status, _, told = served.ask(f"/api/act/{name}", "POST", text, **headers)
+    return status, json.loads(told)
+
+
+def make(served: Served, name: str, role: str) -> str:
+    status, told = act(served, "make-token", {"name": name, "role": role})
+    assert status == 200, told
+    return str(told["token"])
+
+
+def open_terminal(served: Served, ticket: str, **headers: str) -> int:
+    handshake = {"upgrade": "websocket", "connection": "Upgrade", "sec_websocket_version": "13"}
+    handshake |= {"sec_websocket_key": "dGhlIHNhbXBsZSBub25jZQ==", "sec_websocket_protocol": "v5.channel.k8s.io"}
+    return served.ask(f"/api/terminal?ticket={ticket}", **handshake, **headers)[0]
+
+
+def audit(served: Served) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = served.get("/api/read/tokens")["audit"]
+    return found
+
+
+def test_what_each_role_may(served: Served) -> None:
+    view, operate = make(served, "ann", "view"), make(served, "bob", "operate")
+    change = {"file": "", "version": "", "text": "", "dry": False}
+    for token, name, body, expected in (
+        (view, "retry", {"pod": "a/b"}, 403),
+        (view, "remove-image", {"image": "x"}, 403),
+        (view, "change", change, 403),
+        (view, "change", change | {"dry": True}, 403),
+        (view, "make-token", {"name": "eve", "role": "admin"}, 403),
+        (operate, "retry", {"pod": "a/b"}, 503),  # there is no agent
+        (operate, "change", change, 403),
+        (operate, "revoke-token", {"name": "ann"}, 403),
+        (served.token, "change", change, 503),
+        (served.token, "make-token", {"name": "ann", "role": "view"}, 409),
+        (served.token, "make-token", {"name": "x y", "role": "view"}, 400),
+        (served.token, "make-token", {"name": "x", "role": "root"}, 400),
+        (served.token, "retry", {"pod": "../x"}, 503),
+        (served.token, "nothing", {}, 404),
+    ):
+        status, told = act(served, name, body, token)
+        assert status == expected, (name, body, status, told)
+    for act_name, expected in (("yaml?pod=a/b", 503), ("tokens", 403), ("manifest?pod=a/b", 403)):
+        assert served.ask(f"/api/read/{act_name}", authorization=f"Bearer {view}")[0] == expected, act_name
+    assert served.ask("/api/me", authorization=f"Bearer {view}")[2].strip() == '{"name": "ann", "role": "view"}'
+    lines = audit(served)
+    assert {"who": "ann", "action": "change", "outcome": "refused: it takes admin"}.items() <= next(
+        one for one in lines if one["who"] == "ann" and one["action"] == "change"
+    ).items()
+    told = json.dumps(lines)
+    assert view not in told and operate not in told and served.token not in told
+    assert view not in (served.said.parent / "dashboard" / "tokens.json").read_text()
+
+
+def test_a_token_that_is_revoked(served: Served) -> None:
+    """Its sessions end, too."""
+    token = make(served, "carl", "view")
+    body = json.dumps({"token": token})
+    _, headers, told = served.ask("/api/login", "POST", body, origin=served.url[:-1])
+    session = {"cookie": headers["set-cookie"].split(";")[0], "x_pyrun_key": json.loads(told)["key"]}
+    assert served.ask("/api/me", **session)[0] == 200
+    assert act(served, "revoke-token", {"name": "root"})[0] == 404
+    assert act(served, "revoke-token", {"name": "carl"})[0] == 200
+    last = time.monotonic() + PATIENCE_S
+    while served.ask("/api/me", **session)[0] != 401:
+        assert time.monotonic() < last
+        time.sleep(0.1)
+
+
+def test_a_terminal_takes_a_ticket_that_is_good_once(served: Served) -> None:
+    cookie, key = served.login()
+    own = {"cookie": cookie, "origin": served.url[:-1]}
+
+    def ticket() -> str:
+        status, _, told = served.ask("/api/act/terminal", "POST", SHELL, x_pyrun_key=key, **own)
+        assert status == 200
+        return str(json.loads(told)["ticket"])
+
+    first = ticket()
+    assert open_terminal(served, first, **own) == 503, "there is no runtime"
+    assert open_terminal(served, first, **own) == 401, "it was used"
+    assert open_terminal(served, "", **own) == open_terminal(served, "x" * 22, **own) == 401
+    assert served.ask("/api/act/terminal", "POST", SHELL, **own)[0] == 401, "a cookie alone gives none"
+    for origin in ("http://evil.test", "null", f"https://{served.place}"):
+        assert open_terminal(served, ticket(), cookie=cookie, origin=origin) == 403
+    assert open_terminal(served, ticket(), cookie=cookie) == 403, "every browser tells an Origin"
+    other, _ = served.login()
+    for stolen in ({"cookie": other}, {}, {"authorization": f"Bearer {served.token}"}):
+        assert open_terminal(served, ticket(), origin=own["origin"], **stolen) == 401
+    assert served.ask(f"/api/terminal?ticket={ticket()}", **own)[0] == 400, "no WebSocket"
+    view = make(served, "dora", "view")
+    bearer = {"authorization": f"Bearer {view}", "origin": own["origin"]}
+    status, told = act(served, "terminal", SHELL, view)
+    assert status == 200 and open_terminal(served, told["ticket"], **bearer) == 403, "it takes admin"
+    assert [one for one in audit(served) if one["action"] == "terminal" and one["of"] == "c1 ['sh']"]
+
+
+@pytest.mark.parametrize("body", ["", "[]", "null", "{", '{"with": {}}', '{"ask": "x"}', "[" * 100_000])
+def test_bodies_that_are_no_act(served: Served, body: str) -> None:
+    assert act(served, "retry", body)[0] == 400
+    assert act(served, "terminal", body)[0] == 400
+
+
+@pytest.mark.parametrize("body", [{}, {"container": "c1"}, {"container": "", "command": ["sh"]}, {"command": "sh"}])
+def test_terminals_of_nothing(served: Served, body: Any) -> None:
+    assert act(served, "terminal", body)[0] == 400
+
+
+def test_acts_of_other_origins(served: Served) -> None:
+    for origin in ("http://evil.test", "null", ""):
+        assert act(served, "make-token", {"name": "eve", "role": "admin"}, origin=origin)[0] == 403
+    assert "eve" not in [one["name"] for one in served.get("/api/read/tokens")["tokens"]]
+
+
+def test_an_expression_that_would_take_for_ever(served: Served) -> None:
+    """It is ended, and holds up nobody."""
+    directory = served.said.parent / "logs" / "default_p_u" / "c"
+    directory.mkdir(parents=True)
+    (directory / "0.log").write_text(f"2026-01-01T00:00:00Z stdout F {'a' * 60}!\n")
+    of = "/api/search?namespace=default&lines=10"
+    [line] = served.get(f"{of}&regex&word=^a%2B!$")["lines"]
+    assert line["line"] == "a" * 60 + "!"
+    assert served.get(f"{of}&word=nothing")["lines"] == []
+    status, _, told = served.ask(f"{of}&regex&word=(a", authorization=f"Bearer {served.token}")
+    assert status == 400 and "regular expression" in told
+    status, _, told = served.ask(f"{of}&regex&word=(a%2B)%2B$", authorization=f"Bearer {served.token}")
+    assert status == 429 and "took too long" in told
+    assert served.ask("/healthz")[0] == 200
