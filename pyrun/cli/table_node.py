@@ -61,6 +61,8 @@ NODE_RUN = Verb(
         text("logs", "DIR", "where pods' logs are written (default: /var/log/pods)", completes=A_DIRECTORY),
         size("container-log-max-size", "when a container's log is set aside (default: 10M)"),
         number("container-log-max-files", "N", "how many it may have, 2 at least (default: 5)", default=5),
+        text("service-cidr", "CIDR", "run the proxy and the DNS, with Services of this range (repeatable)", many=True),
+        choice("proxy-mode", ("userspace", "nftables"), "what carries connections to Services"),
         text("cluster-dns", "ADDRESS", "the cluster DNS' address, for dnsPolicy ClusterFirst (repeatable)", many=True),
         text("cluster-domain", "NAME", "the cluster DNS' domain (default: cluster.local)"),
         number("max-pods", "N", "how many pods it takes", default=110),

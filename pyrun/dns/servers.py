@@ -10,6 +10,12 @@ from ..errors import PyrunError
 from . import wire
 
 Address = tuple[str, int]  # as text, and the port
+# Who is answered where nobody says otherwise: loopback, and the addresses that pods and nodes have (RFC 1918, 6598,
+# 3927, 4193, link-local).
+PRIVATE = (
+    *("127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16"),
+    *("::1/128", "fc00::/7", "fe80::/10"),
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,8 @@ SOCKET = "proxy.sock"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Given:
-    """What the command line says. directories, cluster, cri: the sources, one or more. healthz, metrics: HOST:PORT."""
+    """What the command line says. directories, cluster, cri: the sources, one or more; pods: one of this node's pods,
+    in place of cri. healthz, metrics: HOST:PORT. fill: completes objects of directories."""
 
     node: Node
     options: Options
@@ -60,6 +61,8 @@ class Given:
     directories: tuple[str, ...] = ()
     cluster: Cluster | None = None
     cri: str | None = None
+    pods: Callable[[Store], Any] | None = None
+    fill: Callable[[dict[str, Any]], None] = lambda value: None
     healthz: str | None = ":10256"
     metrics: str | None = "127.0.0.1:10249"
     settings: Settings = dataclasses.field(default_factory=Settings)
@@ -71,8 +74,20 @@ def serve(given: Given, told: Callable[[str], None]) -> int:
     if os.geteuid() != 0:
         raise PyrunError("pyrun proxy needs root", hint="sudo pyrun proxy run, or a systemd unit")
     os.umask(0o077)
+    with _signals() as ended:
+        serve_until(ended, given, told, _stopping)
+    return 0
+
+
+def _stopping() -> bool:
+    notify("STOPPING=1")
+    return True
+
+
+def serve_until(ended: int, given: Given, told: Callable[[str], None], remove: Callable[[], bool]) -> None:
+    """Until the descriptor is readable. remove: asked then, whether what is in force ends with us."""
     private_directory(given.state)
-    with only_one(given.state, "pyrun proxy"), _signals() as ended:
+    with only_one(given.state, "pyrun proxy"):
         daemon = Daemon(given, told)
         try:
             daemon.start()
@@ -80,9 +95,7 @@ def serve(given: Given, told: Callable[[str], None]) -> int:
         except BaseException:
             daemon.stop(remove=False)
             raise
-        notify("STOPPING=1")
-        daemon.stop(remove=True)
-    return 0
+        daemon.stop(remove=remove())
 
 
 @contextlib.contextmanager
@@ -107,7 +120,7 @@ class Daemon:
         self.given = given
         self.told = told
         self.store = Store()
-        self.follower = Follower(given.node, given.options, knows_pods=given.cri is not None)
+        self.follower = Follower(given.node, given.options, knows_pods=bool(given.cri or given.pods))
         self.selectors = Selectors(self.store, given.node.name)
         self.metrics = Metrics()
         self.health = Health()
@@ -131,7 +144,10 @@ class Daemon:
         given = self.given
         self.web.start(given.healthz, given.metrics, os.path.join(given.state, SOCKET))
         for path in given.directories:
-            self.sources.append(Directory(path, self.store, KINDS, self.told))
+            wanted = KINDS - {"Pod"} if given.pods else KINDS
+            self.sources.append(Directory(path, self.store, wanted, self.told, given.fill))
+        if given.pods is not None:
+            self.sources.append(given.pods(self.store))
         if given.cluster is not None:
             kinds = (services(NOT_OURS), slices(NOT_OURS), node(given.node.name))
             self.sources.append(Server(Client(given.cluster), self.store, kinds, self.told, packed=True))
@@ -187,7 +203,8 @@ class Daemon:
         changes = self.store.changes()
         if not changes:
             return
-        if self.given.directories or self.given.cri is not None:  # a server has a controller for that
+        given = self.given
+        if given.cluster is None or given.directories or given.cri is not None:  # a server has a controller for that
             self.selectors.update(changes)
         made = self.follower.update(changes)
         self.metrics.last_queued = time.time()

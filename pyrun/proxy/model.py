@@ -151,12 +151,14 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What an administrator decides. external_ips: within which /spec/externalIPs are taken; none by default.
+    """What an administrator decides. own: within the ranges of services, what a program of this node answers at.
+    external_ips: within which /spec/externalIPs are taken; none by default.
     dns: the cluster DNS' addresses, which nobody else gets. host_pods: this node's pods that share its network, where
     somebody knows them; None trusts what a slice says. masquerade_all: endpoints see the node, whoever calls."""
 
     external_ips: tuple[Prefix, ...] = ()
     dns: tuple[bytes, ...] = ()
+    own: tuple[bytes, ...] = ()
     host_pods: frozenset[Name] | None = None
     masquerade_all: bool = False
     proxy_name: str | None = None

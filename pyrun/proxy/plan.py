@@ -105,6 +105,7 @@ class Planner:
             frontends=tuple(self._frontends.values()),
             sets=tuple(self._sets.values()),
             ranges=self._there.node.service_cidrs,
+            own=self._there.options.own,
             allocated=tuple(self._allocated),
             health=tuple(health.values()),
             refused=(*refused, *[self._taken(*pair) for key in sorted(self._contested) for pair in self._losers(key)]),

@@ -149,11 +149,13 @@ class Refusal:
 class Rules:
     """All of it. frontends are unique by key; a port of the node is a frontend for each address of the node that has
     it. ranges: of services; in them what is no frontend is rejected (TCP reset, ICMP port unreachable) if its address
-    is among the allocated ones, which may lie outside of the ranges as well, and dropped if it is not."""
+    is among the allocated ones, which may lie outside of the ranges as well, and dropped if it is not. own: addresses
+    of the ranges at which a program of this node answers, so that nothing there is kept from it."""
 
     frontends: tuple[Frontend, ...] = ()
     sets: tuple[EndpointSet, ...] = ()
     ranges: tuple[Prefix, ...] = ()
+    own: tuple[bytes, ...] = ()
     allocated: tuple[bytes, ...] = ()
     health: tuple[HealthCheck, ...] = ()
     refused: tuple[Refusal, ...] = ()

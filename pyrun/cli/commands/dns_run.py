@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 
 STATE = "/run/pyrun-dns"
 RESOLV_CONF = "/etc/resolv.conf"
-# Loopback, and the addresses that pods and nodes have: RFC 1918, 6598, 3927, 4193, link-local.
-PRIVATE = ("127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16")
-PRIVATE_6 = ("::1/128", "fc00::/7", "fe80::/10")
 
 
 def run(g: Globals, o: Options) -> int:
@@ -52,7 +49,7 @@ def run(g: Globals, o: Options) -> int:
 def settings_of(o: Options) -> Settings:
     from pyrun.dns.daemon import Settings
     from pyrun.dns.plan import Options as Planning
-    from pyrun.dns.servers import read_address, read_upstreams
+    from pyrun.dns.servers import PRIVATE, read_address, read_upstreams
 
     listen = tuple(read_address(word) for word in o.listen or ("127.0.0.1",))
     try:
@@ -65,7 +62,7 @@ def settings_of(o: Options) -> Settings:
     return Settings(
         state=o.state or STATE,
         listen=listen,
-        allow=tuple(prefix(word) for word in o.allow or (*PRIVATE, *PRIVATE_6)),
+        allow=tuple(prefix(word) for word in o.allow or PRIVATE),
         options=Planning(
             zone=o.zone,
             ttl=o.ttl,

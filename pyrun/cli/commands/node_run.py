@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pyrun.cli.main import Globals
     from pyrun.cli.parse import Options
     from pyrun.node.server.membership import Joining
+    from pyrun.node.services.services import Serving
 
 
 def run(g: Globals, o: Options) -> int:
@@ -35,12 +36,13 @@ def run(g: Globals, o: Options) -> int:
     log_bytes = 10 << 20 if o.container_log_max_size is None else o.container_log_max_size
     if log_bytes < 4096:
         raise InvalidArgument("--container-log-max-size: must be 4096 bytes or more")
+    serving = _serving(o, o.state or cri.STATE)
     settings = Settings(
         manifests=o.manifests or MANIFESTS,
         name=o.node_name or "",
         logs=o.logs or LOGS,
         addresses=_addresses(o.node_ip, "--node-ip") or tuple(outward()),
-        cluster_dns=_addresses(o.cluster_dns, "--cluster-dns"),
+        cluster_dns=_addresses(o.cluster_dns, "--cluster-dns") or (serving.dns if serving else ()),
         cluster_domain=o.cluster_domain or "cluster.local",
         longest_back_off=float(o.max_restart_period),
         pods=o.max_pods,
@@ -50,7 +52,8 @@ def run(g: Globals, o: Options) -> int:
     )
     root, state = o.root or (g.root if g.root_given else cri.ROOT), o.state or cri.STATE
     joining = _joining(o)
-    return serve(Places(root, state, o.listen), o.config, g.warn, lambda made: running(made, settings, g.warn, joining))
+    places = Places(root, state, o.listen)
+    return serve(places, o.config, g.warn, lambda made: running(made, settings, g.warn, joining, serving))
 
 
 def _joining(o: Options) -> Joining | None:
@@ -68,6 +71,19 @@ def _joining(o: Options) -> Joining | None:
             raise InvalidArgument(f"--node-labels {word!r}: must be KEY=VALUE")
         labels[key] = value
     return Joining(load_kubeconfig(o.kubeconfig), labels)
+
+
+def _serving(o: Options, state: str) -> Serving | None:
+    if not o.service_cidr:
+        return None
+    from pyrun.kube.addresses import any_holds, parse_address, parse_prefix
+    from pyrun.node.services.services import Serving, dns_address
+
+    cidrs = tuple(part for word in o.service_cidr for part in word.split(",") if part)
+    ranges = many(cidrs, parse_prefix, "--service-cidr")
+    wanted = _addresses(o.cluster_dns, "--cluster-dns") or (dns_address(cidrs[0]),)
+    ours = tuple(text for text in wanted if any_holds(ranges, parse_address(text)))
+    return Serving(cidrs, os.path.abspath(state), o.proxy_mode, ours, o.cluster_domain or "cluster.local")
 
 
 def _addresses(words: tuple[str, ...], option: str) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from ... import inotify
 from ...errors import PyrunError, reason
@@ -33,15 +34,22 @@ class _File:
 
 class Directory:
     """Puts what the files say into a store, each file a source of its own by its path. kinds: those that are wanted;
-    others are left out without a word. told: a line for the log for each fault, once."""
+    others are left out without a word. told: a line for the log for each fault, once. fill: completes an object in
+    place as an API server would; its PyrunError is a fault of the object."""
 
     def __init__(
-        self, path: str, store: Store, kinds: frozenset[str], told: Callable[[str], None] = lambda line: None
+        self,
+        path: str,
+        store: Store,
+        kinds: frozenset[str],
+        told: Callable[[str], None] = lambda line: None,
+        fill: Callable[[dict[str, Any]], None] = lambda value: None,
     ) -> None:
         self.path = os.path.abspath(path)
         self._store = store
         self._kinds = kinds
         self._told = told
+        self._fill = fill
         self._files: dict[str, _File] = {}
         self._missing: str | None = None  # why the directory can't be read
         self._watch = inotify.Watch()
@@ -127,7 +135,7 @@ class Directory:
             return
         file = self._files.setdefault(name, _File(mark))
         file.mark = mark
-        objects, faults = read(path, self._kinds)
+        objects, faults = read(path, self._kinds, self._fill)
         for fault in faults:
             self._told(str(fault) + ("; what it said before stays" if file.good else ""))
         if faults and file.good:
@@ -142,7 +150,9 @@ def is_ours(name: str) -> bool:
     return name.endswith(ENDINGS) and name[0] not in ".#"
 
 
-def read(path: str, kinds: frozenset[str]) -> tuple[dict[Key, Held], list[Fault]]:
+def read(
+    path: str, kinds: frozenset[str], fill: Callable[[dict[str, Any]], None] = lambda value: None
+) -> tuple[dict[Key, Held], list[Fault]]:
     """What is right in a file, and what is not."""
     objects: dict[Key, Held] = {}
     try:
@@ -162,5 +172,10 @@ def read(path: str, kinds: frozenset[str]) -> tuple[dict[Key, Held], list[Fault]
         if key in objects:
             faults.append(Fault(place, f"{key[0]} {key[1]}/{key[2]} is in this file twice"))
         else:
-            objects[key] = document
+            try:
+                fill(document.value)
+            except PyrunError as error:
+                faults.append(Fault(place, error.text))
+            else:
+                objects[key] = document
     return objects, faults

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 
@@ -12,23 +13,34 @@ from .socket import Socket
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..server.membership import Joining
+    from ..services.services import Serving
 
 SOCKET = "node.sock"
 
 
 @contextlib.asynccontextmanager
 async def running(
-    cri: Cri, settings: Settings, warn: Callable[[str], None], joining: Joining | None = None
+    cri: Cri,
+    settings: Settings,
+    warn: Callable[[str], None],
+    joining: Joining | None = None,
+    serving: Serving | None = None,
 ) -> AsyncIterator[None]:
-    """While it is entered. PyrunError where it can't start."""
+    """While it is entered. PyrunError where it can't start. serving: the proxy and the DNS run here, too."""
     agent = Agent(cri, settings, warn, joins=joining is not None)
-    member = None
+    member = services = None
     if joining is not None:
         from ..server.membership import Membership
 
         member = Membership(agent, joining, warn)
-    door = Socket(agent, member.error if member is not None else None)
+    if serving is not None:
+        from ..services.services import Services
+
+        services = Services(cri, agent, serving, joining.cluster if joining is not None else None, warn)
+    door = Socket(agent, member.error if member is not None else None, services)
     try:
+        if services is not None:
+            services.start()
         agent.start()
         await door.start(f"{cri.state}/{SOCKET}")
         if member is not None:
@@ -39,3 +51,5 @@ async def running(
             await member.stop()
         await door.stop()
         await agent.stop()
+        if services is not None:
+            await asyncio.to_thread(services.stop)

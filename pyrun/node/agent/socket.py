@@ -32,14 +32,20 @@ from .masked import masked
 from .progress import marked
 from .view import event_values, object_values, pod_value
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..services.services import Services
+
 LONGEST_WAIT_S = 3600.0
 KINDS = {"pods": "Pod", "configmaps": "ConfigMap", "secrets": "Secret"}
 
 
 class Socket:
-    def __init__(self, agent: Agent, server_error: Callable[[], str | None] | None = None) -> None:
+    def __init__(
+        self, agent: Agent, server_error: Callable[[], str | None] | None = None, services: Services | None = None
+    ) -> None:
         """server_error: why the API server can't be had now; None where there is none."""
-        self._agent, self._server_error = agent, server_error
+        self._agent, self._server_error, self._services = agent, server_error, services
         self._server = Server(self._answer)
         self._path, self._inode = "", 0
 
@@ -102,7 +108,7 @@ class Socket:
             "manifests": source.path,
             "logs": self._agent.host.logs,
             "error": source.error,
-            "faults": [str(fault) for fault in source.faults],
+            "faults": [str(fault) for fault in source.faults] + (self._services.faults() if self._services else []),
             "pods": len(self._agent.actors),
             "server": None if self._server_error is None else {"error": self._server_error()},
         }

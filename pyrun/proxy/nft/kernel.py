@@ -148,16 +148,16 @@ class KernelRules:
         sent = _Sent(rules, self._tables)
         for width in sorted(self._foreign):
             m.delete_table(sent.batch, FAMILIES[width].number, TABLE)
-        before = self._rules.ranges if self._rules is not None else None
-        for width in self._tables if before != rules.ranges else ():
+        before = (self._rules.ranges, self._rules.own) if self._rules is not None else None
+        for width in self._tables if before != (rules.ranges, rules.own) else ():
             m.flush_chain(sent.batch, FAMILIES[width].number, TABLE, DISPATCH)
-            add_ranges(sent.batch, FAMILIES[width], rules.ranges, alone=self._everything)
+            add_ranges(sent.batch, FAMILIES[width], rules, alone=self._everything)
         return sent
 
     def _add(self, sent: _Sent, delta: Delta) -> None:
         batch = sent.batch
         for width in sorted(widths_of(delta, sent.rules) - sent.tables):
-            add_base(batch, FAMILIES[width], sent.rules.ranges, walls=self._walls, alone=self._everything)
+            add_base(batch, FAMILIES[width], sent.rules, walls=self._walls, alone=self._everything)
             sent.tables.add(width)
         for width, chain in delta.chains_new:
             chain.add(batch, FAMILIES[width])

@@ -28,10 +28,9 @@ from . import messages as m
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from typing import NamedTuple
 
-    from ..rules import Prefix
+    from ..rules import Prefix, Rules
 else:
     from typing import NamedTuple
 
@@ -122,7 +121,7 @@ BASE_CHAINS = {
 _WALLS = {"arriving": ("filter", 0, -100), "sending": ("filter", 3, -100)}
 
 
-def add_base(batch: m.Batch, f: Family, ranges: Sequence[Prefix], *, walls: bool = False, alone: bool = True) -> None:
+def add_base(batch: m.Batch, f: Family, rules: Rules, *, walls: bool = False, alone: bool = True) -> None:
     """The table with its maps and the chains at the hooks. walls: only silence is kept here, and others forward: then
     nothing is translated, no connection is tracked, and of TCP only segments that begin one are looked at. alone: as of
     add_ranges."""
@@ -145,7 +144,7 @@ def add_base(batch: m.Batch, f: Family, ranges: Sequence[Prefix], *, walls: bool
         m.new_rule(batch, f.number, TABLE, chain, (m.judge(m.GOTO, DISPATCH),))
     if not walls:
         _add_way_out(batch, f)
-    add_ranges(batch, f, ranges, alone=alone)
+    add_ranges(batch, f, rules, alone=alone)
 
 
 def _add_way_out(batch: m.Batch, f: Family) -> None:
@@ -171,7 +170,7 @@ def _add_way_out(batch: m.Batch, f: Family) -> None:
     rule("passing", *faulty, m.meta(_FIRST, _L4PROTO), m.compare(_FIRST, bytes((TCP,))), m.judge(m.DROP))
 
 
-def add_ranges(batch: m.Batch, f: Family, ranges: Sequence[Prefix], *, alone: bool = True) -> None:
+def add_ranges(batch: m.Batch, f: Family, rules: Rules, *, alone: bool = True) -> None:
     """What of the ranges is no frontend: other ports of an address that a service has are refused, other addresses are
     met with silence, as kube-proxy has it. Fills the chain; what was in it has to be flushed before. alone: every
     frontend is here; else sockets have others, and the kernel itself refuses ports that none has."""
@@ -181,8 +180,11 @@ def add_ranges(batch: m.Batch, f: Family, ranges: Sequence[Prefix], *, alone: bo
 
     known = (m.judge(m.GOTO, REFUSE),) if alone else (m.judge(m.ACCEPT),)
     rule(m.meta(_FIRST, _L4PROTO), m.compare(_FIRST, bytes((_ICMP[f.width],))), m.judge(m.ACCEPT))
+    for address in rules.own:
+        if len(address) == f.width:
+            rule(*_holds(f, f.destination, (address, 8 * f.width)), m.judge(m.ACCEPT))
     rule(m.payload(_FIRST, 1, f.destination, f.width), m.lookup(ALLOCATED, _FIRST), *known)
-    for prefix in ranges:
+    for prefix in rules.ranges:
         if len(prefix[0]) == f.width:
             rule(*_holds(f, f.destination, prefix), m.judge(m.DROP))
 

@@ -119,11 +119,12 @@ def sh(name: str, script: str, **fields: Any) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def an_agent(path: Path, rootfs: Path) -> Iterator[AgentNode]:
-    """It runs."""
+def an_agent(path: Path, rootfs: Path, *words: str) -> Iterator[AgentNode]:
+    """It runs, with these options too."""
     try:
         with a_node(path, rootfs) as node:
             agent = AgentNode(node)
+            node.words += words
             node.start()
             yield agent
             agent.clear()

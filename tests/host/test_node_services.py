@@ -1,0 +1,89 @@
+"""Services of manifests: `pyrun node run` with the proxy and the DNS beside the agent."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.node.agent import SLEEP, AgentNode, an_agent, pod, sh
+from tests.support.proxy.running import until
+
+pytestmark = pytest.mark.root
+
+ADDRESS, DNS = "10.77.0.1", "10.96.0.10"
+NAME = "web.default.svc.cluster.local"
+PAGE = "mkdir -p /tmp/www; hostname >/tmp/www/index.html; touch /tmp/ready; exec httpd -f -p 8080 -h /tmp/www"
+# By nslookup, as the static busybox can't resolve names elsewhere: glibc's static resolver wants shared libraries.
+ASK = f"""a=$(nslookup {NAME} | sed -n 's/^Address.*: *\\(10[.]96[.][0-9.]*\\).*/\\1/p')
+printf 'GET /index.html HTTP/1.0\\r\\n\\r\\n' | nc -w 10 $a 80"""
+
+
+@pytest.fixture
+def agent(tmp_path: Path, busybox_rootfs: Path) -> Iterator[AgentNode]:
+    words = ("--service-cidr", "10.96.0.0/16", "--node-ip", ADDRESS)
+    with an_agent(tmp_path, busybox_rootfs, *words) as made:
+        subprocess.run(["ip", "addr", "add", f"{ADDRESS}/32", "dev", "lo"], check=True)
+        yield made
+
+
+def service(name: str, **spec: Any) -> dict[str, Any]:
+    ports = [{"name": "http", "port": 80, "targetPort": 8080}]
+    spec = {"selector": {"app": name}, "ports": ports, **spec}
+    return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec}
+
+
+def backend(name: str) -> dict[str, Any]:
+    probe = {"exec": {"command": ["test", "-e", "/tmp/ready"]}, "periodSeconds": 1, "failureThreshold": 1}
+    made = pod(name, sh("c", PAGE, readinessProbe=probe))
+    made["metadata"]["labels"] = {"app": "web"}
+    return made
+
+
+def test_a_service_by_its_name(agent: AgentNode) -> None:
+    """It has no address of its own; a pod that is not ready gets nothing; killed, the agent is not missed."""
+    agent.write("web", service("web"), backend("one"), backend("two"))
+    agent.write("client", pod("client", sh("c", SLEEP)))
+    for name in ("one", "two", "client"):
+        agent.wait_ready(name)
+
+    def get() -> str:
+        said = agent.exec(agent.pods()["client"], "sh", "-c", ASK)
+        return said.strip().splitlines()[-1] if " 200 OK" in said else said
+
+    def log() -> str:
+        return agent.node.said.read_text()
+
+    until(lambda: {get(), get()} == {"one", "two"}, log())
+    agent.exec(agent.pods()["one"], "rm", "/tmp/ready")
+    until(lambda: {get() for _ in range(4)} == {"two"}, log())
+    agent.exec(agent.pods()["one"], "touch", "/tmp/ready")
+    until(lambda: {get(), get()} == {"one", "two"}, log())
+    client = agent.pods()["client"]
+    before = agent.exec(client, "nslookup", NAME)
+    agent.node.kill()
+    agent.node.start()
+    assert {get(), get()} == {"one", "two"}
+    assert agent.exec(client, "nslookup", NAME) == before, "it keeps its address"
+    assert json.loads(agent.run("status", "--format", "json").ok().out)["faults"] == []
+
+
+def test_what_can_not_start_is_said_and_no_pod_waits_for_it(agent: AgentNode, tmp_path: Path) -> None:
+    agent.node.stop()
+    state = agent.node.state / "proxy"
+    subprocess.run(["rm", "-rf", state], check=True)
+    state.write_text("a file\n")
+    agent.node.start()
+    agent.write("alone", pod("alone", sh("c", SLEEP)))
+    agent.wait_ready("alone")
+
+    def said() -> Any:
+        return [line for line in json.loads(agent.run("status", "--format", "json").out)["faults"] if "proxy" in line]
+
+    until(lambda: said(), agent.node.said.read_text())
+    state.unlink()
+    until(lambda: not said(), agent.node.said.read_text())
