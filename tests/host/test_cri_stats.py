@@ -13,7 +13,9 @@ import pytest
 
 from pyrun import cri_api as v1
 from pyrun.cri.metrics import DESCRIPTORS
+from pyrun.cri.runtime import stats as stats_rpcs
 from tests.support.container.leaks import CGROUP_ROOT
+from tests.support.container.runner import wait_for
 from tests.support.cri.node import OWN_PIDS, Node, a_node
 
 BUSY = "dd if=/dev/zero of=/filled bs=64k count=32 2>/dev/null; mkdir /d; touch /d/a; while :; do :; done"
@@ -46,6 +48,32 @@ def test_a_busy_container(node: Node) -> None:
     assert of_pod.linux.cpu.usage_core_nano_seconds.value >= again.cpu.usage_core_nano_seconds.value
     assert [one.attributes.id for one in of_pod.linux.containers] == [c]
     assert of_pod.linux.network.default_interface.name == "eth0"
+
+
+class Stepped:
+    """The time module, where somebody sets the clock back by a minute before each look at it."""
+
+    monotonic_ns = staticmethod(time.monotonic_ns)
+
+    def __init__(self) -> None:
+        self.back = 0
+
+    def time_ns(self) -> int:
+        self.back += 60_000_000_000
+        return time.time_ns() - self.back
+
+
+def test_a_clock_that_is_set_back(tmp_path: Path, busybox_rootfs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rate is over the time that went by, whatever the clock says."""
+    monkeypatch.setattr(stats_rpcs, "time", Stepped())
+    with a_node(tmp_path, busybox_rootfs) as node:
+        node.fork()
+        c = node.run(node.run_pod(), script=BUSY)
+
+        def rate() -> int:
+            return int(node.call("ContainerStats", container_id=c).stats.cpu.usage_nano_cores.value)
+
+        wait_for(lambda: rate() > 0, 60, "a rate")
 
 
 def test_what_the_kernel_does_not_give_is_unset(node: Node) -> None:

@@ -102,7 +102,7 @@ def _of_pods(cri: Cri, found: list[tuple[Pod, list[Container]]]) -> list[Any]:
     for pod, containers in found:
         reading = read_cgroup(pod_cgroup(pod)) if pod_cgroup(pod) else None
         now = time.time_ns()
-        one = pod_made_of(pod, now, reading, _rate(cri, pod.id, now, reading), networks.get(pod.id, []))
+        one = pod_made_of(pod, now, reading, _rate(cri, pod.id, reading), networks.get(pod.id, []))
         one.linux.containers.extend(_of_container(cri, c) for c in containers)
         made.append(one)
     return made
@@ -118,12 +118,13 @@ def _of_container(cri: Cri, c: Container) -> Any:
     reading = read_cgroup(c.record.cgroup) if c.record.cgroup and c.alive else None
     now = time.time_ns()
     layer = written_layer(cri.counters.walker.ask(c.id, f"{c.directory}/upper"), f"{cri.root}/image")
-    return made_of(c, now, reading, _rate(cri, c.id, now, reading), layer)
+    return made_of(c, now, reading, _rate(cri, c.id, reading), layer)
 
 
-def _rate(cri: Cri, id: str, now: int, reading: Reading | None) -> int | None:
+def _rate(cri: Cri, id: str, reading: Reading | None) -> int | None:
+    """By the monotonic clock, as the other one may be set meanwhile."""
     used = reading.cpu.get("usage_usec") if reading is not None else None
-    return None if used is None else cri.counters.rate(id, now, used * 1000)
+    return None if used is None else cri.counters.rate(id, time.monotonic_ns(), used * 1000)
 
 
 def _walk(cri: Cri, containers: Collection[Container]) -> None:

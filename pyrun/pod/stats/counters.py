@@ -27,10 +27,11 @@ class Counters:
         self.walker = Walker()
 
     def rate(self, key: str, time_ns: int, usage_ns: int) -> int | None:
-        """ns of CPU a second, since a look at least a second ago; None at the first ones."""
+        """ns of CPU a second, since a look at least a second ago; None at the first ones. time_ns: of a clock that
+        nobody sets."""
         with self._lock:
             sample = self._samples.get(key)
-            if sample is None or usage_ns < sample.usage or time_ns < sample.time:
+            if sample is None or usage_ns < sample.usage:
                 self._samples[key] = _Sample(time_ns, usage_ns)
                 return None
             window = time_ns - sample.time
