@@ -14,6 +14,8 @@ from ..errors import InvalidArgument
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from .line import Line
     from .tree import Container
 
@@ -54,11 +56,48 @@ class Query:
         text = chunk.lower() if self.any_case else chunk
         return all(word in text for word in self.words)
 
+    def lines_of(self, chunk: bytes) -> Iterator[bytes]:
+        """Of whole lines of a file those that may have what is looked for, without their newlines: all that have it,
+        and maybe others. Searching in many lines at once is faster than in each."""
+        find = self._finder(chunk)
+        if find is None:
+            yield from chunk.removesuffix(b"\n").split(b"\n")
+            return
+        at = 0
+        while at < len(chunk) and (hit := find(at)) >= 0:
+            end = chunk.find(b"\n", hit)
+            end = len(chunk) if end < 0 else end
+            yield chunk[chunk.rfind(b"\n", 0, hit) + 1 : end]
+            at = end + 1
+
+    def _finder(self, chunk: bytes) -> Callable[[int], int] | None:
+        """Where, from an offset on, the next place is in which the longest word or the first expression begins."""
+        if self.words:
+            text, word = chunk.lower() if self.any_case else chunk, max(self.words, key=len)
+            return lambda at: text.find(word, at)
+        if not self.patterns or not _is_of_any_text(self.patterns[0].pattern):
+            return None
+        search = self.patterns[0].search
+
+        def find(at: int) -> int:
+            found = search(chunk, at)
+            return found.start() if found else -1
+
+        return find
+
     def tokens(self) -> bytes:
         """The words that a line must have, as tokens.c has them: of a part of a word those that it holds entirely."""
         if self.whole:
             return b" ".join(self.words)
         return b" ".join(token for word in self.words for token in _INNER.findall(word))
+
+
+def _is_of_any_text(pattern: bytes) -> bool:
+    """Where an expression is found in a line, it is found as well with other lines around: it asks nothing of what is
+    before and after, and takes back what it took too much of. A border of a word is the same in both."""
+    escapes = set(re.findall(rb"(?s)\\(.)", pattern))
+    rest = re.sub(rb"(?s)\\.", b"x", pattern).replace(b"[^", b"[")
+    return not escapes & {b"A", b"Z", b"B"} and not re.search(rb"[\^$]|\(\?|[*+?}]\+", rest)
 
 
 _WORD = rb"[0-9A-Za-z_\x80-\xff]"

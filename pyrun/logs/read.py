@@ -74,9 +74,10 @@ def _matching(chunks: Iterable[bytes], joiner: Joiner, query: Query) -> Iterator
     """Each chunk holds whole lines. What is not wanted is passed over as early as can be, since that is most."""
     for chunk in chunks:
         # A word may stand across the pieces of a line, so a chunk with pieces is read whatever it holds.
-        if joiner.idle and b" P " not in chunk and not query.may_be_in(chunk):
+        plain = joiner.idle and b" P " not in chunk and b" P:" not in chunk
+        if plain and not query.may_be_in(chunk):
             continue
-        for raw in chunk.removesuffix(b"\n").split(b"\n"):
+        for raw in query.lines_of(chunk) if plain else chunk.removesuffix(b"\n").split(b"\n"):
             words = raw.split(b" ", 3)
             if joiner.idle and len(words) == 4 and words[2] == b"F" and not query.matches(words[3]):
                 continue

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 
 from ..errors import NotFound, PyrunError
@@ -67,7 +67,9 @@ class Store:
             self._db.execute("INSERT INTO scrapes VALUES (?, ?)", (time, data))
         self._ids |= made
         self._newest = time
-        self._drop_unused()
+        # The scrape is kept by now: what is tidied up after it may fail, and is done an hour later.
+        with suppress(sqlite3.Error):
+            self._drop_unused()
 
     def _seal(self) -> None:
         for hour, columns in _columns(self._db.execute("SELECT time, data FROM scrapes ORDER BY time")).items():
@@ -92,17 +94,21 @@ class Store:
         return int(size * (pages - free))
 
     def _drop_unused(self) -> None:
-        """Once an hour is sealed: series of which nothing is left, and the pages that are free."""
-        if self._db.execute("SELECT count(*) FROM scrapes").fetchone()[0] != 1:
+        """Once an hour is sealed: series of which nothing is left, and the pages that are free. Each is looked up by
+        itself, for all blocks together may be half a gigabyte."""
+        scrapes = self._db.execute("SELECT data FROM scrapes LIMIT 2").fetchall()
+        if len(scrapes) != 1:
             return
-        kept = set(decode_scrape(self._db.execute("SELECT data FROM scrapes").fetchone()[0]))
-        kept |= {row[0] for row in self._db.execute("SELECT DISTINCT series FROM blocks")}
-        gone = [(one, id) for one, id in self._ids.items() if id not in kept]
+        now = decode_scrape(scrapes[0][0])
+        gone = [(one, id) for one, id in self._ids.items() if id not in now and not self._has_blocks(id)]
         with self._db:
             self._db.executemany("DELETE FROM series WHERE id = ?", ((id,) for _, id in gone))
         for one, _ in gone:
             del self._ids[one]
         self._db.execute("PRAGMA incremental_vacuum").fetchall()
+
+    def _has_blocks(self, id: int) -> bool:
+        return self._db.execute("SELECT 1 FROM blocks WHERE series = ? LIMIT 1", (id,)).fetchone() is not None
 
     def close(self) -> None:
         self._db.close()

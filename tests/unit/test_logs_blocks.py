@@ -120,6 +120,35 @@ def test_a_filter_never_denies_a_word_that_is_there(lines: list[str], asked: str
             assert all(made[at] & bits == bits for at, bits in Tokens(query.tokens()).bits(64))
 
 
+ASKED = [
+    "a",
+    "ab",
+    "A_",
+    ". ",
+    "",
+    "[^a]b",
+    "a.*b",
+    "b$",
+    "^a",
+    r"\bab\b",
+    "(?=b)",
+    "x*",
+    r"a\s",
+    r"\[^a",
+    "a|1",
+    r"1\Z",
+]
+
+
+@given(st.lists(st.text("abAB1_.[ é", max_size=8), min_size=1, max_size=20), st.sampled_from(ASKED), st.booleans())
+@settings(max_examples=400)
+def test_many_lines_at_once_are_searched_as_each_is(lines: list[str], asked: str, regex: bool) -> None:
+    query = parse_words((asked,), regex=regex)
+    chunk = b"".join(raw(0, line) for line in lines)
+    found = [line for line in query.lines_of(chunk) if query.matches(line.split(b" ", 3)[3])]
+    assert found == [line for line in chunk.splitlines() if query.matches(line.split(b" ", 3)[3])]
+
+
 def test_a_rare_word_is_in_few_frames(tmp_path: Path) -> None:
     block = a_block(tmp_path / "block", many_lines(40_000).replace(b" P ", b" F "))
     word = block.read(block.frames[3]).splitlines()[5].rsplit(b" ", 1)[1]
