@@ -28,7 +28,6 @@ HINTS = {
 POD = {
     "ephemeralContainers": "they are for pods that run, and come by an API server",
     "hostUsers": "user namespaces of pods are not in this node yet",
-    "imagePullSecrets": "credentials are those of the node: docker's config.json",
     "serviceAccountName": "there is no API server to give out tokens",
     "serviceAccount": "there is no API server to give out tokens",
     "automountServiceAccountToken": "there is no API server to give out tokens",

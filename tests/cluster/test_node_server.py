@@ -19,6 +19,8 @@ from tests.support.cri.node import BUSYBOX, a_node
 from tests.support.kube.control_plane import ControlPlane, a_control_plane
 from tests.support.kube.kubelet import ADDRESS, own_address
 from tests.support.node.agent import SLEEP, AgentNode, is_ready, sh
+from tests.support.registry.made import make_image, tree_tar
+from tests.support.registry.stub import Stub
 
 NODE = "n1"
 
@@ -261,3 +263,27 @@ def test_a_pod_of_a_file_is_shown(cluster: Cluster) -> None:
     assert container(new)["containerID"] != container(first)["containerID"]
     path.unlink()
     cluster.wait(lambda: not cluster.get("pod", name))
+
+
+def test_an_image_that_not_everybody_may_have(cluster: Cluster) -> None:
+    """It comes by the pod's secret, and for a pod without one it does not."""
+    registry = Stub()
+    try:
+        registry.basic = "me", "word"
+        name = registry.add("app", "1", make_image([tree_tar(cluster.agent.node.rootfs)], {"Env": ["PATH=/bin"]}))
+        words = ("--docker-username=me", "--docker-password=word", f"--docker-server={registry.host}")
+        cluster.kubectl("create", "secret", "docker-registry", "login", *words)
+        c = sh("c", SLEEP, image=name, imagePullPolicy="Always")
+        login = {"imagePullSecrets": [{"name": "login"}]}
+        cluster.apply(cluster.pod("may", c, hostname="h", subdomain="s", **login), cluster.pod("not", c))
+        there = cluster.wait_ready("may")
+        assert f"\th.s.{cluster.namespace}.svc.cluster.local\th\n" in cluster.agent.exec(there, "cat", "/etc/hosts")
+        reasons = ("ErrImagePull", "ImagePullBackOff")
+
+        def refused(pod: dict[str, Any]) -> bool:
+            found = pod["status"].get("containerStatuses") or [{}]
+            return found[0].get("state", {}).get("waiting", {}).get("reason") in reasons
+
+        cluster.wait_pod("not", refused)
+    finally:
+        registry.close()

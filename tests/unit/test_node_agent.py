@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,13 @@ from google.protobuf import json_format
 from pyrun import cri_api as v1
 from pyrun.errors import PyrunError
 from pyrun.kube.objects.config import ConfigMap, Secret
+from pyrun.kube.objects.meta import ObjectMeta
 from pyrun.kube.objects.pods import Pod
 from pyrun.node.agent.container_config import MASKED, ConfigFault, Made, container_config
 from pyrun.node.agent.files import hosts_text
 from pyrun.node.agent.messages import make_file, read_message
 from pyrun.node.agent.pod_slice import limit_properties
+from pyrun.node.agent.pull_secrets import pull_auths
 from pyrun.node.agent.record import Record, Records
 from pyrun.node.agent.rotation import remove_oldest
 from pyrun.node.agent.sandbox_config import Dns, read_resolv, sandbox_config
@@ -209,6 +213,37 @@ def test_a_variable_that_is_missing(ref: str) -> None:
     with pytest.raises(ConfigFault) as found:
         variables(f"[{{name: a, valueFrom: {ref}}}]")
     assert found.value.text == MISSING[ref]
+
+
+def test_pull_secrets() -> None:
+    """The pod's order counts; one for another registry is none, and one that is broken is an error."""
+
+    def secret(name: str, key: str, value: Any) -> tuple[tuple[str, str], Secret]:
+        data = {key: base64.b64encode(json.dumps(value).encode()).decode()}
+        return ("default", name), Secret(metadata=ObjectMeta(name=name), data=data)
+
+    entry = {"auth": base64.b64encode(b"me:word").decode()}
+    objects = Objects(
+        secrets=dict(
+            [
+                secret("new", ".dockerconfigjson", {"auths": {"q.example/team": entry}}),
+                secret("old", ".dockercfg", {"https://q.example": {"username": "old", "password": "p"}}),
+                secret("other", ".dockerconfigjson", {"auths": {"r.example": entry}}),
+                secret("odd", ".dockerconfigjson", ["auths"]),
+            ]
+        )
+    )
+
+    def found(image: str, *names: str) -> tuple[list[str], list[str]]:
+        refs = ", ".join(f"{{name: {name}}}" for name in names)
+        auths, missing = pull_auths(pod_of(f"containers: [{{name: c}}]\nimagePullSecrets: [{refs}]"), objects, image)
+        assert all(auth.server == "q.example" for auth in auths)
+        return [auth.username for auth in auths], missing
+
+    assert found("q.example/team/x:1", "old", "new", "other", "none") == (["old", "me"], ["none"])
+    assert found("q.example/teams:1", "new", "old") == (["old"], [])
+    with pytest.raises(PyrunError, match='"odd"'):
+        found("q.example/x", "odd")
 
 
 def test_hosts() -> None:

@@ -85,7 +85,7 @@ def find_auth(path: str, host: str, repository: str = "") -> Auth | None:
     config = _load(path)
     if config is None:
         return None
-    names = list(DOCKER_HUB) if same_host(host, "docker.io") else [host]
+    names = _names(host)
     helpers = _object(config, "credHelpers", path)
     for name in names:
         if isinstance(helper := helpers.get(name), str):
@@ -98,6 +98,15 @@ def find_auth(path: str, host: str, repository: str = "") -> Auth | None:
             if (found := _ask(store, name, host)) is not None:
                 return found
     return None
+
+
+def auth_among(auths: dict[str, Any], host: str, repository: str) -> Auth | None:
+    """What the `auths` of a docker's config.json have for a host. PyrunError where they are no credentials."""
+    return _kept(auths, _names(host), repository, host)
+
+
+def _names(host: str) -> list[str]:
+    return list(DOCKER_HUB) if same_host(host, "docker.io") else [host]
 
 
 def _load(path: str) -> dict[str, Any] | None:

@@ -13,6 +13,7 @@ from ...cri.images.pull_image import pull_image
 from ...cri.runtime.containers import create_container, start_container
 from ...cri.runtime.pods import run_pod_sandbox
 from ...errors import NotFound, PyrunError
+from ...image.registry.credentials import Auth
 from ...kube.objects.containers import Container, EphemeralContainer
 from ...listen import private_directory
 from ...pod import container as life
@@ -33,6 +34,7 @@ from .messages import make_file
 from .observe import attempts_of
 from .pod_cgroup import make_cgroup, remove_cgroup, weigh_burstable
 from .pod_slice import has_slice, make_slice, remove_slice
+from .pull_secrets import pull_auths
 from .sandbox_config import API, FILE, parent_of, sandbox_config
 from .variables import environment
 
@@ -161,8 +163,7 @@ class Carrier:
         events.add("Normal", "Pulling", f'Pulling image "{action.image}"')
         begun = time.monotonic()
         try:
-            request = v1.PullImageRequest(image=v1.ImageSpec(image=action.image))
-            done = await pull_image(self._host.cri, request)
+            done = await self._pull_as(action.image)
         except PyrunError as error:
             self.pulls[action.image] = replace(action.back_off, failed=time.time(), error=str(error))
             events.add("Warning", "Failed", f'Failed to pull image "{action.image}": {error}')
@@ -171,6 +172,33 @@ class Carrier:
             self.images[action.image] = done.image_ref
             took = time.monotonic() - begun
             events.add("Normal", "Pulled", f'Successfully pulled image "{action.image}" in {took:.1f} s')
+
+    async def _pull_as(self, image: str) -> Any:
+        """By one after the other of the pod's credentials for it; without any, by the node's."""
+        kept = self._kept
+        auths: list[Auth] = []
+        missing: list[str] = []
+        if kept.record.desired().spec.imagePullSecrets:
+            auths, missing = pull_auths(kept.record.pod, await kept.objects(), image)
+        if missing:
+            text = f"Unable to retrieve some image pull secrets ({', '.join(missing)})"
+            kept.events.add("Warning", "FailedToRetrieveImagePullSecret", text)
+        for i, auth in enumerate(auths):
+            given = v1.AuthConfig(
+                username=auth.username,
+                password=auth.password,
+                identity_token=auth.identity_token,
+                registry_token=auth.registry_token,
+                server_address=auth.server,
+            )
+            try:
+                return await pull_image(
+                    self._host.cri, v1.PullImageRequest(image=v1.ImageSpec(image=image), auth=given)
+                )
+            except PyrunError:
+                if i == len(auths) - 1:
+                    raise
+        return await pull_image(self._host.cri, v1.PullImageRequest(image=v1.ImageSpec(image=image)))
 
     # --- containers ---
 

@@ -39,10 +39,11 @@ Call = Callable[..., Awaitable[Any]]
 
 
 def refers_to(pod: Pod) -> set[Key]:
-    """PURE: by its volumes and variables."""
+    """PURE: by its volumes, variables and credentials for images."""
     assert pod.spec is not None and pod.metadata is not None
     found = set(wanted(pod))
     spec = pod.spec
+    found |= {("Secret", one.name or "") for one in spec.imagePullSecrets or ()}
     for c in [*(spec.initContainers or ()), *spec.containers, *(spec.ephemeralContainers or ())]:
         for source in c.envFrom or ():
             if source.configMapRef is not None:

@@ -56,7 +56,8 @@ def differs(wanted: dict[str, Any], there: PodStatus | None) -> bool:
 
 @dataclass(slots=True)
 class _Entry:
-    """wanted, sent: patches. deleted: it was asked to go, there. gone: nothing is left of it here."""
+    """wanted, sent: patches. deleted: it was asked to go, there. gone: nothing is left of it here. again: somebody has
+    written something else meanwhile."""
 
     uid: str
     namespace: str
@@ -65,6 +66,7 @@ class _Entry:
     sent: dict[str, Any] | None = None
     deleted: bool = False
     gone: bool = False
+    again: bool = False
     task: asyncio.Task[None] | None = None
 
 
@@ -93,7 +95,11 @@ class Statuses:
         """The pod, as the server has it now."""
         entry = self._entry(record)
         entry.deleted = there.metadata is not None and there.metadata.deletionTimestamp is not None
-        if entry.task is None and entry.sent is not None and differs(entry.sent, there.status):
+        if entry.wanted is None or not differs(entry.wanted, there.status):
+            return
+        if entry.task is not None:
+            entry.again = True  # it may have been written after what is under way
+        elif entry.sent is not None:
             entry.sent = None
             self._kick(entry)
 
@@ -152,7 +158,7 @@ class Statuses:
             patch = {"metadata": {"uid": entry.uid}, "status": wanted}
             where = path("v1", "pods", entry.namespace, entry.name, "status")
             await self._call(self._client.patch, where, patch, "strategic")
-            entry.sent = wanted
+            entry.sent, entry.again = (None if entry.again else wanted), False
         if not entry.gone or entry.wanted != entry.sent:
             return False
         if entry.deleted:
