@@ -51,6 +51,16 @@ class Refused(Exception):
     """The caller has to plan by itself."""
 
 
+class Caller:
+    """Who asks: its pid, and its /proc/PID/status, read once."""
+
+    __slots__ = ("pid", "status")
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.status = read_text(f"/proc/{pid}/status")
+
+
 class Mounts:
     """Where cgroup2 is mounted in our mount namespace, looked up again when something was mounted there or unmounted
     (proc_pid_mountinfo(5))."""
@@ -81,7 +91,7 @@ class Planner:
         self.why = ""
         self._launcher = _file(launcher or __file__.rpartition("/cli/")[0] + "/bin/pyrun")
         self._kinds = sorted(os.listdir("/proc/self/ns"))
-        self._here = _place_of("self", self._kinds)
+        self._here = _place_of(Caller(os.getpid()), self._kinds)
         self._configs: dict[bytes, Config] = {}
         self._watch = Watch(DEADLINE_S)
         self._sources = Sources()
@@ -139,15 +149,16 @@ class Planner:
         pid, uid, _ = PEER.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER.size))
         if uid != os.geteuid() or not pid or not self.is_current():
             raise Refused("another user, or a process that we don't see")
-        if _file(f"/proc/{pid}/exe") != self._launcher or _place_of(str(pid), self._kinds) != self._here:
+        caller = Caller(pid)
+        if _file(f"/proc/{pid}/exe") != self._launcher or _place_of(caller, self._kinds) != self._here:
             raise Refused("another pyrun, or another place")
         request = connection.recv(MOST)
         if not (request.startswith(ASK) and request.endswith(b"\0")):
             raise Refused("not a request")
         root, *words = request[len(ASK) : -1].decode("utf-8", "surrogateescape").split("\0")
-        return self._plan(pid, root, words)
+        return self._plan(caller, root, words)
 
-    def _plan(self, pid: int, root: str, words: list[str]) -> bytes:
+    def _plan(self, caller: Caller, root: str, words: list[str]) -> bytes:
         call = parse(words)
         given, o = call.globals, call.options
         name = call.verb.name if call.verb is not None and call.wants == "run" else ""
@@ -155,29 +166,29 @@ class Planner:
             raise Refused("a rare option")
         store = Store(checked_root(_absolute_to(None, given.root if "root" in given.given else root)))
         if name == "exec":
-            plan, how = self._exec(pid, store, o)
+            plan, how = self._exec(caller, store, o)
         elif name in ("create", "run"):
-            plan, how = self._create(pid, store, o, name)
+            plan, how = self._create(caller, store, o, name)
         else:
             raise Refused("not for us")
         if any(isinstance(step, Yield) for step in plan.steps):
             raise Refused("needs an answer in the middle")
         return _pack(how, given.log or "", store.root, o.id, plan.encode())
 
-    def _create(self, pid: int, store: Store, o: Options, name: str) -> tuple[Plan, int]:
+    def _create(self, caller: Caller, store: Store, o: Options, name: str) -> tuple[Plan, int]:
         if o.preserve_fds or o.no_pivot or o.config is not None or not os.path.isdir(store.root):
             raise Refused("a rare option, or the first container")
         detach = name == "create" or o.detach
         if name == "run" and (o.trace or (o.console_socket and not detach)):
             raise Refused("a rare option")
-        bundle = os.path.normpath(_absolute_to(pid, o.bundle or "."))
+        bundle = os.path.normpath(_absolute_to(caller.pid, o.bundle or "."))
         self._check_file(bundle + "/config.json")
         made = prepare(
             store,
             o.id,
             bundle,
             self._config(bundle),
-            facts=self._facts(pid),
+            facts=self._facts(caller),
             park=name == "create",
             console_socket=o.console_socket,
             pidfd_socket=o.pidfd_socket,
@@ -196,23 +207,23 @@ class Planner:
             raise Refused("hooks behind it")
         return made.plan, WHOLE if detach else FOREGROUND if o.keep else FOREGROUND_THEN_DELETE
 
-    def _exec(self, pid: int, store: Store, o: Options) -> tuple[Plan, int]:
+    def _exec(self, caller: Caller, store: Store, o: Options) -> tuple[Plan, int]:
         if o.preserve_fds or bool(o.process) == bool(o.command):
             raise Refused("a rare option")
         if o.process:
-            o.__dict__["process"] = _absolute_to(pid, o.process)
+            o.__dict__["process"] = _absolute_to(caller.pid, o.process)
             self._check_file(o.process)
         container = store.open(o.id)
         spec = self._config(container.directory).spec
         process = process_of(spec, o)
-        planned = prepare_exec(container, spec, process, facts=self._facts(pid), **words_of(o))
+        planned = prepare_exec(container, spec, process, facts=self._facts(caller), **words_of(o))
         if planned.facts.rootless or (process.terminal and not o.detach):
             raise Refused("without root, or with a terminal in the foreground")
         return planned.plan, WHOLE if o.detach else FOREGROUND
 
-    def _facts(self, pid: int) -> Facts:
+    def _facts(self, caller: Caller) -> Facts:
         """Of who is to carry the plan out, and the host."""
-        return collect_facts(pid=pid, mounts=self._mounts.cgroup2)
+        return collect_facts(pid=caller.pid, status=caller.status, mounts=self._mounts.cgroup2)
 
     def _config(self, directory: str) -> Config:
         data = read_file(directory + "/config.json")
@@ -270,14 +281,14 @@ def _file(path: str) -> tuple[int, int]:
     return info.st_dev, info.st_ino
 
 
-def _place_of(pid: str, kinds: list[str]) -> tuple[object, ...]:
+def _place_of(caller: Caller, kinds: list[str]) -> tuple[object, ...]:
     """Where a process is, and what it may: its namespaces by the kernel's ids, its root, its ids and capabilities."""
-    proc = f"/proc/{pid}"
+    proc = f"/proc/{caller.pid}"
     fd = os.open(proc + "/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         root, mount = os.fstat(fd), read_text(f"/proc/self/fdinfo/{fd}").partition("mnt_id:")[2].split()[0]
     finally:
         os.close(fd)
-    lines = read_text(proc + "/status").splitlines()
+    lines = caller.status.splitlines()
     who = [line for line in lines if line.startswith(("Uid:", "Gid:", "CapEff:", "CapPrm:"))]
     return *(os.readlink(f"{proc}/ns/{kind}") for kind in kinds), root.st_dev, root.st_ino, mount, *who
