@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import signal
@@ -203,7 +204,8 @@ def test_a_maker_that_is_killed(pod: Pod, ms: int | None) -> None:
         while time.monotonic() < last or not outcome:
             for pid in children_of(pod.pid):
                 if time.monotonic() >= last and comm(pid) == "pyrun-make\n":
-                    os.kill(pid, signal.SIGKILL)
+                    with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
+                        os.kill(pid, signal.SIGKILL)
     thread.join(20)
     (result,) = outcome
     if isinstance(result, MakerDied):
