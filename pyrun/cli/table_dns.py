@@ -42,6 +42,7 @@ DNS_RUN = Verb(
         text("allow", "CIDR", "who is answered (default: private addresses; repeatable)", many=True),
         number("rate", "N", "UDP replies a second to one source; 0: any number", default=20000),
         number("stale", "SECONDS", "for which an old answer is better than none", default=86400),
+        text("metrics-bind-address", "HOST:PORT", "where /metrics is, such as 127.0.0.1:9153 (default: nowhere)"),
         text(
             "state",
             "DIR",

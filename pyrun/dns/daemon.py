@@ -19,11 +19,14 @@ from dataclasses import dataclass
 from .. import inotify
 from ..errors import PyrunError, reason
 from ..kube.feed.store import Store
+from ..proxy.health import tcp
 from . import wire
 from .directory import KINDS, Objects, all_faults, gather
 from .encode import encode_table
+from .exporter import Exporter
 from .forward import FAILED_TTL_S, Forwarder
 from .loop import Loop
+from .metrics import render
 from .objects import Fault
 from .plan import Options, plan_dns
 from .program import PROGRAM, end_program, sockets_at, start
@@ -41,7 +44,7 @@ RESTARTS = 10
 class Settings:
     """state: directory of the control socket and the last table. listen: where to answer. upstreams: None to take
     resolv_conf. allow: who is answered, as (address, bits). rate: UDP replies a second for one source, 0: any number.
-    stale_s: for which an answer of old is better than none."""
+    stale_s: for which an answer of old is better than none. metrics: HOST:PORT of /metrics, None: nowhere."""
 
     state: str
     listen: tuple[Address, ...]
@@ -52,6 +55,7 @@ class Settings:
     rate: int = 20_000
     cache_bytes: int = 16 << 20
     stale_s: int = 86_400
+    metrics: str | None = None
 
 
 class Daemon:
@@ -72,7 +76,14 @@ class Daemon:
         self.started_at = 0.0
         self.leave = False
         self.watch: inotify.Watch | None = None
-        self.responder = self._begin()
+        listener = tcp("metrics", settings.metrics) if settings.metrics else None
+        try:
+            self.responder = self._begin()
+        except BaseException:
+            if listener:
+                listener.close()
+            raise
+        self.exporter = Exporter(listener, self.loop, self._metrics) if listener else None
 
     # --- the program and its sockets ---
 
@@ -183,6 +194,8 @@ class Daemon:
 
     def _end(self) -> None:
         self.forwarder.close()
+        if self.exporter:
+            self.exporter.close()
         if not self.leave:
             with contextlib.suppress(PyrunError):
                 self.responder.stop()
@@ -192,6 +205,10 @@ class Daemon:
         if self.watch:
             self.watch.close()
         self.loop.close()
+
+    def _metrics(self) -> str:
+        self.loop.after(0, self._questions)  # those that come while the program is waited for: nothing tells of them
+        return render(self.responder.status())
 
     def _questions(self) -> None:
         try:

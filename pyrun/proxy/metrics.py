@@ -57,17 +57,17 @@ class Metrics:
             ("sync_proxy_rules_last_timestamp_seconds", "When the rules were changed last.", self.last_sync),
             ("sync_proxy_rules_last_queued_timestamp_seconds", "When a change was last heard of.", self.last_queued),
         ):
-            _family(out, p + name, "gauge", help, [({}, value)])
+            family(out, p + name, "gauge", help, [({}, value)])
         for name, help, count in (
             ("sync_proxy_rules_service_changes_total", "Changes of Services.", self.service_changes),
             ("sync_proxy_rules_endpoint_changes_total", "Changes of EndpointSlices.", self.endpoint_changes),
             ("sync_proxy_rules_nftables_sync_failures_total", "Changes that could not be carried out.", self.failures),
         ):
-            _family(out, p + name, "counter", help, [({}, count)])
+            family(out, p + name, "counter", help, [({}, count)])
         policies: list[Sample] = [
             ({"traffic_policy": policy}, count) for policy, count in no_local_endpoints(rules).items()
         ]
-        _family(
+        family(
             out,
             f"{p}sync_proxy_rules_no_local_endpoints_total",
             "gauge",
@@ -78,7 +78,7 @@ class Metrics:
             found: list[Sample] = [
                 ({"code": str(code)}, count) for (of, code), count in sorted(self.answers.items()) if of == path
             ]
-            _family(out, f"{p}proxy_{path}_total", "counter", f"Answers of /{path} by code.", found)
+            family(out, f"{p}proxy_{path}_total", "counter", f"Answers of /{path} by code.", found)
         _own(out, rules, counters, state)
         return "\n".join(out) + "\n"
 
@@ -98,15 +98,15 @@ def _own(out: list[str], rules: Rules, counters: Counters | None, state: State |
     p = "pyrun_proxy_"
     sizes = (("frontends", len(rules.frontends)), ("endpoint_sets", len(rules.sets)), ("refusals", len(rules.refused)))
     for name, count in sizes:
-        _family(out, p + name, "gauge", f"Of the rules now: {name.replace('_', ' ')}.", [({}, count)])
+        family(out, p + name, "gauge", f"Of the rules now: {name.replace('_', ' ')}.", [({}, count)])
     if state is not None:
         for name, help, value in (
             ("connections", "Connections that are open.", state.connections),
             ("udp_flows", "Flows of datagrams that are remembered.", state.flows),
         ):
-            _family(out, p + name, "gauge", help, [({}, value)])
+            family(out, p + name, "gauge", help, [({}, value)])
         refused: list[Sample] = [({}, state.refused_by_limit)]
-        _family(out, f"{p}refused_by_limit_total", "counter", "Connections refused for a bound.", refused)
+        family(out, f"{p}refused_by_limit_total", "counter", "Connections refused for a bound.", refused)
     if counters is None:
         return
     names = {one.key: one.name for one in rules.frontends}
@@ -129,10 +129,10 @@ def _own(out: list[str], rules: Rules, counters: Counters | None, state: State |
                 "protocol": PROTOCOLS[one.protocol],
             }
             samples.append((labels, getattr(one, attribute)))
-        _family(out, p + name, kind, help, samples)
+        family(out, p + name, kind, help, samples)
 
 
-def _family(out: list[str], name: str, kind: str, help: str, samples: Iterable[Sample]) -> None:
+def family(out: list[str], name: str, kind: str, help: str, samples: Iterable[Sample]) -> None:
     out += [f"# HELP {name} {help}", f"# TYPE {name} {kind}"]
     out += [f"{name}{_labels(labels)} {_number(value)}" for labels, value in samples]
 

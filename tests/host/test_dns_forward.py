@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from pyrun.dns.program import end_program
 from pyrun.dns.reply import behind_alias, belongs, make_query, mixed, read_reply
 from pyrun.dns.responder import Responder
 from pyrun.dns.servers import Servers, read_upstreams
+from pyrun.errors import PyrunError
 from pyrun.kube.feed.store import Store, Told
 from tests.support.dns import CLUSTER, ask, shown
 from tests.support.dns_program import LOOPBACK, PATIENCE_S
@@ -57,12 +59,21 @@ def tell_cluster(store: Store) -> None:
 
 
 @contextlib.contextmanager
-def serving(upstreams: Servers | None = None, resolv_conf: str | None = None, port: int = 0) -> Iterator[Served]:
+def serving(
+    upstreams: Servers | None = None, resolv_conf: str | None = None, port: int = 0, metrics: str | None = None
+) -> Iterator[Served]:
     port, store, said = port or free_port(), Store(), list[str]()
     tell_cluster(store)
     with tempfile.TemporaryDirectory(prefix="pyrun-dns-") as directory:
         settings = Settings(
-            f"{directory}/state", (("127.0.0.1", port),), LOOPBACK, Options(), upstreams, resolv_conf, rate=0
+            f"{directory}/state",
+            (("127.0.0.1", port),),
+            LOOPBACK,
+            Options(),
+            upstreams,
+            resolv_conf,
+            rate=0,
+            metrics=metrics,
         )
         daemon = Daemon(settings, store, said.append)
         ready = threading.Event()
@@ -373,6 +384,24 @@ def test_only_what_was_asked_for_goes_on() -> None:
     assert said.ttl == 3600
     behind = behind_alias(wire.name_of("a.cluster"), (), name, data)
     assert behind.body.counts == (1, 0, 0) and behind.ttl == 30
+
+
+def test_metrics() -> None:
+    """In the form that Prometheus takes, by CoreDNS' names where it has one; a port that is taken is told."""
+    where = f"127.0.0.1:{free_port()}"
+    with serving(Servers({}), metrics=where) as served:
+        for _ in range(3):
+            assert served.udp(f"web.{SVC}")[0] == "NOERROR"
+        assert served.udp(f"none.{SVC}")[0] == "NXDOMAIN"
+        with urllib.request.urlopen(f"http://{where}/metrics", timeout=PATIENCE_S) as answer:
+            text = answer.read().decode()
+        samples = [line.split(" ") for line in text.splitlines() if not line.startswith("#")]
+        found = {name: float(value) for name, value in samples}
+        assert found["coredns_dns_requests_total"] == 4 and found["pyrun_dns_nxdomain_total"] == 1
+        assert found["coredns_cache_entries"] == 0 and found["pyrun_dns_names"] > 0
+        assert all(f"# TYPE {name} " in text and f"# HELP {name} " in text for name in found)
+        with pytest.raises(PyrunError, match="another program has this port|metrics: "):
+            Daemon(Settings(served.daemon.settings.state, (), LOOPBACK, metrics=where), Store(), print)
 
 
 def test_the_daemon_is_killed_and_another_one_takes_up() -> None:

@@ -73,6 +73,7 @@ def settings_of(o: Options) -> Settings:
         resolv_conf=(o.resolv_conf or RESOLV_CONF) if by_file else None,
         rate=o.rate,
         stale_s=o.stale,
+        metrics=o.metrics_bind_address,
     )
 
 

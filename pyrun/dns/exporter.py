@@ -1,0 +1,76 @@
+"""/metrics over HTTP, in a thread of its own: what is told there the daemon's thread has to be asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import threading
+from collections import deque
+from concurrent.futures import Future
+
+from ..errors import PyrunError
+from ..http.server import Exchange, Server
+from ..proxy.metrics import KIND
+from .loop import Loop
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+CONNECTIONS = 32  # at a time
+HEAD_S = 5.0
+DO_S = 20.0
+
+
+class Exporter:
+    """listener: ours from now on. text: called in the thread of the loop."""
+
+    def __init__(self, listener: socket.socket, loop: Loop, text: Callable[[], str]) -> None:
+        self._loop = loop
+        self._text = text
+        self._asked: deque[Future[str]] = deque()
+        self._event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        loop.read(self._event, self._answer)
+        self._own = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._own.run_forever, name="metrics", daemon=True)
+        self._thread.start()
+        self._server = Server(self._serve, most=CONNECTIONS, head=HEAD_S)
+        self._do(self._server.listen_on(listener))
+
+    def _do(self, what: object) -> None:
+        asyncio.run_coroutine_threadsafe(what, self._own).result(DO_S)  # type: ignore[arg-type]
+
+    async def _serve(self, exchange: Exchange) -> None:
+        if exchange.path != "/metrics":
+            return
+        asked: Future[str] = Future()
+        self._asked.append(asked)
+        os.eventfd_write(self._event, 1)
+        try:
+            text = await asyncio.wait_for(asyncio.wrap_future(asked), DO_S)
+        except (PyrunError, TimeoutError) as error:
+            await exchange.respond(503, f"{error or 'the daemon does not answer'}\n")
+            return
+        await exchange.respond(200, text, KIND)
+
+    def _answer(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._event)
+        while self._asked:
+            asked = self._asked.popleft()
+            if not asked.set_running_or_notify_cancel():
+                continue
+            try:
+                asked.set_result(self._text())
+            except PyrunError as error:
+                asked.set_exception(error)
+
+    def close(self) -> None:
+        self._do(self._server.stop())
+        self._own.call_soon_threadsafe(self._own.stop)
+        self._thread.join(DO_S)
+        self._own.close()
+        self._loop.forget(self._event)
+        os.close(self._event)
