@@ -45,6 +45,10 @@ USERSPACE, NFTABLES = MODES = ("userspace", "nftables")
 TICK_S = 5.0  # health check ports that were taken, NodePorts that a program had: looked at again
 AGAIN_S = (0.5, 10.0)  # after a change that could not be carried out
 ON_LOOPBACK = "the kernel carries nothing from loopback to a pod, as route_localnet stays off; --mode userspace does"
+SCTP_ON_LOOPBACK = (
+    "SCTP is the kernel's in either mode, which carries nothing from loopback to a pod; "
+    "take another address of the node"
+)
 WAITS_S = 30.0  # for a source, before that is said, and again each time
 SOCKET = "proxy.sock"
 
@@ -302,7 +306,12 @@ class Daemon:
 
     def _clashes(self, frontends: Sequence[Frontend]) -> dict[Key, Refusal]:
         in_kernel = [one for one in frontends if one.address in LOOPBACKS and self._is_in_kernel(one)]
-        found = {one.key: Refusal(f"port {one.port} on loopback", ON_LOOPBACK, one.origin) for one in in_kernel}
+        found = {
+            one.key: Refusal(
+                f"port {one.port} on loopback", SCTP_ON_LOOPBACK if one.protocol == SCTP else ON_LOOPBACK, one.origin
+            )
+            for one in in_kernel
+        }
         if self.given.force_node_ports:
             return found
         mine = self.carrier.own_ports() if self.carrier is not None else set()

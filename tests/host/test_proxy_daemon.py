@@ -182,7 +182,8 @@ def test_a_node_port_that_a_program_has_is_left_to_it(
 def test_node_ports_on_loopback(world: World, tmp_path: Path, mode: str, capfd: pytest.CaptureFixture[str]) -> None:
     """Carried in user space; refused by name where the kernel would have to, which is no reason against the rest."""
     ports = "{name: tcp, port: 80, nodePort: 30080}, {name: udp, port: 80, protocol: UDP, nodePort: 30080}"
-    targets = "{name: tcp, port: 8080}, {name: udp, port: 8080, protocol: UDP}"
+    ports += ", {name: sctp, port: 80, protocol: SCTP, nodePort: 30080}"
+    targets = "{name: tcp, port: 8080}, {name: udp, port: 8080, protocol: UDP}, {name: sctp, port: 9, protocol: SCTP}"
     text = service("web", VIP, "type: NodePort", ports=ports) + pods(0, 1, ports=targets)
     right = {PODS[0][0], PODS[1][0]}
     loopback = Place(world.node.fd, "127.0.0.1", "::1")
@@ -190,6 +191,9 @@ def test_node_ports_on_loopback(world: World, tmp_path: Path, mode: str, capfd: 
         settled(world.client, right)
         settled(world.outside, right, NODE4, 30080)
         refused = [line for line in proxy.status(capfd)["refused"] if "on loopback" in line]
+        sctp = [line for line in refused if "SCTP is the kernel's in either mode" in line]
+        assert len(sctp) == 1 and "take another address" in sctp[0]
+        refused.remove(sctp[0])
         if mode == "nftables":
             assert len(refused) == 2 and all("/spec/ports/" in line and "userspace" in line for line in refused)
             return
