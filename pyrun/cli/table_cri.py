@@ -67,6 +67,7 @@ METRICS = Verb(
         Option("every", DURATION, "how often it is read for that (default: 10s)", metavar="TIME"),
         Option("keep", DURATION, "how long it is kept (default: 168h)", metavar="TIME"),
         size("keep-bytes", "how big all of it may become (default: 512M)"),
+        text("remote-write", "URL", "send what is kept there, such as http://HOST:9090/api/v1/write"),
         LISTEN,
     ),
 )

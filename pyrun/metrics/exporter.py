@@ -22,6 +22,7 @@ from .families import plan_cadvisor, plan_resource
 from .history import collect_history
 from .node import NodeUsage, collect_node
 from .readings import Readings, collect_readings
+from .remote_writer import RemoteWriter
 from .samples import plan_samples
 from .store import Keep, Store
 from .summary import plan_rate, plan_summary
@@ -56,6 +57,7 @@ class Exporter:
         self._node = node
         self._store = store
         self._told = Told()
+        self.remote: RemoteWriter | None = None
         self._before: NodeUsage = collect_node()
         self._cores: int | None = None
         self._reading: asyncio.Task[Readings] | None = None
@@ -116,7 +118,7 @@ class Exporter:
         if exchange.path == "/healthz":
             return await exchange.respond(200, "ok\n")
         if exchange.path == "/metrics":
-            return await exchange.respond(200, render(plan_own(self._told)), KIND)
+            return await exchange.respond(200, render(plan_own(self._told, self.remote)), KIND)
         if exchange.path == "/history":
             return await self._history(exchange)
         try:
@@ -148,9 +150,19 @@ class Exporter:
             await exchange.respond(200, json.dumps(found), "application/json")
 
 
-def plan_own(told: Told) -> list[Family]:
+def plan_own(told: Told, remote: RemoteWriter | None = None) -> list[Family]:
     """What the exporter says of itself."""
+    sent = (
+        (
+            ("pyrun_metrics_remote_write_samples_total", "Samples that were taken", COUNTER, remote.samples),
+            ("pyrun_metrics_remote_write_dropped_total", "Samples that were refused", COUNTER, remote.dropped),
+            ("pyrun_metrics_remote_write_failures_total", "Attempts that failed", COUNTER, remote.failures),
+        )
+        if remote
+        else ()
+    )
     rows = (
+        *sent,
         ("pyrun_metrics_readings_total", "Readings of the runtime", COUNTER, told.readings),
         ("pyrun_metrics_reading_failures_total", "Readings that failed", COUNTER, told.failures),
         ("pyrun_metrics_reading_seconds_total", "Seconds that readings took", COUNTER, told.seconds),
@@ -164,11 +176,12 @@ def plan_own(told: Told) -> list[Family]:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """Where what is read is kept, for how long, and how often, in seconds."""
+    """Where what is read is kept, for how long, and how often, in seconds. remote_write: a URL that it is sent to."""
 
     directory: str
     keep: Keep
     period: float
+    remote_write: str | None = None
 
 
 async def serve(
@@ -185,6 +198,10 @@ async def serve(
             stack.callback(store.close)
         exporter = Exporter(cri, node, kept.directory if kept else None)
         address = await exporter.listen(host, port)
+        if kept is not None and kept.remote_write:
+            exporter.remote = RemoteWriter(kept.remote_write, kept.directory, node, kept.period, kept.keep.seconds)
+            exporter.remote.start()
+            stack.callback(exporter.remote.stop)
         keeping = asyncio.create_task(exporter.keep(store, kept.period)) if store and kept else None
         ready(address)
         try:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -115,6 +116,7 @@ class Store:
 
 
 _COLUMNS = "name, namespace, pod, uid, container"
+_OF = "namespace = ? AND pod = ? AND uid = ?"
 _ADD = f"INSERT INTO series ({_COLUMNS}) VALUES (?, ?, ?, ?, ?)"
 Columns = dict[int, tuple[list[int], list[int]]]
 
@@ -172,21 +174,37 @@ def read_history(
 ) -> dict[Series, tuple[list[int], list[int]]]:
     """(times, values) of each series of a pod (namespace, name, uid), or of the node (all ""). May be asked while
     another process writes. NotFound where there is no store."""
+    return _read_file(directory, f"WHERE {_OF}", of, since, until)
+
+
+def read_all(directory: str, since: int, until: int) -> dict[Series, tuple[list[int], list[int]]]:
+    """The same of all series, of just this time."""
+    found = {}
+    for one, (times, values) in _read_file(directory, "", (), since, until).items():
+        low, high = bisect_left(times, since), bisect_right(times, until)
+        if low < high:
+            found[one] = (times[low:high], values[low:high])
+    return found
+
+
+def _read_file(
+    directory: str, where: str, of: tuple[str, ...], since: int, until: int
+) -> dict[Series, tuple[list[int], list[int]]]:
     path = f"{directory}/{FILE}"
     if not os.path.exists(path):
         raise NotFound(f"{path} is not there", hint="pyrun metrics --store DIR keeps what it reads")
     try:
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=BUSY_S)) as db:
             db.execute("BEGIN")  # all that follows is of one moment
-            return _read(db, of, since, until)
+            return _read(db, where, of, since, until)
     except (sqlite3.Error, ValueError) as error:
         raise PyrunError(f"{path}: {error}", hint="the next start of pyrun metrics looks into it") from None
 
 
 def _read(
-    db: sqlite3.Connection, of: tuple[str, str, str], since: int, until: int
+    db: sqlite3.Connection, where: str, of: tuple[str, ...], since: int, until: int
 ) -> dict[Series, tuple[list[int], list[int]]]:
-    rows = db.execute(f"SELECT id, {_COLUMNS} FROM series WHERE namespace = ? AND pod = ? AND uid = ?", of)
+    rows = db.execute(f"SELECT id, {_COLUMNS} FROM series {where}", of)
     names = {row[0]: Series(*row[1:]) for row in rows}
     found: dict[Series, tuple[list[int], list[int]]] = {one: ([], []) for one in names.values()}
     hours = (since // HOUR, until // HOUR)

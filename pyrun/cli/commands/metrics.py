@@ -28,8 +28,10 @@ def run(g: Globals, o: Options) -> int:
         raise missing_package(error)
     host, port = parse_place(o.address or ADDRESS)
     cri = parse_address(o.listen, STATE)
-    if not o.store and (o.every or o.keep or o.keep_bytes):
-        raise InvalidArgument("--every, --keep, --keep-bytes: nothing is kept", hint="--store DIR says where to")
+    if not o.store and (o.every or o.keep or o.keep_bytes or o.remote_write):
+        raise InvalidArgument(
+            "--every, --keep, --keep-bytes, --remote-write: nothing is kept", hint="--store DIR says where to"
+        )
     period, seconds, size = o.every or PERIOD_S, int(o.keep or DAYS * 86400), o.keep_bytes or BYTES
     if not 1 <= period <= 60:
         raise InvalidArgument(f"--every {period:.0f}s: it is read each 1 to 60 seconds")
@@ -37,7 +39,9 @@ def run(g: Globals, o: Options) -> int:
         raise InvalidArgument(
             "--keep, --keep-bytes: an hour and 1M are the least", hint="without --store nothing is kept"
         )
-    kept = Kept(os.path.abspath(o.store), Keep(seconds, size), period) if o.store else None
+    if o.remote_write and not o.remote_write.startswith(("http://", "https://")):
+        raise InvalidArgument(f"--remote-write {o.remote_write}: no URL", hint="http://HOST:9090/api/v1/write")
+    kept = Kept(os.path.abspath(o.store), Keep(seconds, size), period, o.remote_write) if o.store else None
 
     async def main() -> None:
         ended = asyncio.Event()
