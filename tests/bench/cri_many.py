@@ -1,7 +1,7 @@
 """`make many-cri`: a thousand containers on one `pyrun cri`, from the first to the last of them and gone again.
 
-They are in pods of fifty, each writes a line in ten seconds, and the daemon is killed in the middle of it. What is left is
-looked for as the tests do (Node.check()).
+They are in pods of fifty, each writes a line in ten seconds, and the daemon is killed in the middle of it. What is left
+is looked for as the tests do (Node.check()).
 
     make many-cri ARGS="--containers 1000 --each 50"
 """
