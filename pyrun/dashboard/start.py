@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import gc
 import gzip
 import logging
 import os
@@ -84,6 +85,8 @@ def serve(wanted: Wanted, ready: Callable[[str, str], None]) -> int:
         woken, wake = os.pipe()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: os.write(wake, b"."))
+        gc.collect()
+        gc.freeze()  # what both have stays shared: a collection would write into all of it
         pid = os.fork()
         if not pid:
             names, secure = host_names(wanted.host, wanted.names), tls is not None

@@ -21,7 +21,9 @@ BROKEN = "echo 'DATABASE_URL not set' >&2; exit 3"
 @pytest.fixture(scope="module")
 def agent(tmp_path_factory: pytest.TempPathFactory, busybox_rootfs: Path) -> Iterator[AgentNode]:
     with an_agent(tmp_path_factory.mktemp("agent"), busybox_rootfs) as found:
-        found.write("web", pod("web", sh("app", f"echo hello from web; {WAITS}")))
+        volume = {"name": "tmp", "emptyDir": {"sizeLimit": "1Mi"}}
+        app = sh("app", f"echo hello from web; {WAITS}", volumeMounts=[{"name": "tmp", "mountPath": "/tmp"}])
+        found.write("web", pod("web", app, volumes=[volume]))
         cart = pod("cart", {**sh("app", BROKEN), "env": [{"name": "DB_PASSWORD", "value": "open sesame"}]})
         path = found.write("cart", cart)
         path.write_text("# who asks: the shop\n" + path.read_text())
@@ -114,3 +116,49 @@ def test_a_terminal(browser: Browser, dashboard: Served) -> None:
     browser.run("location.hash = '#/tokens'")
     browser.wait_text("terminal")
     assert not browser.complaints, browser.complaints
+
+
+PAGES = {
+    "#/": "Most CPU",
+    "#/pods": "Filter",
+    "#/search": "Of the last",
+    "#/images": "garbage collection",
+    "#/services": "proxy.sock",
+    "#/volumes": "emptyDir",
+    "#/events": "Started container app",
+    "#/node": "Manifests",
+    "#/apply": "Dry run",
+    "#/tokens": "Who did what",
+}
+
+
+def test_every_page(browser: Browser, dashboard: Served) -> None:
+    """On a telephone, too: nothing is wider than the window, and each thing that can be used has a name."""
+    browser.size(320, 600)
+    browser.visit(dashboard.url)
+    browser.type("#token", dashboard.token)
+    browser.press("Enter")
+    browser.wait_text("Most CPU")
+    for page, text in PAGES.items():
+        browser.run(f"location.hash = {json.dumps(page)}")
+        browser.wait_text(text)
+        assert browser.run("document.documentElement.scrollWidth") <= 320, page
+        unnamed = (
+            "[...document.querySelectorAll('a, button, input, select, textarea')].filter((one) =>"
+            " !(one.textContent.trim() || one.labels?.[0]?.textContent.trim() || one.ariaLabel))"
+            ".map((one) => one.outerHTML)"
+        )
+        assert browser.run(unnamed) == [], page
+    browser.type("#token-name", "ann")
+    browser.click("#make-token button")
+    browser.wait("document.querySelector('#made')?.textContent.length === 43")
+    browser.click("[data-act=revoke-token]")
+    browser.wait("document.querySelector('[data-act=revoke-token]') === null")
+    browser.run("location.hash = '#/search'")
+    browser.wait("document.querySelector('#in-pod') !== null")
+    browser.type("#filter", "h.l+o")
+    browser.run("document.querySelector('#regex').checked = true")
+    browser.click("#search button")
+    browser.wait_text("hello from web")
+    complaints = [one for one in browser.complaints if "/api/read/services" not in one]  # no proxy runs
+    assert not complaints, complaints

@@ -70,7 +70,7 @@ export function tokensPage(made) {
   const revoke = (one) => (one.made ? h("button", { type: "button", "data-act": "revoke-token", "data-body": JSON.stringify({ name: one.name }) }, `Revoke ${one.name}`) : "");
   return [
     h("h1", {}, "Tokens"),
-    table("Tokens", ["Name", "Role", "Made", ""], found.tokens.map((one) => [one.name, one.role, one.made ? when(one.made) : "by the first start", revoke(one)])),
+    table("Tokens", ["Name", "Role", "Made", "Revoke"], found.tokens.map((one) => [one.name, one.role, one.made ? when(one.made) : "by the first start", revoke(one)])),
     h("h2", {}, "Another"),
     h(
       "form",

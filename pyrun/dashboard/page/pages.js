@@ -178,6 +178,7 @@ export function onePod(id) {
   return [
     tabs(one, ""),
     h("ul", { class: "problems" }, wrong.map(problem)),
+    h("h2", {}, "Now"),
     h("div", { class: "gauges" }, gauge("CPU", key, "cpu", cores(one.cpu)), gauge("Memory", key, "memory", bytes(one.memory))),
     lastHour([
       ["pod_cpu_usage_seconds_total", "CPU", used],
