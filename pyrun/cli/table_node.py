@@ -44,6 +44,15 @@ NODE_STATE = text(
 )
 NAMESPACE = text("namespace", "NAME", "of this namespace (default: default)", "n")
 ALL_NAMESPACES = flag("all-namespaces", "of every namespace", "A")
+KUBELET = (
+    text("client-ca-file", "FILE", "serve the kubelet's API to certificates of these authorities", completes=A_FILE),
+    text("address", "ADDRESS", "where the kubelet's API is served (default: 0.0.0.0)"),
+    number("port", "N", "its port", default=10250),
+    number("healthz-port", "N", "of /healthz on 127.0.0.1; 0 for none", default=10248),
+    text("tls-cert-file", "FILE", "its certificate (default: one that is made)", completes=A_FILE),
+    text("tls-private-key-file", "FILE", "its key", completes=A_FILE),
+    text("web-user", "USER", "who the process that serves it becomes (default: nobody)"),
+)
 NODE_RUN = Verb(
     "node run",
     "run this node: the container runtime, and the pods of a directory of manifests",
@@ -68,6 +77,7 @@ NODE_RUN = Verb(
         number("max-pods", "N", "how many pods it takes", default=110),
         number("max-restart-period", "SECONDS", "the longest wait before a restart (default: 300)", default=300),
         text("allowed-unsafe-sysctls", "NAME", "what pods may set; * at an end for any (repeatable)", many=True),
+        *KUBELET,
     ),
 )
 NODE_GET = Verb(

@@ -14,7 +14,7 @@ from ..errors import FailedPrecondition, InvalidArgument, NotFound, PyrunError, 
 from ..node.agent.ask import ask
 from ..proxy.ask import ask as ask_proxy
 from ..rpc.client import call_all
-from .ask import Forbidden, LoggedOut
+from ..web.ask import Forbidden, LoggedOut
 from .audit import Audit
 from .clean import clean
 from .guard import ADMIN, OPERATE, VIEW, Guard, Who

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from ..http.server import Exchange
-from .ask import Questions
+from ..web.ask import Questions
 from .guard import KEY_HEADER, Who, parse_cookie
 
 PATIENCE_S = 30.0

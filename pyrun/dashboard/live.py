@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import AsyncGenerator
 
 from ..errors import PyrunError, Unavailable
-from .ask import Questions
+from ..web.ask import Questions
 from .state import State, delta
 
 # After nobody looks any more the reading goes on for so long: pages are reloaded.

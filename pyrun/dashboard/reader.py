@@ -35,9 +35,9 @@ from ..logs.read import tail
 from ..logs.show import time_text
 from ..logs.tree import Container, collect_containers, default_store
 from ..metrics.history import collect_history
+from ..web.ask import LONGEST_QUESTION
 from . import grep
 from .acts import Acts
-from .ask import LONGEST_QUESTION
 from .clean import clean_bytes
 from .observe import Observer
 from .state import plan_state

@@ -4,15 +4,11 @@ up and this one becomes the reader."""
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import gc
 import gzip
 import logging
 import os
-import pwd
-import resource
 import secrets
-import select
 import signal
 import socket
 import ssl
@@ -22,11 +18,12 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import NoReturn
 
-from ..errors import InvalidArgument, NotFound, PyrunError, reason
+from ..errors import InvalidArgument, PyrunError, reason
 from ..http.server import Server
 from ..listen import only_one, private_directory
+from ..web.ask import Questions
+from ..web.process import end, find_user, give_up_privileges, keep_only, listen_tcp
 from .acts import Acts
-from .ask import Questions
 from .audit import Audit
 from .guard import Guard, digest, host_names
 from .reader import Reader
@@ -35,16 +32,13 @@ from .web import Page, Web
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import pwd
     from collections.abc import Callable
 
-PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 4, 38
 MOST_CONNECTIONS = 200
 STALLED_S = 20.0
 # A terminal in which nothing happens ends after so long.
 IDLE_S = 1800.0
-STOP_S = 5.0
-BACKLOG = 128
-SEND_BUFFER = 256 * 1024
 SHORTEST_TOKEN = 32
 KINDS = {"html": "text/html; charset=utf-8", "js": "text/javascript; charset=utf-8", "css": "text/css; charset=utf-8"}
 KINDS["svg"] = "image/svg+xml"
@@ -77,8 +71,8 @@ def serve(wanted: Wanted, ready: Callable[[str, str], None]) -> int:
         path = f"{wanted.state}/token"
         tokens = Tokens(wanted.state, digest(_token(path)))
         tls = _tls(wanted.tls)
-        user = _user(wanted.user)
-        listener = stack.enter_context(_listen(wanted.host, wanted.port))
+        user = find_user(wanted.user)
+        listener = stack.enter_context(listen_tcp(wanted.host, wanted.port))
         pages = load_pages()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         stack.enter_context(ours)
@@ -99,7 +93,7 @@ def serve(wanted: Wanted, ready: Callable[[str, str], None]) -> int:
             acts = Acts(wanted.cri, wanted.proxy, Guard(tokens.known), tokens, Audit(wanted.state))
             stopped = Reader(wanted.cri, wanted.logs, wanted.store, wanted.name, acts).serve(ours, woken)
         finally:
-            code = _end(pid)
+            code = end(pid)
     if not stopped:
         raise PyrunError(f"the web process ended with {code}", hint="what it said before tells why")
     return 0
@@ -135,35 +129,6 @@ def _tls(paths: tuple[str, str] | None) -> ssl.SSLContext | None:
     return context
 
 
-def _user(name: str) -> pwd.struct_passwd | None:
-    """None where we have no privilege that could be given up."""
-    if os.geteuid() != 0:
-        return None
-    try:
-        user = pwd.getpwnam(name)
-    except KeyError:
-        raise NotFound(f"--user {name}: there is no such user", hint="useradd --system makes one") from None
-    if user.pw_uid == 0:
-        raise InvalidArgument(f"--user {name} is root", hint="what talks to browsers must not be")
-    return user
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # Connections inherit it: who asks for much and reads nothing fills no more of the kernel's memory.
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
-        listener.bind((host, port))
-        listener.listen(BACKLOG)
-    except OSError as error:
-        listener.close()
-        raise PyrunError(f"{host}:{port}: {reason(error)}", hint="--address HOST:PORT has another") from None
-    listener.setblocking(False)
-    return listener
-
-
 def load_pages() -> dict[str, Page]:
     """All of them, by path: nothing is looked up in a file system when somebody asks."""
     pages = {}
@@ -188,9 +153,7 @@ def _be_web(
     try:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
-        keep = sorted((control.fileno(), listener.fileno()))
-        for low, high in zip((2, *keep), (*keep, resource.getrlimit(resource.RLIMIT_NOFILE)[0]), strict=True):
-            os.closerange(low + 1, high)
+        keep_only(control.fileno(), listener.fileno())
         give_up_privileges(user)
         asyncio.run(_run_web(control, listener, make, tls))
         code = 0
@@ -199,22 +162,6 @@ def _be_web(
     finally:
         sys.stderr.flush()
         os._exit(code)
-
-
-def give_up_privileges(user: pwd.struct_passwd | None) -> None:
-    """For good: no capability is left, and no program can bring one back. user: None keeps who we are."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if user is not None:
-        os.setgroups([])
-        os.setresgid(user.pw_gid, user.pw_gid, user.pw_gid)
-        os.setresuid(user.pw_uid, user.pw_uid, user.pw_uid)
-    for option, value in ((PR_SET_NO_NEW_PRIVS, 1), (PR_SET_DUMPABLE, 0)):
-        if libc.prctl(option, value, 0, 0, 0):
-            raise OSError(ctypes.get_errno(), "prctl")
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    os.chdir("/")
-    if user is not None and 0 in (*os.getresuid(), *os.getresgid(), *os.getgroups()):
-        raise PyrunError("root's privileges are still there")
 
 
 async def _run_web(
@@ -234,17 +181,3 @@ async def _run_web(
     await ended.wait()
     await server.stop()
     await web.stop()
-
-
-def _end(pid: int) -> int:
-    """Ends the web process. Its exit code."""
-    pidfd = os.pidfd_open(pid)
-    try:
-        signal.pidfd_send_signal(pidfd, signal.SIGTERM)
-        if not select.select([pidfd], [], [], STOP_S)[0]:
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
-    finally:
-        os.close(pidfd)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

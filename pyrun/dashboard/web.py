@@ -27,8 +27,8 @@ from typing import Any
 from ..cri.stream.tokens import Tokens
 from ..errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, PyrunError, ResourceExhausted
 from ..http.server import Exchange
+from ..web.ask import Forbidden, LoggedOut, Questions
 from .admission import Admission, Secrets, secrets_of
-from .ask import Forbidden, LoggedOut, Questions
 from .guard import COOKIE, LIFE_S, host_of, parse_cookie
 from .live import Live
 from .terminal import check_handshake, relay

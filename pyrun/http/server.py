@@ -11,6 +11,7 @@ import logging
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
+from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import h11
@@ -63,6 +64,15 @@ class Exchange:
         """All values of a header that is a list, be it in one line or in several."""
         lines = [value for found, value in self.headers if found == name]
         return [word.strip() for line in lines for word in line.split(",") if word.strip()]
+
+    @property
+    def certificate(self) -> dict[str, Any] | None:
+        """The client's, verified, as ssl.getpeercert() has it; None without one."""
+        return self._connection.certificate()
+
+    def is_gone(self) -> bool:
+        """Whether the client has hung up while nothing of it is read."""
+        return self._connection.is_gone()
 
     async def body(self) -> bytes:
         """Raises Gone, after an answer, when it has more than LONGEST_BODY bytes."""
@@ -230,6 +240,12 @@ class _Connection:
                     await self._writer.drain()
             except (TimeoutError, ConnectionError):
                 raise Gone from None
+
+    def certificate(self) -> dict[str, Any] | None:
+        return self._writer.get_extra_info("peercert") or None
+
+    def is_gone(self) -> bool:
+        return self._reader.at_eof() or self._writer.is_closing()
 
     def _again(self) -> bool:
         if self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE:

@@ -31,7 +31,8 @@ BEFORE_ALL: Place = (-1, "")
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """A container's directory of logs, and the one of its sealed files ("": nobody seals). Either may not be there."""
+    """A container's directory of logs, and the one of its sealed files ("": nobody seals). Either may not be there.
+    attempt: of this one alone, where it is given."""
 
     namespace: str
     pod: str
@@ -39,6 +40,7 @@ class Container:
     name: str
     directory: str
     sealed: str = ""
+    attempt: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,7 @@ def collect_segments(container: Container) -> list[Segment]:
     best: dict[tuple[int, str], Segment] = {}
     for one in sorted(found, key=lambda one: (one.sealed, not one.compressed)):
         best[one.place] = one
-    return [best[place] for place in sorted(best)]
+    return [best[place] for place in sorted(best) if container.attempt in (None, best[place].attempt)]
 
 
 def parse_segment(directory: str, name: str) -> Segment | None:

@@ -68,9 +68,6 @@ POD = {
 CONTAINER = {
     "resizePolicy": "resources are not changed in place in this node yet",
     "volumeDevices": "there are no block volumes here",
-    "stdin": "nobody could attach: there is no `pyrun node attach` yet",
-    "stdinOnce": "nobody could attach: there is no `pyrun node attach` yet",
-    "tty": "nobody could attach: there is no `pyrun node attach` yet",
     "resources/claims": "dynamic resources are not in this node",
     "resources/limits/ephemeral-storage": "disk limits are not in this node yet",
     "resources/requests/ephemeral-storage": "disk limits are not in this node yet",
@@ -95,9 +92,6 @@ HARMLESS: dict[str, tuple[Any, ...]] = {
     "serviceAccountName": ("default",),
     "serviceAccount": ("default",),
     "procMount": ("Default",),
-    "stdin": (False,),
-    "stdinOnce": (False,),
-    "tty": (False,),
     "setHostnameAsFQDN": (False,),
     "supplementalGroupsPolicy": ("Merge",),
 }

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from pyrun.dashboard.ask import Questions
 from pyrun.dashboard.live import Live
 from pyrun.errors import NotFound, PyrunError, Unavailable
+from pyrun.web.ask import Questions
 
 PATIENCE_S = 60.0
 

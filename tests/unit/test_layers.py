@@ -33,7 +33,9 @@ LAYERS = [
     "cri",
     "logs",
     "metrics",
+    "web",
     "node",
+    "kubelet",
     "dashboard",
     "cli",
 ]

@@ -198,8 +198,7 @@ def refused(spec: dict[str, Any], container: dict[str, Any]) -> list[str]:
         ),
         ("automountServiceAccountToken: false", "", ""),
         ("tolerations: [{operator: Exists}]", "", ""),
-        ("", "stdin: true", "/spec/containers/0/stdin"),
-        ("", "stdin: false", ""),
+        ("", "stdin: true", ""),
         (
             "",
             "livenessProbe: {httpGet: {port: 1, protocol: HTTP2}}",

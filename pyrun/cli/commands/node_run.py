@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 
 from pyrun.cli.commands import cri, node_validate
 from pyrun.cli.commands.proxy_run import outward
 from pyrun.cli.commands.proxy_trace import many
 from pyrun.errors import InvalidArgument, PyrunError
+from pyrun.listen import private_directory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from pyrun.cli.main import Globals
     from pyrun.cli.parse import Options
+    from pyrun.node.agent.agent import Settings
+    from pyrun.node.agent.serve import Beside
     from pyrun.node.server.membership import Joining
     from pyrun.node.services.services import Serving
 
@@ -52,8 +59,43 @@ def run(g: Globals, o: Options) -> int:
     )
     root, state = o.root or (g.root if g.root_given else cri.ROOT), o.state or cri.STATE
     joining = _joining(o)
-    places = Places(root, state, o.listen)
-    return serve(places, o.config, g.warn, lambda made: running(made, settings, g.warn, joining, serving))
+    with _kubelet(root, settings, o, g.warn) as beside:
+        places = Places(root, state, o.listen)
+        return serve(places, o.config, g.warn, lambda made: running(made, settings, g.warn, joining, serving, beside))
+
+
+@contextlib.contextmanager
+def _kubelet(root: str, settings: Settings, o: Options, warn: Callable[[str], None]) -> Iterator[Beside | None]:
+    """What serves the kubelet's API beside the agent, where authorities are named: its process is forked here, before
+    there is a thread."""
+    if not o.client_ca_file:
+        yield None
+        return
+    from pyrun.kubelet.serve import answering
+    from pyrun.kubelet.start import Wanted, open_door
+
+    if bool(o.tls_cert_file) != bool(o.tls_private_key_file):
+        raise InvalidArgument("--tls-cert-file and --tls-private-key-file: both or none")
+    for option, port, least in (("--port", o.port, 1), ("--healthz-port", o.healthz_port, 0)):
+        if not least <= port <= 65535:
+            raise InvalidArgument(f"{option} {port}: must be {least} to 65535")
+    wanted = Wanted(
+        f"{root}/kubelet",
+        settings.name or socket.gethostname().lower(),
+        settings.addresses,
+        o.address or "0.0.0.0",
+        o.port,
+        o.healthz_port,
+        o.client_ca_file,
+        (o.tls_cert_file, o.tls_private_key_file) if o.tls_cert_file else None,
+        o.web_user or "nobody",
+    )
+    private_directory(os.path.abspath(root))
+    door = open_door(wanted)
+    try:
+        yield lambda agent: answering(agent, door, wanted.config(), o.kubeconfig, warn)
+    finally:
+        door.close()
 
 
 def _joining(o: Options) -> Joining | None:
@@ -70,7 +112,7 @@ def _joining(o: Options) -> Joining | None:
         if not key or not equals:
             raise InvalidArgument(f"--node-labels {word!r}: must be KEY=VALUE")
         labels[key] = value
-    return Joining(load_kubeconfig(o.kubeconfig), labels)
+    return Joining(load_kubeconfig(o.kubeconfig), labels, o.port if o.client_ca_file else 0)
 
 
 def _serving(o: Options, state: str) -> Serving | None:

@@ -74,9 +74,10 @@ def open_sockets(netns: Callable[[], int]) -> list[socket.socket]:
             os.close(fd)
 
 
-async def connect(port: int, netns: Callable[[], int]) -> socket.socket:
-    """To the port of the pod's localhost, by IPv4 and else by IPv6. Raises PyrunError."""
-    sockets = await in_thread(lambda: open_sockets(netns), _close_all)
+async def connect(port: int, make: Callable[[], list[socket.socket]]) -> socket.socket:
+    """To the port of the pod's localhost, by IPv4 and else by IPv6. make: open_sockets() or its like, in a thread.
+    Raises PyrunError."""
+    sockets = await in_thread(make, _close_all)
     loop = asyncio.get_running_loop()
     why = "no socket can be made"
     hosts = dict(LOCALHOSTS)
@@ -100,11 +101,13 @@ async def connect(port: int, netns: Callable[[], int]) -> socket.socket:
     raise PyrunError(why)
 
 
-async def forward(pod: str, port: int, netns: Callable[[], int], data: SpdyStream, errors: SpdyStream) -> None:
+async def forward(
+    pod: str, port: int, make: Callable[[], list[socket.socket]], data: SpdyStream, errors: SpdyStream
+) -> None:
     """One connection, to its end."""
     try:
         try:
-            connection = await connect(port, netns)
+            connection = await connect(port, make)
         except PyrunError as error:
             with contextlib.suppress(StreamReset):
                 text = f"error forwarding port {port} to pod {pod}: {error.text}"

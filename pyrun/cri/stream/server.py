@@ -5,11 +5,12 @@ which asked for the URL, is who connects, and passes a user's stream on."""
 
 from __future__ import annotations
 
+import socket
 from dataclasses import dataclass
 
 from pyrun.cri.stream.backend import Backend
 from pyrun.cri.stream.commands import serve_attach, serve_exec
-from pyrun.cri.stream.ports import forward
+from pyrun.cri.stream.ports import forward, open_sockets
 from pyrun.cri.stream.tokens import Tokens
 from pyrun.errors import InvalidArgument
 from pyrun.http.portforward import serve_ports
@@ -124,7 +125,10 @@ class Streams:
 
     async def _ports(self, exchange: Exchange, request: Ports) -> None:
         async def one(port: int, data: SpdyStream, errors: SpdyStream) -> None:
-            await forward(request.pod, port, lambda: self._backend.netns(request.pod), data, errors)
+            def make() -> list[socket.socket]:
+                return open_sockets(lambda: self._backend.netns(request.pod))
+
+            await forward(request.pod, port, make, data, errors)
 
         await serve_ports(exchange, one)
 

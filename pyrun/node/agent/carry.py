@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -38,12 +39,14 @@ from .pull_secrets import pull_auths
 from .sandbox_config import API, FILE, parent_of, sandbox_config
 from .variables import environment
 
+RESULTS = {True: "successful", False: "failed", None: "unknown"}
 HOOK_FAULTS = {"postStart": "FailedPostStartHook", "preStop": "FailedPreStopHook"}
 
 
 class Carrier:
     """images: reference → id, of those that may be used. pulls, creations, sandbox_error: what failed. probes: by
-    container id and kind. None of it outlives the agent, but what record.py keeps."""
+    container id and kind. probed: how often a probe has said what, by container's name, kind and successful, failed or
+    unknown. None of it outlives the agent, but what record.py keeps."""
 
     def __init__(self, kept: Kept) -> None:
         self._kept, self._host = kept, kept.host
@@ -53,6 +56,7 @@ class Carrier:
         self.sandbox_error: BackOff | None = None
         self._volumes_made = False
         self._volumes = asyncio.Lock()  # one call at a time for a pod, as they want it
+        self.probed: Counter[tuple[str, str, str]] = Counter()
         self.probes: dict[str, dict[str, ProbeState]] = {id: dict(p) for id, p in kept.record.probes.items()}
 
     def forget_containers(self, alive: set[str]) -> None:
@@ -322,6 +326,7 @@ class Carrier:
         probe = probe_of(c, action.kind)
         assert probe is not None and isinstance(c, Container)
         result = await self._host.prober.run(probe, Target(action.id, c, self._address()))
+        self.probed[c.name, action.kind, RESULTS[result.good]] += 1
         if self._host.cri.pods.containers.get(action.id) is None:
             return
         found = self.probes.setdefault(action.id, {})

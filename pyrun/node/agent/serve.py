@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ..services.services import Serving
 
 SOCKET = "node.sock"
+Beside = Callable[[Agent], contextlib.AbstractAsyncContextManager[None]]
 
 
 @contextlib.asynccontextmanager
@@ -25,8 +26,10 @@ async def running(
     warn: Callable[[str], None],
     joining: Joining | None = None,
     serving: Serving | None = None,
+    beside: Beside | None = None,
 ) -> AsyncIterator[None]:
-    """While it is entered. PyrunError where it can't start. serving: the proxy and the DNS run here, too."""
+    """While it is entered. PyrunError where it can't start. serving: the proxy and the DNS run here, too. beside:
+    entered when the agent runs, and left before it ends."""
     agent = Agent(cri, settings, warn, joins=joining is not None)
     member = services = None
     if joining is not None:
@@ -45,7 +48,8 @@ async def running(
         await door.start(f"{cri.state}/{SOCKET}")
         if member is not None:
             member.start()
-        yield
+        async with beside(agent) if beside is not None else contextlib.nullcontext():
+            yield
     finally:
         if member is not None:
             await member.stop()

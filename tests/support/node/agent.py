@@ -20,6 +20,8 @@ from tests.support.container.runner import Result, runtime_argv
 from tests.support.cri.node import BUSYBOX, Node, a_node
 
 PATIENCE_S = 60.0
+# It has no child that comes and goes.
+WAIT = "mkfifo /f; exec 3<>/f; trap 'exit 0' TERM; while :; do read -t 1 x <&3; done"
 SLEEP = "trap 'exit 0' TERM; while :; do sleep 0.05; done"
 
 

@@ -129,18 +129,22 @@ class Spdy:
         await asyncio.wait([self._task])
 
 
-async def dial(url: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, str]:
-    """By TLS, whoever that is, where the URL says https."""
+async def dial(
+    url: str, tls: ssl.SSLContext | None = None
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, str]:
+    """By TLS where the URL says https; whoever that is, where no context is given."""
     parts = urlsplit(url)
-    tls = ssl._create_unverified_context() if parts.scheme == "https" else None
+    tls = (tls or ssl._create_unverified_context()) if parts.scheme == "https" else None
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port, ssl=tls)
     return reader, writer, f"{parts.path}?{parts.query}" if parts.query else parts.path
 
 
 @contextlib.asynccontextmanager
-async def spdy(url: str, *versions: str, method: str = "POST") -> AsyncIterator[Spdy]:
+async def spdy(
+    url: str, *versions: str, method: str = "POST", tls: ssl.SSLContext | None = None
+) -> AsyncIterator[Spdy]:
     """Raises Refused."""
-    reader, writer, path = await dial(url)
+    reader, writer, path = await dial(url, tls)
     lines = [f"{method} {path} HTTP/1.1", "Host: x", "Connection: Upgrade", "Upgrade: SPDY/3.1", "Content-Length: 0"]
     lines += [f"X-Stream-Protocol-Version: {version}" for version in versions]
     writer.write(("\r\n".join(lines) + "\r\n\r\n").encode())
@@ -159,10 +163,10 @@ async def spdy(url: str, *versions: str, method: str = "POST") -> AsyncIterator[
 
 @contextlib.asynccontextmanager
 async def command(
-    url: str, version: str | None = "v4.channel.k8s.io", **kinds: bool
+    url: str, version: str | None = "v4.channel.k8s.io", tls: ssl.SSLContext | None = None, **kinds: bool
 ) -> AsyncIterator[tuple[Spdy, dict[str, Stream]]]:
     """The streams of an exec or attach: error, and those of kinds that are true."""
-    async with spdy(url, *([version] if version else [])) as client:
+    async with spdy(url, *([version] if version else []), tls=tls) as client:
         streams = {name: await client.open(streamtype=name) for name in ("error", *kinds) if kinds.get(name, True)}
         yield client, streams
 
@@ -211,11 +215,14 @@ class WebSocket:
 
 
 @contextlib.asynccontextmanager
-async def websocket(url: str, *protocols: str) -> AsyncIterator[WebSocket]:
-    """Raises Refused."""
-    reader, writer, path = await dial(url)
+async def websocket(
+    url: str, *protocols: str, tls: ssl.SSLContext | None = None, token: str = ""
+) -> AsyncIterator[WebSocket]:
+    """token: sent as a bearer's. Raises Refused."""
+    reader, writer, path = await dial(url, tls)
     ws = WSConnection(ConnectionType.CLIENT)
-    writer.write(ws.send(Request(host="x", target=path, subprotocols=list(protocols))))
+    bearer = [(b"Authorization", f"Bearer {token}".encode())] if token else []
+    writer.write(ws.send(Request(host="x", target=path, subprotocols=list(protocols), extra_headers=bearer)))
     status, body, accepted = 0, b"", False
     try:
         async with asyncio.timeout(10):

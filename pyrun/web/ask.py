@@ -1,4 +1,4 @@
-"""The web process' side of the reader's questions."""
+"""The web process' side of the questions to the process with the privileges."""
 
 from __future__ import annotations
 
@@ -42,9 +42,8 @@ class Questions:
         control.setblocking(False)
         self._control = control
 
-    async def ask(self, ask: str, **question: Any) -> AsyncGenerator[Any, None]:
-        """The values of the answer, as they come; closing it ends it. PyrunError where the answer is an error,
-        Unavailable where the reader has no time or is gone."""
+    def send(self, ask: str, **question: Any) -> socket.socket:
+        """Asks; the answer comes on the socket. From any thread. Unavailable."""
         message = json.dumps({"ask": ask, **question}).encode()
         if len(message) > LONGEST_QUESTION:
             raise InvalidArgument(
@@ -57,19 +56,39 @@ class Questions:
             except OSError:
                 ours.close()
                 raise Unavailable("the reader takes no more questions", hint="try again") from None
+        return ours
+
+    async def ask(self, ask: str, **question: Any) -> AsyncGenerator[Any, None]:
+        """The values of the answer, as they come; closing it ends it. PyrunError where the answer is an error,
+        Unavailable where the reader has no time or is gone."""
+        ours = self.send(ask, **question)
         reader, writer = await asyncio.open_connection(sock=ours, limit=LONGEST_LINE)
         try:
             answered = False
             while line := await reader.readline():
-                answer = json.loads(line)
-                if "error" in answer:
-                    raise KINDS.get(answer["kind"], PyrunError)(answer["error"])
                 answered = True
-                yield answer["value"]
+                yield value_of(line)
             if not answered:
                 raise Unavailable("the reader has too many questions", hint="close other pages")
         finally:
             writer.close()
+
+    async def open(
+        self, ask: str, patience_s: float, **question: Any
+    ) -> tuple[Any, asyncio.StreamReader, asyncio.StreamWriter]:
+        """The first value, and what follows it as bytes. Who calls closes the writer. Raises as ask_one()."""
+        reader, writer = await asyncio.open_connection(sock=self.send(ask, **question), limit=LONGEST_LINE)
+        try:
+            async with asyncio.timeout(patience_s):
+                line = await reader.readline()
+            if not line:
+                raise Unavailable("the reader has too many questions", hint="try again")
+            return value_of(line), reader, writer
+        except BaseException as error:
+            writer.close()
+            if isinstance(error, TimeoutError):
+                raise Unavailable(f"no answer in {patience_s:.0f} s") from None
+            raise
 
     async def ask_one(self, ask: str, patience_s: float, **question: Any) -> Any:
         """The first value."""
@@ -81,3 +100,11 @@ class Questions:
             raise Unavailable(f"no answer in {patience_s:.0f} s", hint="pyrun logs has all the time") from None
         finally:
             await answers.aclose()
+
+
+def value_of(line: bytes) -> Any:
+    """Of a line of an answer. PyrunError where it is an error."""
+    answer = json.loads(line)
+    if "error" in answer:
+        raise KINDS.get(answer["kind"], PyrunError)(answer["error"])
+    return answer["value"]

@@ -1,0 +1,182 @@
+"""Starts the process without privileges. It is forked before the agent has threads; a keeper, without privileges too,
+forks it again should it die, and both end with the agent."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import gc
+import logging
+import os
+import signal
+import socket
+import ssl
+import sys
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from ..errors import InvalidArgument, reason
+from ..http.server import Server
+from ..listen import private_directory
+from ..web.ask import Questions
+from ..web.process import end, find_user, give_up_privileges, keep_only, listen_tcp
+from .certificate import own_certificate
+from .web import Web
+
+PORT, HEALTHZ_PORT = 10250, 10248
+PR_SET_PDEATHSIG = 1
+MOST_HEALTHZ = 50
+AGAIN_S, LONGEST_AGAIN_S = 0.5, 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """directory: where a certificate of our own is kept. name, addresses: the node's. client_ca: a file of authorities
+    in PEM. tls: certificate and key, files in PEM. user: who the process becomes. healthz_port: 0 for none."""
+
+    directory: str
+    name: str
+    addresses: tuple[str, ...]
+    host: str = "0.0.0.0"
+    port: int = PORT
+    healthz_port: int = HEALTHZ_PORT
+    client_ca: str | None = None
+    tls: tuple[str, str] | None = None
+    user: str = "nobody"
+
+    def config(self) -> dict[str, Any]:
+        """What of a KubeletConfiguration it comes to."""
+        made: dict[str, Any] = {
+            "kind": "KubeletConfiguration",
+            "apiVersion": "kubelet.config.k8s.io/v1beta1",
+            "address": self.host,
+            "port": self.port,
+            "readOnlyPort": 0,
+            "healthzBindAddress": "127.0.0.1",
+            "healthzPort": self.healthz_port,
+            "authentication": {"anonymous": {"enabled": False}},
+        }
+        if self.client_ca:
+            made["authentication"]["x509"] = {"clientCAFile": self.client_ca}
+        return made
+
+
+@dataclass(slots=True)
+class Door:
+    """The process that was started, and the socket on which it asks."""
+
+    control: socket.socket
+    address: tuple[str, int]
+    pid: int
+
+    def close(self) -> None:
+        end(self.pid)
+        self.control.close()
+
+
+def open_door(wanted: Wanted) -> Door:
+    """PyrunError where it can't start."""
+    with ExitStack() as stack:
+        user = find_user(wanted.user)
+        tls = _tls(wanted)
+        listener = stack.enter_context(listen_tcp(wanted.host, wanted.port, "--port"))
+        listeners = [listener]
+        if wanted.healthz_port:
+            port = wanted.healthz_port
+            listeners.append(stack.enter_context(listen_tcp("127.0.0.1", port, "--healthz-port")))
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        stack.enter_context(theirs)
+        address = listener.getsockname()[:2]
+        gc.freeze()  # pages are shared as long as nobody writes to them
+        pid = os.fork()
+        if not pid:
+            _be_keeper(theirs, listeners, tls, user)
+    return Door(ours, address, pid)
+
+
+def _tls(wanted: Wanted) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    pair = wanted.tls
+    if pair is None:
+        private_directory(wanted.directory)
+        pair = (f"{wanted.directory}/serving.pem",) * 2
+        own_certificate(pair[0], wanted.name, wanted.addresses)
+    try:
+        context.load_cert_chain(*pair)
+    except OSError as error:
+        told = f"--tls-cert-file {pair[0]}, --tls-private-key-file {pair[1]}: {reason(error)}"
+        raise InvalidArgument(told, hint="a certificate and its key, both PEM") from None
+    if wanted.client_ca:
+        try:
+            context.load_verify_locations(wanted.client_ca)
+        except OSError as error:
+            raise InvalidArgument(f"--client-ca-file {wanted.client_ca}: {reason(error)}") from None
+        context.verify_mode = ssl.CERT_OPTIONAL
+    return context
+
+
+def _be_keeper(control: socket.socket, listeners: list[socket.socket], tls: ssl.SSLContext, user: Any) -> NoReturn:
+    code, child = 1, 0
+
+    def ended(*_: object) -> None:
+        nonlocal code
+        code = 0
+        if child:
+            os.kill(child, signal.SIGKILL)
+        else:
+            os._exit(0)
+
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all of us: the agent ends us
+        signal.signal(signal.SIGTERM, ended)
+        keep_only(control.fileno(), *(one.fileno() for one in listeners))
+        give_up_privileges(user)
+        again = AGAIN_S
+        while code:
+            child = os.fork()
+            if not child:
+                _be_web(control, listeners, tls)
+            begun = time.monotonic()
+            status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            child = 0
+            if status == 0 or not code:
+                code = 0
+                break
+            sys.stderr.write(f"pyrun: kubelet: the web process ended with {status} and begins again\n")
+            sys.stderr.flush()
+            again = AGAIN_S if time.monotonic() - begun > LONGEST_AGAIN_S else min(again * 2, LONGEST_AGAIN_S)
+            time.sleep(again)
+    finally:
+        os._exit(code)
+
+
+def _be_web(control: socket.socket, listeners: list[socket.socket], tls: ssl.SSLContext) -> NoReturn:
+    code = 1
+    try:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        asyncio.run(_serve(control, listeners, tls))
+        code = 0
+    except BaseException as error:
+        sys.stderr.write(f"pyrun: kubelet: {type(error).__name__}: {error}\n")
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+async def _serve(control: socket.socket, listeners: list[socket.socket], tls: ssl.SSLContext) -> None:
+    logging.basicConfig(format="pyrun: kubelet: %(message)s")
+    ended = asyncio.Event()
+    web = Web(Questions(control))
+    servers = [Server(web.handle)]
+    await servers[0].listen_on(listeners[0], tls)
+    for listener in listeners[1:]:
+        servers.append(Server(web.healthz, most=MOST_HEALTHZ))
+        await servers[-1].listen_on(listener)
+    asyncio.get_running_loop().add_reader(control, ended.set)  # the agent says nothing on it: it is gone
+    await ended.wait()
+    for server in servers:
+        await server.stop()

@@ -1,0 +1,117 @@
+"""Commands, attachments and ports for the streaming code, got from the agent as descriptors (cri/stream/backend.py)."""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import json
+import os
+import socket
+import threading
+from typing import Any
+
+from ..errors import PyrunError, Unavailable
+from ..web.ask import Questions, value_of
+
+PATIENCE_S = 60.0
+MOST_FDS = 4
+LONGEST = 64 * 1024
+
+
+class Remote:
+    """What the agent holds for us: words go over the socket, and its end is the other's. By any thread."""
+
+    def __init__(self, questions: Questions, ask: str, **question: Any) -> None:
+        self._lock = threading.Lock()
+        self._rest = b""
+        self._socket = questions.send(ask, **question)
+        self._socket.settimeout(PATIENCE_S)
+        self.fds: list[int] = []
+        try:
+            self.value = value_of(self._line())
+        except BaseException:
+            self.end()
+            raise
+
+    def ask(self, **words: Any) -> Any:
+        with self._lock:
+            try:
+                self._socket.sendall(json.dumps(words).encode() + b"\n")
+            except OSError:
+                raise Unavailable("the agent is gone") from None
+            return value_of(self._line())
+
+    def _line(self) -> bytes:
+        while b"\n" not in self._rest:
+            space = socket.CMSG_SPACE(MOST_FDS * 4)
+            try:
+                data, control, _, _ = self._socket.recvmsg(LONGEST, space, socket.MSG_CMSG_CLOEXEC)
+            except OSError:
+                raise Unavailable("the agent did not answer") from None
+            for level, kind, found in control:
+                if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                    self.fds += array.array("i", found[: len(found) // 4 * 4])
+            if not data or len(self._rest) > LONGEST:
+                raise Unavailable("the agent did not answer", hint="it may have too many questions")
+            self._rest += data
+        line, _, self._rest = self._rest.partition(b"\n")
+        return line
+
+    def take(self) -> int:
+        """The next descriptor, the caller's from now on."""
+        if not self.fds:
+            raise Unavailable("the agent sent no descriptor")
+        return self.fds.pop(0)
+
+    def end(self) -> None:
+        self._socket.close()
+        for fd in self.fds:
+            os.close(fd)
+        self.fds = []
+
+
+class RemoteCommand:
+    """A Command."""
+
+    def __init__(self, remote: Remote) -> None:
+        self._remote = remote
+        self.done = remote.take()
+        has = remote.value
+        self.stdin, self.stdout, self.stderr = (remote.take() if has[n] else -1 for n in ("stdin", "stdout", "stderr"))
+
+    def code(self) -> int:
+        return int(self._remote.ask(do="code"))
+
+    def resize(self, width: int, height: int) -> None:
+        self._remote.ask(do="resize", width=width, height=height)
+
+    def close(self) -> None:
+        os.close(self.done)
+        self._remote.end()
+
+
+class RemoteAttachment:
+    """An Attachment."""
+
+    def __init__(self, remote: Remote) -> None:
+        self._remote = remote
+        self.socket = remote.take()
+        self.stdin = remote.take() if remote.value["stdin"] else -1
+
+    def stdin_ended(self) -> None:
+        """The last writer's end is the container's affair."""
+
+    def resize(self, width: int, height: int) -> None:
+        with contextlib.suppress(PyrunError):
+            self._remote.ask(do="resize", width=width, height=height)
+
+    def close(self) -> None:
+        self._remote.end()
+
+
+def remote_sockets(questions: Questions, **of: Any) -> list[socket.socket]:
+    """Of the pod's network namespace, not connected yet (cri/stream/ports.py)."""
+    remote = Remote(questions, "ports", **of)
+    made = [socket.socket(fileno=remote.take()) for _ in range(len(remote.fds))]
+    remote.end()
+    return made
