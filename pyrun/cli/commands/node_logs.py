@@ -20,7 +20,8 @@ def run(g: Globals, o: Options) -> int:
     if not found:
         raise NotFound(f"there is no pod {namespace}/{o.name}", hint="pyrun node get -A has all")
     spec = found[0]["spec"]
-    names = [c["name"] for c in [*spec.get("initContainers", ()), *spec["containers"]]]
+    kinds = ("initContainers", "containers", "ephemeralContainers")
+    names = [c["name"] for kind in kinds for c in spec.get(kind, ())]
     if o.container and o.container not in names:
         raise NotFound(f"pod {o.name} has no container {o.container}", hint=f"it has {', '.join(names)}")
     if not o.container and len(spec["containers"]) > 1:
