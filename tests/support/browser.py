@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 PATIENCE_S = 90.0
+DROPPED = "net::ERR_NETWORK_CHANGED"
 PROGRAMS = ("chromium-headless-shell", "chromium")
 OPTIONS = (
     "--headless",
@@ -34,7 +35,11 @@ def find_browser() -> str | None:
 
 class Browser:
     """One page. complaints: what the browser said of the page: errors of scripts, breaches of the content policy,
-    dialogs. requests: the URLs that it asked for."""
+    dialogs. requests: the URLs that it asked for.
+
+    Chromium drops what it is loading whenever an address of the machine comes or goes, as pods' do, also some seconds
+    after they have come (duplicate address detection). That is no fault of a page; one whose own parts were dropped is
+    loaded anew, as a person would."""
 
     def __init__(self, write: int, read: int) -> None:
         self._write, self._read = write, read
@@ -43,6 +48,7 @@ class Browser:
         self._session = ""
         self.complaints: list[str] = []
         self.requests: list[str] = []
+        self._dropped = False
 
     def open(self) -> None:
         target = self.send("Target.createTarget", url="about:blank")["targetId"]
@@ -82,7 +88,9 @@ class Browser:
             self.complaints.append(json.dumps(told["exceptionDetails"]))
         elif method == "Page.javascriptDialogOpening":
             self.complaints.append(f"dialog: {told['message']}")
-        elif method == "Log.entryAdded" and told["entry"]["level"] == "error":
+        elif method == "Network.loadingFailed" and told.get("errorText") == DROPPED:
+            self._dropped = self._dropped or told["type"] in ("Document", "Script", "Stylesheet")
+        elif method == "Log.entryAdded" and told["entry"]["level"] == "error" and DROPPED not in told["entry"]["text"]:
             self.complaints.append(f"{told['entry']['text']} {told['entry'].get('url', '')}")
         elif method == "Network.requestWillBeSent":
             self.requests.append(told["request"]["url"])
@@ -105,6 +113,9 @@ class Browser:
         """The value of an expression once it is true."""
         last = time.monotonic() + PATIENCE_S
         while not (found := self.run(script)):
+            if self._dropped:
+                self._dropped = False
+                self.send("Page.reload")
             text = self.run("document.body && document.body.innerText")
             assert time.monotonic() < last, f"{script} never came true; the page says:\n{text}\n{self.complaints}"
             time.sleep(0.1)

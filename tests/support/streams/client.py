@@ -129,9 +129,7 @@ class Spdy:
         await asyncio.wait([self._task])
 
 
-async def dial(
-    url: str, tls: ssl.SSLContext | None = None
-) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, str]:
+async def dial(url: str, tls: ssl.SSLContext | None = None) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, str]:
     """By TLS where the URL says https; whoever that is, where no context is given."""
     parts = urlsplit(url)
     tls = (tls or ssl._create_unverified_context()) if parts.scheme == "https" else None
