@@ -5,8 +5,12 @@ One control plane and one node serve all tests here. Each test has a namespace o
 
 from __future__ import annotations
 
+import contextlib
 import json
+import ssl
 import subprocess
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -33,6 +37,24 @@ class Cluster:
 
     def kubectl(self, *argv: str, stdin: str | None = None) -> str:
         return self.plane.kubectl("-n", self.namespace, *argv, stdin=stdin)
+
+    def try_kubectl(self, *argv: str) -> subprocess.CompletedProcess[str]:
+        command = self.plane.command("-n", self.namespace, *argv)
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    @contextlib.contextmanager
+    def forwarded(self, pod: str, port: int) -> Iterator[int]:
+        """A port of this machine that leads to the pod's."""
+        command = self.plane.command("-n", self.namespace, "port-forward", pod, f":{port}")
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            assert line.startswith("Forwarding from 127.0.0.1:"), line
+            yield int(line.split(":")[1].split()[0])
+        finally:
+            process.terminate()
+            process.communicate(timeout=60)
 
     def apply(self, *objects: dict[str, Any]) -> None:
         self.kubectl("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)}))
@@ -82,6 +104,9 @@ def running(tmp_path_factory: pytest.TempPathFactory, busybox_rootfs: Path) -> I
             with a_control_plane(directory / "plane", nodes=True) as plane:
                 agent = AgentNode(node)
                 node.words += ("--kubeconfig", plane.node_config(NODE), "--node-ip", ADDRESS)
+                plane.certificate("serving", f"/O=system:nodes/CN=system:node:{NODE}", f"subjectAltName=IP:{ADDRESS}")
+                node.words += ("--client-ca-file", plane.ca, "--tls-cert-file", str(plane.path / "serving.crt"))
+                node.words += ("--tls-private-key-file", str(plane.path / "serving.key"))
                 node.start()
                 yield plane, agent
                 subprocess.run(["ip", "link", "del", "node0"], check=True)
@@ -287,3 +312,47 @@ def test_an_image_that_not_everybody_may_have(cluster: Cluster) -> None:
         cluster.wait_pod("not", refused)
     finally:
         registry.close()
+
+
+def test_kubectl_logs_exec_and_port_forward(cluster: Cluster) -> None:
+    """Through the API server, which asks the node's own API, and that asks whether it may."""
+    page = "mkdir -p /www; echo hello >/www/index.html; echo serving; exec httpd -f -p 8080 -h /www"
+    cluster.apply(cluster.pod("web", sh("c", page)))
+    cluster.wait_ready("web")
+    cluster.wait(lambda: cluster.kubectl("logs", "web") == "serving\n")
+    assert cluster.kubectl("logs", "web", "--tail=1", "--timestamps").endswith("Z serving\n")
+    assert cluster.kubectl("exec", "web", "--", "cat", "/www/index.html") == "hello\n"
+    assert cluster.kubectl("exec", "-i", "web", "--", "wc", "-c", stdin="four") == "4\n"
+    refused = cluster.try_kubectl("exec", "web", "--", "sh", "-c", "exit 7")
+    assert refused.returncode == 7, refused
+    with cluster.forwarded("web", 8080) as port:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/index.html", timeout=30) as answer:
+            assert answer.read() == b"hello\n"
+
+
+def test_the_node_s_api_asks_who_is_there_and_what_they_may(cluster: Cluster) -> None:
+    port = cluster.get("node", NODE)["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"]
+    context = ssl.create_default_context(cafile=cluster.plane.ca)
+
+    def code(token: str, path: str) -> int:
+        request = urllib.request.Request(f"https://{ADDRESS}:{port}{path}")
+        if token:
+            request.add_header("Authorization", f"Bearer {token}")
+        try:
+            with urllib.request.urlopen(request, timeout=30, context=context) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    account = cluster.kubectl("create", "token", "default").strip()
+    assert code("admin-token", "/pods") == 200
+    assert code("", "/pods") == 401 == code("nobody's", "/pods")
+    assert code(account, "/pods") == 403
+    cluster.kubectl("create", "clusterrole", "reads-nodes", "--verb=get", "--resource=nodes/proxy")
+    account_name = f"--serviceaccount={cluster.namespace}:default"
+    cluster.kubectl("create", "clusterrolebinding", "reads-nodes", "--clusterrole=reads-nodes", account_name)
+    try:
+        cluster.wait(lambda: code(account, "/pods") == 200)
+        assert code(account, "/exec/x/y/z?command=true") == 403, "to read is not to do"
+    finally:
+        cluster.kubectl("delete", "clusterrolebinding,clusterrole", "reads-nodes")

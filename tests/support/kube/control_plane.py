@@ -136,6 +136,10 @@ class ControlPlane:
             "--enable-admission-plugins=NodeRestriction",
             *([] if self.nodes else ["--disable-admission-plugins=ServiceAccount,TaintNodesByCondition"]),
             "--allow-privileged",
+            f"--kubelet-certificate-authority={path / 'ca.crt'}",
+            f"--kubelet-client-certificate={path / 'kubelet-client.crt'}",
+            f"--kubelet-client-key={path / 'kubelet-client.key'}",
+            "--kubelet-preferred-address-types=InternalIP",
             "--endpoint-reconciler-type=none",
             "--profiling=false",
         )
@@ -176,11 +180,15 @@ class ControlPlane:
 
     def kubectl(self, *argv: str, stdin: str | None = None) -> str:
         """What it writes, as the admin."""
-        command = [str(program("kubectl")), "--kubeconfig", self.config("admin")]
-        command += ["--cache-dir", str(self.path / "cache"), *argv]
+        command = self.command(*argv)
         done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=UP_S, check=False)
         assert done.returncode == 0, f"kubectl {' '.join(argv)}: {done.stderr}\n{done.stdout}"
         return done.stdout
+
+    def command(self, *argv: str) -> list[str]:
+        """kubectl, as the admin."""
+        words = [str(program("kubectl")), "--kubeconfig", self.config("admin")]
+        return [*words, "--cache-dir", str(self.path / "cache"), *argv]
 
     def _start(self, name: str, *options: str) -> None:
         with (self.path / f"{name}.log").open("ab") as log:
@@ -244,6 +252,7 @@ class ControlPlane:
         )
         names = f"IP:{HOST},DNS:localhost,DNS:kubernetes.default.svc"
         self.certificate("api", "/CN=kube-apiserver", f"subjectAltName={names}")
+        self.certificate("kubelet-client", "/O=system:masters/CN=kube-apiserver-kubelet-client")
         self._openssl("genpkey", *_EC, "-out", "sa.key")
         self._openssl("pkey", "-in", "sa.key", "-pubout", "-out", "sa.pub")
 
