@@ -17,6 +17,7 @@ from ..rpc.client import call_all
 from ..web.ask import Forbidden, LoggedOut
 from .audit import Audit
 from .clean import clean
+from .fields import check_fields
 from .guard import ADMIN, OPERATE, VIEW, Guard, Who
 from .tokens import Tokens
 from .volumes import plan_volumes
@@ -77,9 +78,9 @@ class Acts:
             return self._guard.admits_bearer(str(given["bearer"]))
         return self._guard.admits(str(given["cookie"]), str(given["key"]))
 
-    def act(self, name: str, question: Question) -> Any:
-        """Raises LoggedOut, Forbidden, and what the act raises."""
-        role, audited, carry_out, field = self._acts[name]
+    def check(self, name: str, question: Question) -> tuple[Who, str]:
+        """(who asks, to what). Raises LoggedOut, Forbidden, and InvalidArgument of a field that the act has not."""
+        role, _, _, field = self._acts[name]
         who = self._who(question["with"])
         if who is None:
             raise LoggedOut("log in with a token, or send it as a bearer")
@@ -87,7 +88,15 @@ class Acts:
         if not who.may(role):
             self._note(who, name, of, f"refused: it takes {role}")
             raise Forbidden(f"this takes the role {role}, and {who.name} has {who.role}")
-        if not audited or question.get("dry"):
+        check_fields(name, question.keys() - {"ask", "act", "with"})
+        return who, of
+
+    def act(self, name: str, question: Question) -> Any:
+        """Raises as check(), and what the act raises."""
+        _, audited, carry_out, _ = self._acts[name]
+        who, of = self.check(name, question)
+        # The one act with a dry run, which changes nothing.
+        if not audited or (name == "change" and question["dry"] is True):
             return carry_out(question)
         self._note(who, name, of, "asked")  # before it is done: what can't be written down is not done
         try:
@@ -127,8 +136,10 @@ class Acts:
         return self._ask("manifest", "Pod", *_pod(question))
 
     def _change(self, question: Question) -> Any:
+        if not isinstance(question["dry"], bool):
+            raise InvalidArgument("dry: true or false")
         body = {name: str(question[name]) for name in ("file", "version", "text")}
-        return self._ask("manifest", method="POST", body=body | {"dry": question["dry"] is not False})
+        return self._ask("manifest", method="POST", body=body | {"dry": question["dry"]})
 
     # --- what others do ---
 

@@ -11,7 +11,7 @@ lines of JSON, `{"value": …}` or `{"error": …, "kind": …}`. Who has lost i
     {"ask": "history", "of": […], "seconds": N, "step": N}      what a pod or the node used (metrics/history.py)
     {"ask": "login", "token": …}            {"cookie", "key", "name", "role"}, or null
     {"ask": "who", "with": SECRETS}         {"name", "role"}, or null; {"ask": "logout", "cookie": …}
-    {"ask": ACT, "with": SECRETS, …}
+    {"ask": ACT, "with": SECRETS, …}        what acts.py has; {"ask": "may", "act": ACT, …} only looks whether he may
 
 `of` is namespace, pod, uid and container, exactly.
 """
@@ -145,6 +145,9 @@ class Reader:
                 put({"value": None})
             case "who":
                 put({"value": self._acts.who(question)})
+            case "may" if self._acts.knows(question["act"]):
+                self._acts.check(question["act"], question)
+                put({"value": None})
             case act if self._acts.knows(act):
                 put({"value": self._acts.act(act, question)})
             case other:

@@ -29,6 +29,7 @@ from ..errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFoun
 from ..http.server import Exchange
 from ..web.ask import Forbidden, LoggedOut, Questions
 from .admission import Admission, Secrets, secrets_of
+from .fields import check_fields
 from .guard import COOKIE, LIFE_S, host_of, parse_cookie
 from .live import Live
 from .terminal import check_handshake, relay
@@ -148,6 +149,7 @@ class Web:
             await routes[path](exchange)
 
     async def _read(self, exchange: Exchange, act: str) -> None:
+        check_fields(act, exchange.query)
         words = {name: _word(exchange.query, name) for name in exchange.query}
         await _tell(exchange, await self._ask_act(exchange, act, words))
 
@@ -156,14 +158,16 @@ class Web:
             asked = json.loads(await exchange.body())
         except (ValueError, RecursionError):
             asked = None
-        if not isinstance(asked, dict) or {"ask", "with"} & asked.keys():
+        if not isinstance(asked, dict):
             return await _say(exchange, 400, "a body of JSON: an object")
+        check_fields(act, asked)
         if act != "terminal":
             found = await self._ask_act(exchange, act, asked)
             self._admission.forget()
             return await _tell(exchange, found)
         if not isinstance(asked.get("command"), list) or not asked.get("container"):
             return await _say(exchange, 400, 'send {"container": ID, "command": [], "tty": true}')
+        await self._ask_act(exchange, "may", {"act": act, **asked})
         await _tell(exchange, {"ticket": self._tickets.make((secrets_of(exchange), asked))})
 
     async def _ask_act(self, exchange: Exchange, act: str, asked: dict[str, Any]) -> Any:

@@ -6,10 +6,16 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pyrun.dashboard.acts import Acts
+from pyrun.dashboard.audit import Audit
+from pyrun.dashboard.guard import Guard, digest
+from pyrun.dashboard.tokens import Tokens
+from pyrun.errors import InvalidArgument
 from tests.support.dashboard import Served, a_dashboard
 
 PATIENCE_S = 60.0
@@ -121,8 +127,57 @@ def test_a_terminal_takes_a_ticket_that_is_good_once(served: Served) -> None:
     view = make(served, "dora", "view")
     bearer = {"authorization": f"Bearer {view}", "origin": own["origin"]}
     status, told = act(served, "terminal", SHELL, view)
-    assert status == 200 and open_terminal(served, told["ticket"], **bearer) == 403, "it takes admin"
-    assert [one for one in audit(served) if one["action"] == "terminal" and one["of"] == "c1 ['sh']"]
+    assert status == 403 and "ticket" not in told and open_terminal(served, "", **bearer) == 401, "it takes admin"
+    lines = [one for one in audit(served) if one["action"] == "terminal" and one["of"] == "c1 ['sh']"]
+    assert {"root", "dora"} <= {one["who"] for one in lines}
+
+
+CALLS: dict[str, dict[str, Any]] = {
+    "retry": {"pod": "a/b"},
+    "remove-image": {"image": "x"},
+    "terminal": json.loads(SHELL),
+    "make-token": {"name": "dry", "role": "admin"},
+    "revoke-token": {"name": "dry"},
+}
+
+
+@pytest.mark.parametrize("dry", [1, True, "1", False, None])
+def test_nothing_but_a_change_has_a_dry_run(served: Served, dry: Any) -> None:
+    """It would leave no line in the audit."""
+    for name, body in CALLS.items():
+        status, told = act(served, name, body | {"dry": dry})
+        assert status == 400 and f"{name} has no 'dry'" in told["error"], name
+    status, _, text = served.ask("/api/read/manifest?pod=a/b&dry=1", authorization=f"Bearer {served.token}")
+    assert status == 400 and "manifest has no 'dry'" in text
+    assert "dry" not in [one["name"] for one in served.get("/api/read/tokens")["tokens"]]
+
+
+def test_a_change_is_dry_or_audited(served: Served) -> None:
+    for dry, status, noted in ((True, 503, False), (False, 503, True), (1, 400, True), ("true", 400, True)):
+        file = f"of-{dry!r}.yaml"
+        assert act(served, "change", {"file": file, "version": "", "text": "", "dry": dry})[0] == status, dry
+        assert any(one["of"] == file for one in audit(served)) == noted, dry
+
+
+@pytest.mark.parametrize("name", ["ask", "with", "patience_s", "self", "act", "x" * 300, "%00"])
+def test_fields_that_are_none(served: Served, name: str) -> None:
+    bearer = f"Bearer {served.token}"
+    for path in (f"yaml?pod=a/b&{name}=x", f"services?{name}=x", f"tokens?{name}=x"):
+        status, _, told = served.ask(f"/api/read/{path}", authorization=bearer)
+        assert status == 400 and "has no" in told, (path, told)
+    for act_name, body in CALLS.items():
+        assert act(served, act_name, body | {name: "x"})[0] == 400, act_name
+    assert "Traceback" not in served.said.read_text()
+
+
+def test_the_reader_does_not_trust_the_web_process(tmp_path: Path) -> None:
+    """Asked without it, each audited act with a field that is none is refused, too."""
+    tokens = Tokens(str(tmp_path), digest("first"))
+    token = tokens.make("ann", "admin")
+    acts = Acts(str(tmp_path / "cri.sock"), str(tmp_path), Guard(tokens.known), tokens, Audit(str(tmp_path)))
+    for name, body in (CALLS | {"manifest": {"pod": "a/b"}}).items():
+        with pytest.raises(InvalidArgument, match="has no 'dry'"):
+            acts.act(name, {"ask": name, "with": {"bearer": f"Bearer {token}"}, "dry": 1, **body})
 
 
 @pytest.mark.parametrize("body", ["", "[]", "null", "{", '{"with": {}}', '{"ask": "x"}', "[" * 100_000])
