@@ -28,7 +28,7 @@ from pyrun.logs.tree import Container
 from tests.support.engines import victoria_logs
 
 from .test_logs import container, raw
-from .test_logs_blocks import wait_for
+from .test_logs_blocks import start_collector, wait_for
 
 RECORD = Record(Container("shop", 'we"b]', "u", "app", "/d"), Line(10**18, "stderr", b"caf\xc3\xa9 \xff"), "node-1")
 NOW = int(time.time()) - 3600
@@ -50,10 +50,18 @@ class Written:
     def write(self, count: int) -> None:
         with self.live.open("ab", buffering=0) as file:
             for _ in range(count):
-                stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(NOW + self.number // 100))
-                line = raw(0, f"line-{self.number}-end").split(b" ", 1)[1]
-                file.write(b"%s.%09dZ " % (stamp.encode(), self.number) + line)
-                self.number += 1
+                file.write(self._next())
+
+    def write_at_once(self, count: int) -> None:
+        """By one call, so that a reader finds all of them or none."""
+        with self.live.open("ab", buffering=0) as file:
+            file.write(b"".join(self._next() for _ in range(count)))
+
+    def _next(self) -> bytes:
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(NOW + self.number // 100))
+        line = raw(0, f"line-{self.number}-end").split(b" ", 1)[1]
+        self.number += 1
+        return b"%s.%09dZ " % (stamp.encode(), self.number - 1) + line
 
     def rotate(self) -> None:
         os.rename(self.live, f"{self.live}.20261127-1200{self.rotations:02}")
@@ -68,7 +76,7 @@ def collecting(logs: Path, store: Path, *targets: str) -> Iterator[list[subproce
     running: list[subprocess.Popen[bytes]] = []
     for target in targets:
         argv += ["--ship", target]
-    running.append(subprocess.Popen(argv, stderr=subprocess.DEVNULL))
+    running.append(start_collector(argv))
     try:
         yield running
     finally:
@@ -79,7 +87,12 @@ def collecting(logs: Path, store: Path, *targets: str) -> Iterator[list[subproce
 def kill_and_go_on(running: list[subprocess.Popen[bytes]]) -> None:
     running[-1].kill()
     running[-1].wait()
-    running.append(subprocess.Popen(running[-1].args, stderr=subprocess.DEVNULL))
+    running.append(start_collector(argv_of(running[-1])))
+
+
+def argv_of(started: subprocess.Popen[bytes]) -> list[str]:
+    assert isinstance(started.args, list)
+    return [str(word) for word in started.args]
 
 
 def work(written: Written, running: list[subprocess.Popen[bytes]]) -> None:
@@ -200,6 +213,11 @@ class Moody(http.server.BaseHTTPRequestHandler):
         pass
 
 
+def texts_of(bodies: list[bytes]) -> list[str]:
+    """In the order in which they came."""
+    return [text for body in bodies for stream in json.loads(body)["streams"] for _, text in stream["values"]]
+
+
 def test_what_a_store_asks_for_is_done(place: tuple[Path, Path]) -> None:
     """429 with a time is waited for; 400 drops that batch alone, and says so."""
     Moody.answers, Moody.taken, Moody.times = [(429, {"Retry-After": "3"}), (503, {}), (400, {})], [], []
@@ -210,15 +228,13 @@ def test_what_a_store_asks_for_is_done(place: tuple[Path, Path]) -> None:
     try:
         with collecting(*place, f"loki+http://127.0.0.1:{server.server_port}/push"):
             wait_for(lambda: [row["dropped"] for row in shipped(place[1])] == [10], "the batch is refused")
-            written.write(5)
+            written.write_at_once(5)
             wait_for(lambda: [row["lines"] for row in shipped(place[1])] == [5], "the next one is taken")
     finally:
         server.shutdown()
         server.server_close()
     assert Moody.times[1] - Moody.times[0] >= 2.4
-    [body] = Moody.taken
-    [stream] = json.loads(body)["streams"]
-    assert [text for _, text in stream["values"]] == [f"line-{number}-end" for number in range(10, 15)]
+    assert texts_of(Moody.taken) == [f"line-{number}-end" for number in range(10, 15)]
 
 
 def test_an_answer_for_each_line() -> None:
