@@ -176,9 +176,14 @@ class Sealer:
         os.close(held.fd)
 
     def close(self) -> None:
-        for held in list(self._held.values()):
-            self._let_go(held)
-        self._watched.close()
+        """Seals what was removed, as far as it was written to: with its descriptor its lines would go."""
+        try:
+            for held in [one for one in self._held.values() if os.fstat(one.fd).st_nlink == 0]:
+                self._seal(held)
+        finally:
+            for held in list(self._held.values()):
+                self._let_go(held)
+            self._watched.close()
 
 
 def _is_there(container: Container) -> bool:

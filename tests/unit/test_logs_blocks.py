@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,24 @@ def wait_for(holds: Callable[[], bool], what: str) -> None:
     while not holds():
         assert time.monotonic() < last, f"{what}: not within a minute"
         time.sleep(0.05)
+
+
+def start_collector(argv: Sequence[str]) -> subprocess.Popen[bytes]:
+    """A `pyrun collect` that ends when SIGTERM asks for it: before it has a handler it would be killed by that."""
+    made = subprocess.Popen(argv, stderr=subprocess.DEVNULL)
+
+    def has_handler() -> bool:
+        assert made.poll() is None, f"the collector has ended with {made.returncode}"
+        [caught] = [row for row in Path(f"/proc/{made.pid}/status").read_text().splitlines() if row[:7] == "SigCgt:"]
+        return bool(int(caught.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
+
+    try:
+        wait_for(has_handler, "the collector is up")
+    except BaseException:
+        made.kill()
+        made.wait()
+        raise
+    return made
 
 
 def both(tree: tuple[Path, Path]) -> list[Container]:
@@ -223,6 +241,23 @@ def test_what_a_kubelet_compressed_or_removed_is_sealed(tree: tuple[Path, Path])
     assert contents(tree) == [b"packed", b"live", b"last"]
 
 
+def test_a_clean_end_seals_what_was_removed(tree: tuple[Path, Path]) -> None:
+    """Also what was written to just now, and so is not still; what has a name stays as it is."""
+    pods = [Path(container(tree[0], pod=f"shop_{name}_uid").directory) for name in ("gone", "stays")]
+    for directory in pods:
+        (directory / "0.log").write_bytes(raw(1, directory.parent.name))
+    store = LogStore(str(tree[1]), Keep())
+    sealer = Sealer(str(tree[0]), store, lambda text: pytest.fail(text))
+    assert sealer.look() == 0
+    with (pods[0] / "0.log").open("ab") as file:
+        file.write(raw(2, "last"))
+    shutil.rmtree(pods[0].parent)
+    sealer.close()
+    store.close()
+    assert len(list(tree[1].glob("blocks/*/*/*.zst"))) == 1 and (pods[1] / "0.log").exists()
+    assert contents(tree) == [b"shop_gone_uid", b"shop_stays_uid", b"last"]
+
+
 def test_a_file_that_may_have_a_writer_is_left(tree: tuple[Path, Path]) -> None:
     directory = Path(container(tree[0]).directory)
     (directory / f"0.log.{STAMPS[0]}").write_bytes(raw(0, "rotated"))
@@ -339,7 +374,7 @@ def test_a_busy_writer_and_a_collector_that_is_killed(tree: tuple[Path, Path]) -
     directory = Path(container(tree[0]).directory)
     argv = [sys.executable, "-m", "pyrun", "collect", "--dir", str(tree[0]), "--store", str(tree[1])]
     live = directory / "0.log"
-    collector = subprocess.Popen(argv)
+    collector = start_collector(argv)
     try:
         number = 0
         for rotation in range(12):
@@ -353,7 +388,7 @@ def test_a_busy_writer_and_a_collector_that_is_killed(tree: tuple[Path, Path]) -
                 wait_for(lambda: any(tree[1].glob("blocks/*/*/*.zst")), "something is sealed")
                 collector.kill()
                 collector.wait()
-                collector = subprocess.Popen(argv)
+                collector = start_collector(argv)
         live.write_bytes(raw(number, str(number)))
         wait_for(lambda: [path.name for path in directory.iterdir()] == ["0.log"], "all rotated files are sealed")
         live.unlink()
