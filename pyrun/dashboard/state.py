@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .. import cri_api as v1
+from ..node.agent.masked import LAST_APPLIED
 from .agent import nanoseconds, plan_events, plan_kube
 from .clean import clean, clean_bytes
 from .diagnose import diagnose
@@ -117,7 +118,8 @@ def _pod(pod: Any, containers: list[Any], usage: Any, seen: Observed | None) -> 
         "created": pod.created_at,
         "ips": [_word(ip) for ip in ips if ip],
         "labels": _pairs(pod.labels),
-        "annotations": _pairs(pod.annotations),
+        # kubectl's copy of the whole manifest may have secrets, and who looks at this may not have them.
+        "annotations": _pairs({name: value for name, value in pod.annotations.items() if name != LAST_APPLIED}),
         "containers": list(newest.values()),
         "kube": None,
         "cpu": _number(usage.linux.cpu, "usage_nano_cores") if usage else None,

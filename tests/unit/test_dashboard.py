@@ -8,6 +8,7 @@ import pytest
 
 from pyrun import cri_api as v1
 from pyrun.cli.main import main
+from pyrun.dashboard.agent import Agent
 from pyrun.dashboard.clean import LONGEST, clean, clean_bytes
 from pyrun.dashboard.diagnose import MIB, MINUTE, SECOND, diagnose
 from pyrun.dashboard.guard import (
@@ -27,6 +28,7 @@ from pyrun.dashboard.observe import Disk, Observed
 from pyrun.dashboard.state import delta, plan_state
 from pyrun.errors import ResourceExhausted
 from pyrun.metrics.node import collect_node
+from pyrun.node.agent.masked import LAST_APPLIED
 
 NOW = 1_000_000 * SECOND
 NODE = {"error": "", "conditions": [], "available": 1000 * MIB, "total": 2000 * MIB, "disk": None}
@@ -172,6 +174,17 @@ def test_state_of_messages() -> None:
     )
     assert [(each["id"], each["exit"]) for each in one["earlier"]] == [("c0", 2)]
     assert state["image/sha256:1"]["used"] == ["shop/web"] and state["image/sha256:2"]["used"] == []
+
+
+def test_kubectls_copy_of_a_manifest_is_not_shown() -> None:
+    """It has what views of Pods are without: neither of a pod that runs, nor of one to come."""
+    notes = {LAST_APPLIED: "the secret", "note": "shown"}
+    metadata = {"namespace": "shop", "name": "next", "uid": "v", "creationTimestamp": "2026-01-01T00:00:00Z"}
+    sandbox = v1.PodSandbox(id="p", metadata=v1.PodSandboxMetadata(name="web", uid="u"), annotations=notes)
+    agent = Agent({}, [{"metadata": metadata | {"annotations": notes}}])
+    state = plan_state("n", Observed(NOW, collect_node(), total=10, cpus=2, pods=(sandbox,), agent=agent))
+    assert state["pod/p"]["annotations"] == state["pod/uid-v"]["annotations"] == {"note": "shown"}
+    assert "the secret" not in str(state)
 
 
 def test_delta() -> None:

@@ -54,3 +54,14 @@ def test_secrets_are_masked() -> None:
     found: dict[str, Any] = masked({"kind": "Pod", "metadata": {"annotations": applied}, "spec": spec})
     assert [one.get("value") for one in found["spec"]["initContainers"][0]["env"]] == [MASK, "red", None]
     assert found["metadata"]["annotations"] == dict.fromkeys(applied, MASK) and env[0]["value"] == "x"
+
+
+def test_users_and_passwords_of_urls_are_masked() -> None:
+    for value, shown in (
+        ("postgres://user:pw@db:5432/shop", f"postgres://{MASK}@db:5432/shop"),
+        ("--from=amqp://u:p@ss@mq,http://token@h/a@b", f"--from=amqp://{MASK}@mq,http://{MASK}@h/a@b"),
+        ("mail me@example.test at http://h/?to=a@b", "mail me@example.test at http://h/?to=a@b"),
+    ):
+        one = {"env": [{"name": "BACKEND", "value": value}], "command": ["run", value], "args": [value]}
+        [found] = masked({"kind": "Pod", "spec": {"containers": [one]}})["spec"]["containers"]
+        assert found == {"env": [{"name": "BACKEND", "value": shown}], "command": ["run", shown], "args": [shown]}

@@ -7,14 +7,16 @@ from typing import Any
 
 MASK = "••••••"
 _NAMES = re.compile(r"pass|pwd|secret|token|key|credential|auth|cookie|private|dsn", re.IGNORECASE)
-_LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"  # has all of it once more
+_USERINFO = re.compile(r"(?<=://)[^\s/?#]*@")  # RFC 3986, 3.2.1; greedy, as people forget to escape an @
+LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"  # has all of it once more
 
 
 def masked(value: dict[str, Any]) -> dict[str, Any]:
-    """A Secret without its values; a Pod without those of variables whose name tells of a secret."""
+    """A Secret without its values; a Pod without those of variables whose name tells of a secret, and
+    without the user and password of URLs in variables and commands."""
     meta = value.get("metadata") or {}
-    if _LAST_APPLIED in (meta.get("annotations") or {}):
-        meta = {**meta, "annotations": {**meta["annotations"], _LAST_APPLIED: MASK}}
+    if LAST_APPLIED in (meta.get("annotations") or {}):
+        meta = {**meta, "annotations": {**meta["annotations"], LAST_APPLIED: MASK}}
         value = {**value, "metadata": meta}
     if value.get("kind") == "Secret":
         hidden: dict[str, Any] = {
@@ -33,9 +35,17 @@ def masked(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def _container(one: dict[str, Any]) -> dict[str, Any]:
-    if not one.get("env"):
-        return one
-    env = [
-        {**each, "value": MASK} if each.get("value") and _NAMES.search(each["name"]) else each for each in one["env"]
-    ]
-    return {**one, "env": env}
+    found: dict[str, Any] = {
+        name: [_without_userinfo(word) for word in one[name]] for name in ("command", "args") if one.get(name)
+    }
+    if one.get("env"):
+        found["env"] = [{**each, "value": _value(each)} if each.get("value") else each for each in one["env"]]
+    return {**one, **found}
+
+
+def _value(variable: dict[str, Any]) -> str:
+    return MASK if _NAMES.search(variable["name"]) else _without_userinfo(variable["value"])
+
+
+def _without_userinfo(text: str) -> str:
+    return _USERINFO.sub(f"{MASK}@", text)
