@@ -88,13 +88,21 @@ def _stopping() -> bool:
     return True
 
 
-def serve_until(ended: int, given: Given, told: Callable[[str], None], remove: Callable[[], bool]) -> None:
-    """Until the descriptor is readable. remove: asked then, whether what is in force ends with us."""
+def serve_until(
+    ended: int,
+    given: Given,
+    told: Callable[[str], None],
+    remove: Callable[[], bool],
+    up: Callable[[], None] = lambda: None,
+) -> None:
+    """Until the descriptor is readable. remove: asked then, whether what is in force ends with us. up: called when all
+    that a start takes is there."""
     private_directory(given.state)
     with only_one(given.state, "pyrun proxy"):
         daemon = Daemon(given, told)
         try:
             daemon.start()
+            up()
             daemon.run(ended)
         except BaseException:
             daemon.stop(remove=False)

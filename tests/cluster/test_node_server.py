@@ -20,7 +20,7 @@ import pytest
 from pyrun.kube.client import path
 from tests.support.container.disk import unmount
 from tests.support.cri.node import BUSYBOX, a_node
-from tests.support.kube.control_plane import ControlPlane, a_control_plane
+from tests.support.kube.control_plane import PROGRAMS, ControlPlane, a_control_plane, program
 from tests.support.kube.kubelet import ADDRESS, own_address
 from tests.support.node.agent import SLEEP, AgentNode, is_ready, sh
 from tests.support.registry.made import make_image, tree_tar
@@ -96,6 +96,8 @@ def container(pod: dict[str, Any]) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory, busybox_rootfs: Path) -> Iterator[tuple[ControlPlane, AgentNode]]:
     """A control plane, and a node that has joined it."""
+    for name in PROGRAMS:
+        program(name)
     directory = tmp_path_factory.mktemp("cluster")
     (directory / "plane").mkdir()
     try:

@@ -205,6 +205,10 @@ class Agent:
             self.next[key] = record
             actor.delete()
 
+    def recorded(self) -> list[str]:
+        """The uids of the pods that an agent before this one has left."""
+        return [record.uid for record in self._records]
+
     def _begin(self, record: Record) -> None:
         actor = self.actors[record.key] = Actor(self.host, record)
         self._task(actor.run())

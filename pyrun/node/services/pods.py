@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -12,6 +13,7 @@ from ...kube.objects.status import PodStatus
 from ..agent.record import Record
 
 SOURCE = "pods of this node"
+PATIENCE_S = 30.0
 
 
 class Pods:
@@ -19,9 +21,23 @@ class Pods:
 
     def __init__(self, node: str) -> None:
         self._node = node
+        self._patience: threading.Timer | None = None
+        self._awaited: set[str] = set()  # pods of which nothing has been told yet, by uid
         self._lock = threading.Lock()
         self._pods: dict[str, tuple[Key, dict[str, Any]]] = {}  # by uid
         self._stores: list[Store] = []
+
+    def expect(self, uids: Iterable[str]) -> None:
+        """Before any store is fed: these pods are there, and until each is told of nobody knows which are ready."""
+        self._awaited.update(uids)
+        if self._awaited:
+            self._patience = threading.Timer(PATIENCE_S, self._wait_no_more)
+            self._patience.daemon = True
+            self._patience.start()
+
+    def close(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
 
     def feed(self, store: Store) -> Feed:
         return Feed(self, store)
@@ -31,8 +47,10 @@ class Pods:
         value = pod_value(record, status, self._node)
         with self._lock:
             before = self._pods.get(record.uid)
-            if before is None or before[1] != value:
-                self._pods[record.uid] = ("Pod", *record.key), value
+            self._pods[record.uid] = ("Pod", *record.key), value
+            if self._awaited:
+                self._heard_of(record.uid)
+            elif before is None or before[1] != value:
                 for store in self._stores:
                     store.put(SOURCE, Told(value, SOURCE))
 
@@ -40,14 +58,31 @@ class Pods:
         """Nothing is left of it."""
         with self._lock:
             gone = self._pods.pop(record.uid, None)
-            if gone is not None:
+            if self._awaited:
+                self._heard_of(record.uid)
+            elif gone is not None:
                 for store in self._stores:
                     store.remove(SOURCE, gone[0])
 
     def add(self, store: Store) -> None:
         with self._lock:
             self._stores.append(store)
-            store.replace(SOURCE, {key: Told(value, SOURCE) for key, value in self._pods.values()})
+            if not self._awaited:
+                self._replace(store)
+
+    def _wait_no_more(self) -> None:
+        """For a pod that nothing can be told of: the others' changes count."""
+        with self._lock:
+            for uid in list(self._awaited):
+                self._heard_of(uid)
+
+    def _heard_of(self, uid: str) -> None:
+        self._awaited.discard(uid)
+        for store in self._stores if not self._awaited else ():
+            self._replace(store)
+
+    def _replace(self, store: Store) -> None:
+        store.replace(SOURCE, {key: Told(value, SOURCE) for key, value in self._pods.values()})
 
     def drop(self, store: Store) -> None:
         with self._lock:

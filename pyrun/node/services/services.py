@@ -69,15 +69,17 @@ class Services:
         """Before the agent does."""
         if self._cluster is None:
             self._agent.host.told, self._agent.ended = self.pods.told, self.pods.ended
+            self.pods.expect(self._agent.recorded())
         for keeper in self._keepers:
             keeper.start()
 
     def stop(self) -> None:
         for keeper in self._keepers:
             keeper.end()
-        for keeper in self._keepers:
-            keeper.join()
-        self._addresses.close()
+        still = [keeper for keeper in self._keepers if not keeper.join()]
+        if not still:
+            self._addresses.close()
+        self.pods.close()
 
     def faults(self) -> list[str]:
         """What is wrong now, for `pyrun node status`."""
@@ -86,7 +88,7 @@ class Services:
     def _nothing_runs(self) -> bool:
         return not any(pod.visible for pod in list(self._cri.pods.pods.values()))
 
-    def _proxy(self, ended: int) -> None:
+    def _proxy(self, ended: int, up: Callable[[], None]) -> None:
         from ...proxy import daemon as proxy
         from ...proxy.model import Node, Options
 
@@ -110,9 +112,9 @@ class Services:
             pods=None if self._cluster else self.pods.feed,
             fill=self._addresses.fill,
         )
-        proxy.serve_until(ended, given, lambda line: self._warn(f"proxy: {line}"), self._nothing_runs)
+        proxy.serve_until(ended, given, lambda line: self._warn(f"proxy: {line}"), self._nothing_runs, up)
 
-    def _dns(self, ended: int) -> None:
+    def _dns(self, ended: int, up: Callable[[], None]) -> None:
         from ...dns.daemon import Daemon, Settings
         from ...dns.plan import Options
         from ...dns.servers import PRIVATE
@@ -135,7 +137,7 @@ class Services:
             daemon.loop.read(ended, lambda: daemon.stop(leave=not self._nothing_runs()))
             for source in sources:
                 source.start()
-            daemon.run()
+            daemon.run(lambda text: up())
         finally:
             for source in sources:
                 source.stop()
@@ -159,10 +161,10 @@ def _prefixes(texts: tuple[str, ...]) -> tuple[Prefix, ...]:
 @dataclass(slots=True)
 class Keeper:
     """A thread that runs something until it is to end, and again where it fails. run: given a descriptor that is
-    readable then. error: why it does not run."""
+    readable then, and whom to tell that it is up. error: why it does not run."""
 
     name: str
-    run: Callable[[int], None]
+    run: Callable[[int, Callable[[], None]], None]
     warn: Callable[[str], None]
     error: str = ""
     _ended: int = field(default_factory=lambda: os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
@@ -177,21 +179,26 @@ class Keeper:
         self._end.set()
         os.eventfd_write(self._ended, 1)
 
-    def join(self) -> None:
+    def join(self) -> bool:
+        """Whether it has ended."""
         assert self._thread is not None
         self._thread.join(STOP_S)
         if self._thread.is_alive():
             self.warn(f"{self.name}: does not end")
-        else:
-            os.close(self._ended)
+            return False
+        os.close(self._ended)
+        return True
+
+    def up(self) -> None:
+        """What runs says that it does its work."""
+        self.error = ""
 
     def _keep(self) -> None:
         wait = AGAIN_S[0]
         while not self._end.is_set():
             began = time.monotonic()
             try:
-                self.error = ""
-                self.run(self._ended)
+                self.run(self._ended, self.up)
                 if self._end.is_set():
                     return
                 text = "it has ended by itself"

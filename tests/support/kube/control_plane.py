@@ -46,6 +46,9 @@ WORKLOADS = (
 )
 
 
+PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl")  # for nodes, all of them
+
+
 def program(name: str) -> Path:
     """Its path; skips where it has not been built."""
     found = build.built(name)
@@ -69,7 +72,7 @@ class ControlPlane:
 
     def __init__(self, path: Path, nodes: bool = False) -> None:
         self.path, self.nodes = path, nodes
-        for name in ("etcd", "kube-apiserver", *(("kube-scheduler", "kubectl") if nodes else ())):
+        for name in PROGRAMS if nodes else PROGRAMS[:2]:
             program(name)
         self._ports = dict(zip(("etcd", "peer", "api", "kcm", "scheduler"), free_ports(5), strict=True))
         self.url = f"https://{HOST}:{self._ports['api']}"
