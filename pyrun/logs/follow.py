@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import zlib
 from dataclasses import dataclass, field
 
 from ..inotify import CREATE, DELETE, MODIFY, MOVED_TO
@@ -193,8 +194,8 @@ class _File:
             return data
         try:
             return self._read(CHUNK)
-        except (OSError, EOFError, ValueError):
-            return b""
+        except (OSError, EOFError, ValueError, zlib.error):
+            return b""  # damaged: what came before it was told
 
     def size(self) -> int:
         return os.fstat(self._fd).st_size if self._size is None else self._size

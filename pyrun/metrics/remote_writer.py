@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import random
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -37,6 +38,7 @@ class RemoteWriter:
 
     def __init__(self, url: str, directory: str, node: str, period: float, keep_seconds: int) -> None:
         self.samples = self.dropped = self.failures = self._last = 0
+        self._told = ""
         self._sender = Sender(url)
         self._directory = directory
         self._node = node
@@ -60,11 +62,20 @@ class RemoteWriter:
                 try:
                     if not self._send_next():
                         self._ended.wait(self._period)
-                except (PyrunError, OSError):
+                except Exception as error:  # whatever it was: a thread that ends sends nothing any more
                     self.failures += 1
+                    self._tell(error)
                     self._ended.wait(self._period)
         finally:
             self._sender.close()
+
+    def _tell(self, error: Exception) -> None:
+        """On standard error, once for each text."""
+        text = str(error) if isinstance(error, PyrunError | OSError) else f"{type(error).__name__}: {error}"
+        if text != self._told:
+            self._told = text
+            with suppress(OSError):
+                sys.stderr.write(f"pyrun: metrics: remote write: {text}; it goes on where it was\n")
 
     def _send_next(self) -> bool:
         """Sends the next window; whether another one may follow at once."""

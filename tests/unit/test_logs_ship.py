@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,10 +20,11 @@ import pytest
 
 from pyrun.errors import InvalidArgument, PyrunError
 from pyrun.logs.line import Line
-from pyrun.logs.ship import elasticsearch, otlp, syslog
+from pyrun.logs.ship import elasticsearch, loki, otlp, syslog
 from pyrun.logs.ship.http import seconds_of
 from pyrun.logs.ship.record import Again, Record, Refused, parse_target
-from pyrun.logs.store import read_status
+from pyrun.logs.ship.shipper import Shipper
+from pyrun.logs.store import Keep, LogStore, read_status
 from pyrun.logs.tree import Container
 from tests.support.engines import victoria_logs
 
@@ -213,6 +214,19 @@ class Moody(http.server.BaseHTTPRequestHandler):
         pass
 
 
+@contextmanager
+def a_store(*answers: tuple[int, dict[str, str]]) -> Iterator[int]:
+    """A Moody one with these answers; its port."""
+    Moody.answers, Moody.taken, Moody.times = list(answers), [], []
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Moody)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
 def texts_of(bodies: list[bytes]) -> list[str]:
     """In the order in which they came."""
     return [text for body in bodies for stream in json.loads(body)["streams"] for _, text in stream["values"]]
@@ -220,25 +234,60 @@ def texts_of(bodies: list[bytes]) -> list[str]:
 
 def test_what_a_store_asks_for_is_done(place: tuple[Path, Path]) -> None:
     """429 with a time is waited for; 400 drops that batch alone, and says so."""
-    Moody.answers, Moody.taken, Moody.times = [(429, {"Retry-After": "3"}), (503, {}), (400, {})], [], []
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Moody)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
     written = Written(place[0])
     written.write(10)
-    try:
-        with collecting(*place, f"loki+http://127.0.0.1:{server.server_port}/push"):
-            wait_for(lambda: [row["dropped"] for row in shipped(place[1])] == [10], "the batch is refused")
-            written.write_at_once(5)
-            wait_for(lambda: [row["lines"] for row in shipped(place[1])] == [5], "the next one is taken")
-    finally:
-        server.shutdown()
-        server.server_close()
+    with (
+        a_store((429, {"Retry-After": "3"}), (503, {}), (400, {})) as port,
+        collecting(*place, f"loki+http://127.0.0.1:{port}/push"),
+    ):
+        wait_for(lambda: [row["dropped"] for row in shipped(place[1])] == [10], "the batch is refused")
+        written.write_at_once(5)
+        wait_for(lambda: [row["lines"] for row in shipped(place[1])] == [5], "the next one is taken")
     assert Moody.times[1] - Moody.times[0] >= 2.4
     assert texts_of(Moody.taken) == [f"line-{number}-end" for number in range(10, 15)]
 
 
+def test_no_error_ends_sending(place: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a compressed file that is damaged, nor a fault of our own."""
+    written = Written(place[0])
+    written.write_at_once(3)
+    packed = bytearray(gzip.compress(raw(0, "of the damaged one") * 1000))
+    packed[10:40] = b"\xff" * 30
+    written.live.with_name("0.log.20261127-120000.gz").write_bytes(packed)
+    encode, faults = loki.encode, [AttributeError("of our own")]
+
+    def faulty(records: Sequence[Record]) -> bytes:
+        if faults:
+            raise faults.pop()
+        return encode(records)
+
+    monkeypatch.setattr(loki, "encode", faulty)
+    warned: list[str] = []
+    with a_store() as port:
+        store = LogStore(str(place[1]), Keep())
+        shipper = Shipper(f"loki+http://127.0.0.1:{port}/push", str(place[0]), str(place[1]), warned.append)
+        shipper.start()
+        try:
+            wait_for(lambda: [row["lines"] for row in shipped(place[1])] == [3], "it has gone on")
+        finally:
+            shipper.stop(60)
+            store.close()
+    assert texts_of(Moody.taken) == [f"line-{number}-end" for number in range(3)]
+    assert len(warned) == 1 and "AttributeError: of our own" in warned[0]
+    [row] = shipped(place[1])
+    assert (row["failures"], row["last_error"]) == (1, "AttributeError: of our own")
+
+
 def test_an_answer_for_each_line() -> None:
     elasticsearch.check(200, b'{"errors": false}', 1)
+    for odd in (
+        b"[]",
+        b'"x"',
+        b'{"errors": 1, "items": [1]}',
+        b'{"errors": 1, "items": [{"create": {"status": "no"}}]}',
+    ):
+        with pytest.raises(Again, match="none of the bulk API"):
+            elasticsearch.check(200, odd, 1)
     full = {"errors": True, "items": [{"create": {"status": 201}}, {"create": {"status": 429}}]}
     with pytest.raises(Again):
         elasticsearch.check(200, json.dumps(full).encode(), 2)

@@ -32,11 +32,15 @@ def check(status: int, body: bytes, sent: int) -> None:
         answer = json.loads(body)
     except ValueError:
         raise Again("the answer is no JSON") from None
-    if not isinstance(answer, dict) or not answer.get("errors"):
-        return
-    results = [result for item in answer.get("items", ()) for result in item.values()]
-    failed = [result for result in results if result.get("status", 200) >= 300]
-    if any(result["status"] == 429 or result["status"] >= 500 for result in failed):
+    try:
+        if not answer.get("errors"):
+            return
+        results = [result for item in answer.get("items", ()) for result in item.values()]
+        failed = [result for result in results if result.get("status", 200) >= 300]
+        busy = any(result["status"] == 429 or result["status"] >= 500 for result in failed)
+    except (AttributeError, TypeError):
+        raise Again(f"the answer is none of the bulk API: {printable(json.dumps(answer)[:200])}") from None
+    if busy:
         raise Again("it has too much to do")
     if failed:
         raise Refused(printable(json.dumps(failed[0].get("error", ""))[:200]), len(failed))

@@ -7,6 +7,8 @@ import os
 import random
 import sqlite3
 import threading
+import time
+from contextlib import ExitStack, suppress
 
 from ...errors import PyrunError
 from ..follow import Cursor, Follower
@@ -58,26 +60,34 @@ class Shipper:
         self._thread.join(patience)
 
     def _run(self) -> None:
+        wait = WAIT_FIRST_S
         while not self._ended.is_set():
+            begun = time.monotonic()
             try:
                 self._follow()
-            except (PyrunError, OSError, sqlite3.Error) as error:
-                self._warn(f"{self._name}: {error}")
-                self._ended.wait(WAIT_FIRST_S)
+            except Exception as error:  # whatever it was: a thread that ends sends nothing any more, and nobody sees it
+                with suppress(OSError):
+                    self._warn(f"{self._name}: {_text(error)}; it goes on where it was")
+                wait = WAIT_FIRST_S if time.monotonic() - begun > WAIT_MOST_S else min(WAIT_MOST_S, wait * 2)
+                self._ended.wait(wait)
 
     def _follow(self) -> None:
         root, directory = self._where
-        cursors = Cursors(os.path.join(directory, DATABASE), self._name)
-        follower = _FromPositions(root, directory, cursors)
-        try:
-            while not self._ended.is_set():
-                if not self._ship(follower, cursors):
-                    follower.wait()
-                    self._ended.wait(GATHER_S)
-        finally:
-            follower.close()
-            cursors.close()
-            self._target.close()
+        with ExitStack() as stack:
+            stack.callback(self._target.close)
+            cursors = Cursors(os.path.join(directory, DATABASE), self._name)
+            stack.callback(cursors.close)
+            try:
+                follower = _FromPositions(root, directory, cursors)
+                stack.callback(follower.close)
+                while not self._ended.is_set():
+                    if not self._ship(follower, cursors):
+                        follower.wait()
+                        self._ended.wait(GATHER_S)
+            except Exception as error:
+                with suppress(sqlite3.Error):
+                    cursors.count(error=_text(error))
+                raise
 
     def _ship(self, follower: _FromPositions, cursors: Cursors) -> int:
         """Sends what is there; how many lines that were."""
@@ -146,6 +156,10 @@ class _FromPositions(Follower):
     def cursors(self) -> Iterator[Cursor]:
         self._find(new=True)
         yield from self._cursors.values()
+
+
+def _text(error: Exception) -> str:
+    return str(error) if isinstance(error, PyrunError | OSError) else f"{type(error).__name__}: {error}"
 
 
 def _parts(records: list[Record]) -> Iterator[list[Record]]:
