@@ -25,7 +25,7 @@ class User:
     name: str
     groups: tuple[str, ...] = ()
     uid: str = ""
-    extra: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)  # what may be depends on it, too
 
 
 class Asked(Protocol):

@@ -86,6 +86,25 @@ def test_answers_are_kept_for_a_while() -> None:
     asyncio.run(look())
 
 
+def test_a_right_is_of_a_user_with_his_extra() -> None:
+    """An authorizer may decide by it: what one with another may is asked anew."""
+    asked: list[Any] = []
+
+    async def ask(ask: str, /, **question: Any) -> Any:
+        asked.append(question["user"]["extra"])
+        return question["user"]["extra"] == {"scopes": ["all"]}
+
+    async def look() -> None:
+        gate = Gate(ask, lambda: 0.0)
+        for _ in range(2):
+            assert await gate.may(User("who", extra={"scopes": ["all"]}), (Right("get", "stats"),))
+            assert not await gate.may(User("who", extra={"scopes": ["few"]}), (Right("get", "stats"),))
+            assert not await gate.may(User("who"), (Right("get", "stats"),))
+
+    asyncio.run(look())
+    assert asked == [{"scopes": ["all"]}, {"scopes": ["few"]}, {}]
+
+
 def test_no_more_is_kept_than_there_is_room_for() -> None:
     server = Server()
     gate = Gate(server.ask, lambda: server.now)
