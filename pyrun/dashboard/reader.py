@@ -35,7 +35,7 @@ from ..logs.read import tail
 from ..logs.show import time_text
 from ..logs.tree import Container, collect_containers, default_store
 from ..metrics.history import collect_history
-from ..web.ask import LONGEST_QUESTION
+from ..web.ask import take_question
 from . import grep
 from .acts import Acts
 from .clean import clean_bytes
@@ -90,8 +90,7 @@ class Reader:
                 return ended in ready
 
     def _take(self, control: socket.socket) -> bool:
-        message, fds, _, _ = socket.recv_fds(control, LONGEST_QUESTION, 1)
-        streams = [socket.socket(fileno=fd) for fd in fds]
+        message, streams = take_question(control)
         if not message:
             return False
         if len(streams) == 1 and self._answers.acquire(blocking=False):

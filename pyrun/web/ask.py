@@ -1,10 +1,11 @@
-"""The web process' side of the questions to the process with the privileges."""
+"""The questions of a web process to the process with the privileges."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import socket
+from array import array
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -33,6 +34,20 @@ class LoggedOut(PyrunError):
 
 _KINDS = (AlreadyExists, FailedPrecondition, Forbidden, InvalidArgument, LoggedOut, NotFound)
 KINDS = {kind.__name__: kind for kind in (*_KINDS, ResourceExhausted, Unavailable)}
+
+
+def take_question(control: socket.socket) -> tuple[bytes, list[socket.socket]]:
+    """The other side's: (a question, b"" at the end; sockets for the answer, one where all is well). No child that is
+    made meanwhile inherits them. BlockingIOError where there is none."""
+    fds = array("i")
+    # Not recv_fds(), which leaves its flags aside.
+    message, control_data, _, _ = control.recvmsg(
+        LONGEST_QUESTION, socket.CMSG_LEN(fds.itemsize), socket.MSG_CMSG_CLOEXEC
+    )
+    for level, kind, data in control_data:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+    return message, [socket.socket(fileno=fd) for fd in fds]
 
 
 class Questions:
