@@ -15,22 +15,25 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 from ..cri.backend import PodBackend
 from ..cri.stream.ports import open_sockets
-from ..errors import InvalidArgument, PyrunError
+from ..errors import InvalidArgument, PyrunError, ResourceExhausted
 from ..metrics.text import render
 from ..node.agent.agent import Agent
 from ..node.agent.view import pod_value
-from ..web.ask import LONGEST_QUESTION
+from ..web.ask import take_question
 from .found import Of, find_log, find_pod, find_running, find_sandbox
 from .logs import parse_wanted, write_logs
 from .measures import Measures, plan_own, plan_probes
 
 MOST = 512
+# Each log that is read has a thread, and a follower has it for long: there is always one for who only reads.
+MOST_LOGS, MOST_FOLLOWERS = 96, 64
 # Who does not take a log for so long has no thread any more.
-STALLED_S = 4 * 3600.0
+STALLED_S = 5 * 60.0
 
 Question = dict[str, Any]
 
@@ -61,7 +64,8 @@ class Answers:
         self._backend = PodBackend(self._cri.pods)
         self._measures = Measures(self._cri, agent.name)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._logs: set[socket.socket] = set()
+        self._logs: dict[socket.socket, bool] = {}  # whether it is followed
+        self._threads = ThreadPoolExecutor(MOST_LOGS, "log")
 
     def start(self) -> None:
         self._control.setblocking(False)
@@ -75,13 +79,13 @@ class Answers:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._threads.shutdown()
 
     def _take(self) -> None:
         try:
-            message, fds, _, _ = socket.recv_fds(self._control, LONGEST_QUESTION, 1)
+            message, streams = take_question(self._control)
         except BlockingIOError:
             return
-        streams = [socket.socket(fileno=fd) for fd in fds]
         if not message:
             asyncio.get_running_loop().remove_reader(self._control)
             self._warn("the process that serves the kubelet's API is gone; the agent's next start brings it back")
@@ -171,7 +175,9 @@ class Answers:
     async def _log(self, question: Question, stream: socket.socket) -> None:
         wanted = parse_wanted(question["query"], time.time())
         container, attempt = find_log(self._agent, _of(question), previous=wanted.previous)
-        await _put(stream, {"value": None})
+        if len(self._logs) >= MOST_LOGS or (wanted.follow and sum(self._logs.values()) >= MOST_FOLLOWERS):
+            what = "logs are followed" if wanted.follow else "logs are read"
+            raise ResourceExhausted(f"too many {what}", hint="end some, or try again")
         pods = self._cri.pods
 
         def ended() -> bool:
@@ -183,15 +189,17 @@ class Answers:
             with contextlib.suppress(OSError):
                 write_logs(container, wanted, stream, ended)
 
-        self._logs.add(stream)
-        work = asyncio.ensure_future(asyncio.to_thread(write))
+        self._logs[stream] = wanted.follow
         try:
-            await asyncio.shield(work)
-        except asyncio.CancelledError:
-            await work  # stop() has ended its socket
-            raise
+            await _put(stream, {"value": None})
+            work = asyncio.get_running_loop().run_in_executor(self._threads, write)
+            try:
+                await asyncio.shield(work)
+            except asyncio.CancelledError:
+                await work  # stop() has ended its socket
+                raise
         finally:
-            self._logs.discard(stream)
+            del self._logs[stream]
 
     # --- what needs descriptors ---
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..cri.stream.commands import serve_attach, serve_exec
 from ..cri.stream.ports import forward
-from ..errors import FailedPrecondition, InvalidArgument, NotFound, PyrunError
+from ..errors import FailedPrecondition, InvalidArgument, NotFound, PyrunError, ResourceExhausted
 from ..http.portforward import serve_ports
 from ..http.remotecommand import Wanted, open_session
 from ..http.server import Exchange
@@ -27,7 +27,7 @@ from .streams import Remote, RemoteAttachment, RemoteCommand, remote_sockets
 
 JSON, TEXT = "application/json", "text/plain; charset=utf-8"
 HEADERS = (("X-Content-Type-Options", "nosniff"), ("Cache-Control", "no-store"))
-STATUS = {InvalidArgument: 400, FailedPrecondition: 400, NotFound: 404}
+STATUS = {InvalidArgument: 400, FailedPrecondition: 400, NotFound: 404, ResourceExhausted: 429}
 PATIENCE_S = 30.0
 LOOK_S = 1.0
 CHUNK = 64 * 1024
@@ -70,6 +70,8 @@ class Web:
 
     async def handle(self, exchange: Exchange) -> None:
         try:
+            if _is_of_a_page(exchange):
+                return await _say(exchange, 403, "Forbidden: pages of browsers are not let in: ask the API server")
             if await self._is_let_in(exchange):
                 await self._answer(exchange)
         except PyrunError as error:
@@ -171,6 +173,12 @@ class Web:
             await forward(words[1], port, lambda: remote_sockets(self._questions, of=of), data, errors)
 
         await serve_ports(exchange, one)
+
+
+def _is_of_a_page(exchange: Exchange) -> bool:
+    """Whether a browser sent it for a page of anybody's, with the certificate that its user has. An API server hands on
+    its client's Origin, too, and says for whom: no page can say that without asking by OPTIONS, which is refused."""
+    return exchange.header("origin") is not None and exchange.header("x-forwarded-for") is None
 
 
 def _of(words: list[str]) -> list[str]:

@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 import pytest
 
+from pyrun.kubelet.answers import MOST_FOLLOWERS
 from tests.support.kube.authority import Authority, KubeletClient, children
 from tests.support.node.agent import WAIT, AgentNode, an_agent, pod, sh
 from tests.support.streams import client as streams
@@ -63,6 +64,21 @@ def test_nobody_is_anonymous(agent: AgentNode, serving: Path) -> None:
         for headers in ({}, {"Authorization": "Bearer x"}, {"Authorization": "Basic eDp5"}):
             status, body = KubeletClient(HOST, PORT, serving).ask(path, **headers)
             assert (status, body.split(":")[0]) == (401, "Unauthorized"), path
+
+
+def test_pages_of_browsers_are_not_let_in(master: KubeletClient) -> None:
+    """Whoever's certificate the browser has. An API server hands on its client's Origin, and says for whom it asks."""
+    for origin in ("https://evil.test", "null", master.url):
+        for path, method in (
+            ("/pods", "GET"),
+            ("/exec/default/web/c?command=id&output=1", "POST"),
+            ("/pods", "OPTIONS"),
+        ):
+            assert master.ask(path, method, Origin=origin) == (
+                403,
+                "Forbidden: pages of browsers are not let in: ask the API server\n",
+            )
+    assert master.ask("/pods", **{"Origin": "https://api.test", "X-Forwarded-For": "10.0.0.1"})[0] == 200
 
 
 def test_a_certificate_is_not_enough(authority: Authority, master: KubeletClient, serving: Path) -> None:
@@ -238,7 +254,7 @@ def test_who_leaves_a_log_leaves_nothing_behind(agent: AgentNode, master: Kubele
         answer = connection.getresponse()
         assert answer.readline()
         connections.append((connection, answer))
-    assert held() >= tuple(n + 8 for n in settled)
+    assert all(now >= before + 8 for now, before in zip(held(), settled, strict=True)), (settled, held())
     for connection, answer in connections:
         answer.close()
         connection.close()
@@ -246,6 +262,31 @@ def test_who_leaves_a_log_leaves_nothing_behind(agent: AgentNode, master: Kubele
     while any(now > before + 2 for now, before in zip(held(), settled, strict=True)):
         assert time.monotonic() < last, (settled, held())
         time.sleep(0.1)
+
+
+def test_followers_leave_room_for_others(master: KubeletClient) -> None:
+    connections = []
+
+    def follow() -> int:
+        connection = http.client.HTTPSConnection(HOST, PORT, timeout=60, context=master.tls)
+        connections.append(connection)
+        connection.request("GET", f"{LOG}?follow=true&tailLines=1")
+        return connection.getresponse().status
+
+    try:
+        statuses = [follow() for _ in range(MOST_FOLLOWERS + 1)]
+        assert statuses == [200] * MOST_FOLLOWERS + [429]
+        assert len(master.get(LOG).splitlines()) == 6 and master.json("/stats/summary")
+        connections.pop().close()
+        for connection in connections[:8]:
+            connection.close()
+        last = time.monotonic() + 60
+        while follow() != 200:
+            assert time.monotonic() < last
+            time.sleep(0.1)
+    finally:
+        for connection in connections:
+            connection.close()
 
 
 def _settled(count: Any) -> Any:
