@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import time
 import zlib
 from dataclasses import dataclass, field
 
@@ -31,6 +32,8 @@ CHUNK = 1 << 16
 HEAD = 64
 # Reads of one container before the others have their turn.
 BURST = 64
+# Seconds. The log of a removed pod is nowhere until it is sealed; the cursor knows the block as what it has read.
+GONE_KEPT = 300.0
 WATCHED = CREATE | DELETE | MODIFY | MOVED_TO
 NOTHING = End(BEFORE_ALL, (0, 0), 0)
 
@@ -222,6 +225,8 @@ class Follower:
         self.where = where
         self.query = query
         self._cursors: dict[str, Cursor] = {}
+        # Those of which nothing is there, and since when.
+        self._gone: dict[str, float] = {}
         self._watched = Watched(WATCHED)
         self._find(new=False)
 
@@ -235,16 +240,20 @@ class Follower:
         return {file.identity: file.offset() for file in files}
 
     def _find(self, *, new: bool) -> None:
-        """Containers that have come or gone. A new one is read from its beginning."""
+        """Containers that have come or gone. A new one is read from its beginning; one that is gone is kept for a while
+        where it may come back as a block."""
         there = {one.directory: one for one in collect_containers(self.root, self.store)}
-        for directory in self._cursors.keys() - there.keys():
-            self.ended(cursor := self._cursors.pop(directory))
-            cursor.close()
+        now = time.monotonic()
+        self._gone = {one: self._gone.get(one, now) for one in self._cursors.keys() - there.keys()}
+        for directory, since in self._gone.items():
+            if now - since >= (GONE_KEPT if self.store else 0):
+                self.ended(cursor := self._cursors.pop(directory))
+                cursor.close()
         for directory, container in there.items():
             if directory in self._cursors or not self.where.takes(container):
                 continue
             self._cursors[directory] = self.begin(container, new=new)
-        self._watched.set([self.root, *{os.path.dirname(one) for one in there}, *self._cursors])
+        self._watched.set([self.root, *{os.path.dirname(one) for one in there}, *(self._cursors.keys() & there.keys())])
 
     def begin(self, container: Container, *, new: bool) -> Cursor:
         """Where a container is read from that was there when we began, or is new."""

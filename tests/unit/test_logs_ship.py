@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -44,8 +44,8 @@ def free_port() -> int:
 class Written:
     """A container's log that grows; each line is unlike every other. It begins an hour ago."""
 
-    def __init__(self, root: Path) -> None:
-        self.live = Path(container(root).directory) / "0.log"
+    def __init__(self, root: Path, pod: str = "shop_cart_uid-1") -> None:
+        self.live = Path(container(root, pod=pod).directory) / "0.log"
         self.number = self.rotations = 0
 
     def write(self, count: int) -> None:
@@ -245,6 +245,31 @@ def test_what_a_store_asks_for_is_done(place: tuple[Path, Path]) -> None:
         wait_for(lambda: [row["lines"] for row in shipped(place[1])] == [5], "the next one is taken")
     assert Moody.times[1] - Moody.times[0] >= 2.4
     assert texts_of(Moody.taken) == [f"line-{number}-end" for number in range(10, 15)]
+
+
+def holds(pid: int) -> list[str]:
+    """What its descriptors are of."""
+    found = []
+    for one in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            found.append(os.readlink(one))
+    return found
+
+
+def test_the_last_lines_of_a_removed_pod_are_sent_once(place: tuple[Path, Path]) -> None:
+    """Its directory goes, and some seconds later a block comes."""
+    written = Written(place[0])
+    written.write_at_once(5)
+    with a_store() as port, collecting(*place, f"loki+http://127.0.0.1:{port}/push") as running:
+        wait_for(lambda: [row["lines"] for row in shipped(place[1])] == [5], "the first lines are taken")
+        wait_for(lambda: holds(running[-1].pid).count(str(written.live)) == 2, "sealer and shipper hold the file")
+        written.write_at_once(3)
+        shutil.rmtree(written.live.parent.parent)
+        wait_for(lambda: any(place[1].glob("blocks/*/*/*.zst")), "what was removed is sealed")
+        # Who finds this pod has found the block as well.
+        Written(place[0], "shop_later_uid-2").write_at_once(1)
+        wait_for(lambda: b"later" in b"".join(Moody.taken), "the next pod's line is taken")
+    assert texts_of(Moody.taken) == [*(f"line-{number}-end" for number in range(8)), "line-0-end"]
 
 
 def test_no_error_ends_sending(place: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
