@@ -192,17 +192,24 @@ def lines_of(out: Path) -> set[str]:
     return {word for line in text.split("\n")[:-1] for word in line.split() if word.startswith("line-")}
 
 
+BAD, MOST_LINES = b"line-333-end", 100
+
+
 class Moody(http.server.BaseHTTPRequestHandler):
-    """A store that says what it was told to, and then takes everything."""
+    """A store that says what it was told to, and then takes everything but what is bad."""
 
     answers: list[tuple[int, dict[str, str]]] = []
     taken: list[bytes] = []
     times: list[float] = []
 
+    def judge(self, body: bytes) -> int:
+        """A bad line spoils a batch, and a proxy before it has its bound."""
+        return 413 if body.count(b"-end") > MOST_LINES else 400 if BAD in body else 204
+
     def do_POST(self) -> None:
         body = gzip.decompress(self.rfile.read(int(self.headers["Content-Length"])))
         self.times.append(time.monotonic())
-        status, headers = self.answers.pop(0) if self.answers else (204, {})
+        status, headers = self.answers.pop(0) if self.answers else (self.judge(body), {})
         if status == 204:
             self.taken.append(body)
         self.send_response(status)
@@ -212,6 +219,9 @@ class Moody(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         pass
+
+
+NO_HEADERS: dict[str, str] = {}
 
 
 @contextmanager
@@ -233,11 +243,12 @@ def texts_of(bodies: list[bytes]) -> list[str]:
 
 
 def test_what_a_store_asks_for_is_done(place: tuple[Path, Path]) -> None:
-    """429 with a time is waited for; 400 drops that batch alone, and says so."""
+    """429 with a time is waited for; 400, also to each line alone, drops that batch alone, and says so."""
     written = Written(place[0])
     written.write(10)
+    refused = [(400, NO_HEADERS)] * (10 + 9)  # the lines, and what was halved
     with (
-        a_store((429, {"Retry-After": "3"}), (503, {}), (400, {})) as port,
+        a_store((429, {"Retry-After": "3"}), (503, {}), *refused) as port,
         collecting(*place, f"loki+http://127.0.0.1:{port}/push"),
     ):
         wait_for(lambda: [row["dropped"] for row in shipped(place[1])] == [10], "the batch is refused")
@@ -245,6 +256,19 @@ def test_what_a_store_asks_for_is_done(place: tuple[Path, Path]) -> None:
         wait_for(lambda: [row["lines"] for row in shipped(place[1])] == [5], "the next one is taken")
     assert Moody.times[1] - Moody.times[0] >= 2.4
     assert texts_of(Moody.taken) == [f"line-{number}-end" for number in range(10, 15)]
+
+
+def test_a_bad_line_drops_no_other(place: tuple[Path, Path]) -> None:
+    """Nor does a bound of a proxy's, or an address that is set right later."""
+    written = Written(place[0])
+    written.write_at_once(500)
+    with (
+        a_store((405, {}), (415, {})) as port,
+        collecting(*place, f"loki+http://127.0.0.1:{port}/push"),
+    ):
+        wait_for(lambda: [row["lines"] for row in shipped(place[1])] == [499], "all but one are taken")
+        assert [row["dropped"] for row in shipped(place[1])] == [1]
+    assert texts_of(Moody.taken) == [f"line-{number}-end" for number in range(500) if number != 333]
 
 
 def holds(pid: int) -> list[str]:

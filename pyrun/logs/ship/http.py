@@ -72,9 +72,9 @@ def _judge(status: int, text: bytes, retry_after: str, sent: int) -> None:
         return
     said = f"HTTP {status}: {printable(text[:200].decode('utf-8', 'replace')).strip()}"
     # What does not depend upon the lines is not their fault: an address or a password can be set right.
-    if status in (401, 403, 404, 407, 408, 425, 429) or status >= 500 or status < 400:
+    if status in (401, 403, 404, 405, 407, 408, 415, 425, 429) or status >= 500 or status < 400:
         raise Again(said, seconds_of(retry_after))
-    raise Refused(said, sent)
+    raise Refused(said, sent, whole=status in (400, 413))
 
 
 def seconds_of(text: str) -> float | None:

@@ -44,11 +44,13 @@ class Again(Exception):
 
 
 class Refused(Exception):
-    """It is never taken as it is. lines: how many of them."""
+    """It is never taken as it is. lines: how many of them. whole: none of them was taken, and in smaller batches some
+    may be."""
 
-    def __init__(self, text: str, lines: int) -> None:
+    def __init__(self, text: str, lines: int, *, whole: bool = False) -> None:
         super().__init__(text)
         self.lines = lines
+        self.whole = whole
 
 
 def parse_target(text: str) -> tuple[str, str]:

@@ -119,6 +119,9 @@ class Shipper:
             try:
                 self._target.send(records)
             except Refused as refused:
+                if refused.whole and len(records) > 1:  # one line may be at fault, or all are too much at once
+                    half = len(records) // 2
+                    return self._deliver(records[:half], cursors) + self._deliver(records[half:], cursors)
                 cursors.count(error=str(refused))
                 self._warn(f"{self._name}: {refused.lines} lines are refused and dropped: {refused}")
                 return refused.lines
