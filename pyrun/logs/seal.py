@@ -137,7 +137,8 @@ class Sealer:
         return os.path.join(self._blocks, pod, container.name, f"{segment.attempt}.log.{segment.rotated}.zst")
 
     def _find(self, held: Held, segment: Segment) -> About | None:
-        """What was sealed of it, if that is all of it."""
+        """What was sealed of it, if that is all of it. A kubelet's compressed file is another one than what it was made
+        of, which may have been sealed."""
         fd = open_log(self._path(held.container, segment))
         if fd is None:
             return None
@@ -147,8 +148,10 @@ class Sealer:
             return None
         finally:
             os.close(fd)
-        size = _unpacked_size(held.fd) if segment.compressed else os.fstat(held.fd).st_size
-        return about if about.size % (1 << 32) == size % (1 << 32) else None
+        if segment.compressed:
+            return about if about.size % (1 << 32) == _unpacked_size(held.fd) else None
+        now = os.fstat(held.fd)
+        return about if (about.original, about.size) == ((now.st_dev, now.st_ino), now.st_size) else None
 
     def _write(self, held: Held, segment: Segment) -> About | None:
         path = self._path(held.container, segment)

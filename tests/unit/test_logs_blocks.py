@@ -258,6 +258,25 @@ def test_a_clean_end_seals_what_was_removed(tree: tuple[Path, Path]) -> None:
     assert contents(tree) == [b"shop_gone_uid", b"shop_stays_uid", b"last"]
 
 
+def test_another_log_of_the_same_size_is_sealed_too(tree: tuple[Path, Path]) -> None:
+    """Two of one attempt are removed, last written to at the same second: the second one gets a name of its own."""
+    live = Path(container(tree[0]).directory) / "0.log"
+    live.write_bytes(raw(1, "one"))
+    os.utime(live, (START / 1e9, START / 1e9))
+    store = LogStore(str(tree[1]), Keep())
+    sealer = Sealer(str(tree[0]), store, lambda text: pytest.fail(text))
+    assert sealer.look() == 0
+    live.unlink()
+    live.write_bytes(raw(2, "two"))
+    os.utime(live, (START / 1e9, START / 1e9))
+    assert sealer.look() == 1
+    live.unlink()
+    assert sealer.look() == 1
+    sealer.close()
+    store.close()
+    assert contents(tree) == [b"one", b"two"]
+
+
 def test_a_file_that_may_have_a_writer_is_left(tree: tuple[Path, Path]) -> None:
     directory = Path(container(tree[0]).directory)
     (directory / f"0.log.{STAMPS[0]}").write_bytes(raw(0, "rotated"))
