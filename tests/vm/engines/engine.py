@@ -215,7 +215,7 @@ def options(bind: Path, volume: str) -> list[str]:
     return words.split()
 
 
-def wait_until(condition: Callable[[], bool], what: str, timeout: float = 60.0) -> None:
+def wait_until(condition: Callable[[], bool], what: str, timeout: float = 150.0) -> None:
     """Polls slowly: each look is a process of the engine's, and the processor is emulated."""
     deadline = time.monotonic() + timeout
     while not condition():
