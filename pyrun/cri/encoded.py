@@ -10,6 +10,8 @@ from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from ..protowire import varint
+
 TAG = b"\x0a"  # field 1, with a length
 LARGEST = 1 << 20  # of a stream's message, a little more at most
 
@@ -27,7 +29,7 @@ class Encoded:
         kept = self._kept.get(of)
         if kept is None or kept[0] != version:
             data = self._make(of).SerializeToString()
-            kept = self._kept[of] = version, TAG + _varint(len(data)) + data
+            kept = self._kept[of] = version, TAG + varint(len(data)) + data
         return kept[1]
 
     def list(self, all: Iterable[Any]) -> bytes:
@@ -47,12 +49,3 @@ def chunks(items: Iterable[bytes]) -> Iterator[bytes]:
             held, size = [], 0
     if held:
         yield b"".join(held)
-
-
-def _varint(number: int) -> bytes:
-    out = bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)

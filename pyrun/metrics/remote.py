@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 
+from ..protowire import delimited, varint
 from .block import SECOND
 from .samples import MICROSECONDS, Series
 
@@ -26,7 +27,7 @@ Columns = tuple[list[int], list[int]]
 
 def encode_write(found: Mapping[Series, Columns], node: str) -> bytes:
     """A WriteRequest, compressed. Times are hundredths of seconds since 1970."""
-    return snappy(b"".join(_bytes(1, _series(one, columns, node)) for one, columns in found.items()))
+    return snappy(b"".join(delimited(1, _series(one, columns, node)) for one, columns in found.items()))
 
 
 def _series(one: Series, columns: Columns, node: str) -> bytes:
@@ -40,30 +41,19 @@ def _series(one: Series, columns: Columns, node: str) -> bytes:
     }
     unit = 1e6 if one.name.endswith(MICROSECONDS) else 1
     return b"".join(
-        _bytes(1, _bytes(1, name.encode()) + _bytes(2, value.encode())) for name, value in labels.items() if value
+        delimited(1, delimited(1, name.encode()) + delimited(2, value.encode()))
+        for name, value in labels.items()
+        if value
     ) + b"".join(
-        _bytes(2, struct.pack("<Bd", 1 << 3 | 1, value / unit) + b"\x10" + _varint(time * 1000 // SECOND))
+        delimited(2, struct.pack("<Bd", 1 << 3 | 1, value / unit) + b"\x10" + varint(time * 1000 // SECOND))
         for time, value in zip(*columns, strict=True)
     )
-
-
-def _varint(number: int) -> bytes:
-    found = bytearray()
-    while number > 0x7F:
-        found.append(number & 0x7F | 0x80)
-        number >>= 7
-    found.append(number)
-    return bytes(found)
-
-
-def _bytes(field: int, value: bytes) -> bytes:
-    return _varint(field << 3 | 2) + _varint(len(value)) + value
 
 
 def snappy(data: bytes) -> bytes:
     """The block format, of literals alone (google/snappy, format_description.txt): tag 61 has a length of two bytes."""
     parts = [data[at : at + _LITERAL] for at in range(0, len(data), _LITERAL)]
-    return _varint(len(data)) + b"".join(struct.pack("<BH", 61 << 2, len(part) - 1) + part for part in parts)
+    return varint(len(data)) + b"".join(struct.pack("<BH", 61 << 2, len(part) - 1) + part for part in parts)
 
 
 def plan_parts(found: Mapping[Series, Columns], most: int) -> Sequence[dict[Series, Columns]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 
+from ...protowire import delimited
 from .record import Record, Refused
 
 TYPE_CHECKING = False
@@ -26,22 +27,9 @@ ATTRIBUTES = {
 }
 
 
-def _varint(number: int) -> bytes:
-    found = bytearray()
-    while number > 0x7F:
-        found.append(number & 0x7F | 0x80)
-        number >>= 7
-    found.append(number)
-    return bytes(found)
-
-
-def _bytes(field: int, value: bytes) -> bytes:
-    return _varint(field << 3 | 2) + _varint(len(value)) + value
-
-
 def _attribute(field: int, key: str, value: str) -> bytes:
     """A KeyValue with a string."""
-    return _bytes(field, _bytes(1, key.encode()) + _bytes(2, _bytes(1, value.encode())))
+    return delimited(field, delimited(1, key.encode()) + delimited(2, delimited(1, value.encode())))
 
 
 def encode(records: Sequence[Record]) -> bytes:
@@ -49,12 +37,12 @@ def encode(records: Sequence[Record]) -> bytes:
     resources: dict[tuple[tuple[str, str], ...], list[bytes]] = {}
     for one in records:
         time = struct.pack("<BQ", 1 << 3 | 1, one.line.time) + struct.pack("<BQ", 11 << 3 | 1, one.line.time)
-        resources.setdefault(one.labels, []).append(_bytes(2, time + _bytes(5, _bytes(1, one.text.encode()))))
-    scope = _bytes(1, _bytes(1, NAME.encode()))
+        resources.setdefault(one.labels, []).append(delimited(2, time + delimited(5, delimited(1, one.text.encode()))))
+    scope = delimited(1, delimited(1, NAME.encode()))
     found = []
     for labels, logs in resources.items():
         resource = b"".join(_attribute(1, ATTRIBUTES[key], value) for key, value in labels)
-        found.append(_bytes(1, _bytes(1, resource) + _bytes(2, scope + b"".join(logs))))
+        found.append(delimited(1, delimited(1, resource) + delimited(2, scope + b"".join(logs))))
     return b"".join(found)
 
 
