@@ -3,8 +3,6 @@ reads its logs. Names, labels and lines of it are hostile."""
 
 from __future__ import annotations
 
-import contextlib
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +14,7 @@ from pyrun import cri_api as v1
 from pyrun.metrics.samples import Series
 from pyrun.metrics.store import Keep, Store
 from tests.support.browser import Browser, a_browser, find_browser
+from tests.support.container.open_files import open_files
 from tests.support.cri.node import Node, a_node
 from tests.support.dashboard import Served, a_dashboard
 
@@ -76,10 +75,7 @@ def test_what_talks_to_browsers_has_no_privileges(dashboard: Served) -> None:
     for kind in ("CapPrm", "CapEff", "CapAmb", "CapInh"):
         assert int(status[kind][0], 16) == 0, kind
     assert status["NoNewPrivs"] == ["1"]
-    held = []
-    for fd in os.listdir(f"/proc/{web}/fd"):
-        with contextlib.suppress(FileNotFoundError):  # a connection that has ended meanwhile
-            held += [os.readlink(f"/proc/{web}/fd/{fd}")] if int(fd) > 2 else []
+    held = [name for fd, name in open_files(web).items() if fd > 2]
     assert held
     assert not [name for name in held if name.startswith("/")], held
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import json
 import os
@@ -15,6 +14,7 @@ import pytest
 
 from tests.support.container.bundle import BundleMaker
 from tests.support.container.leaks import CGROUP_ROOT
+from tests.support.container.open_files import open_files
 from tests.support.container.runner import Runner, wait_for
 
 COUNTER = "i=0; while :; do i=$((i + 1)); echo $i > /ticks/count; done"
@@ -37,11 +37,7 @@ def cgroup_of(pyrun: Runner, id: str) -> Path:
 
 def watches(pid: int) -> bool:
     """Whether this process has a cgroup's events open."""
-    for fd in Path(f"/proc/{pid}/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
-            if os.readlink(fd).endswith("/cgroup.events"):
-                return True
-    return False
+    return any(name.endswith("/cgroup.events") for name in open_files(pid).values())
 
 
 def stands_still(count: Path) -> bool:

@@ -15,6 +15,7 @@ import pytest
 
 from tests.support.container.bundle import Bundle, BundleMaker
 from tests.support.container.console import FdSocket
+from tests.support.container.open_files import open_files
 from tests.support.container.runner import REPO, Runner, wait_for
 
 FORWARDED = [
@@ -354,8 +355,7 @@ def test_who_waits_for_a_program_holds_nothing_else(pyrun: Runner, bundle: Bundl
     assert process.stdout is not None and process.stdout.readline().strip() in ("ready", b"ready")
 
     def held() -> list[str]:
-        links = {fd.name: os.readlink(fd) for fd in Path(f"/proc/{process.pid}/fd").iterdir()}
-        return sorted(re.sub(r":\[\d+\]$", "", link) for name, link in links.items() if int(name) > 2)
+        return sorted(re.sub(r":\[\d+\]$", "", link) for fd, link in open_files(process.pid).items() if fd > 2)
 
     try:
         settled = (["anon_inode:[pidfd]", "pipe", "pipe"], ["pidfd", "pipe", "pipe"])  # since 6.9 it is a file of pidfs

@@ -15,6 +15,7 @@ LAYERS = [
     "nft",
     "openat2",
     "listen",
+    "protowire",
     "cri_api",
     "http",
     "oci",

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -26,6 +26,7 @@ from pyrun.logs.ship.record import Again, Record, Refused, parse_target
 from pyrun.logs.ship.shipper import Shipper
 from pyrun.logs.store import Keep, LogStore, read_status
 from pyrun.logs.tree import Container
+from tests.support.container.open_files import open_files
 from tests.support.engines import victoria_logs
 
 from .test_logs import container, raw
@@ -271,22 +272,16 @@ def test_a_bad_line_drops_no_other(place: tuple[Path, Path]) -> None:
     assert texts_of(Moody.taken) == [f"line-{number}-end" for number in range(500) if number != 333]
 
 
-def holds(pid: int) -> list[str]:
-    """What its descriptors are of."""
-    found = []
-    for one in Path(f"/proc/{pid}/fd").iterdir():
-        with suppress(FileNotFoundError):
-            found.append(os.readlink(one))
-    return found
-
-
 def test_the_last_lines_of_a_removed_pod_are_sent_once(place: tuple[Path, Path]) -> None:
     """Its directory goes, and some seconds later a block comes."""
     written = Written(place[0])
     written.write_at_once(5)
     with a_store() as port, collecting(*place, f"loki+http://127.0.0.1:{port}/push") as running:
         wait_for(lambda: [row["lines"] for row in shipped(place[1])] == [5], "the first lines are taken")
-        wait_for(lambda: holds(running[-1].pid).count(str(written.live)) == 2, "sealer and shipper hold the file")
+        wait_for(
+            lambda: list(open_files(running[-1].pid).values()).count(str(written.live)) == 2,
+            "sealer and shipper hold the file",
+        )
         written.write_at_once(3)
         shutil.rmtree(written.live.parent.parent)
         wait_for(lambda: any(place[1].glob("blocks/*/*/*.zst")), "what was removed is sealed")

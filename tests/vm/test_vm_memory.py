@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.container.bundle import BundleMaker
+from tests.support.container.open_files import open_files
 from tests.support.container.runner import Runner, wait_for
 from tests.support.vm.cgroup import MIB, Cgroup, allocate, next_event, resources
 
@@ -44,7 +45,7 @@ def test_a_kill_shows_in_events(pyrun: Runner, bundle: BundleMaker) -> None:
     made = bundle(["sh", "-c", script], linux=resources(memory={"limit": 16 * MIB}))
     id = pyrun.create_started(made)
     events = pyrun.popen("events", "--interval", "1h", id, stdout=subprocess.PIPE)
-    wait_for(lambda: any("memory.events" in link for link in links(events.pid)), 20, "events to watch")
+    wait_for(lambda: any("memory.events" in link for link in open_files(events.pid).values()), 20, "events to watch")
     (made.rootfs / "go").touch()
     assert next_event(events, "oom")["id"] == id
     wait_for((made.rootfs / "status").exists, 20, "the child's status")
@@ -54,17 +55,6 @@ def test_a_kill_shows_in_events(pyrun: Runner, bundle: BundleMaker) -> None:
     pyrun("kill", id, "KILL").ok()
     events.communicate(timeout=20)
     assert events.returncode == 0
-
-
-def links(pid: int) -> list[str]:
-    """Where the descriptors of a process lead."""
-    found = []
-    for entry in Path(f"/proc/{pid}/fd").iterdir():
-        try:
-            found.append(str(entry.readlink()))
-        except FileNotFoundError:
-            continue
-    return found
 
 
 def test_high_throttles_and_does_not_kill(pyrun: Runner, bundle: BundleMaker) -> None:

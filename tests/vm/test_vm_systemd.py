@@ -14,6 +14,7 @@ import pytest
 
 from tests.support.container.bundle import Bundle, BundleMaker, make_bundle, make_config
 from tests.support.container.leaks import CGROUP_ROOT
+from tests.support.container.open_files import open_files
 from tests.support.container.runner import Runner, runtime_argv, wait_for
 from tests.support.vm.cgroup import MIB, Cgroup, allocate, resources
 
@@ -290,10 +291,7 @@ def test_events_tell_of_kills_for_want_of_memory(systemd: Runner, bundle: Bundle
     told = systemd.popen("events", "--interval", "1h", id, stdout=subprocess.PIPE)
 
     def watches() -> bool:
-        try:
-            return any("memory.events" in os.readlink(fd) for fd in Path(f"/proc/{told.pid}/fd").iterdir())
-        except FileNotFoundError:  # closed between the two
-            return False
+        return any("memory.events" in name for name in open_files(told.pid).values())
 
     wait_for(watches, 20, "events to watch")
     assert systemd.exec(id, *allocate(64)).rc == 137
