@@ -312,33 +312,10 @@ def test_a_server_that_fails_is_passed_over() -> None:
 def test_a_server_that_leads_back_to_us_is_found_out() -> None:
     """CoreDNS' loop plugin ends the process; here that server is not asked, and the cluster's names are served."""
     ours = free_port()
-    with dnsmasq_to(ours) as port, serving(at(port), port=ours) as served:
+    with dnsmasq(asks=ours) as port, serving(at(port), port=ours) as served:
         wait_until("the loop is told", lambda: any("leads back to this server" in line for line in served.said))
         assert served.udp("www.example.test")[0] in ("SERVFAIL", "REFUSED")
         assert served.udp(f"web.{SVC}")[1]
-
-
-@contextlib.contextmanager
-def dnsmasq_to(port: int) -> Iterator[int]:
-    if not shutil.which("dnsmasq"):
-        pytest.skip("dnsmasq is not installed: apt-get install dnsmasq-base")
-    own = free_port()
-    words = [
-        "dnsmasq",
-        "--keep-in-foreground",
-        "--no-resolv",
-        "--no-hosts",
-        "--bind-interfaces",
-        "--conf-file=/dev/null",
-    ]
-    words += [f"--port={own}", "--listen-address=127.0.0.1", f"--server=127.0.0.1#{port}", "--pid-file=", "--user=root"]
-    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        time.sleep(0.5)
-        yield own
-    finally:
-        process.kill()
-        process.wait()
 
 
 def test_a_changed_resolv_conf_is_followed(tmp_path: Path) -> None:

@@ -60,8 +60,8 @@ def unbound(port: int = 0) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def dnsmasq(address: str = "192.0.2.77") -> Iterator[int]:
-    """A dnsmasq that gives every name below corp.test this address."""
+def dnsmasq(address: str = "192.0.2.77", asks: int | None = None) -> Iterator[int]:
+    """A dnsmasq that gives every name below corp.test this address, and asks this port of loopback for all others."""
     if not shutil.which("dnsmasq"):
         pytest.skip("dnsmasq is not installed: apt-get install dnsmasq-base")
     port = free_port()
@@ -74,16 +74,17 @@ def dnsmasq(address: str = "192.0.2.77") -> Iterator[int]:
         "--conf-file=/dev/null",
     ]
     words += [f"--port={port}", "--listen-address=127.0.0.1", f"--address=/corp.test/{address}", "--pid-file="]
-    with _process([*words, "--user=root", "--local-ttl=60"], port):
+    words += [] if asks is None else [f"--server=127.0.0.1#{asks}"]
+    with _process([*words, "--user=root", "--local-ttl=60"], port, "ready.corp.test"):
         yield port
 
 
 @contextlib.contextmanager
-def _process(words: list[str], port: int) -> Iterator[None]:
+def _process(words: list[str], port: int, name: str = "ready.test") -> Iterator[None]:
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + PATIENCE_S
-        while not _answers(port):
+        while not _answers(port, name):
             assert process.poll() is None and time.monotonic() < deadline, f"{words[0]} does not answer"
         yield
     finally:
@@ -91,12 +92,12 @@ def _process(words: list[str], port: int) -> Iterator[None]:
         process.wait()
 
 
-def _answers(port: int) -> bool:
+def _answers(port: int, name: str) -> bool:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.settimeout(0.2)
         client.connect(("127.0.0.1", port))
         try:
-            client.send(ask("ready.test", "A"))
+            client.send(ask(name, "A"))
             return bool(client.recv(4096))
         except OSError:
             time.sleep(0.02)
