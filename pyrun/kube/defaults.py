@@ -8,7 +8,13 @@ from __future__ import annotations
 from .objects.containers import Container, EphemeralContainer, HTTPGetAction, Probe, ResourceRequirements
 from .objects.meta import ObjectMeta
 from .objects.pods import Pod, PodSecurityContext, PodSpec
-from .objects.volumes import EmptyDirVolumeSource, ObjectFieldSelector, Volume
+from .objects.volumes import (
+    DownwardAPIVolumeFile,
+    EmptyDirVolumeSource,
+    ObjectFieldSelector,
+    ResourceFieldSelector,
+    Volume,
+)
 
 FILE_MODE = 0o644
 TOKEN_SECONDS = 3600
@@ -31,6 +37,8 @@ def default_spec(spec: PodSpec) -> None:
     spec.securityContext = spec.securityContext or PodSecurityContext()
     if spec.terminationGracePeriodSeconds is None:
         spec.terminationGracePeriodSeconds = GRACE_S
+    if spec.terminationGracePeriodSeconds < 0:
+        spec.terminationGracePeriodSeconds = 1  # as an API server reads it
     if spec.enableServiceLinks is None:
         spec.enableServiceLinks = True
     if spec.serviceAccountName or spec.serviceAccount:
@@ -57,6 +65,10 @@ def _container(c: Container | EphemeralContainer, spec: PodSpec) -> None:
     for variable in c.env or ():
         if variable.valueFrom and variable.valueFrom.fieldRef:
             _field(variable.valueFrom.fieldRef)
+        if variable.valueFrom and variable.valueFrom.resourceFieldRef:
+            _divisor(variable.valueFrom.resourceFieldRef)
+        if variable.valueFrom and (file := variable.valueFrom.fileKeyRef) and file.optional is None:
+            file.optional = False
     for probe in (c.livenessProbe, c.readinessProbe, c.startupProbe):
         if probe is not None:
             _probe(probe)
@@ -103,6 +115,12 @@ def _field(ref: ObjectFieldSelector) -> None:
     ref.apiVersion = ref.apiVersion or "v1"
 
 
+def _divisor(ref: ResourceFieldSelector) -> None:
+    """0 is 1; so an API server has it."""
+    if ref.divisor is None:
+        ref.divisor = "0"
+
+
 def _volume(volume: Volume) -> None:
     if all(getattr(volume, name) is None for name in volume.__struct_fields__[1:]):
         volume.emptyDir = EmptyDirVolumeSource()
@@ -114,13 +132,17 @@ def _volume(volume: Volume) -> None:
     if volume.image is not None:
         volume.image.pullPolicy = volume.image.pullPolicy or pull_policy(volume.image.reference or "")
     if volume.downwardAPI is not None:
-        for item in volume.downwardAPI.items or ():
-            if item.fieldRef is not None:
-                _field(item.fieldRef)
+        _downward(volume.downwardAPI.items)
     if volume.projected is not None:
         for one in volume.projected.sources or ():
             if one.serviceAccountToken is not None and one.serviceAccountToken.expirationSeconds is None:
                 one.serviceAccountToken.expirationSeconds = TOKEN_SECONDS
-            for item in (one.downwardAPI and one.downwardAPI.items) or ():
-                if item.fieldRef is not None:
-                    _field(item.fieldRef)
+            _downward(one.downwardAPI.items if one.downwardAPI else None)
+
+
+def _downward(items: list[DownwardAPIVolumeFile] | None) -> None:
+    for item in items or ():
+        if item.fieldRef is not None:
+            _field(item.fieldRef)
+        if item.resourceFieldRef is not None:
+            _divisor(item.resourceFieldRef)

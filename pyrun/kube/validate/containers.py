@@ -66,6 +66,8 @@ def _any(c: AnyContainer, spec: PodSpec, at: str) -> Iterator[Fault]:
     yield from _variables_from(c.envFrom, at)
     yield from validate_mounts(c, spec, at)
     yield from validate_security(c.securityContext, spec, f"{at}/securityContext")
+    if c.lifecycle is not None and c.lifecycle.stopSignal is not None and spec.os is None:
+        yield Fault(f"{at}/lifecycle/stopSignal", "needs the pod's os: {name: linux}, as signals are a system's")
     if not isinstance(c, EphemeralContainer):
         yield from _ports(c, spec, at)
         yield from validate_resources(c.resources, f"{at}/resources")
@@ -104,10 +106,8 @@ def _restarts(c: Container, at: str) -> Iterator[Fault]:
             yield Fault(f"{here}/{i}/exitCodes", "is missing")
             continue
         yield from one_of(codes.operator, ("In", "NotIn"), f"{here}/{i}/exitCodes/operator")
-        if not codes.values:
-            yield Fault(f"{here}/{i}/exitCodes/values", "is empty")
-        elif len(codes.values) > MOST_CODES:
-            yield Fault(f"{here}/{i}/exitCodes/values", f"has {len(codes.values)}; {MOST_CODES} are the most")
+        if len(codes.values or ()) > MOST_CODES:
+            yield Fault(f"{here}/{i}/exitCodes/values", f"has {len(codes.values or ())}; {MOST_CODES} are the most")
 
 
 def _ephemeral(c: EphemeralContainer, spec: PodSpec, at: str) -> Iterator[Fault]:

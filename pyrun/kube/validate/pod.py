@@ -31,7 +31,6 @@ def validate_pod_spec(spec: PodSpec) -> Iterator[Fault]:
     yield from validate_volumes(spec)
     yield from validate_containers(spec, grace)
     yield from _policies(spec)
-    yield from at_least(spec.terminationGracePeriodSeconds, 0, "/spec/terminationGracePeriodSeconds")
     yield from at_least(spec.activeDeadlineSeconds, 1, "/spec/activeDeadlineSeconds")
     yield from validate_pod_security(spec.securityContext, spec, "/spec/securityContext")
     yield from validate_resources(spec.resources, "/spec/resources", of_pod=True)

@@ -53,6 +53,11 @@ def validate_volumes(spec: PodSpec, at: str = "/spec/volumes") -> Iterator[Fault
             yield Fault(f"{here}/{other}", f"must not be set beside {set_[0]}: a volume is of one kind")
         for name in set_:
             yield from _source(name, getattr(volume, name), f"{here}/{name}")
+        if volume.projected is not None and not spec.serviceAccountName:
+            for j, one in enumerate(volume.projected.sources or ()):
+                if one.serviceAccountToken is not None:
+                    pointer = f"{here}/projected/sources/{j}/serviceAccountToken"
+                    yield Fault(pointer, "needs serviceAccountName: whose token it is")
 
 
 def _source(kind: str, source: Any, at: str) -> Iterator[Fault]:
@@ -140,8 +145,6 @@ def _projected(source: ProjectedVolumeSource, at: str) -> Iterator[Fault]:
     for i, one in enumerate(source.sources or ()):
         here = f"{at}/sources/{i}"
         set_ = [name for name in PROJECTIONS if getattr(one, name) is not None]
-        if not set_:
-            yield Fault(here, f"must have one of {', '.join(PROJECTIONS)}")
         for other in set_[1:]:
             yield Fault(f"{here}/{other}", f"must not be set beside {set_[0]}")
         for kind in ("configMap", "secret"):

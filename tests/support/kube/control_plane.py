@@ -15,7 +15,7 @@ import ssl
 import subprocess
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,8 @@ TOKENS = {
     "nobody": ("nobody", ""),
 }
 UP_S = 120.0
+# Where no pod is to run: what would change pods by what else the cluster has.
+UNWANTED = "ServiceAccount,TaintNodesByCondition,Priority,DefaultTolerationSeconds"
 CONTROLLERS = (
     "endpointslice-controller,endpointslice-mirroring-controller,namespace-controller,serviceaccount-controller"
 )
@@ -68,10 +70,10 @@ def free_ports(count: int) -> list[int]:
 
 class ControlPlane:
     """path: a directory for its files. admin: its client; config(name): a kubeconfig of one of TOKENS. nodes: for
-    pods that run on nodes, with a scheduler, accounts and taints."""
+    pods that run on nodes, with a scheduler, accounts and taints. gates: features that are off by themselves."""
 
-    def __init__(self, path: Path, nodes: bool = False) -> None:
-        self.path, self.nodes = path, nodes
+    def __init__(self, path: Path, nodes: bool = False, gates: Iterable[str] = ()) -> None:
+        self.path, self.nodes, self._gates = path, nodes, tuple(gates)
         for name in PROGRAMS if nodes else PROGRAMS[:2]:
             program(name)
         self._ports = dict(zip(("etcd", "peer", "api", "kcm", "scheduler"), free_ports(5), strict=True))
@@ -137,7 +139,7 @@ class ControlPlane:
             f"--service-cluster-ip-range={SERVICES},{SERVICES_6}",
             "--authorization-mode=Node,RBAC",
             "--enable-admission-plugins=NodeRestriction",
-            *([] if self.nodes else ["--disable-admission-plugins=ServiceAccount,TaintNodesByCondition"]),
+            *([] if self.nodes else [f"--disable-admission-plugins={UNWANTED}"]),
             "--allow-privileged",
             f"--kubelet-certificate-authority={path / 'ca.crt'}",
             f"--kubelet-client-certificate={path / 'kubelet-client.crt'}",
@@ -145,6 +147,7 @@ class ControlPlane:
             "--kubelet-preferred-address-types=InternalIP",
             "--endpoint-reconciler-type=none",
             "--profiling=false",
+            *[f"--feature-gates={gate}=true" for gate in self._gates],
         )
         self.wait("kube-apiserver", self._is_ready)
 
@@ -275,8 +278,10 @@ _NEW = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
 
 
 @contextlib.contextmanager
-def a_control_plane(path: Path, controllers: bool = False, nodes: bool = False) -> Iterator[ControlPlane]:
-    plane = ControlPlane(path, nodes)
+def a_control_plane(
+    path: Path, controllers: bool = False, nodes: bool = False, gates: Iterable[str] = ()
+) -> Iterator[ControlPlane]:
+    plane = ControlPlane(path, nodes, gates)
     try:
         plane.start()
         if controllers or nodes:

@@ -1,73 +1,11 @@
-"""Pods, each a valid one with something changed, and where they are wrong: for our rules (tests/unit) and, as a dry
-run, for a real API server (tests/cluster).
-
-A row's fault is the JSON pointer of what is wrong, "" for none. `ours`: where we are stricter than an API server on
-purpose; `gate`: a feature gate of 1.37 that an API server needs for it.
-"""
+"""The table of pods: all rows (pod_row.py says what one is). Those of volumes are in pod_rows_volumes.py."""
 
 from __future__ import annotations
 
-import copy
-from typing import Any, NamedTuple
+from tests.support.kube import pod_rows_volumes  # noqa: F401  # its rows
+from tests.support.kube.pod_row import BASE, EXEC, HTTP, LINUX, ROWS, SIGNAL, C, Row, init, row, volume
 
-BASE: dict[str, Any] = {
-    "apiVersion": "v1",
-    "kind": "Pod",
-    "metadata": {"name": "web", "namespace": "default"},
-    "spec": {"containers": [{"name": "web", "image": "registry.example/web:1"}]},
-}
-
-
-class Row(NamedTuple):
-    name: str
-    spec: dict[str, Any]
-    container: dict[str, Any]
-    metadata: dict[str, Any]
-    fault: str
-    ours: bool
-    gate: str
-
-    def pod(self) -> dict[str, Any]:
-        made = copy.deepcopy(BASE)
-        made["spec"].update(copy.deepcopy(self.spec))
-        made["spec"]["containers"][0].update(copy.deepcopy(self.container))
-        made["metadata"].update(self.metadata)
-        return made
-
-
-ROWS: list[Row] = []
-
-
-def row(
-    name: str,
-    fault: str = "",
-    *,
-    spec: dict[str, Any] | None = None,
-    metadata: dict[str, Any] | None = None,
-    ours: bool = False,
-    gate: str = "",
-    **container: Any,
-) -> None:
-    """Keywords are fields of the first container."""
-    ROWS.append(Row(name, spec or {}, container, metadata or {}, fault, ours, gate))
-
-
-C = "/spec/containers/0"
-HTTP = {"httpGet": {"port": 80}}
-EXEC = {"exec": {"command": ["true"]}}
-
-
-def init(**fields: Any) -> dict[str, Any]:
-    return {"initContainers": [{"name": "i", "image": "i:1", **fields}]}
-
-
-def volume(**source: Any) -> dict[str, Any]:
-    return {"volumes": [{"name": "v", **source}]}
-
-
-def mounted(**mount: Any) -> list[dict[str, Any]]:
-    return [{"name": "v", "mountPath": "/v", **mount}]
-
+__all__ = ["BASE", "ROWS", "Row"]
 
 row("as it is")
 # Names.
@@ -106,7 +44,7 @@ row("33 search domains", "/spec/dnsConfig/searches", spec={"dnsConfig": {"search
 row("32 search domains", spec={"dnsConfig": {"searches": [f"d{n}" for n in range(32)]}})
 row("DNS options", spec={"dnsConfig": {"options": [{"name": "ndots", "value": "2"}, {"name": "edns0"}]}})
 row("DNS option without a name", "/spec/dnsConfig/options/0/name", spec={"dnsConfig": {"options": [{"value": "2"}]}})
-row("negative grace", "/spec/terminationGracePeriodSeconds", spec={"terminationGracePeriodSeconds": -1})
+row("negative grace", spec={"terminationGracePeriodSeconds": -1})
 row("no grace", spec={"terminationGracePeriodSeconds": 0})
 row("active deadline of nothing", "/spec/activeDeadlineSeconds", spec={"activeDeadlineSeconds": 0})
 row("active deadline", spec={"activeDeadlineSeconds": 1})
@@ -126,7 +64,12 @@ row(
 )
 row("protocol", f"{C}/ports/0/protocol", ports=[{"containerPort": 80, "protocol": "tcp"}])
 row("host port", ports=[{"containerPort": 80, "hostPort": 8080, "hostIP": "127.0.0.1"}])
-row("host port's address", f"{C}/ports/0/hostIP", ports=[{"containerPort": 80, "hostPort": 8080, "hostIP": "lo"}])
+row(
+    "host port's address",
+    f"{C}/ports/0/hostIP",
+    ours=True,  # an API server leaves it to whoever makes the port, which then fails
+    ports=[{"containerPort": 80, "hostPort": 8080, "hostIP": "lo"}],
+)
 row(
     "two of a host port",
     f"{C}/ports/1/hostPort",
@@ -217,102 +160,6 @@ row(
     f"{C}/env/0/valueFrom/secretKeyRef/key",
     env=[{"name": "A", "valueFrom": {"secretKeyRef": {"name": "s", "key": "a/b"}}}],
 )
-# Volumes.
-row("volume of nothing", spec=volume(), volumeMounts=mounted())
-row("emptyDir", spec=volume(emptyDir={"medium": "Memory", "sizeLimit": "64Mi"}), volumeMounts=mounted(subPath="a/b"))
-row("emptyDir's medium", "/spec/volumes/0/emptyDir/medium", spec=volume(emptyDir={"medium": "Disk"}))
-row("emptyDir's size", "/spec/volumes/0/emptyDir/sizeLimit", spec=volume(emptyDir={"sizeLimit": "-1"}))
-row("hostPath", spec=volume(hostPath={"path": "/srv", "type": "DirectoryOrCreate"}))
-row("hostPath's type", "/spec/volumes/0/hostPath/type", spec=volume(hostPath={"path": "/srv", "type": "Dir"}))
-row("hostPath with ..", "/spec/volumes/0/hostPath/path", spec=volume(hostPath={"path": "/srv/../etc"}))
-row("two sources", "/spec/volumes/0/hostPath", spec=volume(emptyDir={}, hostPath={"path": "/srv"}))
-row("volume's name", "/spec/volumes/0/name", spec={"volumes": [{"name": "a.b", "emptyDir": {}}]})
-row("two volumes of a name", "/spec/volumes/1/name", spec={"volumes": [{"name": "v"}, {"name": "v"}]})
-row("configMap", spec=volume(configMap={"name": "c", "defaultMode": 0o400, "items": [{"key": "k", "path": "a/b"}]}))
-row("configMap without a name", "/spec/volumes/0/configMap/name", spec=volume(configMap={}))
-row("mode", "/spec/volumes/0/configMap/defaultMode", spec=volume(configMap={"name": "c", "defaultMode": 0o1000}))
-row(
-    "absolute path of an item",
-    "/spec/volumes/0/configMap/items/0/path",
-    spec=volume(configMap={"name": "c", "items": [{"key": "k", "path": "/a"}]}),
-)
-row(
-    "path of an item with ..",
-    "/spec/volumes/0/secret/items/0/path",
-    spec=volume(secret={"secretName": "s", "items": [{"key": "k", "path": "a/../../b"}]}),
-)
-row(
-    "path of an item that begins with ..",
-    "/spec/volumes/0/secret/items/0/path",
-    spec=volume(secret={"secretName": "s", "items": [{"key": "k", "path": "..data"}]}),
-)
-row("secret without a name", "/spec/volumes/0/secret/secretName", spec=volume(secret={}))
-row(
-    "downwardAPI",
-    spec=volume(downwardAPI={"items": [{"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}]}),
-)
-row(
-    "downwardAPI of an address",
-    "/spec/volumes/0/downwardAPI/items/0/fieldRef/fieldPath",
-    spec=volume(downwardAPI={"items": [{"path": "ip", "fieldRef": {"fieldPath": "status.podIP"}}]}),
-)
-row(
-    "downwardAPI of a resource without a container",
-    "/spec/volumes/0/downwardAPI/items/0/resourceFieldRef",
-    spec=volume(downwardAPI={"items": [{"path": "cpu", "resourceFieldRef": {"resource": "limits.cpu"}}]}),
-)
-row(
-    "projected",
-    spec=volume(projected={"sources": [{"configMap": {"name": "c"}}, {"serviceAccountToken": {"path": "token"}}]}),
-)
-row("projected of nothing", "/spec/volumes/0/projected/sources/0", spec=volume(projected={"sources": [{}]}))
-row(
-    "two of a projected path",
-    "/spec/volumes/0/projected/sources/1/secret/items/0/path",
-    spec=volume(
-        projected={
-            "sources": [
-                {"configMap": {"name": "c", "items": [{"key": "k", "path": "a"}]}},
-                {"secret": {"name": "s", "items": [{"key": "k", "path": "a"}]}},
-            ]
-        }
-    ),
-)
-row(
-    "token of a minute",
-    "/spec/volumes/0/projected/sources/0/serviceAccountToken/expirationSeconds",
-    spec=volume(projected={"sources": [{"serviceAccountToken": {"path": "t", "expirationSeconds": 60}}]}),
-)
-row("mount of no volume", f"{C}/volumeMounts/0/name", volumeMounts=mounted())
-row("mount of nowhere", f"{C}/volumeMounts/0/mountPath", spec=volume(), volumeMounts=[{"name": "v", "mountPath": ""}])
-row("two mounts at a place", f"{C}/volumeMounts/1/mountPath", spec=volume(), volumeMounts=mounted() * 2)
-row("subPath with ..", f"{C}/volumeMounts/0/subPath", spec=volume(), volumeMounts=mounted(subPath="a/../b"))
-row("absolute subPath", f"{C}/volumeMounts/0/subPath", spec=volume(), volumeMounts=mounted(subPath="/a"))
-row(
-    "both subPaths",
-    f"{C}/volumeMounts/0/subPathExpr",
-    spec=volume(),
-    volumeMounts=mounted(subPath="a", subPathExpr="$(A)"),
-)
-row(
-    "Bidirectional without privileges",
-    f"{C}/volumeMounts/0/mountPropagation",
-    spec=volume(),
-    volumeMounts=mounted(mountPropagation="Bidirectional"),
-)
-row(
-    "Bidirectional",
-    spec=volume(),
-    volumeMounts=mounted(mountPropagation="Bidirectional"),
-    securityContext={"privileged": True},
-)
-row(
-    "recursive read-only without read-only",
-    f"{C}/volumeMounts/0/recursiveReadOnly",
-    spec=volume(),
-    volumeMounts=mounted(recursiveReadOnly="Enabled"),
-)
-row("recursive read-only", spec=volume(), volumeMounts=mounted(readOnly=True, recursiveReadOnly="IfPossible"))
 # Probes and hooks.
 row("probes", livenessProbe=HTTP, readinessProbe={"tcpSocket": {"port": 80}}, startupProbe=EXEC)
 row("probe of nothing", f"{C}/livenessProbe", livenessProbe={})
@@ -352,7 +199,7 @@ row(
     f"{C}/lifecycle/preStop/sleep/seconds",
     lifecycle={"preStop": {"sleep": {"seconds": 31}}},
 )
-row("stop signal that is none", f"{C}/lifecycle/stopSignal", ours=True, lifecycle={"stopSignal": "TERM"})
+row("stop signal that is none", f"{C}/lifecycle/stopSignal", gate=SIGNAL, spec=LINUX, lifecycle={"stopSignal": "TERM"})
 # Init containers, sidecars, restarts.
 row("init", spec=init())
 row("init with a probe", "/spec/initContainers/0/livenessProbe", spec=init(livenessProbe=HTTP))
@@ -383,7 +230,6 @@ row(
 )
 row(
     "rule of no codes",
-    f"{C}/restartPolicyRules/0/exitCodes/values",
     restartPolicy="Never",
     restartPolicyRules=[{"action": "Restart", "exitCodes": {"operator": "In", "values": []}}],
 )
@@ -420,6 +266,7 @@ row(
 row(
     "seccomp Localhost without a name (CVE-2023-2431)",
     f"{C}/securityContext/seccompProfile/localhostProfile",
+    ours=True,  # an API server wants the field, and takes it empty
     securityContext={"seccompProfile": {"type": "Localhost", "localhostProfile": ""}},
 )
 row(
@@ -468,4 +315,175 @@ row("toleration's effect", "/spec/tolerations/0/effect", spec={"tolerations": [{
 row("readiness gate", spec={"readinessGates": [{"conditionType": "example.com/ready"}]})
 row(
     "readiness gate's name", "/spec/readinessGates/0/conditionType", spec={"readinessGates": [{"conditionType": "a b"}]}
+)
+for field, value in (("nodeSelector", {"disk": "ssd"}), ("schedulerName", "mine"), ("nodeName", "n1")):
+    row(f"{field} that is good", spec={field: value})
+row("runtime class' name", "/spec/runtimeClassName", spec={"runtimeClassName": "Kata"})
+row("node's name", "/spec/nodeName", spec={"nodeName": "N 1"})
+row("preemption", "/spec/preemptionPolicy", spec={"preemptionPolicy": "Sometimes"})
+row("system", spec={"os": {"name": "linux"}})
+row("system that is none", "/spec/os/name", spec={"os": {"name": "plan9"}})
+row(
+    "toleration of a time",
+    spec={"tolerations": [{"key": "a", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 5}]},
+)
+row(
+    "toleration of a time for another effect",
+    "/spec/tolerations/0/effect",
+    spec={"tolerations": [{"key": "a", "operator": "Exists", "effect": "NoSchedule", "tolerationSeconds": 5}]},
+)
+row(
+    "toleration that exists with a value",
+    "/spec/tolerations/0/value",
+    spec={"tolerations": [{"key": "a", "operator": "Exists", "value": "b"}]},
+)
+row("toleration's operator", "/spec/tolerations/0/operator", spec={"tolerations": [{"key": "a", "operator": "Is"}]})
+# Names, files and accounts.
+row("account", spec={"serviceAccountName": "builder", "automountServiceAccountToken": False})
+row("account's name", "/spec/serviceAccountName", spec={"serviceAccountName": "Builder"})
+row("pull secrets", spec={"imagePullSecrets": [{"name": "registry"}]})
+row("pull secret without a name", "/spec/imagePullSecrets/0/name", ours=True, spec={"imagePullSecrets": [{}]})
+row("host's whole name", spec={"hostname": "web", "subdomain": "sub", "setHostnameAsFQDN": True})
+row("another host's name", spec={"hostnameOverride": "web.example.com"})
+row("another host's name too long", "/spec/hostnameOverride", spec={"hostnameOverride": "w" * 65})
+row(
+    "another host's name on the node's network",
+    "/spec/hostnameOverride",
+    spec={"hostnameOverride": "web", "hostNetwork": True},
+)
+row("no links to services", spec={"enableServiceLinks": False, "shareProcessNamespace": True})
+row("DNS on the node's network", spec={"hostNetwork": True, "dnsPolicy": "ClusterFirstWithHostNet"})
+row("search domain", "/spec/dnsConfig/searches/0", spec={"dnsConfig": {"searches": ["a b"]}})
+row(
+    "search domains too long",
+    "/spec/dnsConfig/searches",
+    spec={"dnsConfig": {"searches": ["d" * 60 + f".e{n:02}" for n in range(32)]}},
+)
+row("search domain of the root", spec={"dnsConfig": {"searches": [".", "_tcp.example.com."]}})
+row(
+    "variables of a file",
+    spec=volume(emptyDir={}),
+    env=[{"name": "A", "valueFrom": {"fileKeyRef": {"volumeName": "v", "path": "env", "key": "A"}}}],
+)
+row(
+    "variables of a file of no volume",
+    f"{C}/env/0/valueFrom/fileKeyRef/volumeName",
+    env=[{"name": "A", "valueFrom": {"fileKeyRef": {"volumeName": "v", "path": "env", "key": "A"}}}],
+)
+row(
+    "variables of a file outside",
+    f"{C}/env/0/valueFrom/fileKeyRef/path",
+    spec=volume(emptyDir={}),
+    env=[{"name": "A", "valueFrom": {"fileKeyRef": {"volumeName": "v", "path": "../env", "key": "A"}}}],
+)
+row(
+    "variable of a request with a divisor",
+    env=[{"name": "A", "valueFrom": {"resourceFieldRef": {"resource": "requests.memory", "divisor": "1Mi"}}}],
+)
+row("prefix of variables", f"{C}/envFrom/0/prefix", envFrom=[{"prefix": "a=", "configMapRef": {"name": "c"}}])
+row("variables from a map without a name", f"{C}/envFrom/0/configMapRef/name", envFrom=[{"configMapRef": {}}])
+# More of life.
+row(
+    "resize",
+    resizePolicy=[
+        {"resourceName": "cpu", "restartPolicy": "NotRequired"},
+        {"resourceName": "memory", "restartPolicy": "RestartContainer"},
+    ],
+)
+row(
+    "resize of a disk",
+    f"{C}/resizePolicy/0/resourceName",
+    resizePolicy=[{"resourceName": "ephemeral-storage", "restartPolicy": "NotRequired"}],
+)
+row("disk", resources={"requests": {"ephemeral-storage": "1Gi"}, "limits": {"ephemeral-storage": "2Gi"}})
+row("hook by HTTP", lifecycle={"preStop": {"httpGet": {"port": 80, "path": "/bye"}}})
+row("hook by TCP", lifecycle={"preStop": {"tcpSocket": {"port": 80}}})
+row("sleep of nothing", lifecycle={"preStop": {"sleep": {"seconds": 0}}})
+row(
+    "sleep less than nothing", f"{C}/lifecycle/preStop/sleep/seconds", lifecycle={"preStop": {"sleep": {"seconds": -1}}}
+)
+row("stop signal", gate=SIGNAL, spec=LINUX, lifecycle={"stopSignal": "SIGUSR1"})
+row("stop signal without a system", f"{C}/lifecycle/stopSignal", gate=SIGNAL, lifecycle={"stopSignal": "SIGUSR1"})
+row("grpc by a service", readinessProbe={"grpc": {"port": 80, "service": "s"}, "timeoutSeconds": 0})
+row(
+    "probe's grace of nothing",
+    f"{C}/livenessProbe/terminationGracePeriodSeconds",
+    livenessProbe={**HTTP, "terminationGracePeriodSeconds": 0},
+)
+row(
+    "probe's scheme HTTPS",
+    livenessProbe={"httpGet": {"port": 443, "scheme": "HTTPS", "host": "example.com", "path": "/a"}},
+)
+row(
+    "probe by TCP of a name",
+    ports=[{"containerPort": 80, "name": "http"}],
+    startupProbe={"tcpSocket": {"port": "http"}},
+)
+row("message's path", terminationMessagePath="/tmp/end", terminationMessagePolicy="FallbackToLogsOnError")
+row("sidecar that is not always", "/spec/initContainers/0/restartPolicy", spec=init(restartPolicy="Sometimes"))
+row("init's own policy", spec=init(restartPolicy="Never"))
+row(
+    "rule for all",
+    restartPolicy="Never",
+    restartPolicyRules=[{**RULE, "action": "RestartAllContainers"}],
+)
+row(
+    "256 codes",
+    f"{C}/restartPolicyRules/0/exitCodes/values",
+    restartPolicy="Never",
+    restartPolicyRules=[{"action": "Restart", "exitCodes": {"operator": "NotIn", "values": list(range(256))}}],
+)
+row("terminal", stdin=True, stdinOnce=True, tty=True, workingDir="/tmp", args=["-l"])
+# More of security.
+row(
+    "capabilities",
+    securityContext={"capabilities": {"add": ["NET_ADMIN"], "drop": ["ALL"]}, "readOnlyRootFilesystem": True},
+)
+row("groups that are all", spec={"securityContext": {"supplementalGroups": [1], "supplementalGroupsPolicy": "Strict"}})
+row(
+    "groups' policy",
+    "/spec/securityContext/supplementalGroupsPolicy",
+    spec={"securityContext": {"supplementalGroupsPolicy": "All"}},
+)
+row(
+    "group less than nothing",
+    "/spec/securityContext/supplementalGroups/0",
+    spec={"securityContext": {"supplementalGroups": [-1]}},
+)
+row("pod's group less than nothing", "/spec/securityContext/fsGroup", spec={"securityContext": {"fsGroup": -1}})
+row("SELinux", securityContext={"seLinuxOptions": {"level": "s0:c1,c2", "type": "spc_t"}})
+row(
+    "SELinux' change",
+    "/spec/securityContext/seLinuxChangePolicy",
+    spec={"securityContext": {"seLinuxChangePolicy": "Never"}},
+)
+row(
+    "AppArmor of no type",
+    f"{C}/securityContext/appArmorProfile/type",
+    securityContext={"appArmorProfile": {"type": "Default"}},
+)
+row(
+    "AppArmor without a name",
+    f"{C}/securityContext/appArmorProfile/localhostProfile",
+    securityContext={"appArmorProfile": {"type": "Localhost"}},
+)
+row(
+    "seccomp of the pod",
+    spec={"securityContext": {"seccompProfile": {"type": "Localhost", "localhostProfile": "a/b.json"}}},
+)
+row(
+    "seccomp Localhost with nothing",
+    f"{C}/securityContext/seccompProfile/localhostProfile",
+    securityContext={"seccompProfile": {"type": "Localhost"}},
+)
+row(
+    "seccomp with ..",
+    f"{C}/securityContext/seccompProfile/localhostProfile",
+    securityContext={"seccompProfile": {"type": "Localhost", "localhostProfile": "../a"}},
+)
+row("own users", spec={"hostUsers": False, "securityContext": {"runAsUser": 0}})
+row(
+    "IPC sysctl with hostIPC",
+    "/spec/securityContext/sysctls/0/name",
+    spec={"hostIPC": True, "securityContext": {"sysctls": [{"name": "kernel.shmmax", "value": "1"}]}},
 )
