@@ -192,7 +192,8 @@ def refused(spec: dict[str, Any], container: dict[str, Any]) -> list[str]:
         ("volumes: [{name: v, emptyDir: {sizeLimit: 1Mi}}]", "", ""),
         ("volumes: [{name: v, projected: {sources: [{configMap: {name: c}}]}}]", "", ""),
         (
-            "serviceAccountName: a\nvolumes: [{name: v, projected: {sources: [{serviceAccountToken: {path: t}}]}}]",
+            "serviceAccountName: default\n"
+            "volumes: [{name: v, projected: {sources: [{serviceAccountToken: {path: t}}]}}]",
             "",
             "/spec/volumes/0/projected/sources/0/serviceAccountToken",
         ),
