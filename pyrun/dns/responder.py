@@ -6,7 +6,6 @@ Messages are SEQPACKET: what is asked of the program begins with its operation (
 
 from __future__ import annotations
 
-import array
 import contextlib
 import fcntl
 import os
@@ -18,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from ..errors import PyrunError, reason
+from ..rights import receive_message, send_message
 from .respond import Sections
 
 PROTOCOL = 1
@@ -178,10 +178,9 @@ class Responder:
         return int(detail)
 
     def _send(self, operation: int, body: bytes, fds: Sequence[int] = ()) -> None:
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         try:
             self.connection.settimeout(PATIENCE_S)
-            self.connection.sendmsg([struct.pack("<II", operation, 0) + body], rights, socket.MSG_NOSIGNAL)
+            send_message(self.connection, struct.pack("<II", operation, 0) + body, fds)
         except ConnectionError:
             raise Ended("pyrun-dns has ended")
         except OSError as error:
@@ -203,13 +202,9 @@ class Responder:
 
     def _receive(self) -> tuple[bytes, list[int]]:
         try:
-            message, rights, _, _ = self.connection.recvmsg(MESSAGE_MOST, socket.CMSG_SPACE(64 * 4))
+            message, fds = receive_message(self.connection, MESSAGE_MOST, 64)
         except ConnectionError:
-            message, rights = b"", []
+            message, fds = b"", []
         if not message:
             raise EOFError
-        fds = array.array("i")
-        for level, kind, data in rights:
-            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-                fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
-        return message, list(fds)
+        return message, fds

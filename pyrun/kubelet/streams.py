@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import array
 import contextlib
 import json
 import os
@@ -11,6 +10,7 @@ import threading
 from typing import Any
 
 from ..errors import PyrunError, Unavailable
+from ..rights import receive_message
 from ..web.ask import Questions, value_of
 
 PATIENCE_S = 60.0
@@ -43,14 +43,11 @@ class Remote:
 
     def _line(self) -> bytes:
         while b"\n" not in self._rest:
-            space = socket.CMSG_SPACE(MOST_FDS * 4)
             try:
-                data, control, _, _ = self._socket.recvmsg(LONGEST, space, socket.MSG_CMSG_CLOEXEC)
+                data, fds = receive_message(self._socket, LONGEST, MOST_FDS)
             except OSError:
                 raise Unavailable("the agent did not answer") from None
-            for level, kind, found in control:
-                if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-                    self.fds += array.array("i", found[: len(found) // 4 * 4])
+            self.fds += fds
             if not data or len(self._rest) > LONGEST:
                 raise Unavailable("the agent did not answer", hint="it may have too many questions")
             self._rest += data

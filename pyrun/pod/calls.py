@@ -5,13 +5,13 @@ Threads never wait for each other, and a call that is given up ends by closing i
 
 from __future__ import annotations
 
-import array
 import os
 import select
 import socket
 import struct
 
 from ..errors import PyrunError, reason
+from ..rights import receive_message, send_message
 from . import messages as m
 
 CALL_S = 10.0
@@ -48,9 +48,8 @@ def connect(directory: str) -> socket.socket:
 def ask(directory: str, request: bytes, *fds: int) -> socket.socket:
     """A call that has been sent. Gone."""
     s = connect(directory)
-    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
     try:
-        s.sendmsg([request], rights, socket.MSG_NOSIGNAL)
+        send_message(s, request, fds)
     except (BrokenPipeError, ConnectionResetError):
         s.close()
         raise Gone("the supervisor has ended", hint=GONE_HINT) from None
@@ -70,12 +69,9 @@ def readable(fds: list[int], timeout: float | None) -> list[int]:
 def receive(s: socket.socket, flags: int = 0) -> tuple[m.Reply, list[int]]:
     """Gone at its end."""
     try:
-        data, rights, _, _ = s.recvmsg(16384, socket.CMSG_LEN(16), flags | socket.MSG_CMSG_CLOEXEC)
-        fds = array.array("i")
-        for _, _, raw in rights:
-            fds.frombytes(raw[: len(raw) // fds.itemsize * fds.itemsize])
+        data, fds = receive_message(s, 16384, 4, flags)
         if data:
-            return m.Reply(data), list(fds)
+            return m.Reply(data), fds
     except ConnectionResetError:
         pass
     except ValueError as e:

@@ -1,13 +1,13 @@
 """The cgroups of a container's execs, one each, below its own: all that an exec has started can be killed by it.
 
-A cgroup in which something still runs, or is about to end, can't be removed. It is remembered then and goes when a
-later exec begins, and in any case with the container; so an exec that is killed each minute, as a probe may be, leaves
-one at the most.
+A cgroup in which something still runs, or is about to end, can't be removed. It goes when the kernel says that it is
+empty (cgroup.events), one that an earlier daemon left when a later exec begins, and all of them with the container.
 """
 
 from __future__ import annotations
 
 import os
+import select
 import threading
 
 PREFIX = "exec-"
@@ -18,7 +18,9 @@ class ExecCgroups:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._left: set[str] | None = None  # None: nobody has looked yet what an earlier daemon has left
+        self._left: set[str] | None = None  # that nobody waits for; None: nobody has looked for an earlier daemon's
+        self._events: dict[int, str] = {}  # cgroup.events of one that is to go -> its path
+        self._epoll: select.epoll | None = None  # of these, while there are any
 
     def make(self, parent: str) -> str | None:
         """A new one's name below `parent`, the container's path. None: there can be none, as the container may have
@@ -35,8 +37,40 @@ class ExecCgroups:
     def end(self, parent: str, name: str) -> None:
         """It is not used any more."""
         with self._lock:
-            if not _remove(f"{parent}/{name}"):
+            if _remove(path := f"{parent}/{name}"):
+                return
+            try:
+                self._await_end(path)
+            except (OSError, RuntimeError):  # no more descriptors or threads
                 self._left = {*(self._left or ()), name}
+
+    def _await_end(self, path: str) -> None:
+        if self._epoll is None:
+            epoll = select.epoll()
+            threading.Thread(target=self._remove_emptied, args=(epoll,), name="exec-cgroups", daemon=True).start()
+            self._epoll = epoll
+        fd = os.open(f"{path}/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
+        self._events[fd] = path
+        self._epoll.register(fd, select.EPOLLPRI)  # ready from the first
+
+    def _remove_emptied(self, epoll: select.epoll) -> None:
+        """Until there are none."""
+        while True:
+            ready = epoll.poll()
+            with self._lock:
+                for fd, _ in ready:
+                    try:
+                        os.pread(fd, 256, 0)  # or it stays ready; and first, so that no change is missed
+                        gone = _remove(self._events[fd])
+                    except OSError:  # ENODEV: it went with the container
+                        gone = True
+                    if gone:
+                        del self._events[fd]
+                        os.close(fd)
+                if not self._events:
+                    epoll.close()
+                    self._epoll = None
+                    return
 
     def _sweep(self, parent: str) -> None:
         if self._left is None:  # of an earlier daemon, as none of ours is there before this

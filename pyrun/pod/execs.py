@@ -14,6 +14,7 @@ import time
 from typing import Any
 
 from ..errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, PyrunError
+from ..rights import receive_message
 from ..runtime.exec import prepare_exec
 from .carried import Exec
 from .container import check_runs
@@ -134,7 +135,7 @@ def _with_terminal(c: Container, planned: Any, name: str | None) -> Running:
         made = c.pod.supervisor.exec(c.id, planned, None, console=theirs.fileno())
         try:
             ours.settimeout(10)
-            _, fds, _, _ = socket.recv_fds(ours, 4096, 1)
+            _, fds = receive_message(ours, 4096)
             if len(fds) != 1:
                 raise PyrunError("the command's terminal did not come")
         except BaseException:
@@ -142,7 +143,6 @@ def _with_terminal(c: Container, planned: Any, name: str | None) -> Running:
             made.close()
             raise
     master = fds[0]
-    os.set_inheritable(master, False)
     return Running(c, made, name, os.dup(master), os.dup(master), -1, master)
 
 

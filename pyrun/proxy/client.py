@@ -8,7 +8,6 @@ and rules, after which the first one accepts no more and ends after its last con
 
 from __future__ import annotations
 
-import array
 import contextlib
 import fcntl
 import mmap
@@ -22,6 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 
 from ..errors import PyrunError, reason
+from ..rights import receive_message, send_message
 from . import messages as m
 from .encode import encode_change, encode_rules
 from .rules import Change, Rules
@@ -288,10 +288,9 @@ def _hand_over(old: DataPlane, new: DataPlane, give: int, take: int) -> None:
 
 def _call(s: socket.socket, request: bytes, *fds: int) -> tuple[m.Reply, list[int]]:
     """One request, one reply. Gone; PyrunError where it is refused."""
-    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
     try:
-        s.sendmsg([request], rights, socket.MSG_NOSIGNAL)
-        data, got, _, _ = socket.recv_fds(s, m.REPLY_MOST, 64)
+        send_message(s, request, fds)
+        data, got = receive_message(s, m.REPLY_MOST, 64)
     except BlockingIOError:
         raise PyrunError(f"the data plane did not answer within {CALL_S:g} s", hint="is it stopped?") from None
     except OSError as e:
@@ -303,7 +302,7 @@ def _call(s: socket.socket, request: bytes, *fds: int) -> tuple[m.Reply, list[in
         for fd in got:
             os.close(fd)
         raise PyrunError(f"the data plane refuses it: {reply.text} ({os.strerror(reply.error).lower()})")
-    return reply, list(got)
+    return reply, got
 
 
 def installed() -> bytes:

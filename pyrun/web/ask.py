@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from array import array
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -18,6 +17,7 @@ from ..errors import (
     ResourceExhausted,
     Unavailable,
 )
+from ..rights import receive_message
 
 # A state of a node with thousands of containers.
 LONGEST_LINE = 64 << 20
@@ -39,14 +39,7 @@ KINDS = {kind.__name__: kind for kind in (*_KINDS, ResourceExhausted, Unavailabl
 def take_question(control: socket.socket) -> tuple[bytes, list[socket.socket]]:
     """The other side's: (a question, b"" at the end; sockets for the answer, one where all is well). No child that is
     made meanwhile inherits them. BlockingIOError where there is none."""
-    fds = array("i")
-    # Not recv_fds(), which leaves its flags aside.
-    message, control_data, _, _ = control.recvmsg(
-        LONGEST_QUESTION, socket.CMSG_LEN(fds.itemsize), socket.MSG_CMSG_CLOEXEC
-    )
-    for level, kind, data in control_data:
-        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-            fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+    message, fds = receive_message(control, LONGEST_QUESTION)
     return message, [socket.socket(fileno=fd) for fd in fds]
 
 

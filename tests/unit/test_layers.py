@@ -16,6 +16,7 @@ LAYERS = [
     "openat2",
     "listen",
     "protowire",
+    "rights",
     "cri_api",
     "http",
     "oci",
