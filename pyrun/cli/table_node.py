@@ -51,6 +51,9 @@ KUBELET = (
     number("healthz-port", "N", "of /healthz on 127.0.0.1; 0 for none", default=10248),
     text("tls-cert-file", "FILE", "its certificate (default: one that is made)", completes=A_FILE),
     text("tls-private-key-file", "FILE", "its key", completes=A_FILE),
+    flag("anonymous-auth", "let in who is not known, as system:anonymous; needs rights of its own"),
+    choice("authorization-mode", ("Webhook", "AlwaysAllow"), "who may what: as the API server says, or everybody"),
+    number("read-only-port", "N", "serve pods and metrics to everybody, without TLS; 0 for no such port", default=0),
     text("web-user", "USER", "who the process that serves it becomes (default: nobody)"),
 )
 NODE_RUN = Verb(
@@ -76,8 +79,33 @@ NODE_RUN = Verb(
         text("cluster-domain", "NAME", "the cluster DNS' domain (default: cluster.local)"),
         number("max-pods", "N", "how many pods it takes", default=110),
         number("max-restart-period", "SECONDS", "the longest wait before a restart (default: 300)", default=300),
+        flag("fail-swap-on", "refuse to run where there is swap"),
         text("allowed-unsafe-sysctls", "NAME", "what pods may set; * at an end for any (repeatable)", many=True),
         *KUBELET,
+    ),
+)
+KUBELET_VERB = Verb(
+    "kubelet",
+    "run this node, asked in a kubelet's words: its flags and its KubeletConfiguration",
+    (),
+    (
+        text("config", "FILE", "a KubeletConfiguration of kubelet.config.k8s.io/v1beta1", completes=A_FILE),
+        text("config-dir", "DIR", "more of them, in files *.conf, which are merged into it", completes=A_DIRECTORY),
+        text("kubeconfig", "FILE", "the API server whose node this is, and who we are to it", completes=A_FILE),
+        text("hostname-override", "NAME", "this node's name (default: the host's)"),
+        text("node-ip", "ADDRESS", "an address of this node, the primary one first", many=True),
+        text("node-labels", "KEY=VALUE", "of the Node that is made there", many=True),
+        text(
+            "root-dir", "DIR", "images, pods and what is known of them (default: /var/lib/pyrun)", completes=A_DIRECTORY
+        ),
+        text("container-runtime-endpoint", "ADDRESS", "where the CRI is served, by this process itself"),
+        text("image-service-endpoint", "ADDRESS", "the same"),
+        text("runtime-cgroups", "CGROUP", "has no effect"),
+        text("feature-gates", "NAME=BOOL", "have no effect", many=True),
+        text("v", "LEVEL", "has no effect"),
+        text("runtime-config", "FILE", "pyrun.toml: the runtime's configuration", completes=A_FILE),
+        NODE_STATE,
+        flag("explain", "print the `pyrun node run` that this comes to, and end"),
     ),
 )
 NODE_GET = Verb(
@@ -145,6 +173,7 @@ NODE_STATUS = Verb(
 )
 NODE = (
     NODE_RUN,
+    KUBELET_VERB,
     NODE_GET,
     NODE_DESCRIBE,
     NODE_LOGS,

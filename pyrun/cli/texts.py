@@ -55,6 +55,7 @@ GROUPS = (
     ),
     ("A Kubernetes node", ("cri", "cri status", "cri explain")),
     ("Pods from files", ("node run", "node status", "node apply", "node delete", "node validate", "node explain")),
+    ("As a kubelet", ("kubelet",)),
     ("These pods", ("node get", "node describe", "node logs", "node retry")),
     (
         "Its Services",
@@ -460,6 +461,18 @@ A signal ends it, and pods run on; the next one takes them over as they are.""",
         ),
         {"0": "a signal ended it", "1": "it could not start"},
         ("https://kubernetes.io/docs/tasks/configure-pod-container/static-pod/",),
+    ),
+    "kubelet": Text(
+        """`pyrun node run` for whoever speaks a kubelet's words: it takes the flags that are listed here and a
+KubeletConfiguration, and refuses by name, with file and line, what it can't do. What sets the pace of a kubelet and
+nothing else is taken with a warning. The CRI is served by this process, at the endpoint where a kubelet would look for
+it.""",
+        (
+            ("pyrun kubelet --config /etc/kubernetes/kubelet.yaml --kubeconfig /etc/kubernetes/kubelet.conf", "a node"),
+            ("pyrun kubelet --config kubelet.yaml --explain", "the `pyrun node run` that it is"),
+        ),
+        {"0": "a signal ended it, or it was explained", "1": "it could not start"},
+        ("https://kubernetes.io/docs/reference/config-api/kubelet-config.v1beta1/",),
     ),
     "node get": Text(
         """Prints pods with their state as Kubernetes has it: pods by default, or configmaps and secrets (whose values

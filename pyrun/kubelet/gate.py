@@ -1,4 +1,5 @@
-"""Who asks, and whether he may: a client's certificate or a bearer's token, and then a right. Nobody is anonymous.
+"""Who asks, and whether he may: a client's certificate or a bearer's token, and then a right. Nobody is anonymous
+unless that was asked for.
 
 The agent says whose a token is and who may what, as only it speaks with the API server; its answers are kept for a
 while, as a kubelet keeps them.
@@ -28,6 +29,9 @@ class User:
     extra: Mapping[str, Any] = field(default_factory=dict, hash=False)  # what may be depends on it, too
 
 
+ANONYMOUS = User("system:anonymous", ("system:unauthenticated",))
+
+
 class Asked(Protocol):
     async def __call__(self, ask: str, /, **question: Any) -> Any: ...
 
@@ -53,8 +57,9 @@ class Kept:
 
 
 class Gate:
-    def __init__(self, ask: Asked, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, ask: Asked, clock: Callable[[], float] = time.monotonic, *, anonymous: bool = False) -> None:
         self._ask = ask
+        self._unknown = ANONYMOUS if anonymous else None
         self._tokens, self._allowed = Kept(clock), Kept(clock)
 
     async def user(self, certificate: dict[str, Any] | None, authorization: str | None) -> User | None:
@@ -64,10 +69,10 @@ class Gate:
         scheme, _, token = (authorization or "").partition(" ")
         token = token.strip()
         if scheme.lower() != "bearer" or not token or len(token) > LONGEST_TOKEN:
-            return None
+            return self._unknown
         found = await self._tokens.get(token, lambda: self._ask("token", token=token), _token_seconds)
         if not found:
-            return None
+            return self._unknown
         groups = tuple(str(group) for group in found.get("groups") or ())
         return User(str(found["username"]), groups, str(found.get("uid") or ""), found.get("extra") or {})
 

@@ -27,14 +27,15 @@ from .web import Web
 
 PORT, HEALTHZ_PORT = 10250, 10248
 PR_SET_PDEATHSIG = 1
-MOST_HEALTHZ = 50
+MOST_PLAIN = 50
 AGAIN_S, LONGEST_AGAIN_S = 0.5, 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """directory: where a certificate of our own is kept. name, addresses: the node's. client_ca: a file of authorities
-    in PEM. tls: certificate and key, files in PEM. user: who the process becomes. healthz_port: 0 for none."""
+    in PEM. tls: certificate and key, files in PEM. user: who the process becomes. healthz_port, read_only_port: 0 for
+    none. anonymous: who is not known is let in as system:anonymous. always_allow: who was let in may do anything."""
 
     directory: str
     name: str
@@ -45,6 +46,9 @@ class Wanted:
     client_ca: str | None = None
     tls: tuple[str, str] | None = None
     user: str = "nobody"
+    read_only_port: int = 0
+    anonymous: bool = False
+    always_allow: bool = False
 
     def config(self) -> dict[str, Any]:
         """What of a KubeletConfiguration it comes to."""
@@ -53,14 +57,26 @@ class Wanted:
             "apiVersion": "kubelet.config.k8s.io/v1beta1",
             "address": self.host,
             "port": self.port,
-            "readOnlyPort": 0,
+            "readOnlyPort": self.read_only_port,
             "healthzBindAddress": "127.0.0.1",
             "healthzPort": self.healthz_port,
-            "authentication": {"anonymous": {"enabled": False}},
+            "authentication": {"anonymous": {"enabled": self.anonymous}},
+            "authorization": {"mode": "AlwaysAllow" if self.always_allow else "Webhook"},
         }
         if self.client_ca:
             made["authentication"]["x509"] = {"clientCAFile": self.client_ca}
         return made
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """What the process without privileges has to know."""
+
+    tls: ssl.SSLContext
+    anonymous: bool
+
+
+Doors = dict[str, socket.socket]  # "api", and "healthz" and "read-only" where they are wanted
 
 
 @dataclass(slots=True)
@@ -82,17 +98,19 @@ def open_door(wanted: Wanted) -> Door:
         user = find_user(wanted.user)
         tls = _tls(wanted)
         listener = stack.enter_context(listen_tcp(wanted.host, wanted.port, "--port"))
-        listeners = [listener]
+        doors = {"api": listener}
         if wanted.healthz_port:
-            port = wanted.healthz_port
-            listeners.append(stack.enter_context(listen_tcp("127.0.0.1", port, "--healthz-port")))
+            doors["healthz"] = stack.enter_context(listen_tcp("127.0.0.1", wanted.healthz_port, "--healthz-port"))
+        if wanted.read_only_port:
+            port = wanted.read_only_port
+            doors["read-only"] = stack.enter_context(listen_tcp(wanted.host, port, "--read-only-port"))
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         stack.enter_context(theirs)
         address = listener.getsockname()[:2]
         gc.freeze()  # pages are shared as long as nobody writes to them
         pid = os.fork()
         if not pid:
-            _be_keeper(theirs, listeners, tls, user)
+            _be_keeper(theirs, doors, Serving(tls, wanted.anonymous), user)
     return Door(ours, address, pid)
 
 
@@ -118,7 +136,7 @@ def _tls(wanted: Wanted) -> ssl.SSLContext:
     return context
 
 
-def _be_keeper(control: socket.socket, listeners: list[socket.socket], tls: ssl.SSLContext, user: Any) -> NoReturn:
+def _be_keeper(control: socket.socket, doors: Doors, serving: Serving, user: Any) -> NoReturn:
     code, child = 1, 0
 
     def ended(*_: object) -> None:
@@ -132,13 +150,13 @@ def _be_keeper(control: socket.socket, listeners: list[socket.socket], tls: ssl.
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all of us: the agent ends us
         signal.signal(signal.SIGTERM, ended)
-        keep_only(control.fileno(), *(one.fileno() for one in listeners))
+        keep_only(control.fileno(), *(one.fileno() for one in doors.values()))
         give_up_privileges(user)
         again = AGAIN_S
         while code:
             child = os.fork()
             if not child:
-                _be_web(control, listeners, tls)
+                _be_web(control, doors, serving)
             begun = time.monotonic()
             status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
             child = 0
@@ -153,12 +171,12 @@ def _be_keeper(control: socket.socket, listeners: list[socket.socket], tls: ssl.
         os._exit(code)
 
 
-def _be_web(control: socket.socket, listeners: list[socket.socket], tls: ssl.SSLContext) -> NoReturn:
+def _be_web(control: socket.socket, doors: Doors, serving: Serving) -> NoReturn:
     code = 1
     try:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        asyncio.run(_serve(control, listeners, tls))
+        asyncio.run(_serve(control, doors, serving))
         code = 0
     except BaseException as error:
         sys.stderr.write(f"pyrun: kubelet: {type(error).__name__}: {error}\n")
@@ -167,15 +185,16 @@ def _be_web(control: socket.socket, listeners: list[socket.socket], tls: ssl.SSL
         os._exit(code)
 
 
-async def _serve(control: socket.socket, listeners: list[socket.socket], tls: ssl.SSLContext) -> None:
+async def _serve(control: socket.socket, doors: Doors, serving: Serving) -> None:
     logging.basicConfig(format="pyrun: kubelet: %(message)s")
     ended = asyncio.Event()
-    web = Web(Questions(control))
+    web = Web(Questions(control), serving.anonymous)
     servers = [Server(web.handle)]
-    await servers[0].listen_on(listeners[0], tls)
-    for listener in listeners[1:]:
-        servers.append(Server(web.healthz, most=MOST_HEALTHZ))
-        await servers[-1].listen_on(listener)
+    await servers[0].listen_on(doors["api"], serving.tls)
+    for name, handle in (("healthz", web.healthz), ("read-only", web.read_only)):
+        if name in doors:
+            servers.append(Server(handle, most=MOST_PLAIN))
+            await servers[-1].listen_on(doors[name])
     asyncio.get_running_loop().add_reader(control, ended.set)  # the agent says nothing on it: it is gone
     await ended.wait()
     for server in servers:

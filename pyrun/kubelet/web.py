@@ -51,9 +51,9 @@ REFUSED = {
 
 
 class Web:
-    def __init__(self, questions: Questions) -> None:
+    def __init__(self, questions: Questions, anonymous: bool = False) -> None:
         self._questions = questions
-        self._gate = Gate(self._ask)
+        self._gate = Gate(self._ask, anonymous=anonymous)
 
     async def _ask(self, ask: str, /, **question: Any) -> Any:
         return await self._questions.ask_one(ask, PATIENCE_S, **question)
@@ -67,6 +67,16 @@ class Web:
         except PyrunError as error:
             return await _say(exchange, 500, str(error))
         await _say(exchange, 200, "ok")
+
+    async def read_only(self, exchange: Exchange) -> None:
+        """The port for whoever reaches it: what can be read of pods but their logs."""
+        path = "/" + exchange.path.strip("/")
+        if path not in HEALTHY and path not in VALUES or path == "/configz":
+            return await _say(exchange, 404, "there is no such page on the port that is read only")
+        try:
+            await self._answer(exchange)
+        except PyrunError as error:
+            await _say(exchange, STATUS.get(type(error), 503), "; ".join(error.lines()))
 
     async def handle(self, exchange: Exchange) -> None:
         try:

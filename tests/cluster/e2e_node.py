@@ -1,6 +1,7 @@
-"""`make e2e-node`: upstream's end-to-end specs of a node, over a real kubelet and `pyrun cri`.
+"""`make e2e-node`: upstream's end-to-end specs of a node, over a real kubelet and `pyrun cri`, or over `pyrun kubelet`.
 
-    tests/view python -m tests.cluster.e2e_node [--procs N] [--minutes N] [--labels FILTER] [--keep DIR] [GINKGO...]
+    tests/view python -m tests.cluster.e2e_node [--agent] [--procs N] [--minutes N] [--labels FILTER] [--keep DIR]
+                                                [GINKGO...]
 
 The suite has an API server and etcd inside and starts the kubelet that lies beside it; images come from a registry of
 ours under the names that it asks for. It prints the score and every spec that did not pass; KNOWN.md says why. The exit
@@ -14,6 +15,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -25,6 +27,7 @@ from typing import Any
 import yaml
 
 from tests.conftest import make_rootfs
+from tests.support.container.runner import runtime_argv
 from tests.support.cri.node import Node
 from tests.support.kube import build
 from tests.support.kube.images import node_images
@@ -74,8 +77,9 @@ def a_registry(path: Path, rootfs: Path) -> Iterator[str]:
         stub.close()
 
 
-def kubelet_configuration(path: Path, node: Node) -> dict[str, Any]:
-    return {
+def kubelet_configuration(path: Path, node: Node, agent: bool) -> dict[str, Any]:
+    """agent: for ours, which is content where the node's cgroup lacks controllers."""
+    made = {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
         "containerRuntimeEndpoint": f"unix://{node.socket}",
@@ -96,14 +100,21 @@ def kubelet_configuration(path: Path, node: Node) -> dict[str, Any]:
         "evictionHard": {"memory.available": "50Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
         "imageGCHighThresholdPercent": 100,
     }
+    if agent:
+        del made["cgroupsPerQOS"]
+    return made
 
 
-def write_files(path: Path, node: Node) -> None:
+def write_files(path: Path, node: Node, agent: bool) -> None:
     for name in ("manifests", "report", "suite"):
         (path / name).mkdir()
-    for name in ("e2e_node.test", "kubelet"):
+    for name in ("e2e_node.test",) if agent else ("e2e_node.test", "kubelet"):
         (path / "suite" / name).symlink_to(build.program(name))
-    (path / "kubelet.yaml").write_text(yaml.safe_dump(kubelet_configuration(path, node)))
+    if agent:
+        ours = path / "suite" / "kubelet"
+        ours.write_text(f'#!/bin/sh\nexec {shlex.join(runtime_argv())} kubelet "$@"\n')
+        ours.chmod(0o755)
+    (path / "kubelet.yaml").write_text(yaml.safe_dump(kubelet_configuration(path, node, agent)))
     (path / "system.yaml").write_text("os: Linux\nkernelSpec: {versions: ['.*']}\n")
     cluster = {"server": "https://127.0.0.1:6443", "insecure-skip-tls-verify": True}
     named = {"clusters": [{"name": "c", "cluster": cluster}], "users": [{"name": "u", "user": {"token": TOKEN}}]}
@@ -115,7 +126,10 @@ def run_suite(path: Path, node: Node, o: argparse.Namespace, more: list[str]) ->
     """Its words go to e2e.log."""
     command = [str(build.program("ginkgo")), "run", f"--procs={o.procs}", "--no-color", f"--label-filter={o.labels}"]
     command += [f"--timeout={o.minutes}m", "--poll-progress-after=0", f"--json-report={path}/report.json", *more]
-    command += [str(path / "suite" / "e2e_node.test"), "--", f"--kubelet-flags=--node-ip={ADDRESS}"]
+    flags = [f"--node-ip={ADDRESS}"]
+    if o.agent:
+        flags += [f"--root-dir={node.root}", f"--state={node.state}", f"--runtime-config={node.config}"]
+    command += [str(path / "suite" / "e2e_node.test"), "--", f"--kubelet-flags={' '.join(flags)}"]
     command += [f"--bearer-token={TOKEN}", f"--node-name={NAME}", "--prepull-images=false", "--v=2"]
     command += [f"--container-runtime-endpoint=unix://{node.socket}", f"--system-spec-file={path}/system.yaml"]
     command += [f"--report-dir={path}/report", f"--kubelet-config-file={path}/kubelet.yaml"]
@@ -143,6 +157,7 @@ def known() -> list[re.Pattern[str]]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="e2e_node", description="upstream's node specs over pyrun cri")
+    parser.add_argument("--agent", action="store_true", help="with `pyrun kubelet` in the kubelet's place")
     parser.add_argument("--procs", type=int, default=6)
     parser.add_argument("--minutes", type=int, default=15)
     parser.add_argument("--labels", default=LABELS)
@@ -156,11 +171,14 @@ def main() -> int:
         with a_registry(path, rootfs) as certs:
             (path / "pyrun.toml").write_text(f'certs_dir = "{certs}"\ncni_conf_dir = ""\n')
             node = Node(path / "node", rootfs, config=str(path / "pyrun.toml"))
-            write_files(path, node)
-            node.start()
+            write_files(path, node, o.agent)
+            if not o.agent:
+                node.start()
             try:
                 run_suite(path, node, o, more)
             finally:
+                if o.agent:  # its own has ended with the suite
+                    node.start()
                 for pod in node.call("ListPodSandbox").items:
                     node.call("RemovePodSandbox", pod_sandbox_id=pod.id)
                 node.stop()

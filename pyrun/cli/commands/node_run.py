@@ -43,6 +43,8 @@ def run(g: Globals, o: Options) -> int:
     log_bytes = 10 << 20 if o.container_log_max_size is None else o.container_log_max_size
     if log_bytes < 4096:
         raise InvalidArgument("--container-log-max-size: must be 4096 bytes or more")
+    if o.fail_swap_on and (swaps := _swaps()):
+        raise PyrunError(f"there is swap on {', '.join(swaps)}", hint="swapoff, or leave --fail-swap-on out")
     serving = _serving(o, o.state or cri.STATE)
     settings = Settings(
         manifests=o.manifests or MANIFESTS,
@@ -68,7 +70,7 @@ def run(g: Globals, o: Options) -> int:
 def _kubelet(root: str, settings: Settings, o: Options, warn: Callable[[str], None]) -> Iterator[Beside | None]:
     """What serves the kubelet's API beside the agent, where authorities are named: its process is forked here, before
     there is a thread."""
-    if not o.client_ca_file:
+    if not _has_kubelet(o):
         yield None
         return
     from pyrun.kubelet.serve import answering
@@ -76,7 +78,8 @@ def _kubelet(root: str, settings: Settings, o: Options, warn: Callable[[str], No
 
     if bool(o.tls_cert_file) != bool(o.tls_private_key_file):
         raise InvalidArgument("--tls-cert-file and --tls-private-key-file: both or none")
-    for option, port, least in (("--port", o.port, 1), ("--healthz-port", o.healthz_port, 0)):
+    ports = (("--port", o.port, 1), ("--healthz-port", o.healthz_port, 0), ("--read-only-port", o.read_only_port, 0))
+    for option, port, least in ports:
         if not least <= port <= 65535:
             raise InvalidArgument(f"{option} {port}: must be {least} to 65535")
     wanted = Wanted(
@@ -89,13 +92,23 @@ def _kubelet(root: str, settings: Settings, o: Options, warn: Callable[[str], No
         o.client_ca_file,
         (o.tls_cert_file, o.tls_private_key_file) if o.tls_cert_file else None,
         o.web_user or "nobody",
+        o.read_only_port,
+        o.anonymous_auth,
+        o.authorization_mode == "AlwaysAllow",
     )
+    if wanted.anonymous and wanted.always_allow:
+        warn("whoever reaches the kubelet's port runs commands in every pod: --anonymous-auth, AlwaysAllow")
     private_directory(os.path.abspath(root))
     door = open_door(wanted)
     try:
-        yield lambda agent: answering(agent, door, wanted.config(), o.kubeconfig, warn)
+        yield lambda agent: answering(agent, door, wanted, o.kubeconfig, warn)
     finally:
         door.close()
+
+
+def _has_kubelet(o: Options) -> bool:
+    """Whether anybody could be let in there."""
+    return bool(o.client_ca_file or o.anonymous_auth or o.read_only_port)
 
 
 def _joining(o: Options) -> Joining | None:
@@ -112,7 +125,7 @@ def _joining(o: Options) -> Joining | None:
         if not key or not equals:
             raise InvalidArgument(f"--node-labels {word!r}: must be KEY=VALUE")
         labels[key] = value
-    return Joining(load_kubeconfig(o.kubeconfig), labels, o.port if o.client_ca_file else 0)
+    return Joining(load_kubeconfig(o.kubeconfig), labels, o.port if _has_kubelet(o) else 0)
 
 
 def _serving(o: Options, state: str) -> Serving | None:
@@ -126,6 +139,12 @@ def _serving(o: Options, state: str) -> Serving | None:
     wanted = _addresses(o.cluster_dns, "--cluster-dns") or (dns_address(cidrs[0]),)
     ours = tuple(text for text in wanted if any_holds(ranges, parse_address(text)))
     return Serving(cidrs, os.path.abspath(state), o.proxy_mode, ours, o.cluster_domain or "cluster.local")
+
+
+def _swaps() -> list[str]:
+    """proc_swaps(5)"""
+    with open("/proc/swaps") as file:
+        return [line.split()[0] for line in file.readlines()[1:]]
 
 
 def _addresses(words: tuple[str, ...], option: str) -> tuple[str, ...]:
