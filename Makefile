@@ -1,7 +1,7 @@
 # Everything here assumes `./bootstrap build` has run once; each target runs it, and the second time it is quick.
 PY := .venv/bin/python
 
-.PHONY: help build check test bench bench-addons bench-layers bench-cri many-cri demo conformance critest containerd-2 victoria-logs kubelet control-plane e2e-node fuzz fuzz-layer fuzz-dataplane fuzz-dns bench-proxy bench-proxy-memory bench-proxy-plan bench-dns asan vm vm-shell vm-test vm-engines box soak clean
+.PHONY: help build check test bench bench-addons pictures bench-layers bench-cri many-cri demo conformance critest containerd-2 victoria-logs kubelet control-plane e2e-node fuzz fuzz-layer fuzz-dataplane fuzz-dns bench-proxy bench-proxy-memory bench-proxy-plan bench-dns asan vm vm-shell vm-test vm-engines box soak clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -77,6 +77,10 @@ bench-proxy-plan: build  ## what the proxy's plan takes at 10,000 services with 
 
 bench-addons: build  ## logs in blocks: sealed, searched (ARGS=1000 for a gigabyte)
 	$(PY) -m tests.bench.pod_logs_blocks $(ARGS)
+
+pictures: build  ## docs/pictures anew: what the browser of the dashboard's tests sees (root)
+	mkdir -p docs/pictures
+	PYRUN_PICTURES=$(CURDIR)/docs/pictures tests/view $(PY) -m pytest -q tests/host/test_dashboard_story.py -k twenty
 
 bench-layers: build  ## unpacking and removing a layer against GNU tar (root)
 	$(PY) -m tests.bench.layers $(ARGS)

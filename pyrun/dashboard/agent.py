@@ -47,7 +47,7 @@ def ask_agent(state: str) -> Agent | None:
 def plan_kube(pod: Value) -> Value:
     """What a page shows of a Pod of the agent's beyond what the CRI has."""
     meta, status = pod["metadata"], pod.get("status") or {}
-    statuses = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
+    inits, others = status.get("initContainerStatuses") or (), status.get("containerStatuses") or ()
     return {
         "phase": _word(status.get("phase")),
         "reason": _word(status.get("reason")),
@@ -59,7 +59,11 @@ def plan_kube(pod: Value) -> Value:
             {"type": _word(one["type"]), "status": _word(one.get("status")), "why": _why(one)}
             for one in status.get("conditions") or ()
         ],
-        "containers": {_word(one["name"]): _container(one) for one in statuses},
+        "containers": {
+            _word(one["name"]): _container(one) | {"init": init}
+            for init, found in ((True, inits), (False, others))
+            for one in found
+        },
     }
 
 
@@ -84,7 +88,7 @@ def plan_events(events: list[Value]) -> dict[str, Value]:
         value = {
             "type": _word(one["type"]),
             "reason": _word(one["reason"]),
-            "message": clean(one["message"], 2000),
+            "message": clean(one["message"].rstrip(), 2000),  # a probe's ends with its last line
             "count": int(one["count"]),
             "first": nanoseconds(one["firstTimestamp"]),
             "last": nanoseconds(one["lastTimestamp"]),

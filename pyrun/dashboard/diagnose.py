@@ -29,7 +29,7 @@ def diagnose(node: Value, pods: list[Value], now: int, events: Iterable[Value] =
     found = _of_node(node, now)
     events = list(events)
     for pod in newest.values():
-        found += _with_kube(pod, _of_pod(pod, now), events) if pod.get("kube") else _of_pod(pod, now)
+        found += _with_kube(pod, _of_pod(pod, now), events, now) if pod.get("kube") else _of_pod(pod, now)
     return sorted(found, key=lambda one: (one["level"] != "broken", bool(one["pod"]), -one["since"]))
 
 
@@ -50,7 +50,7 @@ def _problem(
     }
 
 
-def _with_kube(pod: Value, found: list[Value], events: list[Value]) -> list[Value]:
+def _with_kube(pod: Value, found: list[Value], events: list[Value], now: int) -> list[Value]:
     """What the runtime tells of a pod, and what the node agent knows beyond that."""
     kube = pod["kube"]
     own = [one for one in events if one["uid"] == pod["uid"]]
@@ -60,7 +60,7 @@ def _with_kube(pod: Value, found: list[Value], events: list[Value]) -> list[Valu
         told = next((problem for problem in found if problem["container"] == name), None)
         if one["waiting"] in NORMAL:
             if one["running"] and not one["ready"] and told is None:
-                found += _not_ready(pod, name, own)
+                found += _not_ready(pod, name, own, now)
         elif told is None:
             hint = _WAITS.get(one["waiting"], "")
             since = _since(own, one["waiting"], pod["created"])
@@ -85,13 +85,17 @@ _WAITS = {
 }
 
 
-def _not_ready(pod: Value, name: str, events: list[Value]) -> list[Value]:
-    told = [one for one in events if one["reason"] == "Unhealthy" and name in one["message"]]
+def _not_ready(pod: Value, name: str, events: list[Value], now: int) -> list[Value]:
+    """Kubernetes' event of a failed probe names the kind of the probe, and not the container."""
+    kinds = ("Readiness probe", "Startup probe", f"readiness probe of {name}:", f"startup probe of {name}:")
+    told = [one for one in events if one["reason"] in ("Unhealthy", "ProbeError") and one["message"].startswith(kinds)]
     if not told:
         return []
     newest = max(told, key=lambda one: one["last"])
+    since = min(one["first"] for one in told)
+    level = "broken" if now - since > PATIENCE else "warning"
     hint = "no traffic comes to it until its probe succeeds"
-    return [_problem("warning", "not ready", newest["message"], hint, newest["first"], pod, name)]
+    return [_problem(level, "not ready", newest["message"], hint, since, pod, name)]
 
 
 def _stuck(pod: Value, events: list[Value]) -> list[Value]:

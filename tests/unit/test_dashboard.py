@@ -112,6 +112,18 @@ def test_other_troubles_of_pods() -> None:
     assert told(pod(container(state="created")))[0][:2] == ("warning", "not started")
 
 
+@pytest.mark.parametrize(("since", "level"), [(NOW - SECOND, "warning"), (NOW - 3 * MINUTE, "broken")])
+def test_a_pod_whose_probe_fails(since: int, level: str) -> None:
+    """The event is as Kubernetes words it: it does not name the container."""
+    event: dict[str, Any] = {"uid": "u", "type": "Warning", "reason": "Unhealthy"}
+    event |= {"message": "Readiness probe failed: HTTP 503", "first": since, "last": NOW}
+    one = {"ready": False, "running": True, "waiting": "", "message": ""}
+    kube = {"ends": False, "containers": {"app": one}, "reason": "", "phase": "Running", "manifest": "cart.yaml"}
+    [found] = diagnose(NODE, [pod(container(), kube=kube)], NOW, [event])
+    assert (found["level"], found["what"], found["why"]) == (level, "not ready", "Readiness probe failed: HTTP 503")
+    assert diagnose(NODE, [pod(container(), kube=kube)], NOW, [event | {"message": "Liveness probe failed: x"}]) == []
+
+
 def test_only_a_pods_newest_sandbox_counts() -> None:
     old = pod(exited(1), id="old", ready=False)
     assert told(old, pod(container(), attempt=1)) == [] and len(told(old)) == 1

@@ -76,7 +76,7 @@ export function overview() {
   const here = node();
   const wrong = problems();
   const broken = wrong.filter((one) => one.level === "broken").length;
-  const said = broken ? `${plural(broken, "thing")} broken` : wrong.length ? `nothing broken, ${plural(wrong.length, "warning")}` : "Nothing is wrong";
+  const said = broken ? `${plural(broken, "thing")} broken` : wrong.length ? `Nothing broken, ${plural(wrong.length, "warning")}` : "Nothing is wrong";
   const top = pods().filter((one) => one.cpu !== null).sort((a, b) => b.cpu - a.cpu).slice(0, 8);
   return [
     h("h1", {}, here.name),
@@ -104,6 +104,13 @@ function state(one) {
   return ["", one.ready ? "Ready" : "Ended"];
 }
 
+// [ready of all, restarts], as the node agent counts them; without one a container that runs is ready.
+function counts(one) {
+  const told = one.kube && Object.values(one.kube.containers).filter((each) => !each.init);
+  const found = told?.length ? told.map((each) => [each.ready, each.restarts]) : one.containers.map((each) => [each.state === "running", each.attempt]);
+  return [`${found.filter(([ready]) => ready).length}/${found.length}`, found.reduce((sum, [, times]) => sum + times, 0)];
+}
+
 function rows(found) {
   const head = ["Namespace", "Pod", "Ready", "State", "Restarts", "Age", "CPU", "Memory", "Address"];
   return h(
@@ -112,12 +119,11 @@ function rows(found) {
     h("div", { role: "row", class: "row head" }, head.map((word) => h("span", { role: "columnheader" }, word))),
     found.map((one) => {
       const [mark, text] = state(one);
-      const running = one.containers.filter((each) => each.state === "running").length;
-      const restarts = one.containers.reduce((sum, each) => sum + each.attempt, 0);
+      const [ready, restarts] = counts(one);
       const cells = [
         one.namespace,
         h("a", { href: link(one) }, one.name),
-        `${running}/${one.containers.length}`,
+        ready,
         h("span", { class: mark }, text),
         restarts,
         ago(one.created),

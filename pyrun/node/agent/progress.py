@@ -113,7 +113,7 @@ class _Told:
     def _newest(self, words: str, *reasons: str) -> str:
         for event in reversed(self._events):
             if event["reason"] in reasons and words.lower() in event["message"].lower():
-                return str(event["message"])
+                return str(event["message"]).rstrip()
         return ""
 
 
