@@ -77,7 +77,7 @@ def search(logs: str, asked: Asked, patience_s: float) -> list[dict[str, Any]]:
 
 
 def _argv(logs: str, asked: Asked) -> list[str]:
-    argv = ["logs", "--format", "json", "--dir", logs, "--tail", str(asked.lines)]
+    argv = ["logs", "--no-join", "--format", "json", "--dir", logs, "--tail", str(asked.lines)]
     for option, value in (("namespace", asked.namespace), ("pod", asked.pod), ("container", asked.container)):
         argv += [f"--{option}={value}"] if value else []
     argv += [f"--stream={asked.stream}"] if asked.stream else []

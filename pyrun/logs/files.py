@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from .line import LONGEST, SECOND, parse_piece
 from .tree import Place, open_segment
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from io import FileIO
 
+    from .around import Chunk
     from .block import Block, Frame, Tokens
     from .line import Joiner
     from .query import Query
@@ -75,9 +77,9 @@ def _limit(file: tuple[int, int], size: int, place: Place, end: End | None) -> i
 class File:
     """A file of which nothing is read."""
 
-    def forward(self, joiner: Joiner) -> Iterator[bytes]:
-        """Whole lines, about a CHUNK at a time. What follows the last newline comes last. What can't have a line that
-        is looked for may be left out while the joiner is idle."""
+    def forward(self, joiner: Joiner) -> Iterator[Chunk]:
+        """Whole lines, about a CHUNK at a time. What follows the last newline comes last. Of what can't have a line
+        that is looked for, while the joiner is idle, there may be only what reads it."""
         return iter(())
 
     def backward(self) -> Iterator[bytes]:
@@ -91,7 +93,7 @@ class _Packed(File):
     def __init__(self, read: Callable[[int], bytes]) -> None:
         self._read = read
 
-    def forward(self, joiner: Joiner) -> Iterator[bytes]:
+    def forward(self, joiner: Joiner) -> Iterator[Chunk]:
         return _chunks(self._read)
 
     def backward(self) -> Iterator[bytes]:
@@ -105,7 +107,7 @@ class _Plain(File):
         self._end = end
         self._since = since
 
-    def forward(self, joiner: Joiner) -> Iterator[bytes]:
+    def forward(self, joiner: Joiner) -> Iterator[Chunk]:
         at = seek(self._fd, self._since - SLACK, self._end) if self._since else 0
 
         def read(wanted: int) -> bytes:
@@ -151,9 +153,13 @@ class _Sealed(File):
         except ValueError:
             return b""  # damaged: what is around it is told
 
-    def forward(self, joiner: Joiner) -> Iterator[bytes]:
+    def forward(self, joiner: Joiner) -> Iterator[Chunk]:
         for frame in self._block.frames:
-            if frame.start < self._limit and (not joiner.idle or self._wanted(frame)) and (lines := self._lines(frame)):
+            if frame.start >= self._limit:
+                continue
+            if joiner.idle and not self._wanted(frame):
+                yield partial(self._lines, frame)
+            elif lines := self._lines(frame):
                 yield lines
 
     def backward(self) -> Iterator[bytes]:

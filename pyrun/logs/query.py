@@ -36,10 +36,12 @@ class Query:
     stream: str = ""
     whole: bool = False
 
+    def is_of(self, line: Line) -> bool:
+        """Of its time and its stream."""
+        return self.since <= line.time < self.until and (not self.stream or line.stream == self.stream)
+
     def takes(self, line: Line) -> bool:
-        if not self.since <= line.time < self.until or (self.stream and line.stream != self.stream):
-            return False
-        return self.matches(line.content)
+        return self.is_of(line) and self.matches(line.content)
 
     def matches(self, content: bytes) -> bool:
         """Of the text alone."""
@@ -59,7 +61,7 @@ class Query:
     def lines_of(self, chunk: bytes) -> Iterator[bytes]:
         """Of whole lines of a file those that may have what is looked for, without their newlines: all that have it,
         and maybe others. Searching in many lines at once is faster than in each."""
-        find = self._finder(chunk)
+        find = self.finder(chunk)
         if find is None:
             yield from chunk.removesuffix(b"\n").split(b"\n")
             return
@@ -70,7 +72,7 @@ class Query:
             yield chunk[chunk.rfind(b"\n", 0, hit) + 1 : end]
             at = end + 1
 
-    def _finder(self, chunk: bytes) -> Callable[[int], int] | None:
+    def finder(self, chunk: bytes) -> Callable[[int], int] | None:
         """Where, from an offset on, the next place is in which the longest word or the first expression begins."""
         if self.words:
             text, word = chunk.lower() if self.any_case else chunk, max(self.words, key=len)
@@ -121,13 +123,19 @@ def _whole(word: bytes, flags: int) -> re.Pattern[bytes]:
 
 
 def _pattern(text: str, flags: int) -> re.Pattern[bytes]:
+    return parse_pattern(text, "", flags, hint="without --regex words are taken as they stand")
+
+
+def parse_pattern(text: str, option: str, flags: int = 0, *, hint: str = "") -> re.Pattern[bytes]:
+    """An expression that a person typed. InvalidArgument names the fault and its place."""
     try:
         return re.compile(text.encode("utf-8", "surrogateescape"), flags)
     except (re.error, OverflowError, RecursionError) as e:
         place = f", at character {e.pos + 1}" if isinstance(e, re.error) and e.pos is not None else ""
         raise InvalidArgument(
-            f"{text!r} is no regular expression: {e.msg if isinstance(e, re.error) else e}{place}",
-            hint="without --regex words are taken as they stand",
+            f"{option and f'{option}: '}{text!r} is no regular expression: "
+            f"{e.msg if isinstance(e, re.error) else e}{place}",
+            hint=hint,
         ) from None
 
 

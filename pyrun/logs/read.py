@@ -7,9 +7,12 @@ that are no text.
 from __future__ import annotations
 
 from collections import deque
+from contextlib import ExitStack
 from heapq import merge
 from itertools import count
 
+from .around import RECENT, Around, Near, Search
+from .entry import MOST_LINES
 from .files import CHUNK, EVERYTHING, SLACK, End, opened
 from .line import LONGEST, Joiner, Line, parse_piece
 from .tree import BEFORE_ALL, collect_segments
@@ -18,6 +21,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from .around import Chunk, Shown
+    from .entry import Rule
     from .files import Ends
     from .query import Query
     from .tree import Container, Segment
@@ -70,9 +75,11 @@ def _end_of(container: Container, ends: Ends | None) -> End | None:
     return None if ends is None else ends.get(container.directory, End(BEFORE_ALL, (0, 0), 0))
 
 
-def _matching(chunks: Iterable[bytes], joiner: Joiner, query: Query) -> Iterator[Line]:
+def _matching(chunks: Iterable[Chunk], joiner: Joiner, query: Query) -> Iterator[Line]:
     """Each chunk holds whole lines. What is not wanted is passed over as early as can be, since that is most."""
     for chunk in chunks:
+        if not isinstance(chunk, bytes):
+            continue
         # A word may stand across the pieces of a line, so a chunk with pieces is read whatever it holds.
         plain = joiner.idle and b" P " not in chunk and b" P:" not in chunk
         if plain and not query.may_be_in(chunk):
@@ -84,6 +91,99 @@ def _matching(chunks: Iterable[bytes], joiner: Joiner, query: Query) -> Iterator
             line = joiner.add(raw)
             if line is not None and query.takes(line):
                 yield line
+
+
+def read_near(
+    containers: Iterable[Container],
+    query: Query,
+    near: Near,
+    *,
+    previous: bool = False,
+    ends: Ends | None = EVERYTHING,
+) -> Iterator[tuple[Container, Shown]]:
+    """What is found with what is near to it, of several containers: what is not apart stays together."""
+    turn = count()
+    streams = [_runs(one, next(turn), _near_of(one, query, near, previous, _end_of(one, ends))) for one in containers]
+    for _, _, container, run in merge(*streams, key=lambda item: item[:2]):
+        for shown in run:
+            yield container, shown
+
+
+# So many entries that are not apart are held, at most, to keep them together.
+LONGEST_RUN = 1000
+
+
+def _runs(container: Container, turn: int, found: Iterable[Shown]) -> Iterator[tuple[int, int, Container, list[Shown]]]:
+    run: list[Shown] = []
+    for shown in found:
+        if run and (shown.apart or len(run) >= LONGEST_RUN):
+            yield run[0].line.time, turn, container, run
+            run = []
+        run.append(shown)
+    if run:
+        yield run[0].line.time, turn, container, run
+
+
+def _near_of(container: Container, query: Query, near: Near, previous: bool, end: End | None) -> Iterator[Shown]:
+    for segments in _by_attempt(segments_of(container, previous=previous)):
+        search = Search(query, near)
+        with ExitStack() as all_files:
+            # What reads a chunk of an older file may still be asked.
+            files: deque[ExitStack] = deque()
+            for segment in segments:
+                files.append(all_files.enter_context(ExitStack()))
+                file = files[-1].enter_context(opened(container, segment, query, end))
+                yield from search.add(file.forward(search.joiner))
+                if len(files) > RECENT:
+                    files.popleft().close()
+            yield from search.end()
+
+
+def tail_entries(
+    container: Container,
+    query: Query,
+    entries: int,
+    rule: Rule,
+    *,
+    previous: bool = False,
+    ends: Ends | None = EVERYTHING,
+) -> list[Line]:
+    """As `tail`, but entries."""
+    found: list[Line] = []
+    for segments in reversed(_by_attempt(segments_of(container, previous=previous))):
+        raws = _raws_backward(container, segments, query, _end_of(container, ends))
+        for lines in _whole_entries(_backward(raws), rule):
+            if any(map(query.takes, lines)):
+                found[:0] = _hits(lines, query, rule)
+            if len(found) >= entries or lines[-1].time < query.since - SLACK:
+                break
+        if len(found) >= entries:
+            break
+    found.sort(key=lambda line: line.time)
+    return found[max(0, len(found) - entries) :]
+
+
+def _whole_entries(backward: Iterable[Line], rule: Rule) -> Iterator[list[Line]]:
+    """Lines in which no entry is begun and not ended, or the other way round; still the last one first."""
+    lines: list[Line] = []
+    going_on: set[str] = set()
+    for line in backward:
+        lines.append(line)
+        if rule.may_go_on(line.content):
+            going_on.add(line.stream)
+        else:
+            going_on.discard(line.stream)
+        if not going_on or len(lines) > 2 * MOST_LINES:
+            yield lines
+            lines, going_on = [], set()
+    if lines:
+        yield lines
+
+
+def _hits(backward: list[Line], query: Query, rule: Rule) -> list[Line]:
+    around = Around(query, Near(rule))
+    found = [shown.line for line in reversed(backward) for shown in around.add(line)]
+    return found + [shown.line for shown in around.gap()]
 
 
 def tail(

@@ -26,8 +26,8 @@ def time_text(nanoseconds: int) -> str:
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{rest:09d}Z"
 
 
-def as_value(container: Container, line: Line) -> dict[str, Any]:
-    """What tools are told. Bytes that are no UTF-8 are U+FFFD there."""
+def as_value(container: Container, line: Line, *, near: bool = False) -> dict[str, Any]:
+    """What tools are told. Bytes that are no UTF-8 are U+FFFD there. near: it is shown for what is near to it."""
     return {
         "time": time_text(line.time),
         "namespace": container.namespace,
@@ -37,18 +37,19 @@ def as_value(container: Container, line: Line) -> dict[str, Any]:
         "stream": line.stream,
         "line": line.content.decode("utf-8", "replace"),
         **({"cut": True} if line.cut else {}),
+        **({"context": True} if near else {}),
     }
 
 
 def as_text(container: Container, line: Line, *, timestamps: bool, alone: bool, terminal: bool) -> bytes:
-    """A line for people, with its newline. alone: there is one container, so its name says nothing. terminal: fit for
-    one; otherwise the program's bytes are as they were."""
+    """A line for people, with its newline; an entry's lines each as one. alone: there is one container, so its name
+    says nothing. terminal: fit for one; otherwise the program's bytes are as they were."""
     before = "" if alone else f"{container.namespace}/{container.pod} {container.name}"
     if before and terminal:
         before = f"\x1b[{COLOURS[sum(map(ord, before)) % len(COLOURS)]}m{before}\x1b[0m"
     words = [word for word in (time_text(line.time) if timestamps else "", before) if word]
-    content = line.content
-    if terminal:
-        content = printable(content.decode("utf-8", "surrogateescape")).encode("utf-8", "replace")
     head = "".join(f"{word} " for word in words).encode()
-    return head + content + b"\n"
+    contents = line.content.split(b"\n")
+    if terminal:
+        contents = [printable(one.decode("utf-8", "surrogateescape")).encode("utf-8", "replace") for one in contents]
+    return b"".join(head + one + b"\n" for one in contents)

@@ -8,10 +8,12 @@ from dataclasses import replace
 
 from pyrun.cli.output import compact
 from pyrun.errors import InvalidArgument, NotFound
+from pyrun.logs.around import Around, Near, Shown
+from pyrun.logs.entry import Rule
 from pyrun.logs.files import EVERYTHING
 from pyrun.logs.line import SECOND, Line, parse_time
-from pyrun.logs.query import FOREVER, Query, Where, parse_selector, parse_words, selects
-from pyrun.logs.read import read, tail
+from pyrun.logs.query import FOREVER, Query, Where, parse_pattern, parse_selector, parse_words, selects
+from pyrun.logs.read import read, read_near, tail, tail_entries
 from pyrun.logs.show import as_text, as_value
 from pyrun.logs.tree import POD_LOGS, Container, collect_containers, default_store
 
@@ -23,43 +25,72 @@ if TYPE_CHECKING:
     from pyrun.cli.parse import Options
     from pyrun.logs.files import Ends
 
-    Show = Callable[[Container, Line], None]
+    Show = Callable[[Container, Shown], None]
 
 PATIENCE_S = 10.0
 # Of what was written before, when nothing says how much.
 BEFORE_FOLLOWING = 10
+# Entries of context.
+MOST_NEAR = 1000
 
 
 def run(g: Globals, o: Options) -> int:
     query, where, root = _query(o), _where(o), o.dir or POD_LOGS
+    near = _near(o)
     store = os.path.abspath(o.store) if o.store else default_store(root)
     if o.previous and o.follow:
         raise InvalidArgument("--previous: what has ended can't be followed", hint="leave out --follow or --previous")
     if o.follow:
-        return _follow(root, store, where, query, o)
+        return _follow(root, store, where, query, near, o)
     containers = _chosen(root, store, where)
     if not containers:
         raise NotFound(f"{root}: no container's logs are there that fit", hint="pyrun logs without --pod … has all")
-    show = _shower(o, alone=len(containers) == 1)
+    show = _shower(o, near, alone=len(containers) == 1)
     found = False
-    for container, line in _history(containers, query, o.tail, previous=o.previous):
-        show(container, line)
+    for container, shown in _history(containers, query, near, o.tail, previous=o.previous):
+        show(container, shown)
         found = True
     return 0 if found or not o.words else 1
 
 
-def _follow(root: str, store: str, where: Where, query: Query, o: Options) -> int:
+def _near(o: Options) -> Near:
+    if o.no_join and o.begins:
+        raise InvalidArgument("--no-join and --begins: only one of them can be")
+    before = o.before_context if o.before_context is not None else o.context or 0
+    after = o.after_context if o.after_context is not None else o.context or 0
+    for option, number in (("--before-context", before), ("--after-context", after)):
+        if not 0 <= number <= MOST_NEAR:
+            raise InvalidArgument(f"{option}: {number} is not from 0 to {MOST_NEAR}")
+    if (before or after) and not o.words:
+        raise InvalidArgument("--context: there is nothing that is looked for", hint="name a word")
+    if (before or after) and o.tail is not None:
+        raise InvalidArgument("--tail and --context: only one of them can be", hint="--since 1h says how much, too")
+    rule = None if o.no_join else Rule(parse_pattern(o.begins, "--begins") if o.begins else None)
+    return Near(rule, before, after)
+
+
+def _follow(root: str, store: str, where: Where, query: Query, near: Near, o: Options) -> int:
     from pyrun.logs.follow import Follower
 
-    follower = Follower(root, where, query, store)
+    follower = Follower(root, where, Query(), store)
     try:
-        show = _shower(o, alone=False)
-        lines = o.tail if o.tail is not None or query.since else BEFORE_FOLLOWING
-        for container, line in _history(_chosen(root, store, where), query, lines, ends=follower.ends()):
-            show(container, line)
+        show = _shower(o, near, alone=False)
+        lines = o.tail if o.tail is not None or query.since or near.before or near.after else BEFORE_FOLLOWING
+        history = _history(_chosen(root, store, where), query, near, lines, ends=follower.ends())
+        for container, shown in history:
+            show(container, shown)
+        # For people lines are told as they come, and need not be put together to stand together.
+        plain = not o.words and o.format == "text"
+        arounds: dict[str, tuple[Container, Around]] = {}
         while time.time_ns() < query.until:
             for container, line in follower.lines():
-                show(container, line)
+                if container.directory not in arounds:
+                    arounds[container.directory] = container, Around(query, Near() if plain else near)
+                for shown in arounds[container.directory][1].add(line):
+                    show(container, shown)
+            for container, around in arounds.values():
+                for shown in around.older(time.time_ns()):
+                    show(container, shown)
             follower.wait()
     finally:
         follower.close()
@@ -69,15 +100,28 @@ def _follow(root: str, store: str, where: Where, query: Query, o: Options) -> in
 def _history(
     containers: list[Container],
     query: Query,
+    near: Near,
     lines: int | None,
     *,
     previous: bool = False,
     ends: Ends | None = EVERYTHING,
-) -> Iterable[tuple[Container, Line]]:
-    if lines is None:
-        return read(containers, query, previous=previous, ends=ends)
-    last = [(one, line) for one in containers for line in tail(one, query, lines, previous=previous, ends=ends)]
-    return sorted(last, key=lambda item: item[1].time)
+) -> Iterable[tuple[Container, Shown]]:
+    if lines is None and near == Near():
+        found: Iterable[tuple[Container, Line]] = read(containers, query, previous=previous, ends=ends)
+    elif lines is None:
+        return read_near(containers, query, near, previous=previous, ends=ends)
+    else:
+        last = [(one, line) for one in containers for line in _tail(one, query, near, lines, previous, ends)]
+        found = sorted(last, key=lambda item: item[1].time)
+    return ((container, Shown(line, hit=True, apart=False)) for container, line in found)
+
+
+def _tail(
+    container: Container, query: Query, near: Near, lines: int, previous: bool, ends: Ends | None
+) -> Iterable[Line]:
+    if near.rule is None:
+        return tail(container, query, lines, previous=previous, ends=ends)
+    return tail_entries(container, query, lines, near.rule, previous=previous, ends=ends)
 
 
 def _chosen(root: str, store: str, where: Where) -> list[Container]:
@@ -127,14 +171,20 @@ def _selected(o: Options) -> frozenset[str]:
     return frozenset(pod.metadata.uid for pod in pods.items if selects(selector, dict(pod.labels)))
 
 
-def _shower(o: Options, *, alone: bool) -> Show:
+def _shower(o: Options, near: Near, *, alone: bool) -> Show:
     terminal = os.isatty(1)
+    groups = bool(near.before or near.after) and o.format != "json"
+    first = True
 
-    def show(container: Container, line: Line) -> None:
+    def show(container: Container, shown: Shown) -> None:
+        nonlocal first
+        if groups and shown.apart and not first:
+            _write(b"--\n")
+        first = False
         if o.format == "json":
-            _write((compact(as_value(container, line)) + "\n").encode())
+            _write((compact(as_value(container, shown.line, near=not shown.hit)) + "\n").encode())
         else:
-            _write(as_text(container, line, timestamps=o.timestamps, alone=alone, terminal=terminal))
+            _write(as_text(container, shown.line, timestamps=o.timestamps, alone=alone, terminal=terminal))
 
     return show
 

@@ -45,5 +45,10 @@ def run(g: Globals, o: Options) -> int:
         "previous": o.previous,
         "timestamps": o.timestamps,
         "tail": o.tail,
+        "after_context": None,
+        "before_context": None,
+        "context": None,
+        "no_join": True,
+        "begins": None,
     }
     return logs.run(g, Options(**words))
