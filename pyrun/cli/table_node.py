@@ -56,6 +56,12 @@ KUBELET = (
     number("read-only-port", "N", "serve pods and metrics to everybody, without TLS; 0 for no such port", default=0),
     text("web-user", "USER", "who the process that serves it becomes (default: nobody)"),
 )
+GARBAGE = (
+    number("image-gc-high-threshold", "PERCENT", "of the disk in use, from which unused images go", default=85),
+    number("image-gc-low-threshold", "PERCENT", "of the disk in use, to which they go", default=80),
+    number("minimum-image-ttl", "SECONDS", "how long an image stays after its pull in any case", default=120),
+    number("maximum-image-ttl", "SECONDS", "without use after which it goes in any case; 0: never", default=0),
+)
 NODE_RUN = Verb(
     "node run",
     "run this node: the container runtime, and the pods of a directory of manifests",
@@ -81,6 +87,7 @@ NODE_RUN = Verb(
         number("max-restart-period", "SECONDS", "the longest wait before a restart (default: 300)", default=300),
         flag("fail-swap-on", "refuse to run where there is swap"),
         text("allowed-unsafe-sysctls", "NAME", "what pods may set; * at an end for any (repeatable)", many=True),
+        *GARBAGE,
         *KUBELET,
     ),
 )
@@ -165,6 +172,12 @@ NODE_RETRY = Verb(
     (Argument("name"),),
     (NODE_STATE, NAMESPACE),
 )
+NODE_GC = Verb(
+    "node gc",
+    "remove images that nobody needs, if the disk is full, and print which, and why the others stay",
+    (),
+    (NODE_STATE, flag("dry-run", "only print what would go"), FOR_TOOLS),
+)
 NODE_STATUS = Verb(
     "node status",
     "print what a running `pyrun node run` says of itself",
@@ -180,6 +193,7 @@ NODE = (
     NODE_APPLY,
     NODE_DELETE,
     NODE_RETRY,
+    NODE_GC,
     NODE_STATUS,
     NODE_VALIDATE,
     NODE_EXPLAIN,

@@ -56,7 +56,7 @@ GROUPS = (
     ("A Kubernetes node", ("cri", "cri status", "cri explain")),
     ("Pods from files", ("node run", "node status", "node apply", "node delete", "node validate", "node explain")),
     ("As a kubelet", ("kubelet",)),
-    ("These pods", ("node get", "node describe", "node logs", "node retry")),
+    ("These pods", ("node get", "node describe", "node logs", "node retry", "node gc")),
     (
         "Its Services",
         ("proxy run", "proxy status", "proxy cleanup", "proxy list", "proxy top", "proxy trace", "proxy explain"),
@@ -512,6 +512,12 @@ of them or none. What stands in a file of somebody else's making is refused: edi
             ("pyrun node delete pod web --grace-period 0", "at once"),
         ),
         {"0": "it is gone", "1": "there is no such object, or nobody answers"},
+    ),
+    "node gc": Text(
+        """Removes images as a kubelet does: the longest unused first, until the disk is at the low threshold. None goes
+that a container has, that a pod of this node names, that is pinned or that has just come.""",
+        (("pyrun node gc --dry-run", "what would go, and why the others stay"), ("pyrun node gc", "now")),
+        {"0": "it is done, or nothing was to be done", "1": "nobody answers"},
     ),
     "node retry": Text(
         """Ends the back-offs of a pod: what failed (an image, a container) is tried again now.""",

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 from pyrun.errors import PyrunError
 
-VERSION = 2
+VERSION = 3
 PATIENCE_S = 30.0
 SCHEMA = """
 CREATE TABLE images (id TEXT PRIMARY KEY, manifest BLOB NOT NULL, config BLOB NOT NULL, pulled INTEGER NOT NULL);
@@ -28,10 +28,12 @@ CREATE TABLE digests (name TEXT NOT NULL, image TEXT NOT NULL REFERENCES images 
 CREATE TABLE holds (owner TEXT NOT NULL, image TEXT NOT NULL REFERENCES images, PRIMARY KEY (owner, image));
 CREATE TABLE leases (ingest TEXT NOT NULL, diff_id TEXT NOT NULL REFERENCES layers, PRIMARY KEY (ingest, diff_id));
 """
-# What each format has more than the one before it. implied: directories that a layer's tar has no entry for.
+# What each format has more than the one before it. implied: directories that a layer's tar has no entry for. used: when
+# a container began or ceased to hold an image, in ns since 1970.
 LATER = {
     2: """CREATE TABLE implied (diff_id TEXT NOT NULL REFERENCES layers ON DELETE CASCADE, path TEXT NOT NULL,
         PRIMARY KEY (diff_id, path)) WITHOUT ROWID""",
+    3: "CREATE TABLE used (image TEXT PRIMARY KEY REFERENCES images ON DELETE CASCADE, at INTEGER NOT NULL)",
 }
 ORPHANS = """SELECT diff_id FROM layers WHERE diff_id NOT IN (SELECT diff_id FROM image_layers)
     AND diff_id NOT IN (SELECT diff_id FROM leases)"""

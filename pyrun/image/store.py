@@ -17,6 +17,7 @@ from pyrun.image.config import ConfigFile, ImageConfig, load_config
 from pyrun.image.contents import Contents, Ingest
 from pyrun.image.documents import Descriptor
 from pyrun.image.fetch import Fetch, Fetched, Layers, Progress, Source, Tell
+from pyrun.image.garbage import Stored
 from pyrun.image.layers import DIR
 from pyrun.image.pull import Pulls, Settings
 from pyrun.image.reference import Reference, parse_reference
@@ -115,6 +116,33 @@ class Images:
     def holders(self) -> frozenset[str]:
         """Who holds an image."""
         return frozenset(self.contents.database.words("SELECT DISTINCT owner FROM holds"))
+
+    def stored(self) -> tuple[Stored, ...]:
+        """What is to be known of each image to say whether it may go."""
+        names = {image.id: (image.name, image.pinned) for image in self.list()}
+        with self.contents.database.transaction() as db:
+            rows = db.execute("SELECT id, pulled, IFNULL(at, 0) FROM images LEFT JOIN used ON image = id").fetchall()
+            layers: dict[str, dict[str, int]] = {}
+            for id, diff_id, count in db.execute(
+                "SELECT image, diff_id, bytes FROM image_layers JOIN layers USING (diff_id)"
+            ):
+                layers.setdefault(id, {})[diff_id] = count
+            holders: dict[str, list[str]] = {}
+            for id, owner in db.execute("SELECT image, owner FROM holds ORDER BY owner"):
+                holders.setdefault(id, []).append(owner)
+        return tuple(
+            Stored(
+                id,
+                names[id][0],
+                layers.get(id, {}),
+                pulled / 1e9,
+                max(pulled, used) / 1e9,
+                names[id][1],
+                tuple(holders.get(id, ())),
+            )
+            for id, pulled, used in rows
+            if id in names
+        )
 
     def _find_id(self, reference: str) -> str:
         db = self.contents.database
@@ -215,6 +243,7 @@ class Images:
             if db.execute("SELECT 1 FROM images WHERE id = ?", (image_id,)).fetchone() is None:
                 raise NotFound(f"there is no image {image_id}")
             fresh = db.execute("INSERT OR IGNORE INTO holds VALUES (?, ?)", (owner, image_id)).rowcount > 0
+            db.execute("INSERT OR REPLACE INTO used VALUES (?, ?)", (image_id, time.time_ns()))
         try:
             return self.lowers(image_id)
         except PyrunError:  # a layer that can't be mounted
@@ -226,6 +255,9 @@ class Images:
     def release(self, owner: str) -> None:
         """Ends all that the owner holds."""
         with self.contents.database.transaction() as db:
+            db.execute(
+                "INSERT OR REPLACE INTO used SELECT image, ? FROM holds WHERE owner = ?", (time.time_ns(), owner)
+            )
             db.execute("DELETE FROM holds WHERE owner = ?", (owner,))
 
     def tag(self, reference: str, name: str) -> None:

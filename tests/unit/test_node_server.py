@@ -10,7 +10,7 @@ import pytest
 from pyrun.kube.objects.pods import Pod
 from pyrun.kube.objects.services import Service
 from pyrun.kube.objects.status import PodCondition, PodIP, PodStatus
-from pyrun.node.agent.events import Event
+from pyrun.node.agent.events import Event, of_pod
 from pyrun.node.server.event_sink import event_object
 from pyrun.node.server.node_object import Machine, node_object, node_status, same
 from pyrun.node.server.pods import record_of
@@ -135,7 +135,7 @@ def test_variables_of_services(links: bool) -> None:
 
 
 def test_an_event_is_no_longer_than_the_server_takes() -> None:
-    event = event_object(record_of(served()), Event("Warning", "Failed", "x" * 5000, 0.0, 1.0, 2), "n1", "p.1")
+    event = event_object(of_pod(record_of(served())), Event("Warning", "Failed", "x" * 5000, 0.0, 1.0, 2), "n1", "p.1")
     assert len(event["message"]) == 1024 and event["count"] == 2 and event["involvedObject"]["uid"] == "u-1"
 
 

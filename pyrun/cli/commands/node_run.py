@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from pyrun.cli.main import Globals
     from pyrun.cli.parse import Options
+    from pyrun.image.garbage import Policy
     from pyrun.node.agent.agent import Settings
     from pyrun.node.agent.serve import Beside
     from pyrun.node.server.membership import Joining
@@ -58,6 +59,7 @@ def run(g: Globals, o: Options) -> int:
         sysctls=o.allowed_unsafe_sysctls,
         log_bytes=log_bytes,
         log_files=o.container_log_max_files,
+        images=_image_policy(o),
     )
     root, state = o.root or (g.root if g.root_given else cri.ROOT), o.state or cri.STATE
     joining = _joining(o)
@@ -109,6 +111,19 @@ def _kubelet(root: str, settings: Settings, o: Options, warn: Callable[[str], No
 def _has_kubelet(o: Options) -> bool:
     """Whether anybody could be let in there."""
     return bool(o.client_ca_file or o.anonymous_auth or o.read_only_port)
+
+
+def _image_policy(o: Options) -> Policy:
+    from pyrun.image.garbage import Policy
+
+    high, low = o.image_gc_high_threshold, o.image_gc_low_threshold
+    if not 0 <= low <= high <= 100:
+        raise InvalidArgument(
+            f"--image-gc-low-threshold {low}, --image-gc-high-threshold {high}: must be 0 to 100, the low one not above"
+        )
+    if o.maximum_image_ttl and o.maximum_image_ttl <= o.minimum_image_ttl:
+        raise InvalidArgument(f"--maximum-image-ttl {o.maximum_image_ttl}: must be more than --minimum-image-ttl")
+    return Policy(high, low, float(o.minimum_image_ttl), float(o.maximum_image_ttl))
 
 
 def _joining(o: Options) -> Joining | None:

@@ -5,6 +5,7 @@ The exit status is 1 where its manifests have faults or its API server can't be 
 from __future__ import annotations
 
 from pyrun.cli.commands.cri import STATE
+from pyrun.cli.commands.node_get import age
 from pyrun.cli.output import compact, write
 from pyrun.errors import printable
 
@@ -27,5 +28,8 @@ def run(g: Globals, o: Options) -> int:
     if server:
         lines[1] += " and of an API server"
     lines += [f"  wrong: {word}" for word in wrong]
+    for e in found["events"]:
+        times = f" (x{e['count']})" if e["count"] > 1 else ""
+        lines.append(f"  {age(e['lastTimestamp'])} ago: {e['reason']} {e['message']}{times}")
     write("".join([printable(line) + "\n" for line in lines]))
     return 1 if wrong else 0

@@ -18,6 +18,7 @@ from typing import Any
 
 from ...cri.cri import Cri
 from ...errors import PyrunError, reason
+from ...image.garbage import Policy
 from ...kube.objects.config import ConfigMap, Secret
 from ...kube.objects.pods import Pod
 from ...listen import private_directory
@@ -27,11 +28,14 @@ from ...pod.pod import Pod as RuntimePod
 from ...pod.sandbox.cgroups import SYSTEMD
 from ..admission import Allocatable, Neighbour, refusal
 from ..plan.observed import NodeFacts
+from ..plan.pod import containers_of
 from ..probes import Prober
 from ..qos import BURSTABLE, pod_requests, qos_class
 from ..supported import unsupported
 from ..volumes import Objects, Volumes
 from .actor import NOT_SUPPORTED, Actor
+from .events import Events, of_node
+from .garbage import ImageGarbage
 from .host import Host
 from .record import Record, Records
 from .rotation import rotate_for_ever
@@ -45,7 +49,7 @@ MANIFESTS, LOGS = "/etc/pyrun/manifests", "/var/log/pods"
 @dataclass(frozen=True, slots=True)
 class Settings:
     """manifests: a directory. name: the node's. logs: the directory of all pods' logs; log_bytes, log_files: of each
-    container."""
+    container. images: when they go to make room."""
 
     manifests: str = MANIFESTS
     name: str = ""
@@ -58,6 +62,7 @@ class Settings:
     sysctls: tuple[str, ...] = ()
     log_bytes: int = 10 << 20
     log_files: int = 5
+    images: Policy = Policy()
 
 
 class Agent:
@@ -85,6 +90,8 @@ class Agent:
             gone=self._gone,
             burstable=self._burstable,
         )
+        self.events = Events(lambda event: self.host.event(of_node(name), event, api=True))
+        self.garbage = ImageGarbage(cri.images, settings.images, self._wanted_images, self.events)
         self.actors: dict[Name, Actor] = {}
         self.next: dict[Name, Record] = {}
         self.heard: Callable[[], bool] | None = None  # of an API server: whether it has said what it wants
@@ -118,6 +125,7 @@ class Agent:
             if record.api and record.deleted is None and self.heard is None:
                 self.actors[record.key].delete()  # nobody else could ever end it
         self._task(rotate_for_ever(self._cri.pods, self.settings.log_bytes, self.settings.log_files, self._warn))
+        self._task(self.garbage.for_ever())
         self.source.start()
 
     async def stop(self) -> None:
@@ -165,6 +173,7 @@ class Agent:
     def sweep(self) -> None:
         """Removes what nobody wants, where everybody has been heard."""
         if self.source.read and (self.heard is None or self.heard()):
+            self.garbage.heard.set()
             self._task(self._remove_orphans())
 
     def serve(self, record: Record) -> None:
@@ -278,6 +287,15 @@ class Agent:
     def _burstable(self) -> int:
         specs = [actor.record.desired().spec for actor in self.actors.values() if not actor.is_finished]
         return sum(pod_requests(spec).get("cpu", 0) for spec in specs if qos_class(spec) == BURSTABLE)
+
+    def _wanted_images(self) -> dict[str, str]:
+        """Reference → the pod that names it, of those that are not through."""
+        records = [actor.record for actor in self.actors.values() if not actor.is_finished]
+        found = {}
+        for record in [*records, *self.next.values()]:
+            for c in containers_of(record.desired()).values():
+                found[c.image or ""] = "/".join(record.key)
+        return found
 
     def _room(self) -> None:
         for actor in self.actors.values():

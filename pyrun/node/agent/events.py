@@ -1,10 +1,12 @@
-"""What happened to a pod, as Kubernetes' events have it: equal ones are counted, and the newest are kept."""
+"""What happened to a pod or to the node, as Kubernetes' events have it: equal ones are counted, the newest are kept."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from .record import Record
 
 MOST = 50
 
@@ -21,7 +23,25 @@ class Event:
     count: int = 1
 
 
-class PodEvents:
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What events are about. A Node's namespace is empty, and its uid its name, as a kubelet has it."""
+
+    kind: str
+    namespace: str
+    name: str
+    uid: str
+
+
+def of_pod(record: Record) -> Subject:
+    return Subject("Pod", *record.key, record.uid)
+
+
+def of_node(name: str) -> Subject:
+    return Subject("Node", "", name, name)
+
+
+class Events:
     def __init__(self, told: Callable[[Event], None] = lambda event: None) -> None:
         """told: each that has come, or come again."""
         self._told = told

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from ...cri.cri import Cri
 from ...errors import Unavailable
@@ -12,9 +13,17 @@ from ..admission import Allocatable
 from ..plan.observed import NodeFacts
 from ..probes import Prober
 from ..volumes import Objects, Volumes
-from .events import Event
+from .events import Event, Subject
 from .record import Record, Records
 from .sandbox_config import Dns
+
+
+class EventTold(Protocol):
+    def __call__(self, subject: Subject, event: Event, *, api: bool) -> None: ...
+
+
+def _no_one(subject: Subject, event: Event, *, api: bool) -> None:
+    pass
 
 
 async def _no_objects(record: Record) -> Objects:
@@ -29,8 +38,8 @@ class Host:
     refusal: asked once for each pod; (reason, message) where it is not taken. gone: told when nothing is left of a
     pod. burstable: thousandths of a processor that all Burstable pods request.
 
-    told: a pod's status, after each plan. event: one that has come, or come again. objects: what files refer to;
-    served: what a pod of an API server refers to, or PyrunError while that is not known.
+    told: a pod's status, after each plan. event: one that has come, or come again; api: an API server may have it.
+    objects: what files refer to; served: what a pod of an API server refers to, or PyrunError while that is not known.
     """
 
     cri: Cri
@@ -50,7 +59,7 @@ class Host:
     gone: Callable[[Record], None] = lambda record: None
     burstable: Callable[[], int] = lambda: 0
     told: Callable[[Record, PodStatus], None] = lambda record, status: None
-    event: Callable[[Record, Event], None] = lambda record, event: None
+    event: EventTold = _no_one
     served: Callable[[Record], Awaitable[Objects]] = _no_objects
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...errors import PyrunError
 from ...pod.pod import Pod as Sandbox
 from ..volumes import Objects
-from .events import PodEvents
+from .events import Events, of_pod
 from .host import Host
 from .observe import pods_of
 from .record import Record
@@ -16,7 +16,7 @@ class Kept:
 
     def __init__(self, host: Host, record: Record) -> None:
         self.host, self.record = host, record
-        self.events = PodEvents(lambda event: host.event(record, event))
+        self.events = Events(lambda event: host.event(of_pod(record), event, api=record.api))
         self.gone = False
         self._written = b""
 

@@ -30,7 +30,7 @@ from .applied import apply, delete
 from .edit import change, manifest_of
 from .masked import masked
 from .progress import marked
-from .view import event_values, object_values, pod_value
+from .view import event_value, event_values, garbage_value, object_values, pod_value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -82,6 +82,8 @@ class Socket:
                 return [pod_value(actor) for actor in self._chosen(query)]
             case ("GET", [("configmaps" | "secrets") as kind]):
                 return object_values(agent.source.objects, KINDS[kind], query.get("namespace"), query.get("name"))
+            case ("GET" | "POST", ["garbage"]):
+                return await self._garbage(carry_out=exchange.method == "POST")
             case ("POST", ["apply"]):
                 given = _decoded(await exchange.body())
                 return await asyncio.to_thread(apply, agent.source, given, agent.name)
@@ -110,8 +112,16 @@ class Socket:
             "error": source.error,
             "faults": [str(fault) for fault in source.faults] + (self._services.faults() if self._services else []),
             "pods": len(self._agent.actors),
+            "events": [event_value(event) for event in self._agent.events.all()],
             "server": None if self._server_error is None else {"error": self._server_error()},
         }
+
+    async def _garbage(self, *, carry_out: bool) -> dict[str, Any]:
+        """Which images go, or would."""
+        garbage = self._agent.garbage
+        plan = await garbage.plan()
+        freed = await garbage.collect() if carry_out else 0
+        return {**garbage_value(plan), "freed": freed}
 
     def _plan(self, actor: Actor) -> list[dict[str, str]]:
         """Its lines, done, failed and to come; with their places, if its file still says the same."""

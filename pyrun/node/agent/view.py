@@ -7,8 +7,10 @@ from typing import Any
 
 import msgspec
 
+from ...image.garbage import Garbage
 from ..plan.status import rfc3339
 from .actor import Actor
+from .events import Event
 from .sandbox_config import API, FILE, SOURCE
 from .source import Key, Wanted
 
@@ -39,16 +41,39 @@ def event_values(actor: Actor) -> list[dict[str, Any]]:
     namespace, name = actor.record.key
     return [
         {
-            "type": event.type,
-            "reason": event.reason,
-            "message": event.message,
-            "count": event.count,
-            "firstTimestamp": rfc3339(event.first),
-            "lastTimestamp": rfc3339(event.last),
+            **event_value(event),
             "involvedObject": {"kind": "Pod", "namespace": namespace, "name": name, "uid": actor.record.uid},
         }
         for event in actor.events.all()
     ]
+
+
+def garbage_value(plan: Garbage) -> dict[str, Any]:
+    """used: RFC 3339. The images that go first, in the order in which they go."""
+    images = [
+        {
+            "name": verdict.image.name,
+            "id": verdict.image.id,
+            "size": verdict.image.bytes,
+            "used": rfc3339(verdict.image.used),
+            "goes": verdict.goes,
+            "frees": verdict.frees,
+            "why": verdict.why,
+        }
+        for verdict in plan.verdicts
+    ]
+    return {"why": plan.why, "images": images, "wanted": plan.wanted, "short": plan.short}
+
+
+def event_value(event: Event) -> dict[str, Any]:
+    return {
+        "type": event.type,
+        "reason": event.reason,
+        "message": event.message,
+        "count": event.count,
+        "firstTimestamp": rfc3339(event.first),
+        "lastTimestamp": rfc3339(event.last),
+    }
 
 
 def object_values(

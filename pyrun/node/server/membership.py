@@ -18,7 +18,7 @@ from ...kube.client import Client
 from ...kube.kubeconfig import Cluster
 from ...kube.objects.status import PodStatus
 from ..agent.agent import Agent
-from ..agent.events import Event
+from ..agent.events import Event, Subject
 from ..agent.record import Record
 from .event_sink import EventSink
 from .mirrors import Mirrors
@@ -109,9 +109,9 @@ class Membership:
         else:
             self.mirrors.status(record, status)
 
-    def _event(self, record: Record, event: Event) -> None:
-        if record.api:
-            self.events.add(record, event)
+    def _event(self, subject: Subject, event: Event, *, api: bool) -> None:
+        if api:
+            self.events.add(subject, event)
 
     def _changed(self, key: Key, uids: set[str]) -> None:
         for actor in self._agent.actors.values():
