@@ -91,7 +91,6 @@ WATCHED = "files and the API server are watched, and nothing is looked at by tur
 NO_LIMIT = "there is no such limit here"
 SUPERVISOR = "whoever starts pyrun sets that, such as a systemd unit"
 NO_IPTABLES = "pyrun makes no iptables rules"
-NO_COLLECTION = "images are removed by `pyrun image prune` alone"
 NO_EVICTION = "pods are not evicted here"
 
 Rule = Becomes | Only | Idle
@@ -138,10 +137,10 @@ FIELDS: dict[str, Rule] = {
     "nodeStatusUpdateFrequency": Idle("10s", "a node's status is sent when it changes"),
     "nodeStatusReportFrequency": Idle("5m", "a node's status is sent when it changes"),
     "nodeLeaseDurationSeconds": Only((40,)),
-    "imageMinimumGCAge": Idle("2m", NO_COLLECTION),
-    "imageMaximumGCAge": Idle("0s", NO_COLLECTION),
-    "imageGCHighThresholdPercent": Idle(85, NO_COLLECTION),
-    "imageGCLowThresholdPercent": Idle(80, NO_COLLECTION),
+    "imageMinimumGCAge": Becomes("minimum-image-ttl", _whole_seconds),
+    "imageMaximumGCAge": Becomes("maximum-image-ttl", _whole_seconds),
+    "imageGCHighThresholdPercent": Becomes("image-gc-high-threshold", _number),
+    "imageGCLowThresholdPercent": Becomes("image-gc-low-threshold", _number),
     "volumeStatsAggPeriod": Idle("1m", "volumes are measured when somebody asks"),
     "kubeletCgroups": Idle("", SUPERVISOR),
     "systemCgroups": Idle("", SUPERVISOR),
