@@ -83,7 +83,7 @@ def test_each_option_is_there(name: str) -> None:
         return  # compared with the other
     (option,) = [one for one in NODE_RUN.options if one.name == rule.option]
     assert option.kind != FLAG or rule.word(True) == "true"
-    assert option.kind != NUMBER or rule.word("5m" if name.endswith("Period") else 7) in ("7", "300")
+    assert option.kind != NUMBER or rule.word("5m" if name.endswith(("Period", "Age")) else 7) in ("7", "300")
     assert option.kind != CHOICE or "AlwaysAllow" in option.choices
 
 
