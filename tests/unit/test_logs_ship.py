@@ -20,7 +20,7 @@ import pytest
 
 from pyrun.errors import InvalidArgument, PyrunError
 from pyrun.logs.line import Line
-from pyrun.logs.ship import elasticsearch, loki, otlp, syslog
+from pyrun.logs.ship import elasticsearch, journald, loki, otlp, syslog
 from pyrun.logs.ship.http import seconds_of
 from pyrun.logs.ship.record import Again, Record, Refused, parse_target
 from pyrun.logs.ship.shipper import Shipper
@@ -28,6 +28,7 @@ from pyrun.logs.store import Keep, LogStore, read_status
 from pyrun.logs.tree import Container
 from tests.support.container.open_files import open_files
 from tests.support.engines import victoria_logs
+from tests.support.kube.authority import Authority
 
 from .test_logs import container, raw
 from .test_logs_blocks import start_collector, wait_for
@@ -161,31 +162,76 @@ def shipped(store: Path) -> list[dict[str, object]]:
     return rows
 
 
-def test_rsyslog_takes_all(place: tuple[Path, Path], tmp_path: Path) -> None:
+@contextmanager
+def rsyslog(directory: Path, port: int, head: str = "", tls: str = "") -> Iterator[Path]:
+    """One that listens; the file in which it writes. head: of its configuration; tls: of its listener."""
     program = shutil.which("rsyslogd", path="/usr/sbin:/sbin:/usr/bin")
-    if program is None:
-        pytest.skip("rsyslog is not installed")
-    port, out, config = free_port(), tmp_path / "out", tmp_path / "rsyslog.conf"
+    assert program is not None
+    out, config = directory / "out", directory / "rsyslog.conf"
     config.write_text(
-        'module(load="imtcp")\n'
+        f'{head}module(load="imtcp" {tls})\n'
         f'input(type="imtcp" port="{port}" address="127.0.0.1")\n'
         'template(name="all" type="string" string="%app-name% %msgid% %pri% %structured-data% %msg%\\n")\n'
         f'action(type="omfile" file="{out}" template="all" flushOnTXEnd="on")\n'
     )
-    argv = [program, "-n", "-f", str(config), "-i", str(tmp_path / "pid")]
-    written = Written(place[0])
+    argv = [program, "-n", "-f", str(config), "-i", str(directory / "pid")]
+    server = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield out
+    finally:
+        server.terminate()
+        server.wait()
+
+
+needs_rsyslog = pytest.mark.skipif(
+    shutil.which("rsyslogd", path="/usr/sbin:/sbin:/usr/bin") is None, reason="rsyslog is not installed"
+)
+
+
+@needs_rsyslog
+def test_rsyslog_takes_all(place: tuple[Path, Path], tmp_path: Path) -> None:
+    port, written = free_port(), Written(place[0])
     written.write(200)
-    with collecting(*place, f"syslog+tcp://127.0.0.1:{port}") as running:
-        server = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            work(written, running)
-            wait_for(lambda: len(lines_of(out)) == written.number, "all lines are there")
-        finally:
-            server.terminate()
-            server.wait()
+    with (
+        collecting(*place, f"syslog+tcp://127.0.0.1:{port}") as running,
+        rsyslog(tmp_path, port) as out,
+    ):
+        work(written, running)
+        wait_for(lambda: len(lines_of(out)) == written.number, "all lines are there")
     assert out.read_text().startswith(
         'cart app 14 [pod@32473 namespace="shop" pod="cart" pod_uid="uid-1" container="app"'
     )
+
+
+@needs_rsyslog
+@pytest.mark.skipif(
+    not list(Path("/usr/lib").glob("*/rsyslog/lmnsd_gtls.so")), reason="rsyslog-gnutls is not installed"
+)
+def test_rsyslog_takes_all_over_tls(place: tuple[Path, Path], tmp_path: Path) -> None:
+    """From who has a certificate that it knows; and nobody sends to a server that he does not know."""
+    authority, other = Authority(tmp_path / "ca"), Authority(tmp_path / "other")
+    server = authority.client("server", "/CN=server", use="serverAuth", names="IP:127.0.0.1")
+    client = authority.client("client", "/CN=client")
+    files = f'DefaultNetstreamDriverCAFile="{authority.ca}" DefaultNetstreamDriverCertFile="{server}"'
+    head = f'global({files} DefaultNetstreamDriverKeyFile="{server}")\n'
+    tls = 'StreamDriver.Name="gtls" StreamDriver.Mode="1" StreamDriver.AuthMode="x509/certvalid"'
+    port, written = free_port(), Written(place[0])
+    written.write(200)
+    url = f"syslog+tls://127.0.0.1:{port}"
+    right, without, wrong = f"{url}?ca={authority.ca}&cert={client}", f"{url}?ca={authority.ca}", f"{url}?ca={other.ca}"
+    with (
+        collecting(*place, right, without, wrong) as running,
+        rsyslog(tmp_path, port, head, tls) as out,
+    ):
+        work(written, running)
+        wait_for(lambda: len(lines_of(out)) == written.number, "all lines are there")
+
+        def errors() -> dict[object, str]:
+            return {row["target"]: str(row["last_error"]) for row in shipped(place[1])}
+
+        wait_for(lambda: "certificate verify failed" in errors()[wrong], "an unknown server is refused")
+        wait_for(lambda: "Connection refused" not in errors()[without], "an unknown client is refused")
+        assert [row["lines"] for row in shipped(place[1]) if row["target"] == wrong] == [0]
 
 
 def lines_of(out: Path) -> set[str]:
@@ -350,6 +396,40 @@ def test_a_message_of_syslog() -> None:
     assert int(length) == len(message)
     assert message.startswith(b'<11>1 2001-09-09T01:46:40.000000Z node-1 we"b] - app [pod@32473 namespace=')
     assert b'pod="we\\"b\\]"' in message and message.endswith(b"] caf\xc3\xa9 \xff")
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("tcp://x:1/path", "no place"),
+        ("tcp://x:99999", "out of range"),
+        ("tcp://x:1?ca=f", "tcp has no ca"),
+        ("tls://x:1?verify=no", "tls has no verify"),
+        ("tls://x:1?ca=/nonexistent", "/nonexistent: "),
+        ("tls://x:1?key=/nonexistent", "a key without a certificate"),
+        ("tls://x:1?cert=/dev/null", "/dev/null: "),
+    ],
+)
+def test_what_is_no_place_for_syslog(url: str, said: str) -> None:
+    with pytest.raises(InvalidArgument, match=said):
+        syslog.SyslogTarget(url)
+
+
+def test_fields_of_the_journal() -> None:
+    assert journald.encode(RECORD) == (
+        b"PRIORITY=3\nSYSLOG_IDENTIFIER=app\nSYSLOG_TIMESTAMP=2001-09-09T01:46:40.000000000Z\nCONTAINER_NAME=app\n"
+        b'POD_NAMESPACE=shop\nPOD_NAME=we"b]\nPOD_UID=u\nLOG_STREAM=stderr\nMESSAGE=caf\xc3\xa9 \xff\n'
+    )
+    line = Line(0, "stdout", b"a\nPRIORITY=0", cut=True)
+    assert journald.encode(Record(RECORD.container, line, "")).endswith(
+        b"MESSAGE\n\x0c\0\0\0\0\0\0\0a\nPRIORITY=0\nCONTAINER_PARTIAL_MESSAGE=true\n"
+    )
+
+
+@pytest.mark.parametrize("url", ["unix://", "unix:///", "unix://host/run/x", "unix:///run/x?a=b"])
+def test_what_is_no_socket_of_the_journal(url: str) -> None:
+    with pytest.raises(InvalidArgument, match="no socket"):
+        journald.JournaldTarget(url)
 
 
 @pytest.mark.parametrize("text", ["", "loki", "loki+tcp://x:1", "http://x/", "kafka+tcp://x:1", "syslog+http://x"])

@@ -8,6 +8,9 @@ from ...errors import InvalidArgument
 from ..line import Line
 from ..tree import Container
 
+# Severities of syslog (RFC 5424, 6.2.1): of standard error, and of standard output.
+ERROR, INFO = 3, 6
+
 
 @dataclass(frozen=True, slots=True)
 class Record:
@@ -54,7 +57,8 @@ class Refused(Exception):
 
 
 def parse_target(text: str) -> tuple[str, str]:
-    """(protocol, URL or place) of `loki+http://…`, `elasticsearch+https://…`, `otlp+http://…`, `syslog+tcp://HOST:PORT`."""
+    """(protocol, URL or place) of `loki+http://…`, `elasticsearch+https://…`, `otlp+http://…`, `syslog+tls://HOST:PORT`
+    and so on."""
     protocol, plus, rest = text.partition("+")
     scheme = rest.partition("://")[0]
     if plus and "://" in rest and scheme in PROTOCOLS.get(protocol, ()):
@@ -69,5 +73,6 @@ PROTOCOLS = {
     "loki": ("http", "https"),
     "elasticsearch": ("http", "https"),
     "otlp": ("http", "https"),
-    "syslog": ("tcp",),
+    "syslog": ("tcp", "tls"),
+    "journald": ("unix",),
 }

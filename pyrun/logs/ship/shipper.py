@@ -17,16 +17,26 @@ from ..store import DATABASE
 from . import elasticsearch, loki, otlp
 from .cursors import Cursors, key_of
 from .http import HttpTarget
+from .journald import JournaldTarget
 from .record import Again, Record, Refused, parse_target
 from .syslog import SyslogTarget
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from typing import Protocol
 
     from ..follow import Position
     from ..tree import Container
     from .cursors import Key
+
+    class Target(Protocol):
+        """send: returns when they were taken, or raises Again or Refused."""
+
+        def send(self, records: Sequence[Record]) -> None: ...
+
+        def close(self) -> None: ...
+
 
 BATCH_BYTES = 1 << 20
 # Pieces of 64 to 256 KiB of a container's log before the others have their turn.
@@ -35,6 +45,7 @@ BURST = 4
 GATHER_S = 0.5
 WAIT_FIRST_S, WAIT_MOST_S = 0.5, 60.0
 BY_HTTP = {"loki": loki, "elasticsearch": elasticsearch, "otlp": otlp}
+OTHERS: Mapping[str, Callable[[str], Target]] = {"syslog": SyslogTarget, "journald": JournaldTarget}
 
 
 class Shipper:
@@ -43,7 +54,7 @@ class Shipper:
     def __init__(self, target: str, root: str, directory: str, warn: Callable[[str], None]) -> None:
         protocol, url = parse_target(target)
         self._name = target
-        self._target = HttpTarget(url, BY_HTTP[protocol]) if protocol in BY_HTTP else SyslogTarget(url)
+        self._target: Target = OTHERS[protocol](url) if protocol in OTHERS else HttpTarget(url, BY_HTTP[protocol])
         self._where = (root, directory)
         self._warn = warn
         self._ended = threading.Event()

@@ -27,10 +27,11 @@ class Authority:
     def ca(self) -> str:
         return str(self.path / "ca.crt")
 
-    def client(self, name: str, subject: str, *, use: str = "clientAuth") -> str:
-        """The path of its file."""
+    def client(self, name: str, subject: str, *, use: str = "clientAuth", names: str = "") -> str:
+        """The path of its file. names: of a server, as OpenSSL's subjectAltName has them."""
         self._openssl("req", *_NEW, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", subject)
-        (self.path / "ext").write_text(f"keyUsage=critical,digitalSignature\nextendedKeyUsage={use}\n")
+        also = f"subjectAltName={names}\n" if names else ""
+        (self.path / "ext").write_text(f"keyUsage=critical,digitalSignature\nextendedKeyUsage={use}\n{also}")
         signed = ("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial")
         self._openssl(*signed, "-days", "30", "-extfile", "ext", "-out", f"{name}.crt")
         made = self.path / f"{name}.pem"
