@@ -17,6 +17,7 @@ from pyrun.cli import options, texts
 from pyrun.cli.parse import convert
 from pyrun.cli.root import default_root
 from pyrun.cli.table import GLOBALS
+from pyrun.cli.text import Text
 from pyrun.cli.verbs import VERBS
 from pyrun.errors import PyrunError
 from pyrun.oci.names import SIGNALS
@@ -100,7 +101,7 @@ def _name_of(ctx: click.Context) -> str:
     return ctx.command_path.partition(" ")[2]
 
 
-def write_sections(formatter: click.HelpFormatter, text: texts.Text) -> None:
+def write_sections(formatter: click.HelpFormatter, text: Text) -> None:
     if text.examples:
         with formatter.section("Examples"):
             for command, what in text.examples:

@@ -51,6 +51,7 @@ KUBELET = (
     number("healthz-port", "N", "of /healthz on 127.0.0.1; 0 for none", default=10248),
     text("tls-cert-file", "FILE", "its certificate (default: one that is made)", completes=A_FILE),
     text("tls-private-key-file", "FILE", "its key", completes=A_FILE),
+    flag("rotate-server-certificates", "have the API server sign a certificate; who has joined does so anyway"),
     flag("anonymous-auth", "let in who is not known, as system:anonymous; needs rights of its own"),
     choice("authorization-mode", ("Webhook", "AlwaysAllow"), "who may what: as the API server says, or everybody"),
     number("read-only-port", "N", "serve pods and metrics to everybody, without TLS; 0 for no such port", default=0),
@@ -113,6 +114,21 @@ KUBELET_VERB = Verb(
         text("runtime-config", "FILE", "pyrun.toml: the runtime's configuration", completes=A_FILE),
         NODE_STATE,
         flag("explain", "print the `pyrun node run` that this comes to, and end"),
+    ),
+)
+NODE_JOIN = Verb(
+    "node join",
+    "make this machine a node of a cluster, by a bootstrap token",
+    (),
+    (
+        text("server", "URL", "the API server: https://HOST:PORT"),
+        text("token", "ID.SECRET", "a bootstrap token; other users of this machine can see it meanwhile"),
+        text("token-file", "FILE", "a file that has it", completes=A_FILE),
+        text("ca-file", "FILE", "the cluster's authority, in PEM", completes=A_FILE),
+        text("ca-hash", "sha256:HEX", "the hash of its public key; the cluster tells the rest (repeatable)", many=True),
+        NODE_NAME,
+        text("root", "DIR", "of `pyrun node run` (default: /var/lib/pyrun)", completes=A_DIRECTORY),
+        number("timeout", "SECONDS", "how long to wait for who approves it", default=300),
     ),
 )
 NODE_GET = Verb(
@@ -187,6 +203,7 @@ NODE_STATUS = Verb(
 NODE = (
     NODE_RUN,
     KUBELET_VERB,
+    NODE_JOIN,
     NODE_GET,
     NODE_DESCRIBE,
     NODE_LOGS,

@@ -3,21 +3,12 @@ spec has it."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from pyrun.cli.text import Text
+from pyrun.cli.texts_node import NODE
 
 SPEC = "https://github.com/opencontainers/runtime-spec/blob/v1.3.0/"
 IMAGES = "https://github.com/opencontainers/"
-USUAL = {"0": "done", "1": "not done; stderr says why"}
 LIFECYCLE = SPEC + "runtime.md#lifecycle"
-
-
-class Text(NamedTuple):
-    """about: paragraphs. examples: (command, what it does). exits: status to meaning. see: links."""
-
-    about: str
-    examples: tuple[tuple[str, str], ...] = ()
-    exits: dict[str, str] = USUAL
-    see: tuple[str, ...] = ()
 
 
 PROGRAM = Text(
@@ -56,6 +47,7 @@ GROUPS = (
     ("A Kubernetes node", ("cri", "cri status", "cri explain")),
     ("Pods from files", ("node run", "node status", "node apply", "node delete", "node validate", "node explain")),
     ("As a kubelet", ("kubelet",)),
+    ("Pods of a cluster", ("node join",)),
     ("These pods", ("node get", "node describe", "node logs", "node retry", "node gc")),
     (
         "Its Services",
@@ -448,107 +440,7 @@ which pods that were.""",
         ),
         {"0": "it was told to end", "1": "its directory can't be used, or another one uses it"},
     ),
-    "node run": Text(
-        """Runs the pods of a directory of manifests and keeps them as their files say, with the container runtime in
-the same process: what `pyrun cri` serves, this serves, too. The directory is followed: a file that comes is a pod that
-starts, one that goes is a pod that ends within its grace, one that is broken leaves the pod as it was and is told of,
-by line and field.
-
-A signal ends it, and pods run on; the next one takes them over as they are.""",
-        (
-            ("pyrun node run", "the pods of /etc/pyrun/manifests"),
-            ("pyrun node run --manifests /srv/pods --cluster-dns 10.96.0.10", "with the cluster's DNS"),
-        ),
-        {"0": "a signal ended it", "1": "it could not start"},
-        ("https://kubernetes.io/docs/tasks/configure-pod-container/static-pod/",),
-    ),
-    "kubelet": Text(
-        """`pyrun node run` for whoever speaks a kubelet's words: it takes the flags that are listed here and a
-KubeletConfiguration, and refuses by name, with file and line, what it can't do. What sets the pace of a kubelet and
-nothing else is taken with a warning. The CRI is served by this process, at the endpoint where a kubelet would look for
-it.""",
-        (
-            ("pyrun kubelet --config /etc/kubernetes/kubelet.yaml --kubeconfig /etc/kubernetes/kubelet.conf", "a node"),
-            ("pyrun kubelet --config kubelet.yaml --explain", "the `pyrun node run` that it is"),
-        ),
-        {"0": "a signal ended it, or it was explained", "1": "it could not start"},
-        ("https://kubernetes.io/docs/reference/config-api/kubelet-config.v1beta1/",),
-    ),
-    "node get": Text(
-        """Prints pods with their state as Kubernetes has it: pods by default, or configmaps and secrets (whose values
-are not shown). A name after the kind chooses one; -o yaml and json print the whole object with its status.""",
-        (
-            ("pyrun node get", "the pods of namespace default"),
-            ("pyrun node get -A -o wide", "all of them, with their addresses"),
-            ("pyrun node get pods web -o yaml", "one, with its status"),
-        ),
-        {"0": "it was printed", "1": "there is no such object, or nobody answers"},
-    ),
-    "node describe": Text(
-        """Prints a pod for a person: its containers with their state and last end, its conditions, and the events of
-it that the agent has seen since it started.""",
-        (("pyrun node describe web", "of namespace default"),),
-        {"0": "it was printed", "1": "there is no such pod, or nobody answers"},
-    ),
-    "node logs": Text(
-        """Prints what a container of a pod wrote; `pyrun logs` searches in many.""",
-        (
-            ("pyrun node logs -f web", "follow the only container"),
-            ("pyrun node logs web -c side --previous --tail 20", "the last words of the one before"),
-        ),
-        {"0": "it was printed", "1": "there is no such pod or container"},
-    ),
-    "node apply": Text(
-        """Checks objects, and puts each into a file of its own in the directory of manifests of the running node; all
-of them or none. What stands in a file of somebody else's making is refused: edit that.""",
-        (("pyrun node apply -f web.yaml", "a pod that comes, or is another from now on"),),
-        {"0": "it was done", "1": "it has faults, or nobody answers"},
-    ),
-    "node delete": Text(
-        """Removes the file that has an object and nothing else, and waits until a pod has ended.""",
-        (
-            ("pyrun node delete pod web", "one pod"),
-            ("pyrun node delete -f web.yaml", "what a file has"),
-            ("pyrun node delete pod web --grace-period 0", "at once"),
-        ),
-        {"0": "it is gone", "1": "there is no such object, or nobody answers"},
-    ),
-    "node gc": Text(
-        """Removes images as a kubelet does: the longest unused first, until the disk is at the low threshold. None goes
-that a container has, that a pod of this node names, that is pinned or that has just come.""",
-        (("pyrun node gc --dry-run", "what would go, and why the others stay"), ("pyrun node gc", "now")),
-        {"0": "it is done, or nothing was to be done", "1": "nobody answers"},
-    ),
-    "node retry": Text(
-        """Ends the back-offs of a pod: what failed (an image, a container) is tried again now.""",
-        (("pyrun node retry web", "when the reason has been mended"),),
-        {"0": "it is tried", "1": "there is no such pod, or nobody answers"},
-    ),
-    "node status": Text(
-        """Prints the node's name, how many pods it has, and what is wrong with its manifests.""",
-        (("pyrun node status", "for a person"), ("pyrun node status --format json", "for tools")),
-        {"0": "all is well", "1": "manifests have faults, or nobody answers"},
-    ),
-    "node validate": Text(
-        """Reads files of Kubernetes objects, YAML or JSON, and prints all that is wrong with them at once, each with
-file, line, column and field: syntax, fields that do not exist, values that Kubernetes refuses, and what this node does
-not have. A field is never ignored.""",
-        (
-            ("pyrun node validate pod.yaml", "one file"),
-            ("pyrun node validate --format json /etc/pyrun/manifests/*.yaml", "for tools"),
-        ),
-        {"0": "no faults", "1": "faults, on stdout"},
-        ("https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/",),
-    ),
-    "node explain": Text(
-        """Prints for each pod of a file what this node would do: whether it fits, which images it takes, its cgroups
-with their limits, volumes and where they are mounted, in which order containers start and end, and what is probed. Each
-line has the place in the file that asks for it.""",
-        (
-            ("pyrun node explain pod.yaml", "on this machine"),
-            ("pyrun node explain --cpu 4000 --memory 16G pod.yaml", "on a node of that size"),
-        ),
-    ),
+    **NODE,
     "metrics": Text(
         """Serves what pods and their containers use: /metrics/cadvisor and /metrics/resource for Prometheus,
 /stats/summary for metrics-server, by the names and labels of cAdvisor and the kubelet, and /metrics about itself. It

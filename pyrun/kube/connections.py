@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import urllib3
 
 from ..errors import PyrunError, reason
+from .certificates import load_pair
 from .kubeconfig import Cluster
 
 IDLE = 8  # connections that are kept
@@ -117,7 +118,7 @@ def _context(cluster: Cluster) -> ssl.SSLContext:
     certificate, key = cluster.certificate_file, cluster.key_file
     try:
         if cluster.certificate is not None:
-            _load_bytes(context, cluster.certificate, cluster.key or b"")
+            load_pair(context, cluster.certificate, cluster.key or b"")
         elif certificate is not None:
             context.load_cert_chain(certificate, key)
     except (OSError, ssl.SSLError) as error:
@@ -134,16 +135,3 @@ def _own(cluster: Cluster) -> ssl.SSLContext:
         )
     except (OSError, ValueError, ssl.SSLError) as error:
         raise PyrunError(f"the certificate authority {cluster.ca_file or 'in the kubeconfig'}: {error}") from None
-
-
-def _load_bytes(context: ssl.SSLContext, certificate: bytes, key: bytes) -> None:
-    """ssl takes names of files only; a memfd has one, and no other process reads it."""
-    fds = []
-    try:
-        for data in (certificate, key):
-            fds.append(os.memfd_create("pem", os.MFD_CLOEXEC))
-            os.write(fds[-1], data)
-        context.load_cert_chain(*(f"/proc/self/fd/{fd}" for fd in fds))
-    finally:
-        for fd in fds:
-            os.close(fd)

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 from ..cri.backend import PodBackend
 from ..cri.stream.ports import open_sockets
 from ..errors import InvalidArgument, PyrunError, ResourceExhausted
+from ..kube.certificates import Pair
 from ..metrics.text import render
 from ..node.agent.agent import Agent
 from ..node.agent.view import pod_value
@@ -65,11 +66,19 @@ class Answers:
         self._measures = Measures(self._cri, agent.name)
         self._tasks: set[asyncio.Task[None]] = set()
         self._logs: dict[socket.socket, bool] = {}  # whether it is followed
+        self._pair: Pair | None = None
+        self._anew = asyncio.Event()
         self._threads = ThreadPoolExecutor(MOST_LOGS, "log")
 
     def start(self) -> None:
         self._control.setblocking(False)
         asyncio.get_running_loop().add_reader(self._control, self._take)
+
+    def renewed(self, pair: Pair) -> None:
+        """The process without privileges shows this certificate from now on."""
+        self._pair = pair
+        self._anew.set()
+        self._anew = asyncio.Event()
 
     async def stop(self) -> None:
         asyncio.get_running_loop().remove_reader(self._control)
@@ -117,6 +126,8 @@ class Answers:
                 await self._attach(question, stream)
             case "ports":
                 await self._ports(question, stream)
+            case "certificate":
+                await self._certificates(stream)
             case _:
                 await _put(stream, {"value": await self._value(question)})
 
@@ -169,6 +180,21 @@ class Answers:
             about = {"name": meta.name, "namespace": meta.namespace, "uid": meta.uid, "creationTimestamp": None}
             found.append({"metadata": about, "spec": {"containers": containers}, "status": {}})
         return found
+
+    async def _certificates(self, stream: socket.socket) -> None:
+        """Each new one, until nobody reads them any more."""
+        gone = asyncio.ensure_future(asyncio.get_running_loop().sock_recv(stream, 1))
+        try:
+            while not gone.done():
+                event = self._anew
+                if self._pair is not None:
+                    pair = {"certificate": self._pair.certificate.decode(), "key": self._pair.key.decode()}
+                    await _put(stream, {"value": pair})
+                anew = asyncio.ensure_future(event.wait())
+                await asyncio.wait((gone, anew), return_when=asyncio.FIRST_COMPLETED)
+                anew.cancel()
+        finally:
+            gone.cancel()
 
     # --- logs ---
 

@@ -112,7 +112,7 @@ FIELDS: dict[str, Rule] = {
     "tlsCurvePreferences": Only(([],)),
     "tlsMinVersion": Only(("", "VersionTLS12")),
     "rotateCertificates": Only((False,)),
-    "serverTLSBootstrap": Only((False,)),
+    "serverTLSBootstrap": Becomes("rotate-server-certificates", _flag),
     "authentication.anonymous.enabled": Becomes("anonymous-auth", _flag),
     "authentication.webhook.enabled": Only((True,)),
     "authentication.webhook.cacheTTL": Only(("2m",)),

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import gc
+import ipaddress
 import logging
 import os
 import signal
@@ -19,7 +20,9 @@ from typing import Any, NoReturn
 
 from ..errors import InvalidArgument, reason
 from ..http.server import Server
+from ..kube.certificates import Subject, read_pair
 from ..listen import private_directory
+from ..node.join.credentials import node_subject
 from ..web.ask import Questions
 from ..web.process import end, find_user, give_up_privileges, keep_only, listen_tcp
 from .certificate import own_certificate
@@ -35,7 +38,8 @@ AGAIN_S, LONGEST_AGAIN_S = 0.5, 30.0
 class Wanted:
     """directory: where a certificate of our own is kept. name, addresses: the node's. client_ca: a file of authorities
     in PEM. tls: certificate and key, files in PEM. user: who the process becomes. healthz_port, read_only_port: 0 for
-    none. anonymous: who is not known is let in as system:anonymous. always_allow: who was let in may do anything."""
+    none. anonymous: who is not known is let in as system:anonymous. always_allow: who was let in may do
+    anything. signed: an API server has a certificate signed for us."""
 
     directory: str
     name: str
@@ -49,6 +53,18 @@ class Wanted:
     read_only_port: int = 0
     anonymous: bool = False
     always_allow: bool = False
+    signed: bool = False
+
+    @property
+    def approved(self) -> str:
+        """Where the certificate is that an API server has had signed, with its key."""
+        return f"{self.directory}/approved.pem"
+
+    def subject(self) -> Subject:
+        """Of that one."""
+        names, addresses = (self.name,), {str(ipaddress.ip_address(one)) for one in self.addresses}
+        node = node_subject(self.name)
+        return Subject(node.name, node.organizations, names, tuple(sorted(addresses)))
 
     def config(self) -> dict[str, Any]:
         """What of a KubeletConfiguration it comes to."""
@@ -120,8 +136,17 @@ def _tls(wanted: Wanted) -> ssl.SSLContext:
     pair = wanted.tls
     if pair is None:
         private_directory(wanted.directory)
-        pair = (f"{wanted.directory}/serving.pem",) * 2
-        own_certificate(pair[0], wanted.name, wanted.addresses)
+        approved = read_pair(wanted.approved)
+        if (
+            wanted.signed
+            and approved is not None
+            and approved.subject == wanted.subject()
+            and approved.ends > time.time()
+        ):
+            pair = (wanted.approved,) * 2
+        else:
+            pair = (f"{wanted.directory}/serving.pem",) * 2
+            own_certificate(pair[0], wanted.name, wanted.addresses)
     try:
         context.load_cert_chain(*pair)
     except OSError as error:
@@ -195,7 +220,9 @@ async def _serve(control: socket.socket, doors: Doors, serving: Serving) -> None
         if name in doors:
             servers.append(Server(handle, most=MOST_PLAIN))
             await servers[-1].listen_on(doors[name])
+    following = asyncio.create_task(web.follow_certificate(serving.tls))
     asyncio.get_running_loop().add_reader(control, ended.set)  # the agent says nothing on it: it is gone
     await ended.wait()
+    following.cancel()
     for server in servers:
         await server.stop()

@@ -8,7 +8,9 @@ GET, POST  /exec and /attach/NAMESPACE/POD[/UID]/CONTAINER, /portForward/NAMESPA
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -19,6 +21,7 @@ from ..http.portforward import serve_ports
 from ..http.remotecommand import Wanted, open_session
 from ..http.server import Exchange
 from ..http.spdy.connection import SpdyStream
+from ..kube.certificates import load_pair
 from ..metrics.text import KIND
 from ..web.ask import Questions
 from .access import rights
@@ -30,6 +33,7 @@ HEADERS = (("X-Content-Type-Options", "nosniff"), ("Cache-Control", "no-store"))
 STATUS = {InvalidArgument: 400, FailedPrecondition: 400, NotFound: 404, ResourceExhausted: 429}
 PATIENCE_S = 30.0
 LOOK_S = 1.0
+AGAIN_S = 5.0
 CHUNK = 64 * 1024
 VALUES = {
     "/pods": ("pods", JSON),
@@ -57,6 +61,14 @@ class Web:
 
     async def _ask(self, ask: str, /, **question: Any) -> Any:
         return await self._questions.ask_one(ask, PATIENCE_S, **question)
+
+    async def follow_certificate(self, tls: ssl.SSLContext) -> None:
+        """Connections from now on are shown the newest, as the agent tells it. It ends with the agent."""
+        while True:
+            with contextlib.suppress(PyrunError, OSError):
+                async for pair in self._questions.ask("certificate"):
+                    load_pair(tls, pair["certificate"].encode(), pair["key"].encode())
+            await asyncio.sleep(AGAIN_S)
 
     async def healthz(self, exchange: Exchange) -> None:
         """The port for whoever is on this node."""

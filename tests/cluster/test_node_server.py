@@ -17,9 +17,13 @@ from typing import Any
 
 import pytest
 
+from pyrun.kube.certificates import read_pair
 from pyrun.kube.client import path
+from pyrun.kube.signing import PLURAL, SERVING, VERSION
 from tests.support.container.disk import unmount
+from tests.support.container.runner import runtime_argv
 from tests.support.cri.node import BUSYBOX, a_node
+from tests.support.kube import bootstrap
 from tests.support.kube.control_plane import PROGRAMS, ControlPlane, a_control_plane, program
 from tests.support.kube.kubelet import ADDRESS, own_address
 from tests.support.node.agent import SLEEP, AgentNode, is_ready, sh
@@ -87,6 +91,17 @@ class Cluster:
         return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
 
 
+def approve(plane: ControlPlane) -> None:
+    """The serving certificate, which no controller approves."""
+
+    def waits() -> Any:
+        found = plane.admin.list(path(VERSION, PLURAL))[0]
+        return [one for one in found if one["spec"]["signerName"] == SERVING and not one["status"]]
+
+    (request,) = plane.wait("kube-apiserver", waits)
+    plane.kubectl("certificate", "approve", request["metadata"]["name"])
+
+
 def container(pod: dict[str, Any]) -> dict[str, Any]:
     """The status of its one container."""
     (found,) = pod["status"]["containerStatuses"]
@@ -105,11 +120,13 @@ def running(tmp_path_factory: pytest.TempPathFactory, busybox_rootfs: Path) -> I
             own_address()
             with a_control_plane(directory / "plane", nodes=True) as plane:
                 agent = AgentNode(node)
-                node.words += ("--kubeconfig", plane.node_config(NODE), "--node-ip", ADDRESS)
-                plane.certificate("serving", f"/O=system:nodes/CN=system:node:{NODE}", f"subjectAltName=IP:{ADDRESS}")
-                node.words += ("--client-ca-file", plane.ca, "--tls-cert-file", str(plane.path / "serving.crt"))
-                node.words += ("--tls-private-key-file", str(plane.path / "serving.key"))
+                bootstrap.prepare(plane)
+                words = ("--server", plane.url, "--token", bootstrap.token(plane, "abcdef"), "--ca-file", plane.ca)
+                where = ("--root", str(node.root), "--node-name", NODE)
+                subprocess.run([*runtime_argv(), "node", "join", *where, *words], check=True, timeout=120)
+                node.words += ("--node-ip", ADDRESS)
                 node.start()
+                approve(plane)
                 yield plane, agent
                 subprocess.run(["ip", "link", "del", "node0"], check=True)
                 agent.clear()
@@ -358,3 +375,27 @@ def test_the_node_s_api_asks_who_is_there_and_what_they_may(cluster: Cluster) ->
         assert code(account, "/exec/x/y/z?command=true") == 403, "to read is not to do"
     finally:
         cluster.kubectl("delete", "clusterrolebinding,clusterrole", "reads-nodes")
+
+
+def test_certificates_are_renewed(cluster: Cluster) -> None:
+    """Before they end, by the certificate that there is; the node's API shows the new one at once."""
+    agent, plane = cluster.agent, cluster.plane
+    root = agent.node.root
+    paths = [root / "node" / "credentials" / "client.pem", root / "kubelet" / "approved.pem"]
+    agent.node.kill()
+    old = [bootstrap.aged(plane, path) for path in paths]
+    agent.node.start()
+
+    def shown() -> str:
+        return ssl.get_server_certificate((ADDRESS, 10250), timeout=30)
+
+    def renewed(index: int) -> bool:
+        found = read_pair(str(paths[index]))
+        return found is not None and found.begins > old[index].begins + 86400
+
+    before = shown()
+    cluster.wait(lambda: renewed(0))
+    approve(plane)
+    cluster.wait(lambda: renewed(1) and shown() != before)
+    assert agent.run("status").ok().out.count("wrong") == 0
+    cluster.wait(lambda: not list(root.rglob("*.next")))

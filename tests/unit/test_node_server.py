@@ -93,6 +93,7 @@ def test_a_pod_that_was_asked_to_go_has_the_grace_of_who_asked() -> None:
 
 def test_what_a_pod_names() -> None:
     pod = pod_of("""
+serviceAccountName: s
 containers:
 - name: c
   image: i

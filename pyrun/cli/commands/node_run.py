@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+from typing import NamedTuple
 
 from pyrun.cli.commands import cri, node_validate
 from pyrun.cli.commands.proxy_run import outward
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from pyrun.image.garbage import Policy
     from pyrun.node.agent.agent import Settings
     from pyrun.node.agent.serve import Beside
+    from pyrun.node.join.credentials import Credentials
     from pyrun.node.server.membership import Joining
     from pyrun.node.services.services import Serving
 
@@ -47,9 +49,11 @@ def run(g: Globals, o: Options) -> int:
     if o.fail_swap_on and (swaps := _swaps()):
         raise PyrunError(f"there is swap on {', '.join(swaps)}", hint="swapoff, or leave --fail-swap-on out")
     serving = _serving(o, o.state or cri.STATE)
+    root, state = o.root or (g.root if g.root_given else cri.ROOT), o.state or cri.STATE
+    given = _credentials(o, root)
     settings = Settings(
         manifests=o.manifests or MANIFESTS,
-        name=o.node_name or "",
+        name=given.name,
         logs=o.logs or LOGS,
         addresses=_addresses(o.node_ip, "--node-ip") or tuple(outward()),
         cluster_dns=_addresses(o.cluster_dns, "--cluster-dns") or (serving.dns if serving else ()),
@@ -61,18 +65,58 @@ def run(g: Globals, o: Options) -> int:
         log_files=o.container_log_max_files,
         images=_image_policy(o),
     )
-    root, state = o.root or (g.root if g.root_given else cri.ROOT), o.state or cri.STATE
-    joining = _joining(o)
-    with _kubelet(root, settings, o, g.warn) as beside:
+    joining = _joining(o, given)
+    with given.held(), _kubelet(root, settings, o, given, g.warn) as beside:
         places = Places(root, state, o.listen)
         return serve(places, o.config, g.warn, lambda made: running(made, settings, g.warn, joining, serving, beside))
 
 
+class Given(NamedTuple):
+    """name: the node's; "" for the host's. credentials: those of `pyrun node join`, where they are used."""
+
+    name: str
+    kubeconfig: str | None = None
+    client_ca: str | None = None
+    credentials: Credentials | None = None
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """No join changes them meanwhile."""
+        if self.credentials is None:
+            yield
+            return
+        from pyrun.listen import only_one
+
+        with only_one(self.credentials.directory, "pyrun node"):
+            yield
+
+
+def _credentials(o: Options, root: str) -> Given:
+    """What is given, else what `pyrun node join` has left."""
+    name, authority = o.node_name or "", o.client_ca_file
+    if o.kubeconfig is not None:
+        return Given(name, o.kubeconfig, authority)
+    from pyrun.node.join.credentials import Credentials, directory_of
+
+    found = Credentials(directory_of(os.path.abspath(root)))
+    if not found.there():
+        return Given(name, None, authority)
+    joined = found.node()
+    if name not in ("", joined):
+        raise InvalidArgument(
+            f"--node-name {name}: this node has joined as {joined}",
+            hint=f"rm -r {found.directory}, and pyrun node join --node-name {name}",
+        )
+    return Given(joined, found.kubeconfig, authority or found.authorities, found)
+
+
 @contextlib.contextmanager
-def _kubelet(root: str, settings: Settings, o: Options, warn: Callable[[str], None]) -> Iterator[Beside | None]:
+def _kubelet(
+    root: str, settings: Settings, o: Options, given: Given, warn: Callable[[str], None]
+) -> Iterator[Beside | None]:
     """What serves the kubelet's API beside the agent, where authorities are named: its process is forked here, before
     there is a thread."""
-    if not _has_kubelet(o):
+    if not _has_kubelet(o, given):
         yield None
         return
     from pyrun.kubelet.serve import answering
@@ -80,6 +124,8 @@ def _kubelet(root: str, settings: Settings, o: Options, warn: Callable[[str], No
 
     if bool(o.tls_cert_file) != bool(o.tls_private_key_file):
         raise InvalidArgument("--tls-cert-file and --tls-private-key-file: both or none")
+    if o.rotate_server_certificates and (o.tls_cert_file or not given.kubeconfig):
+        raise InvalidArgument("--rotate-server-certificates: needs --kubeconfig, and no --tls-cert-file")
     ports = (("--port", o.port, 1), ("--healthz-port", o.healthz_port, 0), ("--read-only-port", o.read_only_port, 0))
     for option, port, least in ports:
         if not least <= port <= 65535:
@@ -91,26 +137,27 @@ def _kubelet(root: str, settings: Settings, o: Options, warn: Callable[[str], No
         o.address or "0.0.0.0",
         o.port,
         o.healthz_port,
-        o.client_ca_file,
+        given.client_ca,
         (o.tls_cert_file, o.tls_private_key_file) if o.tls_cert_file else None,
         o.web_user or "nobody",
         o.read_only_port,
         o.anonymous_auth,
         o.authorization_mode == "AlwaysAllow",
+        bool(given.credentials or o.rotate_server_certificates),
     )
     if wanted.anonymous and wanted.always_allow:
         warn("whoever reaches the kubelet's port runs commands in every pod: --anonymous-auth, AlwaysAllow")
     private_directory(os.path.abspath(root))
     door = open_door(wanted)
     try:
-        yield lambda agent: answering(agent, door, wanted, o.kubeconfig, warn)
+        yield lambda agent: answering(agent, door, wanted, given.kubeconfig, warn)
     finally:
         door.close()
 
 
-def _has_kubelet(o: Options) -> bool:
+def _has_kubelet(o: Options, given: Given) -> bool:
     """Whether anybody could be let in there."""
-    return bool(o.client_ca_file or o.anonymous_auth or o.read_only_port)
+    return bool(given.client_ca or o.anonymous_auth or o.read_only_port)
 
 
 def _image_policy(o: Options) -> Policy:
@@ -126,8 +173,8 @@ def _image_policy(o: Options) -> Policy:
     return Policy(high, low, float(o.minimum_image_ttl), float(o.maximum_image_ttl))
 
 
-def _joining(o: Options) -> Joining | None:
-    if o.kubeconfig is None:
+def _joining(o: Options, given: Given) -> Joining | None:
+    if given.kubeconfig is None:
         if o.node_labels:
             raise InvalidArgument("--node-labels are of the API server's Node: they need --kubeconfig")
         return None
@@ -140,7 +187,8 @@ def _joining(o: Options) -> Joining | None:
         if not key or not equals:
             raise InvalidArgument(f"--node-labels {word!r}: must be KEY=VALUE")
         labels[key] = value
-    return Joining(load_kubeconfig(o.kubeconfig), labels, o.port if _has_kubelet(o) else 0)
+    port = o.port if _has_kubelet(o, given) else 0
+    return Joining(load_kubeconfig(given.kubeconfig), labels, port, given.credentials)
 
 
 def _serving(o: Options, state: str) -> Serving | None:

@@ -17,9 +17,12 @@ from typing import Any
 from ...kube.client import Client
 from ...kube.kubeconfig import Cluster
 from ...kube.objects.status import PodStatus
+from ...kube.signing import CLIENT
 from ..agent.agent import Agent
 from ..agent.events import Event, Subject
 from ..agent.record import Record
+from ..join.credentials import Credentials, node_subject
+from ..join.renewal import Renewal
 from .event_sink import EventSink
 from .mirrors import Mirrors
 from .node_object import Machine, node_info, pressures
@@ -33,11 +36,13 @@ THREADS = 4  # requests at a time, besides watches
 
 @dataclass(frozen=True, slots=True)
 class Joining:
-    """labels: of the Node. port: of the kubelet's API on this node, 0 where there is none."""
+    """labels: of the Node. port: of the kubelet's API on this node, 0 where there is none. credentials: those of
+    `pyrun node join`, to be kept."""
 
     cluster: Cluster
     labels: dict[str, str] = field(default_factory=dict)
     port: int = 0
+    credentials: Credentials | None = None
 
 
 class Membership:
@@ -63,12 +68,19 @@ class Membership:
             lambda: self.pods.heard,
             warn,
         )
+        self.renewal = self._renewal(joining, warn)
         self.pods = ServedPods(self._client, agent, self.refers, self.statuses, self.mirrors, warn)
         agent.heard = lambda: self.pods.heard
         agent.ended = self._ended
         agent.host.told = self._status
         agent.host.served = self.refers.objects
         agent.host.event = self._event
+
+    def _renewal(self, joining: Joining, warn: Callable[[str], None]) -> Renewal | None:
+        """Of the certificate by which we are known. Where somebody else gave it, he renews it."""
+        if joining.credentials is None:
+            return None
+        return Renewal(self._client, CLIENT, joining.credentials.client, node_subject(self._agent.name), warn)
 
     async def _call(self, function: Callable[..., Any], *given: Any, **named: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._threads, partial(function, *given, **named))
@@ -79,12 +91,16 @@ class Membership:
         self.pods.start()
         self.events.start()
         self.mirrors.start()
+        if self.renewal is not None:
+            self.renewal.start()
 
     async def stop(self) -> None:
         """Pods run on, and the Node stays."""
         await self.mirrors.stop()
         await self.statuses.stop()
         await self.events.stop()
+        if self.renewal is not None:
+            await asyncio.to_thread(self.renewal.stop)
         for stop in (self.pods.watch.stop, self.registration.stop, self.refers.stop):
             await asyncio.to_thread(stop)
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -92,7 +108,8 @@ class Membership:
 
     def error(self) -> str | None:
         """Why the API server can't be had now."""
-        return self.registration.error or self.pods.watch.error or self.statuses.error or self.mirrors.error
+        parts = (self.registration, self.pods.watch, self.statuses, self.mirrors, self.renewal)
+        return next((part.error for part in parts if part is not None and part.error), None)
 
     # --- what is told ---
 

@@ -46,6 +46,11 @@ WORKLOADS = (
     "deployment-controller,replicaset-controller,root-ca-certificate-publisher-controller,node-lifecycle-controller,"
     "taint-eviction-controller,garbage-collector-controller,pod-garbage-collector-controller"
 )
+# What nodes that come need.
+JOINING = (
+    "bootstrap-signer-controller,certificatesigningrequest-approving-controller,"
+    "certificatesigningrequest-signing-controller"
+)
 
 
 PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl")  # for nodes, all of them
@@ -138,6 +143,7 @@ class ControlPlane:
             f"--service-account-signing-key-file={path / 'sa.key'}",
             f"--service-cluster-ip-range={SERVICES},{SERVICES_6}",
             "--authorization-mode=Node,RBAC",
+            "--enable-bootstrap-token-auth",
             "--enable-admission-plugins=NodeRestriction",
             *([] if self.nodes else [f"--disable-admission-plugins={UNWANTED}"]),
             "--allow-privileged",
@@ -164,7 +170,9 @@ class ControlPlane:
             f"--secure-port={self._ports['kcm']}",
             f"--service-account-private-key-file={self.path / 'sa.key'}",
             f"--root-ca-file={self.path / 'ca.crt'}",
-            f"--controllers={CONTROLLERS},{WORKLOADS}" if self.nodes else f"--controllers={CONTROLLERS}",
+            f"--cluster-signing-cert-file={self.path / 'ca.crt'}",
+            f"--cluster-signing-key-file={self.path / 'ca.key'}",
+            f"--controllers={CONTROLLERS},{JOINING}{',' + WORKLOADS if self.nodes else ''}",
         )
 
     def start_scheduler(self) -> None:

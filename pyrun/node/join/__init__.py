@@ -1,0 +1,1 @@
+"""How a node comes to its credentials in a cluster, and keeps them."""
