@@ -66,6 +66,7 @@ METRICS = Verb(
         text("store", "DIR", "keep what is read there (default: nothing is kept)", completes=A_DIRECTORY),
         Option("every", DURATION, "how often it is read for that (default: 10s)", metavar="TIME"),
         Option("keep", DURATION, "how long it is kept (default: 168h)", metavar="TIME"),
+        Option("keep-rolled", DURATION, "how long a point an hour of it is kept (default: 9600h)", metavar="TIME"),
         size("keep-bytes", "how big all of it may become (default: 512M)"),
         text("remote-write", "URL", "send what is kept there, such as http://HOST:9090/api/v1/write"),
         LISTEN,

@@ -13,15 +13,20 @@ from array import array
 from collections.abc import Sequence
 
 SECOND = 100
-_HEAD = struct.Struct("<Iqq")
+_WHOLE = struct.Struct("<q")
 _COUNT = struct.Struct("<I")
 _CODES = (("b", 1 << 7), ("h", 1 << 15), ("i", 1 << 31), ("q", 1 << 63))
 
 
 def encode_block(times: Sequence[int], values: Sequence[int]) -> bytes:
     """At least one sample; values are less than 2^63, and so are their differences."""
-    head = _HEAD.pack(len(times), times[0], values[0])
-    return zlib.compress(head + _differences(times) + _differences(values), 6)
+    return encode_columns([times, values])
+
+
+def encode_columns(columns: Sequence[Sequence[int]]) -> bytes:
+    """The same of any number of columns: count, each first value, each column's differences."""
+    head = _COUNT.pack(len(columns[0])) + b"".join(_WHOLE.pack(one[0]) for one in columns)
+    return zlib.compress(head + b"".join(map(_differences, columns)), 6)
 
 
 def _differences(numbers: Sequence[int]) -> bytes:
@@ -39,16 +44,26 @@ def _little(numbers: array[int]) -> bytes:
 
 def decode_block(data: bytes) -> tuple[list[int], list[int]]:
     """(times, values). ValueError where it is no block."""
+    times, values = decode_columns(data, 2)
+    return times, values
+
+
+def decode_columns(data: bytes, number: int) -> list[list[int]]:
+    """So many columns. ValueError where it is no block of them."""
     try:
         raw = zlib.decompress(data)
-        count, time, value = _HEAD.unpack_from(raw)
-        times, at = _sums(raw, _HEAD.size, count, time)
-        values, at = _sums(raw, at, count, value)
+        (count,) = _COUNT.unpack_from(raw)
+        firsts = [_WHOLE.unpack_from(raw, _COUNT.size + 8 * one)[0] for one in range(number)]
+        at = _COUNT.size + 8 * number
+        columns = []
+        for first in firsts:
+            column, at = _sums(raw, at, count, first)
+            columns.append(column)
     except (zlib.error, struct.error, IndexError) as error:
         raise ValueError(f"a damaged block: {error}") from None
     if at != len(raw):
         raise ValueError("a damaged block: its length is wrong")
-    return times, values
+    return columns
 
 
 def _sums(raw: bytes, at: int, count: int, first: int) -> tuple[list[int], int]:

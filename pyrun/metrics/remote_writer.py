@@ -14,8 +14,8 @@ from ..errors import PyrunError
 from ..logs.ship.http import Sender
 from ..logs.ship.record import Again, Refused
 from .block import SECOND
+from .past import read_all
 from .remote import HEADERS, encode_write, plan_parts
-from .store import read_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

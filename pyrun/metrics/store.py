@@ -1,23 +1,24 @@
 """The past of a node in one SQLite file: a blob for each series and hour, and for the hour that is not over a blob for
-each scrape. A scrape is on the disk once `append` returns, so a power cut costs what was not read yet.
+each scrape. A scrape is on the disk once `append` returns, so a power cut costs what was not read yet. An hour that is
+sealed is rolled up as well (rollup.py): that lasts longer, and a long time of it is read fast.
 
-One process writes, any number read. Hours go when they are too old, or when all together are too big."""
+One process writes, any number read (past.py). Hours go when they are too old, or when all together are too big."""
 
 from __future__ import annotations
 
 import os
 import sqlite3
-from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 
-from ..errors import NotFound, PyrunError
-from .block import SECOND, decode_block, decode_scrape, encode_block, encode_scrape
-from .samples import Series
+from ..errors import PyrunError
+from .block import SECOND, decode_scrape, encode_block, encode_scrape
+from .rollup import LEVELS, Point, decode_points, encode_points, roll
+from .samples import COUNTERS, Series
 
 FILE = "metrics.db"
-VERSION = 1
+VERSION = 2
 HOUR = 3600 * SECOND
 BUSY_S = 10.0
 _SCHEMA = """
@@ -28,14 +29,24 @@ CREATE TABLE blocks (hour INTEGER NOT NULL, series INTEGER NOT NULL, data BLOB N
 CREATE INDEX blocks_by_hour ON blocks (hour);
 CREATE TABLE scrapes (time INTEGER PRIMARY KEY, data BLOB NOT NULL);
 """
+# Since version 2. start: the number of the blob's span.
+_ROLLUPS = """
+CREATE TABLE rollups (level INTEGER NOT NULL, start INTEGER NOT NULL, series INTEGER NOT NULL, data BLOB NOT NULL,
+    PRIMARY KEY (series, level, start)) WITHOUT ROWID;
+CREATE INDEX rollups_by_start ON rollups (level, start);
+"""
+FINE, COARSE = LEVELS
+LONGEST_FINE_S = 30 * 86400
 
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """seconds, bytes: how old and how big it may become. The hour that is not over is always kept."""
+    """seconds, bytes: how old and how big it may become. The hour that is not over is always kept. rolled: how old
+    points of an hour may become, those of 5 minutes 30 days at most; 0 makes none."""
 
     seconds: int = 7 * 86400
     bytes: int = 512 << 20
+    rolled: int = 0
 
 
 class Store:
@@ -44,7 +55,7 @@ class Store:
     def __init__(self, directory: str, keep: Keep) -> None:
         self._keep = keep
         self._db = _open_or_begin(f"{directory}/{FILE}")
-        self._ids = {Series(*row[1:]): row[0] for row in self._db.execute(f"SELECT id, {_COLUMNS} FROM series")}
+        self._ids = {Series(*row[1:]): row[0] for row in self._db.execute(f"SELECT id, {COLUMNS} FROM series")}
         newest = self._db.execute("SELECT max(time) FROM scrapes").fetchone()[0]
         self._newest: int = newest or 0
 
@@ -76,16 +87,54 @@ class Store:
         for hour, columns in _columns(self._db.execute("SELECT time, data FROM scrapes ORDER BY time")).items():
             rows = ((hour, id, encode_block(times, values)) for id, (times, values) in columns.items())
             self._db.executemany("INSERT OR REPLACE INTO blocks VALUES (?, ?, ?)", rows)
+            if self._keep.rolled:
+                names = {id: one.name for one, id in self._ids.items()}
+                for id, (times, values) in columns.items():
+                    for level in LEVELS:
+                        self._roll(level, id, names[id].endswith(COUNTERS), times, values)
         self._db.execute("DELETE FROM scrapes")
+
+    def _roll(self, level: int, id: int, counter: bool, times: list[int], values: list[int]) -> None:
+        """An hour of a series lies in one span."""
+        start = times[0] // LEVELS[level]
+        spans = self._db.execute(
+            "SELECT data FROM rollups WHERE series = ? AND level = ? AND start BETWEEN ? AND ? ORDER BY start",
+            (id, level, start - 1, start),
+        )
+        known: list[Point] = []
+        for (data,) in spans:
+            with suppress(ValueError):  # one that is damaged is made anew
+                known += decode_points(data)
+        earlier = [one for one in known if one.time < times[0]]
+        made = {one.time // level: one for one in known if one.time // LEVELS[level] == start}
+        fresh = roll(level, times, values, counter=counter, before=earlier[-1] if earlier else None)
+        made |= {one.time // level: one for one in fresh}
+        data = encode_points([made[window] for window in sorted(made)])
+        self._db.execute("INSERT OR REPLACE INTO rollups VALUES (?, ?, ?, ?)", (level, start, id, data))
 
     def _forget(self, now: int) -> None:
         oldest = (now - self._keep.seconds * SECOND) // HOUR
         self._db.execute("DELETE FROM blocks WHERE hour < ?", (oldest,))
-        while self._size() > self._keep.bytes:
-            found = self._db.execute("SELECT min(hour) FROM blocks").fetchone()[0]
-            if found is None:
-                return
-            self._db.execute("DELETE FROM blocks WHERE hour = ?", (found,))
+        for level, seconds in ((FINE, min(self._keep.rolled, LONGEST_FINE_S)), (COARSE, self._keep.rolled)):
+            start = (now - seconds * SECOND) // LEVELS[level]
+            self._db.execute("DELETE FROM rollups WHERE level = ? AND start < ?", (level, start))
+        while self._size() > self._keep.bytes and self._drop_oldest(now):
+            pass
+
+    def _drop_oldest(self, now: int) -> bool:
+        """What is missed least: samples older than a day, points of 5 minutes, those of an hour, the rest."""
+        day = now // HOUR - 24
+        for table, key, where in (
+            ("blocks", "hour", f"hour < {day}"),
+            ("rollups", "start", f"level = {FINE}"),
+            ("rollups", "start", f"level = {COARSE}"),
+            ("blocks", "hour", "true"),
+        ):
+            (found,) = self._db.execute(f"SELECT min({key}) FROM {table} WHERE {where}").fetchone()
+            if found is not None:
+                self._db.execute(f"DELETE FROM {table} WHERE {where} AND {key} = ?", (found,))
+                return True
+        return False
 
     def _size(self) -> int:
         """Bytes in use."""
@@ -109,15 +158,17 @@ class Store:
         self._db.execute("PRAGMA incremental_vacuum").fetchall()
 
     def _has_blocks(self, id: int) -> bool:
-        return self._db.execute("SELECT 1 FROM blocks WHERE series = ? LIMIT 1", (id,)).fetchone() is not None
+        return any(
+            self._db.execute(f"SELECT 1 FROM {table} WHERE series = ? LIMIT 1", (id,)).fetchone() is not None
+            for table in ("blocks", "rollups")
+        )
 
     def close(self) -> None:
         self._db.close()
 
 
-_COLUMNS = "name, namespace, pod, uid, container"
-_OF = "namespace = ? AND pod = ? AND uid = ?"
-_ADD = f"INSERT INTO series ({_COLUMNS}) VALUES (?, ?, ?, ?, ?)"
+COLUMNS = "name, namespace, pod, uid, container"
+_ADD = f"INSERT INTO series ({COLUMNS}) VALUES (?, ?, ?, ?, ?)"
 Columns = dict[int, tuple[list[int], list[int]]]
 
 
@@ -160,66 +211,12 @@ def _open(path: str) -> sqlite3.Connection:
         if version > VERSION:
             raise PyrunError(f"{path} is of a newer pyrun", hint="give this one another --store")
         if version == 0:
-            db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
+            db.executescript(f"BEGIN; {_SCHEMA} {_ROLLUPS} PRAGMA user_version = {VERSION}; COMMIT;")
+        if version == 1:  # hours that were sealed before are not rolled up
+            db.executescript(f"BEGIN; {_ROLLUPS} PRAGMA user_version = {VERSION}; COMMIT;")
         if db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
             raise sqlite3.DatabaseError("damaged")
     except BaseException:
         db.close()
         raise
     return db
-
-
-def read_history(
-    directory: str, of: tuple[str, str, str], since: int, until: int
-) -> dict[Series, tuple[list[int], list[int]]]:
-    """(times, values) of each series of a pod (namespace, name, uid), or of the node (all ""). May be asked while
-    another process writes. NotFound where there is no store."""
-    return _read_file(directory, f"WHERE {_OF}", of, since, until)
-
-
-def read_all(directory: str, since: int, until: int) -> dict[Series, tuple[list[int], list[int]]]:
-    """The same of all series, of just this time."""
-    found = {}
-    for one, (times, values) in _read_file(directory, "", (), since, until).items():
-        low, high = bisect_left(times, since), bisect_right(times, until)
-        if low < high:
-            found[one] = (times[low:high], values[low:high])
-    return found
-
-
-def _read_file(
-    directory: str, where: str, of: tuple[str, ...], since: int, until: int
-) -> dict[Series, tuple[list[int], list[int]]]:
-    path = f"{directory}/{FILE}"
-    if not os.path.exists(path):
-        raise NotFound(f"{path} is not there", hint="pyrun metrics --store DIR keeps what it reads")
-    try:
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=BUSY_S)) as db:
-            db.execute("BEGIN")  # all that follows is of one moment
-            return _read(db, where, of, since, until)
-    except (sqlite3.Error, ValueError) as error:
-        raise PyrunError(f"{path}: {error}", hint="the next start of pyrun metrics looks into it") from None
-
-
-def _read(
-    db: sqlite3.Connection, where: str, of: tuple[str, ...], since: int, until: int
-) -> dict[Series, tuple[list[int], list[int]]]:
-    rows = db.execute(f"SELECT id, {_COLUMNS} FROM series {where}", of)
-    names = {row[0]: Series(*row[1:]) for row in rows}
-    found: dict[Series, tuple[list[int], list[int]]] = {one: ([], []) for one in names.values()}
-    hours = (since // HOUR, until // HOUR)
-    for id, one in names.items():
-        blocks = db.execute(
-            "SELECT data FROM blocks WHERE series = ? AND hour BETWEEN ? AND ? ORDER BY hour", (id, *hours)
-        )
-        for (data,) in blocks:
-            times, values = decode_block(data)
-            found[one][0].extend(times)
-            found[one][1].extend(values)
-    scrapes = db.execute("SELECT time, data FROM scrapes WHERE time BETWEEN ? AND ? ORDER BY time", (since, until))
-    for time, data in scrapes:
-        values_by_id = decode_scrape(data)
-        for id in names.keys() & values_by_id.keys():
-            found[names[id]][0].append(time)
-            found[names[id]][1].append(values_by_id[id])
-    return {one: columns for one, columns in found.items() if columns[0]}

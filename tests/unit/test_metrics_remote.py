@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 
 from pyrun.errors import PyrunError
 from pyrun.metrics.block import SECOND
+from pyrun.metrics.past import read_all
 from pyrun.metrics.remote import plan_parts, snappy
 from pyrun.metrics.remote_writer import SENT, RemoteWriter
 from pyrun.metrics.samples import Series
-from pyrun.metrics.store import Keep, Store, read_all
+from pyrun.metrics.store import Keep, Store
 
 from .test_logs_blocks import wait_for
 from .test_logs_ship import free_port

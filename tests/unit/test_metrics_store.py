@@ -6,6 +6,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,11 @@ from hypothesis import strategies as st
 
 from pyrun.errors import InvalidArgument, NotFound, PyrunError
 from pyrun.metrics.block import SECOND, decode_block, decode_scrape, encode_block, encode_scrape
-from pyrun.metrics.history import collect_history
+from pyrun.metrics.history import collect_history, collect_metric, collect_names
+from pyrun.metrics.past import read_history
+from pyrun.metrics.rollup import decode_points, encode_points, roll, unroll
 from pyrun.metrics.samples import Series, plan_points
-from pyrun.metrics.store import FILE, HOUR, Keep, Store, read_history
+from pyrun.metrics.store import COARSE, FILE, FINE, HOUR, Keep, Store
 
 NODE = ("", "", "")
 CPU = Series("pod_cpu_usage_seconds_total", "shop", "cart", "u")
@@ -194,3 +197,86 @@ def test_history_is_bounded(tmp_path: Path) -> None:
             collect_history(str(tmp_path), OF, seconds, step)
     with pytest.raises(NotFound):
         collect_history(str(tmp_path), OF, 3600, 30)
+
+
+samples = st.lists(st.tuples(st.integers(1, 400), st.integers(0, 1 << 40)), min_size=2, max_size=60)
+
+
+@given(samples, st.integers(1, 59))
+def test_a_counter_that_is_rolled_up_grows_as_it_did(steps: list[tuple[int, int]], cut: int) -> None:
+    """Whatever is sealed at once, and over restarts."""
+    times = [START + sum(gap for gap, _ in steps[: at + 1]) * SECOND for at in range(len(steps))]
+    values = [value for _, value in steps]
+    whole = roll(FINE, times, values, counter=True, before=None)
+    first = roll(FINE, times[:cut], values[:cut], counter=True, before=None)
+    rest = roll(FINE, times[cut:], values[cut:], counter=True, before=first[-1])
+    assert sum(one.more for one in whole) == sum(one.more for one in (*first, *rest))
+    assert sum(one.more for one in whole) == sum(
+        after - before if after >= before else after for before, after in zip(values, values[1:], strict=False)
+    )
+    assert decode_points(encode_points(whole)) == whole
+    told_times, told = unroll(whole, counter=True)
+    assert told[-1] == values[-1] and told_times[-1] == times[-1] and told == sorted(told)
+
+
+def fill_days(directory: Path, keep: Keep, days: int) -> None:
+    """Each three minutes a reading, until this hour began; each day the counter begins anew."""
+    now = int(time.time()) // 3600 * 3600 * SECOND
+    store = Store(str(directory), keep)
+    for number in range(days * 480):
+        at = now - (days * 480 - number) * 180 * SECOND
+        store.append(at, {CPU: number % 480 * 90_000_000, MEMORY: 1000 + (5000 if number % 20 == 7 else number % 3)})
+    store.append(now, {CPU: 90_000_000, MEMORY: 1})
+    store.close()
+
+
+def test_old_hours_are_rolled_up(tmp_path: Path) -> None:
+    fill_days(tmp_path, Keep(seconds=6 * 3600, rolled=40 * 86400), 2)
+    path = str(tmp_path)
+    with sqlite3.connect(tmp_path / FILE) as db:
+        assert db.execute("SELECT count(DISTINCT hour) FROM blocks").fetchone()[0] <= 6
+        assert db.execute("SELECT count(DISTINCT level) FROM rollups").fetchone() == (2,)
+    for seconds, step in ((47 * 3600, 3600), (47 * 3600, 300), (47 * 3600, 180), (3 * 3600, 60)):
+        found = {one["name"]: one["points"] for one in collect_history(path, OF, seconds, step)["series"]}
+        rates = [value for _, value in found[CPU.name]]
+        assert len(rates) >= 46 * 3600 // max(step, 300) - 2 if seconds > 3 * 3600 else rates, (seconds, step)
+        # A restart costs what was between two readings.
+        assert sorted(rates)[len(rates) // 2] == 0.5 and min(rates) >= 0 and max(rates) <= 0.51, (seconds, step)
+        times = [at for at, _ in found[MEMORY.name]]
+        assert times == sorted(times)
+    # Peaks are kept.
+    hours = {one["name"]: one["points"] for one in collect_history(path, OF, 47 * 3600, 3600)["series"]}
+    assert [value for _, value in hours[MEMORY.name]][1:-1] == [6000.0] * (len(hours[MEMORY.name]) - 2), (
+        "peaks are kept"
+    )
+    found = collect_metric(path, CPU.name, ("sho", "cart", ""), 47 * 3600, 3600)
+    assert found["count"] == 1 and found["series"][0]["pod"] == "cart"
+    assert collect_metric(path, CPU.name, ("", "web", ""), 3600, 60)["series"] == []
+    assert collect_names(path)["names"] == sorted([CPU.name, MEMORY.name])
+
+
+def test_what_is_rolled_up_goes_when_all_is_too_big(tmp_path: Path) -> None:
+    fill_days(tmp_path, Keep(rolled=40 * 86400, bytes=60_000), 2)
+    with sqlite3.connect(tmp_path / FILE) as db:
+        assert db.execute("SELECT count(*) FROM rollups WHERE level = ?", (COARSE,)).fetchone()[0] >= 2
+        assert db.execute("SELECT count(DISTINCT hour) FROM blocks").fetchone()[0] <= 49
+    store = Store(str(tmp_path), Keep(rolled=40 * 86400, bytes=1))
+    store.append(int(time.time() + 3600) * SECOND, {CPU: 1})
+    store.close()
+    with sqlite3.connect(tmp_path / FILE) as db:
+        assert db.execute("SELECT count(*) FROM rollups").fetchone() == (0,)
+
+
+def test_a_file_of_the_version_before(tmp_path: Path) -> None:
+    """Its hours are read as they are; what is sealed from now on is rolled up."""
+    fill_days(tmp_path, Keep(), 1)
+    with sqlite3.connect(tmp_path / FILE) as db:
+        db.executescript("DROP TABLE rollups; PRAGMA user_version = 1;")
+    db.close()
+    path = str(tmp_path)
+    before = collect_history(path, OF, 20 * 3600, 600)["series"]
+    store = Store(path, Keep(rolled=40 * 86400))
+    store.append(int(time.time() + 3600) * SECOND, {CPU: 30_000_001, MEMORY: 1})
+    store.close()
+    after = collect_history(path, OF, 20 * 3600, 600)["series"]
+    assert [len(one["points"]) for one in after] == [len(one["points"]) for one in before] and len(before) == 2

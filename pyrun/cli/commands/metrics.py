@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pyrun.cli.parse import Options
 
 ADDRESS = "127.0.0.1:9338"
-PERIOD_S, DAYS, BYTES, LEAST_BYTES = 10.0, 7, 512 << 20, 1 << 20
+PERIOD_S, DAYS, ROLLED_DAYS, BYTES, LEAST_BYTES = 10.0, 7, 400, 512 << 20, 1 << 20
 
 
 def run(g: Globals, o: Options) -> int:
@@ -28,11 +28,13 @@ def run(g: Globals, o: Options) -> int:
         raise missing_package(error)
     host, port = parse_place(o.address or ADDRESS)
     cri = parse_address(o.listen, STATE)
-    if not o.store and (o.every or o.keep or o.keep_bytes or o.remote_write):
+    if not o.store and (o.every or o.keep or o.keep_rolled is not None or o.keep_bytes or o.remote_write):
         raise InvalidArgument(
-            "--every, --keep, --keep-bytes, --remote-write: nothing is kept", hint="--store DIR says where to"
+            "--every, --keep, --keep-rolled, --keep-bytes, --remote-write: nothing is kept",
+            hint="--store DIR says where to",
         )
     period, seconds, size = o.every or PERIOD_S, int(o.keep or DAYS * 86400), o.keep_bytes or BYTES
+    rolled = ROLLED_DAYS * 86400 if o.keep_rolled is None else int(o.keep_rolled)
     if not 1 <= period <= 60:
         raise InvalidArgument(f"--every {period:.0f}s: it is read each 1 to 60 seconds")
     if seconds < 3600 or size < LEAST_BYTES:
@@ -41,7 +43,7 @@ def run(g: Globals, o: Options) -> int:
         )
     if o.remote_write and not o.remote_write.startswith(("http://", "https://")):
         raise InvalidArgument(f"--remote-write {o.remote_write}: no URL", hint="http://HOST:9090/api/v1/write")
-    kept = Kept(os.path.abspath(o.store), Keep(seconds, size), period, o.remote_write) if o.store else None
+    kept = Kept(os.path.abspath(o.store), Keep(seconds, size, rolled), period, o.remote_write) if o.store else None
 
     async def main() -> None:
         ended = asyncio.Event()
