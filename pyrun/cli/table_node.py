@@ -63,6 +63,14 @@ GARBAGE = (
     number("minimum-image-ttl", "SECONDS", "how long an image stays after its pull in any case", default=120),
     number("maximum-image-ttl", "SECONDS", "without use after which it goes in any case; 0: never", default=0),
 )
+EVICTION = (
+    text("eviction-hard", "SIGNAL<VALUE", "for which pods go at once, by commas (default: a kubelet's)", many=True),
+    text("eviction-soft", "SIGNAL<VALUE", "for which pods go when it has lasted", many=True),
+    text("eviction-soft-grace-period", "SIGNAL=SECONDS", "how long it has to last", many=True),
+    text("eviction-minimum-reclaim", "SIGNAL=VALUE", "how much more must be free before it is over", many=True),
+    number("eviction-max-pod-grace-period", "SECONDS", "that a pod has which goes for a soft one", default=0),
+    number("eviction-pressure-transition-period", "SECONDS", "for which a pressure outlasts its cause", default=300),
+)
 NODE_RUN = Verb(
     "node run",
     "run this node: the container runtime, and the pods of a directory of manifests",
@@ -89,6 +97,7 @@ NODE_RUN = Verb(
         flag("fail-swap-on", "refuse to run where there is swap"),
         text("allowed-unsafe-sysctls", "NAME", "what pods may set; * at an end for any (repeatable)", many=True),
         *GARBAGE,
+        *EVICTION,
         *KUBELET,
     ),
 )

@@ -87,11 +87,21 @@ def _size(value: Any) -> str:
     return found[1] + (found[2] or "")
 
 
+def _signals(sign: str, word: Callable[[Any], str] = str) -> Callable[[Any], str]:
+    """A mapping as an option of ours has it: SIGNAL<VALUE,…"""
+
+    def written(value: Any) -> str:
+        if not isinstance(value, dict):
+            raise ValueError("a mapping of signals")
+        return ",".join(f"{name}{sign}{word(one)}" for name, one in value.items())
+
+    return written
+
+
 WATCHED = "files and the API server are watched, and nothing is looked at by turns"
 NO_LIMIT = "there is no such limit here"
 SUPERVISOR = "whoever starts pyrun sets that, such as a systemd unit"
 NO_IPTABLES = "pyrun makes no iptables rules"
-NO_EVICTION = "pods are not evicted here"
 
 Rule = Becomes | Only | Idle
 FIELDS: dict[str, Rule] = {
@@ -172,13 +182,13 @@ FIELDS: dict[str, Rule] = {
     "kubeAPIBurst": Idle(100, NO_LIMIT),
     "serializeImagePulls": Idle(True, "images are pulled beside each other"),
     "maxParallelImagePulls": Only(()),
-    "evictionHard": Idle({}, NO_EVICTION),
-    "evictionSoft": Only(({},), NO_EVICTION),
-    "evictionSoftGracePeriod": Only(({},), NO_EVICTION),
-    "evictionPressureTransitionPeriod": Idle("5m", NO_EVICTION),
-    "evictionMaxPodGracePeriod": Idle(0, NO_EVICTION),
-    "evictionMinimumReclaim": Idle({}, NO_EVICTION),
-    "mergeDefaultEvictionSettings": Idle(False, NO_EVICTION),
+    "evictionHard": Becomes("eviction-hard", _signals("<")),
+    "evictionSoft": Becomes("eviction-soft", _signals("<")),
+    "evictionSoftGracePeriod": Becomes("eviction-soft-grace-period", _signals("=", _whole_seconds)),
+    "evictionPressureTransitionPeriod": Becomes("eviction-pressure-transition-period", _whole_seconds),
+    "evictionMaxPodGracePeriod": Becomes("eviction-max-pod-grace-period", _number),
+    "evictionMinimumReclaim": Becomes("eviction-minimum-reclaim", _signals("=")),
+    "mergeDefaultEvictionSettings": Only((False,)),
     "podsPerCore": Only((0,)),
     "enableControllerAttachDetach": Only((True,)),
     "protectKernelDefaults": Only((False,)),
@@ -206,7 +216,7 @@ FIELDS: dict[str, Rule] = {
         "/usr/libexec/kubernetes/kubelet-plugins/volume/exec/", "a pod with a flexVolume is refused"
     ),
     "providerID": Only(("",)),
-    "kernelMemcgNotification": Idle(False, NO_EVICTION),
+    "kernelMemcgNotification": Idle(False, "the kernel tells of stalls for memory"),
     "logging": Idle({}, "what pyrun says goes to its standard error, as it is"),
     "enableSystemLogHandler": Idle(True, "the node's own log files are not served"),
     "enableSystemLogQuery": Only((False,)),

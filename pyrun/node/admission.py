@@ -63,6 +63,17 @@ def refusal(spec: PodSpec, node: Allocatable, others: Iterable[Neighbour]) -> tu
     return None
 
 
+def tolerates_memory_pressure(spec: PodSpec) -> bool:
+    """The taint that a node has then."""
+    name = "node.kubernetes.io/memory-pressure"
+    return any(
+        one.effect in (None, "", "NoSchedule")
+        and (one.key == name if one.key else one.operator == "Exists")
+        and (one.operator == "Exists" or not one.value)
+        for one in spec.tolerations or ()
+    )
+
+
 def _cpu(thousandths: int) -> str:
     return f"{thousandths}m"
 

@@ -38,7 +38,6 @@ POD = {
     "affinity": SCHEDULED,
     "topologySpreadConstraints": SCHEDULED,
     "priorityClassName": "there are no PriorityClasses here",
-    "priority": "eviction is not in this node yet",
     "preemptionPolicy": SCHEDULED,
     "runtimeClassName": "there are no RuntimeClasses here",
     "overhead": "it comes of a RuntimeClass, and there are none here",
@@ -82,7 +81,7 @@ CONTAINER = {
 # What an API server and the controllers behind it do for a pod that comes from there.
 SERVED = (
     "ephemeralContainers", "serviceAccountName", "serviceAccount", "automountServiceAccountToken", "readinessGates",
-    "schedulingGates", "nodeSelector", "affinity", "topologySpreadConstraints", "priorityClassName", "priority",
+    "schedulingGates", "nodeSelector", "affinity", "topologySpreadConstraints", "priorityClassName",
     "preemptionPolicy", "volumes/*/projected/sources/*/serviceAccountToken",
 )  # fmt: skip
 # What a field may have without asking for anything.

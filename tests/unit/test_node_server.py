@@ -141,7 +141,7 @@ def test_an_event_is_no_longer_than_the_server_takes() -> None:
 
 
 def test_what_the_server_does_is_no_fault_of_a_pod_from_there() -> None:
-    spec = {"serviceAccountName": "x", "priority": 0, "nodeSelector": {"a": "b"}, "schedulerName": "mine"}
+    spec = {"serviceAccountName": "x", "nodeSelector": {"a": "b"}, "schedulerName": "mine"}
     assert not list(unsupported(served(spec=spec), "n1", served=True))
     pointers = {fault.pointer for fault in unsupported(served(spec=spec), "n1")}
     assert pointers == {f"/spec/{name}" for name in spec}

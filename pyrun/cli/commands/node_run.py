@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pyrun.cli.parse import Options
     from pyrun.image.garbage import Policy
     from pyrun.node.agent.agent import Settings
+    from pyrun.node.agent.evictor import Eviction
     from pyrun.node.agent.serve import Beside
     from pyrun.node.join.credentials import Credentials
     from pyrun.node.server.membership import Joining
@@ -64,6 +65,7 @@ def run(g: Globals, o: Options) -> int:
         log_bytes=log_bytes,
         log_files=o.container_log_max_files,
         images=_image_policy(o),
+        eviction=_eviction(o),
     )
     joining = _joining(o, given)
     with given.held(), _kubelet(root, settings, o, given, g.warn) as beside:
@@ -171,6 +173,16 @@ def _image_policy(o: Options) -> Policy:
     if o.maximum_image_ttl and o.maximum_image_ttl <= o.minimum_image_ttl:
         raise InvalidArgument(f"--maximum-image-ttl {o.maximum_image_ttl}: must be more than --minimum-image-ttl")
     return Policy(high, low, float(o.minimum_image_ttl), float(o.maximum_image_ttl))
+
+
+def _eviction(o: Options) -> Eviction:
+    from pyrun.node.agent.evictor import Eviction
+    from pyrun.node.eviction.thresholds import HARD, parse_thresholds
+
+    thresholds = parse_thresholds(
+        o.eviction_hard or [HARD], o.eviction_soft, o.eviction_soft_grace_period, o.eviction_minimum_reclaim
+    )
+    return Eviction(thresholds, float(o.eviction_pressure_transition_period), float(o.eviction_max_pod_grace_period))
 
 
 def _joining(o: Options, given: Given) -> Joining | None:

@@ -28,6 +28,7 @@ def run(g: Globals, o: Options) -> int:
     if server:
         lines[1] += " and of an API server"
     lines += [f"  wrong: {word}" for word in wrong]
+    lines += [f"  {type}: new pods are refused, see the events" for type in found["conditions"]]
     for e in found["events"]:
         times = f" (x{e['count']})" if e["count"] > 1 else ""
         lines.append(f"  {age(e['lastTimestamp'])} ago: {e['reason']} {e['message']}{times}")

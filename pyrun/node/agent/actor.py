@@ -48,10 +48,12 @@ class Actor:
         self.events = self.kept.events
         self.waiting: tuple[str, str] | None = None
         self.ended = asyncio.Event()
+        self.cleared = asyncio.Event()  # set when an evicted pod has left the disk
         self.busy: set[tuple[str, ...]] = set()
         self.decision: Decision | None = None
         self.carrier = Carrier(self.kept)
         self._woken = asyncio.Event()
+        self._clearing = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -188,13 +190,15 @@ class Actor:
         pods = self.kept.sandboxes()
         attempts = attempts_of(pods, record)
         for a in attempts:
-            if a.ended and a.id not in record.messages:
+            if a.ended and a.id not in record.messages and a.id not in record.past:
                 record.messages[a.id] = self._message(a)
         probes = {(id, kind): state for id, found in carrier.probes.items() for kind, state in found.items()}
         return Observed(
             admitted=record.admitted,
             failure=record.failure,
             started=record.started,
+            end_grace=record.end_grace,
+            disrupted=record.disrupted,
             sandbox=sandbox_of(pods),
             sandbox_error=carrier.sandbox_error,
             attempts=attempts_of(pods, record),
@@ -220,10 +224,47 @@ class Actor:
             if not again or self.record.failure is not None or self.record.deleted is not None:
                 return
             if why:
-                self.record.failure = (EVICTED, why)
-                self.events.add("Warning", EVICTED, why)
-                self.wake()
+                self._fail(why)
             await asyncio.sleep(again)
+
+    # --- making room ---
+
+    @property
+    def may_go(self) -> bool:
+        """It was taken, and is not about to end."""
+        record = self.record
+        return bool(record.admitted) and record.failure is None and record.deleted is None and not self.is_finished
+
+    @property
+    def grace(self) -> float:
+        return float(self.record.desired().spec.terminationGracePeriodSeconds or 0)
+
+    def evict(self, why: str, grace: float) -> None:
+        """For what the node is short of."""
+        self.record.end_grace, self.record.disrupted = grace, "TerminationByKubelet"
+        self._fail(why)
+
+    def _fail(self, why: str) -> None:
+        self.record.failure = (EVICTED, why)
+        self.events.add("Warning", EVICTED, why)
+        self.wake()
+
+    async def clear_ended(self) -> None:
+        """Takes the containers of a pod that has ended away, and of an evicted one its volumes, too: what its status
+        says of them is kept, and their logs are."""
+        if not self.is_finished or self.record.deleted is not None:
+            return
+        for a in attempts_of(self.kept.sandboxes(), self.record):
+            if a.ended:
+                self.record.past[a.id] = a
+        self.kept.save()
+        try:
+            await self.carrier.clear_ended(
+                volumes=self.record.failure is not None and self.record.failure[0] == EVICTED
+            )
+        except PyrunError as error:
+            self.events.add("Warning", "FailedRemove", str(error))
+        self.cleared.set()
 
     # --- what is told ---
 
@@ -252,6 +293,10 @@ class Actor:
                 self.record.conditions[condition.type] = Condition(condition.status, rfc3339(now))
         self.kept.save()
         self.host.told(self.record, self._dated(self.decision.status))
+        evicted = self.record.failure is not None and self.record.failure[0] == EVICTED
+        if evicted and self.is_finished and not self._clearing:
+            self._clearing = True
+            self.begin(self.clear_ended())
 
     # --- what is done ---
 
@@ -296,6 +341,7 @@ class Actor:
             self.wake()
             if self.kept.gone and not self.ended.is_set():
                 self.ended.set()
+                self.cleared.set()
                 self.host.gone(self.record)
 
     def _admit(self, now: float) -> None:

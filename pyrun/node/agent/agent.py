@@ -27,6 +27,7 @@ from ...pod.pod import Container
 from ...pod.pod import Pod as RuntimePod
 from ...pod.sandbox.cgroups import SYSTEMD
 from ..admission import Allocatable, Neighbour, refusal
+from ..eviction.signals import collect_signals
 from ..plan.observed import NodeFacts
 from ..plan.pod import containers_of
 from ..probes import Prober
@@ -35,6 +36,7 @@ from ..supported import unsupported
 from ..volumes import Objects, Volumes
 from .actor import NOT_SUPPORTED, Actor
 from .events import Events, of_node
+from .evictor import Eviction, Evictor
 from .garbage import ImageGarbage
 from .host import Host
 from .record import Record, Records
@@ -49,7 +51,7 @@ MANIFESTS, LOGS = "/etc/pyrun/manifests", "/var/log/pods"
 @dataclass(frozen=True, slots=True)
 class Settings:
     """manifests: a directory. name: the node's. logs: the directory of all pods' logs; log_bytes, log_files: of each
-    container. images: when they go to make room."""
+    container. images: when they go to make room; eviction: when pods do."""
 
     manifests: str = MANIFESTS
     name: str = ""
@@ -63,6 +65,7 @@ class Settings:
     log_bytes: int = 10 << 20
     log_files: int = 5
     images: Policy = Policy()
+    eviction: Eviction = Eviction()
 
 
 class Agent:
@@ -92,6 +95,15 @@ class Agent:
         )
         self.events = Events(lambda event: self.host.event(of_node(name), event, api=True))
         self.garbage = ImageGarbage(cri.images, settings.images, self._wanted_images, self.events)
+        self.evictor = Evictor(
+            settings.eviction,
+            lambda: collect_signals(directory, f"{cri.root}/image"),
+            lambda: self.actors.values(),
+            self.garbage,
+            self.events,
+            self._room,
+            spares=joins,
+        )
         self.actors: dict[Name, Actor] = {}
         self.next: dict[Name, Record] = {}
         self.heard: Callable[[], bool] | None = None  # of an API server: whether it has said what it wants
@@ -126,6 +138,7 @@ class Agent:
                 self.actors[record.key].delete()  # nobody else could ever end it
         self._task(rotate_for_ever(self._cri.pods, self.settings.log_bytes, self.settings.log_files, self._warn))
         self._task(self.garbage.for_ever())
+        self._task(self.evictor.for_ever())
         self.source.start()
 
     async def stop(self) -> None:
@@ -282,7 +295,7 @@ class Agent:
         faults = list(unsupported(record.pod, self.name, served=True)) if record.api else []
         if faults:
             return NOT_SUPPORTED, "; ".join(f"{fault.pointer} {fault.text}" for fault in faults)
-        return refusal(record.desired().spec, self.host.allocatable, others)
+        return self.evictor.refusal(record) or refusal(record.desired().spec, self.host.allocatable, others)
 
     def _burstable(self) -> int:
         specs = [actor.record.desired().spec for actor in self.actors.values() if not actor.is_finished]

@@ -18,7 +18,7 @@ from ...image.registry.credentials import Auth
 from ...kube.objects.containers import Container, EphemeralContainer
 from ...listen import private_directory
 from ...pod import container as life
-from ...pod.records import CREATED
+from ...pod.records import CREATED, EXITED
 from ..downward import PodFacts
 from ..plan import actions as act
 from ..plan.back_off import after
@@ -79,6 +79,7 @@ class Carrier:
             case act.RunHook():
                 await self._hook(action)
             case act.Remove():
+                self._kept.record.past.pop(action.id, None)
                 if (c := self._host.cri.pods.containers.get(action.id)) is not None:
                     await life.remove(self._host.cri.pods, c)
                 await self._remove_old_sandboxes()
@@ -344,6 +345,15 @@ class Carrier:
             self._kept.events.add("Warning", reason, text)
 
     # --- the end ---
+
+    async def clear_ended(self, *, volumes: bool) -> None:
+        """Removes the containers that have ended; volumes: and those, of a pod that will not run again."""
+        for pod in self._kept.sandboxes():
+            for c in [c for c in pod.containers.values() if c.record.state == EXITED]:
+                await life.remove(self._host.cri.pods, c)
+        if volumes:
+            async with self._volumes:
+                await asyncio.to_thread(self._host.volumes.remove, self._kept.record.uid)
 
     async def _forget(self) -> None:
         kept, host = self._kept, self._host

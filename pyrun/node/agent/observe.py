@@ -26,9 +26,11 @@ def sandbox_of(pods: list[Pod]) -> Sandbox | None:
 
 
 def attempts_of(pods: list[Pod], record: Record) -> tuple[Attempt, ...]:
-    """Of all its sandboxes, oldest first."""
+    """Of all its sandboxes, oldest first, and those that were removed to make room."""
     found = [c for pod in pods for c in pod.containers.values() if c.visible]
-    return tuple(_attempt(c, record) for c in sorted(found, key=lambda c: c.record.created))
+    there = [_attempt(c, record) for c in found]
+    past = [a for id, a in record.past.items() if all(id != c.id for c in found)]
+    return tuple(sorted([*past, *there], key=lambda a: a.made))
 
 
 def _attempt(c: Container, record: Record) -> Attempt:

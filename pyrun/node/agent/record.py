@@ -13,7 +13,7 @@ import msgspec
 
 from ...errors import PyrunError
 from ...kube.objects.pods import Pod
-from ..plan.observed import BackOff, Desired, Hook, ProbeState, Stop
+from ..plan.observed import Attempt, BackOff, Desired, Hook, ProbeState, Stop
 
 VERSION = 1
 
@@ -30,6 +30,9 @@ class Record(msgspec.Struct, omit_defaults=True, kw_only=True):
 
     stops, hooks (by postStart and preStop), probes (by kind), messages: by container id. api: it is an API server's,
     and not a file's. gates: its readiness gates, as somebody has set them there.
+
+    end_grace: of a pod that has failed, where that is not its own. disrupted: the reason of its DisruptionTarget. past:
+    ended containers that were removed to make room.
     """
 
     uid: str
@@ -42,6 +45,9 @@ class Record(msgspec.Struct, omit_defaults=True, kw_only=True):
     admitted: bool | None = None
     failure: tuple[str, str] | None = None
     started: float | None = None
+    end_grace: float | None = None
+    disrupted: str = ""
+    past: dict[str, Attempt] = {}
     restarts: dict[str, BackOff] = {}
     stops: dict[str, Stop] = {}
     hooks: dict[str, dict[str, Hook]] = {}

@@ -112,6 +112,7 @@ class Socket:
             "error": source.error,
             "faults": [str(fault) for fault in source.faults] + (self._services.faults() if self._services else []),
             "pods": len(self._agent.actors),
+            "conditions": sorted(self._agent.evictor.conditions),
             "events": [event_value(event) for event in self._agent.events.all()],
             "server": None if self._server_error is None else {"error": self._server_error()},
         }

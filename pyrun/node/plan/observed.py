@@ -139,6 +139,7 @@ class Sandbox:
 class Observed:
     """admitted: None before it was asked. failure: (reason, message) of a pod that will never run again.
 
+    end_grace: seconds to end for who has failed, None for the pod's own. disrupted: the reason of a DisruptionTarget.
     attempts: the containers that are known, oldest first. images: image reference → id, of those that are here.
     pulls, creations: what failed, by image reference, and by container. restarts: back-off by container's name.
     probes: by (container id, kind). busy: keys of actions that are under way. conditions: readiness gates by type.
@@ -146,6 +147,8 @@ class Observed:
 
     admitted: bool | None = None
     failure: tuple[str, str] | None = None
+    end_grace: float | None = None
+    disrupted: str = ""
     started: float | None = None
     sandbox: Sandbox | None = None
     sandbox_error: BackOff | None = None

@@ -53,7 +53,8 @@ def _steps(desired: Desired, observed: Observed, node: NodeFacts, now: float) ->
             yield Forget()
         return
     if observed.failure is not None:
-        yield from _end(desired, observed, observed.failure[0], now, _grace(desired), now)
+        grace = _grace(desired) if observed.end_grace is None else observed.end_grace
+        yield from _end(desired, observed, observed.failure[0], now, grace, now)
         return
     if observed.admitted is None:
         yield Admit()

@@ -81,6 +81,8 @@ def _conditions(desired: Desired, observed: Observed, phase: str) -> list[PodCon
     spec = desired.spec
     has_sandbox = observed.sandbox is not None and observed.sandbox.ready
     out = [PodCondition(type="PodScheduled", status="True"), _plain("PodReadyToStartContainers", has_sandbox)]
+    if observed.disrupted and observed.failure is not None:
+        out.append(_plain("DisruptionTarget", True, observed.disrupted, observed.failure[1]))
     waiting = [c.name for c in spec.initContainers or () if not _init_done(observed, c)]
     if is_initialized(desired, observed) or phase == "Succeeded":
         out.append(_plain("Initialized", True, "PodCompleted" if phase == "Succeeded" else None))

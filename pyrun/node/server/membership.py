@@ -25,7 +25,7 @@ from ..join.credentials import Credentials, node_subject
 from ..join.renewal import Renewal
 from .event_sink import EventSink
 from .mirrors import Mirrors
-from .node_object import Machine, node_info, pressures
+from .node_object import Machine, node_info
 from .pods import ServedPods
 from .refers import Key, Refers
 from .registration import Registration
@@ -154,6 +154,6 @@ class Membership:
             disk=at.f_blocks * at.f_frsize,
             pods=settings.pods,
             info=self._info,
-            pressures=pressures(self._cri.root),
+            pressures=self._agent.evictor.conditions,
             unready="" if ready else f"the pods' network is not ready: {message}",
         )

@@ -1,12 +1,11 @@
 """PURE but for what is read of the machine: this node as the API server's Node object.
 
 Sources: kubernetes pkg/kubelet/nodestatus/setters.go, kubelet_node_status.go (initialNode); reasons and messages of
-conditions are a kubelet's. Thresholds are its defaults (evictionHard): a condition is told, and nobody is evicted yet.
+conditions are a kubelet's.
 """
 
 from __future__ import annotations
 
-import os
 import platform
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +14,6 @@ from ... import __version__
 from ..plan.status import rfc3339
 
 API = "v1.37.0"  # whose objects and behaviour these are
-LEAST_MEMORY = 100 << 20
-LEAST_DISK, LEAST_INODES = 0.10, 0.05
-LEAST_PIDS = 0.05  # of those that the kernel has
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 # type → (reason and message while all is well, reason and message otherwise)
 PRESSURES = {
@@ -147,27 +143,6 @@ def node_info() -> dict[str, str]:
         "operatingSystem": "linux",
         "architecture": ARCHITECTURES.get(machine, machine),
     }
-
-
-def pressures(directory: str) -> frozenset[str]:
-    """directory: on the file system of images and pods."""
-    found = set()
-    if 0 <= _available_memory() < LEAST_MEMORY:
-        found.add("MemoryPressure")
-    at = os.statvfs(directory)
-    if at.f_bavail < at.f_blocks * LEAST_DISK or at.f_favail < at.f_files * LEAST_INODES:
-        found.add("DiskPressure")
-    most, there = _word("/proc/sys/kernel/pid_max"), _word("/proc/loadavg").split()
-    if most and len(there) > 3 and int(there[3].partition("/")[2]) > int(most) * (1 - LEAST_PIDS):
-        found.add("PIDPressure")
-    return frozenset(found)
-
-
-def _available_memory() -> int:
-    for line in _word("/proc/meminfo").splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) << 10
-    return -1
 
 
 def _release() -> str:

@@ -108,6 +108,13 @@ class World:
 
         self.at(t, now)
 
+    def evict(self, t: float, grace: float) -> None:
+        def now() -> None:
+            failure = ("Evicted", "The node was low on resource: memory. ")
+            self._see(failure=failure, end_grace=grace, disrupted="TerminationByKubelet")
+
+        self.at(t, now)
+
     def change(self, t: float, text: str) -> None:
         self.at(t, lambda: setattr(self, "desired", replace(self.desired, pod=pod_of(text))))
 
