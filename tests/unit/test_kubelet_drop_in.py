@@ -13,7 +13,7 @@ from pyrun.cli.options import CHOICE, FLAG, NUMBER
 from pyrun.cli.parse import parse
 from pyrun.cli.table_node import NODE_RUN
 from pyrun.errors import ConfigError, InvalidArgument
-from pyrun.kubelet.drop_in import FIELDS, Becomes, Idle, merge, plan_drop_in, seconds
+from pyrun.kubelet.drop_in import FIELDS, Becomes, Idle, _whole_seconds, merge, plan_drop_in, seconds
 
 # As kubelet 1.37 writes the defaults of its own down, in its /configz.
 DEFAULTS: dict[str, Any] = {
@@ -83,7 +83,7 @@ def test_each_option_is_there(name: str) -> None:
         return  # compared with the other
     (option,) = [one for one in NODE_RUN.options if one.name == rule.option]
     assert option.kind != FLAG or rule.word(True) == "true"
-    assert option.kind != NUMBER or rule.word("5m" if name.endswith(("Period", "Age")) else 7) in ("7", "300")
+    assert option.kind != NUMBER or rule.word("5m" if rule.word is _whole_seconds else 7) in ("7", "300")
     assert option.kind != CHOICE or "AlwaysAllow" in option.choices
 
 
@@ -177,3 +177,20 @@ def test_files_are_named_by_line(tmp_path: Path) -> None:
         missing = explain(*words)
         assert missing.returncode == 1 and f"{words[0]} /nowhere: no such file" in missing.stderr
     assert "--cpu-manager-policy" in explain("--cpu-manager-policy=static").stderr
+
+
+def test_thresholds_of_eviction() -> None:
+    given = {
+        "evictionHard": {"memory.available": "250Mi", "nodefs.available": "10%"},
+        "evictionSoft": {"memory.available": "1Gi"},
+        "evictionSoftGracePeriod": {"memory.available": "1m30s"},
+        "evictionMaxPodGracePeriod": 20,
+        "evictionPressureTransitionPeriod": "1m",
+    }
+    assert options(given) == [
+        "--eviction-hard=memory.available<250Mi,nodefs.available<10%",
+        "--eviction-soft=memory.available<1Gi",
+        "--eviction-soft-grace-period=memory.available=90",
+        "--eviction-max-pod-grace-period=20",
+        "--eviction-pressure-transition-period=60",
+    ]
