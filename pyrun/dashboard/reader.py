@@ -9,6 +9,7 @@ lines of JSON, `{"value": …}` or `{"error": …, "kind": …}`. Who has lost i
     {"ask": "follow", …}                    {"lines": [], "skipped": BYTES}, as they are written
     {"ask": "search", …}                    as logs, with patterns for names or regular expressions (grep.py)
     {"ask": "history", "of": […], "seconds": N, "step": N}      what a pod or the node used (metrics/history.py)
+    {"ask": "metrics"}, {"ask": "metric", "name": …, "match": […], "seconds": N, "step": N}     any metric that is kept
     {"ask": "login", "token": …}            {"cookie", "key", "name", "role"}, or null
     {"ask": "who", "with": SECRETS}         {"name", "role"}, or null; {"ask": "logout", "cookie": …}
     {"ask": ACT, "with": SECRETS, …}        what acts.py has; {"ask": "may", "act": ACT, …} only looks whether he may
@@ -34,7 +35,7 @@ from ..logs.query import Query, Where, parse_words
 from ..logs.read import tail
 from ..logs.show import time_text
 from ..logs.tree import Container, collect_containers, default_store
-from ..metrics.history import collect_history
+from ..metrics.history import collect_history, collect_metric, collect_names
 from ..web.ask import take_question
 from . import grep
 from .acts import Acts
@@ -135,6 +136,13 @@ class Reader:
                 namespace, pod, uid = (str(word) for word in question["of"])
                 seconds, step = int(question["seconds"]), int(question["step"])
                 put({"value": collect_history(self._store, (namespace, pod, uid), seconds, step)})
+            case "metrics":
+                put({"value": collect_names(self._store)})
+            case "metric":
+                namespace, pod, container = (str(word) for word in question["match"])
+                seconds, step = int(question["seconds"]), int(question["step"])
+                match = (namespace, pod, container)
+                put({"value": collect_metric(self._store, str(question["name"]), match, seconds, step)})
             case "search":
                 put({"value": self._grep(question)})
             case "login":

@@ -7,6 +7,8 @@ rest comes from the reader.
     GET  /api/live      the same as events: `delta` {"put": {}, "gone": []}, `error`
     GET  /api/logs      ?namespace&pod&uid&container&word…&stream&lines&previous
     GET  /api/history   ?namespace&pod&uid&seconds&step; of the node without a pod
+    GET  /api/metrics   {"names", "namespaces", "pods", "containers"} of what is kept
+    GET  /api/metric    ?name&namespace&pod&container&seconds&step: each series of a name; words of the others
     GET  /api/follow    the same as events: `lines` {"lines": [], "skipped": BYTES}
     GET  /api/search    ?namespace&pod&uid&container&word…&regex&stream&since&lines&previous; names may be patterns
     GET  /api/me        {"name", "role"}
@@ -139,6 +141,8 @@ class Web:
             "/api/logs": self._logs,
             "/api/search": self._search,
             "/api/history": self._history,
+            "/api/metrics": self._metrics,
+            "/api/metric": self._metric,
             "/api/follow": self._follow,
         }
         if path not in routes:
@@ -232,8 +236,20 @@ class Web:
         query = exchange.query
         of = [_word(query, name) for name in ("namespace", "pod", "uid")]
         seconds, step = _number(query, "seconds", 3600), _number(query, "step", 30)
+        await self._tell_kept(exchange, "history", of=of, seconds=seconds, step=step)
+
+    async def _metrics(self, exchange: Exchange) -> None:
+        await self._tell_kept(exchange, "metrics")
+
+    async def _metric(self, exchange: Exchange) -> None:
+        query = exchange.query
+        match = [_word(query, name) for name in ("namespace", "pod", "container")]
+        seconds, step = _number(query, "seconds", 3600), _number(query, "step", 30)
+        await self._tell_kept(exchange, "metric", name=_word(query, "name"), match=match, seconds=seconds, step=step)
+
+    async def _tell_kept(self, exchange: Exchange, ask: str, **question: Any) -> None:
         try:
-            found = await self._questions.ask_one("history", SEARCH_S, of=of, seconds=seconds, step=step)
+            found = await self._questions.ask_one(ask, SEARCH_S, **question)
         except NotFound as error:  # nobody keeps it, which is no fault
             found = {"series": [], "missing": "; ".join(error.lines())}
         await _tell(exchange, found)

@@ -105,6 +105,7 @@ PAGES = {
     "/": "Most CPU",
     "/pods": "Filter",
     "/search": "Of the last",
+    "/metrics": "default/cart",
     "/images": "garbage collection",
     "/services": "proxy.sock",
     "/volumes": "of the pods of manifests",
@@ -157,6 +158,16 @@ def test_of_twenty_pods_one_is_broken(browser: Browser, dashboard: Served, agent
     browser.wait_text("at most 15")  # its memory
     assert browser.run("document.querySelectorAll('.past polyline').length") >= 2
     picture(browser, "pod", agent)
+    browser.press("m")
+    browser.wait_text("default/cart")
+    choose = "const one = document.querySelector('#metric-name'); one.value = 'node_cpu_usage_seconds_total';"
+    browser.run(f"{{ {choose} one.dispatchEvent(new Event('change', {{bubbles: true}})); }}")
+    browser.wait_text("the rate of node_cpu_usage_seconds_total")
+    browser.wait("/the node\\s+0\\.\\d\\d CPU/.test(document.querySelector('tbody').innerText)")
+    assert browser.run("location.hash") == "#/metrics/node_cpu_usage_seconds_total/3600/"
+    picture(browser, "metrics", agent)
+    browser.run("history.back()")
+    browser.wait_text("Last hour")
     browser.press("l")
     browser.wait_text("DATABASE_URL not set")
     browser.run("history.back()")

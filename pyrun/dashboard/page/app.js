@@ -2,6 +2,7 @@
 // #/logs/ID/NAME, #/images … A page with a part that looks after itself (logs, a terminal, an editor) has an owner: an
 // object whose `element` is put where its `view` has a place for it.
 import { h, morph } from "/dom.js";
+import { addressOf, askMetric, metricsPage } from "/explore.js";
 import { chooseFetched, lookAgain } from "/fetched.js";
 import { chooseHistory } from "/history.js";
 import { Logs } from "/logs.js";
@@ -24,7 +25,7 @@ let asked = false;
 let help = false;
 let wrong = -1;
 
-const KEYS = [["j, k", "next, previous"], ["Enter", "open"], ["l", "logs"], ["s", "shell"], ["e", "YAML"], ["/", "filter"], ["o p i", "overview, pods, images"], ["?", "this help"]];
+const KEYS = [["j, k", "next, previous"], ["Enter", "open"], ["l", "logs"], ["s", "shell"], ["e", "YAML"], ["/", "filter"], ["o p m i", "overview, pods, metrics, images"], ["?", "this help"]];
 
 function route() {
   try {
@@ -47,7 +48,7 @@ function render() {
   const [page, id, name] = route();
   const failed = problems().filter((one) => one.level === "broken").length;
   const tab = (to, text) => h("a", { href: `#/${to}`, "aria-current": page === to || (to === "pods" && ["pod", "logs", "terminal"].includes(page)) ? "page" : null }, text);
-  show(top, h("nav", { "aria-label": "Pages" }, tab("", failed ? `Overview (${failed})` : "Overview"), tab("pods", "Pods"), tab("search", "Logs"), tab("images", "Images"), tab("services", "Services"), tab("volumes", "Volumes"), tab("events", "Events"), tab("node", "Node"), may("admin") && [tab("apply", "Apply"), tab("tokens", "Tokens")], h("button", { id: "logout" }, "Log out")), store.error && h("p", { class: "error", role: "alert" }, store.error));
+  show(top, h("nav", { "aria-label": "Pages" }, tab("", failed ? `Overview (${failed})` : "Overview"), tab("pods", "Pods"), tab("search", "Logs"), tab("metrics", "Metrics"), tab("images", "Images"), tab("services", "Services"), tab("volumes", "Volumes"), tab("events", "Events"), tab("node", "Node"), may("admin") && [tab("apply", "Apply"), tab("tokens", "Tokens")], h("button", { id: "logout" }, "Log out")), store.error && h("p", { class: "error", role: "alert" }, store.error));
   if (failed !== wrong) said.textContent = failed ? `${failed} broken` : "nothing is broken";
   wrong = failed;
   document.title = `${failed ? `(${failed}) ` : ""}${node()?.name ?? "pyrun"}`;
@@ -56,7 +57,7 @@ function render() {
   chooseHistory(page === "pod" && !name ? id : page ? null : "", render, fail);
   chooseFetched(...asking(page, id, name), render, fail);
   const ofPod = { plan: planPage, timeline };
-  const pages = { pods: () => podList(filter), pod: () => (ofPod[name] ?? onePod)(id), images: imageList, services: servicesPage, volumes: volumesPage, events: eventsPage, node: nodePage, tokens: () => tokensPage(made) };
+  const pages = { pods: () => podList(filter), pod: () => (ofPod[name] ?? onePod)(id), images: imageList, services: servicesPage, volumes: volumesPage, events: eventsPage, node: nodePage, metrics: () => metricsPage(route()), tokens: () => tokensPage(made) };
   show(content, owner ? owner.view() : (pages[page] ?? overview)(), help && h("dl", { class: "help" }, KEYS.map(([key, text]) => [h("dt", {}, key), h("dd", {}, text)])));
 }
 
@@ -81,6 +82,7 @@ function chooseOwner(page, id, name) {
 // [key, what gives a promise] of what a page asks for.
 function asking(page, id, name) {
   if (page === "pod" && name === "plan" && pod(id)) return [`plan ${id}`, () => read("plan", { pod: `${pod(id).namespace}/${pod(id).name}` })];
+  if (page === "metrics") return [location.hash, () => askMetric(route())];
   if (["services", "volumes"].includes(page) || (page === "tokens" && may("admin"))) return [page, () => read(page)];
   return [null, null];
 }
@@ -123,6 +125,7 @@ async function begin() {
 document.addEventListener("submit", async (event) => {
   event.preventDefault();
   if (event.target.id === "make-token") return makeToken();
+  if (event.target.id === "explore") return explore(event.target);
   if (event.target.id !== "login") return owner?.submit?.(event.target);
   try {
     await login(document.getElementById("token").value.trim());
@@ -138,7 +141,14 @@ document.addEventListener("input", (event) => {
   render();
 });
 
+// The address alone: what is typed into stays where it is.
+function explore(form) {
+  history.replaceState(null, "", addressOf(form));
+  render();
+}
+
 document.addEventListener("change", (event) => {
+  if (event.target.form?.id === "explore") return explore(event.target.form);
   const form = event.target.closest?.("#log-tools");
   if (form && event.target.id !== "filter") owner?.change?.(form);
 });
@@ -190,6 +200,7 @@ document.addEventListener("keydown", (event) => {
     "/": () => document.getElementById("filter")?.focus(),
     o: () => (location.hash = "#/"),
     p: () => (location.hash = "#/pods"),
+    m: () => (location.hash = "#/metrics"),
     i: () => (location.hash = "#/images"),
     "?": () => ((help = !help), render()),
   };
