@@ -199,7 +199,7 @@ def _run(argv: list[str], g: Globals) -> int:
     _note_globals(g, call)
     if g.debug:
         _tell_all(g)
-    name = "pyrun.cli.commands." + call.verb.name.replace(" ", "_")
+    name = "pyrun.cli.commands." + call.verb.name.replace(" ", "_").replace("-", "_")
     __import__(name)
     command: Command = sys.modules[name]
     return command.run(g, call.options)

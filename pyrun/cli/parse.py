@@ -110,6 +110,11 @@ def _read(argv: list[str], at: int, call: Call, verb: Verb | None, into: Options
             call.wants = "version"
             return words
         option, target = _find(name, verb, into, call.globals)
+        if option is None and word[1] != "-" and not equals and (flags := _flags(name, verb)):
+            for one in flags:
+                _set(into, one, "true", verb)
+            at += 1
+            continue
         if option is None:
             raise _unknown_option(word.partition("=")[0], verb)
         at += 1
@@ -133,6 +138,13 @@ def _find(name: str, verb: Verb | None, mine: Options, globals: Options) -> tupl
         if name == option.name:
             return option, globals
     return None, mine
+
+
+def _flags(name: str, verb: Verb | None) -> list[Option]:
+    """-it for -i -t: short names of flags, a letter each. The runtime's verbs, as runc's, have none."""
+    known = verb.options if verb is not None and " " in verb.name else ()
+    short = {option.short: option for option in known if option.kind == FLAG}
+    return [short[letter] for letter in name] if all(letter in short for letter in name) else []
 
 
 def _set(target: Options, option: Option, word: str, verb: Verb | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pyrun.cli.options import (
+    A_COMMAND,
     A_DIRECTORY,
     A_FILE,
     DURATION,
@@ -172,6 +173,27 @@ NODE_LOGS = Verb(
         Option("since", DURATION, "only of the last 5s, 10m or 1h", metavar="TIME"),
     ),
 )
+STDIN = flag("stdin", "hand on what is read here", "i")
+TTY = flag("tty", "with a terminal, where there is one here, too; needs -i", "t")
+CONTAINER = text("container", "NAME", "which container (default: the first)", "c")
+NODE_EXEC = Verb(
+    "node exec",
+    "run a command in a pod's container, and exit as it does",
+    (Argument("name"), Argument("command", required=False, many=True, completes=A_COMMAND)),
+    (NODE_STATE, NAMESPACE, CONTAINER, STDIN, TTY),
+)
+NODE_ATTACH = Verb(
+    "node attach",
+    "see what a container's program writes, and write what it reads",
+    (Argument("name"),),
+    (NODE_STATE, NAMESPACE, CONTAINER, STDIN, TTY),
+)
+NODE_PORT_FORWARD = Verb(
+    "node port-forward",
+    "lead ports of this machine's loopback to a pod's",
+    (Argument("name"), Argument("ports", many=True)),
+    (NODE_STATE, NAMESPACE),
+)
 NODE_APPLY = Verb(
     "node apply",
     "put objects into the directory of manifests, or change them there",
@@ -216,6 +238,9 @@ NODE = (
     NODE_GET,
     NODE_DESCRIBE,
     NODE_LOGS,
+    NODE_EXEC,
+    NODE_ATTACH,
+    NODE_PORT_FORWARD,
     NODE_APPLY,
     NODE_DELETE,
     NODE_RETRY,

@@ -48,7 +48,8 @@ GROUPS = (
     ("Pods from files", ("node run", "node status", "node apply", "node delete", "node validate", "node explain")),
     ("As a kubelet", ("kubelet",)),
     ("Pods of a cluster", ("node join",)),
-    ("These pods", ("node get", "node describe", "node logs", "node retry", "node gc")),
+    ("These pods", ("node get", "node describe", "node logs", "node exec", "node attach", "node port-forward")),
+    ("And this node", ("node retry", "node gc")),
     (
         "Its Services",
         ("proxy run", "proxy status", "proxy cleanup", "proxy list", "proxy top", "proxy trace", "proxy explain"),

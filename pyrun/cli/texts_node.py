@@ -80,6 +80,28 @@ it that the agent has seen since it started.""",
         ),
         {"0": "it was printed", "1": "there is no such pod or container"},
     ),
+    "node exec": Text(
+        """Runs a command in a container of a pod that runs, as `kubectl exec` does. Its options begin after a `--`.""",
+        (
+            ("pyrun node exec web -- cat /etc/hosts", "one command"),
+            ("pyrun node exec -it web -c side -- sh", "a shell with a terminal"),
+        ),
+        {
+            "N": "as the command exits; 128+N after signal N",
+            "1": "there is no such pod or container, or it does not run",
+        },
+    ),
+    "node attach": Text(
+        """Shows what a container's program writes from now on. With -i standard input goes to it, where the manifest
+has `stdin: true`. It ends with the container.""",
+        (("pyrun node attach -it web", "its terminal"),),
+        {"0": "the container has ended", "1": "there is no such pod or container, or it does not run"},
+    ),
+    "node port-forward": Text(
+        """Listens on 127.0.0.1 and ::1 until a signal ends it; a connection becomes one to the pod's own loopback.""",
+        (("pyrun node port-forward web 8080:80 :9090", "two ports, one of them from any free one here"),),
+        {"0": "a signal has ended it", "1": "the pod does not run, or a port is taken"},
+    ),
     "node apply": Text(
         """Checks objects, and puts each into a file of its own in the directory of manifests of the running node; all
 of them or none. What stands in a file of somebody else's making is refused: edit that.""",

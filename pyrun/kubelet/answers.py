@@ -18,15 +18,14 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
-from ..cri.backend import PodBackend
-from ..cri.stream.ports import open_sockets
-from ..errors import InvalidArgument, PyrunError, ResourceExhausted
+from ..errors import InvalidArgument, ResourceExhausted
 from ..kube.certificates import Pair
 from ..metrics.text import render
 from ..node.agent.agent import Agent
+from ..node.agent.found import find_log, find_pod, find_running
+from ..node.agent.streams import Question, Streams, of_question, put, telling
 from ..node.agent.view import pod_value
 from ..web.ask import take_question
-from .found import Of, find_log, find_pod, find_running, find_sandbox
 from .logs import parse_wanted, write_logs
 from .measures import Measures, plan_own, plan_probes
 
@@ -35,8 +34,6 @@ MOST = 512
 MOST_LOGS, MOST_FOLLOWERS = 96, 64
 # Who does not take a log for so long has no thread any more.
 STALLED_S = 5 * 60.0
-
-Question = dict[str, Any]
 
 
 class Reviews(Protocol):
@@ -62,7 +59,7 @@ class Answers:
     ) -> None:
         self._agent, self._control, self._reviews, self._config, self._warn = agent, control, reviews, config, warn
         self._cri = agent.host.cri
-        self._backend = PodBackend(self._cri.pods)
+        self._streams = Streams(agent)
         self._measures = Measures(self._cri, agent.name)
         self._tasks: set[asyncio.Task[None]] = set()
         self._logs: dict[socket.socket, bool] = {}  # whether it is followed
@@ -107,29 +104,19 @@ class Answers:
 
     async def _answer(self, message: bytes, stream: socket.socket) -> None:
         stream.setblocking(False)
-        with stream, contextlib.suppress(OSError):
-            try:
-                question = json.loads(message)
-                await self._dispatch(question, stream)
-            except PyrunError as error:
-                await _put(stream, {"error": "; ".join(error.lines()), "kind": type(error).__name__})
-            except (KeyError, TypeError, ValueError) as error:
-                await _put(stream, {"error": f"not a question: {error}", "kind": "InvalidArgument"})
+        async with telling(stream):
+            await self._dispatch(json.loads(message), stream)
 
     async def _dispatch(self, question: Question, stream: socket.socket) -> None:
         match question["ask"]:
             case "logs":
                 await self._log(question, stream)
-            case "exec":
-                await self._exec(question, stream)
-            case "attach":
-                await self._attach(question, stream)
-            case "ports":
-                await self._ports(question, stream)
+            case "exec" | "attach" | "ports":
+                await self._streams.answer(question, stream)
             case "certificate":
                 await self._certificates(stream)
             case _:
-                await _put(stream, {"value": await self._value(question)})
+                await put(stream, {"value": await self._value(question)})
 
     async def _value(self, question: Question) -> Any:
         agent = self._agent
@@ -145,9 +132,9 @@ class Answers:
             case "runningpods":
                 return {"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": self._running()}
             case "pod":  # whether it is there, before anybody changes the protocol
-                return find_pod(agent, _of(question)).record.uid
+                return find_pod(agent, of_question(question)).record.uid
             case "container":
-                return find_running(agent, _of(question)).id
+                return find_running(agent, of_question(question)).id
             case "configz":
                 return {"kubeletconfig": self._config}
             case "summary":
@@ -189,7 +176,7 @@ class Answers:
                 event = self._anew
                 if self._pair is not None:
                     pair = {"certificate": self._pair.certificate.decode(), "key": self._pair.key.decode()}
-                    await _put(stream, {"value": pair})
+                    await put(stream, {"value": pair})
                 anew = asyncio.ensure_future(event.wait())
                 await asyncio.wait((gone, anew), return_when=asyncio.FIRST_COMPLETED)
                 anew.cancel()
@@ -200,7 +187,7 @@ class Answers:
 
     async def _log(self, question: Question, stream: socket.socket) -> None:
         wanted = parse_wanted(question["query"], time.time())
-        container, attempt = find_log(self._agent, _of(question), previous=wanted.previous)
+        container, attempt = find_log(self._agent, of_question(question), previous=wanted.previous)
         if len(self._logs) >= MOST_LOGS or (wanted.follow and sum(self._logs.values()) >= MOST_FOLLOWERS):
             what = "logs are followed" if wanted.follow else "logs are read"
             raise ResourceExhausted(f"too many {what}", hint="end some, or try again")
@@ -217,7 +204,7 @@ class Answers:
 
         self._logs[stream] = wanted.follow
         try:
-            await _put(stream, {"value": None})
+            await put(stream, {"value": None})
             work = asyncio.get_running_loop().run_in_executor(self._threads, write)
             try:
                 await asyncio.shield(work)
@@ -226,76 +213,3 @@ class Answers:
                 raise
         finally:
             del self._logs[stream]
-
-    # --- what needs descriptors ---
-
-    async def _exec(self, question: Question, stream: socket.socket) -> None:
-        id = find_running(self._agent, _of(question)).id
-        argv, wanted = tuple(str(word) for word in question["argv"]), _wanted(question)
-        command = await asyncio.to_thread(lambda: self._backend.exec(id, argv, **wanted))
-        try:
-            held = {n: fd for n in ("stdin", "stdout", "stderr") if (fd := getattr(command, n)) >= 0}
-            try:
-                has = {n: n in held for n in ("stdin", "stdout", "stderr")}
-                await _put(stream, {"value": has}, [command.done, *held.values()])
-            finally:
-                for fd in held.values():
-                    os.close(fd)
-            await self._serve(stream, command.resize, command.code)
-        finally:
-            await asyncio.shield(asyncio.to_thread(command.close))
-
-    async def _attach(self, question: Question, stream: socket.socket) -> None:
-        id = find_running(self._agent, _of(question)).id
-        wanted = _wanted(question)
-        attachment = await asyncio.to_thread(lambda: self._backend.attach(id, **wanted))
-        fds = [fd for fd in (attachment.socket, attachment.stdin) if fd >= 0]
-        try:
-            await _put(stream, {"value": {"stdin": attachment.stdin >= 0}}, fds)
-        finally:
-            for fd in fds:
-                os.close(fd)
-        await self._serve(stream, attachment.resize, lambda: 0)
-
-    async def _serve(self, stream: socket.socket, resize: Callable[[int, int], None], code: Callable[[], int]) -> None:
-        """Until the other side closes it."""
-        reader, writer = await asyncio.open_connection(sock=stream.dup())
-        try:
-            while line := await reader.readline():
-                asked = json.loads(line)
-                value = None
-                if asked["do"] == "code":
-                    value = await asyncio.to_thread(code)
-                elif asked["do"] == "resize":
-                    await asyncio.to_thread(resize, int(asked["width"]), int(asked["height"]))
-                else:
-                    raise InvalidArgument(f"{asked['do']!r} is nothing to do")
-                await _put(stream, {"value": value})
-        finally:
-            writer.close()
-
-    async def _ports(self, question: Question, stream: socket.socket) -> None:
-        id = find_sandbox(self._agent, _of(question))
-        sockets = await asyncio.to_thread(lambda: open_sockets(lambda: self._backend.netns(id)))
-        try:
-            await _put(stream, {"value": len(sockets)}, [one.fileno() for one in sockets])
-        finally:
-            for one in sockets:
-                one.close()
-
-
-def _of(question: Question) -> Of:
-    return Of(*(str(word) for word in question["of"]))
-
-
-def _wanted(question: Question) -> dict[str, bool]:
-    return {name: bool(question[name]) for name in ("tty", "stdin", "stdout", "stderr")}
-
-
-async def _put(stream: socket.socket, value: Any, fds: list[int] | None = None) -> None:
-    """A line; descriptors go with its first byte."""
-    data = json.dumps(value).encode() + b"\n"
-    if fds:
-        sent = socket.send_fds(stream, [data], fds)  # the first on this socket, and short: it has room
-        data = data[sent:]
-    await asyncio.get_running_loop().sock_sendall(stream, data)

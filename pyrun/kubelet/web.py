@@ -23,10 +23,10 @@ from ..http.server import Exchange
 from ..http.spdy.connection import SpdyStream
 from ..kube.certificates import load_pair
 from ..metrics.text import KIND
+from ..node.agent.remote import Remote, RemoteAttachment, RemoteCommand, remote_sockets
 from ..web.ask import Questions
 from .access import rights
 from .gate import Gate
-from .streams import Remote, RemoteAttachment, RemoteCommand, remote_sockets
 
 JSON, TEXT = "application/json", "text/plain; charset=utf-8"
 HEADERS = (("X-Content-Type-Options", "nosniff"), ("Cache-Control", "no-store"))
@@ -177,7 +177,7 @@ class Web:
         session = await open_session(exchange, wanted)
         if session is not None:
             asked = {"of": of, "argv": argv, **_streams(wanted)}
-            await serve_exec(session, lambda: RemoteCommand(Remote(self._questions, "exec", **asked)))
+            await serve_exec(session, lambda: RemoteCommand(Remote(self._questions.send("exec", **asked))))
 
     async def _attach(self, exchange: Exchange, words: list[str]) -> None:
         of, wanted = _of(words), _wanted(exchange)
@@ -185,14 +185,14 @@ class Web:
         session = await open_session(exchange, wanted)
         if session is not None:
             asked = {"of": of, **_streams(wanted)}
-            await serve_attach(session, lambda: RemoteAttachment(Remote(self._questions, "attach", **asked)))
+            await serve_attach(session, lambda: RemoteAttachment(Remote(self._questions.send("attach", **asked))))
 
     async def _ports(self, exchange: Exchange, words: list[str]) -> None:
         of = [words[0], words[1], words[2] if len(words) > 2 else "", ""]
         await self._ask("pod", of=of)
 
         async def one(port: int, data: SpdyStream, errors: SpdyStream) -> None:
-            await forward(words[1], port, lambda: remote_sockets(self._questions, of=of), data, errors)
+            await forward(words[1], port, lambda: remote_sockets(self._questions.send("ports", of=of)), data, errors)
 
         await serve_ports(exchange, one)
 

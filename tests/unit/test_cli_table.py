@@ -126,7 +126,7 @@ def test_no_name_stands_for_two(options: tuple[Option, ...]) -> None:
 
 @pytest.mark.parametrize("name", VERBS)
 def test_each_verb_has_its_module_its_text_and_a_group(name: str) -> None:
-    source = (REPO / "pyrun" / "cli" / "commands" / f"{name.replace(' ', '_')}.py").read_text()
+    source = (REPO / "pyrun" / "cli" / "commands" / f"{name.replace(' ', '_').replace('-', '_')}.py").read_text()
     assert "\ndef run(g: Globals, o: Options) -> int:\n" in source
     assert name in texts.VERBS
     assert VERBS[name].hidden or sum(name in names for _, names in texts.GROUPS) == 1

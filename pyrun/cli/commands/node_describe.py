@@ -5,7 +5,8 @@ from __future__ import annotations
 from pyrun.cli.commands.cri import STATE
 from pyrun.cli.commands.node_get import age, word_of
 from pyrun.cli.output import columns, write
-from pyrun.errors import NotFound, printable
+from pyrun.cli.pods import pod_of
+from pyrun.errors import printable
 from pyrun.node.agent.ask import ask
 
 TYPE_CHECKING = False
@@ -19,10 +20,8 @@ if TYPE_CHECKING:
 
 def run(g: Globals, o: Options) -> int:
     state, namespace = o.state or STATE, o.namespace or "default"
-    found = ask(state, "pods", namespace=namespace, name=o.name)
-    if not found:
-        raise NotFound(f"there is no pod {namespace}/{o.name}", hint="pyrun node get -A has all")
-    write("".join([printable(line) + "\n" for line in _lines(found[0])]))
+    pod = pod_of(state, namespace, o.name)
+    write("".join([printable(line) + "\n" for line in _lines(pod)]))
     events = ask(state, "events", namespace=namespace, name=o.name)
     write("Events:\n" if events else "Events:           none since the agent started\n")
     rows = [["  TYPE", "REASON", "AGE", "MESSAGE"]]

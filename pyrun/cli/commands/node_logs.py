@@ -5,7 +5,7 @@ from __future__ import annotations
 from pyrun.cli.commands import logs
 from pyrun.cli.commands.cri import STATE
 from pyrun.cli.parse import Options
-from pyrun.errors import InvalidArgument, NotFound
+from pyrun.cli.pods import container_of, pod_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,16 +16,7 @@ def run(g: Globals, o: Options) -> int:
     from pyrun.node.agent.ask import ask
 
     state, namespace = o.state or STATE, o.namespace or "default"
-    found = ask(state, "pods", namespace=namespace, name=o.name)
-    if not found:
-        raise NotFound(f"there is no pod {namespace}/{o.name}", hint="pyrun node get -A has all")
-    spec = found[0]["spec"]
-    kinds = ("initContainers", "containers", "ephemeralContainers")
-    names = [c["name"] for kind in kinds for c in spec.get(kind, ())]
-    if o.container and o.container not in names:
-        raise NotFound(f"pod {o.name} has no container {o.container}", hint=f"it has {', '.join(names)}")
-    if not o.container and len(spec["containers"]) > 1:
-        raise InvalidArgument(f"pod {o.name} has several containers", hint=f"-c {' or '.join(names)}")
+    container = container_of(pod_of(state, namespace, o.name), o.container)
     words = {
         "words": (),
         "regex": False,
@@ -33,7 +24,7 @@ def run(g: Globals, o: Options) -> int:
         "store": None,
         "namespace": namespace,
         "pod": o.name,
-        "container": o.container or spec["containers"][0]["name"],
+        "container": container["name"],
         "selector": None,
         "since": o.since,
         "since_time": None,

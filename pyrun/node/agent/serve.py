@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator, Callable
 from ...cri.cri import Cri
 from .agent import Agent, Settings
 from .socket import Socket
+from .streams import SOCKET as STREAMS
+from .streams import StreamSocket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,11 +43,13 @@ async def running(
 
         services = Services(cri, agent, serving, joining.cluster if joining is not None else None, warn)
     door = Socket(agent, member.error if member is not None else None, services)
+    streams = StreamSocket(agent)
     try:
         if services is not None:
             services.start()
         agent.start()
         await door.start(f"{cri.state}/{SOCKET}")
+        streams.start(f"{cri.state}/{STREAMS}")
         if member is not None:
             member.start()
         async with beside(agent) if beside is not None else contextlib.nullcontext():
@@ -53,6 +57,7 @@ async def running(
     finally:
         if member is not None:
             await member.stop()
+        await streams.stop()
         await door.stop()
         await agent.stop()
         if services is not None:

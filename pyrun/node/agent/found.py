@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from ..errors import FailedPrecondition, NotFound
-from ..logs.tree import BLOCKS, Container, default_store
-from ..node.agent.actor import Actor
-from ..node.agent.agent import Agent
-from ..node.agent.observe import attempts_of
-from ..node.plan.observed import Attempt
-from ..node.plan.pod import containers_of
+from ...errors import FailedPrecondition, NotFound
+from ...logs.tree import BLOCKS, Container, default_store
+from ..plan.observed import Attempt
+from ..plan.pod import containers_of
+from .actor import Actor
+from .agent import Agent
+from .observe import attempts_of
 
 
 @dataclass(frozen=True, slots=True)

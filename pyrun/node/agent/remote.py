@@ -1,4 +1,6 @@
-"""Commands, attachments and ports for the streaming code, got from the agent as descriptors (cri/stream/backend.py)."""
+"""Commands, attachments and ports, got from the agent as descriptors: the other side of streams.py.
+
+A command and an attachment are as the streaming code wants them (cri/stream/backend.py)."""
 
 from __future__ import annotations
 
@@ -9,22 +11,37 @@ import socket
 import threading
 from typing import Any
 
-from ..errors import PyrunError, Unavailable
-from ..rights import receive_message
-from ..web.ask import Questions, value_of
+from ...errors import PyrunError, Unavailable, reason
+from ...rights import receive_message
+from ...web.ask import value_of
+from .ask import HINT
 
 PATIENCE_S = 60.0
 MOST_FDS = 4
 LONGEST = 64 * 1024
 
 
+def asked(path: str, ask: str, **question: Any) -> socket.socket:
+    """Asks at the agent's socket for streams; the answer comes on what is given back. Unavailable."""
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    made.settimeout(PATIENCE_S)
+    try:
+        made.connect(path)
+        made.sendall(json.dumps({"ask": ask, **question}).encode() + b"\n")
+    except OSError as error:
+        made.close()
+        raise Unavailable(f"{path}: {reason(error)}", hint=HINT) from None
+    return made
+
+
 class Remote:
     """What the agent holds for us: words go over the socket, and its end is the other's. By any thread."""
 
-    def __init__(self, questions: Questions, ask: str, **question: Any) -> None:
+    def __init__(self, question: socket.socket) -> None:
+        """question: a socket on which the answer comes."""
         self._lock = threading.Lock()
         self._rest = b""
-        self._socket = questions.send(ask, **question)
+        self._socket = question
         self._socket.settimeout(PATIENCE_S)
         self.fds: list[int] = []
         try:
@@ -106,9 +123,9 @@ class RemoteAttachment:
         self._remote.end()
 
 
-def remote_sockets(questions: Questions, **of: Any) -> list[socket.socket]:
+def remote_sockets(question: socket.socket) -> list[socket.socket]:
     """Of the pod's network namespace, not connected yet (cri/stream/ports.py)."""
-    remote = Remote(questions, "ports", **of)
+    remote = Remote(question)
     made = [socket.socket(fileno=remote.take()) for _ in range(len(remote.fds))]
     remote.end()
     return made
