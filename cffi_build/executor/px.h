@@ -41,5 +41,7 @@ unsigned long long px_took(px_run_t *run, unsigned int step);
 void px_free(px_run_t *run);
 /* Forgets the init's image, which one process keeps open for all its plans: for one that makes no more containers. */
 void px_drop_image(void);
+/* Loads it ahead, for the first plan. A failure is that plan's. */
+void px_load_image(const char *path);
 
 #endif

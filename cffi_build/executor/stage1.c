@@ -48,6 +48,12 @@ static long find_image(const char *path, u64 how)
 	return kept;
 }
 
+void px_load_image(const char *path)
+{
+	if (find_image(path, 1) == -EINVAL) /* Linux before 6.3 */
+		find_image(path, 0);
+}
+
 struct stage {
 	const int *fds;
 	int count, keep, image;

@@ -57,18 +57,22 @@ static int PX_CHILD become(void *p)
 	die("can't run Python: ", python->file, "is the package whole? sudo ./bootstrap install puts it in place");
 }
 
-void to_python(const struct px_result *failed)
+int in_package(char *path, usize size, const char *file)
 {
-	static char dir[4096], python[4200], script[4200];
+	static char dir[4096];
 	long n = sc4(__NR_readlinkat, AT_FDCWD, "/proc/self/exe", dir, sizeof dir - 1);
 	for (int up = 0; up < 2 && n > 0; up++) /* PKG/bin/pyrun */
 		while (--n > 0 && dir[n] != '/')
 			;
-	if (n <= 0)
+	dir[n > 0 ? n : 0] = 0;
+	return n > 0 && join(join(path, path + size, dir), path + size, file);
+}
+
+void to_python(const struct px_result *failed)
+{
+	static char python[4200], script[4200];
+	if (!in_package(python, sizeof python, "/bin/python") || !in_package(script, sizeof script, "/__main__.py"))
 		die("/proc is not mounted", "", "mount -t proc proc /proc");
-	dir[n] = 0;
-	join(join(python, python + sizeof python, dir), python + sizeof python, "/bin/python");
-	join(join(script, script + sizeof script, dir), script + sizeof script, "/__main__.py");
 	/* What is kept open so far is closed on exec. Whoever runs us can't pretend a failure. */
 	char **argv = (char **)sys_mmap(NULL, (usize)(argument_count + 8) * sizeof *argv, 3, 0x22, -1), **a = argv, **keep = environment, **e;
 	if ((long)argv < 0 && (long)argv > -4096)

@@ -44,6 +44,8 @@ const char *get_env(const char *name);
 int same(const char *a, const char *b);
 /* Hands the command line to Python. failed: the plan that Python would run was run and failed thus, and is undone. */
 void __attribute__((noreturn)) to_python(const struct px_result *failed);
+/* The path of a file of the package we are in; 0: it can't be told. */
+int in_package(char *path, usize size, const char *file);
 /* From here on the command line is `delete` of the container: what Python gets can't run it again. code: what we exit with when it succeeds. */
 void become_delete(const struct call *c, int code);
 int log_ok(const struct call *c);

@@ -81,6 +81,9 @@ static px_run_t *ask(struct call *c, char *const *words, int count)
 	usize n = fd < 0 ? 0 : write_request(c->root, words, count);
 	if (!n || sc6(__NR_sendto, fd, L(room), n, MSG_NOSIGNAL, 0, 0) != (long)n)
 		return NULL;
+	char init[4200];
+	if (in_package(init, sizeof init, "/bin/pyrun-init"))
+		px_load_image(init); /* which takes as long as half a plan, and the planner has a processor of its own */
 	struct pollfd p = { fd, POLLIN, 0 };
 	long got = sys_poll(&p, 1, ANSWER_MS) == 1 ? sc6(__NR_recvfrom, fd, L(room), sizeof room, MSG_TRUNC, 0, 0) : -1;
 	sys_close(fd);

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # `signal` costs an enum
 import posix
-import select
 import time
 from _thread import allocate_lock
 
@@ -97,6 +96,8 @@ def end_child(pidfd: int) -> None:
 
 
 def _poll(fds: list[int], seconds: float) -> list[tuple[int, int]]:
+    import select  # not for a create
+
     poll = select.poll()
     for fd in fds:
         poll.register(fd, select.POLLIN)

@@ -11,7 +11,7 @@ from _struct import Struct
 from binascii import crc32
 
 from . import steps as known
-from .steps import ANY, IN0, OUT, PARENT, S0, UNDO, A, D, Label, Step
+from .steps import ANY, OUT, PARENT, S0, UNDO, A, D, Label, Step
 
 _HEADER = Struct("<4I 2I 2I 2I 2I I 4I 4I I 3I")
 _STEP = Struct("<HHI4H4Q6I")
@@ -105,32 +105,33 @@ class Plan:
 def _encode_steps(steps: list[Step], blob_at: int) -> tuple[bytearray, bytearray, bytearray]:
     """Wire records, the rules, and the blob, which is to lie at blob_at. A string's offset of 0: none."""
     records, rules, blob = bytearray(), bytearray(), bytearray(8)
-    seen: dict[bytes, int] = {}
+    seen: dict[object, tuple[int, int]] = {}
+    pack, count = _STEP.pack, 0
     for step in steps:
-        rec = [step.OP, len(step.on), len(rules) // _RULE.size, *_OPERANDS]
-        fields = step.FIELDS
+        on, fields = step.on, step.FIELDS
+        rec = [step.OP, len(on), count, *_OPERANDS]
         for name, value in step.wire().items():
             place = fields[name]
             if place >= S0:
-                raw = value if isinstance(value, bytes) else value.encode("utf-8", "surrogateescape")  # type: ignore[attr-defined]
-                off = seen.get(raw)
-                if off is None:
-                    if len(blob) % 8:  # BPF, netlink and scheduler structures are read in place
-                        blob += bytes(8 - len(blob) % 8)
-                    off = seen[raw] = blob_at + len(blob)
+                where = seen.get(value)
+                if where is None:
+                    raw = value if isinstance(value, bytes) else value.encode("utf-8", "surrogateescape")  # type: ignore[attr-defined]
+                    blob += bytes(-len(blob) % 8)  # BPF, netlink and scheduler structures are read in place
+                    where = seen[value] = blob_at + len(blob), len(raw)
                     blob += raw
                     blob.append(0)
-                rec[11 + (place - S0) * 2] = off
-                rec[12 + (place - S0) * 2] = len(raw)
+                place = 11 + (place - S0) * 2
+                rec[place : place + 2] = where
             elif place >= A:
                 if name == "guard":
                     value = (value + 1) << 32 if not isinstance(value, Step) else (steps.index(value) + 1) << 32  # type: ignore[operator]
-                rec[7 + place - A] |= value & _U64  # type: ignore[operator]
+                rec[3 + place] |= value & _U64  # type: ignore[operator]
             elif value is not None:
-                rec[3 + place - IN0] = value  # type: ignore[call-overload]
-        for err, label in step.on:
+                rec[3 + place] = value  # type: ignore[call-overload]
+        for err, label in on:
             rules += _RULE.pack(err, 0, _NEXT if label is None else label.index)
-        records += _STEP.pack(*rec)
+            count += 1
+        records += pack(*rec)
     return records, rules, blob
 
 

@@ -35,7 +35,6 @@ from ..model.steps import (
     PivotRoot,
     Umask,
 )
-from .bare_root import plan_bare_root, plan_mount_namespace
 from .dev_nodes import plan_console, plan_dev
 from .masks import needs_proc, plan_masked_paths, plan_proc_child, plan_proc_parent, plan_readonly_paths, plan_sysctls
 from .mount_options import MS_PRIVATE, MS_SHARED, MS_SLAVE, MS_UNBINDABLE, RDONLY
@@ -142,6 +141,8 @@ def _check_shared(spec: Spec) -> None:
 
 def plan_rootfs_stage1(b: Builder, spec: Spec, rp: RootfsPlan) -> None:
     """STAGE1: what takes the host's paths, where the init must not have them (bare_root.py)."""
+    from .bare_root import plan_bare_root, plan_mount_namespace
+
     plan_mount_namespace(b)
     _propagation(b, STAGE1, spec, rp)
     if rp.overlay is None:
