@@ -98,6 +98,8 @@ def _make_pool(cluster: Cluster) -> urllib3.HTTPConnectionPool:
     assert url.hostname
     if url.scheme == "http":
         return urllib3.HTTPConnectionPool(url.hostname, url.port, maxsize=IDLE, socket_options=KEEPALIVE)
+    if not cluster.verify:  # asked for by insecure-skip-tls-verify: a word of it before each request helps nobody
+        urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
     return urllib3.HTTPSConnectionPool(
         url.hostname,
         url.port,

@@ -16,7 +16,7 @@ from pyrun.kube.objects.config import ConfigMap, Secret
 from pyrun.kube.objects.meta import ObjectMeta
 from pyrun.kube.objects.pods import Pod
 from pyrun.node.agent.container_config import MASKED, ConfigFault, Made, container_config
-from pyrun.node.agent.files import hosts_text
+from pyrun.node.agent.files import HEADER_HOST, hosts_text
 from pyrun.node.agent.messages import make_file, read_message
 from pyrun.node.agent.pod_slice import limit_properties
 from pyrun.node.agent.pull_secrets import pull_auths
@@ -249,10 +249,13 @@ def test_pull_secrets() -> None:
 def test_hosts() -> None:
     pod = pod_of("containers: [{name: c}]\nhostAliases: [{ip: 10.9.9.9, hostnames: [one, two]}]")
     text = hosts_text(pod, ["10.0.0.2", "fd00::2"], "own\n")
+    assert text.startswith("# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n")
     assert "10.0.0.2\tp\nfd00::2\tp\n" in text and text.endswith("10.9.9.9\tone\ttwo\n") and "own" not in text
     text = hosts_text(pod_of("containers: [{name: c}]\nhostname: h\nsubdomain: s"), ["10.0.0.2"], "", "c.local")
     assert "10.0.0.2\th.s.default.svc.c.local\th\n" in text
-    assert hosts_text(pod_of("containers: [{name: c}]\nhostNetwork: true"), ["10.0.0.2"], "own\n") == "own\n"
+    assert (
+        hosts_text(pod_of("containers: [{name: c}]\nhostNetwork: true"), ["10.0.0.2"], "own\n") == HEADER_HOST + "own\n"
+    )
 
 
 def test_termination_messages(tmp_path: Path) -> None:

@@ -10,7 +10,11 @@ from ...errors import PyrunError, reason
 from ...kube.objects.pods import Pod
 from .sandbox_config import hostname
 
-LOCAL = """# Managed by pyrun's node agent.
+# Programs and tests of Kubernetes' look for the first line.
+HEADER, HEADER_HOST = "# Kubernetes-managed hosts file.\n", "# Kubernetes-managed hosts file (host network).\n"
+LOCAL = (
+    HEADER
+    + """\
 127.0.0.1\tlocalhost
 ::1\tlocalhost ip6-localhost ip6-loopback
 fe00::0\tip6-localnet
@@ -18,6 +22,7 @@ fe00::0\tip6-mcastprefix
 fe00::1\tip6-allnodes
 fe00::2\tip6-allrouters
 """
+)
 
 
 def hosts_text(pod: Pod, addresses: Sequence[str], own: str, domain: str = "") -> str:
@@ -26,11 +31,11 @@ def hosts_text(pod: Pod, addresses: Sequence[str], own: str, domain: str = "") -
     assert pod.spec is not None and pod.metadata is not None
     name, sub = hostname(pod), pod.spec.subdomain
     names = f"{name}.{sub}.{pod.metadata.namespace}.svc.{domain}\t{name}" if sub else name
-    lines = [own if pod.spec.hostNetwork else LOCAL]
+    lines = [HEADER_HOST + own if pod.spec.hostNetwork else LOCAL]
     if not pod.spec.hostNetwork:
         lines += [f"{address}\t{names}\n" for address in addresses]
     if pod.spec.hostAliases:
-        lines.append("\n# Entries of hostAliases.\n")
+        lines.append("\n# Entries added by HostAliases.\n")
         lines += ["\t".join([alias.ip, *(alias.hostnames or ())]) + "\n" for alias in pod.spec.hostAliases]
     return "".join(lines)
 

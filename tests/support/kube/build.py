@@ -46,7 +46,7 @@ COMMANDS = {
         for name in ("kubelet", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl")
     },
     "etcd": ("build", *STRIPPED, "go.etcd.io/etcd/server/v3"),
-    "e2e_node.test": ("test", "-c", *STAMPED, f"{MODULE}/test/e2e_node"),
+    "e2e_node.test": ("test", "-c", "-vet=off", *STAMPED, f"{MODULE}/test/e2e_node"),
     "ginkgo": ("build", *STRIPPED, "github.com/onsi/ginkgo/v2/ginkgo"),
     "agnhost": ("build", *STRIPPED, f"{MODULE}/test/images/agnhost"),
     "nonewprivs": ("build", *STRIPPED, f"{MODULE}/test/images/nonewprivs"),
