@@ -47,7 +47,6 @@ POD = {
     "setHostnameAsFQDN": "not in this node yet",
     "hostnameOverride": "not in this node yet",
     "securityContext/supplementalGroupsPolicy": "not in this node yet",
-    "securityContext/seLinuxOptions": "SELinux is not in this node",
     "securityContext/seLinuxChangePolicy": "SELinux is not in this node",
     "securityContext/windowsOptions": "this node runs Linux",
     "volumes/*/projected/defaultUser": "not in this node yet",
@@ -72,7 +71,6 @@ CONTAINER = {
     "resources/requests/ephemeral-storage": "disk limits are not in this node yet",
     "env/*/valueFrom/fileKeyRef": "not in this node yet",
     "lifecycle/*/tcpSocket": "a deprecated hook that does nothing; take httpGet or exec",
-    "securityContext/seLinuxOptions": "SELinux is not in this node",
     "securityContext/windowsOptions": "this node runs Linux",
     "securityContext/procMount": "not in this node yet",
     **{f"{where}/httpGet/protocol": "probes and hooks speak HTTP/1.1 here"

@@ -194,6 +194,23 @@ def test_a_deployment_runs(cluster: Cluster) -> None:
     cluster.wait(lambda: not cluster.get("pods"))
 
 
+def test_a_status_that_the_server_refuses_holds_up_nothing(cluster: Cluster) -> None:
+    """Somebody else has written that the container has ended, which can't be taken back."""
+    probe = {"exec": {"command": ["test", "-e", "/dev/shm/ready"]}, "periodSeconds": 1}
+    cluster.apply(cluster.pod("lied", sh("c", SLEEP, readinessProbe=probe), restartPolicy="Never"))
+    running = cluster.wait_pod("lied", lambda pod: pod["status"]["phase"] == "Running")
+    ended = {"exitCode": 0, "startedAt": running["status"]["startTime"], "finishedAt": running["status"]["startTime"]}
+    lie = [
+        {"op": "remove", "path": "/status/containerStatuses/0/state/running"},
+        {"op": "add", "path": "/status/containerStatuses/0/state/terminated", "value": ended},
+    ]
+    cluster.kubectl("patch", "pod", "lied", "--subresource=status", "--type=json", "-p", json.dumps(lie))
+    cluster.kubectl("exec", "lied", "--", "touch", "/dev/shm/ready")
+    said = cluster.agent.node.said
+    cluster.wait(lambda: "/lied: its status is refused: " in said.read_text())
+    cluster.kubectl("delete", "pod", "lied", "--timeout=60s")
+
+
 def test_what_a_pod_refers_to(cluster: Cluster) -> None:
     """ConfigMaps and Secrets in variables and files, and its account's token, which the API server knows."""
     config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "conf"}, "data": {"a": "one"}}

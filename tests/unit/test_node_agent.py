@@ -15,6 +15,8 @@ from pyrun.errors import PyrunError
 from pyrun.kube.objects.config import ConfigMap, Secret
 from pyrun.kube.objects.meta import ObjectMeta
 from pyrun.kube.objects.pods import Pod
+from pyrun.kube.objects.status import PodStatus
+from pyrun.node.agent.actor import Actor
 from pyrun.node.agent.container_config import MASKED, ConfigFault, Made, container_config
 from pyrun.node.agent.files import HEADER_HOST, hosts_text
 from pyrun.node.agent.messages import make_file, read_message
@@ -27,6 +29,7 @@ from pyrun.node.agent.source import read_file, uid_of
 from pyrun.node.agent.variables import environment
 from pyrun.node.downward import PodFacts
 from pyrun.node.plan.observed import BackOff, Hook, ProbeState, Stop
+from pyrun.node.plan.pod import Decision
 from pyrun.node.qos import pod_limits
 from pyrun.node.volumes import Objects
 from tests.support.node.world import pod_of
@@ -119,7 +122,8 @@ containers:
   securityContext: {runAsUser: 5, runAsGroup: 6, readOnlyRootFilesystem: true, allowPrivilegeEscalation: false,
     capabilities: {add: [NET_ADMIN], drop: [ALL]}, seccompProfile: {type: Localhost, localhostProfile: a.json}}
 os: {name: linux}
-securityContext: {supplementalGroups: [7], runAsUser: 1, seccompProfile: {type: RuntimeDefault}}
+securityContext: {supplementalGroups: [7], fsGroup: 8, runAsUser: 1, seLinuxOptions: {level: "s0:c1,c2"},
+  seccompProfile: {type: RuntimeDefault}}
 """,
         env={"A": "x"},
     )
@@ -129,7 +133,8 @@ securityContext: {supplementalGroups: [7], runAsUser: 1, seccompProfile: {type: 
     linux, context = config.linux.resources, config.linux.security_context
     assert (linux.cpu_shares, linux.cpu_quota, linux.cpu_period) == (256, 100_000, 100_000)
     assert (linux.memory_limit_in_bytes, linux.oom_score_adj) == (4 * GIB, 750)
-    assert (context.run_as_user.value, context.run_as_group.value, list(context.supplemental_groups)) == (5, 6, [7])
+    assert (context.run_as_user.value, context.run_as_group.value, list(context.supplemental_groups)) == (5, 6, [7, 8])
+    assert (context.selinux_options.level, context.selinux_options.type) == ("s0:c1,c2", "")
     assert context.readonly_rootfs and context.no_new_privs and not context.privileged
     assert (list(context.capabilities.add_capabilities), list(context.capabilities.drop_capabilities)) == (
         ["NET_ADMIN"],
@@ -244,6 +249,16 @@ def test_pull_secrets() -> None:
     assert found("q.example/teams:1", "new", "old") == (["old"], [])
     with pytest.raises(PyrunError, match='"odd"'):
         found("q.example/x", "odd")
+
+
+def test_a_pod_that_is_over_stays_so() -> None:
+    """Whatever of its containers has been removed since."""
+    actor = Actor.__new__(Actor)
+    actor._final = None
+    phases = ("Pending", "Running", "Succeeded", "Failed", "Pending")
+    found = [actor._settled(Decision((), 1.0, PodStatus(phase=phase))) for phase in phases]
+    assert [one.status.phase for one in found] == ["Pending", "Running", "Succeeded", "Succeeded", "Succeeded"]
+    assert all(one.wake == 1.0 for one in found)
 
 
 def test_hosts() -> None:

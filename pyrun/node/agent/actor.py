@@ -33,6 +33,7 @@ from .messages import read_message
 from .observe import attempts_of, sandbox_of
 from .record import Condition, Record
 
+FINAL = ("Succeeded", "Failed")
 EVICTED, NOT_SUPPORTED = "Evicted", "NotSupported"
 AGAIN_S = 5.0  # after something that should not fail has failed
 IMPORT_S = 10.0  # an image that must not be pulled is looked for so often: nobody tells when it has been imported
@@ -51,6 +52,7 @@ class Actor:
         self.cleared = asyncio.Event()  # set when an evicted pod has left the disk
         self.busy: set[tuple[str, ...]] = set()
         self.decision: Decision | None = None
+        self._final: PodStatus | None = None  # of a pod that is over: its containers may be gone, and this stays
         self.carrier = Carrier(self.kept)
         self._woken = asyncio.Event()
         self._clearing = False
@@ -106,7 +108,7 @@ class Actor:
 
     @property
     def is_finished(self) -> bool:
-        return self.decision is not None and self.decision.status.phase in ("Succeeded", "Failed")
+        return self.decision is not None and self.decision.status.phase in FINAL
 
     def ask_again(self) -> None:
         """There may be room by now."""
@@ -138,13 +140,19 @@ class Actor:
         self._woken.clear()
         now = time.time()
         await known_images(self.host.cri.images, self.record.desired(), self.carrier.images)
-        self.decision = plan_pod(self.record.desired(), self.observe(), self.host.facts, now)
+        self.decision = self._settled(plan_pod(self.record.desired(), self.observe(), self.host.facts, now))
         self._note(now)
         for action in self.decision.actions:
             self._begin(action, now)
         if not waits_for_import(self.record.desired(), self.carrier.images):
             return self.decision.wake
         return min(self.decision.wake or now + IMPORT_S, now + IMPORT_S)
+
+    def _settled(self, decision: Decision) -> Decision:
+        """With the status that the pod had when it was over."""
+        if self._final is None and decision.status.phase in FINAL:
+            self._final = decision.status
+        return decision if self._final is None else replace(decision, status=self._final)
 
     async def _take_over(self) -> None:
         """What an agent before this one has left: a pod that has a sandbox was admitted, a container that was made and
@@ -270,6 +278,8 @@ class Actor:
 
     def status(self) -> PodStatus:
         """As of now, with when each condition became what it is."""
+        if self._final is not None:
+            return self._dated(self._final)
         return self._dated(status_of(self.record.desired(), self.observe(), self.host.facts, time.time()))
 
     def _dated(self, found: PodStatus) -> PodStatus:

@@ -14,7 +14,7 @@ from ...kube.objects.containers import Container, EphemeralContainer, SecurityCo
 from ...kube.objects.pods import Pod, PodSecurityContext, PodSpec
 from ..expansion import expand
 from ..qos import PERIOD_US, container_limits, oom_score_adj
-from .sandbox_config import CONTAINER, NAME, NAMESPACE, UID, namespaces
+from .sandbox_config import CONTAINER, NAME, NAMESPACE, UID, namespaces, set_selinux
 
 MASKED = (
     "/proc/asound", "/proc/acpi", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
@@ -95,6 +95,8 @@ def _context(found: Any, spec: PodSpec, c: Container | EphemeralContainer, user:
     found.readonly_rootfs = bool(own.readOnlyRootFilesystem)
     found.no_new_privs = own.allowPrivilegeEscalation is False
     found.supplemental_groups.extend(pod.supplementalGroups or ())
+    if pod.fsGroup is not None and pod.fsGroup not in found.supplemental_groups:
+        found.supplemental_groups.append(pod.fsGroup)
     uid = own.runAsUser if own.runAsUser is not None else pod.runAsUser
     gid = own.runAsGroup if own.runAsGroup is not None else pod.runAsGroup
     strict = own.runAsNonRoot if own.runAsNonRoot is not None else pod.runAsNonRoot
@@ -113,6 +115,7 @@ def _context(found: Any, spec: PodSpec, c: Container | EphemeralContainer, user:
     if not own.privileged:
         found.masked_paths.extend(MASKED)
         found.readonly_paths.extend(READONLY)
+    set_selinux(found.selinux_options, own.seLinuxOptions or pod.seLinuxOptions)
     if (seccomp := own.seccompProfile or pod.seccompProfile) is not None:
         _profile(found.seccomp, seccomp)
     if (apparmor := own.appArmorProfile or pod.appArmorProfile) is not None:

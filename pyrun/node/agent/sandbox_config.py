@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ... import cri_api as v1
-from ...kube.objects.containers import Container, EphemeralContainer
+from ...kube.objects.containers import Container, EphemeralContainer, SELinuxOptions
 from ...kube.objects.pods import Pod, PodSpec
 from ..plan.restart import is_sidecar
 from ..qos import cgroup_path, cgroup_slice, qos_class
@@ -78,9 +78,16 @@ def sandbox_config(
     context.namespace_options.CopyFrom(namespaces(spec))
     context.privileged = any(c.securityContext and c.securityContext.privileged for c in all_containers(spec))
     context.seccomp.profile_type = v1.SecurityProfile.RuntimeDefault
+    set_selinux(context.selinux_options, spec.securityContext.seLinuxOptions if spec.securityContext else None)
     for sysctl in (spec.securityContext and spec.securityContext.sysctls) or ():
         linux.sysctls[sysctl.name] = sysctl.value
     return config
+
+
+def set_selinux(found: Any, given: SELinuxOptions | None) -> None:
+    """Where the node has no SELinux the runtime leaves it out, with a warning."""
+    for name in ("user", "role", "type", "level") if given is not None else ():
+        setattr(found, name, getattr(given, name) or "")
 
 
 def hostname(pod: Pod) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from ...errors import NotFound, PyrunError
+from ...errors import InvalidArgument, NotFound, PyrunError
 from ...kube.client import Client, Conflict, path
 from ...kube.objects.pods import Pod
 from ...kube.objects.status import PodStatus
@@ -157,7 +157,10 @@ class Statuses:
         if wanted is not None and wanted != entry.sent:
             patch = {"metadata": {"uid": entry.uid}, "status": wanted}
             where = path("v1", "pods", entry.namespace, entry.name, "status")
-            await self._call(self._client.patch, where, patch, "strategic")
+            try:
+                await self._call(self._client.patch, where, patch, "strategic")
+            except InvalidArgument as error:  # it will never take that: the next status may be another
+                self._told(f"pod {entry.namespace}/{entry.name}: its status is refused: {error}")
             entry.sent, entry.again = (None if entry.again else wanted), False
         if not entry.gone or entry.wanted != entry.sent:
             return False

@@ -244,6 +244,7 @@ def _mount(mount: VolumeMount, volume: Volume, source: str) -> Any:
         host_path=source,
         readonly=readonly,
         propagation=PROPAGATION.get(mount.mountPropagation or "", 0),
+        selinux_relabel=kind_of(volume) != "hostPath",
         recursive_read_only=mount.recursiveReadOnly in ("IfPossible", "Enabled"),
         mount_options=mount.bindMountOptions or [],
     )
