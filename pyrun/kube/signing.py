@@ -24,6 +24,9 @@ USAGES = {CLIENT: ("digital signature", "client auth"), SERVING: ("digital signa
 VERSION, PLURAL = "certificates.k8s.io/v1", "certificatesigningrequests"
 
 
+BY_ITSELF_S = 2.0  # in which a controller would have approved it
+
+
 class Refused(PyrunError):
     """It was denied, or the signer does not sign it."""
 
@@ -37,8 +40,8 @@ class SigningRequest:
         self.name = f"node-csr-{hashlib.sha256(signer.encode() + request).hexdigest()[:40]}"
 
     def certificate(self, patience_s: float | None, waits: Callable[[str], None] = lambda name: None) -> bytes:
-        """In PEM, when it has been approved and signed. waits: called with the request's name, if nobody has decided
-        yet. Refused; DeadlineExceeded after patience_s; NotFound where it is removed meanwhile; Aborted by cancel()."""
+        """In PEM, when it has been approved and signed. waits: called with the request's name, if nobody decides soon.
+        Refused; DeadlineExceeded after patience_s; NotFound where it is removed meanwhile; Aborted by cancel()."""
         self._ask()
         watch = Watch(
             self._client,
@@ -79,22 +82,25 @@ class SigningRequest:
 
     def _wait(self, patience_s: float | None, waits: Callable[[str], None]) -> bytes:
         last = None if patience_s is None else time.monotonic() + patience_s
-        told = False
+        soon: float | None = BY_ITSELF_S
         while True:
+            left = None if last is None else max(0.0, last - time.monotonic())
             try:
-                seen = self._seen.get(timeout=None if last is None else max(0.0, last - time.monotonic()))
+                seen = self._seen.get(timeout=min((one for one in (left, soon) if one is not None), default=None))
             except queue.Empty:
-                raise DeadlineExceeded(
-                    f"{self.name} was not approved and signed in {patience_s:.0f} s",
-                    hint=f"kubectl certificate approve {self.name}, and once more",
-                ) from None
+                if soon is not None:
+                    soon = None
+                    waits(self.name)
+                elif left is not None:
+                    raise DeadlineExceeded(
+                        f"{self.name} was not approved and signed in {patience_s:.0f} s",
+                        hint=f"kubectl certificate approve {self.name}, and once more",
+                    ) from None
+                continue
             if isinstance(seen, PyrunError):
                 raise seen
             if (found := decided(seen)) is not None:
                 return found
-            if not told:
-                told = True
-                waits(self.name)
 
 
 def decided(request: dict[str, Any]) -> bytes | None:

@@ -6,9 +6,16 @@ One control plane and one node serve all tests here. Each test has a namespace o
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
+import os
+import pty
+import shlex
 import ssl
+import struct
 import subprocess
+import termios
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -24,7 +31,7 @@ from tests.support.container.disk import unmount
 from tests.support.container.runner import runtime_argv
 from tests.support.cri.node import BUSYBOX, a_node
 from tests.support.kube import bootstrap
-from tests.support.kube.control_plane import PROGRAMS, ControlPlane, a_control_plane, program
+from tests.support.kube.control_plane import PROGRAMS, SERVICES, ControlPlane, a_control_plane, program
 from tests.support.kube.kubelet import ADDRESS, own_address
 from tests.support.node.agent import SLEEP, AgentNode, is_ready, sh
 from tests.support.registry.made import make_image, tree_tar
@@ -42,14 +49,16 @@ class Cluster:
     def kubectl(self, *argv: str, stdin: str | None = None) -> str:
         return self.plane.kubectl("-n", self.namespace, *argv, stdin=stdin)
 
+    def command(self, *argv: str) -> list[str]:
+        return self.plane.command("-n", self.namespace, *argv)
+
     def try_kubectl(self, *argv: str) -> subprocess.CompletedProcess[str]:
-        command = self.plane.command("-n", self.namespace, *argv)
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run(self.command(*argv), capture_output=True, text=True, timeout=60, check=False)
 
     @contextlib.contextmanager
     def forwarded(self, pod: str, port: int) -> Iterator[int]:
         """A port of this machine that leads to the pod's."""
-        command = self.plane.command("-n", self.namespace, "port-forward", pod, f":{port}")
+        command = self.command("port-forward", pod, f":{port}")
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         try:
             assert process.stdout is not None
@@ -124,7 +133,7 @@ def running(tmp_path_factory: pytest.TempPathFactory, busybox_rootfs: Path) -> I
                 words = ("--server", plane.url, "--token", bootstrap.token(plane, "abcdef"), "--ca-file", plane.ca)
                 where = ("--root", str(node.root), "--node-name", NODE)
                 subprocess.run([*runtime_argv(), "node", "join", *where, *words], check=True, timeout=120)
-                node.words += ("--node-ip", ADDRESS)
+                node.words += ("--node-ip", ADDRESS, "--service-cidr", SERVICES)
                 node.start()
                 approve(plane)
                 yield plane, agent
@@ -414,5 +423,100 @@ def test_certificates_are_renewed(cluster: Cluster) -> None:
     cluster.wait(lambda: renewed(0))
     approve(plane)
     cluster.wait(lambda: renewed(1) and shown() != before)
-    assert agent.run("status").ok().out.count("wrong") == 0
+    cluster.wait(lambda: json.loads(agent.run("status", "--format", "json").out)["server"] == {"error": None})
     cluster.wait(lambda: not list(root.rglob("*.next")))
+
+
+def test_services_by_the_node_s_own_credentials(cluster: Cluster, tmp_path: Path) -> None:
+    """What they lack is told with what gives it; then a Service's name and address lead to its pods, and a rolling
+    update costs no request."""
+    agent, ns = cluster.agent, cluster.namespace
+
+    def faults() -> list[str]:
+        return list(json.loads(agent.run("status", "--format", "json").out)["faults"])
+
+    told = cluster.wait(lambda: len(found := faults()) == 2 and found)
+    assert all("forbidden" in line and f'User "system:node:{NODE}" cannot list' in line for line in told)
+    (hint,) = {line.partition("hint: ")[2] for line in told}
+    for command in hint.split(" && "):
+        cluster.kubectl(*shlex.split(command)[1:])
+    cluster.wait(lambda: not faults())
+    page = "mkdir /tmp/www; echo $V >/tmp/www/index.html; httpd -f -p 8080 -h /tmp/www & trap 'exit 0' TERM; wait"
+    probe = {"httpGet": {"port": 8080, "path": "/index.html"}, "periodSeconds": 1}
+    hold = {"exec": {"command": ["sh", "-c", "while [ ! -e /hold/go ]; do sleep 0.05; done"]}}
+    c = sh("c", page, env=[{"name": "V", "value": "1"}], readinessProbe=probe, lifecycle={"preStop": hold})
+    c["volumeMounts"] = [{"name": "hold", "mountPath": "/hold"}]
+    volumes = [{"name": "hold", "hostPath": {"path": str(tmp_path), "type": "Directory"}}]
+    pod_spec = cluster.pod("web", c, terminationGracePeriodSeconds=60, volumes=volumes)["spec"]
+    template = {"metadata": {"labels": {"app": "web"}}, "spec": pod_spec}
+    spec = {"replicas": 2, "selector": {"matchLabels": {"app": "web"}}, "template": template}
+    cluster.apply({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"}, "spec": spec})
+    cluster.kubectl("expose", "deployment", "web", "--port=80", "--target-port=8080")
+    cluster.apply(cluster.pod("client", sh("c", SLEEP)))
+    client = cluster.wait_ready("client")
+    address = cluster.get("service", "web")["spec"]["clusterIP"]
+    cluster.kubectl("rollout", "status", "deployment/web", "--timeout=100s")
+    cluster.wait(lambda: address in agent.exec(client, "nslookup", f"web.{ns}.svc.cluster.local"))
+    cluster.wait(
+        lambda: "200 OK" in agent.exec(client, "sh", "-c", f"printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc {address} 80")
+    )
+    said: list[str] = []
+    ended = threading.Event()
+
+    def ask() -> None:
+        while not ended.is_set():
+            try:
+                with urllib.request.urlopen(f"http://{address}/index.html", timeout=30) as answer:
+                    said.append(answer.read().decode().strip())
+            except OSError as error:
+                said.append(f"{type(error).__name__}: {error}")
+            ended.wait(0.01)
+
+    clients = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in clients:
+        thread.start()
+    try:
+        cluster.wait(lambda: len(said) > 20)
+        cluster.kubectl("set", "env", "deployment/web", "V=2")
+        cluster.kubectl("rollout", "status", "deployment/web", "--timeout=100s")
+        cluster.wait(lambda: set(said[-40:]) == {"2"})
+        (tmp_path / "go").touch()
+        cluster.wait(lambda: len(cluster.get("pods")) == 3)
+        last = len(said)
+        cluster.wait(lambda: len(said) > last + 40)
+    finally:
+        ended.set()
+        (tmp_path / "go").touch()
+        for thread in clients:
+            thread.join(60)
+    assert set(said) == {"1", "2"}, set(said)
+
+
+def test_kubectl_follows_a_log_and_has_a_terminal(cluster: Cluster) -> None:
+    """A log's followers have each line as it comes, and its end; a terminal is one, of the size that people's is."""
+    cluster.apply(
+        cluster.pod(
+            "talks", sh("c", "echo one; until [ -e /tmp/go ]; do sleep 0.05; done; echo two"), restartPolicy="Never"
+        )
+    )
+    there = cluster.wait_ready("talks")
+    follow = subprocess.Popen(cluster.command("logs", "-f", "talks"), stdout=subprocess.PIPE, text=True)
+    assert follow.stdout is not None
+    assert follow.stdout.readline() == "one\n"
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 77, 0, 0))
+    shell = subprocess.Popen(
+        cluster.command("exec", "-it", "talks", "--", "sh"), stdin=theirs, stdout=theirs, stderr=theirs
+    )
+    os.close(theirs)
+    try:
+        os.write(ours, b"test -t 0 && test -t 1 && stty size && touch /tmp/go; exit 5\n")
+        seen = b""
+        with contextlib.suppress(OSError):  # EIO is a terminal's end
+            while part := os.read(ours, 4096):
+                seen += part
+        assert shell.wait(60) == 5 and b"33 77" in seen, seen
+    finally:
+        os.close(ours)
+    assert follow.communicate(timeout=60)[0] == "two\n" and follow.returncode == 0
+    cluster.wait_pod(there["metadata"]["name"], lambda pod: pod["status"]["phase"] == "Succeeded")

@@ -25,10 +25,20 @@ from ...kube.kubeconfig import Cluster
 from ..agent.agent import Agent
 from .pods import Pods
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ...kube.feed.server import Kind
+
 DNS_NUMBER = 10  # of a range's addresses, as kubeadm has it
 AGAIN_S = (1.0, 30.0)  # before another try
 STOP_S = 20.0
 DNS_KINDS = frozenset({"Service", "EndpointSlice", "Namespace"})
+# What a node's credentials may not do by themselves.
+RIGHTS = (
+    "kubectl create clusterrole pyrun-services --verb=list,watch "
+    "--resource=services,endpointslices.discovery.k8s.io,namespaces,pods && "
+    "kubectl create clusterrolebinding pyrun-services --clusterrole=pyrun-services --group=system:nodes"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +98,31 @@ class Services:
     def _nothing_runs(self) -> bool:
         return not any(pod.visible for pod in list(self._cri.pods.pods.values()))
 
+    def _check_rights(self, *kinds: Kind) -> None:
+        """Forbidden where the API server does not let us list one of these. One that does not answer is no matter here:
+        what was known goes on."""
+        from ...kube.client import Client, Forbidden, path
+
+        assert self._cluster is not None
+        client = Client(self._cluster)
+        try:
+            for kind in kinds:
+                client.get(path(kind.version, kind.plural), limit=1, **dict(kind.where))
+        except Forbidden as error:
+            raise Forbidden(error.text, hint=RIGHTS) from None
+        except PyrunError:
+            pass
+        finally:
+            client.close()
+
     def _proxy(self, ended: int, up: Callable[[], None]) -> None:
+        from ...kube.feed.server import node as node_kind
+        from ...kube.feed.server import services, slices
         from ...proxy import daemon as proxy
         from ...proxy.model import Node, Options
 
+        if self._cluster is not None:
+            self._check_rights(services(), slices(), node_kind(self._agent.name))
         ranges = self._cri.network.builtin.leases.ranges
         node = Node(
             name=self._agent.name,
@@ -151,6 +182,7 @@ class Services:
         from ...kube.feed.server import Kind, Server, pods, services, slices
 
         kinds = (services(), slices(), pods(), Kind("Namespace", "v1", "namespaces"))
+        self._check_rights(*kinds)
         return (Server(Client(self._cluster), store, kinds, say),)
 
 
