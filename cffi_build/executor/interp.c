@@ -137,6 +137,7 @@ long px_run_step(struct px_ctx *x, const struct px_step *s)
 	case OP_SET_STDIO: return do_set_stdio(x, s);
 	case OP_CONNECT: return do_connect(x, s);
 	case OP_BIND: return do_bind(x, s);
+	case OP_RECEIVE_FD: return do_receive_fd(x, s);
 	case OP_TTY_OUTPUT: return do_tty_output(x, s);
 	case OP_DUP3: return s->a < 3 ? sys_dup3(px_fd(x, s->in0), (int)s->a, 0) : -EINVAL;
 	case OP_DUP: return px_out(x, s->out, sys_fcntl((int)s->a, F_DUPFD_CLOEXEC, (long)x->keep));

@@ -196,6 +196,30 @@ static long do_pid_file(struct px_ctx *x, const struct px_step *s)
 	return r;
 }
 
+/* in0 a directory, s0 the name of a file in it: a pid, of a child of ours by now, as we are a subreaper and its parent has ended. It is the plan's. */
+static long do_adopt_pid(struct px_ctx *x, const struct px_step *s)
+{
+	char buf[PX_NUM + 1];
+	u64 pid = 0;
+	long n = sys_openat(px_fd(x, s->in0), px_str(x, s->s0), O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0), i = 0;
+	if (n < 0)
+		return n;
+	const int file = (int)n;
+	n = sys_read(file, buf, sizeof buf);
+	sys_close(file);
+	for (; i < n && i < 10 && buf[i] >= '0' && buf[i] <= '9'; i++)
+		pid = pid * 10 + (u64)(buf[i] - '0');
+	if (!pid || pid > 0x7fffffff)
+		return n < 0 ? n : -EPROTO;
+	x->substep = 1;
+	const long fd = sys_pidfd_open((int)pid);
+	if (fd < 0)
+		return fd;
+	x->pid = (i32)pid;
+	x->pidfd = (i32)fd;
+	return 0;
+}
+
 long px_side_step(struct px_ctx *x, const struct px_step *s)
 {
 	struct px *p = (struct px *)x;
@@ -213,6 +237,7 @@ long px_side_step(struct px_ctx *x, const struct px_step *s)
 	case OP_CHECK_EMPTY: return do_check_empty(x, s);
 	case OP_REMOVE_CGROUP: return do_remove_cgroup(x, s);
 	case OP_PID_FILE: return do_pid_file(x, s);
+	case OP_ADOPT_PID: return do_adopt_pid(x, s);
 	case OP_PIDFD_OPEN: return do_pidfd_open(x, s);
 	case OP_YIELD: x->yielded = (i32)s->a; return -EINPROGRESS;
 	default: return -ENOSYS;

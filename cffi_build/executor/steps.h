@@ -144,6 +144,7 @@ long do_send_fd(struct px_ctx *x, const struct px_step *s);
 long do_set_stdio(struct px_ctx *x, const struct px_step *s);
 long do_connect(struct px_ctx *x, const struct px_step *s);
 long do_bind(struct px_ctx *x, const struct px_step *s);
+long do_receive_fd(struct px_ctx *x, const struct px_step *s);
 long do_tty_output(struct px_ctx *x, const struct px_step *s);
 
 #endif

@@ -27,7 +27,7 @@ long px_vfork(int (*fn)(void *), void *arg, u64 flags, int cgroup, i32 *pidfd)
 struct spawn {
 	const char *path;
 	char **argv, **envp;
-	int in, out;           /* its standard input; its standard output and error */
+	int in, out;           /* its standard input; its standard output and error; negative: ours */
 	int dir;               /* its working directory, or negative */
 	int bound;             /* it ends with us: the parent kills stage 2, and knows of no child of it */
 	long err;              /* what execve said */
@@ -44,7 +44,7 @@ static int PX_CHILD spawn_child(void *arg)
 	sys_sigmask(&none, NULL);
 	if (p->bound)
 		sys_prctl(PR_SET_PDEATHSIG, PX_SIGKILL, 0, 0, 0);
-	if (sys_dup3(p->in, 0, 0) >= 0 && sys_dup3(p->out, 1, 0) >= 0 && sys_dup3(p->out, 2, 0) >= 0) {
+	if (p->in < 0 || (sys_dup3(p->in, 0, 0) >= 0 && sys_dup3(p->out, 1, 0) >= 0 && sys_dup3(p->out, 2, 0) >= 0)) {
 		sys_close_range(3, ~0u, CLOSE_RANGE_CLOEXEC);
 		p->err = p->dir < 0 ? 0 : sc1(__NR_fchdir, p->dir);
 		if (p->err == 0)
@@ -156,11 +156,13 @@ static long spawn_run(struct px_ctx *x, struct spawn *p, int in, int out, const 
 
 /* in0 working directory, s0 path and arguments, s1 environment, s2 standard input; a low 32 bits: a timeout in ms (0: none), high: a number for the substep, b offset in s2 and c offset in s0 where ten
  * characters become the container's pid (PX_NEXT: nowhere), d low 32 bits: argument count, high: environment count.
+ * With bit 62 of d it has our standard streams, and ends with us.
  * Fails with -ECHILD and text when it does not exit 0; SIGPIPE is off in both our sides. */
 long do_spawn(struct px_ctx *x, const struct px_step *s)
 {
 	int in[2], out[2];
-	u64 argc = s->d & 0xffffffffu, envc = s->d >> 32 & 0x7fffffffu;
+	u64 argc = s->d & 0xffffffffu, envc = s->d >> 32 & 0x3fffffffu;
+	const int ours = (int)(s->d >> 62 & 1);
 	u64 pid = (u64)(x->self > 0 ? x->self : x->pid > 0 ? x->pid : x->stage1); /* as who reads it sees it (runtime.md, State) */
 	char *args = (char *)px_str(x, s->s0), *data = (char *)px_path(x, s->s2);
 	if (px_room(s->b, 10, s->n2))
@@ -171,13 +173,15 @@ long do_spawn(struct px_ctx *x, const struct px_step *s)
 	char **argv = px_vector(args, s->n0, argc, 0), **envp = px_vector(px_path(x, s->s1), s->n1, envc, 1);
 	if (envp && s->d >> 63 && x->home[0])
 		envp[envc] = x->home;
-	struct spawn p = { args, argv ? argv + 1 : NULL, envp, -1, -1, px_fd(x, s->in0), x->lane == LANE_STAGE2, 0 };
-	long r = !argv || !envp || argc < 2 ? -EINVAL : sys_pipe2(in, O_CLOEXEC);
-	if (r == 0 && (r = sys_pipe2(out, O_CLOEXEC)) < 0) {
+	struct spawn p = { args, argv ? argv + 1 : NULL, envp, -1, -1, px_fd(x, s->in0), ours || x->lane == LANE_STAGE2, 0 };
+	long r = !argv || !envp || argc < 2 ? -EINVAL : ours ? 0 : sys_pipe2(in, O_CLOEXEC);
+	if (r == 0 && !ours && (r = sys_pipe2(out, O_CLOEXEC)) < 0) {
 		sys_close(in[0]);
 		sys_close(in[1]);
 	}
-	if (r == 0) {
+	if (r == 0 && ours)
+		r = spawn_run(x, &p, -1, -1, data, 0, (u32)s->a);
+	else if (r == 0) {
 		p.in = in[0];
 		p.out = out[1];
 		r = spawn_run(x, &p, in[1], out[0], data, s->n2, (u32)s->a);
@@ -382,6 +386,7 @@ long do_connect(struct px_ctx *x, const struct px_step *s)
 /* in0 a directory, s0 a name in it, a mode: a unix datagram socket. Its path goes through the directory's descriptor, as one may be 107 bytes long at most. */
 long do_bind(struct px_ctx *x, const struct px_step *s)
 {
+	const int type = s->b ? SOCK_STREAM_ : SOCK_DGRAM_;
 	struct sockaddr_un a = { .sun_family = AF_UNIX_, .sun_path = "/proc/self/fd/" };
 	char *p = px_num(a.sun_path + 14, (u64)px_fd(x, s->in0));
 	if (s->n0 > 64)
@@ -389,7 +394,7 @@ long do_bind(struct px_ctx *x, const struct px_step *s)
 	*p++ = '/';
 	for (u32 i = 0; i <= s->n0; i++)
 		p[i] = px_str(x, s->s0)[i];
-	long r, fd = sc3(__NR_socket, AF_UNIX_, SOCK_DGRAM_ | SOCK_CLOEXEC_, 0);
+	long r, fd = sc3(__NR_socket, AF_UNIX_, type | SOCK_CLOEXEC_, 0);
 	if (fd < 0)
 		return fd;
 	x->substep = 1;
@@ -397,11 +402,34 @@ long do_bind(struct px_ctx *x, const struct px_step *s)
 	x->substep = 2;
 	if (r == 0)
 		r = sc4(__NR_fchmodat, px_fd(x, s->in0), px_str(x, s->s0), s->a, 0);
+	if (r == 0 && s->b)
+		r = sc2(__NR_listen, fd, 1);
 	if (r < 0) {
 		sys_close((int)fd);
 		return r;
 	}
 	return px_out(x, s->out, fd);
+}
+
+/* in0 a listening socket, to which somebody has connected and sent one descriptor. A client that has done neither yet is not waited for. */
+long do_receive_fd(struct px_ctx *x, const struct px_step *s)
+{
+	char word[256];
+	struct px_iovec iov = { word, sizeof word };
+	struct px_cmsg c = { 0 };
+	struct px_msghdr m = { .iov = &iov, .iovlen = 1, .control = &c, .controllen = sizeof(usize) + 12 /* one */ };
+	long r = sys_fcntl(px_fd(x, s->in0), F_SETFL, O_NONBLOCK);
+	const long fd = r < 0 ? r : sc4(__NR_accept4, px_fd(x, s->in0), NULL, NULL, SOCK_CLOEXEC_ | O_NONBLOCK);
+	if (fd < 0)
+		return fd;
+	x->substep = 1;
+	do
+		r = sc3(__NR_recvmsg, fd, &m, 0x40000000 /* MSG_CMSG_CLOEXEC */);
+	while (r == -EINTR);
+	sys_close((int)fd);
+	if (r < 0)
+		return r;
+	return m.controllen >= sizeof(usize) + 12 && c.level == SOL_SOCKET_ && c.type == SCM_RIGHTS_ ? px_out(x, s->out, c.fd) : -EPROTO;
 }
 
 /* in0 a terminal, a: the output flags (c_oflag) that are cleared. */

@@ -241,7 +241,7 @@ static long answers(long n, long a, long b, long c, long d, long e)
 		return 1;
 	}
 	case __NR_openat: case __NR_openat2: case __NR_open_tree: case __NR_fsopen: case __NR_fsmount: case __NR_memfd_create: case __NR_socket:
-	case __NR_pidfd_open: case __NR_pidfd_getfd:
+	case __NR_pidfd_open: case __NR_pidfd_getfd: case __NR_accept4:
 		return opens(n, 3);
 	case __NR_statx:
 		some_statx((void *)e);

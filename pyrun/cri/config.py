@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 from ..errors import InvalidArgument, reason
 from ..pod.sandbox.cgroups import CGROUPFS, SYSTEMD
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 LAYERS = ("dir", "erofs", "auto")
+HANDLER = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")  # a DNS label, as RuntimeClass.handler is
 
 
 DRIVERS = ("", SYSTEMD, CGROUPFS)
@@ -25,7 +27,8 @@ class Configuration:
     default_seccomp: who names no seccomp profile gets RuntimeDefault. certs_dir: of HOST/hosts.toml. pinned_images:
     names of images that a kubelet shall not remove to make room. cni_conf_dir: "" for the built-in network whatever is
     there. cni_bin_dirs; pod_cidrs: ranges of the built-in network. stream_address: where exec, attach and port-forward
-    are served. cgroup_driver: systemd or cgroupfs; "" for systemd where it runs the node."""
+    are served. cgroup_driver: systemd or cgroupfs; "" for systemd where it runs the node. runtimes: name of a runtime
+    handler -> the program of that OCI runtime, from the tables [runtimes.NAME] with their path."""
 
     strict_limits: bool = False
     layers: str = "dir"
@@ -38,6 +41,7 @@ class Configuration:
     pod_cidrs: tuple[str, ...] = ()
     stream_address: str = "127.0.0.1"
     cgroup_driver: str = ""
+    runtimes: dict[str, str] = field(default_factory=dict)
 
 
 def load_configuration(path: str | None) -> Configuration:
@@ -63,9 +67,30 @@ def _value(path: str, key: str, value: Any) -> Any:
     wanted = {item.name: str(item.type) for item in fields(Configuration)}
     if key not in wanted:
         raise InvalidArgument(f"{path}: there is no {key}", hint=f"keys are {', '.join(wanted)}")
+    if key == "runtimes":
+        return _runtimes(path, value)
     if wanted[key] == "bool" and isinstance(value, bool) or wanted[key] == "str" and isinstance(value, str):
         return value
     if wanted[key].startswith("tuple") and isinstance(value, list) and all(isinstance(one, str) for one in value):
         return tuple(value)
     kind = {"bool": "true or false", "str": "a string"}.get(wanted[key], "a list of strings")
     raise InvalidArgument(f"{path}: {key} must be {kind}")
+
+
+def _runtimes(path: str, value: Any) -> dict[str, str]:
+    if not isinstance(value, dict):
+        hint = '[runtimes.runc], and in it path = "/usr/sbin/runc"'
+        raise InvalidArgument(f"{path}: runtimes must be tables", hint=hint)
+    made = {}
+    for name, table in value.items():
+        place = f"{path}: runtimes.{name}"
+        if not HANDLER.fullmatch(name) or name == "pyrun":
+            raise InvalidArgument(
+                f"{place}: the name of a handler is made of a-z, 0-9 and -, and pyrun is our own",
+                hint="it is what a RuntimeClass has as its handler",
+            )
+        program = table.get("path") if isinstance(table, dict) else None
+        if not isinstance(program, str) or not program.startswith("/") or set(table) != {"path"}:
+            raise InvalidArgument(f"{place} has one key, path: the absolute path of an OCI runtime")
+        made[name] = program
+    return made

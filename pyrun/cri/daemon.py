@@ -25,6 +25,7 @@ from ..image import layers
 from ..image.pull import Settings as Pulling
 from ..image.store import Images
 from ..listen import listen, notify, only_one, parse_address, private_directory, unlink_ours
+from ..pod.handler import handler_root, probe
 from ..pod.network import Network
 from ..pod.pods import Pods
 from ..pod.recovery import recover
@@ -142,7 +143,14 @@ def _assemble(places: Places, configuration: Configuration, warn: Callable[[str]
         cdi_dirs=configuration.cdi_dirs,
         cgroup_driver=driver,
     )
-    pods = Pods(root, state, images, network, facts, settings, warn)
+    peers = {}
+    for name, program in configuration.runtimes.items():
+        try:
+            peers[name] = probe(name, program, handler_root(state, name), facts)
+        except PyrunError as error:
+            notes.append(f"there is no runtime handler {name}: {error.text}")
+            warn(notes[-1])
+    pods = Pods(root, state, images, network, facts, settings, warn, peers)
     streams = Streams(PodBackend(pods), (configuration.stream_address, 0))
     return Cri(pods, images, network, Events(), streams, configuration, facts, root, state, notes)
 

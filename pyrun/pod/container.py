@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import time
 from typing import Any
@@ -76,9 +75,8 @@ def _release(pods: NodeState, c: Container) -> PyrunError | None:
     """Its init goes on to the program: why it can't. PyrunError where that could not be written down before."""
     c.save()
     reached("start:record")
-    spec, c.spec = c.spec, None  # it is read again by the first exec: most containers have none, and it is large
     try:
-        pods.runtime.container(c.id).start(spec=spec)
+        pods.handler(c.pod).start(c)
     except PyrunError as error:
         return error
     return None
@@ -96,7 +94,7 @@ async def _did_not_start(pods: NodeState, c: Container, error: PyrunError) -> No
     c.record.reason = START_ERROR
     if c.record.state != EXITED:
         with contextlib.suppress(PyrunError):
-            await asyncio.to_thread(pods.runtime.container(c.id).kill, "KILL", everyone=True)
+            await asyncio.to_thread(pods.handler(c.pod).kill, c, "KILL", everyone=True)
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(c.ended.wait(), KILLED_S)
     c.record.exit_code = CANNOT_START
@@ -143,7 +141,7 @@ def _clean(pods: NodeState, c: Container) -> None:
     saved = pods.save_if_possible(c)
     reached("end:record")
     try:
-        pods.runtime.container(c.id).delete(force=True)
+        pods.handler(c.pod).delete(c)
         reached("end:state gone")
         if saved and c.pod.supervisor is not None:
             drop(c.pod.supervisor, c.id)
@@ -186,11 +184,11 @@ async def stop(pods: NodeState, c: Container, grace_s: float) -> None:
     if c.kill_at is None or kill_at < c.kill_at:
         c.kill_at = kill_at
         c.stop_changed.set()
-    runtime = pods.runtime.container(c.id)
+    handler = pods.handler(c.pod)
     if grace_s > 0 and not c.told:
         c.told = True
         with contextlib.suppress(PyrunError):
-            await asyncio.to_thread(runtime.kill, c.record.stop_signal or "TERM")
+            await asyncio.to_thread(handler.kill, c, c.record.stop_signal or "TERM")
         reached("stop:signalled")
     while not c.ended.is_set() and c.kill_at > loop.time():
         c.stop_changed.clear()
@@ -201,7 +199,7 @@ async def stop(pods: NodeState, c: Container, grace_s: float) -> None:
     if c.ended.is_set():
         return
     with contextlib.suppress(PyrunError):
-        await asyncio.to_thread(runtime.kill, "KILL", everyone=True)
+        await asyncio.to_thread(handler.kill, c, "KILL", everyone=True)
     reached("stop:killed")
     try:
         await asyncio.wait_for(c.ended.wait(), KILLED_S)
@@ -244,10 +242,7 @@ async def _clear(pods: NodeState, c: Container) -> None:
 
 def pid_of(pods: NodeState, c: Container) -> int:
     """Of its init; 0: it has none."""
-    try:
-        return pods.store.open(c.id).pid()
-    except PyrunError:
-        return 0
+    return pods.handler(c.pod).pid(c)
 
 
 def check_runs(c: Container) -> None:
@@ -286,7 +281,7 @@ def _update(pods: NodeState, c: Container, resources: Any) -> None:
     node = collect_node(pods.facts, c.config, pods.settings)
     made = container_resources(resources, node)
     if made:
-        pods.runtime.container(c.id).update(json.dumps(made).encode(), file="resources")
+        pods.handler(c.pod).update(c, made)
     now = c.config.linux.resources
     for field, value in resources.ListFields():
         if field.name == "unified":

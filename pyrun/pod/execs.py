@@ -11,17 +11,15 @@ import os
 import select
 import socket
 import time
-from typing import Any
 
-from ..errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, PyrunError
+from ..errors import DeadlineExceeded, InvalidArgument, PyrunError
 from ..rights import receive_message
-from ..runtime.exec import prepare_exec
 from .carried import Exec
 from .container import check_runs
+from .handler.own import supervisor_of
 from .messages import exit_code
 from .pod import Container
 from .state import NodeState
-from .supervisor import CONSOLE
 
 MOST_BYTES = 16 << 20  # of each stream; the rest is read and dropped (CVE-2022-31030)
 DRAIN_S = 1.0
@@ -78,32 +76,21 @@ def run(
     if not argv:
         raise InvalidArgument("cmd is empty")
     check_runs(c)
-    supervisor = c.pod.supervisor
-    if supervisor is None:
-        raise FailedPrecondition(f"the pod of container {c.id[:13]} has no supervisor")
+    supervisor_of(c)
     name = c.exec_cgroups.make(c.record.cgroup)
     try:
-        planned = _planned(pods, c, argv, name, tty)
         if tty:
-            return _with_terminal(c, planned, name)
-        return _with_pipes(c, planned, name, (stdin, stdout, stderr))
+            return _with_terminal(pods, c, argv, name)
+        return _with_pipes(pods, c, argv, name, (stdin, stdout, stderr))
     except BaseException:
         if name:
             c.exec_cgroups.end(c.record.cgroup, name)
         raise
 
 
-def _planned(pods: NodeState, c: Container, argv: tuple[str, ...], name: str | None, tty: bool) -> Any:
-    container = pods.store.open(c.id)
-    if c.spec is None:
-        c.spec = pods.runtime.container(c.id).spec()
-    assert c.spec.process is not None
-    process = c.spec.process.replace(args=argv, terminal=tty, console_size=None)
-    words: dict[str, Any] = {"console": CONSOLE} if tty else {}
-    return prepare_exec(container, c.spec, process, facts=pods.facts, subcgroup=name, **words)
-
-
-def _with_pipes(c: Container, planned: Any, name: str | None, wanted: tuple[bool, bool, bool]) -> Running:
+def _with_pipes(
+    pods: NodeState, c: Container, argv: tuple[str, ...], name: str | None, wanted: tuple[bool, bool, bool]
+) -> Running:
     theirs: list[int] = []
     ours: list[int] = []
     try:
@@ -115,8 +102,7 @@ def _with_pipes(c: Container, planned: Any, name: str | None, wanted: tuple[bool
             reader, writer = os.pipe2(os.O_CLOEXEC)
             theirs.append(writer if writes else reader)
             ours.append(reader if writes else writer)
-        assert c.pod.supervisor is not None
-        made = c.pod.supervisor.exec(c.id, planned, (theirs[0], theirs[1], theirs[2]))
+        made = pods.handler(c.pod).exec(c, argv, name, (theirs[0], theirs[1], theirs[2]))
         return Running(c, made, name, *ours)
     except BaseException:
         for fd in ours:
@@ -128,11 +114,10 @@ def _with_pipes(c: Container, planned: Any, name: str | None, wanted: tuple[bool
             os.close(fd)
 
 
-def _with_terminal(c: Container, planned: Any, name: str | None) -> Running:
-    assert c.pod.supervisor is not None
+def _with_terminal(pods: NodeState, c: Container, argv: tuple[str, ...], name: str | None) -> Running:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     with ours, theirs:
-        made = c.pod.supervisor.exec(c.id, planned, None, console=theirs.fileno())
+        made = pods.handler(c.pod).exec(c, argv, name, None, theirs.fileno())
         try:
             ours.settimeout(10)
             _, fds = receive_message(ours, 4096)

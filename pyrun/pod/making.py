@@ -6,14 +6,12 @@ Both block, and run in a thread.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from typing import Any
 
 from ..errors import FailedPrecondition, InvalidArgument, PyrunError
 from ..image.merged import look_up
 from ..image.reference import parse_reference
-from ..runtime.prepare import Config, prepare
 from .pod import Container
 from .points import reached
 from .records import CREATED, forget_record, make_directory, remove_directory
@@ -31,22 +29,22 @@ from .spec import (
 )
 from .spec.layers import ImageMount
 from .state import NodeState
-from .supervisor import CONSOLE, drop
+from .supervisor import drop
 from .undo import undoing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..image.store import Image
-    from ..runtime.prepare import Prepared
     from .sandbox import Sandbox
 
 
 def make(pods: NodeState, c: Container) -> None:
     """Up to `created`: its init waits. PyrunError; unmake() takes away what there is then."""
     pod, config = c.pod, c.config
-    sandbox, supervisor = pod.sandbox, pod.supervisor
-    if sandbox is None or supervisor is None:
+    sandbox = pod.sandbox
+    if sandbox is None or pod.supervisor is None:
         raise FailedPrecondition(f"pod {pod.id[:13]} has no supervisor", hint="it has been stopped")
+    pods.handler(pod).check(config)
     c.record.log_path = log_path(config, pod.config)
     reached("create:begin")
     make_directory(c.directory)
@@ -60,13 +58,12 @@ def make(pods: NodeState, c: Container) -> None:
     make_sources(config)
     make_writable(c.directory, lower, sandbox)
     reached("create:directories")
-    prepared = _prepare(pods, c, sandbox, image, lower)
+    doc = _plan(pods, c, sandbox, image, lower)
+    overlay = plan_root(config, image.config, lower, c.directory, sandbox)
     log = open_log(pod.config.log_directory, config.log_path) if c.record.log_path else -1
     reached("create:log opened")
     try:
-        words: dict[str, Any] = {"tty": config.tty, "stdin": config.stdin, "stdin_once": config.stdin_once}
-        words |= {"log": log, "cancel": c.cancel}
-        supervisor.create(c.id, prepared, warn=c.record.warnings.append, **words).close()
+        pods.handler(pod).create(c, doc, overlay, log)
     finally:
         if log >= 0:
             os.close(log)
@@ -76,9 +73,8 @@ def make(pods: NodeState, c: Container) -> None:
     reached("create:end")
 
 
-def _prepare(pods: NodeState, c: Container, sandbox: Sandbox, image: Image, lower: Any) -> Prepared:
-    """Its config.json and the plan of that; what a client may ask for is noted in the record. lower: the image's
-    layers."""
+def _plan(pods: NodeState, c: Container, sandbox: Sandbox, image: Image, lower: Any) -> dict[str, Any]:
+    """Its config.json; what a client may ask for is noted in the record. lower: the image's layers."""
     config = c.config
     user = look_up_user(lower, config, image.config)
     node = collect_node(pods.facts, config, pods.settings)
@@ -88,20 +84,7 @@ def _prepare(pods: NodeState, c: Container, sandbox: Sandbox, image: Image, lowe
     c.record.warnings = list(node.warnings)
     c.record.stop_signal = str(stop_signal(config, image.config))
     c.record.user = {"uid": user.uid, "gid": user.gid, "groups": list(user.groups)}
-    words: dict[str, Any] = {"systemd": bool(sandbox.slice)} | ({"console": CONSOLE} if config.tty else {})
-    prepared = prepare(
-        pods.store,
-        c.id,
-        c.directory,
-        Config(json.dumps(doc).encode()),
-        facts=pods.facts,
-        overlay=plan_root(config, image.config, lower, c.directory, sandbox),
-        late=True,
-        **words,
-    )
-    c.record.cgroup = prepared.request.cgroup or ""
-    c.spec = prepared.spec  # for the start, which mostly comes at once
-    return prepared
+    return doc
 
 
 def _name_of(image: Image, asked: Any) -> str:
@@ -120,7 +103,7 @@ def _target(pods: NodeState, c: Container) -> str | None:
     target = pods.container(options.target_id)
     if target.pod is not c.pod:
         raise InvalidArgument(f"container {options.target_id} is of another pod", hint="a target is of the same pod")
-    pid = pods.store.open(target.id).pid()
+    pid = pods.handler(target.pod).pid(target)
     if not pid:
         raise FailedPrecondition(f"container {options.target_id} does not run, so its processes can't be shared")
     return f"/proc/{pid}/ns/pid"
@@ -155,7 +138,7 @@ def let_go(pods: NodeState, c: Container) -> None:
     """The same but for its directory, which is debris from then on: it may be large, and nobody needs to wait."""
     with undoing() as undo:
         if not c.record.cleaned:
-            undo(lambda: pods.runtime.container(c.id).delete(force=True))
+            undo(lambda: pods.handler(c.pod).delete(c))
             reached("remove:state gone")
             if c.pod.supervisor is not None:
                 with contextlib.suppress(PyrunError):

@@ -57,19 +57,23 @@ class Pods(NodeState):
     async def run(self, config: Any, handler: str) -> str:
         """Makes a pod; the id of the one that is there when it is asked for again."""
         data = config.SerializeToString(deterministic=True)
-        return await self.joined.run(("pod", pod_key(config), data), lambda: self._run(config, handler))
+        return await self.joined.run(("pod", pod_key(config), handler, data), lambda: self._run(config, handler))
 
     async def _run(self, config: Any, handler: str) -> str:
         data = config.SerializeToString(deterministic=True)
         for pod in self.pods.values():
             if pod_key(pod.config) == pod_key(config):
-                if pod.ready and pod.record.config == data:
+                if pod.ready and pod.record.config == data and pod.record.handler == handler:
                     return pod.id
                 raise AlreadyExists(
                     f"pod {config.metadata.name} in {config.metadata.namespace} is there",
                     hint=f"remove {pod.id[:13]} first, or count the attempt up",
                 )
-        record = PodRecord(new_id(), data, handler, created=time.time_ns(), boot_id=boot_id())
+        peer = self.peers.get(handler)
+        if peer is not None:
+            peer.check_pod(config)
+        runtime = peer.program if peer is not None else ""
+        record = PodRecord(new_id(), data, handler, runtime, created=time.time_ns(), boot_id=boot_id())
         pod = Pod(record, self.root, self.state)
         self.pods[pod.id] = pod
         async with pod.lock:

@@ -32,12 +32,14 @@ FULL = "is the disk of --root full, or read-only?"
 
 @dataclass(slots=True)
 class PodRecord:
-    """A pod sandbox. config: the bytes of its PodSandboxConfig. sandbox, network: what those parts need to undo what
+    """A pod sandbox. config: the bytes of its PodSandboxConfig. handler: the runtime handler's name, runtime: its
+    program, "" for pyrun itself. sandbox, network: what those parts need to undo what
     they made, in their words. released: nothing of it is left but this record. Times in ns since 1970."""
 
     id: str
     config: bytes
     handler: str = ""
+    runtime: str = ""
     state: str = MAKING
     created: int = 0
     boot_id: str = ""

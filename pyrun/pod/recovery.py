@@ -16,7 +16,6 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from ..errors import PyrunError
-from ..runtime.store import CREATED as OCI_CREATED
 from ..runtime.store import boot_id
 from . import container as containers
 from .making import unmake
@@ -134,10 +133,10 @@ def _look(pods: Pods, container: Container, known: Known | None) -> None:
     if container.record.state != STARTING or known is None or known.state != LIVE:
         return
     try:
-        status = pods.store.open(container.id).status()
+        started = pods.handler(container.pod).is_started(container)
     except PyrunError:
         return
-    if status == OCI_CREATED:
+    if not started:
         container.record.state, container.record.started = CREATED, 0
     else:
         container.record.state = RUNNING
@@ -171,9 +170,10 @@ def _is_dirty(container: Container, known: dict[str, Known]) -> bool:
 def _sweep(pods: Pods) -> None:
     """What belongs to nobody."""
     live = {pod.id for pod in pods.pods.values() if not pod.record.released}
-    for id in pods.store.ids():
-        if id not in pods.containers:
-            _try(pods, f"container {id}", _delete, pods, id)
+    for handler in pods.handlers():
+        for id in handler.ids():
+            if id not in pods.containers:
+                _try(pods, f"container {id}", handler.delete_id, id)
     for name in names_in(f"{pods.state}/pods"):
         if name not in live:
             _try(pods, f"pod {name[:13]}", _sweep_sandbox, f"{pods.state}/pods/{name}")
@@ -182,10 +182,6 @@ def _sweep(pods: Pods) -> None:
         if is_id(id) and id not in pods.containers:
             pods.images.release(owner)
     _try(pods, "the network", pods.network.gc, live)
-
-
-def _delete(pods: Pods, id: str) -> None:
-    pods.runtime.container(id).delete(force=True)
 
 
 def _sweep_sandbox(directory: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import NotFound, PyrunError
 from ..facts import Facts
-from ..runtime.runtime import Runtime
+from .handler import Features, Handler, Own, Peer, handler_root
 from .joined import Joined
 from .network import Network
 from .pod import Container, Pod
@@ -16,7 +16,8 @@ from .spec import Settings
 
 
 class NodeState:
-    """root, state: directories, absolute. images: where containers' roots come from. changed: called with a container
+    """root, state: directories, absolute. images: where containers' roots come from. peers: the runtime handlers beside
+    pyrun itself, by name. changed: called with a container
     or pod and what became of it ("created", "started", "stopped", "deleted")."""
 
     def __init__(
@@ -28,17 +29,40 @@ class NodeState:
         facts: Facts,
         settings: Settings,
         warn: Callable[[str], None],
+        peers: dict[str, Peer] | None = None,
     ) -> None:
         self.root, self.state = root, state
         self.images, self.network, self.facts, self.settings, self.warn = images, network, facts, settings, warn
-        self.runtime = Runtime(f"{state}/containers", facts, warn)
-        self.store = self.runtime.store
+        self.own = Own(f"{state}/containers", facts, warn)
+        self.peers = peers or {}
         self.pods: dict[str, Pod] = {}
         self.containers: dict[str, Container] = {}
         self.joined = Joined()
         self._going_on: set[asyncio.Task[None]] = set()
         self.unreleased: set[str] = set()  # owners of holds of images, which are gone
         self.changed: Callable[[Pod | Container, str], None] = lambda what, how: None
+
+    def handler(self, pod: Pod) -> Handler:
+        """Who runs its containers: by the program that the pod was made with, whatever the configuration says now."""
+        name, program = pod.record.handler, pod.record.runtime
+        if not program:
+            return self.own
+        peer = self.peers.get(name)
+        if peer is None or peer.program != program:
+            peer = Peer(name, program, handler_root(self.state, name), self.facts, Features())
+        return peer
+
+    def handler_features(self) -> dict[str, Features]:
+        """By the names that a pod may ask for."""
+        found = {"": self.own.features, self.own.name: self.own.features}
+        return found | {name: peer.features for name, peer in self.peers.items()}
+
+    def handlers(self) -> list[Handler]:
+        """All that are configured, and those of pods that are here."""
+        found: dict[str, Handler] = {"": self.own, **self.peers}
+        for pod in self.pods.values():
+            found.setdefault(pod.record.handler if pod.record.runtime else "", self.handler(pod))
+        return list(found.values())
 
     def pod(self, id: str) -> Pod:
         """By its id or the beginning of one. NotFound."""

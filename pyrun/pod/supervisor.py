@@ -121,13 +121,11 @@ class Supervisor:
 
         log: opened to append; it stays the caller's. log_patience: seconds for which a log that can't be written to
         holds the container up, 0: without end. cancel: readable when the caller gives up."""
-        flags = m.TTY * tty | m.OPEN_STDIN * stdin | m.STDIN_ONCE * stdin_once | m.HAS_LOG * (log >= 0)
-        path = prepared.request.cgroup or ""
-        request = m.request(m.CREATE, ctr, flags, int(log_patience * 1000), path)
+        given: dict[str, Any] = {"log": log, "tty": tty, "stdin": stdin, "stdin_once": stdin_once}
+        given |= {"timeout": timeout, "log_patience": log_patience}
 
         def run(plan: Plan, **words: Any) -> Outcome:
-            with self._run(request, plan, [log] if log >= 0 else [], timeout, **words) as (reply, fds, _):
-                return Made(plan, reply.pid, fds[0])
+            return self.carry_create(ctr, plan, prepared.request.cgroup or "", **given, **words)
 
         store = Store(prepared.request.state_dir.rpartition("/")[0])
         try:
@@ -137,6 +135,27 @@ class Supervisor:
 
             delete(store, prepared.request.id, warn, force=True)
             raise
+
+    def carry_create(
+        self,
+        ctr: str,
+        plan: Plan,
+        cgroup: str,
+        *,
+        log: int = -1,
+        tty: bool = False,
+        stdin: bool = False,
+        stdin_once: bool = False,
+        timeout: float = CREATE_S,
+        log_patience: float = LOG_PATIENCE_S,
+        **words: Any,
+    ) -> Made:
+        """As create(), of any plan that makes a container's init. cgroup: where that will be, "" where in none.
+        words: run_plan()'s. StepFailed and MakerDied."""
+        flags = m.TTY * tty | m.OPEN_STDIN * stdin | m.STDIN_ONCE * stdin_once | m.HAS_LOG * (log >= 0)
+        request = m.request(m.CREATE, ctr, flags, int(log_patience * 1000), cgroup)
+        with self._run(request, plan, [log] if log >= 0 else [], timeout, **words) as (reply, fds, _):
+            return Made(plan, reply.pid, fds[0])
 
     def exec(
         self,
@@ -150,14 +169,27 @@ class Supervisor:
     ) -> Exec:
         """Another process in a container. Errors are run_exec()'s. stdio: its standard streams; or console, a connected
         unix stream socket over whose other end the terminal's master is sent. They stay the caller's."""
-        request = m.request(m.EXEC, ctr, m.TTY if stdio is None else 0)
-        given = [console] if stdio is None else list(stdio)
 
         def run(plan: Plan, **words: Any) -> Outcome:
-            with self._run(request, plan, given, timeout, keep=True, **words) as (reply, fds, s):
-                return Exec(plan, reply.pid, fds[0], s)
+            return self.carry_exec(ctr, plan, stdio, console=console, timeout=timeout, **words)
 
         return run_exec(planned, cancel, run=run)  # type: ignore[return-value]
+
+    def carry_exec(
+        self,
+        ctr: str,
+        plan: Plan,
+        stdio: tuple[int, int, int] | None = None,
+        *,
+        console: int = -1,
+        timeout: float = CREATE_S,
+        **words: Any,
+    ) -> Exec:
+        """As exec(), of any plan that makes a process. words: run_plan()'s. StepFailed and MakerDied."""
+        request = m.request(m.EXEC, ctr, m.TTY if stdio is None else 0)
+        given = [console] if stdio is None else list(stdio)
+        with self._run(request, plan, given, timeout, keep=True, **words) as (reply, fds, s):
+            return Exec(plan, reply.pid, fds[0], s)
 
     def hold_pids(self, facts: Facts, user_ns: str | None = None, *, timeout: float = CALL_S) -> Made:
         """Process 1 of the pod's shared PID namespace, which is /proc/PID/ns/pid: known to hello() by the name PIDS. It

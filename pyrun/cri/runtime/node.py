@@ -8,6 +8,7 @@ from typing import Any
 
 from ... import __version__
 from ... import cri_api as v1
+from ...pod.handler import Features
 from ...pod.sandbox.cgroups import SYSTEMD
 from ..cri import Cri
 
@@ -20,7 +21,6 @@ async def version(cri: Cri, request: Any) -> Any:
 
 async def status(cri: Cri, request: Any) -> Any:
     ready, reason, message = await asyncio.to_thread(cri.network.ready)
-    features = v1.RuntimeHandlerFeatures(recursive_read_only_mounts=True, user_namespaces=True)
     response = v1.StatusResponse(
         status=v1.RuntimeStatus(
             conditions=[
@@ -28,7 +28,7 @@ async def status(cri: Cri, request: Any) -> Any:
                 v1.RuntimeCondition(type="NetworkReady", status=ready, reason=reason, message=message),
             ]
         ),
-        runtime_handlers=[v1.RuntimeHandler(name=name, features=features) for name in ("", "pyrun")],
+        runtime_handlers=[_handler(name, has) for name, has in cri.pods.handler_features().items()],
         features=v1.RuntimeFeatures(
             supplemental_groups_policy=True, mount_options=True, user_namespaces_host_network=True
         ),
@@ -36,6 +36,13 @@ async def status(cri: Cri, request: Any) -> Any:
     if request.verbose:
         response.info["config"] = json.dumps(await asyncio.to_thread(_verbose, cri))
     return response
+
+
+def _handler(name: str, has: Features) -> Any:
+    features = v1.RuntimeHandlerFeatures(
+        recursive_read_only_mounts=has.recursive_read_only, user_namespaces=has.user_namespaces
+    )
+    return v1.RuntimeHandler(name=name, features=features)
 
 
 def _verbose(cri: Cri) -> dict[str, Any]:
@@ -47,6 +54,7 @@ def _verbose(cri: Cri) -> dict[str, Any]:
         "controllers": sorted(cri.facts.controllers),
         "pods": len(cri.pods.pods),
         "containers": len(cri.pods.containers),
+        "handlers": {name: f"{peer.program}: {peer.features.version}" for name, peer in cri.pods.peers.items()},
         "notes": cri.notes,
     }
 

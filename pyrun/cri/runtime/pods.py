@@ -13,14 +13,16 @@ from ..cri import Cri
 from ..encoded import Encoded, chunks
 from ..statuses import container_status, matches, pod_item, pod_status
 
-HANDLERS = ("", "pyrun")
 ITEMS = Encoded(pod_item, lambda pod: pod.state)
 
 
 async def run_pod_sandbox(cri: Cri, request: Any) -> Any:
-    if request.runtime_handler not in HANDLERS:
+    handlers = cri.pods.handler_features()
+    if request.runtime_handler not in handlers:
         raise InvalidArgument(
-            f"runtime_handler: there is no {request.runtime_handler!r}", hint="handlers are pyrun and the empty one"
+            f"runtime_handler: there is no {request.runtime_handler!r}",
+            hint=f"handlers are the empty one, {', '.join(filter(None, handlers))}; "
+            "others come from [runtimes.NAME] of the configuration of pyrun cri",
         )
     metadata = request.config.metadata
     for field in ("name", "namespace", "uid"):

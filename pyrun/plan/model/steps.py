@@ -76,13 +76,15 @@ from .steps_fs import (
 __all__ = [
     "A", "ANY", "B", "C", "D", "IN0", "IN1", "IN2", "LANE_NAMES", "NEXT", "OUT", "O_DIRECTORY", "O_PATH",
     "O_PATH_DIRECTORY", "PARENT", "PID_DATA", "PID_MARK", "PID_PREFIX", "S0", "S1", "S2", "STAGE1", "STAGE2",
-    "UNDO", "Ack", "Ambient", "Await", "AwaitPid", "Bind", "BpfProgAttach", "BpfProgLoad", "Capbset", "Capset",
+    "UNDO", "Ack", "AdoptPid", "Ambient", "Await", "AwaitPid", "Bind", "BpfProgAttach", "BpfProgLoad", "Capbset",
+    "Capset",
     "Chdir", "CheckDevice", "CheckEmpty", "CheckFs", "CheckNs", "CheckType", "Chroot", "Clone3", "Clone3Init",
     "Close", "CloseFds", "Connect", "CopyUp", "CreateFile", "Dup", "Dup3", "Execve", "FchownStdio", "Fchownat",
     "FindExecutable", "Fsconfig", "Fsmount", "Fsopen", "Goto", "IoprioSet", "KeyctlSession",
     "Label", "MakeTarget", "MakeUserns", "Meet", "Mkdirat", "Mkfifoat", "Mknodat", "Mount",
     "MountSetattr", "MoveMount", "Netlink", "OpenTree", "Openat2", "Openpt", "Park", "Personality", "PidFile",
-    "PidfdGetfd", "PidfdOpen", "PivotRoot", "Prctl", "Reap", "Release", "RemoveCgroup", "SaveCgroup", "SavePid",
+    "PidfdGetfd", "PidfdOpen", "PivotRoot", "Prctl", "Reap", "ReceiveFd", "Release", "RemoveCgroup", "SaveCgroup",
+    "SavePid",
     "SchedSetaffinity", "SchedSetattr", "Seccomp", "SendFd", "SetHome", "SetMempolicy", "SetStdio", "Setdomainname",
     "Setgroups", "Sethostname", "Setns", "Setresgid", "Setresuid", "Setrlimit", "Setsid", "Setxattr", "Spawn",
     "Step",
@@ -374,7 +376,8 @@ class Execve(Step):
 class Spawn(Step):
     """Runs a hook or helper and waits: path, argv, env, stdin, timeout_ms (0: none), dir (its working directory).
     PID_MARK in argv and stdin becomes the pid. number: an error's substep is number << 8 | what failed. home: HOME
-    joins the environment where SetHome found one.
+    joins the environment where SetHome found one. stdio: it has our standard streams and ends with us, so nothing of
+    what it says is kept.
 
     ECHILD with what it said when it does not exit 0, ETIMEDOUT when its time is up."""
 
@@ -406,7 +409,7 @@ class Spawn(Step):
             "timeout_ms": int(a.get("timeout_ms", 0)) | int(a.get("number", 0)) << 32,  # type: ignore[call-overload]
             "stdin_pid": stdin_pid,
             "args_pid": args_pid,
-            "counts": len(argv) + 1 | len(env) << 32 | int(bool(a.get("home"))) << 63,
+            "counts": len(argv) + 1 | len(env) << 32 | int(bool(a.get("home"))) << 63 | int(bool(a.get("stdio"))) << 62,
             "dir": a.get("dir"),
         }
 
@@ -522,10 +525,26 @@ class Dup3(Step):
 
 
 class Bind(Step):
-    """bind(2) of a new unix datagram socket: dir, name, mode; out."""
+    """bind(2) of a new unix datagram socket: dir, name, mode; out. listen: a stream socket to which one may connect."""
 
     OP = 79
-    FIELDS = {"dir": IN0, "name": S0, "mode": A, "out": OUT}
+    FIELDS = {"dir": IN0, "name": S0, "mode": A, "listen": B, "out": OUT}
+
+
+class ReceiveFd(Step):
+    """accept4(2) and recvmsg(2): the one descriptor that somebody has sent to listener, which Bind made; out. EAGAIN
+    when nobody has, EPROTO when it was none."""
+
+    OP = 88
+    FIELDS = {"listener": IN0, "out": OUT}
+
+
+class AdoptPid(Step):
+    """The process whose pid is in dir/name is the plan's from now on: its pid and pidfd are told, and undoing kills it.
+    It must be a child of ours, left to us as a subreaper. EPROTO when the file has no pid."""
+
+    OP = 89
+    FIELDS = {"dir": IN0, "name": S0}
 
 
 class CheckNs(Step):

@@ -109,7 +109,7 @@ def plan_late_overlays(b: Builder, rp: RootfsPlan, base: int = NONE) -> None:
 
 
 def _clone_late(b: Builder, rp: RootfsPlan, o: Overlay, base: int, userns: int, out: int, at: str) -> None:
-    layers = _by_mount2(b, STAGE1, rp, o, base, userns, at)
+    layers = mount_overlay(b, STAGE1, rp.label, o, base, userns, at)
     path, flags = rp.rootfs.rstrip("/") + "/", OPEN_TREE_CLONE
     b.add(STAGE1, OpenTree(path=path, flags=flags, out=out, at=at, why="for stage 2"))
     b.add(STAGE1, *(Close(fd=slot, why="the host's") for slot in layers))
@@ -157,7 +157,7 @@ def plan_overlay_stage2(b: Builder, rp: RootfsPlan, base: int) -> None:
     """STAGE2, without a user namespace: the root on the directory in slot `base`."""
     o = rp.overlay
     assert o is not None
-    _by_mount2(b, STAGE2, rp, o, base, NONE, AT)
+    mount_overlay(b, STAGE2, rp.label, o, base)
     b.add(STAGE2, Openat2(path=rp.rootfs.rstrip("/") + "/", flags=O_PATH, out=rp.root, at=AT, why="what was mounted"))
 
 
@@ -249,7 +249,7 @@ def _detached(b: Builder, rp: RootfsPlan, o: Overlay, userns: int, out: int, at:
                 Openat2(dir=above, path=_split(path)[1], flags=O_PATH, out=part, at=at, why=WRITABLE),
                 Fsconfig(fs=rp.fs, cmd=SET_FD, key=key, fd=part, at=at),
             )
-    for key, value in _settings(rp, o):
+    for key, value in _settings(rp.label, o):
         step = Fsconfig(fs=rp.fs, cmd=SET_FLAG, key=key, at=at)
         if value is not None:
             step = Fsconfig(fs=rp.fs, cmd=SET_STRING, key=key, value=value, at=at)
@@ -261,11 +261,11 @@ def _detached(b: Builder, rp: RootfsPlan, o: Overlay, userns: int, out: int, at:
     )
 
 
-def _settings(rp: RootfsPlan, o: Overlay) -> list[tuple[str, str | None]]:
+def _settings(label: str | None, o: Overlay) -> list[tuple[str, str | None]]:
     """index: off, or an upper directory could not be used with other layers, nor two that share one."""
     settings: list[tuple[str, str | None]] = [("index", "off")]
-    if rp.label:
-        settings.append(("context", rp.label))
+    if label:
+        settings.append(("context", label))
     if o.volatile:
         settings.append(("volatile", None))
     return settings
@@ -284,7 +284,9 @@ def _open_layer(b: Builder, lane: int, path: str, slot: int, userns: int, at: st
     )
 
 
-def _by_mount2(b: Builder, lane: int, rp: RootfsPlan, o: Overlay, base: int, userns: int, at: str) -> list[int]:
+def mount_overlay(
+    b: Builder, lane: int, label: str | None, o: Overlay, base: int, userns: int = NONE, at: str = AT
+) -> list[int]:
     """By one mount(2) on the directory in slot `base`. Clones are put there as well, below it, as what is attached
     nowhere is no layer yet. Returns the slots of the layers."""
     paths = [*o.lower, *([_split(o.upper)[0]] if o.upper is not None else [])]
@@ -302,7 +304,7 @@ def _by_mount2(b: Builder, lane: int, rp: RootfsPlan, o: Overlay, base: int, use
         data += [f"upperdir={marks[-1]}/{_split(o.upper)[1]}", f"workdir={marks[-1]}/{_split(o.work)[1]}"]
     data += [
         f'{key}="{value}"' if key == "context" else f"{key}={value}" if value else key
-        for key, value in _settings(rp, o)
+        for key, value in _settings(label, o)
     ]
     b.add(
         lane,

@@ -387,7 +387,7 @@ OPERANDS: dict[type[s.Step], dict[str, Shown]] = {
     s.FindExecutable: {"late": yes},
     s.RemoveCgroup: {"kill": yes},
     s.Openpt: {"columns": optional, "rows": optional},
-    s.Bind: {"mode": octal},
+    s.Bind: {"mode": octal, "listen": yes},
     s.PidfdOpen: {"start": hidden},
 }  # fmt: skip
 

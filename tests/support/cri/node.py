@@ -173,8 +173,11 @@ class Node:
         except AttributeError as error:  # grpclib's, of a connection that was lost before it was used
             raise Unavailable(str(error)) from None
 
+    def crictl_argv(self) -> list[str]:
+        return [str(tools.program("crictl")), "-c", "/dev/null", "-r", f"unix://{self.socket}", "-t", "30s"]
+
     def crictl(self, *argv: str, timeout: float = PATIENCE_S) -> Result:
-        command = [str(tools.program("crictl")), "-c", "/dev/null", "-r", f"unix://{self.socket}", "-t", "30s", *argv]
+        command = [*self.crictl_argv(), *argv]
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
         return Result(tuple(command), done.returncode, done.stdout, done.stderr)
 
