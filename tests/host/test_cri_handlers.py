@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -173,6 +174,40 @@ def test_by_crictl(node: Node, handler: str) -> None:
     assert node.wait_state(id, v1.CONTAINER_EXITED).exit_code == 0
 
 
+@pytest.mark.parametrize("handler", HANDLERS)
+def test_confined_and_privileged(node: Node, handler: str) -> None:
+    """The default profile of seccomp, masked paths and dropped capabilities hold; a privileged one has all, and what it
+    mounts in a bidirectional mount is seen on the node."""
+    options = {"namespace_options": {"pid": "CONTAINER"}}
+    default = {
+        "seccomp": {"profile_type": "RuntimeDefault"},
+        "masked_paths": ["/proc/uptime"],
+        "run_as_user": {"value": 7},
+    }
+    confined = {"security_context": options | default | {"capabilities": {"drop_capabilities": ["ALL"]}}}
+    pod = run_pod(node, handler, linux={"security_context": options | {"privileged": True}})
+    script = "grep -E '^(CapBnd|Seccomp|Uid):' /proc/self/status; wc -c < /proc/uptime; mount -t tmpfs x /tmp; echo $?"
+    node.wait_state(node.run(pod, script=script + " 2>&1", linux=confined), v1.CONTAINER_EXITED)
+    words = " ".join(node.log()).split()
+    assert words[:5] == ["Uid:", "7", "7", "7", "7"] and words[5:9] == ["CapBnd:", "0" * 16, "Seccomp:", "2"]
+    assert words[9] == "0" and words[-1] != "0"
+
+    shared = node.path / "shared"
+    shared.mkdir(exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "shared", shared], check=True)
+    try:
+        subprocess.run(["mount", "--make-shared", shared], check=True)
+        mount = {"container_path": "/v", "host_path": str(shared), "propagation": "PROPAGATION_BIDIRECTIONAL"}
+        free = {"security_context": options | {"privileged": True}}
+        script = "mkdir /v/in; mount -t tmpfs inner /v/in && echo here > /v/in/file; ls /dev/kmsg; exec sleep 4326"
+        id = node.run(pod, "free", script, linux=free, mounts=[mount])
+        _wait(lambda: "/dev/kmsg" in node.log("free"))
+        assert (shared / "in/file").read_text() == "here\n"
+        node.call("StopContainer", container_id=id, timeout=0)
+    finally:
+        subprocess.run(["umount", "-R", shared], check=True)
+
+
 def test_what_is_said_of_them(node: Node) -> None:
     """By each runtime's own word; what it does not say is refused by name."""
     status = node.call("Status", verbose=True)
@@ -238,6 +273,19 @@ def test_the_daemon_is_killed(own_node: Node, handler: str) -> None:
     for name in ("gone", handler):
         with pytest.raises(InvalidArgument, match=f"runtime_handler: there is no '{name}'"):
             node.call("RunPodSandbox", config=node.pod_config("q"), runtime_handler=name)
+
+
+@pytest.mark.parametrize("handler", HANDLERS)
+def test_the_supervisor_is_killed(node: Node, handler: str) -> None:
+    """Nobody hears of its containers any more: they are ended, and the runtime has none of them."""
+    pod = run_pod(node, handler)
+    running, created = node.run(pod), node.create(pod, "created")
+    (pid,) = (CGROUP_ROOT / f"pyrun/{pod}/pod/cgroup.procs").read_text().split()
+    os.kill(int(pid), signal.SIGKILL)
+    for id in (running, created):
+        assert node.wait_state(id, v1.CONTAINER_EXITED).reason == "Unknown"
+    _wait(lambda: not any(runtime_of(node, handler, id) for id in (running, created)))
+    node.check()
 
 
 SLOW = {
