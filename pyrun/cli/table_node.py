@@ -72,6 +72,11 @@ EVICTION = (
     number("eviction-max-pod-grace-period", "SECONDS", "that a pod has which goes for a soft one", default=0),
     number("eviction-pressure-transition-period", "SECONDS", "for which a pressure outlasts its cause", default=300),
 )
+SHUTDOWN = (
+    number("shutdown-grace-period", "SECONDS", "that all pods have when the node shuts down", default=0),
+    number("shutdown-grace-period-critical-pods", "SECONDS", "of these, for the pods that it needs", default=0),
+    flag("shutdown-on-term", "a SIGTERM is the node's end: pods end, too"),
+)
 NODE_RUN = Verb(
     "node run",
     "run this node: the container runtime, and the pods of a directory of manifests",
@@ -99,6 +104,7 @@ NODE_RUN = Verb(
         text("allowed-unsafe-sysctls", "NAME", "what pods may set; * at an end for any (repeatable)", many=True),
         *GARBAGE,
         *EVICTION,
+        *SHUTDOWN,
         *KUBELET,
     ),
 )

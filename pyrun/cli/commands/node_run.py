@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pyrun.node.join.credentials import Credentials
     from pyrun.node.server.membership import Joining
     from pyrun.node.services.services import Serving
+    from pyrun.node.shutdown import Shutdown
 
 
 def run(g: Globals, o: Options) -> int:
@@ -66,6 +67,7 @@ def run(g: Globals, o: Options) -> int:
         log_files=o.container_log_max_files,
         images=_image_policy(o),
         eviction=_eviction(o),
+        shutdown=_shutdown(o),
     )
     joining = _joining(o, given)
     with given.held(), _kubelet(root, settings, o, given, g.warn) as beside:
@@ -173,6 +175,19 @@ def _image_policy(o: Options) -> Policy:
     if o.maximum_image_ttl and o.maximum_image_ttl <= o.minimum_image_ttl:
         raise InvalidArgument(f"--maximum-image-ttl {o.maximum_image_ttl}: must be more than --minimum-image-ttl")
     return Policy(high, low, float(o.minimum_image_ttl), float(o.maximum_image_ttl))
+
+
+def _shutdown(o: Options) -> Shutdown:
+    from pyrun.node.shutdown import Shutdown
+
+    grace, critical = o.shutdown_grace_period, o.shutdown_grace_period_critical_pods
+    if not 0 <= critical <= grace:
+        raise InvalidArgument(
+            f"--shutdown-grace-period-critical-pods {critical}: must be 0 to --shutdown-grace-period, {grace}"
+        )
+    if bool(grace) != o.shutdown_on_term:
+        raise InvalidArgument("--shutdown-grace-period and --shutdown-on-term: both or none")
+    return Shutdown(float(grace), float(critical), o.shutdown_on_term)
 
 
 def _eviction(o: Options) -> Eviction:

@@ -24,6 +24,7 @@ from ..plan.pod import Decision, containers_of, plan_pod
 from ..plan.probes import probe_of
 from ..plan.status import rfc3339, status_of
 from ..probes import spread
+from ..shutdown import MESSAGE, REASON
 from ..volumes import wanted
 from .carry import Carrier
 from .host import Host
@@ -49,6 +50,7 @@ class Actor:
         self.events = self.kept.events
         self.waiting: tuple[str, str] | None = None
         self.ended = asyncio.Event()
+        self.done = asyncio.Event()  # set when nothing of it runs or will
         self.cleared = asyncio.Event()  # set when an evicted pod has left the disk
         self.busy: set[tuple[str, ...]] = set()
         self.decision: Decision | None = None
@@ -155,8 +157,11 @@ class Actor:
         return decision if self._final is None else replace(decision, status=self._final)
 
     async def _take_over(self) -> None:
-        """What an agent before this one has left: a pod that has a sandbox was admitted, a container that was made and
-        not started is made again, and hooks and signals of which nobody knows the end come again."""
+        """What an agent before this one has left: a pod that has a sandbox was admitted, one of a file that ended with
+        the node goes on, a container that was made and not started is made again, and hooks and signals of which nobody
+        knows the end come again."""
+        if self.record.failure is not None and self.record.failure[0] == REASON and not self.record.api:
+            self.record.failure, self.record.end_grace, self.record.disrupted = None, None, ""
         pods = self.kept.sandboxes()
         if pods and self.record.admitted is None:
             self.record.admitted, self.record.started = True, pods[0].record.created / 1e9
@@ -252,9 +257,15 @@ class Actor:
         self.record.end_grace, self.record.disrupted = grace, "TerminationByKubelet"
         self._fail(why)
 
-    def _fail(self, why: str) -> None:
-        self.record.failure = (EVICTED, why)
-        self.events.add("Warning", EVICTED, why)
+    def terminate(self, grace: float) -> None:
+        """As the node shuts down."""
+        if self.may_go:
+            self.record.end_grace, self.record.disrupted = grace, "TerminationByKubelet"
+            self._fail(MESSAGE, REASON)
+
+    def _fail(self, why: str, reason: str = EVICTED) -> None:
+        self.record.failure = (reason, why)
+        self.events.add("Warning", reason, why)
         self.wake()
 
     async def clear_ended(self) -> None:
@@ -303,6 +314,8 @@ class Actor:
                 self.record.conditions[condition.type] = Condition(condition.status, rfc3339(now))
         self.kept.save()
         self.host.told(self.record, self._dated(self.decision.status))
+        if self.is_finished:
+            self.done.set()
         evicted = self.record.failure is not None and self.record.failure[0] == EVICTED
         if evicted and self.is_finished and not self._clearing:
             self._clearing = True
@@ -351,6 +364,7 @@ class Actor:
             self.wake()
             if self.kept.gone and not self.ended.is_set():
                 self.ended.set()
+                self.done.set()
                 self.cleared.set()
                 self.host.gone(self.record)
 

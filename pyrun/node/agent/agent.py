@@ -32,6 +32,7 @@ from ..plan.observed import NodeFacts
 from ..plan.pod import containers_of
 from ..probes import Prober
 from ..qos import BURSTABLE, pod_requests, qos_class
+from ..shutdown import REFUSAL, Ending, Shutdown, plan_shutdown
 from ..supported import unsupported
 from ..volumes import Objects, Volumes
 from .actor import NOT_SUPPORTED, Actor
@@ -45,13 +46,15 @@ from .sandbox_config import API, FILE, SOURCE, Dns, read_resolv
 from .source import Source, Wanted, uid_of
 
 Name = tuple[str, str]
+LATE_S = 5.0  # for the kill at the end of a grace, and what follows it
 MANIFESTS, LOGS = "/etc/pyrun/manifests", "/var/log/pods"
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """manifests: a directory. name: the node's. logs: the directory of all pods' logs; log_bytes, log_files: of each
-    container. images: when they go to make room; eviction: when pods do."""
+    container. images: when they go to make room; eviction: when pods do. shutdown: how long
+    they have at the node's end."""
 
     manifests: str = MANIFESTS
     name: str = ""
@@ -66,6 +69,7 @@ class Settings:
     log_files: int = 5
     images: Policy = Policy()
     eviction: Eviction = Eviction()
+    shutdown: Shutdown = Shutdown()
 
 
 class Agent:
@@ -106,6 +110,7 @@ class Agent:
         )
         self.actors: dict[Name, Actor] = {}
         self.next: dict[Name, Record] = {}
+        self.closing = False  # the node shuts down
         self.heard: Callable[[], bool] | None = None  # of an API server: whether it has said what it wants
         self.ended: Callable[[Record], None] = lambda record: None  # told when nothing is left of a pod
         self._tasks: set[asyncio.Task[None]] = set()
@@ -150,6 +155,24 @@ class Agent:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self.host.records.close()
+
+    async def shut_down(self) -> None:
+        """Ends all pods, as the node does; who has not ended in its time is left to whoever ends the node."""
+        self.closing = True
+        self.events.add("Normal", "Shutdown", "Shutdown manager detected shutdown event")
+        pods = [(a.record.desired().spec.priority or 0, a) for a in self.actors.values() if not a.is_finished]
+        by_name = {actor.name: actor for _, actor in pods}
+        endings = [Ending(actor.name, priority, actor.grace) for priority, actor in pods]
+        for group in plan_shutdown(endings, self.settings.shutdown):
+            waits = []
+            for name, grace in group.pods:
+                by_name[name].terminate(grace)
+                waits.append(asyncio.create_task(by_name[name].done.wait()))
+            _, late = await asyncio.wait(waits, timeout=group.seconds + LATE_S)
+            for task in late:
+                task.cancel()
+            if late:
+                self._warn(f"{len(late)} of {len(waits)} pods have not ended within {group.seconds:.0f} s")
 
     # --- what is wanted ---
 
@@ -295,6 +318,8 @@ class Agent:
         faults = list(unsupported(record.pod, self.name, served=True)) if record.api else []
         if faults:
             return NOT_SUPPORTED, "; ".join(f"{fault.pointer} {fault.text}" for fault in faults)
+        if self.closing:
+            return REFUSAL
         return self.evictor.refusal(record) or refusal(record.desired().spec, self.host.allocatable, others)
 
     def _burstable(self) -> int:

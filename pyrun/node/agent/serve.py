@@ -55,6 +55,10 @@ async def running(
         async with beside(agent) if beside is not None else contextlib.nullcontext():
             yield
     finally:
+        if settings.shutdown.on_term:
+            await agent.shut_down()
+            if member is not None:
+                await member.tell()
         if member is not None:
             await member.stop()
         await streams.stop()

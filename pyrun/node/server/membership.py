@@ -31,6 +31,7 @@ from .refers import Key, Refers
 from .registration import Registration
 from .statuses import Statuses
 
+TELL_S = 10.0
 THREADS = 4  # requests at a time, besides watches
 
 
@@ -106,6 +107,11 @@ class Membership:
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._client.close()
 
+    async def tell(self) -> None:
+        """What the API server has not been told yet; as long as it may reasonably take."""
+        self.registration.hurry()
+        await self.statuses.settle(TELL_S)
+
     def error(self) -> str | None:
         """Why the API server can't be had now."""
         parts = (self.registration, self.pods.watch, self.statuses, self.mirrors, self.renewal)
@@ -155,5 +161,9 @@ class Membership:
             pods=settings.pods,
             info=self._info,
             pressures=self._agent.evictor.conditions,
-            unready="" if ready else f"the pods' network is not ready: {message}",
+            unready="node is shutting down"
+            if self._agent.closing
+            else ""
+            if ready
+            else f"the pods' network is not ready: {message}",
         )

@@ -36,13 +36,19 @@ class Registration:
         self._written: dict[str, Any] | None = None
         self._when = 0.0
         self._stop = threading.Event()
+        self._again = threading.Event()
         self._thread = threading.Thread(target=self._run, name="node", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
+    def hurry(self) -> None:
+        """Something of the machine has changed that is to be told at once."""
+        self._again.set()
+
     def stop(self, patience_s: float = 10.0) -> None:
         self._stop.set()
+        self._again.set()
         if self._thread.is_alive():
             self._thread.join(patience_s)
 
@@ -50,17 +56,20 @@ class Registration:
         delay = FIRST_S
         while not self._stop.is_set():
             begun = time.monotonic()
+            self._again.clear()
+            if self._stop.is_set():  # between both
+                return
             try:
                 self._once()
             except (PyrunError, OSError) as error:
                 self._failed(str(error))
-                self._stop.wait(delay * random.uniform(0.5, 1.5))
+                self._again.wait(delay * random.uniform(0.5, 1.5))
                 delay = min(delay * 2, RENEW_S)
                 continue
             if self.error is not None:
                 self._told("the API server has this node's state again")
             self.error, delay = None, FIRST_S
-            self._stop.wait(max(0.0, begun + RENEW_S - time.monotonic()))
+            self._again.wait(max(0.0, begun + RENEW_S - time.monotonic()))
 
     def _failed(self, text: str) -> None:
         if self.error != text:

@@ -116,6 +116,12 @@ class Statuses:
         if entry is not None and entry.task is not None:
             entry.task.cancel()
 
+    async def settle(self, patience: float) -> None:
+        """Until all is written, or the time is over."""
+        tasks = [entry.task for entry in self._entries.values() if entry.task is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=patience)
+
     async def stop(self) -> None:
         tasks = [entry.task for entry in self._entries.values() if entry.task is not None]
         for task in tasks:

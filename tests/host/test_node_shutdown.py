@@ -1,0 +1,43 @@
+"""A node that shuts down: its pods end in their order, each within its grace, and those of files are there again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.support.node.agent import SLEEP, an_agent, pod, sh
+
+CRITICAL = 2_000_000_000
+WORDS = ("--shutdown-on-term", "--shutdown-grace-period", "120", "--shutdown-grace-period-critical-pods", "60")
+
+
+def test_pods_end_with_the_node_and_come_again(tmp_path: Path, busybox_rootfs: Path) -> None:
+    seen = tmp_path / "seen"
+    seen.mkdir()
+    mount = {"name": "seen", "mountPath": "/seen"}
+    volumes = [{"name": "seen", "hostPath": {"path": str(seen)}}]
+
+    def ends(name: str, least: str) -> dict[str, object]:
+        """It writes down that it ended, and takes its time."""
+        script = f"trap '{least} echo {name} >>/seen/order; exit 0' TERM; while :; do sleep 0.05; done"
+        return sh("c", script, volumeMounts=[mount])
+
+    with an_agent(tmp_path, busybox_rootfs, *WORDS) as agent:
+        agent.write("web", pod("web", ends("web", "sleep 1;"), volumes=volumes))
+        agent.write("system", pod("system", ends("system", ""), volumes=volumes, priority=CRITICAL))
+        deaf = sh("c", "trap '' TERM; while :; do sleep 0.05; done")
+        agent.write("deaf", pod("deaf", deaf, terminationGracePeriodSeconds=1))
+        for name in ("web", "system", "deaf"):
+            agent.wait_ready(name)
+        assert agent.node.stop() == 0, agent.node.said.read_text()
+        assert (seen / "order").read_text() == "web\nsystem\n"
+        assert not _processes()
+        agent.node.start()
+        for name in ("web", "system", "deaf"):
+            found = agent.wait_ready(name)["status"]
+            assert found["containerStatuses"][0]["restartCount"] >= 1 and "reason" not in found
+        agent.write("web", pod("web", sh("c", SLEEP)))
+        agent.wait_ready("web")
+
+
+def _processes() -> list[str]:
+    return [line for path in Path("/sys/fs/cgroup/kubepods").rglob("cgroup.procs") for line in path.read_text().split()]
