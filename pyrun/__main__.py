@@ -17,18 +17,21 @@ def load(here: str, verb: str) -> bool:
     path = f"{here}/__pycache__/{verb}.{sys.implementation.cache_tag}.hot"
     try:
         fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
-        data = posix.read(fd, posix.fstat(fd).st_size)
-        posix.close(fd)
-        if data[:4] != MAGIC_NUMBER:
+    except OSError:
+        return False
+    try:
+        head = posix.read(fd, 8)
+        if head[:4] != MAGIC_NUMBER:
             return False
-        loader, rows = marshal.loads(memoryview(data)[4:])
-        del data
+        loader, rows = marshal.loads(posix.read(fd, int.from_bytes(head[4:], "little")))
         names = {"__name__": "pyrun.cli.hot"}
         exec(loader, names)
-        served: bool = names["load"](rows, here)  # type: ignore[operator]
+        served: bool = names["load"](rows, here, fd)  # type: ignore[operator]
         return served
     except (OSError, ValueError, EOFError, TypeError):
         return False
+    finally:
+        posix.close(fd)
 
 
 gc.disable()

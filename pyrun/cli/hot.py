@@ -17,29 +17,31 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import CodeType, ModuleType
 
-    # name, file, mtime in ns, size, is a package, code: None where it is a C module
-    Row = tuple[str, str, int, int, bool, CodeType | None]
+    # name, file, mtime in ns, size, is a package, how many bytes its code has: 0 where it is a C module
+    Row = tuple[str, str, int, int, bool, int]
 
 M32 = 0xFFFFFFFF
 _order: "list[ModuleType]" = []
 
 
-def load(rows: "list[Row]", here: str) -> bool:
+def load(rows: "list[Row]", here: str, fd: int) -> bool:
     """Imports all of the rows, or, where a file is another by now, none. here: where pyrun lies, for it may be a
-    copy."""
-    if rows[0][1] != here + "/__init__.py":
+    copy. fd: their code. Each is read when it is run, so that all pass through the same little memory."""
+    whole = posix.fstat(fd).st_size - posix.lseek(fd, 0, 1) == sum([row[5] for row in rows])
+    if not whole or rows[0][1] != here + "/__init__.py":
         return False
     for row in rows:
         file, time, size = row[1:4]
         info = posix.stat(file)
         if info.st_mtime_ns != time or info.st_size != size:
             return False
-    for name, file, _, _, package, code in rows:
+    for name, file, _, _, package, length in rows:
+        data = posix.read(fd, length) if length else b""
         if name not in sys.modules:
-            if code is None:
-                _run_native(name, file)
+            if length:
+                _run(name, file, package, marshal.loads(data))
             else:
-                _run(name, file, package, code)
+                _run_native(name, file)
     return True
 
 
@@ -92,13 +94,14 @@ def save(here: str, verb: str) -> None:
     """Keeps what has been imported since record(). That it can't be written is no error: the next import takes
     longer."""
     try:
-        rows = [_row(module) for module in tuple(_order)]
-        own = next(row[5] for row in rows if row[0] == __name__)
+        rows, codes = zip(*[_row(module) for module in tuple(_order)], strict=True)
+        own = marshal.loads(next(code for row, code in zip(rows, codes, strict=True) if row[0] == __name__))
         path = f"{here}/__pycache__/{verb}.{sys.implementation.cache_tag}.hot"
         new = f"{path}.{posix.getpid()}"
         fd = posix.open(new, posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC, 0o644)
         try:
-            data = MAGIC_NUMBER + marshal.dumps((own, rows))
+            head = marshal.dumps((own, rows))
+            data = MAGIC_NUMBER + len(head).to_bytes(4, "little") + head + b"".join(codes)
             whole = posix.write(fd, data) == len(data)
         finally:
             posix.close(fd)
@@ -110,13 +113,13 @@ def save(here: str, verb: str) -> None:
         return
 
 
-def _row(module: "ModuleType") -> "Row":
+def _row(module: "ModuleType") -> "tuple[Row, bytes]":
     """A C module's place, or the code out of Python's own cache, if that is of the source as it is now."""
     name, file = module.__name__, module.__file__ or ""
     info = posix.stat(file)
     cached = getattr(module, "__cached__", None)
     if cached is None:
-        return name, file, info.st_mtime_ns, info.st_size, False, None
+        return (name, file, info.st_mtime_ns, info.st_size, False, 0), b""
     fd = posix.open(cached, posix.O_RDONLY | posix.O_CLOEXEC)
     try:
         data = posix.read(fd, posix.fstat(fd).st_size)
@@ -125,5 +128,4 @@ def _row(module: "ModuleType") -> "Row":
     seen = int.from_bytes(data[8:12], "little"), int.from_bytes(data[12:16], "little")
     if data[:4] != MAGIC_NUMBER or any(data[4:8]) or seen != (int(info.st_mtime) & M32, info.st_size & M32):
         raise ValueError(f"{cached} is of another {file}")
-    code = marshal.loads(memoryview(data)[16:])
-    return name, file, info.st_mtime_ns, info.st_size, hasattr(module, "__path__"), code
+    return (name, file, info.st_mtime_ns, info.st_size, hasattr(module, "__path__"), len(data) - 16), data[16:]

@@ -17,10 +17,10 @@ sys.path.append(here + "/pyrun/bin/site-packages")
 
 verb = sys.argv[sys.argv.index("--root") + 2]
 fd = posix.open(f"{here}/pyrun/__pycache__/{verb}.{sys.implementation.cache_tag}.hot", posix.O_RDONLY)
-loader, rows = marshal.loads(memoryview(posix.read(fd, posix.fstat(fd).st_size))[4:])
+loader, rows = marshal.loads(posix.read(fd, int.from_bytes(posix.read(fd, 8)[4:], "little")))
 names = {"__name__": "pyrun.cli.hot"}
 exec(loader, names)
-if not names["load"](rows, here + "/pyrun"):  # type: ignore[operator]
+if not names["load"](rows, here + "/pyrun", fd):  # type: ignore[operator]
     raise RuntimeError("these are not the modules that a command would have")
 
 from pyrun.cli.main import end, main  # noqa: E402
