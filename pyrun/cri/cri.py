@@ -9,6 +9,7 @@ from ..image.store import Images
 from ..pod.network import Network
 from ..pod.pods import Pods
 from ..pod.stats import Counters
+from ..rpc.durations import Durations
 from .config import Configuration
 from .events import Events
 from .stream.server import Streams
@@ -29,3 +30,4 @@ class Cri:
     state: str
     notes: list[str]
     counters: Counters = field(default_factory=Counters)
+    durations: Durations = field(default_factory=Durations)

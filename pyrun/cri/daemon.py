@@ -158,15 +158,17 @@ def _assemble(places: Places, configuration: Configuration, warn: Callable[[str]
 async def _listen_until(path: str, cri: Cri, ended: asyncio.Event) -> None:
     """Serves until the event is set."""
     found = functions()
-    server = make_server([Service(rpcs, found[name], cri) for name, rpcs in SERVICES.items()])
+    server = make_server([Service(rpcs, found[name], cri, cri.durations) for name, rpcs in SERVICES.items()])
     listener = listen(path)
     inode = os.lstat(path).st_ino
+    lag = asyncio.create_task(cri.durations.watch())
     try:
         await server.start(sock=listener)
         notify(f"READY=1\nSTATUS=pyrun {__version__} serves {path}")
         await ended.wait()
         notify("STOPPING=1\nSTATUS=what was begun is being finished")
     finally:
+        lag.cancel()
         unlink_ours(path, inode)
         server.close()
         with contextlib.suppress(TimeoutError):

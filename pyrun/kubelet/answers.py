@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 from ..errors import InvalidArgument, ResourceExhausted
 from ..kube.certificates import Pair
+from ..metrics.durations import plan_durations
 from ..metrics.text import render
 from ..node.agent.agent import Agent
 from ..node.agent.found import find_log, find_pod, find_running
@@ -146,7 +147,8 @@ class Answers:
             case "probes":
                 return render(plan_probes(agent))
             case "metrics":
-                return render(plan_own(agent, time.process_time(), len(os.listdir("/proc/self/fd"))))
+                own = plan_own(agent, time.process_time(), len(os.listdir("/proc/self/fd")))
+                return render([*own, *plan_durations(self._cri.durations.value())])
             case other:
                 raise InvalidArgument(f"{other!r} is no question")
 

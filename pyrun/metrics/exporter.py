@@ -21,7 +21,7 @@ from .block import SECOND
 from .families import plan_cadvisor, plan_resource
 from .history import collect_history
 from .node import NodeUsage, collect_node
-from .readings import Readings, collect_readings
+from .readings import Readings, collect_durations, collect_readings
 from .remote_writer import RemoteWriter
 from .samples import plan_samples
 from .store import Keep, Store
@@ -118,7 +118,8 @@ class Exporter:
         if exchange.path == "/healthz":
             return await exchange.respond(200, "ok\n")
         if exchange.path == "/metrics":
-            return await exchange.respond(200, render(plan_own(self._told, self.remote)), KIND)
+            runtimes = await asyncio.to_thread(collect_durations, self._cri)
+            return await exchange.respond(200, render([*plan_own(self._told, self.remote), *runtimes]), KIND)
         if exchange.path == "/history":
             return await self._history(exchange)
         try:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
 from .. import cri_api as v1
+from ..errors import PyrunError
 from ..rpc.client import call_all
+from .durations import STATUS, plan_durations
 from .node import NodeUsage, collect_node
+from .text import Family, Histogram
 
 PATIENCE_S = 10.0
 _RPCS = v1.SERVICES["RuntimeService"]
@@ -21,6 +25,15 @@ class Readings:
     descriptors: tuple[Any, ...]
     metrics: tuple[Any, ...]
     stats: tuple[Any, ...]
+
+
+def collect_durations(path: str) -> list[Family | Histogram]:
+    """How long the runtime's calls took, where it is ours; nothing of another, or of one that is away."""
+    try:
+        [status] = call_all(path, [(_RPCS["Status"], v1.StatusRequest(verbose=True))], PATIENCE_S)
+        return plan_durations(json.loads(status.info[STATUS])) if STATUS in status.info else []
+    except (PyrunError, KeyError, TypeError, ValueError):
+        return []
 
 
 def collect_readings(path: str) -> Readings:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 import traceback
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
@@ -25,6 +26,7 @@ from h2.settings import SettingCodes
 
 from ..cri_api import Rpc
 from ..errors import PyrunError, Unimplemented, printable
+from .durations import Durations
 from .status import status_of
 
 Function = Callable[[Any, Any], Any]
@@ -50,9 +52,16 @@ class Codec(CodecBase):
 
 
 class Service:
-    """One service: its RPCs, and the functions of those that are there."""
+    """One service: its RPCs, and the functions of those that are there. durations: told what each call took."""
 
-    def __init__(self, rpcs: Mapping[str, Rpc], functions: Mapping[str, Function], context: Any) -> None:
+    def __init__(
+        self,
+        rpcs: Mapping[str, Rpc],
+        functions: Mapping[str, Function],
+        context: Any,
+        durations: Durations | None = None,
+    ) -> None:
+        self._durations = durations
         self._rpcs = rpcs
         self._functions = functions
         self._context = context
@@ -65,7 +74,21 @@ class Service:
         if function is None:
             return unimplemented(name)
 
+        service = rpc.path.rpartition("/")[0].removeprefix("/")
+        of = (service, name, "server_stream" if rpc.streaming else "unary")
+
         async def handle(stream: Stream[Any, Any]) -> None:
+            begun, code = time.monotonic(), "OK"
+            try:
+                await answer(stream)
+            except BaseException as error:
+                code = _code(error)
+                raise
+            finally:
+                if self._durations is not None:
+                    self._durations.add(of, time.monotonic() - begun, code)
+
+        async def answer(stream: Stream[Any, Any]) -> None:
             try:
                 request = await _receive(stream, rpc.request)
                 if rpc.streaming:
@@ -79,6 +102,13 @@ class Service:
                 raise status_of(error) from None
 
         return Handler(handle, _kind(rpc.streaming), rpc.request, rpc.response)
+
+
+def _code(error: BaseException) -> str:
+    """As grpc-go writes it: NotFound, DeadlineExceeded."""
+    if isinstance(error, GRPCError):
+        return "".join(word.capitalize() for word in error.status.name.split("_"))
+    return "Canceled" if isinstance(error, GONE) else "Unknown"
 
 
 def unimplemented(name: str) -> Handler:

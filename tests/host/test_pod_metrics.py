@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from pyrun.errors import PyrunError
 from tests.support.cri.node import Node
 from tests.support.cri.node import node as node
 from tests.support.cri.node import one_node as one_node
@@ -68,6 +69,9 @@ def test_the_forms(node: Node, exporter: str) -> None:
     assert 'container_cpu_usage_seconds_total{container="busy",namespace="default",pod="p"}' in get(
         exporter, "/metrics/resource"
     )
+    with pytest.raises(PyrunError):
+        node.call("ContainerStatus", container_id="nothing")
+    check_durations(get(exporter, "/metrics"))
     if (promtool := shutil.which("promtool")) is None:
         pytest.skip("Debian's prometheus is not installed: its promtool checks the text")
     for page in ("/metrics", "/metrics/cadvisor", "/metrics/resource"):
@@ -75,6 +79,21 @@ def test_the_forms(node: Node, exporter: str) -> None:
             [promtool, "check", "metrics"], input=get(exporter, page), capture_output=True, text=True
         )
         assert "parsing" not in checked.stderr and "error" not in checked.stderr.lower().replace("_error", ""), checked
+
+
+def check_durations(text: str) -> None:
+    """What each call took, and how it ended, of the runtime itself."""
+    of = 'grpc_method="StartContainer",grpc_service="runtime.v1.RuntimeService",grpc_type="unary"'
+    samples = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    buckets = [
+        int(count) for name, count in samples.items() if name.startswith(f"grpc_server_handling_seconds_bucket{{{of}")
+    ]
+    assert buckets == sorted(buckets) and len(buckets) == 14
+    count = int(samples[f"grpc_server_handling_seconds_count{{{of}}}"])
+    assert count == buckets[-1] == int(samples[f'grpc_server_handled_total{{grpc_code="OK",{of}}}']) > 0
+    assert float(samples[f"grpc_server_handling_seconds_sum{{{of}}}"]) > 0
+    assert 'grpc_server_handled_total{grpc_code="NotFound",grpc_method="ContainerStatus"' in text
+    assert "pyrun_loop_lag_seconds_count" in samples
 
 
 def test_what_is_not_there(exporter: str) -> None:
@@ -193,4 +212,7 @@ def test_a_real_prometheus(node: Node, prometheus: str) -> None:
     assert found["metric"] == {"namespace": "default", "pod": "p"} and float(found["value"][1]) < 1.5
     network = query(prometheus, 'sum by (pod) (container_network_receive_bytes_total{pod="p"})')
     assert [one["metric"] for one in network] == [{"pod": "p"}]
+    quantile = 'histogram_quantile(0.99, grpc_server_handling_seconds_bucket{grpc_method="RunPodSandbox"})'
+    [found] = wait(lambda: query(prometheus, quantile))
+    assert 0 < float(found["value"][1]) <= 10
     assert [one["value"][1] for one in query(prometheus, "min(up)")] == ["1"]

@@ -35,6 +35,7 @@ async def status(cri: Cri, request: Any) -> Any:
     )
     if request.verbose:
         response.info["config"] = json.dumps(await asyncio.to_thread(_verbose, cri))
+        response.info["durations"] = json.dumps(cri.durations.value())
     return response
 
 
