@@ -10,7 +10,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from .entry import MOST_LINES, Entries, Open, Rule
-from .line import STREAMS, Joiner, Line
+from .line import STREAMS, Joiner, Line, has_pieces
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 
     from .query import Query
 
-    # A chunk, or what reads one in which nothing is that is looked for.
+    # Some lines, or what reads such in which nothing is that is looked for.
     Chunk = bytes | Callable[[], bytes]
+    # With whether it is known that no line of it is in pieces.
+    Known = tuple[Chunk, bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +108,12 @@ class Search:
         # Chunks before this one, and up to where their lines have been looked at.
         self._recent: deque[tuple[Chunk, int]] = deque(maxlen=RECENT)
 
-    def add(self, chunks: Iterable[Chunk]) -> Iterator[Shown]:
-        for chunk in chunks:
+    def add(self, chunks: Iterable[Known]) -> Iterator[Shown]:
+        for chunk, whole in chunks:
             if isinstance(chunk, bytes):
-                yield from self._look(chunk)
+                yield from self._look(chunk, whole)
             elif self._around.wants_more:
-                yield from self._look(chunk())
+                yield from self._look(chunk(), whole)
             else:
                 self._recent.append((chunk, 0))
 
@@ -120,20 +122,21 @@ class Search:
             yield from self._around.add(line)
         yield from self._around.gap()
 
-    def _look(self, chunk: bytes) -> Iterator[Shown]:
-        find = self._query.finder(chunk)
+    def _look(self, chunk: bytes, whole: bool) -> Iterator[Shown]:
         done = at = 0
         # A line may stand in pieces, over several chunks.
-        if find is None or not self.joiner.idle or b" P " in chunk or b" P:" in chunk:
+        plain = self.joiner.idle and (whole or not has_pieces(chunk))
+        may_be = not plain or self._query.may_be_in(chunk)
+        find = self._query.finder(chunk) if plain and may_be else None
+        if may_be and find is None:
             yield from self._before(chunk, 0, 0, {"stdout", "stderr"})
             yield from self._take(chunk)
             done = at = len(chunk)
-        may_be = self._query.may_be_in(chunk)
         while at < len(chunk):
             if self._around.wants_more:
                 start, at = at, _line_end(chunk, at)
             else:
-                hit = find(at) if may_be and find else -1
+                hit = find(at) if find else -1
                 if hit < 0:
                     break
                 start, at = chunk.rfind(b"\n", 0, hit) + 1, _line_end(chunk, hit)

@@ -21,7 +21,7 @@ import zstandard
 
 from pyrun._tokens import ffi, lib
 
-from .line import parse_piece
+from .line import has_pieces, parse_piece
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def _portions(read: Callable[[int], bytes]) -> Iterator[bytes]:
 def _row(lines: bytes, at: int, size: int, start: int, filter_size: int, filter_at: int) -> Frame:
     first = parse_piece(lines[: lines.find(b"\n") + 1].rstrip(b"\n"))
     last = parse_piece(lines[lines.rfind(b"\n", 0, -1) + 1 :].rstrip(b"\n"))
-    whole = lines.endswith(b"\n") and b" P " not in lines and b" P:" not in lines
+    whole = lines.endswith(b"\n") and not has_pieces(lines)
     return Frame(
         at,
         size,

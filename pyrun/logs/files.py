@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from io import FileIO
 
-    from .around import Chunk
+    from .around import Known
     from .block import Block, Frame, Tokens
     from .line import Joiner
     from .query import Query
@@ -77,7 +77,7 @@ def _limit(file: tuple[int, int], size: int, place: Place, end: End | None) -> i
 class File:
     """A file of which nothing is read."""
 
-    def forward(self, joiner: Joiner) -> Iterator[Chunk]:
+    def forward(self, joiner: Joiner) -> Iterator[Known]:
         """Whole lines, about a CHUNK at a time. What follows the last newline comes last. Of what can't have a line
         that is looked for, while the joiner is idle, there may be only what reads it."""
         return iter(())
@@ -93,8 +93,8 @@ class _Packed(File):
     def __init__(self, read: Callable[[int], bytes]) -> None:
         self._read = read
 
-    def forward(self, joiner: Joiner) -> Iterator[Chunk]:
-        return _chunks(self._read)
+    def forward(self, joiner: Joiner) -> Iterator[Known]:
+        return ((chunk, False) for chunk in _chunks(self._read))
 
     def backward(self) -> Iterator[bytes]:
         whole = b"".join(_chunks(self._read))
@@ -107,7 +107,7 @@ class _Plain(File):
         self._end = end
         self._since = since
 
-    def forward(self, joiner: Joiner) -> Iterator[Chunk]:
+    def forward(self, joiner: Joiner) -> Iterator[Known]:
         at = seek(self._fd, self._since - SLACK, self._end) if self._since else 0
 
         def read(wanted: int) -> bytes:
@@ -116,7 +116,7 @@ class _Plain(File):
             at += len(data)
             return data
 
-        return _chunks(read)
+        return ((chunk, False) for chunk in _chunks(read))
 
     def backward(self) -> Iterator[bytes]:
         at, rest = self._end, b""
@@ -153,14 +153,14 @@ class _Sealed(File):
         except ValueError:
             return b""  # damaged: what is around it is told
 
-    def forward(self, joiner: Joiner) -> Iterator[Chunk]:
+    def forward(self, joiner: Joiner) -> Iterator[Known]:
         for frame in self._block.frames:
             if frame.start >= self._limit:
                 continue
             if joiner.idle and not self._wanted(frame):
-                yield partial(self._lines, frame)
+                yield partial(self._lines, frame), frame.whole
             elif lines := self._lines(frame):
-                yield lines
+                yield lines, frame.whole
 
     def backward(self) -> Iterator[bytes]:
         # A piece whose line begins in an older frame is joined to it, for that one has pieces too.

@@ -79,6 +79,11 @@ def parse_piece(raw: bytes) -> tuple[int, str, bool, bytes] | None:
     return time, words[1].decode(), tag == b"P", words[3] if len(words) == 4 else b""
 
 
+def has_pieces(lines: bytes) -> bool:
+    """Of lines of a file: False where each is one that a program wrote."""
+    return b" P " in lines or b" P:" in lines
+
+
 class Joiner:
     """Puts the pieces of lines together, a stream at a time. What is held is at most LONGEST bytes a stream."""
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from ..errors import InvalidArgument
+from .literal import hint_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,11 +53,15 @@ class Query:
         return all(pattern.search(content) for pattern in self.patterns)
 
     def may_be_in(self, chunk: bytes) -> bool:
-        """False: no line that is wholly in this piece of a file has all the words."""
-        if not self.words:
+        """False: no line that is wholly in this piece of a file has all that is looked for."""
+        if self.words:
+            text = chunk.lower() if self.any_case else chunk
+            return all(word in text for word in self.words)
+        hints = [hint for one in self.patterns if (hint := hint_of(one)).literal]
+        if not hints:
             return True
-        text = chunk.lower() if self.any_case else chunk
-        return all(word in text for word in self.words)
+        lowered = chunk.lower() if any(hint.any_case for hint in hints) else b""
+        return all(hint.literal in (lowered if hint.any_case else chunk) for hint in hints)
 
     def lines_of(self, chunk: bytes) -> Iterator[bytes]:
         """Of whole lines of a file those that may have what is looked for, without their newlines: all that have it,
@@ -77,12 +82,20 @@ class Query:
         if self.words:
             text, word = chunk.lower() if self.any_case else chunk, max(self.words, key=len)
             return lambda at: text.find(word, at)
-        if not self.patterns or not _is_of_any_text(self.patterns[0].pattern):
+        if not self.patterns:
             return None
-        search = self.patterns[0].search
+        hint = max(map(hint_of, self.patterns), key=lambda one: (len(one.literal), one.many is not None))
+        if not hint.literal and hint.many is None:
+            return None
+        text = chunk.lower() if hint.any_case else chunk
 
         def find(at: int) -> int:
-            found = search(chunk, at)
+            if hint.literal:
+                at = text.find(hint.literal, at)
+                if at < 0 or hint.many is None:
+                    return at
+                at = text.rfind(b"\n", 0, at) + 1
+            found = hint.many.search(text, at) if hint.many else None
             return found.start() if found else -1
 
         return find
@@ -92,14 +105,6 @@ class Query:
         if self.whole:
             return b" ".join(self.words)
         return b" ".join(token for word in self.words for token in _INNER.findall(word))
-
-
-def _is_of_any_text(pattern: bytes) -> bool:
-    """Where an expression is found in a line, it is found as well with other lines around: it asks nothing of what is
-    before and after, and takes back what it took too much of. A border of a word is the same in both."""
-    escapes = set(re.findall(rb"(?s)\\(.)", pattern))
-    rest = re.sub(rb"(?s)\\.", b"x", pattern).replace(b"[^", b"[")
-    return not escapes & {b"A", b"Z", b"B"} and not re.search(rb"[\^$]|\(\?|[*+?}]\+", rest)
 
 
 _WORD = rb"[0-9A-Za-z_\x80-\xff]"

@@ -14,14 +14,14 @@ from itertools import count
 from .around import RECENT, Around, Near, Search
 from .entry import MOST_LINES
 from .files import CHUNK, EVERYTHING, SLACK, End, opened
-from .line import LONGEST, Joiner, Line, parse_piece
+from .line import LONGEST, Joiner, Line, has_pieces, parse_piece
 from .tree import BEFORE_ALL, collect_segments
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from .around import Chunk, Shown
+    from .around import Known, Shown
     from .entry import Rule
     from .files import Ends
     from .query import Query
@@ -75,13 +75,13 @@ def _end_of(container: Container, ends: Ends | None) -> End | None:
     return None if ends is None else ends.get(container.directory, End(BEFORE_ALL, (0, 0), 0))
 
 
-def _matching(chunks: Iterable[Chunk], joiner: Joiner, query: Query) -> Iterator[Line]:
+def _matching(chunks: Iterable[Known], joiner: Joiner, query: Query) -> Iterator[Line]:
     """Each chunk holds whole lines. What is not wanted is passed over as early as can be, since that is most."""
-    for chunk in chunks:
+    for chunk, whole in chunks:
         if not isinstance(chunk, bytes):
             continue
         # A word may stand across the pieces of a line, so a chunk with pieces is read whatever it holds.
-        plain = joiner.idle and b" P " not in chunk and b" P:" not in chunk
+        plain = joiner.idle and (whole or not has_pieces(chunk))
         if plain and not query.may_be_in(chunk):
             continue
         for raw in query.lines_of(chunk) if plain else chunk.removesuffix(b"\n").split(b"\n"):

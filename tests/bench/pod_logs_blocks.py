@@ -95,6 +95,7 @@ def main() -> None:
             "whole rare word": lambda: found(containers, parse_words((RARE,), regex=False, whole=True)),
             "rare word": lambda: found(containers, parse_words((RARE,), regex=False)),
             "regex": lambda: found(containers, parse_words((r"needle[0-9a-f]{6}c\b",), regex=True)),
+            "regex of no word": lambda: found(containers, parse_words((r"[a-f]{11}\d",), regex=True)),
             "newest 100 of a common word": lambda: tail(containers[0], parse_words(("syncing",), regex=False), 100),
         }
         for name, ask in asked.items():
