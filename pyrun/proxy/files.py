@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from ..errors import PyrunError, reason
-from ..kube.feed.directory import is_ours
+from ..kube.feed.looks import is_ours
 from ..kube.feed.slices import plan_slices, selector_of
 from ..kube.manifest import Document, scan
 from .model import Objects

@@ -177,6 +177,11 @@ def test_ends_of_pods(agent: AgentNode) -> None:
     for name, phase, code, reason in (("good", "Succeeded", 0, "Completed"), ("bad", "Failed", 4, "Error")):
         ended = agent.wait_phase(name, phase)["status"]["containerStatuses"][0]["state"]["terminated"]
         assert (ended["exitCode"], ended["reason"]) == (code, reason)
+    mount = {"name": "data", "mountPath": "/data", "subPath": "a"}
+    agent.write("sub", pod("sub", sh("c", "true", volumeMounts=[mount]), restartPolicy="Never",
+                           volumes=[{"name": "data", "emptyDir": {}}]))  # fmt: skip
+    uid = agent.wait_phase("sub", "Succeeded")["metadata"]["uid"]
+    agent.wait(lambda _: not list((agent.node.state / "volumes" / uid).glob("sub.*")))
     nothing = pod("nothing", {"name": "c", "image": "registry.test/none:1", "imagePullPolicy": "Never"})
     agent.write("nothing", nothing)
     waiting = agent.wait(lambda pods: _waiting(pods.get("nothing")))

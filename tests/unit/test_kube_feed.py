@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from pyrun import cri_api as v1
-from pyrun.kube.feed.directory import Directory, is_ours
+from pyrun.kube.feed.directory import Directory
+from pyrun.kube.feed.looks import is_ours
 from pyrun.kube.feed.pods import pod_object
 from pyrun.kube.feed.selectors import Selectors
 from pyrun.kube.feed.slices import plan_slices

@@ -1,8 +1,7 @@
 """A directory of YAML and JSON files, followed: what they say now, and of one that is broken what it said last.
 
-A file is read when it has been closed or moved into place, and the directory has been still for a moment, so that an
-editor's or a ConfigMap volume's steps are one change. Looked at is NAME.yaml, NAME.yml and NAME.json that begin with
-neither a dot nor a #; so what editors and downloads leave beside (.web.yaml.swp, web.yaml~, web.yaml.partial) is not.
+Which files are looked at, and when one is whole, is in looks.py: an editor's or a ConfigMap volume's steps are one
+change.
 """
 
 from __future__ import annotations
@@ -12,24 +11,14 @@ import select
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-from ... import inotify
-from ...errors import PyrunError, reason
+from ...errors import PyrunError
 from .. import manifest
+from .looks import LATEST_S, STILL_S, Looks
 from .store import Fault, Held, Key, Store, key_of
 
-ENDINGS = (".yaml", ".yml", ".json")
-STILL_S, LATEST_S = 0.03, 0.5  # without an event; after the first one
 AGAIN_S = 1.0  # a directory that is not there is looked for so often
-Mark = tuple[int, int, int, int]
-
-
-@dataclass(slots=True)
-class _File:
-    mark: Mark
-    good: bool = False  # it has been read without a fault once
 
 
 class Directory:
@@ -50,10 +39,9 @@ class Directory:
         self._kinds = kinds
         self._told = told
         self._fill = fill
-        self._files: dict[str, _File] = {}
+        self._good: dict[str, bool] = {}  # path → whether it has been read without a fault once
         self._missing: str | None = None  # why the directory can't be read
-        self._watch = inotify.Watch()
-        self._wd = -1
+        self._looks = Looks(self.path)
         self._stop = os.eventfd(0, os.EFD_CLOEXEC)
         self._thread = threading.Thread(target=self._run, name=f"files {self.path}", daemon=True)
         store.expect(self.path)
@@ -67,7 +55,7 @@ class Directory:
         os.eventfd_write(self._stop, 1)
         if self._thread.is_alive():
             self._thread.join(10)
-        self._watch.close()
+        self._looks.close()
         os.close(self._stop)
 
     def _run(self) -> None:
@@ -79,18 +67,15 @@ class Directory:
 
     def _await_still(self) -> bool:
         """Comes back when something has happened and nothing does any more; False: the end."""
-        patience: float | None = AGAIN_S if self._wd < 0 else None
+        patience: float | None = AGAIN_S if self._looks.lost else None
         latest = None
         while True:
-            ready, _, _ = select.select([self._stop, self._watch.fileno()], [], [], patience)
+            ready, _, _ = select.select([self._stop, self._looks.fileno()], [], [], patience)
             if self._stop in ready:
                 return False
             if not ready:
                 return True
-            for event in self._watch.read():
-                if event.mask & (inotify.DELETE_SELF | inotify.MOVE_SELF | inotify.UNMOUNT | inotify.IGNORED):
-                    if event.wd == self._wd:
-                        self._wd = -1
+            self._looks.stir()
             now = time.monotonic()
             latest = latest or now + LATEST_S
             patience = max(0.0, min(STILL_S, latest - now))
@@ -98,22 +83,20 @@ class Directory:
     # --- reading ---
 
     def look(self) -> None:
-        """Reads what has changed by inode, size and times."""
+        """Reads what has changed."""
         try:
-            if self._wd < 0:
-                self._wd = self._watch.add(self.path, inotify.CHANGES | inotify.ONLYDIR)
-            names = sorted(name for name in os.listdir(self.path) if is_ours(name))
-        except (OSError, PyrunError) as error:
-            self._lost(error.text if isinstance(error, PyrunError) else f"{self.path}: {reason(error)}")
+            gone, changed = self._looks.look()
+        except PyrunError as error:
+            self._lost(error.text)
             return
         if self._missing is not None:
             self._missing = None
             self._told(f"{self.path}: is there again")
-        for name in self._files.keys() - set(names):
-            del self._files[name]
-            self._store.replace(os.path.join(self.path, name), {})
-        for name in names:
-            self._look_at(name)
+        for path in gone:
+            self._good.pop(path, None)
+            self._store.replace(path, {})
+        for path in changed:
+            self._read(path)
         self._store.replace(self.path, {})  # no fault, and it has told of itself
 
     def _lost(self, text: str) -> None:
@@ -123,31 +106,16 @@ class Directory:
             self._told(f"{text}; what was in it stays")
         self._store.set_faults(self.path, [Fault(self.path, text.removeprefix(f"{self.path}: "))])
 
-    def _look_at(self, name: str) -> None:
-        path = os.path.join(self.path, name)
-        try:
-            at = os.stat(path)
-        except OSError:
-            return  # it is just being moved; an event follows
-        mark = (at.st_ino, at.st_size, at.st_mtime_ns, at.st_ctime_ns)
-        file = self._files.get(name)
-        if file is not None and file.mark == mark:
-            return
-        file = self._files.setdefault(name, _File(mark))
-        file.mark = mark
+    def _read(self, path: str) -> None:
+        good = self._good.get(path, False)
         objects, faults = read(path, self._kinds, self._fill)
         for fault in faults:
-            self._told(str(fault) + ("; what it said before stays" if file.good else ""))
-        if faults and file.good:
+            self._told(str(fault) + ("; what it said before stays" if good else ""))
+        if faults and good:
             self._store.set_faults(path, faults)
             return
-        file.good = not faults
+        self._good[path] = not faults
         self._store.replace(path, objects, faults)
-
-
-def is_ours(name: str) -> bool:
-    """Whether a file of this name is read."""
-    return name.endswith(ENDINGS) and name[0] not in ".#"
 
 
 def read(

@@ -314,8 +314,9 @@ class Actor:
                 self.record.conditions[condition.type] = Condition(condition.status, rfc3339(now))
         self.kept.save()
         self.host.told(self.record, self._dated(self.decision.status))
-        if self.is_finished:
+        if self.is_finished and not self.done.is_set():
             self.done.set()
+            self.begin(self.carrier.release_sub_paths())
         evicted = self.record.failure is not None and self.record.failure[0] == EVICTED
         if evicted and self.is_finished and not self._clearing:
             self._clearing = True

@@ -346,6 +346,16 @@ class Carrier:
 
     # --- the end ---
 
+    async def release_sub_paths(self) -> None:
+        """Of a pod that will not run again: what was mounted for them keeps no file system busy."""
+        record = self._kept.record
+        async with self._volumes:
+            for name in containers_of(record.desired()):
+                try:
+                    await asyncio.to_thread(self._host.volumes.release, record.uid, name)
+                except PyrunError as error:
+                    self._kept.events.add("Warning", "FailedUnMount", str(error))
+
     async def clear_ended(self, *, volumes: bool) -> None:
         """Removes the containers that have ended; volumes: and those, of a pod that will not run again."""
         for pod in self._kept.sandboxes():

@@ -1,8 +1,4 @@
-"""A directory of manifests, followed by inotify: what its files want, and of one that is broken what it said last.
-
-A file is read when it has been closed or moved into place and the directory has been still for a moment, so that what
-an editor does is one change; names that editors and downloads leave beside are not looked at.
-"""
+"""A directory of manifests, followed by inotify: what its files want, and of one that is broken what it said last."""
 
 from __future__ import annotations
 
@@ -15,16 +11,15 @@ from typing import NamedTuple
 
 import msgspec
 
-from ... import inotify
 from ...errors import PyrunError
-from ...kube.feed.directory import is_ours
+from ...kube.feed.looks import LATEST_S, STILL_S, Looks
 from ...kube.objects.base import Object
 from ...kube.objects.config import ConfigMap, Secret
 from ...kube.objects.meta import ObjectMeta
 from ...kube.objects.pods import Pod
 from ..manifests import Fault, read_objects
 
-STILL_S, LATEST_S, AGAIN_S = 0.03, 0.5, 2.0
+AGAIN_S = 2.0
 OTHERS = ("Service", "EndpointSlice", "Node")  # for the proxy and the DNS, in one directory
 Key = tuple[str, str, str]  # kind, namespace, name
 Taken = Pod | ConfigMap | Secret
@@ -40,7 +35,6 @@ class Wanted(NamedTuple):
 
 @dataclass(slots=True)
 class _File:
-    mark: tuple[int, ...]
     objects: dict[Key, Wanted] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
 
@@ -66,8 +60,7 @@ class Source:
         for one in last:
             self._last.setdefault(one.file, {})[key_of(one.object)] = one
         self._files: dict[str, _File] = {}
-        self._watch = inotify.Watch()
-        self._wd = -1
+        self._looks = Looks(self.path)
         self._timer: asyncio.TimerHandle | None = None
         self._latest = 0.0
         self.error = ""
@@ -76,13 +69,13 @@ class Source:
     def start(self) -> None:
         """Reads all of it, and follows it."""
         self.look()
-        asyncio.get_running_loop().add_reader(self._watch.fileno(), self._stirred)
+        asyncio.get_running_loop().add_reader(self._looks.fileno(), self._stirred)
 
     def stop(self) -> None:
-        asyncio.get_running_loop().remove_reader(self._watch.fileno())
+        asyncio.get_running_loop().remove_reader(self._looks.fileno())
         if self._timer is not None:
             self._timer.cancel()
-        self._watch.close()
+        self._looks.close()
 
     @property
     def objects(self) -> dict[Key, Wanted]:
@@ -120,9 +113,7 @@ class Source:
 
     def _stirred(self) -> None:
         """Something has happened: it is looked at when nothing does any more."""
-        for event in self._watch.read():
-            if event.wd == self._wd and event.mask & (inotify.DELETE_SELF | inotify.MOVE_SELF | inotify.IGNORED):
-                self._wd = -1
+        self._looks.stir()
         loop = asyncio.get_running_loop()
         if self._timer is None:
             self._latest = loop.time() + LATEST_S
@@ -131,51 +122,40 @@ class Source:
         self._timer = loop.call_at(min(loop.time() + STILL_S, self._latest), self.look)
 
     def look(self) -> None:
-        """What has changed, by inode, size and times."""
+        """Reads what has changed."""
         self._timer = None
         try:
-            if self._wd < 0:
-                self._wd = self._watch.add(self.path, inotify.CHANGES | inotify.ONLYDIR)
-            names = sorted(name for name in os.listdir(self.path) if is_ours(name))
-        except (OSError, PyrunError) as error:
-            self._lost(error)
+            gone, changed = self._looks.look()
+        except PyrunError as error:
+            self._lost(error.text)
             return
         if self.error:
             self._warn(f"{self.path}: is there again")
         self.error, before = "", self.objects
-        paths = {os.path.join(self.path, name) for name in names}
-        for path in self._files.keys() - paths:
-            del self._files[path]
-        for path in sorted(paths):
-            self._look_at(path)
+        for path in gone:
+            self._files.pop(path, None)
+        for path in changed:
+            self._read(path)
         first, self.read = not self.read, True
         if first or before != self.objects:
             self._changed()
 
-    def _lost(self, error: Exception) -> None:
+    def _lost(self, text: str) -> None:
         """What was in it stays; it is looked for again."""
-        text = error.text if isinstance(error, PyrunError) else f"{self.path}: {getattr(error, 'strerror', error)}"
         if text != self.error:
             self.error = text
             self._warn(f"{text}; what was in it stays")
         self._timer = asyncio.get_running_loop().call_later(AGAIN_S, self.look)
 
-    def _look_at(self, path: str) -> None:
-        try:
-            at = os.stat(path)
-        except OSError:
-            return  # it is just being moved; an event follows
-        mark = (at.st_ino, at.st_size, at.st_mtime_ns, at.st_ctime_ns)
+    def _read(self, path: str) -> None:
         kept = self._files.get(path)
-        if kept is not None and kept.mark == mark:
-            return
         objects, faults = read_file(path, self._node, suffix=self.suffix)
         if faults:
             before = kept.objects if kept is not None else self._last.get(path, {})
             objects = before or objects  # what is right in a new file counts
         for fault in faults:
             self._warn(f"{fault}" + ("; what it said before stays" if kept and kept.objects else ""))
-        self._files[path] = _File(mark, objects, faults)
+        self._files[path] = _File(objects, faults)
 
 
 def read_file(
