@@ -269,8 +269,10 @@ static void image_link(struct writer *w, const char *path, const char *target) {
     memcpy(directory, target, slash ? (size_t)(slash - target) : 0);
     from = walk(of(w), directory);
     struct name *found = from ? find(from, base, strlen(base)) : NULL;
+    if (from)
+        errno = strlen(base) > COMPONENT_MOST ? ENAMETOOLONG : ENOENT;
     if (!found)
-        fail(ENOENT, path, "a hard link to what the layer does not have");
+        fail(errno, path, "a hard link to what the layer does not have");
     if (S_ISDIR(found->inode->mode) || S_ISCHR(found->inode->mode))
         fail(EPERM, path, "a hard link to a %s", S_ISDIR(found->inode->mode) ? "directory" : "whiteout");
     struct name *there = find(parent, name, strlen(name));

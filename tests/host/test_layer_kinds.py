@@ -11,6 +11,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
+from hypothesis import example
 from hypothesis import strategies as st
 
 from pyrun.errors import PyrunError
@@ -66,6 +67,11 @@ def outcome(top: Path, blob: bytes, kind: str) -> tuple[str, Tree | None]:
 
 
 @given(st.lists(ENTRIES, max_size=12))
+@example([("a", b"0", "", 0o755, 0), ("b", b"1", "a/b", 0o755, 0)])  # each way in which a link's target isn't there
+@example([("b", b"1", "a/b", 0o755, 0)])
+@example([("a", b"2", "a", 0o755, 0), ("b", b"1", "a/b", 0o755, 0)])
+@example([("b", b"1", "n" * 300, 0o755, 0)])
+@example([("b", b"1", f"{'n' * 300}/a", 0o755, 0)])
 def test_both_kinds_are_the_same(entries: list[tuple[str, bytes, str, int, int]]) -> None:
     top = Path(tempfile.mkdtemp())
     try:

@@ -39,9 +39,10 @@ def test_init_containers_run_in_order_each_to_success() -> None:
 
 
 def test_while_init_runs_the_app_waits_with_a_reason() -> None:
-    w = World("initContainers: [{name: a}]\ncontainers: [{name: web}]").run(5)
-    waiting = w.container("web").state.waiting  # type: ignore[union-attr]
-    assert waiting is not None and waiting.reason == "PodInitializing"
+    w = World("initContainers: [{name: a}, {name: b}]\ncontainers: [{name: web}]").run(5)
+    for name in ("b", "web"):
+        waiting = w.container(name).state.waiting  # type: ignore[union-attr]
+        assert waiting is not None and waiting.reason == "PodInitializing"
     assert w.condition("Initialized") == "False" and w.condition("PodReadyToStartContainers") == "True"
 
 

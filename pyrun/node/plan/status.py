@@ -172,9 +172,7 @@ def _why(
     if a is not None and a.ended:
         left = max(0.0, begin - now)
         return "CrashLoopBackOff", f"back-off {left:.0f} s left, restarting container {c.name} of {desired.name}"
-    if not init and desired.spec.initContainers and not is_initialized(desired, observed):
-        return "PodInitializing", None
-    return "ContainerCreating", None
+    return "PodInitializing" if desired.spec.initContainers else "ContainerCreating", None
 
 
 def terminated(a: Attempt) -> ContainerStateTerminated:
