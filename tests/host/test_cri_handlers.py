@@ -237,7 +237,20 @@ def test_what_is_said_of_them(node: Node) -> None:
         node.clear()
 
 
-# --- bad moments: each with a daemon of its own ----------------------------------------------------------------------
+@pytest.mark.parametrize("handler", HANDLERS)
+def test_the_supervisor_is_killed(node: Node, handler: str) -> None:
+    """Nobody hears of its containers any more: they are ended, and the runtime has none of them."""
+    pod = run_pod(node, handler)
+    running, created = node.run(pod), node.create(pod, "created")
+    (pid,) = (CGROUP_ROOT / f"pyrun/{pod}/pod/cgroup.procs").read_text().split()
+    os.kill(int(pid), signal.SIGKILL)
+    for id in (running, created):
+        assert node.wait_state(id, v1.CONTAINER_EXITED).reason == "Unknown"
+    _wait(lambda: not any(runtime_of(node, handler, id) for id in (running, created)))
+    node.check()
+
+
+# --- with a daemon of its own each; last, as its end takes away the cgroup that the others share ---------------------
 
 
 @pytest.fixture
@@ -273,19 +286,6 @@ def test_the_daemon_is_killed(own_node: Node, handler: str) -> None:
     for name in ("gone", handler):
         with pytest.raises(InvalidArgument, match=f"runtime_handler: there is no '{name}'"):
             node.call("RunPodSandbox", config=node.pod_config("q"), runtime_handler=name)
-
-
-@pytest.mark.parametrize("handler", HANDLERS)
-def test_the_supervisor_is_killed(node: Node, handler: str) -> None:
-    """Nobody hears of its containers any more: they are ended, and the runtime has none of them."""
-    pod = run_pod(node, handler)
-    running, created = node.run(pod), node.create(pod, "created")
-    (pid,) = (CGROUP_ROOT / f"pyrun/{pod}/pod/cgroup.procs").read_text().split()
-    os.kill(int(pid), signal.SIGKILL)
-    for id in (running, created):
-        assert node.wait_state(id, v1.CONTAINER_EXITED).reason == "Unknown"
-    _wait(lambda: not any(runtime_of(node, handler, id) for id in (running, created)))
-    node.check()
 
 
 SLOW = {

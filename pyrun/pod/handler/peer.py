@@ -10,6 +10,7 @@ import subprocess
 
 from ...errors import FailedPrecondition, InvalidArgument, PyrunError, reason
 from ...executor import StepFailed
+from ...facts import read_text
 from ...plan.model.steps import Spawn
 from ...plan.peer import LOG, PROCESS, plan_peer_create, plan_peer_exec
 from ...plan.peer import Peer as Program
@@ -105,12 +106,22 @@ class Peer(Handler):
             readonly=doc["root"]["readonly"],
         )
         try:
-            supervisor.carry_create(c.id, plan, c.record.cgroup, **streams_of(c, log)).close()
+            made = supervisor.carry_create(c.id, plan, c.record.cgroup, **streams_of(c, log))
         except StepFailed as failure:
             raise self._explain(failure, plan, c.directory, "create") from None
         except MakerDied:
             self.delete(c)
             raise
+        c.record.cgroup = self._cgroup_of(made.pid, c.record.cgroup)
+        made.close()
+
+    def _cgroup_of(self, pid: int, planned: str) -> str:
+        """Where the init is, if that is below: crun makes `container` in a scope of systemd's, to which its execs'
+        cgroups are relative."""
+        lines = read_text(f"/proc/{pid}/cgroup").splitlines()
+        below = next((line[3:] for line in lines if line.startswith("0::")), "")
+        now = (self._facts.cgroup_mount or "").rstrip("/") + below
+        return now if planned and now.startswith(planned + "/") else planned
 
     def _cgroup(self, id: str, data: bytes, systemd: bool) -> str:
         """Where the runtime will make it; "" without a cgroup2."""
