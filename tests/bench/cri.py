@@ -37,6 +37,7 @@ from tests.support.registry.made import Made, make_image, tree_tar
 PAUSE = "registry.k8s.io/pause:3.10.2"
 IMAGE = "docker.io/library/busybox:latest"
 CNI = Path("/usr/lib/cni")
+UP_S = 60.0  # for a daemon to listen, on a machine that is busy
 CONTAINERD = "github.com/containerd/containerd/v2/cmd/"
 MODULES = (
     ([f"{CONTAINERD}{name}@v2.4.2" for name in ("containerd", "containerd-shim-runc-v2", "ctr")], "", "0"),
@@ -107,14 +108,17 @@ class Peer:
 
 
 async def wait_for(peer: Peer) -> None:
-    for _ in range(200):
-        with contextlib.suppress(OSError, Exception):
+    last, why = time.monotonic() + UP_S, "it was not asked"
+    while time.monotonic() < last and peer.process.poll() is None:
+        try:
             await peer.call("Version", v1.VersionRequest(), note="-")
             return
-        if peer.process.poll() is not None:
-            raise SystemExit(f"{peer.name} ended; its log is {peer.socket.parent}/log")
+        except Exception as error:  # whatever: it may be about to listen
+            why = repr(error)
         await asyncio.sleep(0.1)
-    raise SystemExit(f"{peer.name} does not answer")
+    how = "has ended" if peer.process.poll() is not None else "does not answer"
+    said = (peer.socket.parent / "log").read_text(errors="replace")[-2000:]
+    raise SystemExit(f"{peer.name} {how}: {why}; its log ends with:\n{said}")
 
 
 def pod_config(peer: Peer, number: int) -> Any:
@@ -256,9 +260,8 @@ disabled_plugins = {json.dumps(disabled)}
         process = subprocess.Popen(argv, stdout=log, stderr=log, env=env)
     archive = oci_archive(made, [IMAGE, PAUSE], work)
     ctr = [str(programs / "ctr"), "-a", str(socket), "-n", "k8s.io"]
-    for _ in range(100):
-        if subprocess.run([*ctr, "version"], capture_output=True, check=False).returncode == 0:
-            break
+    last = time.monotonic() + UP_S
+    while subprocess.run([*ctr, "version"], capture_output=True, check=False).returncode and time.monotonic() < last:
         time.sleep(0.1)
     subprocess.run([*ctr, "images", "import", archive], check=True, stdout=subprocess.DEVNULL)
     return Peer("containerd", socket, process)

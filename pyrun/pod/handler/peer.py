@@ -38,7 +38,6 @@ ENV = ("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",)
 OCI_VERSION = "1.0.0"  # crun refuses newer ones than it knows; what is of a newer one here, features tell of
 COMMAND_S = 60.0
 CREATE_S = 200.0  # less than the supervisor's client waits
-PROBE_S = 20.0
 TEXT = 1000
 ECHILD = 10
 CONFIG, ROOT = "config.json", "root"
