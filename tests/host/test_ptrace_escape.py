@@ -117,6 +117,23 @@ def test_a_shared_root_and_the_host_s_cgroups_neither(pyrun: Runner, watching: B
     assert ways_out(watching) == []
 
 
+def test_nor_do_devices_that_are_bound_from_the_host(pyrun: Runner, watching: Bundle, joining: Bundle) -> None:
+    """As mknod(2) is refused to the runtime."""
+    pyrun.argv[:0] = ["setpriv", "--bounding-set", "-mknod"]
+    joining.update(linux={"devices": [{"path": "/dev/kmsg", "type": "c", "major": 1, "minor": 11}]})
+    look = "ls -l /dev; grep -c ' /dev/' /proc/self/mountinfo; cut -d ' ' -f 4- /proc/self/mountinfo | sed 's/ - / /'"
+    joining.update(process={"args": ["sh", "-c", f"echo x > /dev/null; head -c 3 /dev/zero | wc -c; {look}"]})
+    for _ in range(max(20, ROUNDS // 20)):
+        pyrun.run(joining).ok()
+    assert ways_out(watching) == []
+    seen = []
+    for _ in range(2):
+        text = pyrun.run(joining, id="same").ok().out
+        seen.append(sorted(" ".join(w for w in line.split() if ":" not in w) for line in text.splitlines()))
+        joining.drop_namespace("pid").add_namespace("pid")
+    assert seen[0] == seen[1] and any("/kmsg" in line for line in seen[0])
+
+
 @pytest.mark.parametrize("propagation", ["rprivate", "rslave", "shared"])
 def test_what_it_gets_is_what_others_get(pyrun: Runner, joining: Bundle, propagation: str) -> None:
     """The same mounts, devices and files, apart from the process that it sees as its first."""

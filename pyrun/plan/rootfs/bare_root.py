@@ -3,7 +3,7 @@
 Whoever is in that namespace sees the init from its first moment, and with CAP_SYS_PTRACE may open its root, its
 working directory and its descriptors, whatever dumpable says. So stage 1, which is not in there, makes the mount
 namespace, clones the root and the sources of binds as mounts that are attached nowhere, and pivots to a tmpfs that has
-nothing but /null in it, where the init is born. In a user namespace this can't be: a procfs of its own takes one that
+nothing but /null in it, and devices where mknod(2) is refused. There the init is born. In a user namespace this can't be: a procfs of its own takes one that
 is visible already (mount_too_revealing() in the kernel).
 """
 
@@ -22,6 +22,7 @@ from ..model.steps import (
     Unshare,
 )
 from .binds import bind_source, tree_flags
+from .dev_nodes import bound_nodes
 from .file_systems import cgroup_source, makes_cgroup2
 from .mount_entry import Entry
 from .mount_options import NODEV, NOEXEC, NOSUID
@@ -68,8 +69,17 @@ def plan_bare_root(b: Builder, spec: Spec, rp: RootfsPlan) -> None:
         MoveMount(mount=rp.mount, dst="/", flags=FROM_FD, why="first, as nothing goes into what is attached nowhere"),
         MakeTarget(root=rp.mount, path=NULL, mode=0o600, like=rp.fs, out=rp.target),
         MoveMount(mount=rp.fs, onto=rp.target, flags=BY_FD),
-        PivotRoot(root=rp.mount, why="the init has no way to the host's files, and so nobody has it through the init"),
     )
+    for node in bound_nodes(spec) if rp.bind_nodes else ():
+        b.add(
+            STAGE1,
+            OpenTree(path=node.path, flags=OPEN_TREE_CLONE, out=rp.fs, at=node.at, why="for the init to bind"),
+            MakeTarget(root=rp.mount, path=node.path, mode=0o600, like=rp.fs, out=rp.target),
+            MoveMount(mount=rp.fs, onto=rp.target, flags=BY_FD),
+        )
+    pivot = PivotRoot(root=rp.mount)
+    pivot.why = "the init has no way to the host's files, and so nobody has it through the init"
+    b.add(STAGE1, pivot)
 
 
 def _check_source(spec: Spec, m: Entry, rp: RootfsPlan) -> None:

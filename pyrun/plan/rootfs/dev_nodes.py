@@ -102,6 +102,11 @@ def _nodes(spec: model.Spec) -> dict[str, _Node]:
     return nodes
 
 
+def bound_nodes(spec: model.Spec) -> list[_Node]:
+    """Those that are the host's where mknod(2) is refused."""
+    return [] if any(map(is_bind_of_dev, spec.mounts)) else [n for n in _nodes(spec).values() if n.type != S_IFIFO]
+
+
 def plan_dev(b: Builder, spec: model.Spec, rp: RootfsPlan) -> None:
     """Opens rp.dev and fills it, unless /dev is a bind, which is another's to fill."""
     rp.dev = b.slot("dev")

@@ -124,7 +124,8 @@ def is_bare(spec: Spec, facts: Facts) -> bool:
     Hooks)."""
     paths = {ns.type: ns.path for ns in spec.linux.namespaces} if spec.linux else {}
     joined = paths.get("pid") is not None and paths.get("mount", "") is None
-    return joined and not binds_nodes(spec, facts) and not (spec.hooks and spec.hooks.create_container)
+    locked = "user" in paths or facts.in_userns or facts.rootless  # see bare_root.py
+    return joined and not locked and not (spec.hooks and spec.hooks.create_container)
 
 
 def clean_path(path: str) -> str:
