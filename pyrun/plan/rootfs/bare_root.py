@@ -3,8 +3,8 @@
 Whoever is in that namespace sees the init from its first moment, and with CAP_SYS_PTRACE may open its root, its
 working directory and its descriptors, whatever dumpable says. So stage 1, which is not in there, makes the mount
 namespace, clones the root and the sources of binds as mounts that are attached nowhere, and pivots to a tmpfs that has
-nothing but /null in it, and devices where mknod(2) is refused. There the init is born. In a user namespace this can't be: a procfs of its own takes one that
-is visible already (mount_too_revealing() in the kernel).
+nothing but /null in it, and devices where mknod(2) is refused. There the init is born. In a user namespace this can't
+be: a procfs of its own takes one that is visible already (mount_too_revealing() in the kernel).
 """
 
 from __future__ import annotations
