@@ -5,6 +5,7 @@ Files have no API server before them, so these are ours; a real one is the oracl
 
 from __future__ import annotations
 
+from .objects.apps import Deployment, DeploymentStrategy, RollingUpdateDeployment
 from .objects.containers import Container, EphemeralContainer, HTTPGetAction, Probe, ResourceRequirements
 from .objects.meta import ObjectMeta
 from .objects.pods import Pod, PodSecurityContext, PodSpec
@@ -28,6 +29,23 @@ def default_pod(pod: Pod) -> Pod:
     if pod.spec is not None:
         default_spec(pod.spec)
     return pod
+
+
+def default_deployment(found: Deployment) -> None:
+    """Sets them in place."""
+    found.metadata = found.metadata or ObjectMeta()
+    found.metadata.namespace = found.metadata.namespace or "default"
+    spec = found.spec
+    if spec.template.spec is not None:
+        default_spec(spec.template.spec)
+    spec.replicas = 1 if spec.replicas is None else spec.replicas
+    spec.progressDeadlineSeconds = spec.progressDeadlineSeconds or 600
+    spec.strategy = spec.strategy or DeploymentStrategy()
+    spec.strategy.type = spec.strategy.type or "RollingUpdate"
+    if spec.strategy.type == "RollingUpdate":
+        rolling = spec.strategy.rollingUpdate = spec.strategy.rollingUpdate or RollingUpdateDeployment()
+        rolling.maxSurge = "25%" if rolling.maxSurge is None else rolling.maxSurge
+        rolling.maxUnavailable = "25%" if rolling.maxUnavailable is None else rolling.maxUnavailable
 
 
 def default_spec(spec: PodSpec) -> None:

@@ -11,9 +11,11 @@ from typing import Any
 
 import msgspec
 
+from ..kube.objects.apps import Deployment
 from ..kube.objects.base import Object
 from ..kube.objects.pods import Pod
 from ..kube.strict import Fault, escaped
+from ..kube.validate.apps import TEMPLATE, pod_of
 from ..kube.validate.volumes import SOURCES
 
 VOLUMES = ("emptyDir", "hostPath", "configMap", "secret", "downwardAPI", "projected")
@@ -100,6 +102,8 @@ ROWS = {
 
 def unsupported(found: Object, node: str = "", *, served: bool = False) -> Iterator[Fault]:
     """After validation. node: this node's name, against spec.nodeName. served: it comes from an API server."""
+    if isinstance(found, Deployment):
+        yield from _of_deployment(found, node)
     if not isinstance(found, Pod) or found.spec is None:
         return
     value = msgspec.to_builtins(found)
@@ -120,6 +124,16 @@ def unsupported(found: Object, node: str = "", *, served: bool = False) -> Itera
                 why = HINTS.get(kind, f"volumes here are {', '.join(VOLUMES)}")
                 yield Fault(f"/spec/volumes/{i}/{kind}", f"is not supported: {why}")
     yield from _values(found, node, served)
+
+
+def _of_deployment(found: Deployment, node: str) -> Iterator[Fault]:
+    spec = found.spec
+    if spec.paused:
+        yield Fault("/spec/paused", "is not supported: change the file when it is to be rolled out")
+    if spec.revisionHistoryLimit is not None:
+        yield Fault("/spec/revisionHistoryLimit", "is not supported: this node keeps no history but the file's own")
+    for fault in unsupported(pod_of(found), node):
+        yield Fault(f"{TEMPLATE}{fault.pointer}", fault.text)
 
 
 def _at(value: Any, parts: list[str], at: str) -> Iterator[tuple[str, Any]]:

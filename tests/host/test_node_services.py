@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.container.runner import runtime_argv
 from tests.support.node.agent import SLEEP, AgentNode, an_agent, pod, sh
+from tests.support.node.service import service
 
 pytestmark = pytest.mark.root
 
@@ -29,12 +30,6 @@ def agent(tmp_path: Path, busybox_rootfs: Path) -> Iterator[AgentNode]:
     with an_agent(tmp_path, busybox_rootfs, *words) as made:
         subprocess.run(["ip", "addr", "add", f"{ADDRESS}/32", "dev", "lo"], check=True)
         yield made
-
-
-def service(name: str, **spec: Any) -> dict[str, Any]:
-    ports = [{"name": "http", "port": 80, "targetPort": 8080}]
-    spec = {"selector": {"app": name}, "ports": ports, **spec}
-    return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec}
 
 
 def backend(name: str) -> dict[str, Any]:

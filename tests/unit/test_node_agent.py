@@ -321,9 +321,15 @@ def test_what_a_file_may_have(tmp_path: Path) -> None:
     )
     file.write_text("---\n".join([pod, service, pod, deployment]))
     found, faults = read_file(str(file), "n1")
-    assert list(found) == [("Pod", "default", "p")]
-    assert [fault.line for fault in faults] == [11, 17], faults
-    assert "twice" in faults[0].text and "takes Pod, ConfigMap and Secret" in faults[1].text
+    assert list(found) == [("Pod", "default", "p"), ("Deployment", "default", "d")]
+    assert [fault.line for fault in faults] == [11], faults
+    assert "twice" in faults[0].text
+    found, faults = read_file(str(file), "n1", suffix="-n1")
+    assert list(found) == [("Pod", "default", "p-n1")]
+    assert [fault.line for fault in faults] == [11, 17] and "has an API server" in faults[1].text
+    file.write_text("apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: a}\n")
+    found, faults = read_file(str(file), "n1")
+    assert not found and len(faults) == 1 and "ServiceAccount" in faults[0].text
 
 
 def test_records_are_what_they_were(tmp_path: Path) -> None:

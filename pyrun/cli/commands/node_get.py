@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 KINDS = {
     "pods": ("pods", "pod", "po"),
+    "deployments": ("deployments", "deployment", "deploy"),
     "configmaps": ("configmaps", "configmap", "cm"),
     "secrets": ("secrets", "secret"),
 }
@@ -58,12 +59,19 @@ def as_yaml(value: Any) -> str:
 def table(kind: str, found: list[dict[str, Any]], *, spaces: bool, wide: bool) -> list[list[str]]:
     if kind == "pods":
         head = ["NAME", "READY", "STATUS", "RESTARTS", "AGE", *(["IP", "NODE"] if wide else [])]
+    elif kind == "deployments":
+        head = ["NAME", "READY", "UP-TO-DATE", "AVAILABLE"]
     else:
         head = ["NAME", "DATA"] if kind == "configmaps" else ["NAME", "TYPE", "DATA"]
     rows = [head]
     for one in found:
         if kind == "pods":
             rows.append(pod_row(one, wide=wide))
+        elif kind == "deployments":
+            status = one["status"]
+            ready = f"{status.get('readyReplicas') or 0}/{one['spec'].get('replicas')}"
+            counts = [str(status.get(field) or 0) for field in ("updatedReplicas", "availableReplicas")]
+            rows.append([one["metadata"]["name"], ready, *counts])
         elif kind == "configmaps":
             count = len(one.get("data") or {}) + len(one.get("binaryData") or {})
             rows.append([one["metadata"]["name"], str(count)])

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from ..defaults import default_pod
+from ..defaults import default_deployment, default_pod
+from ..objects.apps import Deployment
 from ..objects.base import Object
 from ..objects.config import ConfigMap, Secret
 from ..objects.pods import Pod
 from ..objects.services import Service
 from ..strict import Fault, decode
+from .apps import validate_deployment
 from .meta import validate_config_map, validate_meta, validate_secret
 from .names import service_name_fault, subdomain_fault
 from .pod import validate_pod
@@ -26,6 +28,8 @@ def read_object(value: Any) -> tuple[Object | None, list[Fault]]:
         return None, faults
     if isinstance(found, Pod):
         default_pod(found)
+    elif isinstance(found, Deployment):
+        default_deployment(found)
     faults = list(validate_object(found))
     return (None, faults) if faults else (found, [])
 
@@ -34,6 +38,8 @@ def validate_object(found: Object) -> Iterator[Fault]:
     match found:
         case Pod():
             yield from validate_pod(found)
+        case Deployment():
+            yield from validate_deployment(found)
         case ConfigMap():
             yield from validate_config_map(found)
         case Secret():

@@ -317,6 +317,7 @@ class Actor:
         if self.is_finished and not self.done.is_set():
             self.done.set()
             self.begin(self.carrier.release_sub_paths())
+        self.host.planned()
         evicted = self.record.failure is not None and self.record.failure[0] == EVICTED
         if evicted and self.is_finished and not self._clearing:
             self._clearing = True

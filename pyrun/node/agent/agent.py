@@ -19,6 +19,7 @@ from typing import Any
 from ...cri.cri import Cri
 from ...errors import PyrunError, reason
 from ...image.garbage import Policy
+from ...kube.objects.apps import Deployment
 from ...kube.objects.config import ConfigMap, Secret
 from ...kube.objects.pods import Pod
 from ...listen import private_directory
@@ -36,6 +37,7 @@ from ..shutdown import REFUSAL, Ending, Shutdown, plan_shutdown
 from ..supported import unsupported
 from ..volumes import Objects, Volumes
 from .actor import NOT_SUPPORTED, Actor
+from .deployments import Deployments
 from .events import Events, of_node
 from .evictor import Eviction, Evictor
 from .garbage import ImageGarbage
@@ -113,9 +115,11 @@ class Agent:
         self.closing = False  # the node shuts down
         self.heard: Callable[[], bool] | None = None  # of an API server: whether it has said what it wants
         self.ended: Callable[[Record], None] = lambda record: None  # told when nothing is left of a pod
+        self.deployments = Deployments(name, self.actors, self._begin)
+        self.host.planned = self.deployments.stir
         self._tasks: set[asyncio.Task[None]] = set()
         records = list(self.host.records.all(warn))
-        last = [Wanted(r.pod, r.file, r.file) for r in records if r.deleted is None and not r.api]
+        last = [Wanted(r.pod, r.file, r.file) for r in records if r.deleted is None and not (r.api or r.owner)]
         self._records = records
         self.source = Source(settings.manifests, name, self._wanted, warn, last, f"-{name}" if joins else "")
 
@@ -149,6 +153,7 @@ class Agent:
     async def stop(self) -> None:
         """The actors end, and pods run on."""
         self.source.stop()
+        self.deployments.stop()
         with contextlib.suppress(ValueError):
             self._cri.events.listeners.remove(self._told)
         for task in self._tasks:
@@ -182,6 +187,7 @@ class Agent:
         pods: dict[Name, Record] = {}
         config_maps: dict[Name, ConfigMap] = {}
         secrets: dict[Name, Secret] = {}
+        deployments: dict[Name, Wanted] = {}
         for (_, namespace, name), one in found.items():
             match one.object:
                 case Pod():
@@ -190,14 +196,18 @@ class Agent:
                     config_maps[namespace, name] = one.object
                 case Secret():
                     secrets[namespace, name] = one.object
+                case Deployment():
+                    deployments[namespace, name] = one
         before = self.host.objects
         allocatable = {"cpu": self.host.allocatable.cpu, "memory": self.host.allocatable.memory}
         self.host.objects = Objects(config_maps, secrets, allocatable)
         changed = {("ConfigMap", *key) for key in _differ(before.config_maps, config_maps)}
         changed |= {("Secret", *key) for key in _differ(before.secrets, secrets)}
-        for key in [key for key, actor in self.actors.items() if not actor.record.api and key not in pods]:
-            self.next.pop(key, None)
-            self.actors[key].delete()
+        for key, actor in list(self.actors.items()):
+            if not (actor.record.api or actor.record.owner) and key not in pods:
+                self.next.pop(key, None)
+                actor.delete()
+        self.deployments.want(deployments, self.source.broken)
         for key, record in pods.items():
             self._want(key, record)
         if changed:
@@ -276,6 +286,7 @@ class Agent:
         if (after := self.next.pop(key, None)) is not None:
             after.created = time.time()
             self._begin(after)
+        self.deployments.stir()
         self._room()
 
     async def _remove_orphans(self) -> None:

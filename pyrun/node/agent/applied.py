@@ -8,11 +8,10 @@ import os
 from typing import Any
 
 from ...errors import FailedPrecondition, InvalidArgument, NotFound, PyrunError, reason
-from ...kube.objects.config import ConfigMap, Secret
-from ...kube.objects.pods import Pod
+from ...kube.objects.apps import Deployment
 from ...kube.validate.objects import read_object
 from ..supported import unsupported
-from .source import Key, Source, key_of, with_suffix
+from .source import TAKEN, Key, Source, Taken, key_of, with_suffix
 
 MODE = 0o600  # a Secret's as any other's
 
@@ -32,8 +31,8 @@ def apply(source: Source, given: list[dict[str, Any]], node: str) -> list[dict[s
             faults = list(unsupported(found, node))
         if found is None or faults:
             raise InvalidArgument("; ".join(f"{fault.pointer} {fault.text}" for fault in faults))
-        if not isinstance(found, Pod | ConfigMap | Secret):
-            raise InvalidArgument(f"{value.get('kind')}: this node takes Pod, ConfigMap and Secret")
+        if not isinstance(found, Taken) or (isinstance(found, Deployment) and source.suffix):
+            raise InvalidArgument(f"{value.get('kind')}: this node takes {TAKEN}")
         found = with_suffix(found, source.suffix)
         key = key_of(found)
         path = file_of(source, key)

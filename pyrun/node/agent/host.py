@@ -38,8 +38,9 @@ class Host:
     refusal: asked once for each pod; (reason, message) where it is not taken. gone: told when nothing is left of a
     pod. burstable: thousandths of a processor that all Burstable pods request.
 
-    told: a pod's status, after each plan. event: one that has come, or come again; api: an API server may have it.
-    objects: what files refer to; served: what a pod of an API server refers to, or PyrunError while that is not known.
+    planned: after each plan of a pod. told: its status then. event: one that has come, or come again; api: an API
+    server may have it. objects: what files refer to; served: what a pod of an API server refers to, or PyrunError while
+    that is not known.
     """
 
     cri: Cri
@@ -58,6 +59,7 @@ class Host:
     refusal: Callable[[Record], tuple[str, str] | None] = lambda record: None
     gone: Callable[[Record], None] = lambda record: None
     burstable: Callable[[], int] = lambda: 0
+    planned: Callable[[], None] = lambda: None
     told: Callable[[Record, PodStatus], None] = lambda record, status: None
     event: EventTold = _no_one
     served: Callable[[Record], Awaitable[Objects]] = _no_objects

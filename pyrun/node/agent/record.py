@@ -29,7 +29,8 @@ class Record(msgspec.Struct, omit_defaults=True, kw_only=True):
     """file: its source. Times in seconds since 1970; see plan/observed.py for what each part means.
 
     stops, hooks (by postStart and preStop), probes (by kind), messages: by container id. api: it is an API server's,
-    and not a file's. gates: its readiness gates, as somebody has set them there.
+    and not a file's. owner: the Deployment of its namespace whose it is. gates: its readiness gates, as somebody has
+    set them there.
 
     end_grace: of a pod that has failed, where that is not its own. disrupted: the reason of its DisruptionTarget. past:
     ended containers that were removed to make room.
@@ -56,6 +57,7 @@ class Record(msgspec.Struct, omit_defaults=True, kw_only=True):
     conditions: dict[str, Condition] = {}
     api: bool = False
     gates: dict[str, bool] = {}
+    owner: str = ""
 
     def desired(self) -> Desired:
         return Desired(self.pod, self.uid, self.created, self.deleted, self.grace, self.retried)

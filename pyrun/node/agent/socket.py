@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from ..services.services import Services
 
 LONGEST_WAIT_S = 3600.0
-KINDS = {"pods": "Pod", "configmaps": "ConfigMap", "secrets": "Secret"}
+KINDS = {"pods": "Pod", "deployments": "Deployment", "configmaps": "ConfigMap", "secrets": "Secret"}
 
 
 class Socket:
@@ -80,6 +80,12 @@ class Socket:
                 return [value for actor in self._chosen(query) for value in event_values(actor)]
             case ("GET", ["pods"]):
                 return [pod_value(actor) for actor in self._chosen(query)]
+            case ("GET", ["deployments"]):
+                return [
+                    agent.deployments.value((namespace, name))
+                    for namespace, name in sorted(agent.deployments.wanted)
+                    if query.get("namespace") in (None, namespace) and query.get("name") in (None, name)
+                ]
             case ("GET", [("configmaps" | "secrets") as kind]):
                 return object_values(agent.source.objects, KINDS[kind], query.get("namespace"), query.get("name"))
             case ("GET" | "POST", ["garbage"]):
@@ -158,18 +164,22 @@ class Socket:
         return actor
 
     async def _delete(self, kind: str, namespace: str, name: str, query: dict[str, str]) -> dict[str, Any]:
-        """From its file; a pod's end is waited for, where that is asked for."""
+        """From its file; the end of its pods is waited for, where that is asked for."""
         grace = _number("grace", query.get("grace"))
-        actor = self._agent.actors.get((namespace, name)) if kind == "Pod" else None
-        file = await asyncio.to_thread(delete, self._agent.source, (kind, namespace, name), gone=actor is not None)
-        self._agent.source.look()
-        if actor is not None:
-            actor.delete(grace)
-            patience = min(_number("wait", query.get("wait")) or 0, LONGEST_WAIT_S)
-            try:
-                await asyncio.wait_for(actor.ended.wait(), patience)
-            except TimeoutError:
-                return {"file": file, "gone": False}
+        agent, key = self._agent, (namespace, name)
+        actor = agent.actors.get(key) if kind == "Pod" else None
+        actors = agent.deployments.pods(key) if kind == "Deployment" else [actor] if actor is not None else []
+        file = await asyncio.to_thread(delete, agent.source, (kind, *key), gone=actor is not None)
+        agent.source.look()
+        for one in actors:
+            one.delete(grace)
+        patience = min(_number("wait", query.get("wait")) or 0, LONGEST_WAIT_S)
+        try:
+            async with asyncio.timeout(patience):
+                for one in actors:
+                    await one.ended.wait()
+        except TimeoutError:
+            return {"file": file, "gone": False}
         return {"file": file, "gone": True}
 
 

@@ -13,6 +13,7 @@ import msgspec
 
 from ...errors import PyrunError
 from ...kube.feed.looks import LATEST_S, STILL_S, Looks
+from ...kube.objects.apps import Deployment
 from ...kube.objects.base import Object
 from ...kube.objects.config import ConfigMap, Secret
 from ...kube.objects.meta import ObjectMeta
@@ -20,9 +21,10 @@ from ...kube.objects.pods import Pod
 from ..manifests import Fault, read_objects
 
 AGAIN_S = 2.0
+TAKEN = "Pod, Deployment, ConfigMap and Secret"
 OTHERS = ("Service", "EndpointSlice", "Node")  # for the proxy and the DNS, in one directory
 Key = tuple[str, str, str]  # kind, namespace, name
-Taken = Pod | ConfigMap | Secret
+Taken = Pod | ConfigMap | Secret | Deployment
 
 
 class Wanted(NamedTuple):
@@ -90,6 +92,11 @@ class Source:
     def paths(self) -> frozenset[str]:
         """Of the files that are looked at."""
         return frozenset(self._files)
+
+    @property
+    def broken(self) -> frozenset[str]:
+        """Of the files that have a fault."""
+        return frozenset(path for path, file in self._files.items() if file.faults)
 
     def in_file(self, path: str) -> dict[Key, Wanted]:
         file = self._files.get(path)
@@ -161,7 +168,7 @@ class Source:
 def read_file(
     path: str, node: str, data: bytes | None = None, suffix: str = ""
 ) -> tuple[dict[Key, Wanted], list[Fault]]:
-    """Pods, ConfigMaps and Secrets. data: what is read in place of the file. suffix: of pods' names."""
+    """What this node takes. data: what is read in place of the file. suffix: of pods' names."""
     try:
         read, faults = read_objects(path, node, data)
     except PyrunError as error:
@@ -170,8 +177,12 @@ def read_file(
     for document, one in read:
         if getattr(one, "kind", None) in OTHERS:
             continue
-        if not isinstance(one, Pod | ConfigMap | Secret):
-            text = f"is not supported: this node takes Pod, ConfigMap and Secret; {', '.join(OTHERS)} are passed over"
+        if isinstance(one, Deployment) and suffix:
+            text = "is not supported: this node has an API server, whose controllers are for that"
+            faults.append(Fault(path, *document.line("/kind"), "/kind", text))
+            continue
+        if not isinstance(one, Taken):
+            text = f"is not supported: this node takes {TAKEN}; {', '.join(OTHERS)} are passed over"
             faults.append(Fault(path, *document.line("/kind"), "/kind", text))
             continue
         one = with_suffix(one, suffix)
