@@ -520,3 +520,27 @@ def test_kubectl_follows_a_log_and_has_a_terminal(cluster: Cluster) -> None:
         os.close(ours)
     assert follow.communicate(timeout=60)[0] == "two\n" and follow.returncode == 0
     cluster.wait_pod(there["metadata"]["name"], lambda pod: pod["status"]["phase"] == "Succeeded")
+
+
+def test_the_node_shuts_down(cluster: Cluster) -> None:
+    """The server knows of its pods and of itself before it ends; when it is back, it is ready again."""
+    node = cluster.agent.node
+    words = node.words
+    cluster.apply(cluster.pod("web", sh("c", SLEEP)))
+    cluster.wait_ready("web")
+    node.stop()
+    node.words = (*words, "--shutdown-on-term", "--shutdown-grace-period", "60")
+    node.start()
+    cluster.wait_ready("web")
+    assert node.stop() == 0, node.said.read_text()
+    found = cluster.get("pod", "web")["status"]
+    assert (found["phase"], found["reason"]) == ("Failed", "Terminated")
+    assert found["message"] == "Pod was terminated in response to imminent node shutdown."
+    (target,) = [c for c in found["conditions"] if c["type"] == "DisruptionTarget"]
+    assert (target["status"], target["reason"]) == ("True", "TerminationByKubelet")
+    (ready,) = [c for c in cluster.get("node", NODE)["status"]["conditions"] if c["type"] == "Ready"]
+    assert (ready["status"], ready["message"]) == ("False", "node is shutting down")
+    node.words = words
+    node.start()
+    cluster.wait(lambda: is_ready(cluster.get("node", NODE)))
+    assert cluster.get("pod", "web")["status"]["phase"] == "Failed"

@@ -109,8 +109,7 @@ class Membership:
 
     async def tell(self) -> None:
         """What the API server has not been told yet; as long as it may reasonably take."""
-        self.registration.hurry()
-        await self.statuses.settle(TELL_S)
+        await asyncio.gather(asyncio.to_thread(self.registration.tell, TELL_S), self.statuses.settle(TELL_S))
 
     def error(self) -> str | None:
         """Why the API server can't be had now."""

@@ -37,14 +37,19 @@ class Registration:
         self._when = 0.0
         self._stop = threading.Event()
         self._again = threading.Event()
+        self._asked = False  # that somebody waits for what begins now
+        self._is_told = threading.Event()
         self._thread = threading.Thread(target=self._run, name="node", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
-    def hurry(self) -> None:
-        """Something of the machine has changed that is to be told at once."""
+    def tell(self, patience_s: float) -> None:
+        """Something of the machine has changed: it is written now, or the time is over."""
+        self._is_told.clear()
+        self._asked = True
         self._again.set()
+        self._is_told.wait(patience_s)
 
     def stop(self, patience_s: float = 10.0) -> None:
         self._stop.set()
@@ -59,16 +64,20 @@ class Registration:
             self._again.clear()
             if self._stop.is_set():  # between both
                 return
+            asked, self._asked = self._asked, False
             try:
                 self._once()
             except (PyrunError, OSError) as error:
                 self._failed(str(error))
+                self._asked = self._asked or asked
                 self._again.wait(delay * random.uniform(0.5, 1.5))
                 delay = min(delay * 2, RENEW_S)
                 continue
             if self.error is not None:
                 self._told("the API server has this node's state again")
             self.error, delay = None, FIRST_S
+            if asked:
+                self._is_told.set()
             self._again.wait(max(0.0, begun + RENEW_S - time.monotonic()))
 
     def _failed(self, text: str) -> None:
