@@ -15,8 +15,8 @@ import pytest
 
 from pyrun.errors import PyrunError
 from pyrun.facts import collect_facts
-from pyrun.plan.model.plan import Label, Plan, Step
-from pyrun.plan.model.steps import PARENT, Yield
+from pyrun.plan.model.plan import Plan
+from pyrun.plan.model.steps import PARENT, Label, Step, Yield
 from pyrun.plan.pid_holder import plan_pid_holder
 from pyrun.pod import messages as m
 from pyrun.pod.calls import Gone

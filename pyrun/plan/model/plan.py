@@ -11,7 +11,7 @@ from _struct import Struct
 from binascii import crc32
 
 from . import steps as known
-from .steps import ANY, OUT, PARENT, S0, UNDO, A, D, Label, Step
+from .steps import S0, A, Label, Step
 
 _HEADER = Struct("<4I 2I 2I 2I 2I I 4I 4I I 3I")
 _STEP = Struct("<HHI4H4Q6I")
@@ -159,6 +159,3 @@ class Builder:
 
     def plan(self) -> Plan:
         return Plan(self.lanes, self.slots, self.inherit, self.keep_fds)
-
-
-__all__ = ["ANY", "D", "OUT", "PARENT", "UNDO", "Builder", "Label", "Plan", "Step"]

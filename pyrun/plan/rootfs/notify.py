@@ -6,12 +6,10 @@ the directory is there from create on, the socket from start on, and what comes 
 
 from __future__ import annotations
 
-from posix import O_DIRECTORY, O_PATH
-
 from ...oci.model import Mount, Spec
 from ..model.plan import Builder
 from ..model.request import Request
-from ..model.steps import PARENT, UNDO, Bind, Mkdirat, Openat2, Step, Unlinkat
+from ..model.steps import O_PATH_DIRECTORY, PARENT, UNDO, Bind, Mkdirat, Openat2, Step, Unlinkat
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +19,6 @@ DIRECTORY, NAME, SLOT = "notify", "notify.sock", "notify-socket"
 INSIDE = "/run/notify"
 AT_REMOVEDIR = 0x200
 ENOENT = 2
-O_PATH_DIRECTORY = O_PATH | O_DIRECTORY
 
 
 def with_notify(spec: Spec, state_dir: str) -> Spec:
