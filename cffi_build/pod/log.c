@@ -6,12 +6,16 @@
  *
  * A log that can't be written to stops the reading, so that the container waits as it would on a full disk, for `patience`; from then on
  * what can't be written is counted, and the first entry that fits says how much it was.
+ *
+ * With a rate, lines that are more in a second are read and left out, so that the container waits for nothing; an entry after that second says
+ * how many they were. A line of which a part is in the log already ends there.
  */
 #include "pod.h"
 
 #define OUT (2 * READ)
 #define PEND (4 << 20)         /* the most that a batch can become: READ empty lines, each with a stamp */
 #define RETRY (100 * MS)
+#define SECOND (1000 * MS)
 #define SWITCH (200 * MS)      /* for so long a new log waits for the end of a line */
 #define MADV_DONTNEED 4
 
@@ -196,6 +200,64 @@ static usize make_head(const struct ctr *c, const struct stream *s, char *head)
 	return STAMP + 10;
 }
 
+/* The end of a second: what was left out in it is told, on a stream that is not within a line. */
+static void end_second(struct ctr *c)
+{
+	static const char words[] = "pyrun: lines of this log that are left out, more than ", tail[] = " KiB a second: ";
+	char head[STAMP + 10], note[160], *e = note;
+	struct stream *s = c->out + !c->out[1].midline;
+	if (c->left_out && s->midline) {
+		c->rate_until = sys_now() + SECOND; /* later */
+		arm(c->rate_until);
+		return;
+	}
+	c->rate_until = NEVER;
+	c->used = 0;
+	if (!c->left_out)
+		return;
+	for (usize i = 0; words[i]; i++)
+		*e++ = words[i];
+	e = px_num(e, c->rate >> 10);
+	for (usize i = 0; tail[i]; i++)
+		*e++ = tail[i];
+	e = px_num(e, c->left_out);
+	c->left_out = 0;
+	const u32 held = s->held;
+	s->held = 0;
+	entry(c, s, head, make_head(c, s, head), note, (usize)(e - note), 'F');
+	s->held = held;
+}
+
+/* An entry, if it is not too much. The first one of a second fits always. */
+static void limited(struct ctr *c, struct stream *s, char *head, usize head_len, const char *p, usize n, char tag)
+{
+	if (c->rate) {
+		const long now = sys_now();
+		if (now >= c->rate_until)
+			end_second(c);
+		if (c->rate_until == NEVER)
+			c->rate_until = now + SECOND;
+		if (!s->skips && c->used >= c->rate) {
+			if (!c->left_out++)
+				arm(c->rate_until);
+			s->skips = 1;
+			if (s->midline) {
+				c->k.lost_bytes += s->held;
+				s->held = 0;
+				entry(c, s, head, head_len, p, 0, 'F');
+			}
+		}
+		if (s->skips) {
+			c->k.lost_bytes += s->held + n;
+			s->held = 0;
+			s->skips = tag == 'P';
+			return;
+		}
+		c->used += head_len + s->held + n + 1;
+	}
+	entry(c, s, head, head_len, p, n, tag);
+}
+
 /* The beginning of a line, until more of it comes. */
 static void hold(struct stream *s, const char *p, usize n)
 {
@@ -224,11 +286,11 @@ static void lines(struct ctr *c, struct stream *s, const char *p, usize n)
 	while (n) {
 		const usize room = LINE - s->held, look = n < room + 1 ? n : room + 1, at = line_end(p, look);
 		if (at < look) {
-			entry(c, s, head, head_len, p, at, 'F');
+			limited(c, s, head, head_len, p, at, 'F');
 			p += at + 1;
 			n -= at + 1;
 		} else if (n > room) {
-			entry(c, s, head, head_len, p, room, 'P');
+			limited(c, s, head, head_len, p, room, 'P');
 			p += room;
 			n -= room;
 		} else {
@@ -294,7 +356,7 @@ static void stream_ends(struct ctr *c, struct stream *s)
 {
 	if (s->held && c->log >= 0) {
 		char head[STAMP + 10];
-		entry(c, s, head, make_head(c, s, head), NULL, 0, 'P');
+		limited(c, s, head, make_head(c, s, head), NULL, 0, 'P');
 		flush(c);
 	}
 	s->held = 0;
@@ -334,6 +396,11 @@ void log_done(struct ctr *c)
 	for (int i = 0; i < 2; i++)
 		if (c->out[i].fd >= 0)
 			stream_ends(c, c->out + i);
+	if (c->left_out && c->log >= 0) {
+		c->out[0].midline = c->out[1].midline = 0;
+		end_second(c);
+		flush(c);
+	}
 	if (c->pend)
 		lose(c, c->pend_len - c->pend_at);
 	drop_pending(c);
@@ -357,10 +424,16 @@ void log_timers(struct ctr *c, long now)
 		retry(c, now);
 	if (c->next_log >= 0 && now >= c->switch_by)
 		switch_log(c);
+	if (c->left_out && c->log >= 0 && now >= c->rate_until) {
+		end_second(c);
+		flush(c);
+	}
 	log_done(c);
 	arm(c->retry_at);
 	arm(c->switch_by);
 	arm(c->drain_by);
+	if (c->left_out)
+		arm(c->rate_until);
 }
 
 /* Gives the buffers back after a time without any output. Whether there was something to give. */

@@ -54,7 +54,7 @@ long pod_check(struct pod_request *r, long n, u32 fds)
 	const int named = r->kind != POD_HELLO && r->kind != POD_END && r->kind != POD_EVENTS && r->kind != POD_GO;
 	if (!(named ? is_name(r->name) : is_empty(r->name)))
 		return -EINVAL;
-	if (r->flags & ~(r->kind == POD_CREATE ? POD_FLAGS : r->kind == POD_EXEC ? POD_TTY : 0))
+	if (r->flags & ~(r->kind == POD_CREATE ? POD_FLAGS | ~0u << POD_LOG_RATE : r->kind == POD_EXEC ? POD_TTY : 0))
 		return -EINVAL;
 	return fds == (u32)fds_wanted(r) ? 0 : -EBADF;
 }

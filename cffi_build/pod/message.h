@@ -24,6 +24,7 @@ enum pod_kind {
 #define POD_STDIN_ONCE 4u      /* it ends when the first who had it ends */
 #define POD_HAS_LOG 8u         /* CREATE: the log's descriptor is behind the plan's */
 #define POD_FLAGS 15u
+#define POD_LOG_RATE 8         /* CREATE: from this bit of the flags on, KiB of log a second; 0: as much as there is */
 
 /* CREATE: the plan's memfd, the log. EXEC: the plan's memfd, then three standard streams, or with POD_TTY a console socket. LOG: the log. */
 struct pod_request {

@@ -18,6 +18,7 @@
 struct stream {                /* what a container writes: a pipe's read end, or a terminal's master */
 	int fd;                /* -1: at its end */
 	u8 midline;            /* the last entry was a part of a line */
+	u8 skips;              /* the rest of the line is left out: it is too much */
 	u32 held;              /* bytes in part: the beginning of a line whose end has not come */
 	char *part;
 };
@@ -41,6 +42,10 @@ struct ctr {
 	u8 told;               /* its end has been told, so its streams are at theirs */
 	i32 log_err;           /* what the log's last failure was */
 	u64 unnoted;           /* bytes lost that no entry tells of */
+	u64 rate;              /* bytes of log a second; 0: as much as there is */
+	u64 used;              /* of them, in the second that ends at rate_until */
+	u64 left_out;          /* lines of it that were too much */
+	long rate_until;       /* NEVER: nothing was written for long */
 	int attached[ATTACHED];
 };
 

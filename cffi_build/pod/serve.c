@@ -69,9 +69,10 @@ static struct ctr *new_ctr(const struct pod_request *r)
 	for (u32 i = 0; i < CTRS; i++)
 		if (ctrs[i].k.state == POD_FREE) {
 			struct ctr *c = ctrs + i;
-			*c = (struct ctr){ .k = { .state = POD_MAKING, .flags = r->flags }, .input = -1, .oom = -1, .oom_above = -1, .exit = -1, .log = -1, .next_log = -1,
+			*c = (struct ctr){ .k = { .state = POD_MAKING, .flags = r->flags & POD_FLAGS }, .input = -1, .oom = -1, .oom_above = -1, .exit = -1, .log = -1, .next_log = -1,
 					   .log_call = -1, .switch_by = NEVER, .drain_by = NEVER, .blocked = NEVER, .retry_at = NEVER,
-					   .patience = (long)r->value * MS };
+					   .patience = (long)r->value * MS,
+					   .rate = (u64)(r->flags >> POD_LOG_RATE) << 10, .rate_until = NEVER };
 			for (usize k = 0; k < POD_NAME; k++)
 				c->k.name[k] = r->name[k];
 			c->out[0].fd = c->out[1].fd = -1;

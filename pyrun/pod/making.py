@@ -18,6 +18,7 @@ from .records import CREATED, forget_record, make_directory, remove_directory
 from .spec import (
     collect_node,
     log_path,
+    log_rate,
     look_up_user,
     make_sources,
     make_writable,
@@ -46,6 +47,7 @@ def make(pods: NodeState, c: Container) -> None:
         raise FailedPrecondition(f"pod {pod.id[:13]} has no supervisor", hint="it has been stopped")
     pods.handler(pod).check(config)
     c.record.log_path = log_path(config, pod.config)
+    log_rate(config, pod.config)
     reached("create:begin")
     make_directory(c.directory)
     c.save()

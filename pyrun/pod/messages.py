@@ -13,6 +13,8 @@ NAME, MESSAGE, LONGEST_NAME = 72, 4088, 64
 HELLO, CREATE, EXEC, LOG, ATTACH, STDIN, RESIZE, DROP, END, EVENTS, GO = range(1, 12)
 DONE, RESULT, KNOWN, EXIT, YIELD = range(32, 37)
 TTY, OPEN_STDIN, STDIN_ONCE, HAS_LOG = 1, 2, 4, 8
+# From this bit of the flags on: KiB of log a second; 0: as much as there is.
+LOG_RATE, MOST_RATE = 8, (1 << 24) - 1
 TOLD = 30
 MAKING, LIVE, ENDED = 1, 2, 3
 REQUEST = Struct(f"<4I{NAME}s")
@@ -26,7 +28,8 @@ EXIT_MAGIC = b"PYEXIT1\0"
 class Known:
     """What the supervisor knows of a container: ctr (its name), state (MAKING, LIVE, ENDED), pid and start (clock ticks
     since boot; 0 while it is made), flags; status (a wait status), ended_ns (since 1970), oom_kills once it has ended;
-    log_bytes written to its log, lost_bytes of it that could not be."""
+    log_bytes written to its log, lost_bytes of it that could not be or were
+    too much."""
 
     __slots__ = ("ctr", "ended_ns", "flags", "log_bytes", "lost_bytes", "oom_kills", "pid", "start", "state", "status")
 

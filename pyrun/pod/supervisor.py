@@ -116,13 +116,15 @@ class Supervisor:
         cancel: int = -1,
         timeout: float = CREATE_S,
         log_patience: float = LOG_PATIENCE_S,
+        log_rate: int = 0,
     ) -> Made:
         """Carries a prepared create out. Errors are run_prepared()'s, with nothing left of it.
 
         log: opened to append; it stays the caller's. log_patience: seconds for which a log that can't be written to
-        holds the container up, 0: without end. cancel: readable when the caller gives up."""
+        holds the container up, 0: without end. log_rate: KiB a second, 0: all; lines that are more are left out, and
+        counted. cancel: readable when the caller gives up."""
         given: dict[str, Any] = {"log": log, "tty": tty, "stdin": stdin, "stdin_once": stdin_once}
-        given |= {"timeout": timeout, "log_patience": log_patience}
+        given |= {"timeout": timeout, "log_patience": log_patience, "log_rate": log_rate}
 
         def run(plan: Plan, **words: Any) -> Outcome:
             return self.carry_create(ctr, plan, prepared.request.cgroup or "", **given, **words)
@@ -148,11 +150,13 @@ class Supervisor:
         stdin_once: bool = False,
         timeout: float = CREATE_S,
         log_patience: float = LOG_PATIENCE_S,
+        log_rate: int = 0,
         **words: Any,
     ) -> Made:
         """As create(), of any plan that makes a container's init. cgroup: where that will be, "" where in none.
         words: run_plan()'s. StepFailed and MakerDied."""
         flags = m.TTY * tty | m.OPEN_STDIN * stdin | m.STDIN_ONCE * stdin_once | m.HAS_LOG * (log >= 0)
+        flags |= log_rate << m.LOG_RATE
         request = m.request(m.CREATE, ctr, flags, int(log_patience * 1000), cgroup)
         with self._run(request, plan, [log] if log >= 0 else [], timeout, **words) as (reply, fds, _):
             return Made(plan, reply.pid, fds[0])

@@ -10,6 +10,9 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
+from pyrun.errors import InvalidArgument
 from tests.support.cri.node import Node
 from tests.support.cri.node import node as node
 from tests.support.cri.node import one_node as one_node
@@ -18,13 +21,14 @@ PATIENCE_S = 60.0
 COUNT = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.01; done"
 
 
-def a_pod(node: Node, app: str, script: str) -> tuple[str, Path]:
-    """A container of a pod with this label: its id, and its log."""
+def a_pod(node: Node, app: str, script: str, **annotations: str) -> tuple[str, Path]:
+    """A container of a pod with this label: its id, and its log. annotations: of the pod, below pyrun.dev/."""
     uid = f"uid-{app}"
     directory = node.logs / f"shop_{app}_{uid}"
     (directory / "c").mkdir(parents=True)
     metadata = {"name": app, "namespace": "shop", "uid": uid}
     fields = {"metadata": metadata, "labels": {"app": app}, "log_directory": str(directory)}
+    fields["annotations"] = {f"pyrun.dev/{name.replace('_', '-')}": text for name, text in annotations.items()}
     pod = node.run_pod(app, **fields)
     container = node.run(pod, "c", script, app, log_path="c/0.log")
     return container, directory / "c" / "0.log"
@@ -56,6 +60,27 @@ def test_a_search_by_label(node: Node) -> None:
     assert {(line["namespace"], line["pod"], line["container"]) for line in told} == {("shop", "one", "c")}
     assert subprocess.run(logs(node, "-l", "app=one", "nothing"), capture_output=True).returncode == 1
     node.call("StopContainer", container_id=one, timeout=0)
+
+
+def test_a_rate_by_annotation(node: Node) -> None:
+    """What is more is left out, and an entry says how much; what is no rate is refused, and leaves nothing behind."""
+    container, log = a_pod(node, "busy", "yes | head -n 100000; exec sleep 1000", log_rate="16K")
+    last = time.monotonic() + PATIENCE_S
+    while sum(lines_in(log)) < 100_000:
+        assert time.monotonic() < last, lines_in(log)
+        time.sleep(0.1)
+    kept, *left_out = lines_in(log)
+    assert kept < 100_000 and kept + sum(left_out) == 100_000
+    node.call("StopContainer", container_id=container, timeout=0)
+    with pytest.raises(InvalidArgument, match=r"annotations\[pyrun.dev/log-rate\]: '16' is no size a second from 16K"):
+        a_pod(node, "wrong", "exit", log_rate="16")
+
+
+def lines_in(log: Path) -> list[int]:
+    """How many of the program, and those that each entry tells of."""
+    lines = log.read_text().splitlines()
+    told = [int(line.rpartition(": ")[2]) for line in lines if "pyrun: lines of this log that are left out" in line]
+    return [len(lines) - len(told), *told]
 
 
 def test_following_over_a_rotation_loses_no_line(node: Node, tmp_path: Path) -> None:

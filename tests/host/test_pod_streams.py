@@ -32,7 +32,7 @@ def pod(bundle: BundleMaker, tmp_path: Path, leak_check: None) -> Iterator[Pod]:
 # --- logs
 
 
-@pytest.mark.parametrize("size", [0, 1, LINE - 1, LINE, LINE + 1, 2 * LINE, 2 * LINE + 1, 100_000])
+@pytest.mark.parametrize("size", [0, 1, LINE - 1, LINE, LINE + 1, 2 * LINE, 2 * LINE + 1, 100_000, 10_000_000])
 def test_a_line_of_any_length(pod: Pod, size: int) -> None:
     """Parts of LINE bytes, the last with F, wherever the reads end."""
     pod.sh("c1", f"head -c {size} /dev/zero | tr '\\0' x; echo; echo after")
@@ -50,6 +50,33 @@ def test_what_ends_without_a_newline(pod: Pod) -> None:
         ("stdout", "F", b"whole"),
         ("stdout", "P", b"part"),
     ]
+
+
+TOLD = b"pyrun: lines of this log that are left out, more than 16 KiB a second: "
+
+
+def test_what_is_more_than_the_rate_is_left_out_and_counted(pod: Pod) -> None:
+    """50 MB, a line of 10 MB, and bytes that are no text: the container is not held up, and all is accounted for."""
+    line = "x" * 98
+    script = f"yes {line} | head -n 500000; head -c 10000000 /dev/zero; echo; printf '\\377\\376\\n' >&2; echo; exit 7"
+    pod.sh("c1", script, log_rate=16)
+    event = pod.ended("c1", 120)
+    assert event.exit_code == 7
+    found = entries(pod.log("c1"))
+    notes = [int(text.removeprefix(TOLD)) for _, _, text in found if text.startswith(TOLD)]
+    kept = [(tag, text) for _, tag, text in found if not text.startswith(TOLD)]
+    assert kept[0] == ("F", line.encode()) and len(kept) < 500_000
+    whole = [text for tag, text in kept if tag == "F" and text in (line.encode(), b"\xff\xfe", b"")]
+    # The end of the long line is among them, where a part of it was kept.
+    assert sum(notes) - (500_003 - len(whole)) in (0, 1) and len(notes) > 0
+    assert event.lost_bytes == 500_000 * 98 + 10_000_000 + 2 - sum(len(text) for _, text in kept)
+    assert kept[-1][0] == "F"  # what is cut has its end
+
+
+def test_what_is_within_the_rate_is_all_there(pod: Pod) -> None:
+    pod.sh("c1", "printf a; i=0; while [ $i -lt 900 ]; do echo number $i; i=$((i+1)); done", log_rate=1024)
+    assert pod.ended("c1").lost_bytes == 0
+    assert text_of(pod.log("c1")) == b"a" + b"".join(b"number %d\n" % i for i in range(900))
 
 
 def test_pieces_of_a_line_become_one_entry(pod: Pod) -> None:

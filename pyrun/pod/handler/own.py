@@ -9,6 +9,7 @@ from ...runtime.exec import prepare_exec
 from ...runtime.prepare import Config, prepare
 from ...runtime.runtime import Runtime
 from ...runtime.store import CREATED
+from ..spec import log_rate
 from ..supervisor import CONSOLE
 from .features import Features
 from .handler import Handler
@@ -120,4 +121,4 @@ def streams_of(c: Container, log: int) -> dict[str, Any]:
     """What the supervisor is told of a container's streams, as Supervisor.create() has it."""
     config = c.config
     words: dict[str, Any] = {"tty": config.tty, "stdin": config.stdin, "stdin_once": config.stdin_once}
-    return words | {"log": log, "cancel": c.cancel}
+    return words | {"log": log, "log_rate": log_rate(config, c.pod.config), "cancel": c.cancel}

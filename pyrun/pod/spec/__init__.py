@@ -3,7 +3,7 @@ read before, by collect_node() and look_up_user()."""
 
 from .container import Draft, draft_container, plan_container
 from .layers import plan_root
-from .logs import log_path, open_log
+from .logs import log_path, log_rate, open_log
 from .node import Node, Settings, collect_node
 from .signals import signal_enum, stop_signal
 from .sources import make_sources, make_writable, relabel_sources
@@ -17,6 +17,7 @@ __all__ = [
     "collect_node",
     "draft_container",
     "log_path",
+    "log_rate",
     "look_up_user",
     "make_sources",
     "make_writable",

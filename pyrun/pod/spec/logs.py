@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 
 from ...errors import InvalidArgument, PyrunError, reason
@@ -21,6 +22,24 @@ def log_path(config: Any, pod: Any) -> str:
         refuse("log_path", "is set, and the pod has no log_directory")
     check_path("pod.log_directory", pod.log_directory)
     return f"{pod.log_directory.rstrip('/')}/{'/'.join(_parts(config.log_path))}"
+
+
+# An annotation of a container, or of a pod for all of its containers.
+RATE = "pyrun.dev/log-rate"
+_SIZE = re.compile(r"([1-9][0-9]{0,8})([KMG])")
+_MOST_KIB = (1 << 24) - 1
+
+
+def log_rate(config: Any, pod: Any) -> int:
+    """KiB of log that are kept of a second; 0 where nobody says. InvalidArgument for what is no rate."""
+    text = config.annotations.get(RATE, "") or pod.annotations.get(RATE, "")
+    if not text:
+        return 0
+    match = _SIZE.fullmatch(text)
+    rate = int(match[1]) << {"K": 0, "M": 10, "G": 20}[match[2]] if match else 0
+    if not 16 <= rate <= _MOST_KIB:
+        refuse(f"annotations[{RATE}]", f"{text!r} is no size a second from 16K to 15G, such as 512K or 5M")
+    return rate
 
 
 def _parts(path: str) -> list[str]:
