@@ -231,6 +231,18 @@ NODE_GC = Verb(
     (),
     (NODE_STATE, flag("dry-run", "only print what would go"), FOR_TOOLS),
 )
+NODE_DRAIN = Verb(
+    "node drain",
+    "take no new pods, and let those that there are end or move away",
+    (),
+    (
+        NODE_STATE,
+        number("timeout", "SECONDS", "how long they may take altogether", default=600),
+        flag("force", "also pods that no controller makes anew"),
+        flag("delete-emptydir-data", "also pods whose emptyDir volumes are lost with them"),
+    ),
+)
+NODE_UNCORDON = Verb("node uncordon", "take pods again, after a drain", (), (NODE_STATE,))
 NODE_STATUS = Verb(
     "node status",
     "print what a running `pyrun node run` says of itself",
@@ -250,6 +262,8 @@ NODE = (
     NODE_APPLY,
     NODE_DELETE,
     NODE_RETRY,
+    NODE_DRAIN,
+    NODE_UNCORDON,
     NODE_GC,
     NODE_STATUS,
     NODE_VALIDATE,

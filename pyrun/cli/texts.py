@@ -47,7 +47,7 @@ GROUPS = (
     ("A Kubernetes node", ("cri", "cri status", "cri explain")),
     ("Pods from files", ("node run", "node status", "node apply", "node delete", "node validate", "node explain")),
     ("As a kubelet", ("kubelet",)),
-    ("Pods of a cluster", ("node join",)),
+    ("A node as a whole", ("node join", "node drain", "node uncordon")),
     ("These pods", ("node get", "node describe", "node logs", "node exec", "node attach", "node port-forward")),
     ("And this node", ("node retry", "node gc")),
     (

@@ -128,6 +128,23 @@ that a container has, that a pod of this node names, that is pinned or that has 
         (("pyrun node retry web", "when the reason has been mended"),),
         {"0": "it is tried", "1": "there is no such pod, or nobody answers"},
     ),
+    "node drain": Text(
+        """In a cluster: cordons the node, and evicts its pods by the Eviction API, by the node's own credentials; a
+budget (PodDisruptionBudget) that keeps one is waited for. Pods of DaemonSets and of files stay. Pods that would be
+lost, as no controller makes them anew or as they have emptyDir volumes, are named, and nothing is evicted without the
+option that allows it.
+
+Without one: the pods of the manifests end, critical ones last, and none starts until `pyrun node uncordon`, over
+restarts of the agent too.""",
+        (("pyrun node drain --timeout 300", "before an upgrade of this machine"),),
+        {"0": "all that can go have gone", "1": "some are still there, or would be lost; stderr names them"},
+        ("https://kubernetes.io/docs/tasks/administer-cluster/safely-drain-node/",),
+    ),
+    "node uncordon": Text(
+        """Ends what `pyrun node drain` began: this node may be chosen for pods again, and pods of manifests start.""",
+        (("pyrun node uncordon", "after the upgrade"),),
+        {"0": "it takes pods", "1": "nobody answers, or the API server refuses"},
+    ),
     "node status": Text(
         """Prints the node's name, how many pods it has, and what is wrong with its manifests.""",
         (("pyrun node status", "for a person"), ("pyrun node status --format json", "for tools")),

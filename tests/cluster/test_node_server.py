@@ -423,7 +423,7 @@ def test_certificates_are_renewed(cluster: Cluster) -> None:
     cluster.wait(lambda: renewed(0))
     approve(plane)
     cluster.wait(lambda: renewed(1) and shown() != before)
-    cluster.wait(lambda: json.loads(agent.run("status", "--format", "json").out)["server"] == {"error": None})
+    cluster.wait(lambda: json.loads(agent.run("status", "--format", "json").out)["server"]["error"] is None)
     cluster.wait(lambda: not list(root.rglob("*.next")))
 
 
@@ -544,3 +544,34 @@ def test_the_node_shuts_down(cluster: Cluster) -> None:
     node.start()
     cluster.wait(lambda: is_ready(cluster.get("node", NODE)))
     assert cluster.get("pod", "web")["status"]["phase"] == "Failed"
+
+
+def test_a_node_is_drained_and_taken_back(cluster: Cluster) -> None:
+    """By its own credentials: no pod is lost that nobody makes anew, a budget is kept, and a pod of a file stays."""
+    agent = cluster.agent
+    static = cluster.pod("static", sh("c", SLEEP))
+    static["metadata"]["namespace"] = cluster.namespace
+    manifest = agent.write("static", static)
+    cluster.apply(cluster.pod("alone", sh("c", SLEEP)))
+    cluster.kubectl("create", "deployment", "web", f"--image={BUSYBOX}", "--", "sh", "-c", SLEEP)
+    cluster.kubectl("wait", "--for=condition=Available", "deployment/web", "--timeout=100s")
+    for name in ("alone", f"static-{NODE}"):
+        cluster.wait_ready(name)
+    cluster.kubectl("create", "poddisruptionbudget", "web", "--selector=app=web", "--min-available=1")
+    cluster.wait(lambda: "observedGeneration" in cluster.get("poddisruptionbudget", "web")["status"])
+    before = {pod["metadata"]["name"] for pod in cluster.get("pods")}
+    try:
+        agent.run("drain").fails(1, f"nothing was evicted: {cluster.namespace}/alone: no controller", "uncordon")
+        assert cluster.get("node", NODE)["spec"]["unschedulable"] is True
+        assert {pod["metadata"]["name"] for pod in cluster.get("pods")} == before
+        kept = agent.run("drain", "--force", "--timeout", "2").fails(1, f"not gone in 2 s: {cluster.namespace}/web-")
+        assert "disruption budget" in kept.out and f"static-{NODE} stays: of a file" in kept.out
+        cluster.kubectl("delete", "poddisruptionbudget", "web")
+        done = agent.run("drain", "--force").ok()
+        assert f"{NODE} is drained" in done.out and f"{cluster.namespace}/web-" in done.out
+        assert [pod["spec"].get("nodeName") for pod in cluster.get("pods")].count(NODE) == 1
+        cluster.wait_ready(f"static-{NODE}")
+    finally:
+        agent.run("uncordon").ok()
+        manifest.unlink()
+    cluster.kubectl("wait", "--for=condition=Available", "deployment/web", "--timeout=100s")

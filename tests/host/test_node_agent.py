@@ -259,3 +259,33 @@ def test_an_agent_that_is_killed_goes_on(tmp_path: Path, busybox_rootfs: Path) -
         (logs,) = agent.node.logs.glob("*/c")
         agent.wait(lambda pods: len(list(logs.iterdir())) == 2)  # the log had grown, so it was set aside
         assert agent.run("logs", "kept").ok().out.splitlines() == [*map(str, range(2000)), "all"]
+
+
+def test_a_drained_node_runs_nothing_until_it_is_taken_back(tmp_path: Path, busybox_rootfs: Path) -> None:
+    """What the system needs ends last; a kill changes nothing of it."""
+    with an_agent(tmp_path, busybox_rootfs) as agent:
+        ends = tmp_path / "ends"
+        ends.touch()
+        volumes = [{"name": "v", "hostPath": {"path": str(ends), "type": "File"}}]
+        for name, priority in (("needed", 2_000_000_000), ("first", 0), ("second", 0)):
+            script = f"trap 'echo {name} >>/ends; exit 0' TERM; while :; do sleep 0.05; done"
+            c = sh("c", script, volumeMounts=[{"name": "v", "mountPath": "/ends"}])
+            agent.write(name, pod(name, c, volumes=volumes, priority=priority))
+        template = {"metadata": {"labels": {"app": "web"}}, "spec": pod("web", sh("c", SLEEP))["spec"]}
+        spec = {"selector": {"matchLabels": {"app": "web"}}, "template": template}
+        agent.write("web", {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"}, "spec": spec})
+        for name in ("needed", "first", "second"):
+            agent.wait_ready(name)
+        agent.wait(lambda pods: len(pods) == 4)
+        assert "is drained" in agent.run("drain").ok().out
+        words = ends.read_text().split()
+        assert sorted(words) == ["first", "needed", "second"] and words[-1] == "needed"
+        agent.node.kill()
+        agent.write("late", pod("late", sh("c", SLEEP)))
+        agent.node.start()
+        assert "drained" in agent.run("status").ok().out
+        assert not agent.pods()
+        agent.run("uncordon").ok()
+        for name in ("needed", "late"):
+            agent.wait_ready(name)
+        agent.wait(lambda pods: len(pods) == 5)

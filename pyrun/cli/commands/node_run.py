@@ -215,7 +215,8 @@ def _joining(o: Options, given: Given) -> Joining | None:
             raise InvalidArgument(f"--node-labels {word!r}: must be KEY=VALUE")
         labels[key] = value
     port = o.port if _has_kubelet(o, given) else 0
-    return Joining(load_kubeconfig(given.kubeconfig), labels, port, given.credentials)
+    path = os.path.abspath(given.kubeconfig)
+    return Joining(load_kubeconfig(path), labels, port, given.credentials, path)
 
 
 def _serving(o: Options, state: str) -> Serving | None:

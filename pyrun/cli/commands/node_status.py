@@ -7,7 +7,7 @@ from __future__ import annotations
 from pyrun.cli.commands.cri import STATE
 from pyrun.cli.commands.node_get import age
 from pyrun.cli.output import compact, write
-from pyrun.errors import printable
+from pyrun.errors import PyrunError, printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,6 +27,10 @@ def run(g: Globals, o: Options) -> int:
     lines = [f"pyrun node {found['version']}, node {found['node']}", f"  {found['pods']} pods of {found['manifests']}"]
     if server:
         lines[1] += " and of an API server"
+    if server:
+        lines.append(f"  credentials: {server['kubeconfig']}{_good_until(server['kubeconfig'])}")
+    if found["drained"]:
+        lines.append("  drained: no pod of a file runs; pyrun node uncordon ends that")
     lines += [f"  wrong: {word}" for word in wrong]
     lines += [f"  {type}: new pods are refused, see the events" for type in found["conditions"]]
     for e in found["events"]:
@@ -34,3 +38,21 @@ def run(g: Globals, o: Options) -> int:
         lines.append(f"  {age(e['lastTimestamp'])} ago: {e['reason']} {e['message']}{times}")
     write("".join([printable(line) + "\n" for line in lines]))
     return 1 if wrong else 0
+
+
+def _good_until(kubeconfig: str) -> str:
+    """When its certificate ends, where it has one in a file that we may read."""
+    import time
+
+    from pyrun.kube.certificates import read_pair
+    from pyrun.kube.kubeconfig import load_kubeconfig
+
+    try:
+        cluster = load_kubeconfig(kubeconfig)
+        pair = read_pair(cluster.certificate_file) if cluster.certificate_file else None
+    except (PyrunError, ModuleNotFoundError):
+        return ""
+    if pair is None:
+        return f" for {cluster.server}"
+    ends = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(pair.ends))
+    return f" for {cluster.server}, good until {ends}"

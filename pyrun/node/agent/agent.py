@@ -19,6 +19,7 @@ from typing import Any
 from ...cri.cri import Cri
 from ...errors import PyrunError, reason
 from ...image.garbage import Policy
+from ...kube.certificates import write_private
 from ...kube.objects.apps import Deployment
 from ...kube.objects.config import ConfigMap, Secret
 from ...kube.objects.pods import Pod
@@ -28,6 +29,7 @@ from ...pod.pod import Container
 from ...pod.pod import Pod as RuntimePod
 from ...pod.sandbox.cgroups import SYSTEMD
 from ..admission import Allocatable, Neighbour, refusal
+from ..eviction.plan import is_critical
 from ..eviction.signals import collect_signals
 from ..plan.observed import NodeFacts
 from ..plan.pod import containers_of
@@ -49,6 +51,7 @@ from .source import Source, Wanted, uid_of
 
 Name = tuple[str, str]
 LATE_S = 5.0  # for the kill at the end of a grace, and what follows it
+DRAINED = "drained"  # a file: no pods of files
 MANIFESTS, LOGS = "/etc/pyrun/manifests", "/var/log/pods"
 
 
@@ -198,6 +201,8 @@ class Agent:
                     secrets[namespace, name] = one.object
                 case Deployment():
                     deployments[namespace, name] = one
+        if self.drained:
+            pods, deployments = self._still_wanted(pods, deployments)
         before = self.host.objects
         allocatable = {"cpu": self.host.allocatable.cpu, "memory": self.host.allocatable.memory}
         self.host.objects = Objects(config_maps, secrets, allocatable)
@@ -207,7 +212,7 @@ class Agent:
             if not (actor.record.api or actor.record.owner) and key not in pods:
                 self.next.pop(key, None)
                 actor.delete()
-        self.deployments.want(deployments, self.source.broken)
+        self.deployments.want(deployments, frozenset() if self.drained else self.source.broken)
         for key, record in pods.items():
             self._want(key, record)
         if changed:
@@ -215,6 +220,40 @@ class Agent:
                 if not actor.record.api:
                     actor.objects_changed(changed)
         self.sweep()
+
+    # --- drained ---
+
+    @property
+    def drained(self) -> bool:
+        return os.path.exists(f"{self.host.directory}/{DRAINED}")
+
+    def drain(self) -> None:
+        """No pod of a file runs any more, over restarts, until resume(): those that the node needs go last."""
+        write_private(f"{self.host.directory}/{DRAINED}", b"")
+        self._look_again()
+
+    def resume(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{self.host.directory}/{DRAINED}")
+        self._look_again()
+
+    def _look_again(self) -> None:
+        if self.source.read:
+            self._wanted()
+
+    def _still_wanted(
+        self, pods: dict[Name, Record], deployments: dict[Name, Wanted]
+    ) -> tuple[dict[Name, Record], dict[Name, Wanted]]:
+        """Of a drained node: what is critical, until the others are gone, and no new pod of a file."""
+        files = [(key, actor.record) for key, actor in self.actors.items() if not actor.record.api]
+        if all(is_critical(record.pod.spec) for _, record in files):
+            return {}, {}
+        kept = {key: pods[key] for key, record in files if key in pods and is_critical(record.pod.spec)}
+        return kept, {
+            key: one
+            for key, one in deployments.items()
+            if isinstance(one.object, Deployment) and is_critical(one.object.spec.template.spec)
+        }
 
     def sweep(self) -> None:
         """Removes what nobody wants, where everybody has been heard."""
@@ -286,6 +325,8 @@ class Agent:
         if (after := self.next.pop(key, None)) is not None:
             after.created = time.time()
             self._begin(after)
+        elif self.drained:
+            self._look_again()
         self.deployments.stir()
         self._room()
 

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 
 from ..admission import tolerates_memory_pressure
 from ..eviction.plan import (
-    CRITICAL,
     HARD_GRACE_S,
     TRANSITION_S,
     Candidate,
     Pressure,
     Signal,
     State,
+    is_critical,
     message,
     plan_pressure,
     rank,
@@ -133,7 +133,7 @@ class Evictor:
         return found, signals
 
     def _is_critical(self, record: Record) -> bool:
-        return (record.desired().spec.priority or 0) >= CRITICAL or (self._spares and not record.api)
+        return is_critical(record.pod.spec) or (self._spares and not record.api)
 
     def _candidate(self, actor: Actor) -> Candidate:
         record = actor.record

@@ -42,7 +42,12 @@ async def running(
         from ..services.services import Services
 
         services = Services(cri, agent, serving, joining.cluster if joining is not None else None, warn)
-    door = Socket(agent, member.error if member is not None else None, services)
+    door = Socket(
+        agent,
+        member.error if member is not None else None,
+        services,
+        joining.kubeconfig if joining is not None else "",
+    )
     streams = StreamSocket(agent)
     try:
         if services is not None:

@@ -42,10 +42,15 @@ KINDS = {"pods": "Pod", "deployments": "Deployment", "configmaps": "ConfigMap", 
 
 class Socket:
     def __init__(
-        self, agent: Agent, server_error: Callable[[], str | None] | None = None, services: Services | None = None
+        self,
+        agent: Agent,
+        server_error: Callable[[], str | None] | None = None,
+        services: Services | None = None,
+        kubeconfig: str = "",
     ) -> None:
-        """server_error: why the API server can't be had now; None where there is none."""
+        """server_error: why the API server can't be had now; None where there is none. kubeconfig: of that one."""
         self._agent, self._server_error, self._services = agent, server_error, services
+        self._kubeconfig = kubeconfig
         self._server = Server(self._answer)
         self._path, self._inode = "", 0
 
@@ -104,9 +109,28 @@ class Socket:
             case ("POST", ["retry", namespace, name]):
                 self._actor(namespace, name).retry()
                 return {}
+            case ("POST", ["drain"]):
+                return await self._drain(_number("wait", query.get("wait")) or 0)
+            case ("POST", ["uncordon"]):
+                agent.resume()
+                return {}
             case ("DELETE", [kind, namespace, name]) if kind in KINDS:
                 return await self._delete(KINDS[kind], namespace, name, query)
         raise NotFound(f"{exchange.method} {exchange.path}: there is no such thing here")
+
+    async def _drain(self, wait: int) -> dict[str, Any]:
+        """left: the pods of files that have not ended in so many seconds."""
+        self._agent.drain()
+
+        def left() -> list[Actor]:
+            return [actor for actor in self._agent.actors.values() if not actor.record.api]
+
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(min(wait, LONGEST_WAIT_S)):
+                while actors := left():
+                    await actors[0].ended.wait()
+                    await asyncio.sleep(0)
+        return {"left": sorted("/".join(actor.record.key) for actor in left())}
 
     def _status(self) -> dict[str, Any]:
         source = self._agent.source
@@ -120,7 +144,10 @@ class Socket:
             "pods": len(self._agent.actors),
             "conditions": sorted(self._agent.evictor.conditions),
             "events": [event_value(event) for event in self._agent.events.all()],
-            "server": None if self._server_error is None else {"error": self._server_error()},
+            "drained": self._agent.drained,
+            "server": None
+            if self._server_error is None
+            else {"error": self._server_error(), "kubeconfig": self._kubeconfig},
         }
 
     async def _garbage(self, *, carry_out: bool) -> dict[str, Any]:

@@ -10,12 +10,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from ...kube.objects.pods import PodSpec
 from .thresholds import DISK, MEMORY, PIDS, Threshold
 
 TRANSITION_S = 300.0
 CRITICAL = 2_000_000_000  # the least priority of what the system needs
 HARD_GRACE_S = 1.0
+
 _WORST = (MEMORY, DISK, PIDS)  # memory before all else: nothing works without
+
+
+def is_critical(spec: PodSpec | None) -> bool:
+    return spec is not None and (spec.priority or 0) >= CRITICAL
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,12 +38,13 @@ THREADS = 4  # requests at a time, besides watches
 @dataclass(frozen=True, slots=True)
 class Joining:
     """labels: of the Node. port: of the kubelet's API on this node, 0 where there is none. credentials: those of
-    `pyrun node join`, to be kept."""
+    `pyrun node join`, to be kept. kubeconfig: the file, for commands."""
 
     cluster: Cluster
     labels: dict[str, str] = field(default_factory=dict)
     port: int = 0
     credentials: Credentials | None = None
+    kubeconfig: str = ""
 
 
 class Membership:

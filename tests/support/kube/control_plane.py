@@ -44,7 +44,7 @@ CONTROLLERS = (
 # What workloads on nodes need besides.
 WORKLOADS = (
     "deployment-controller,replicaset-controller,root-ca-certificate-publisher-controller,node-lifecycle-controller,"
-    "taint-eviction-controller,garbage-collector-controller,pod-garbage-collector-controller"
+    "taint-eviction-controller,garbage-collector-controller,pod-garbage-collector-controller,disruption-controller"
 )
 # What nodes that come need.
 JOINING = (
