@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from ...errors import PyrunError
+from ...kube.objects.containers import Container
 from ...kube.objects.pods import Pod
 from ...kube.objects.status import PodStatus
 from ...pod import container as life
@@ -39,6 +40,16 @@ EVICTED, NOT_SUPPORTED = "Evicted", "NotSupported"
 AGAIN_S = 5.0  # after something that should not fail has failed
 IMPORT_S = 10.0  # an image that must not be pulled is looked for so often: nobody tells when it has been imported
 LAST_S = 2.0  # beyond the planner's own kill
+
+
+def resized(before: Pod, after: Pod) -> list[str]:
+    """PURE: the containers whose resources are others."""
+    there = {c.name: c.resources for c in all_containers(before)}
+    return [c.name for c in all_containers(after) if c.name in there and c.resources != there[c.name]]
+
+
+def all_containers(pod: Pod) -> list[Container]:
+    return [*(pod.spec.initContainers or ()), *pod.spec.containers] if pod.spec is not None else []
 
 
 class Actor:
@@ -83,6 +94,11 @@ class Actor:
         """The same pod, as it is in the API server now."""
         record = self.record
         if record.pod != pod:
+            for name in resized(record.pod, pod):
+                text = (
+                    f"container {name} has other resources: this node does not resize in place, its next start has them"
+                )
+                self.events.add("Warning", "ResizeInfeasible", text)
             before, record.pod = record.pod.metadata, pod
             if before != pod.metadata:  # files may show labels and annotations
                 self.begin(self.carrier.update_volumes())
