@@ -45,7 +45,7 @@ LAYER_HEADERS = {  # header → Debian package
 POD = [f"pod/{name}.c" for name in ("main", "message", "socket", "serve", "maker", "reap", "log", "attach", "stamp")]
 POD += ["init/start.c"]
 DATAPLANE_PARTS = (
-    "hash image table apply choose limits tcp connect pump udp udp_socket flow hand_over control counters loop"
+    "hash image table apply choose limits tcp connect pump sctp udp own_socket flow hand_over control counters loop"
 )
 DATAPLANE = [f"dataplane/{name}.c" for name in ("main", "sandbox", *DATAPLANE_PARTS.split())]
 DNS_NAMES = ("query", "table", "answer", "cache", "limit", "waiting", "serve", "tcp", "control")

@@ -149,14 +149,14 @@ static void put_frontend(struct frontend *f, struct choice *choices, uint32_t n,
     f->affinity = affinity;
     f->named = f->fresh = false;
     f->gone = false;
-    if (f->protocol == IPPROTO_UDP)
-        udp_put(f);
+    if (f->protocol != IPPROTO_TCP)
+        own_put(f);
 }
 
 static void remove_frontend(struct frontend *f) {
     hash_remove(&table.frontends, &f->node);
     f->gone = true;
-    udp_gone(f);
+    own_gone(f);
     frontend_drop(f);
 }
 

@@ -33,17 +33,24 @@ bool bind_source(int fd, const struct address *client, bool range) {
     return bind(fd, (struct sockaddr *)&from, n) == 0;
 }
 
+static int tcp_socket(int family) {
+    int one = 1, most = BUFFER_MOST, fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return -1;
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &most, sizeof most);
+    return fd;
+}
+
 /* 0: under way or there; else an errno. */
 static int start(struct connection *c, struct backend *b, bool keep, bool range) {
     struct sockaddr_storage to;
     socklen_t n = address_write(&b->address, b->port, &to);
-    int one = 1, most = BUFFER_MOST, fd = socket(to.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    int fd = is_sctp(c) ? sctp_connect(c, &to, n) : tcp_socket(to.ss_family);
     if (fd < 0)
         return errno;
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &most, sizeof most);
     int error = keep && !bind_source(fd, &c->client, range) ? errno : 0;
-    if (!error && connect(fd, (struct sockaddr *)&to, n) && errno != EINPROGRESS)
+    if (!error && !is_sctp(c) && connect(fd, (struct sockaddr *)&to, n) && errno != EINPROGRESS)
         error = errno;
     struct side *s = c->side + 1;
     s->w.fd = fd;
@@ -65,7 +72,7 @@ void connect_next(struct connection *c) {
         struct backend *b = choose_backend(c->frontend, ch, &c->client, c->tried, c->n_tried, now_ms);
         if (!b)
             break;
-        bool keep = keeps_source(ch, b, &c->client);
+        bool keep = !is_sctp(c) && keeps_source(ch, b, &c->client); /* answers to it would not find a socket of SCTP */
         int error = start(c, b, keep, true);
         if (error == EADDRNOTAVAIL && keep) /* the range is used up for this endpoint: of all ports, then */
             error = start(c, b, keep, false);

@@ -75,7 +75,7 @@ static const char *apply(const struct message *m) {
         return "an image: in the message or as a descriptor";
     const char *wrong = m->n_fds ? apply_memfd(m->fds[0]) : table_apply(m->body, m->size, now_ms);
     if (!wrong)
-        udp_adopt_no_more();
+        own_adopt_no_more();
     return wrong;
 }
 
@@ -177,7 +177,7 @@ static void answer(int fd, struct message *m) {
     }
     case WIRE_RETIRE:
         tcp_listen(NULL, 0);
-        udp_close();
+        own_close();
         retire(m->head.value > INT32_MAX ? INT32_MAX : (int64_t)m->head.value);
         break;
     case WIRE_END: loop_end(); break;

@@ -95,7 +95,7 @@ struct frontend { /* as long as the table, a connection or a pin holds it */
     bool gone, named, fresh;
     uint32_t refs, affinity, n_choices, active;
     struct choice *choices;
-    struct udp_frontend *udp;
+    struct own_socket *own;
     uint64_t accepted, failed, refused, bytes[2], retried;
 };
 
@@ -116,9 +116,9 @@ struct frontend *table_find(uint8_t protocol, const struct address *a, uint16_t 
 void frontend_drop(struct frontend *f);
 void backend_drop(struct backend *b);
 
-/* What is done for those that have a socket of their own, when they come, change and go (udp.c). */
-void udp_put(struct frontend *f);
-void udp_gone(struct frontend *f);
+/* What is done for those that have a socket of their own, when they come, change and go (own_socket.c). */
+void own_put(struct frontend *f);
+void own_gone(struct frontend *f);
 
 struct choice *choose(const struct frontend *f, const struct address *client);
 /* The next endpoint in turn which is none of `tried`; NULL: there is none. Held for the caller. */
@@ -182,6 +182,7 @@ struct side {
     struct pipe *pipe;
     uint8_t *kept;  /* what came from here and the other did not take */
     uint32_t kept_from, kept_to;
+    struct message *message; /* the same of SCTP */
 };
 
 enum stage { CONNECTING, OPEN, DEAD };
@@ -196,6 +197,7 @@ struct connection {
     struct source *source;
     struct address client;
     uint16_t client_port;
+    uint16_t streams[2]; /* of SCTP: on which the client sends, and on which it is sent to */
     struct list timer, ready;
     int64_t since;  /* when the connect began; later, of the last byte */
     int64_t listed; /* what `since` was when it took its place among the timers */
@@ -211,6 +213,7 @@ void tcp_continue(void);         /* connections whose budget was used up */
 bool tcp_has_more(void);
 void tcp_free_dead(void);
 void tcp_abort(struct connection *c); /* RST to both */
+void tcp_take_of(const struct own_socket *o); /* what waits at a socket of SCTP */
 
 /* The buffer of a socket to an endpoint, which the kernel doubles (and net.core.rmem_max bounds): what may lie in it when the client takes
  * no more. Left to itself it grows with the speed at which we read, to tcp_rmem's most. Endpoints are near, so that it is enough; clients
@@ -218,21 +221,41 @@ void tcp_abort(struct connection *c); /* RST to both */
 enum { BUFFER_MOST = 5 << 17 };
 enum pumped { PUMP_WAIT, PUMP_MORE, PUMP_BROKEN };
 enum pumped pump(struct connection *c, int from);
+enum pumped pump_blocked(struct side *to); /* it takes no more now */
 void pump_release(struct side *s);
 void pump_init(uint32_t pipes_most);
 
 bool keeps_source(const struct choice *ch, const struct backend *b, const struct address *client); /* connect.c */
 bool bind_source(int fd, const struct address *client, bool range);
 
-/* ---- UDP (udp_socket.c: sockets of frontends; udp.c: datagrams; flow.c: who belongs to whom) */
+/* ---- SCTP (sctp.c: sockets and messages; the rest of a connection's life is tcp.c's and connect.c's) */
 
-struct udp_frontend { /* of a frontend with an endpoint: a socket on its address and port */
+int sctp_listen(const struct sockaddr_storage *at, socklen_t n); /* -1 and errno, as below */
+int sctp_connect(const struct connection *c, const struct sockaddr_storage *to, socklen_t n);
+bool sctp_begin(struct connection *c); /* with the client's socket; false: it has gone */
+enum pumped sctp_pump(struct connection *c, int from);
+void sctp_release(struct side *s);
+static inline bool is_sctp(const struct connection *c) { return c->frontend->protocol == IPPROTO_SCTP; }
+
+/* ---- sockets of frontends that sk_lookup does not serve (own_socket.c): UDP, and SCTP, which it does not know */
+
+struct own_socket { /* of a frontend with an endpoint, on its address and port */
     struct watched w;
     struct frontend *frontend;
     uint32_t version; /* of its choices */
     bool given;       /* to the next data plane */
     struct list flows, waiting; /* waiting: for its address to be free */
 };
+
+int64_t own_timers(int64_t now);
+void own_pause(bool pause); /* nothing can be accepted, or can be again */
+void own_free_dead(void);
+void own_close(void);
+bool own_give(struct wire_entry *e, int *fd); /* false: there is none left. The descriptor is the caller's */
+bool own_adopt(const struct wire_entry *e, int fd);
+void own_adopt_no_more(void);
+
+/* ---- UDP (udp.c: datagrams; flow.c: who belongs to whom) */
 
 struct flow { /* a client's address and port with one endpoint, over a socket of its own */
     struct watched w;
@@ -242,22 +265,16 @@ struct flow { /* a client's address and port with one endpoint, over a socket of
     bool answered, refused;
     uint32_t version;
     int64_t used;
-    struct udp_frontend *of;
+    struct own_socket *of;
     struct backend *backend;
     struct source *source;
     struct list by_use, of_frontend, of_source;
 };
 
 extern uint32_t udp_flows;
-int64_t udp_timers(int64_t now);
-void udp_free_dead(void);
-void udp_close(void);
-bool udp_give(struct wire_entry *e, int *fd); /* false: there is none left. The descriptor is the caller's */
-bool udp_adopt(const struct wire_entry *e, int fd);
-void udp_adopt_no_more(void);
 void udp_frontend_ready(struct watched *w, uint32_t events);
 void udp_answer_ready(struct watched *w, uint32_t events);
-struct flow *flow_get(struct udp_frontend *u, const struct address *client, uint16_t port); /* NULL: nobody takes it */
+struct flow *flow_get(struct own_socket *u, const struct address *client, uint16_t port); /* NULL: nobody takes it */
 void flow_end(struct flow *f);
 void flow_answered(struct flow *f);
 int64_t flow_timers(int64_t now);

@@ -17,11 +17,11 @@ uint32_t udp_flows;
 static struct hash flows;
 static struct list fresh = {&fresh, &fresh}, answered = {&answered, &answered}, dead = {&dead, &dead};
 
-static uint64_t flow_hash(const struct udp_frontend *u, const struct address *client, uint16_t port) {
+static uint64_t flow_hash(const struct own_socket *u, const struct address *client, uint16_t port) {
     struct {
         struct address client;
         uint64_t port;
-        const struct udp_frontend *of;
+        const struct own_socket *of;
     } key = {*client, port, u};
     return hash_bytes(&key, sizeof key);
 }
@@ -123,7 +123,7 @@ static struct backend *find_endpoint(struct frontend *f, const struct address *c
 }
 
 /* b: held, and the flow's from now on, as is fd. NULL: neither is. */
-static struct flow *add(struct udp_frontend *u, const struct address *client, uint16_t port, struct backend *b, struct source *s, int fd) {
+static struct flow *add(struct own_socket *u, const struct address *client, uint16_t port, struct backend *b, struct source *s, int fd) {
     struct flow *f = calloc(1, sizeof *f);
     if (!f)
         return NULL;
@@ -154,7 +154,7 @@ static struct flow *add(struct udp_frontend *u, const struct address *client, ui
     return f;
 }
 
-static struct flow *new_flow(struct udp_frontend *u, const struct address *client, uint16_t port, struct backend *not) {
+static struct flow *new_flow(struct own_socket *u, const struct address *client, uint16_t port, struct backend *not) {
     struct source *s = source_take(client);
     if (!s)
         return NULL;
@@ -194,7 +194,7 @@ static bool still_right(struct flow *f) {
     return false;
 }
 
-struct flow *flow_get(struct udp_frontend *u, const struct address *client, uint16_t port) {
+struct flow *flow_get(struct own_socket *u, const struct address *client, uint16_t port) {
     uint64_t hash = flow_hash(u, client, port);
     struct flow *f = NULL;
     for (struct node *n = hash_first(&flows, hash); n && !f; n = n->next) {
@@ -252,10 +252,10 @@ bool flow_take(const struct wire_entry *e, int fd) {
     struct backend *b = table_find_backend(e->set, e->endpoint, e->endpoint_port);
     struct address client;
     memcpy(client.b, e->client, sizeof client.b);
-    struct source *s = of && of->udp && b && udp_flows < limit_flows() ? source_take(&client) : NULL;
+    struct source *s = of && of->own && b && udp_flows < limit_flows() ? source_take(&client) : NULL;
     if (!s)
         return false;
-    struct flow *f = add(of->udp, &client, e->client_port, b, s, fd);
+    struct flow *f = add(of->own, &client, e->client_port, b, s, fd);
     if (!f) {
         source_drop(s);
         return false;

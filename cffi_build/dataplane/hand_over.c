@@ -1,4 +1,4 @@
-/* From a data plane that retires to the next one: UDP sockets with what waits in them, flows with their sockets, pins. Connections stay
+/* From a data plane that retires to the next one: sockets of UDP and SCTP with what waits in them, flows with their sockets, pins. Connections stay
  * with the one that has them. */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -20,7 +20,7 @@ struct frontend *entry_frontend(const struct wire_entry *e, uint8_t protocol) {
 
 uint32_t give(uint16_t kind, struct wire_entry *entries, int *fds, uint32_t most) {
     uint32_t n = 0;
-    while (n < most && (kind == WIRE_GIVE_SOCKETS ? udp_give(entries + n, fds + n) : flow_give(entries + n, fds + n)))
+    while (n < most && (kind == WIRE_GIVE_SOCKETS ? own_give(entries + n, fds + n) : flow_give(entries + n, fds + n)))
         n += fds[n] >= 0;
     return n;
 }
@@ -32,7 +32,7 @@ const char *take_entries(uint16_t kind, const uint8_t *body, uint32_t size, int 
         struct wire_entry e;
         if (whole)
             memcpy(&e, body + k * sizeof e, sizeof e);
-        if (!whole || !(kind == WIRE_TAKE_SOCKETS ? udp_adopt(&e, fds[k]) : flow_take(&e, fds[k])))
+        if (!whole || !(kind == WIRE_TAKE_SOCKETS ? own_adopt(&e, fds[k]) : flow_take(&e, fds[k])))
             close(fds[k]);
     }
     return whole ? NULL : "entries and descriptors that are not as many";

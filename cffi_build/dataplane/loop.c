@@ -67,14 +67,14 @@ void loop_run(void) {
                 w->ready(w, events[k].events);
         }
         tcp_continue();
-        wait = sooner(tcp_timers(now_ms), udp_timers(now_ms));
+        wait = sooner(tcp_timers(now_ms), own_timers(now_ms));
         if (now_ms >= next_tick) {
             affinity_tick(now_ms);
             next_tick = now_ms + TICK_MS;
         }
         tcp_free_dead();
         flow_free_dead();
-        udp_free_dead();
+        own_free_dead();
         if (is_retiring && ((!connections && !udp_flows) || now_ms >= retire_by))
             return;
         wait = tcp_has_more() ? 0 : sooner(wait, connections || affinity_count() || udp_flows || is_retiring ? TICK_MS : 60000);

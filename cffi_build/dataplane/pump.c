@@ -73,7 +73,7 @@ static bool keep(struct side *s, const uint8_t *from, uint32_t n) {
 }
 
 /* The other side takes no more now: from here on we want to be told when it does. */
-static enum pumped blocked(struct side *to) {
+enum pumped pump_blocked(struct side *to) {
     to->writable = false;
     if (to->watches_out)
         return PUMP_WAIT;
@@ -88,7 +88,7 @@ static enum pumped flush(struct side *from, struct side *to) {
     while (from->kept) {
         ssize_t n = send(to->w.fd, from->kept + from->kept_from, from->kept_to - from->kept_from, MSG_NOSIGNAL | MSG_DONTWAIT);
         if (n < 0)
-            return errno == EAGAIN ? blocked(to) : PUMP_BROKEN;
+            return errno == EAGAIN ? pump_blocked(to) : PUMP_BROKEN;
         from->kept_from += (uint32_t)n;
         if (from->kept_from == from->kept_to) {
             free(from->kept);
@@ -98,7 +98,7 @@ static enum pumped flush(struct side *from, struct side *to) {
     while (from->pipe && from->pipe->held) {
         ssize_t n = splice(from->pipe->out, NULL, to->w.fd, NULL, from->pipe->held, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
         if (n < 0)
-            return errno == EAGAIN ? blocked(to) : PUMP_BROKEN;
+            return errno == EAGAIN ? pump_blocked(to) : PUMP_BROKEN;
         from->pipe->held -= (uint32_t)n;
     }
     return PUMP_MORE;

@@ -24,7 +24,7 @@
 #error "pyrun-dataplane: which AUDIT_ARCH is this?"
 #endif
 
-/* NET_RAW: sockets with a client's address (IP_TRANSPARENT). NET_BIND_SERVICE: UDP sockets of services below port 1024. */
+/* NET_RAW: sockets with a client's address (IP_TRANSPARENT). NET_BIND_SERVICE: sockets of services below port 1024, of UDP and SCTP. */
 static void keep_capabilities(void) {
     static const unsigned char kept[] = {CAP_NET_BIND_SERVICE, CAP_NET_RAW};
     struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
@@ -74,16 +74,19 @@ static void filter(void) {
 #ifdef __NR_epoll_wait
         CALL(epoll_wait),
 #endif
-        CALL(epoll_ctl), CALL(close), CALL(accept4), CALL(getsockname), CALL(setsockopt), CALL(connect), CALL(bind), CALL(shutdown),
+        CALL(epoll_ctl), CALL(close), CALL(accept4), CALL(listen), CALL(getsockname), CALL(setsockopt), CALL(connect), CALL(bind), CALL(shutdown),
         CALL(getsockopt), CALL(recvmmsg), CALL(sendmmsg), CALL(recvmsg), CALL(sendmsg), CALL(pipe2), CALL(fcntl), CALL(clock_gettime),
         CALL(brk), CALL(munmap), CALL(mremap), CALL(madvise), CALL(fstat), CALL(newfstatat), CALL(memfd_create), CALL(ftruncate),
         CALL(pread64), CALL(dup), CALL(getpid), CALL(getrandom), CALL(rt_sigreturn), CALL(exit_group), CALL(write), CALL(restart_syscall), CALL(futex),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_socket, 0, 7), /* of the internet, and no raw one */
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_socket, 0, 10), /* of the internet: TCP, UDP, SCTP, and no raw one */
         ARGUMENT(0),
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AF_INET, 1, 0),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AF_INET6, 0, 3),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AF_INET6, 0, 6),
         ARGUMENT(1),
-        BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, 0xf & ~(SOCK_STREAM | SOCK_DGRAM), 1, 0),
+        BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, 0xf & ~(SOCK_STREAM | SOCK_DGRAM), 4, 0),
+        ARGUMENT(2),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0, 1, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, IPPROTO_SCTP, 0, 1),
         ALLOW,
         KILL,
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_mmap, 1, 0),

@@ -1,5 +1,6 @@
 /* Connections, from accept to their end. The address that a client connected to is the frontend's key; an endpoint is chosen and
- * connected to, another one where that fails; then pump.c moves bytes both ways until both have ended or one is broken.
+ * connected to, another one where that fails; then pump.c moves bytes both ways until both have ended or one is broken. An association of
+ * SCTP lives like a connection: sctp.c has what is different, its sockets and that it moves messages.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -31,6 +32,7 @@ static void reset_socket(int fd) {
 
 static void close_side(struct side *s, bool reset) {
     pump_release(s);
+    sctp_release(s);
     if (s->w.fd < 0)
         return;
     if (reset)
@@ -77,7 +79,8 @@ void tcp_free_dead(void) {
 static void run(struct connection *c, int first) {
     bool again = false;
     for (int k = 0; k < 2; k++) {
-        enum pumped p = pump(c, k ? !first : first);
+        int from = k ? !first : first;
+        enum pumped p = is_sctp(c) ? sctp_pump(c, from) : pump(c, from);
         if (p == PUMP_BROKEN) {
             end(c, true);
             return;
@@ -188,16 +191,24 @@ static struct connection *new_connection(int fd, struct frontend *f, struct sour
     return c;
 }
 
-static void take(int fd, const struct sockaddr_storage *peer) {
+static struct frontend *frontend_of(int fd) {
     struct sockaddr_storage local;
     socklen_t n = sizeof local;
-    struct address to, client;
-    uint16_t port, client_port;
-    if (getsockname(fd, (struct sockaddr *)&local, &n) || !address_read(&local, &to, &port) || !address_read(peer, &client, &client_port)) {
-        refuse(fd, NULL);
+    struct address to;
+    uint16_t port;
+    bool known = getsockname(fd, (struct sockaddr *)&local, &n) == 0 && address_read(&local, &to, &port);
+    return known ? table_find(IPPROTO_TCP, &to, port) : NULL;
+}
+
+/* f: whose listener it came to, if that is a frontend's own. */
+static void take(int fd, const struct sockaddr_storage *peer, struct frontend *f) {
+    struct address client;
+    uint16_t client_port;
+    if (!address_read(peer, &client, &client_port)) {
+        refuse(fd, f);
         return;
     }
-    struct frontend *f = table_find(IPPROTO_TCP, &to, port);
+    f = f ? f : frontend_of(fd);
     struct source *source = f ? source_take(&client) : NULL;
     if (!source) {
         refuse(fd, f);
@@ -214,24 +225,31 @@ static void take(int fd, const struct sockaddr_storage *peer) {
         return;
     }
     tcp_is_connecting(c);
-    connect_next(c);
+    if (is_sctp(c) && !sctp_begin(c))
+        tcp_abort(c);
+    else
+        connect_next(c);
 }
 
-/* false: there is none waiting, or nothing to take it with. */
-static bool accept_some(const struct watched *w) {
+static void pause_listeners(bool pause) {
+    for (uint32_t k = 0; k < n_listeners; k++)
+        loop_change(listeners + k, pause ? 0 : EPOLLIN);
+    own_pause(pause);
+    paused_until = pause ? now_ms + PAUSE_MS : 0;
+}
+
+/* false: there is none waiting, or nothing to take it with. f: as of take(). */
+static bool accept_some(const struct watched *w, struct frontend *f) {
     for (int k = 0; k < ACCEPTED_AT_ONCE; k++) {
         struct sockaddr_storage peer;
         socklen_t n = sizeof peer;
         int fd = accept4(w->fd, (struct sockaddr *)&peer, &n, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd >= 0) {
-            take(fd, &peer);
+            take(fd, &peer, f);
             continue;
         }
-        if (errno == ENFILE || errno == EMFILE || errno == ENOMEM || errno == ENOBUFS) { /* the machine's: it will be there again */
-            for (uint32_t i = 0; i < n_listeners; i++)
-                loop_change(listeners + i, 0);
-            paused_until = now_ms + PAUSE_MS;
-        }
+        if (errno == ENFILE || errno == EMFILE || errno == ENOMEM || errno == ENOBUFS) /* the machine's: it will be there again */
+            pause_listeners(true);
         if (errno == EAGAIN || paused_until)
             return false;
     }
@@ -240,8 +258,10 @@ static bool accept_some(const struct watched *w) {
 
 static void listener_ready(struct watched *w, uint32_t events) {
     (void)events;
-    accept_some(w);
+    accept_some(w, NULL);
 }
+
+void tcp_take_of(const struct own_socket *o) { accept_some(&o->w, o->frontend); }
 
 static void inherit(int fd) {
     int one = 1, idle = 60, interval = 10, count = 5, unsent = 256 << 10;
@@ -259,7 +279,7 @@ bool tcp_listen(const int *fds, uint32_t n) {
     if (n > LISTENERS_MOST) /* false: all of them are the caller's still */
         return false;
     for (uint32_t k = 0; k < n_listeners; k++) {
-        for (int i = 0; i < EMPTIED_MOST && accept_some(listeners + k); i++)
+        for (int i = 0; i < EMPTIED_MOST && accept_some(listeners + k, NULL); i++)
             ;
         loop_remove(listeners + k);
         close(listeners[k].fd);
@@ -312,7 +332,8 @@ static int64_t next_due(struct list *l, int64_t time, int64_t now, struct connec
 static void grow_old(struct connection *c) {
     list_remove(&c->timer);
     list_append(&old, &c->timer);
-    inherit(c->side[1].w.fd);
+    if (!is_sctp(c)) /* which asks its peer of itself */
+        inherit(c->side[1].w.fd);
 }
 
 static void drain_gone(struct list *l, int64_t limit) {
@@ -351,11 +372,8 @@ int64_t tcp_timers(int64_t now) {
     while (settings.half_closed_s && ((next = next_due(&half_closed, 1000 * (int64_t)settings.half_closed_s, now, &c)), c))
         end(c, true);
     wait = least(wait, next);
-    if (paused_until && now >= paused_until) {
-        paused_until = 0;
-        for (uint32_t k = 0; k < n_listeners; k++)
-            loop_change(listeners + k, EPOLLIN);
-    }
+    if (paused_until && now >= paused_until)
+        pause_listeners(false);
     if (paused_until)
         wait = least(wait, paused_until - now);
     return least(wait, drain(now));

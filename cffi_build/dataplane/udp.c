@@ -98,7 +98,7 @@ static bool send_all(int fd, struct mmsghdr *m, int n) {
 
 /* ---- from clients */
 
-static void forward(struct udp_frontend *u, int n) {
+static void forward(struct own_socket *u, int n) {
     struct flow *run = NULL;
     int first = 0;
     for (int k = 0; k < n; k++) {
@@ -121,7 +121,7 @@ static void forward(struct udp_frontend *u, int n) {
 
 void udp_frontend_ready(struct watched *w, uint32_t events) {
     (void)events;
-    struct udp_frontend *u = CONTAINER(w, struct udp_frontend, w);
+    struct own_socket *u = CONTAINER(w, struct own_socket, w);
     for (int round = 0; round < ROUNDS; round++) {
         int n = receive(w->fd, true);
         if (n < 0 && errno != EAGAIN)

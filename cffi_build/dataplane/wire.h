@@ -24,7 +24,7 @@ enum wire_kind {
     WIRE_KEEP = 9,     /* descriptors that are held for who comes next, and a body that says which they are; in place of those before */
     WIRE_KEPT = 10,    /* → these */
     /* From one that retires to the next, by way of Python; what is given away is gone here. Each answer is a part, an empty one the end. */
-    WIRE_GIVE_SOCKETS = 11, /* → entries of UDP frontends, and their sockets */
+    WIRE_GIVE_SOCKETS = 11, /* → entries of UDP and SCTP frontends, and their sockets */
     WIRE_TAKE_SOCKETS = 12, /* before APPLY, which closes what it does not need */
     WIRE_GIVE_FLOWS = 13,   /* → entries of UDP flows, and their sockets */
     WIRE_TAKE_FLOWS = 14,   /* after APPLY */

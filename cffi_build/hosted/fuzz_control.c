@@ -105,11 +105,11 @@ static void ask(uint16_t kind, unsigned wrong, const int *fds, uint32_t n_fds, c
         fail(0, "another generation without an image");
     now_ms += 100;
     tcp_timers(now_ms);
-    udp_timers(now_ms);
+    own_timers(now_ms);
     affinity_tick(now_ms);
     tcp_free_dead();
     flow_free_dead();
-    udp_free_dead();
+    own_free_dead();
 }
 
 static void let_go(void) {

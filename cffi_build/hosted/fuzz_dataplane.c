@@ -16,18 +16,18 @@ enum { HELD = 32 };
 static struct backend *held[HELD];
 static uint32_t n_held;
 
-void udp_put(struct frontend *f) {
+void own_put(struct frontend *f) {
     if (f->gone)
         abort();
-    if (!f->udp)
+    if (!f->own)
         sockets++;
-    f->udp = (void *)&sockets;
+    f->own = (void *)&sockets;
 }
 
-void udp_gone(struct frontend *f) {
-    if (f->udp)
+void own_gone(struct frontend *f) {
+    if (f->own)
         sockets--;
-    f->udp = NULL;
+    f->own = NULL;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

@@ -20,6 +20,7 @@ from .messages import Counters, Settings, State
 from .nft.kernel import KernelRules
 from .routes import Routes, addresses_to_catch, holds
 from .rules import FORWARD, SCTP, TCP, Change, Frontend, Key, Rules
+from .sctp import fits_sockets, probe
 from .sklookup import SkLookup
 
 TYPE_CHECKING = False
@@ -106,7 +107,7 @@ class InKernel:
 
 
 class UserSpace:
-    """The data plane; in the kernel what is asked for there, SCTP, which sk_lookup does not know, and silence."""
+    """The data plane; in the kernel what is asked for there, SCTP that sockets can't carry (sctp.py), and silence."""
 
     def __init__(self, directory: str, node: Iterable[bytes], told: Callable[[str], None], settings: Settings) -> None:
         self._directory = directory
@@ -116,6 +117,7 @@ class UserSpace:
         self._lock = threading.Lock()  # of the data plane's connection: counters are read by another thread
         self._rules = Rules()
         self._started, self._delay, self._due = 0.0, 0.0, 0.0
+        self._sctp = False  # whether the kernel has sockets of it
         self._mine: set[Key] = set()  # the frontends that the data plane has
         self._looked_at: Stat = None  # the program, when renew() looked at it
         private_directory(directory)
@@ -145,12 +147,14 @@ class UserSpace:
         return DataPlane.start(self._directory, [listener], self._settings, rules=self._own_rules()), listener
 
     def apply(self, rules: Rules, change: Change | None) -> None:
-        rules = dataclasses.replace(rules, frontends=_sctp_in_kernel(rules.frontends))
+        if change is None:
+            self._sctp = probe().sockets
+        rules = dataclasses.replace(rules, frontends=self._with_sctp(rules.frontends))
         self._rules = rules
         if change is None:
             self._apply_all(rules)
             return
-        change = dataclasses.replace(change, frontends_put=_sctp_in_kernel(change.frontends_put))
+        change = dataclasses.replace(change, frontends_put=self._with_sctp(change.frontends_put))
         self._kernel.apply(rules, change)
         if _is_beyond_ranges(rules, change, self._node):
             self._routes.apply(addresses_to_catch(rules, self._node))
@@ -162,6 +166,19 @@ class UserSpace:
         self._lookup.update((), [key for key in (*ours.frontends_gone, *uncaught) if key[0] == TCP])
         self._tell(ours)
         self._lookup.update(caught)
+
+    def _with_sctp(self, frontends: tuple[Frontend, ...]) -> tuple[Frontend, ...]:
+        """The same; those of SCTP that no socket carries are the kernel's."""
+        if not any(one.protocol == SCTP and not one.kernel for one in frontends):
+            return frontends
+        return tuple(
+            [
+                dataclasses.replace(one, kernel=True)
+                if one.protocol == SCTP and not (self._sctp and fits_sockets(one))
+                else one
+                for one in frontends
+            ]
+        )
 
     def _apply_all(self, rules: Rules) -> None:
         self._kernel.apply(rules, None)
@@ -306,12 +323,6 @@ def _is_beyond_ranges(rules: Rules, change: Change, node: tuple[bytes, ...]) -> 
 def _is_caught(frontend: Frontend) -> bool:
     """By sk_lookup: TCP of which somebody is forwarded. The rest is refused by having no socket, or dropped by nft."""
     return frontend.protocol == TCP and any(choice.action == FORWARD for choice in frontend.choices)
-
-
-def _sctp_in_kernel(frontends: tuple[Frontend, ...]) -> tuple[Frontend, ...]:
-    if not any(one.protocol == SCTP and not one.kernel for one in frontends):
-        return frontends
-    return tuple([dataclasses.replace(one, kernel=True) if one.protocol == SCTP else one for one in frontends])
 
 
 def _ours(change: Change, held: set[Key]) -> Change:

@@ -18,7 +18,7 @@ from typing import Any
 
 from .. import __version__
 from ..errors import PyrunError
-from ..kube.addresses import address_text
+from ..kube.addresses import address_text, port_text
 from ..kube.client import Client
 from ..kube.feed.directory import Directory
 from ..kube.feed.selectors import Selectors
@@ -34,7 +34,8 @@ from .hostports import bound_ports, clashes, ephemeral_overlap
 from .messages import Settings
 from .metrics import Metrics
 from .model import Node, Options
-from .rules import SCTP, TCP, Change, Frontend, Key, Refusal, Rules
+from .rules import PROTOCOLS, SCTP, TCP, Change, Frontend, Key, Refusal, Rules
+from .sctp import probe, why_not
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,10 +46,6 @@ USERSPACE, NFTABLES = MODES = ("userspace", "nftables")
 TICK_S = 5.0  # health check ports that were taken, NodePorts that a program had: looked at again
 AGAIN_S = (0.5, 10.0)  # after a change that could not be carried out
 ON_LOOPBACK = "the kernel carries nothing from loopback to a pod, as route_localnet stays off; --mode userspace does"
-SCTP_ON_LOOPBACK = (
-    "SCTP is the kernel's in either mode, which carries nothing from loopback to a pod; "
-    "take another address of the node"
-)
 WAITS_S = 30.0  # for a source, before that is said, and again each time
 SOCKET = "proxy.sock"
 
@@ -140,6 +137,8 @@ class Daemon:
         self.carrier: Carrier | None = None
         self.sources: list[Any] = []
         self._blocked: dict[Key, Refusal] = {}  # frontends whose port a program of the node has
+        self._sctp = probe()
+        self._unserved: dict[Key, Refusal] = {}  # frontends of SCTP that this kernel can't serve
         self._seen: set[Key] = set()  # frontends that have been looked at for that
         self._all_anew = True  # the carrier has to be told everything
         self._waiting: list[Change] = []
@@ -283,9 +282,10 @@ class Daemon:
         """What to carry out: the rules without the ports that a program of the node has, and what that changes."""
         rules = self.follower.planner.rules()
         change = self._waiting[0] if len(self._waiting) == 1 and not self._all_anew else None
-        before = self._blocked.keys()
+        before = self._blocked.keys() | self._unserved.keys()
         self._block(rules, change)
-        blocked = self._blocked
+        self._unserved = self._find_unserved(rules)
+        blocked = self._blocked | self._unserved
         if blocked.keys() != before:
             change = None
         if blocked:
@@ -314,12 +314,7 @@ class Daemon:
 
     def _clashes(self, frontends: Sequence[Frontend]) -> dict[Key, Refusal]:
         in_kernel = [one for one in frontends if one.address in LOOPBACKS and self._is_in_kernel(one)]
-        found = {
-            one.key: Refusal(
-                f"port {one.port} on loopback", SCTP_ON_LOOPBACK if one.protocol == SCTP else ON_LOOPBACK, one.origin
-            )
-            for one in in_kernel
-        }
+        found = {one.key: Refusal(f"port {one.port} on loopback", ON_LOOPBACK, one.origin) for one in in_kernel}
         if self.given.force_node_ports:
             return found
         mine = self.carrier.own_ports() if self.carrier is not None else set()
@@ -327,7 +322,16 @@ class Daemon:
         return clashes(frontends, (*self.follower.node.addresses, *LOOPBACKS), bound) | found
 
     def _is_in_kernel(self, frontend: Frontend) -> bool:
-        return self.given.mode == NFTABLES or frontend.kernel or frontend.protocol == SCTP
+        return frontend.protocol != SCTP and (self.given.mode == NFTABLES or frontend.kernel)
+
+    def _find_unserved(self, rules: Rules) -> dict[Key, Refusal]:
+        found = {}
+        for one in rules.frontends:
+            why = why_not(one, self._sctp, userspace=self.given.mode == USERSPACE) if one.protocol == SCTP else ""
+            if why:
+                where = f"{port_text(one.address, one.port)}/{PROTOCOLS[SCTP]}"
+                found[one.key] = Refusal(where, f"not served: {why}", one.origin)
+        return found
 
     def _tick(self) -> None:
         """What may have become possible since; and what is still waited for."""
@@ -340,6 +344,8 @@ class Daemon:
             self.carrier.renew()
         if self._check_faults:
             self._check_faults = self.web.set_checks(self.health.rules.health)
+        if (sctp := probe()) != self._sctp:
+            self._sctp, self._all_anew = sctp, True
         if self._blocked:
             here = [one for one in self.follower.planner.rules().frontends if one.key in self._blocked]
             if self._clashes(here).keys() != self._blocked.keys():

@@ -6,12 +6,13 @@ of pods, and traffic to node ports, load balancers and external IPs but where th
 
 from __future__ import annotations
 
+import dataclasses
 from typing import NamedTuple
 
 from ..kube.addresses import Prefix, any_holds, intersection, parse_prefix, port_text
 from .forbid import external_ip_refused, forbidden_frontend
 from .model import Node, Options, Service, ServicePort
-from .rules import DROP, FORWARD, PROTOCOLS, REJECT, Choice, Endpoint, EndpointSet, Frontend, Refusal
+from .rules import DROP, FORWARD, PROTOCOLS, REJECT, SCTP, Choice, Endpoint, EndpointSet, Frontend, Refusal
 from .select import NODE, ZONE, Candidate, Selection
 
 # Classes of frontends, in the order in which they win where two Services want the same address and port.
@@ -92,6 +93,8 @@ def plan_port(
     found = PortRules([], [], [])
 
     def add(rank: int, address: bytes, number: int, choices: tuple[Choice, ...]) -> None:
+        if service.sockets and port.protocol == SCTP:
+            choices = tuple([_by_socket(choice) for choice in choices])
         name = f"{title} {CLASSES[rank]}"
         frontend = Frontend(name, port.protocol, address, number, choices, service.affinity, service.kernel, origin)
         found.frontends.append((rank, frontend))
@@ -189,6 +192,14 @@ def _external(
         why = "no endpoint on this node, and externalTrafficPolicy is Local"
         found.append(Choice((), DROP, why=why, pointer=pointer))
     return tuple(found)
+
+
+def _by_socket(choice: Choice) -> Choice:
+    """Of SCTP, as an annotation asks for: a socket of it speaks with an address of its own."""
+    if choice.action != FORWARD or choice.replace_source:
+        return choice
+    why = f"{choice.why}; a socket of SCTP can't keep the client's address"
+    return dataclasses.replace(choice, replace_source=True, why=why)
 
 
 def _walled(service: Service, choices: tuple[Choice, ...], here: Around) -> tuple[Choice, ...]:

@@ -5,21 +5,23 @@ Pure, but for reading /proc/net (proc_net(5)), which is the reader's own network
 
 from __future__ import annotations
 
+import ipaddress
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from ..errors import PyrunError
-from .rules import PROTOCOLS, TCP, UDP, Frontend, Key, Refusal
+from .rules import PROTOCOLS, SCTP, TCP, UDP, Frontend, Key, Refusal
 
 FILES = {TCP: ("tcp", "tcp6"), UDP: ("udp", "udp6")}
 LISTENS, UNCONNECTED = "0A", "07"  # the state of a TCP socket that listens, of a UDP socket that is not connected
+SCTP_LISTENS = "10"  # the same of SCTP, decimal
 Bound = tuple[int, bytes, int]  # protocol, address (zeros: any), port
 HINT = "stop that program, or give the Service another nodePort"
 
 
 def bound_ports(root: str = "/proc/thread-self/net") -> set[Bound]:
-    """What listens on this node, TCP and UDP."""
-    found = set()
+    """What listens on this node."""
+    found = set(_bound_sctp(root))
     for protocol, names in FILES.items():
         for name in names:
             try:
@@ -33,6 +35,19 @@ def bound_ports(root: str = "/proc/thread-self/net") -> set[Bound]:
                     address, _, port = local.partition(":")
                     found.add((protocol, parse_address(address), int(port, 16)))
     return found
+
+
+def _bound_sctp(root: str) -> Iterator[Bound]:
+    """By a table of its own, which there is with the module: each address of a socket, in full."""
+    try:
+        with open(f"{root}/sctp/eps") as file:
+            lines = file.read().splitlines()[1:]
+    except FileNotFoundError:
+        return
+    for line in lines:
+        _, _, _, state, _, port, _, _, *addresses = line.split()
+        if state == SCTP_LISTENS:
+            yield from ((SCTP, ipaddress.ip_address(address).packed, int(port)) for address in addresses)
 
 
 def parse_address(text: str) -> bytes:

@@ -56,7 +56,8 @@ class Service:
 
     external_ips: (address, index in /spec/externalIPs). source_ranges: None if the load balancer is open to all; what
     could not be read is not in it, so that a range that is wrong shuts out and never lets in. affinity: seconds, 0 for
-    none. proxy_name: of the label service.kubernetes.io/service-proxy-name, None if it has none.
+    none. proxy_name: of the label service.kubernetes.io/service-proxy-name, None if it has none. kernel: wanted in the
+    kernel; sockets: in user space, which for SCTP costs the client's address.
     """
 
     namespace: str
@@ -78,6 +79,7 @@ class Service:
     selector: tuple[tuple[str, str], ...] = ()
     proxy_name: str | None = None
     kernel: bool = False
+    sockets: bool = False
 
     @property
     def id(self) -> Name:

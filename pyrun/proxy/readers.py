@@ -35,7 +35,7 @@ HEADLESS = "service.kubernetes.io/headless"
 PROXY_NAME = "service.kubernetes.io/service-proxy-name"
 SERVICE_NAME = "kubernetes.io/service-name"
 ZONE = "topology.kubernetes.io/zone"
-MODE = "pyrun.io/proxy-mode"  # of a Service: nftables takes it into the kernel
+MODE = "pyrun.io/proxy-mode"  # of a Service: nftables takes it into the kernel, userspace its SCTP out of it
 AFFINITY_S = 10800
 MAX_AFFINITY_S = 86400
 
@@ -129,6 +129,7 @@ def read_service(value: dict[str, Any], origin: str, faults: list[Fault]) -> Ser
     spec = r.get(value, "spec", dict, {})
     kind = r.choice(spec, "type", TYPES, "/spec")
     external_local = r.choice(spec, "externalTrafficPolicy", ("Cluster", "Local"), "/spec") == "Local"
+    mode = _mode(r, metadata)
     return Service(
         namespace=namespace,
         name=name,
@@ -150,15 +151,16 @@ def read_service(value: dict[str, Any], origin: str, faults: list[Fault]) -> Ser
         publish_not_ready=r.get(spec, "publishNotReadyAddresses", bool, False, "/spec"),
         selector=tuple(sorted(r.words(spec, "selector", "/spec").items())),
         proxy_name=labels.get(PROXY_NAME),
-        kernel=_kernel(r, metadata),
+        kernel=mode == "nftables",
+        sockets=mode == "userspace",
     )
 
 
-def _kernel(r: Reader, metadata: dict[str, Any]) -> bool:
+def _mode(r: Reader, metadata: dict[str, Any]) -> str:
     mode = r.words(metadata, "annotations", "/metadata").get(MODE, "")
     if mode not in ("", "nftables", "userspace"):
         r.fault(f"/metadata/annotations/{MODE.replace('/', '~1')}", f"{mode!r} is neither nftables nor userspace")
-    return mode == "nftables"
+    return mode
 
 
 def _cluster_ips(r: Reader, spec: dict[str, Any]) -> tuple[bytes, ...]:

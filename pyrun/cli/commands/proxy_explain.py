@@ -10,7 +10,8 @@ from pyrun.errors import NotFound, printable
 from pyrun.kube.addresses import address_text, port_text, prefix_text
 from pyrun.proxy.explain import Explained, Fate, explain_service
 from pyrun.proxy.plan import plan_proxy
-from pyrun.proxy.rules import ACTIONS, FORWARD, PROTOCOLS, Choice, Frontend, Refusal
+from pyrun.proxy.rules import ACTIONS, FORWARD, PROTOCOLS, SCTP, Choice, Frontend, Refusal
+from pyrun.proxy.sctp import KEEPS, fits_sockets
 from pyrun.proxy.service_plan import Surroundings
 
 TYPE_CHECKING = False
@@ -146,6 +147,8 @@ def _frontend_text(one: Frontend, made: Explained, files: Files) -> list[str]:
         lines.append(f"  a client keeps its endpoint for {one.affinity} s after its last connection")
     if one.kernel:
         lines.append("  in the kernel, by its annotation")
+    elif one.protocol == SCTP:
+        lines.append(f"  in {'user space' if fits_sockets(one) else 'the kernel, as ' + KEEPS}")
     for choice in one.choices:
         sources = ", ".join([prefix_text(prefix) for prefix in choice.sources])
         rest = "from all others" if len(one.choices) > 1 else "from anywhere"

@@ -1,4 +1,5 @@
-/* The sockets of UDP frontends: one each on its address and port, so that answers come from where the question went. */
+/* The sockets of frontends of UDP and SCTP: one each on its address and port. So answers to datagrams come from where the question went;
+ * and SCTP's associations get here at all, as sk_lookup does not know it. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <netinet/udp.h>
@@ -16,6 +17,7 @@ struct adopted { /* a socket of the data plane before us, whose frontend has not
     struct node node;
     struct address address;
     uint16_t port;
+    uint8_t protocol;
     int fd;
 };
 static struct hash adopted;
@@ -34,6 +36,8 @@ static int open_socket(const struct frontend *f) {
     struct sockaddr_storage at;
     socklen_t n = address_write(&f->address, f->port, &at);
     bool v4 = at.ss_family == AF_INET;
+    if (f->protocol == IPPROTO_SCTP)
+        return sctp_listen(&at, n);
     int one = 1, fd = socket(at.ss_family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return -1;
@@ -52,17 +56,18 @@ static int open_socket(const struct frontend *f) {
 
 /* ---- those of the data plane before us */
 
-static struct adopted *find_adopted(const struct address *a, uint16_t port, uint64_t hash) {
+static struct adopted *find_adopted(uint8_t protocol, const struct address *a, uint16_t port, uint64_t hash) {
     for (struct node *n = hash_first(&adopted, hash); n; n = n->next) {
         struct adopted *at = CONTAINER(n, struct adopted, node);
-        if (n->hash == hash && at->port == port && address_equal(&at->address, a))
+        if (n->hash == hash && at->protocol == protocol && at->port == port && address_equal(&at->address, a))
             return at;
     }
     return NULL;
 }
 
 static int take_adopted(const struct frontend *f) {
-    struct adopted *a = adopted.count ? find_adopted(&f->address, f->port, frontend_hash(IPPROTO_UDP, &f->address, f->port)) : NULL;
+    uint64_t hash = frontend_hash(f->protocol, &f->address, f->port);
+    struct adopted *a = adopted.count ? find_adopted(f->protocol, &f->address, f->port, hash) : NULL;
     if (!a)
         return -1;
     int fd = a->fd;
@@ -71,22 +76,23 @@ static int take_adopted(const struct frontend *f) {
     return fd;
 }
 
-bool udp_adopt(const struct wire_entry *e, int fd) {
+bool own_adopt(const struct wire_entry *e, int fd) {
     struct adopted *a = calloc(1, sizeof *a);
     if (!a)
         return false;
     memcpy(a->address.b, e->frontend, sizeof a->address.b);
     a->port = e->frontend_port;
+    a->protocol = e->protocol;
     a->fd = fd;
-    uint64_t hash = frontend_hash(IPPROTO_UDP, &a->address, a->port);
-    if (find_adopted(&a->address, a->port, hash) || !hash_put(&adopted, &a->node, hash)) {
+    uint64_t hash = frontend_hash(a->protocol, &a->address, a->port);
+    if (find_adopted(a->protocol, &a->address, a->port, hash) || !hash_put(&adopted, &a->node, hash)) {
         free(a);
         return false;
     }
     return true;
 }
 
-void udp_adopt_no_more(void) {
+void own_adopt_no_more(void) {
     for (size_t k = 0; adopted.count && k <= adopted.mask; k++)
         while (adopted.slots[k]) {
             struct adopted *a = CONTAINER(adopted.slots[k], struct adopted, node);
@@ -98,7 +104,12 @@ void udp_adopt_no_more(void) {
 
 /* ---- as frontends come and go */
 
-static bool try_open(struct udp_frontend *u) {
+static void association_ready(struct watched *w, uint32_t events) {
+    (void)events;
+    tcp_take_of(CONTAINER(w, struct own_socket, w));
+}
+
+static bool try_open(struct own_socket *u) {
     u->w.fd = take_adopted(u->frontend);
     if (u->w.fd < 0)
         u->w.fd = open_socket(u->frontend);
@@ -110,10 +121,10 @@ static bool try_open(struct udp_frontend *u) {
     return false;
 }
 
-void udp_put(struct frontend *f) {
-    struct udp_frontend *u = f->udp;
+void own_put(struct frontend *f) {
+    struct own_socket *u = f->own;
     if (!wants_socket(f)) { /* nobody listens then, which the kernel says by ICMP */
-        udp_gone(f);
+        own_gone(f);
         return;
     }
     if (u) {
@@ -124,20 +135,21 @@ void udp_put(struct frontend *f) {
     }
     if (!(u = calloc(1, sizeof *u)))
         return;
-    u->w = (struct watched){udp_frontend_ready, -1};
+    u->w = (struct watched){f->protocol == IPPROTO_SCTP ? association_ready : udp_frontend_ready, -1};
     u->frontend = f;
     list_init(&u->flows);
     list_init(&u->waiting);
-    f->udp = u;
+    f->own = u;
     if (!try_open(u)) {
-        dprintf(STDERR_FILENO, "pyrun-dataplane: UDP port %u of a service is taken: %s; trying again\n", f->port, strerror(errno));
+        dprintf(STDERR_FILENO, "pyrun-dataplane: %s port %u of a service is not to be had: %s; trying again\n",
+                f->protocol == IPPROTO_SCTP ? "SCTP" : "UDP", f->port, strerror(errno));
         list_append(&waiting, &u->waiting);
         retry_at = now_ms + RETRY_MS;
     }
 }
 
-void udp_gone(struct frontend *f) {
-    struct udp_frontend *u = f->udp;
+void own_gone(struct frontend *f) {
+    struct own_socket *u = f->own;
     if (!u)
         return;
     while (!list_empty(&u->flows))
@@ -148,51 +160,60 @@ void udp_gone(struct frontend *f) {
         close(u->w.fd);
     }
     u->w.fd = -1;
-    f->udp = NULL;
+    f->own = NULL;
     list_append(&dead, &u->waiting); /* an event of this batch may be for it */
 }
 
-void udp_free_dead(void) {
+void own_free_dead(void) {
     while (!list_empty(&dead)) {
-        struct udp_frontend *u = CONTAINER(dead.next, struct udp_frontend, waiting);
+        struct own_socket *u = CONTAINER(dead.next, struct own_socket, waiting);
         list_remove(&u->waiting);
         free(u);
     }
 }
 
-/* Of all frontends: who retires has no more datagrams to carry. */
-void udp_close(void) {
+/* Of all frontends: who retires accepts nothing and has no more datagrams to carry. */
+void own_close(void) {
     for (size_t k = 0; table.frontends.slots && k <= table.frontends.mask; k++)
         for (struct node *n = table.frontends.slots[k]; n; n = n->next)
-            udp_gone(CONTAINER(n, struct frontend, node));
+            own_gone(CONTAINER(n, struct frontend, node));
+}
+
+void own_pause(bool pause) {
+    for (size_t k = 0; table.frontends.slots && k <= table.frontends.mask; k++)
+        for (struct node *n = table.frontends.slots[k]; n; n = n->next) {
+            const struct frontend *f = CONTAINER(n, struct frontend, node);
+            if (f->protocol == IPPROTO_SCTP && f->own && f->own->w.fd >= 0)
+                loop_change(&f->own->w, pause ? 0 : EPOLLIN);
+        }
 }
 
 /* Sockets of which flows are left stay until these have been given away: their answers go through them. */
-bool udp_give(struct wire_entry *e, int *fd) {
+bool own_give(struct wire_entry *e, int *fd) {
     for (; table.frontends.slots && given_slot <= table.frontends.mask; given_slot++)
         for (struct node *n = table.frontends.slots[given_slot]; n; n = n->next) {
             struct frontend *f = CONTAINER(n, struct frontend, node);
-            if (!f->udp || f->udp->given || f->udp->w.fd < 0)
+            if (!f->own || f->own->given || f->own->w.fd < 0)
                 continue;
-            *e = (struct wire_entry){.frontend_port = f->port, .protocol = IPPROTO_UDP};
+            *e = (struct wire_entry){.frontend_port = f->port, .protocol = f->protocol};
             memcpy(e->frontend, f->address.b, sizeof e->frontend);
-            *fd = dup(f->udp->w.fd);
-            loop_remove(&f->udp->w);
-            f->udp->given = true;
+            *fd = dup(f->own->w.fd);
+            loop_remove(&f->own->w);
+            f->own->given = true;
             return *fd >= 0;
         }
     given_slot = 0;
     return false;
 }
 
-int64_t udp_timers(int64_t now) {
+int64_t own_timers(int64_t now) {
     int64_t wait = flow_timers(now);
     if (list_empty(&waiting))
         return wait;
     if (now >= retry_at) {
         for (struct list *l = waiting.next, *next; l != &waiting; l = next) {
             next = l->next;
-            if (try_open(CONTAINER(l, struct udp_frontend, waiting)))
+            if (try_open(CONTAINER(l, struct own_socket, waiting)))
                 list_remove(l);
         }
         retry_at = now + RETRY_MS;
