@@ -75,9 +75,10 @@ bench-proxy-memory: build  ## the proxy daemon's memory at 10,000 services with 
 bench-proxy-plan: build  ## what the proxy's plan takes at 10,000 services with 10 endpoints each
 	$(PY) -m tests.bench.proxy_plan $(ARGS)
 
-bench-addons: build  ## logs in blocks: sealed, searched (ARGS=1000 for a gigabyte); a graph of 30 days
+bench-addons: build  ## logs in blocks: sealed, searched (ARGS=1000 for a gigabyte); a graph of 30 days; 500 pods in a browser
 	$(PY) -m tests.bench.pod_logs_blocks $(ARGS)
 	$(PY) -m tests.bench.metrics_past
+	$(PY) -m tests.bench.dashboard_pods
 
 pictures: build  ## docs/pictures anew: what the browser of the dashboard's tests sees (root)
 	mkdir -p docs/pictures

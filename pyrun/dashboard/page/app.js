@@ -14,6 +14,7 @@ import { Search } from "/search.js";
 import { act, hasKey, learnRole, login, LoggedOut, logout, may, read } from "/server.js";
 import { follow, node, pod, problems, store } from "/store.js";
 import { Shell } from "/terminal.js";
+import { isOutgrown } from "/window.js";
 
 const top = document.getElementById("top");
 const content = document.getElementById("content");
@@ -208,6 +209,14 @@ document.addEventListener("keydown", (event) => {
   event.preventDefault();
   acts[event.key]();
 });
+
+let scrolled = 0;
+const look = () => {
+  cancelAnimationFrame(scrolled);
+  scrolled = requestAnimationFrame(() => !asked && isOutgrown() && render());
+};
+window.addEventListener("scroll", look, { passive: true });
+window.addEventListener("resize", look);
 
 window.addEventListener("hashchange", () => {
   filter = "";

@@ -27,8 +27,14 @@ export function morph(old, fresh) {
   if (old.dataset.own && old.dataset.own === fresh.dataset.own) return;
   for (const { name } of [...old.attributes]) if (!fresh.hasAttribute(name)) old.removeAttribute(name);
   for (const { name, value } of fresh.attributes) if (old.getAttribute(name) !== value) old.setAttribute(name, value);
+  // What is gone goes first: what stays is then at its place, and keeps the focus, which a move would take from it.
+  const wanted = new Set([...fresh.children].map((child) => child.dataset.key));
   const keyed = new Map();
-  for (const child of old.children) if (child.dataset.key) keyed.set(child.dataset.key, child);
+  for (const child of [...old.children]) {
+    if (!child.dataset.key) continue;
+    if (wanted.has(child.dataset.key)) keyed.set(child.dataset.key, child);
+    else child.remove();
+  }
   let at = old.firstChild;
   for (const child of [...fresh.childNodes]) {
     const key = child.dataset?.key;

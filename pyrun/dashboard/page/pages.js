@@ -5,6 +5,7 @@ import { pastOf } from "/history.js";
 import { eventRow, tabs } from "/podtabs.js";
 import { may } from "/server.js";
 import { happened, images, node, pod, pods, problems, store } from "/store.js";
+import { longList } from "/window.js";
 
 const link = (one) => `#/pod/${encodeURIComponent(one.id)}`;
 
@@ -92,13 +93,16 @@ export function overview() {
     ),
     lastHour([["node_cpu_usage_seconds_total", "CPU", used], ["node_memory_working_set_bytes", "Memory", bytes]]),
     h("h2", {}, "Most CPU"),
-    rows(top),
+    rows(top, troubles()),
     happened().length > 0 && [h("h2", {}, "Last events"), h("ol", { class: "events" }, happened().slice(0, 5).map((one) => eventRow(one, true)))],
   ];
 }
 
-function state(one) {
-  const bad = problems().find((found) => found.pod === one.id);
+// Of each pod by its id what is wrong first.
+const troubles = () => new Map(problems().reverse().map((found) => [found.pod, found]));
+
+function state(one, wrong) {
+  const bad = wrong.get(one.id);
   if (bad) return [bad.level === "broken" ? "bad" : "odd", bad.what];
   if (one.containers.some((each) => each.state === "running")) return ["good", "Running"];
   return ["", one.ready ? "Ready" : "Ended"];
@@ -111,41 +115,44 @@ function counts(one) {
   return [`${found.filter(([ready]) => ready).length}/${found.length}`, found.reduce((sum, [, times]) => sum + times, 0)];
 }
 
-function rows(found) {
+function rows(found, wrong) {
   const head = ["Namespace", "Pod", "Ready", "State", "Restarts", "Age", "CPU", "Memory", "Address"];
   return h(
     "div",
     { role: "table", class: "pods", "aria-label": "Pods", "aria-rowcount": found.length + 1 },
     h("div", { role: "row", class: "row head" }, head.map((word) => h("span", { role: "columnheader" }, word))),
-    found.map((one) => {
-      const [mark, text] = state(one);
-      const [ready, restarts] = counts(one);
-      const cells = [
-        one.namespace,
-        h("a", { href: link(one) }, one.name),
-        ready,
-        h("span", { class: mark }, text),
-        restarts,
-        ago(one.created),
-        cores(one.cpu),
-        bytes(one.memory),
-        one.ips[0] ?? "",
-      ];
-      return h("div", { role: "row", class: "row", "data-key": one.id }, cells.map((cell) => h("span", { role: "cell" }, cell)));
-    }),
+    h("div", { role: "rowgroup", class: "long" }, longList(found, (one, number) => row(one, number, wrong))),
   );
+}
+
+function row(one, number, wrong) {
+  const [mark, text] = state(one, wrong);
+  const [ready, restarts] = counts(one);
+  const cells = [
+    one.namespace,
+    h("a", { href: link(one) }, one.name),
+    ready,
+    h("span", { class: mark }, text),
+    restarts,
+    ago(one.created),
+    cores(one.cpu),
+    bytes(one.memory),
+    one.ips[0] ?? "",
+  ];
+  return h("div", { role: "row", class: "row", "data-key": one.id, "aria-rowindex": number + 2 }, cells.map((cell) => h("span", { role: "cell" }, cell)));
 }
 
 export function podList(filter) {
   const words = filter.toLowerCase().split(/\s+/).filter(Boolean);
-  const text = (one) => [one.namespace, one.name, state(one)[1], ...one.ips, ...Object.entries(one.labels).map((pair) => pair.join("="))].join(" ").toLowerCase();
+  const wrong = troubles();
+  const text = (one) => [one.namespace, one.name, state(one, wrong)[1], ...one.ips, ...Object.entries(one.labels).map((pair) => pair.join("="))].join(" ").toLowerCase();
   const every = pods();
   const found = words.length ? every.filter((one) => words.every((word) => text(one).includes(word))) : every;
   return [
     h("h1", {}, "Pods"),
     h("label", { class: "filter" }, "Filter ", h("input", { id: "filter", type: "search", autocomplete: "off", placeholder: "name, label, state, address" })),
     h("p", { class: "sub" }, `${found.length} of ${every.length}`),
-    rows(found),
+    rows(found, wrong),
   ];
 }
 

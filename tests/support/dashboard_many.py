@@ -1,0 +1,106 @@
+"""The dashboard's pages and web process' code, over what a reader would tell of a node with many pods that change every
+second: made here, as so many pods would take a test too long."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from pyrun.dashboard.start import load_pages
+from pyrun.dashboard.web import Web
+from pyrun.http.server import Server
+from pyrun.web.ask import Questions, take_question
+
+PATIENCE_S = 60.0
+WHO = {"name": "root", "role": "admin"}
+
+
+def state(pods: int, dice: random.Random) -> dict[str, Any]:
+    now = time.time_ns()
+    node = {"name": "n1", "error": "", "runtime": "pyrun", "version": "1", "conditions": [], "started": now, "cpus": 2}
+    node |= {"cpu": 1, "memory": 1, "available": 1 << 33, "total": 1 << 34, "disk": None, "agent": None}
+    found: dict[str, Any] = {"node": node}
+    for number in range(pods):
+        one = {
+            "id": f"p{number:04}",
+            "namespace": "shop",
+            "name": f"web-{number:04}",
+            "uid": f"u{number}",
+            "attempt": 0,
+        }
+        one |= {
+            "attempt": 0,
+            "ready": True,
+            "created": now - 10**13,
+            "ips": [f"10.1.{number >> 8}.{number & 255}"],
+            "kube": None,
+        }
+        one |= {"labels": {"app": "web"}, "annotations": {}, "processes": 3, "received": 1, "sent": 1}
+        one |= {"cpu": dice.randrange(10**9), "memory": dice.randrange(10**9)}
+        app = {"id": f"c{number}", "name": "app", "attempt": 0, "state": "running", "image": "web:1", "created": 1}
+        app |= {"started": 1, "finished": 0, "exit": None, "reason": "", "message": "", "last": "", "earlier": []}
+        one["containers"] = [app | {"cpu": one["cpu"], "memory": one["memory"], "limit": None, "written": None}]
+        found[f"pod/p{number:04}"] = one
+    return found
+
+
+def answer(question: bytes, stream: socket.socket, pods: int) -> None:
+    ask, dice = json.loads(question)["ask"], random.Random(1)
+    with stream:
+        try:
+            if ask == "watch":
+                while True:
+                    stream.sendall(json.dumps({"value": state(pods, dice)}).encode() + b"\n")
+                    time.sleep(1)
+            told = {"login": WHO | {"cookie": "c", "key": "k"}, "who": WHO}.get(ask)
+            value = {"value": told} if told else {"error": "nothing is kept", "kind": "NotFound"}
+            stream.sendall(json.dumps(value).encode() + b"\n")
+        except OSError:
+            pass
+
+
+@contextmanager
+def many_pods(pods: int) -> Iterator[str]:
+    """The URL. Any token is right."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    place: list[Any] = []
+    there = threading.Event()
+    ended: list[Any] = []
+
+    def read() -> None:
+        while True:
+            question, streams = take_question(theirs)
+            if not question:
+                return
+            threading.Thread(target=answer, args=(question, streams[0], pods), daemon=True).start()
+
+    async def run() -> None:
+        done = asyncio.Event()
+        ended.extend((asyncio.get_running_loop(), done))
+        web = Web(Questions(ours), load_pages(), frozenset(["127.0.0.1"]), secure=False)
+        server = Server(web.handle)
+        place.extend(await server.listen("127.0.0.1", 0))
+        there.set()
+        await done.wait()
+        await server.stop()
+        await web.stop()
+
+    threads = [threading.Thread(target=read), threading.Thread(target=lambda: asyncio.run(run()))]
+    for thread in threads:
+        thread.start()
+    try:
+        assert there.wait(PATIENCE_S)
+        yield f"http://{place[0]}:{place[1]}/"
+    finally:
+        ended[0].call_soon_threadsafe(ended[1].set)
+        threads[1].join(PATIENCE_S)
+        ours.close()
+        threads[0].join(PATIENCE_S)
+        theirs.close()
