@@ -130,3 +130,28 @@ def test_all_series_of_a_time(tmp_path: Path) -> None:
     store.close()
     found = read_all(str(tmp_path), hour + 600 * SECOND, hour + 4200 * SECOND)
     assert found[CPU][1] == [600, 1200, 1800, 2400, 3000, 3600, 4200] and found[MEMORY][1] == [7] * 7
+
+
+def test_no_error_ends_sending(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A fault is counted, told once for its text, and the next look is as any other."""
+    Store(str(tmp_path), Keep()).close()
+    faults = [AttributeError("of our own")] * 3
+    looks: list[str] = []
+
+    def faulty(directory: str, since: int, until: int) -> object:
+        looks.append(directory)
+        if faults:
+            raise faults.pop()
+        return read_all(directory, since, until)
+
+    monkeypatch.setattr("pyrun.metrics.remote_writer.read_all", faulty)
+    writer = RemoteWriter("http://127.0.0.1:1/write", str(tmp_path), "n1", 0.01, 3600)
+    writer.start()
+    try:
+        wait_for(lambda: len(looks) > 5, "it goes on")
+    finally:
+        writer.stop(60)
+    assert writer.failures == 3
+    assert capsys.readouterr().err.count("AttributeError: of our own; it goes on where it was") == 1
