@@ -41,22 +41,24 @@ class Load:
     """Clients that connect, ask and read the end, one after the other, until it is stopped."""
 
     def __init__(self, plane: Plane, clients: int = 4) -> None:
-        self.plane, self.answers, self.faults = plane, 0, []  # type: ignore[var-annotated]
+        self.plane, self.answers, self.faults = plane, [0] * clients, []  # type: ignore[var-annotated]
         self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._run) for _ in range(clients)]
+        self._threads = [threading.Thread(target=self._run, args=[number]) for number in range(clients)]
 
-    def _run(self) -> None:
+    def _run(self, number: int) -> None:
         while not self._stop.is_set():
             try:
                 assert self.plane.ask()
-                self.answers += 1
+                self.answers[number] += 1
             except Exception as e:
                 self.faults.append(e)
 
     def wait_for(self, more: int) -> None:
-        """Until so many more have been answered."""
-        goal, deadline = self.answers + more, time.monotonic() + PATIENCE_S
-        while self.answers < goal:
+        """Until so many more have been answered, to each client its share of them: nobody waits for what he has asked
+        before any more."""
+        share = -(-more // len(self.answers))
+        goals, deadline = [count + max(share, 2) for count in self.answers], time.monotonic() + PATIENCE_S
+        while any(count < goal for count, goal in zip(self.answers, goals, strict=True)):
             assert time.monotonic() < deadline and not self.faults, self.faults
             time.sleep(0.01)
 
