@@ -44,7 +44,7 @@ kubelet: build  ## a kubelet, made from its Go module once and kept, runs pods o
 	tests/view $(PY) -m pytest -q tests/cluster $(ARGS)
 
 control-plane: build  ## an API server, controllers and etcd, made once and kept: the API client, the proxy (root; needs Go, 15 CPU minutes)
-	$(PY) -m tests.support.kube.build etcd kube-apiserver kube-controller-manager
+	$(PY) -m tests.support.kube.build etcd kube-apiserver kube-controller-manager kube-scheduler kubectl
 	tests/view $(PY) -m pytest -q $(filter-out %/test_kubelet.py,$(wildcard tests/cluster/test_*.py)) $(ARGS)
 
 e2e-node: build  ## upstream's node e2e specs with a real kubelet on pyrun cri (root; needs Go, 20 CPU minutes to build, 8 to run)
