@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
 from pyrun.errors import InvalidArgument
 from pyrun.node.admission import tolerates_memory_pressure
+from pyrun.node.agent.events import Events
+from pyrun.node.agent.evictor import Eviction, Evictor
 from pyrun.node.eviction.plan import Candidate, Signal, State, message, plan_pressure, quantity, rank, refuses, table
 from pyrun.node.eviction.thresholds import HARD, Threshold, parse_thresholds
 from tests.support.node.world import Program, World, pod_of
@@ -195,3 +201,64 @@ def test_an_evicted_pod_ends_within_the_grace_of_its_eviction_and_has_failed() -
     assert w.phases[-1] == (7, "Failed") and w.status.reason == "Evicted"
     assert w.condition("DisruptionTarget") == "True" and w.condition("Ready") == "False"
     assert w.when("run web") == [0] and w.when("stop sandbox") == [7]
+
+
+class Pods:
+    """Those of a node, by name, as Evictor wants them. another: comes while they are looked at."""
+
+    def __init__(self, *names: str) -> None:
+        self.evicted: list[str] = []
+        self.found = {name: self._made(name) for name in names}
+
+    def _made(self, name: str) -> Any:
+        cleared = asyncio.Event()
+
+        def evict(why: str, grace: float) -> None:
+            self.evicted.append(name)
+            cleared.set()
+
+        kept = SimpleNamespace(sandboxes=lambda: self.found.setdefault("another", self.found[name]) and [])
+        return SimpleNamespace(name=name, may_go=True, kept=kept, cleared=cleared, evict=evict, grace=1.0)
+
+
+class Looking(Evictor):
+    def _candidate(self, actor: Any, sandboxes: Any) -> Candidate:
+        return Candidate(actor.name, {"memory": 1})
+
+
+def evictor(pods: Pods, read: Any) -> Looking:
+    heard = asyncio.Event()
+    heard.set()
+    garbage: Any = SimpleNamespace(heard=heard)
+    return Looking(Eviction(), read, pods.found.values, garbage, Events(), lambda: None, spares=False)
+
+
+def test_pods_come_while_they_are_ranked() -> None:
+    async def look() -> list[str]:
+        pods = Pods("a", "b")
+        assert await evictor(pods, lambda: signals(memory=1)).look()
+        return pods.evicted
+
+    assert asyncio.run(look()) == ["a"]
+
+
+def test_what_goes_wrong_once_does_not_end_eviction(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pyrun.node.agent.evictor.PERIOD_S", 0.01)
+    asked: list[int] = []
+
+    def read() -> dict[str, Signal]:
+        asked.append(1)
+        if len(asked) == 1:
+            raise ValueError("a line of /proc that nobody knows")
+        return signals(memory=1 if len(asked) == 2 else 1000)
+
+    async def look() -> list[str]:
+        pods = Pods("a", "b")
+        task = asyncio.create_task(evictor(pods, read).for_ever())
+        async with asyncio.timeout(60):
+            while not pods.evicted:
+                await asyncio.sleep(0.01)
+        task.cancel()
+        return pods.evicted
+
+    assert asyncio.run(look()) == ["a"]

@@ -8,9 +8,10 @@ import contextlib
 import os
 import select
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from ...pod.pod import Pod as Sandbox
 from ..admission import tolerates_memory_pressure
 from ..eviction.plan import (
     HARD_GRACE_S,
@@ -77,10 +78,18 @@ class Evictor:
         with contextlib.ExitStack() as stack:
             stalled = stack.enter_context(stalls())
             while True:
-                if not await self.look():
+                if not await self._looked():
                     stalled.clear()
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(stalled.wait(), PERIOD_S)
+
+    async def _looked(self) -> bool:
+        """The same; what goes wrong once, such as a record that a full disk does not take, is not the end of it."""
+        try:
+            return await self.look()
+        except Exception as error:
+            self._events.add("Warning", "EvictionFailed", f"{type(error).__name__}: {error}")
+            return False
 
     async def look(self) -> bool:
         """Whether a pod went."""
@@ -96,7 +105,11 @@ class Evictor:
             found, signals = await self._pressure()
             if worst not in found.due:
                 return False
-        pods = [(a, await asyncio.to_thread(self._candidate, a)) for a in self._actors() if a.may_go]
+        pods = [
+            (actor, await asyncio.to_thread(self._candidate, actor, actor.kept.sandboxes()))
+            for actor in list(self._actors())  # others come and go meanwhile
+            if actor.may_go
+        ]
         ranked = rank((candidate for _, candidate in pods), worst.resource)
         if not ranked:
             self._events.add("Warning", "EvictionFailed", f"There is no pod that could go for {worst.resource}")
@@ -135,12 +148,12 @@ class Evictor:
     def _is_critical(self, record: Record) -> bool:
         return is_critical(record.pod.spec) or (self._spares and not record.api)
 
-    def _candidate(self, actor: Actor) -> Candidate:
+    def _candidate(self, actor: Actor, sandboxes: Sequence[Sandbox]) -> Candidate:
         record = actor.record
         spec, kept = record.desired().spec, actor.kept
         known = containers_of(record.desired())
         parts, rows = [], []
-        for pod in kept.sandboxes():
+        for pod in sandboxes:
             for c in list(pod.containers.values()):
                 name = c.config.metadata.name
                 usage = container_usage(c.record.cgroup if c.alive else None, f"{c.directory}/upper")
