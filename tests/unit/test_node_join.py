@@ -6,17 +6,22 @@ import base64
 import hashlib
 import hmac
 import json
+import queue
+import time
 from pathlib import Path
 
 import pytest
 
 from pyrun.errors import InvalidArgument, PyrunError
 from pyrun.kube.certificates import Pair, Subject, new_key, new_request, read_pair, write_private
+from pyrun.kube.client import Client
 from pyrun.kube.discovery import is_signed, parse_token
-from pyrun.kube.signing import Refused, decided
+from pyrun.kube.kubeconfig import Cluster
+from pyrun.kube.signing import CLIENT, Refused, decided
+from pyrun.node.join import renewal
 from pyrun.node.join.credentials import Credentials
 from pyrun.node.join.pending import Pending
-from pyrun.node.join.renewal import due_in
+from pyrun.node.join.renewal import Renewal, due_in
 
 SUBJECT = Subject("system:node:n1", ("system:nodes",), ("n1",), ("10.0.0.1", "fd00::1"))
 
@@ -67,6 +72,29 @@ def test_when_a_certificate_is_due() -> None:
     assert due_in(None, SUBJECT, 1500.0, 0.7) <= 0
     assert due_in(pair, Subject("system:node:n1", ("system:nodes",), ("n1",), ("10.0.0.2",)), 1500.0, 0.7) <= 0
     assert due_in(pair, SUBJECT, 999.0, 0.7) <= 0
+
+
+@pytest.mark.parametrize("fault", [None, ValueError("no base64")])
+def test_a_certificate_that_helps_nothing_is_not_asked_for_at_once_again(
+    monkeypatch: pytest.MonkeyPatch, fault: Exception | None
+) -> None:
+    """Of a node whose clock is behind, each is not good yet; and what nobody thought of does not end the thread."""
+    told: queue.SimpleQueue[str] = queue.SimpleQueue()
+    asked: list[float] = []
+
+    class Counted(Renewal):
+        def _renew(self) -> None:
+            asked.append(time.monotonic())
+            if fault is not None:
+                raise fault
+
+    future = time.time() + 10_000
+    monkeypatch.setattr(renewal, "read_pair", lambda path: Pair(SUBJECT, future, future + 1000, b"", b""))
+    it = Counted(Client(Cluster("http://127.0.0.1:1")), CLIENT, "client.pem", SUBJECT, told.put)
+    it.start()
+    assert "can't be renewed" in told.get(timeout=60)
+    assert it.error and len(asked) == 1
+    it.stop()
 
 
 def test_what_a_request_came_to() -> None:

@@ -58,21 +58,26 @@ class Renewal:
             self._thread.join(patience_s)
 
     def _run(self) -> None:
-        delay = AGAIN_S[0]
+        delay, fresh = AGAIN_S[0], False  # fresh: the certificate is one that has just come
         while not self._stop.is_set():
             try:
                 due = due_in(read_pair(self._path), self._subject, time.time(), self._at)
                 if due > 0:
+                    delay, fresh = AGAIN_S[0], False
                     self._stop.wait(min(due, LOOK_S))
-                    continue
-                self._renew()
-                delay = AGAIN_S[0]
+                elif fresh:  # another one at once would be no better
+                    fresh = False
+                    raise PyrunError("the new one is not good yet, or no more: is this node's clock right?")
+                else:
+                    self._renew()
+                    fresh = True
             except Aborted:
                 return
-            except PyrunError as error:
-                if self.error != error.text:
-                    self._told(f"{self._path} can't be renewed: {error.text}")
-                self.error = error.text
+            except Exception as error:  # whatever it is, the thread goes on
+                text = error.text if isinstance(error, PyrunError) else f"{type(error).__name__}: {error}"
+                if self.error != text:
+                    self._told(f"{self._path} can't be renewed: {text}")
+                self.error = text
                 self._stop.wait(AFTER_NO_S if isinstance(error, Refused) else delay * random.uniform(0.5, 1.5))
                 delay = min(delay * 2, AGAIN_S[1])
 
