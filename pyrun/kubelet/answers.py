@@ -41,7 +41,7 @@ class Reviews(Protocol):
     """Who is who, and who may what; each is called in a thread. PyrunError where it can't be found out."""
 
     def token(self, token: str) -> dict[str, Any] | None:
-        """A TokenReview's status.user; None of a token that is nobody's."""
+        """A TokenReview's status.user; None of a token that is nobody's; {} where tokens are not looked at."""
         ...
 
     def may(self, user: dict[str, Any], right: dict[str, Any]) -> bool: ...

@@ -68,9 +68,13 @@ class Gate:
             return user
         scheme, _, token = (authorization or "").partition(" ")
         token = token.strip()
-        if scheme.lower() != "bearer" or not token or len(token) > LONGEST_TOKEN:
+        if scheme.lower() != "bearer" or not token:
             return self._unknown
+        if len(token) > LONGEST_TOKEN:
+            return None
         found = await self._tokens.get(token, lambda: self._ask("token", token=token), _token_seconds)
+        if found is None:  # who shows a token that is nobody's is not anonymous
+            return None
         if not found:
             return self._unknown
         groups = tuple(str(group) for group in found.get("groups") or ())

@@ -9,7 +9,17 @@ import pytest
 
 from pyrun.errors import InvalidArgument, PyrunError, Unavailable
 from pyrun.kubelet.access import Right, rights
-from pyrun.kubelet.gate import ALLOWED_S, DENIED_S, MOST, TOKEN_S, Gate, User, user_of_certificate
+from pyrun.kubelet.gate import (
+    ALLOWED_S,
+    ANONYMOUS,
+    DENIED_S,
+    LONGEST_TOKEN,
+    MOST,
+    TOKEN_S,
+    Gate,
+    User,
+    user_of_certificate,
+)
 from pyrun.kubelet.logs import parse_wanted
 
 
@@ -82,6 +92,24 @@ def test_answers_are_kept_for_a_while() -> None:
         server.now = ALLOWED_S + 1
         with pytest.raises(PyrunError):
             await gate.may(User("who", ("g",)), (stats,))
+
+    asyncio.run(look())
+
+
+def test_who_shows_a_bad_token_is_not_anonymous() -> None:
+    """As with a kubelet: anonymous is who shows nothing, or what is not looked at here."""
+
+    async def no_tokens(ask: str, /, **question: Any) -> Any:
+        return {}
+
+    async def look() -> None:
+        gate = Gate(Server().ask, lambda: 0.0, anonymous=True)
+        assert await gate.user(None, None) == await gate.user(None, "Basic bad") == ANONYMOUS
+        assert await gate.user(None, "Bearer bad") is None
+        assert await gate.user(None, f"Bearer {'a' * (LONGEST_TOKEN + 1)}") is None
+        assert await gate.user(None, "Bearer good") == User("who", ("g",))
+        assert await Gate(no_tokens, lambda: 0.0, anonymous=True).user(None, "Bearer any") == ANONYMOUS
+        assert await Gate(no_tokens, lambda: 0.0).user(None, "Bearer any") is None
 
     asyncio.run(look())
 
