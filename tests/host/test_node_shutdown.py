@@ -39,5 +39,21 @@ def test_pods_end_with_the_node_and_come_again(tmp_path: Path, busybox_rootfs: P
         agent.wait_ready("web")
 
 
+def test_pods_run_on_where_the_agent_can_not_start(tmp_path: Path, busybox_rootfs: Path) -> None:
+    """That is no end of the node."""
+    with an_agent(tmp_path, busybox_rootfs, *WORDS) as agent:
+        agent.write("web", pod("web", sh("c", SLEEP)))
+        before = agent.wait_ready("web")["status"]["containerStatuses"][0]["containerID"]
+        agent.node.kill()
+        (path := agent.node.socket).unlink()
+        path.mkdir()  # found when the agent runs already
+        agent.node.start(wait=False)
+        assert agent.node.daemon is not None and agent.node.daemon.wait() != 0
+        path.rmdir()
+        agent.node.start()
+        found = agent.wait_ready("web")["status"]["containerStatuses"][0]
+        assert (found["containerID"], found["restartCount"]) == (before, 0), agent.node.said.read_text()
+
+
 def _processes() -> list[str]:
     return [line for path in Path("/sys/fs/cgroup/kubepods").rglob("cgroup.procs") for line in path.read_text().split()]

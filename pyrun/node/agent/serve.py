@@ -59,11 +59,11 @@ async def running(
             member.start()
         async with beside(agent) if beside is not None else contextlib.nullcontext():
             yield
-    finally:
-        if settings.shutdown.on_term:
+        if settings.shutdown.on_term:  # and not where something else has failed: then pods run on
             await agent.shut_down()
             if member is not None:
                 await member.tell()
+    finally:
         if member is not None:
             await member.stop()
         await streams.stop()
