@@ -78,8 +78,8 @@ def test_exec(node: Node, handler: str) -> None:
     assert (done.exit_code, done.stdout, done.stderr) == (9, b"o\np\n", b"e\n")
     with pytest.raises(DeadlineExceeded):
         node.call("ExecSync", container_id=id, cmd=["sh", "-c", "sleep 4321 & sleep 4321"], timeout=1)
-    left = node.call("ExecSync", container_id=id, cmd=["sh", "-c", "ps | grep -c 'sleep 432[1]'"])
-    assert left.stdout == b"0\n"
+    seen = ["sh", "-c", "ps | grep -c 'sleep 432[1]'"]
+    _wait(lambda: node.call("ExecSync", container_id=id, cmd=seen).stdout == b"0\n")
     with pytest.raises(PyrunError, match=f"{handler} exec: .*no-such-program"):
         node.call("ExecSync", container_id=id, cmd=["no-such-program"])
 
@@ -143,7 +143,8 @@ def test_a_shared_pid_namespace(node: Node, handler: str) -> None:
 
 @pytest.mark.parametrize("handler", HANDLERS)
 def test_limits_and_usage(node: Node, handler: str) -> None:
-    id = node.run(run_pod(node, handler), script="dd if=/dev/zero of=/file bs=1k count=64; exec sleep 4324")
+    id = node.run(run_pod(node, handler), script="dd if=/dev/zero of=/file bs=1k count=64; echo done; exec sleep 4324")
+    _wait(lambda: "done" in node.log())  # before the first look at it: the next one is half a minute later
     _wait(lambda: node.call("ContainerStats", container_id=id).stats.writable_layer.used_bytes.value >= 65536, 90)
     controllers = (CGROUP_ROOT / "cgroup.controllers").read_text().split()
     pages = {"hugepage_limits": [{"page_size": "2MB", "limit": 0}]}
@@ -242,8 +243,9 @@ def test_the_supervisor_is_killed(node: Node, handler: str) -> None:
     """Nobody hears of its containers any more: they are ended, and the runtime has none of them."""
     pod = run_pod(node, handler)
     running, created = node.run(pod), node.create(pod, "created")
-    (pid,) = (CGROUP_ROOT / f"pyrun/{pod}/pod/cgroup.procs").read_text().split()
-    os.kill(int(pid), signal.SIGKILL)
+    members = CGROUP_ROOT / f"pyrun/{pod}/pod/cgroup.procs"
+    _wait(lambda: len(members.read_text().split()) == 1)  # what the runtime's command began there is on its way out
+    os.kill(int(members.read_text()), signal.SIGKILL)
     for id in (running, created):
         assert node.wait_state(id, v1.CONTAINER_EXITED).reason == "Unknown"
     _wait(lambda: not any(runtime_of(node, handler, id) for id in (running, created)))

@@ -164,7 +164,7 @@ class RemovePod(Change):
 CHANGES = (RunPod, Create, Start, Stop, Kill, Remove, RemoveRunning, StopPod, RemovePod)
 
 
-def wait_for(true: Callable[[], bool], patience_s: float = 5.0) -> None:
+def wait_for(true: Callable[[], bool], patience_s: float = 60.0) -> None:
     last = time.monotonic() + patience_s
     while not true():
         assert time.monotonic() < last
@@ -297,8 +297,9 @@ def test_killed_at_any_moment(node: Node) -> None:
 
 
 def supervisor_of(pod: str) -> int:
-    (pid,) = Path(f"/sys/fs/cgroup/pyrun/{pod}/pod/cgroup.procs").read_text().split()
-    return int(pid)
+    members = Path(f"/sys/fs/cgroup/pyrun/{pod}/pod/cgroup.procs")
+    wait_for(lambda: len(members.read_text().split()) == 1, 60)  # what began something there is on its way out
+    return int(members.read_text())
 
 
 def wait_not_ready(node: Node, pod: str) -> None:

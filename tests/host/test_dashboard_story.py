@@ -96,9 +96,14 @@ def log_in(browser: Browser, dashboard: Served) -> None:
 def open_link(browser: Browser, name: str, text: str) -> None:
     """A link of the page by its words; until the page says this."""
     found = f"[...document.querySelectorAll('main a')].find((one) => one.textContent === {json.dumps(name)})"
-    browser.wait(f"{found} !== undefined")
-    browser.run(f"{found}.click()")
+    browser.on(found, "click()")
     browser.wait_text(text)
+
+
+def go_back(browser: Browser) -> None:
+    """To the pod's summary, of which no other page of the story has these words but the overview."""
+    browser.run("history.back()")
+    browser.wait_text("Last hour")
 
 
 PAGES = {
@@ -134,6 +139,7 @@ def test_pages_are_for_everybody(browser: Browser, dashboard: Served, scheme: st
     browser.wait("document.querySelector('#token') !== null")
     found = {"login": violations(browser, script)}
     log_in(browser, dashboard)
+    browser.wait("document.querySelectorAll('.problem').length === 1")
     [cart] = [one["pod"] for one in dashboard.get("/api/state").values() if one.get("name") == "cart" and "why" in one]
     pages = PAGES | {f"/{page.replace('ID', cart)}": text for page, text in OF_A_POD.items()}
     for page, text in pages.items():
@@ -159,31 +165,28 @@ def test_of_twenty_pods_one_is_broken(browser: Browser, dashboard: Served, agent
     assert browser.run("document.querySelectorAll('.past polyline').length") >= 2
     picture(browser, "pod", agent)
     browser.press("m")
-    browser.wait_text("default/cart")
-    choose = "const one = document.querySelector('#metric-name'); one.value = 'node_cpu_usage_seconds_total';"
-    browser.run(f"{{ {choose} one.dispatchEvent(new Event('change', {{bubbles: true}})); }}")
+    choose = "value = 'node_cpu_usage_seconds_total', one.dispatchEvent(new Event('change', {bubbles: true}))"
+    browser.on("document.querySelector('#metric-name')", choose)
     browser.wait_text("the rate of node_cpu_usage_seconds_total")
-    browser.wait("/the node\\s+0\\.\\d\\d CPU/.test(document.querySelector('tbody').innerText)")
+    browser.wait("/the node\\s+0\\.\\d\\d CPU/.test(document.querySelector('tbody')?.innerText)")
     assert browser.run("location.hash") == "#/metrics/node_cpu_usage_seconds_total/3600/"
     picture(browser, "metrics", agent)
-    browser.run("history.back()")
-    browser.wait_text("Last hour")
+    go_back(browser)
     browser.press("l")
     browser.wait_text("DATABASE_URL not set")
-    browser.run("history.back()")
-    browser.wait_text("Last hour")
+    go_back(browser)
     browser.press("s")
-    rows = "document.querySelector('.xterm-rows').innerText"
-    browser.wait(f"document.querySelector('.xterm-rows') !== null && {rows}.includes('#')")
+    rows = "document.querySelector('.xterm-rows')?.innerText"
+    browser.wait(f"{rows}?.includes('#')")
     browser.type(".xterm-helper-textarea", 'echo "it is <$DATABASE_URL>"')
     browser.press("Enter")
-    browser.wait(f"{rows}.includes('it is <>')")
+    browser.wait(f"{rows}?.includes('it is <>')")
     picture(browser, "shell", agent)
 
-    browser.run("history.back()")
+    go_back(browser)
     open_link(browser, "Plan", "to come")
     picture(browser, "plan", agent)
-    browser.run("history.back()")
+    go_back(browser)
     open_link(browser, "YAML", "readinessProbe")
     browser.click("#edit")
     text = "document.querySelector('#manifest').value"
@@ -192,7 +195,7 @@ def test_of_twenty_pods_one_is_broken(browser: Browser, dashboard: Served, agent
     browser.run(f"{text} = {text}.replace('  containers:\\n  - command:', `{mended}`)")
     browser.click("#dry")
     browser.wait_text("Pod default/cart configured")
-    browser.run("document.querySelector('.diff').scrollIntoView({block: 'end'})")
+    browser.on("document.querySelector('.diff')", "scrollIntoView({block: 'end'})")
     picture(browser, "change", agent)
     browser.click("#apply")
     browser.wait_text("Applied")

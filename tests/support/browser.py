@@ -124,9 +124,12 @@ class Browser:
     def wait_text(self, text: str) -> None:
         self.wait(f"document.body !== null && document.body.innerText.includes({json.dumps(text)})")
 
+    def on(self, element: str, call: str) -> None:
+        """Calls this of an element once it is there; both in one, as a page may draw itself anew in between."""
+        self.wait(f"((one) => Boolean(one) && (one.{call}, true))({element})")
+
     def type(self, selector: str, text: str) -> None:
-        self.wait(f"document.querySelector({json.dumps(selector)}) !== null")
-        self.run(f"document.querySelector({json.dumps(selector)}).focus()")
+        self.on(f"document.querySelector({json.dumps(selector)})", "focus()")
         self.send("Input.insertText", text=text)
 
     def press(self, key: str) -> None:
@@ -138,8 +141,7 @@ class Browser:
             self.send("Input.dispatchKeyEvent", type=kind, key=key, **text, **code)
 
     def click(self, selector: str) -> None:
-        self.wait(f"document.querySelector({json.dumps(selector)}) !== null")
-        self.run(f"document.querySelector({json.dumps(selector)}).click()")
+        self.on(f"document.querySelector({json.dumps(selector)})", "click()")
 
     def size(self, width: int, height: int) -> None:
         self.send(

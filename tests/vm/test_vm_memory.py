@@ -45,10 +45,10 @@ def test_a_kill_shows_in_events(pyrun: Runner, bundle: BundleMaker) -> None:
     made = bundle(["sh", "-c", script], linux=resources(memory={"limit": 16 * MIB}))
     id = pyrun.create_started(made)
     events = pyrun.popen("events", "--interval", "1h", id, stdout=subprocess.PIPE)
-    wait_for(lambda: any("memory.events" in link for link in open_files(events.pid).values()), 20, "events to watch")
+    wait_for(lambda: any("memory.events" in link for link in open_files(events.pid).values()), 60, "events to watch")
     (made.rootfs / "go").touch()
     assert next_event(events, "oom")["id"] == id
-    wait_for((made.rootfs / "status").exists, 20, "the child's status")
+    wait_for((made.rootfs / "status").exists, 60, "the child's status")
     assert (made.rootfs / "status").read_text() == "137\n"
     assert Cgroup(pyrun, id).counter("memory.events", "oom_kill") == 1
     assert pyrun.state(id)["status"] == "running"

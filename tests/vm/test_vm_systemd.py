@@ -293,7 +293,7 @@ def test_events_tell_of_kills_for_want_of_memory(systemd: Runner, bundle: Bundle
     def watches() -> bool:
         return any("memory.events" in name for name in open_files(told.pid).values())
 
-    wait_for(watches, 20, "events to watch")
+    wait_for(watches, 60, "events to watch")
     assert systemd.exec(id, *allocate(64)).rc == 137
     assert told.stdout is not None
     assert json.loads(told.stdout.readline()) == {"type": "oom", "id": id}

@@ -238,7 +238,9 @@ class Node:
     def log(self, name: str = "c", pod: str = "p") -> list[str]:
         """The lines that a container wrote, without time and stream."""
         path = self.logs / pod / f"{name}.log"
-        return [line.split(" ", 3)[3] for line in path.read_text().splitlines()] if path.exists() else []
+        text = path.read_text() if path.exists() else ""
+        whole = text[: text.rfind("\n") + 1]  # the last line may be on its way
+        return [line.split(" ", 3)[3] for line in whole.splitlines()]
 
     # --- what there is ---
 

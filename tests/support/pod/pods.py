@@ -117,7 +117,7 @@ class Pod:
         planned = prepare_exec(c, spec, process, console=CONSOLE if stdio is None else None)
         return self.supervisor.exec(ctr, planned, stdio, **words)
 
-    def ended(self, ctr: str, timeout: float = 20) -> Known:
+    def ended(self, ctr: str, timeout: float = 60) -> Known:
         """Waits for the event of its end."""
         last = time.monotonic() + timeout
         while (left := last - time.monotonic()) > 0:
