@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pyrun.node.agent.remote import RemoteAttachment, RemoteCommand
 
 CHUNK = 1 << 16
+PIPE_MOST = 1 << 16  # what a pipe holds
 DRAIN_S = 1.0  # for what a child of the program's that has outlived it may still write
 OUT, ERR = 1, 2
 ENDING = (1, 2, 3, 15)  # HUP, INT, QUIT, TERM: at a terminal they come of other processes than its keys
@@ -32,35 +33,55 @@ def relay_command(command: RemoteCommand) -> int:
     outputs = [_start(command.stdout, OUT), _start(command.stderr, ERR)]
     command.stdin = command.stdout = command.stderr = -1
     select.select([command.done], [], [])
-    for thread in outputs:
-        if thread is not None:
-            thread.join(DRAIN_S)
+    for copy in outputs:
+        if copy is not None:
+            copy.drain()
     return command.code()
 
 
-def _start(source: int, sink: int) -> threading.Thread | None:
-    """A thread that copies, until the source's end; None where one of both is missing."""
+def _start(source: int, sink: int) -> _Copy | None:
+    """Copies until the source's end; None where one of both is missing."""
     if source < 0 or sink < 0:
         return None
     for fd in (source, sink):
         if fd > ERR:
             os.set_blocking(fd, True)
-    thread = threading.Thread(target=_copy, args=(source, sink), daemon=True)
-    thread.start()
-    return thread
+    copy = _Copy(source, sink)
+    copy.start()
+    return copy
 
 
-def _copy(source: int, sink: int) -> None:
+class _Copy(threading.Thread):
     """The caller's own three descriptors stay open."""
-    try:
-        while data := os.read(source, CHUNK):
-            _write(sink, data)
-    except OSError:
-        pass  # the reader has gone, or a terminal hangs up
-    finally:
-        for fd in (source, sink):
-            if fd > ERR:
-                os.close(fd)
+
+    def __init__(self, source: int, sink: int) -> None:
+        super().__init__(daemon=True)
+        self._source, self._sink = source, sink
+        self._copied, self._writes = 0, False
+
+    def run(self) -> None:
+        try:
+            while data := os.read(self._source, CHUNK):
+                self._writes = True
+                _write(self._sink, data)
+                self._copied += len(data)
+                self._writes = False
+        except OSError:
+            pass  # the reader has gone, or a terminal hangs up
+        finally:
+            self._writes = False
+            for fd in (self._source, self._sink):
+                if fd > ERR:
+                    os.close(fd)
+
+    def drain(self) -> None:
+        """The program has ended: what it wrote is in the pipe or in our hands, and the caller may take it slowly."""
+        last = self._copied + PIPE_MOST + CHUNK  # what is more, a child of it has written since
+        while self.is_alive() and self._copied <= last:
+            before = self._copied
+            self.join(DRAIN_S)
+            if not self._writes and self._copied == before:
+                return
 
 
 def _write(fd: int, data: bytes) -> None:

@@ -59,6 +59,19 @@ def test_standard_input_to_its_end_and_none_without_i(agent: AgentNode) -> None:
     assert done.stdout.strip() == b"not a tty" and b"input is not a terminal" in done.stderr
 
 
+def test_who_reads_late_has_all(agent: AgentNode) -> None:
+    """No more than two pipes take, so that the program ends before anybody reads; its child then writes for ever."""
+    script = "head -c 100000 /dev/zero; (sleep 4; exec yes) & echo over >&2; exit 5"
+    argv = command(agent, "exec", "web", "-c", "side", "--", "sh", "-c", script)
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert process.stderr.readline() == b"over\n"
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(3)
+        data = process.stdout.read()
+        assert len(data) >= 100000 and process.wait(PATIENCE_S) == 5
+
+
 def test_a_terminal_with_the_callers_size(agent: AgentNode) -> None:
     script = """while [ "$(stty size)" != "31 101" ]; do :; done
         trap "stty size" WINCH; echo ready; read line; read line; exit 3"""
