@@ -17,7 +17,7 @@ from .stream.server import Streams
 
 @dataclass(slots=True)
 class Cri:
-    """The daemon's parts. notes: what a person should know of it, for Status."""
+    """The daemon's parts. notes: what a person should know of it, for Status. ended_by: the signal that has."""
 
     pods: Pods
     images: Images
@@ -31,3 +31,4 @@ class Cri:
     notes: list[str]
     counters: Counters = field(default_factory=Counters)
     durations: Durations = field(default_factory=Durations)
+    ended_by: int = 0

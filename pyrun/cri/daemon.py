@@ -81,9 +81,14 @@ async def _serve(
 ) -> None:
     loop = asyncio.get_running_loop()
     loop.set_default_executor(ThreadPoolExecutor(THREADS, "pyrun"))
-    ended = asyncio.Event()
+    ended, signals = asyncio.Event(), list[int]()
+
+    def end(number: int) -> None:
+        signals.append(number)
+        ended.set()
+
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        loop.add_signal_handler(number, ended.set)
+        loop.add_signal_handler(number, end, number)
     cri = await asyncio.to_thread(_assemble, places, configuration, warn)
     try:
         await cri.streams.start()
@@ -96,6 +101,7 @@ async def _serve(
         gc.freeze()  # what is there now stays: no look for garbage among it
         async with beside(cri) if beside is not None else contextlib.nullcontext():
             await _listen_until(path, cri, ended)
+            cri.ended_by = signals[0]
     finally:
         await cri.streams.stop()
         with contextlib.suppress(TimeoutError):

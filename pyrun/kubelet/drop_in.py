@@ -121,7 +121,7 @@ FIELDS: dict[str, Rule] = {
     "tlsCipherSuites": Only(([],)),
     "tlsCurvePreferences": Only(([],)),
     "tlsMinVersion": Only(("", "VersionTLS12")),
-    "rotateCertificates": Only((False,)),
+    "rotateCertificates": Idle(False, "what `pyrun node join` got is renewed, and no kubeconfig of somebody else's"),
     "serverTLSBootstrap": Becomes("rotate-server-certificates", _flag),
     "authentication.anonymous.enabled": Becomes("anonymous-auth", _flag),
     "authentication.webhook.enabled": Only((True,)),

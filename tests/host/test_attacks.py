@@ -63,7 +63,7 @@ def test_an_empty_notify_socket_is_none(pyrun: Runner, bundle: BundleMaker) -> N
     environment = {**os.environ, "NOTIFY_SOCKET": ""}
     assert pyrun.popen("create", "-b", made.path, id, env=environment, **nothing).wait(30) == 0
     pyrun("start", id, env={"NOTIFY_SOCKET": ""}, timeout=10).ok()  # it would wait for READY=1
-    wait_for(lambda: (made.rootfs / "env").exists(), 5, "the program")
+    wait_for(lambda: (made.rootfs / "env").exists(), 30, "the program")
     assert "NOTIFY_SOCKET" not in (made.rootfs / "env").read_text()
 
 

@@ -138,7 +138,7 @@ def test_a_bus_that_falls_silent(
     try:
         done = pyrun(verb, "--bundle", bundle(["sleep", "1000"]).path, "new", env=env, timeout=30)
         if "StartTransientUnit" in knows:  # accepted, and so ours to take back; before that it may be another's
-            wait_for(lambda: "StopUnit" in bus.called, 5, "the unit to be stopped")
+            wait_for(lambda: "StopUnit" in bus.called, 30, "the unit to be stopped")
     finally:
         bus.close()
     assert ("StopUnit" in bus.called) == ("StartTransientUnit" in knows)

@@ -278,7 +278,7 @@ def test_cve_2024_21626_created_container_holds_nothing_of_the_hosts(pyrun: Runn
         # The sync socket, whose other end is gone, is closed by the exec.
         return {n for n in held if not n.startswith("socket:")} == {f"{pyrun.root}/one/{n}" for n in ("go", "status")}
 
-    wait_for(only_its_own, 5, "the init to park")
+    wait_for(only_its_own, 30, "the init to park")
 
 
 # --- CVE-2026-30892 (crun): exec -u, read wrongly, leaves root -------------------------------------------------------

@@ -253,14 +253,14 @@ def test_detach_and_pid_file(pyrun: Runner, idle: str, tmp_path: Path) -> None:
     assert Path(f"/proc/{pid}/cmdline").read_bytes() == b"sleep\x00999\x00"
     os.kill(pid, signal.SIGKILL)
     pyrun("exec", "--pid-file", tmp_path / "none/pid", idle, "true").fails(1, "no such file or directory")
-    wait_for(lambda: len(pyrun("ps", "--format", "json", idle).ok().out.split(",")) == 1, 5, "nothing left behind")
+    wait_for(lambda: len(pyrun("ps", "--format", "json", idle).ok().out.split(",")) == 1, 30, "nothing left behind")
 
 
 def test_pidfd_socket(pyrun: Runner, idle: str, tmp_path: Path) -> None:
     with FdSocket() as receiver:
         process = pyrun.popen("exec", "--pidfd-socket", receiver.path, idle, *IDLE)
         fd = receiver.receive()
-        wait_for(lambda: b"sleep" in Path(f"/proc/{pid_of(fd)}/cmdline").read_bytes(), 5, "the command")
+        wait_for(lambda: b"sleep" in Path(f"/proc/{pid_of(fd)}/cmdline").read_bytes(), 30, "the command")
         signal.pidfd_send_signal(fd, signal.SIGKILL)
         assert process.wait(10) == 137
 

@@ -130,7 +130,7 @@ def hard(bundle: BundleMaker, tmp_path: Path, kind: str) -> Bundle:
 def other_userns() -> Iterator[str]:
     """The path of a user namespace with MAPS."""
     holder = subprocess.Popen(["unshare", "-U", "sleep", "1000"])
-    wait_for(lambda: Path(f"/proc/{holder.pid}/cmdline").read_bytes().startswith(b"sleep"), 5, "unshare")
+    wait_for(lambda: Path(f"/proc/{holder.pid}/cmdline").read_bytes().startswith(b"sleep"), 30, "unshare")
     for name in ("uid_map", "gid_map"):
         Path(f"/proc/{holder.pid}/{name}").write_text("0 100000 65536\n")
     yield f"/proc/{holder.pid}/ns/user"

@@ -79,7 +79,7 @@ def test_a_full_key_quota_in_a_user_namespace(pyrun: Runner, bundle: BundleMaker
     (root := tmp_path / "state").mkdir()
     os.chown(root, FIRST, FIRST)
     holder = subprocess.Popen(["unshare", "-U", "sleep", "1000"])
-    wait_for(lambda: Path(f"/proc/{holder.pid}/cmdline").read_bytes().startswith(b"sleep"), 5, "unshare")
+    wait_for(lambda: Path(f"/proc/{holder.pid}/cmdline").read_bytes().startswith(b"sleep"), 30, "unshare")
     for name in ("uid_map", "gid_map"):
         Path(f"/proc/{holder.pid}/{name}").write_text(f"0 {FIRST} 65536\n")
     outer = ["nsenter", "-U", "-t", str(holder.pid), "--setuid", "0", "--setgid", "0", "unshare", "-mpf"]

@@ -178,7 +178,7 @@ def paused(run: Runner, _: Bundle) -> list[Result]:
     cgroup = Path(unpack((run.root / "c" / "record").read_bytes()).text("cgroup"))
     out = [run("start", "c")]
     (cgroup / "cgroup.freeze").write_text("1")
-    wait_for(lambda: "frozen 1" in (cgroup / "cgroup.events").read_text(), 5, "the cgroup to freeze")
+    wait_for(lambda: "frozen 1" in (cgroup / "cgroup.events").read_text(), 30, "the cgroup to freeze")
     out += [run("state", "c"), run("delete", "c"), run("kill", "c", "KILL")]
     run.wait_status("c", "stopped")
     return [*out, run("state", "c"), run("delete", "c")]

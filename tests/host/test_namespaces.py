@@ -39,9 +39,9 @@ def other() -> Iterator[int]:
     process = subprocess.Popen(["unshare", *options, "sh", "-c", script])
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     try:
-        wait_for(lambda: bool(children.read_text()), 5, "unshare's child")
+        wait_for(lambda: bool(children.read_text()), 30, "unshare's child")
         child = int(children.read_text())
-        wait_for(lambda: b"sleep" in Path(f"/proc/{child}/cmdline").read_bytes(), 5, "the child to be ready")
+        wait_for(lambda: b"sleep" in Path(f"/proc/{child}/cmdline").read_bytes(), 30, "the child to be ready")
         yield child
     finally:
         process.kill()
@@ -77,9 +77,9 @@ def test_kill_in_a_joined_pid_namespace_reaches_every_process(pyrun: Runner, bun
     made = bundle(["sh", "-c", "sleep 2000 & sleep 2000 & wait"])
     made.add_namespace("pid", f"/proc/{other}/ns/pid")
     id = pyrun.create_started(made)
-    wait_for(lambda: len(pyrun("ps", "--format", "json", id).ok().out.split(",")) == 3, 5, "its children")
+    wait_for(lambda: len(pyrun("ps", "--format", "json", id).ok().out.split(",")) == 3, 30, "its children")
     pyrun("kill", id, "KILL").ok()
-    wait_for(lambda: pyrun("ps", "--format", "json", id).ok().out.strip() == "[]", 5, "all of them to die")
+    wait_for(lambda: pyrun("ps", "--format", "json", id).ok().out.strip() == "[]", 30, "all of them to die")
     assert Path(f"/proc/{other}/root").exists()
 
 
@@ -150,10 +150,10 @@ def test_kill_in_a_shared_pid_namespace_reaches_every_process(pyrun: Runner, bun
     made = bundle(["sh", "-c", "sleep 2000 & sleep 2000 & wait"])
     made.drop_namespace("pid")
     id = pyrun.create_started(made)
-    wait_for(lambda: len(pyrun("ps", "--format", "json", id).ok().out.split(",")) == 3, 5, "its children")
+    wait_for(lambda: len(pyrun("ps", "--format", "json", id).ok().out.split(",")) == 3, 30, "its children")
     pyrun("kill", id, "KILL").ok()
     pyrun.wait_status(id, "stopped")
-    wait_for(lambda: pyrun("ps", "--format", "json", id).ok().out.strip() == "[]", 5, "all of them to die")
+    wait_for(lambda: pyrun("ps", "--format", "json", id).ok().out.strip() == "[]", 30, "all of them to die")
 
 
 def test_what_a_container_in_the_hosts_pid_namespace_leaves_is_killed(pyrun: Runner, bundle: BundleMaker) -> None:

@@ -34,7 +34,7 @@ class Host:
 def host() -> Iterator[Host]:
     process = subprocess.Popen(["unshare", "-n", "sleep", "1000"])
     try:
-        wait_for(lambda: Path(f"/proc/{process.pid}/cmdline").read_bytes() == b"sleep\x001000\0", 5, "unshare")
+        wait_for(lambda: Path(f"/proc/{process.pid}/cmdline").read_bytes() == b"sleep\x001000\0", 30, "unshare")
         made = Host(process.pid)
         made.ip("link", "add", "host0", "type", "veth", "peer", "name", "peer0")
         made.ip("addr", "add", "10.9.8.7/24", "brd", "+", "dev", "host0")
@@ -102,7 +102,7 @@ def test_create_hooks_see_the_device(runner: Runner, bundle: BundleMaker, host: 
 def test_into_a_joined_namespace(runner: Runner, bundle: BundleMaker, host: Host) -> None:
     process = subprocess.Popen(["unshare", "-n", "sleep", "1000"])
     try:
-        wait_for(lambda: Path(f"/proc/{process.pid}/cmdline").read_bytes() == b"sleep\x001000\0", 5, "unshare")
+        wait_for(lambda: Path(f"/proc/{process.pid}/cmdline").read_bytes() == b"sleep\x001000\0", 30, "unshare")
         made = moving(bundle, host0={})
         made.add_namespace("network", f"/proc/{process.pid}/ns/net")
         id = runner.create(made)
@@ -170,4 +170,4 @@ def test_without_a_network_namespace_nothing_moves(runner: Runner, bundle: Bundl
 def test_virtual_devices_end_with_the_namespace(runner: Runner, bundle: BundleMaker, host: Host) -> None:
     """Nothing brings them back: who needs that uses a poststop hook or a namespace of their own (config-linux.md)."""
     runner.run(moving(bundle, "true", host0={})).ok()
-    wait_for(lambda: host.devices().keys() == {"lo"}, 5, "the veth to go")
+    wait_for(lambda: host.devices().keys() == {"lo"}, 30, "the veth to go")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from contextlib import suppress
 from pathlib import Path
 
@@ -44,15 +45,17 @@ def test_pods_end_with_the_node_and_come_again(tmp_path: Path, busybox_rootfs: P
 
 
 def test_pods_run_on_where_the_agent_can_not_start(tmp_path: Path, busybox_rootfs: Path) -> None:
-    """That is no end of the node."""
+    """That is no end of the node; nor is the end of an operator's terminal."""
     with an_agent(tmp_path, busybox_rootfs, *WORDS) as agent:
         agent.write("web", pod("web", sh("c", SLEEP)))
         before = agent.wait_ready("web")["status"]["containerStatuses"][0]["containerID"]
-        agent.node.kill()
-        (path := agent.node.socket).unlink()
+        assert agent.node.daemon is not None
+        os.kill(agent.node.pid, signal.SIGHUP)
+        assert agent.node.daemon.wait() == 0
+        (path := agent.node.socket).unlink(missing_ok=True)
         path.mkdir()  # found when the agent runs already
         agent.node.start(wait=False)
-        assert agent.node.daemon is not None and agent.node.daemon.wait() != 0
+        assert agent.node.daemon.wait() != 0
         path.rmdir()
         agent.node.start()
         found = agent.wait_ready("web")["status"]["containerStatuses"][0]

@@ -26,7 +26,7 @@ def counting(bundle: BundleMaker, pyrun: Runner) -> Iterator[tuple[str, Path]]:
     made = bundle(["sh", "-c", COUNTER]).add_mount("/ticks", "tmpfs", type="tmpfs")  # no disk, which may be slow
     id = pyrun.create_started(made)
     count = Path(f"/proc/{pyrun.pid(id)}/root/ticks/count")
-    wait_for(lambda: count.exists() and bool(count.read_text()), 5, "the container to count")
+    wait_for(lambda: count.exists() and bool(count.read_text()), 30, "the container to count")
     yield id, count
 
 
@@ -57,7 +57,7 @@ def test_pause_stops_everything_and_resume_goes_on(pyrun: Runner, counting: tupl
     assert pyrun.state(id)["status"] == "paused"
     pyrun("resume", id).ok()
     assert pyrun.state(id)["status"] == "running"
-    wait_for(lambda: not stands_still(count), 2, "the container to go on")
+    wait_for(lambda: not stands_still(count), 30, "the container to go on")
 
 
 def test_pause_and_resume_refuse_the_wrong_status(pyrun: Runner, bundle: BundleMaker) -> None:
@@ -106,7 +106,7 @@ def test_a_paused_container_is_deleted_by_force(pyrun: Runner, counting: tuple[s
 def test_ps_lists_the_processes_and_those_of_cgroups_below(pyrun: Runner, bundle: BundleMaker) -> None:
     id = pyrun.create_started(bundle(["sh", "-c", "sleep 1000 & sleep 1000 & wait"]))
     cgroup = cgroup_of(pyrun, id)
-    wait_for(lambda: len((cgroup / "cgroup.procs").read_text().split()) == 3, 5, "three processes")
+    wait_for(lambda: len((cgroup / "cgroup.procs").read_text().split()) == 3, 30, "three processes")
     pids = sorted(int(pid) for pid in (cgroup / "cgroup.procs").read_text().split())
     (cgroup / "below").mkdir()
     (cgroup / "below" / "cgroup.procs").write_text(str(pids[-1]))

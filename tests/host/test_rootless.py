@@ -204,7 +204,7 @@ def test_a_user_namespace_of_the_users_is_joined_with_what_it_owns(rootless: Use
     made.update(linux={"uidMappings": None, "gidMappings": None})
     holder = subprocess.Popen(rootless.user.argv("unshare", "-rn", "sleep", "1000"), env=rootless.user.env())
     try:
-        wait_for(lambda: Path(f"/proc/{holder.pid}/cmdline").read_bytes().startswith(b"sleep"), 5, "unshare")
+        wait_for(lambda: Path(f"/proc/{holder.pid}/cmdline").read_bytes().startswith(b"sleep"), 30, "unshare")
         for kind, name in (("user", "user"), ("network", "net")):
             made.drop_namespace(kind).add_namespace(kind, f"/proc/{holder.pid}/ns/{name}")
         theirs = [os.readlink(f"/proc/{holder.pid}/ns/{name}") for name in ("user", "net")]

@@ -86,7 +86,7 @@ def test_exit_status_and_last_words_of_a_program_with_a_terminal(pyrun: Runner, 
 def test_raw_mode_while_it_runs_and_sane_after(pyrun: Runner, shell: Bundle) -> None:
     with session(pyrun, shell, "echo ready; read line; echo got $line") as terminal:
         terminal.read_until(b"ready")
-        wait_for(terminal.is_raw, 5, "raw mode")
+        wait_for(terminal.is_raw, 30, "raw mode")
         terminal.press(b"a line\r")
         terminal.read_until(b"got a line")
         assert terminal.wait() == 0
@@ -99,7 +99,7 @@ def test_terminal_is_restored_after_a_signal(pyrun: Runner, shell: Bundle, numbe
     name = number.name.removeprefix("SIG")
     with session(pyrun, shell, f'trap "exit 9" {name}; echo ready; while :; do sleep 0.05; done') as terminal:
         terminal.read_until(b"ready")
-        wait_for(terminal.is_raw, 5, "raw mode")
+        wait_for(terminal.is_raw, 30, "raw mode")
         terminal.process.send_signal(number)
         assert terminal.wait() == 9
         assert terminal.is_restored()
@@ -108,7 +108,7 @@ def test_terminal_is_restored_after_a_signal(pyrun: Runner, shell: Bundle, numbe
 def test_terminal_is_restored_when_the_container_is_killed_from_outside(pyrun: Runner, shell: Bundle) -> None:
     with session(pyrun, shell, "echo ready; sleep 1000") as terminal:
         terminal.read_until(b"ready")
-        wait_for(terminal.is_raw, 5, "raw mode")
+        wait_for(terminal.is_raw, 30, "raw mode")
         pyrun("delete", "--force", pyrun.ids()[0]).ok()
         assert terminal.wait() == 128 + signal.SIGKILL
         assert terminal.is_restored()
@@ -125,12 +125,12 @@ def test_terminal_is_untouched_when_the_container_can_not_be_made(pyrun: Runner,
 def test_stopped_job_gives_the_terminal_back_meanwhile(pyrun: Runner, shell: Bundle) -> None:
     with session(pyrun, shell, "echo ready; read line; echo got $line") as terminal:
         terminal.read_until(b"ready")
-        wait_for(terminal.is_raw, 5, "raw mode")
+        wait_for(terminal.is_raw, 30, "raw mode")
         terminal.process.send_signal(signal.SIGTSTP)
-        wait_for(lambda: state_of(terminal.process.pid) == "T", 5, "pyrun to stop")
+        wait_for(lambda: state_of(terminal.process.pid) == "T", 30, "pyrun to stop")
         assert terminal.is_restored()
         terminal.process.send_signal(signal.SIGCONT)
-        wait_for(terminal.is_raw, 5, "raw mode again")
+        wait_for(terminal.is_raw, 30, "raw mode again")
         terminal.press(b"on\r")
         terminal.read_until(b"got on")
         assert terminal.wait() == 0
@@ -148,7 +148,7 @@ def test_big_paste_arrives_whole(pyrun: Runner, shell: Bundle) -> None:
     size = 1 << 20
     with session(pyrun, shell, RAW_CAT + f"head -c {size} | md5sum") as terminal:
         terminal.read_until(b"ready")
-        wait_for(terminal.is_raw, 5, "raw mode")
+        wait_for(terminal.is_raw, 30, "raw mode")
         data = bytes(i * 7 % 251 for i in range(65536)) * 16
         paste = partial(subprocess.run, ["cat"], input=data, stdout=terminal.master, check=True)
         typist = threading.Thread(target=paste)
@@ -175,7 +175,7 @@ def test_reader_that_goes_away_hangs_the_terminal_up(pyrun: Runner, shell: Bundl
         ["sh", "-c", f"{command} | head -n 1"], stdin=subprocess.DEVNULL, capture_output=True, timeout=20, check=True
     )
     assert done.stdout == b"y\n"
-    wait_for(lambda: not pyrun.ids(), 5, "the container to be deleted")
+    wait_for(lambda: not pyrun.ids(), 30, "the container to be deleted")
 
 
 def test_input_from_a_pipe_ends_as_if_typed(pyrun: Runner, shell: Bundle) -> None:

@@ -39,7 +39,7 @@ def other() -> Iterator[int]:
     """A process in a user namespace with the same map, and with a network namespace that belongs to it."""
     process = subprocess.Popen(["unshare", "-Un", "sleep", "1000"])
     try:
-        wait_for(lambda: Path(f"/proc/{process.pid}/cmdline").read_bytes() == b"sleep\x001000\0", 5, "unshare")
+        wait_for(lambda: Path(f"/proc/{process.pid}/cmdline").read_bytes() == b"sleep\x001000\0", 30, "unshare")
         for name in ("uid_map", "gid_map"):
             Path(f"/proc/{process.pid}/{name}").write_text(f"0 {FIRST} {SIZE}\n")
         yield process.pid
@@ -149,9 +149,9 @@ def hosts() -> Iterator[int]:
     process = subprocess.Popen(["unshare", "-uinpCTf", "--kill-child", "sleep", "1000"])
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     try:
-        wait_for(lambda: bool(children.read_text()), 5, "unshare's child")
+        wait_for(lambda: bool(children.read_text()), 30, "unshare's child")
         child = int(children.read_text())
-        wait_for(lambda: b"sleep" in Path(f"/proc/{child}/cmdline").read_bytes(), 5, "the child to be ready")
+        wait_for(lambda: b"sleep" in Path(f"/proc/{child}/cmdline").read_bytes(), 30, "the child to be ready")
         yield child
     finally:
         process.kill()

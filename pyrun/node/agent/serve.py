@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 from collections.abc import AsyncIterator, Callable
 
 from ...cri.cri import Cri
@@ -59,7 +60,7 @@ async def running(
             member.start()
         async with beside(agent) if beside is not None else contextlib.nullcontext():
             yield
-        if settings.shutdown.on_term:  # and not where something else has failed: then pods run on
+        if settings.shutdown.on_term and cri.ended_by == signal.SIGTERM:  # after anything else pods run on
             await agent.shut_down()
             if member is not None:
                 await member.tell()

@@ -140,7 +140,7 @@ class Runner:
     def pid(self, id: str) -> int:
         return int(self.state(id)["pid"])
 
-    def wait_status(self, id: str, status: str, timeout: float = 10.0) -> None:
+    def wait_status(self, id: str, status: str, timeout: float = 30.0) -> None:
         """Waits until the container has this status."""
         wait_for(lambda: self.state(id)["status"] == status, timeout, f"{id} to be {status}")
 

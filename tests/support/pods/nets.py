@@ -126,7 +126,7 @@ def links() -> set[str]:
     return {line.split(": ")[1].partition("@")[0] for line in text.splitlines()}
 
 
-def wait_until(what: object, patience_s: float = 5.0) -> bool:
+def wait_until(what: object, patience_s: float = 30.0) -> bool:
     deadline = time.monotonic() + patience_s
     while not (found := bool(what())) and time.monotonic() < deadline:  # type: ignore[operator]
         time.sleep(0.01)
