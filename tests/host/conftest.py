@@ -7,8 +7,19 @@ from pathlib import Path
 import pytest
 
 from tests.support.container.leaks import leak_check as leak_check
+from tests.support.cri import tools
+from tests.support.engines.golang import Unavailable
 
 HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="session")
+def crictl() -> str:
+    """Its path."""
+    try:
+        return str(tools.program("crictl"))
+    except Unavailable as error:
+        pytest.skip(str(error))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

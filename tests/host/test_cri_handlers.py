@@ -157,6 +157,7 @@ def test_limits_and_usage(node: Node, handler: str) -> None:
         assert Path(cgroup, "cpu.weight").read_text() == "20\n"
 
 
+@pytest.mark.usefixtures("crictl")
 @pytest.mark.parametrize("handler", HANDLERS)
 def test_by_crictl(node: Node, handler: str) -> None:
     """A terminal in an exec, and attach to a container's."""

@@ -136,6 +136,7 @@ def test_one_that_has_ended(node: Node) -> None:
     assert node.call("PodSandboxStats", pod_sandbox_id=pod).stats.attributes.id == pod
 
 
+@pytest.mark.usefixtures("crictl")
 def test_crictl_shows_them(node: Node) -> None:
     pod = node.run_pod()
     c = node.run(pod, script=BUSY)

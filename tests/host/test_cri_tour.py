@@ -19,22 +19,12 @@ from pyrun import cri_api as v1
 from pyrun.errors import AlreadyExists, DeadlineExceeded, FailedPrecondition, InvalidArgument, NotFound, PyrunError
 from pyrun.errors import Unavailable as NoAnswer
 from pyrun.rpc.client import call_all
-from tests.support.cri import tools
 from tests.support.cri.node import BUSYBOX, OWN_PIDS, RPCS, Node, a_node
 from tests.support.cri.node import node as node
 from tests.support.cri.node import one_node as one_node
-from tests.support.engines.golang import Unavailable
 
 NONE = "0" * 64
 SHARED = {"security_context": {"namespace_options": {"pid": "POD"}}}
-
-
-@pytest.fixture(scope="module")
-def crictl() -> None:
-    try:
-        tools.program("crictl")
-    except Unavailable as error:
-        pytest.skip(str(error))
 
 
 def wait_for_log(node: Node, line: str, name: str = "c", patience_s: float = 10.0) -> None:

@@ -19,22 +19,12 @@ import pytest
 
 from pyrun.cri.stream.ports import make_sockets
 from pyrun.cri.stream.server import Streams
-from tests.support.cri import tools
-from tests.support.engines.golang import Unavailable
 from tests.support.streams.backend import Backend, Container, set_size
 from tests.support.streams.serving import run, serving, settle
 from tests.support.streams.stub import serving as stub
 
 pytestmark = pytest.mark.root
 TRANSPORTS = ("spdy", "websocket")
-
-
-@pytest.fixture(scope="module")
-def crictl() -> str:
-    try:
-        return str(tools.program("crictl"))
-    except Unavailable as error:
-        pytest.skip(str(error))
 
 
 class Crictl:

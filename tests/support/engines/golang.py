@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import fcntl
 import json
 import os
@@ -9,7 +11,7 @@ import platform
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # The oldest Go that is of use (Debian 12 has 1.19), and the module that it can be had as.
@@ -18,6 +20,7 @@ TOOLCHAIN = "golang.org/toolchain@v0.0.1-go1.21.13.linux-"
 GO_ARCH = {"x86_64": "amd64", "aarch64": "arm64"}
 STRIPPED = ("-trimpath", "-ldflags", "-s -w")
 TIMEOUT_S = 900.0
+MACHINES_NETWORK = os.open("/proc/self/ns/net", os.O_RDONLY)  # no test has begun yet
 
 
 class Unavailable(Exception):
@@ -25,15 +28,40 @@ class Unavailable(Exception):
 
 
 def kept(program: Path, make: Callable[[Path], None]) -> Path:
-    """The program, made where it is not there yet, by one process at a time. What make() raises."""
+    """The program, made where it is not there yet, by one process at a time and in the machine's network: a test may
+    be in one of its own. What make() raises."""
     if program.exists():
         return program
     program.parent.mkdir(parents=True, exist_ok=True)
     with (program.parent / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not program.exists():
-            make(program)
+            with _machines_network():
+                make(program)
     return program
+
+
+@contextlib.contextmanager
+def _machines_network() -> Iterator[None]:
+    """This thread, and what it starts, in the network namespace that the process began in, and back."""
+    own = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+    try:
+        if os.path.sameopenfile(own, MACHINES_NETWORK):
+            yield
+            return
+        _setns(MACHINES_NETWORK)
+        try:
+            yield
+        finally:
+            _setns(own)
+    finally:
+        os.close(own)
+
+
+def _setns(fd: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.setns(fd, 0):
+        raise OSError(ctypes.get_errno(), "setns")
 
 
 def find_go(directory: Path) -> str:
