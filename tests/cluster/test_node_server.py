@@ -427,6 +427,20 @@ def test_certificates_are_renewed(cluster: Cluster) -> None:
     cluster.wait(lambda: not list(root.rglob("*.next")))
 
 
+def web_deployment(cluster: Cluster, held: Path) -> dict[str, Any]:
+    """Two pods that serve a page with the value of V, and end when there is a file `go` in a directory of the node."""
+    page = "mkdir /tmp/www; echo $V >/tmp/www/index.html; httpd -f -p 8080 -h /tmp/www & trap 'exit 0' TERM; wait"
+    probe = {"httpGet": {"port": 8080, "path": "/index.html"}, "periodSeconds": 1}
+    hold = {"exec": {"command": ["sh", "-c", "while [ ! -e /hold/go ]; do sleep 0.05; done"]}}
+    c = sh("c", page, env=[{"name": "V", "value": "1"}], readinessProbe=probe, lifecycle={"preStop": hold})
+    c["volumeMounts"] = [{"name": "hold", "mountPath": "/hold"}]
+    volumes = [{"name": "hold", "hostPath": {"path": str(held), "type": "Directory"}}]
+    pod_spec = cluster.pod("web", c, terminationGracePeriodSeconds=60, volumes=volumes)["spec"]
+    template = {"metadata": {"labels": {"app": "web"}}, "spec": pod_spec}
+    spec = {"replicas": 2, "selector": {"matchLabels": {"app": "web"}}, "template": template}
+    return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"}, "spec": spec}
+
+
 def test_services_by_the_node_s_own_credentials(cluster: Cluster, tmp_path: Path) -> None:
     """What they lack is told with what gives it; then a Service's name and address lead to its pods, and a rolling
     update costs no request."""
@@ -441,16 +455,7 @@ def test_services_by_the_node_s_own_credentials(cluster: Cluster, tmp_path: Path
     for command in hint.split(" && "):
         cluster.kubectl(*shlex.split(command)[1:])
     cluster.wait(lambda: not faults())
-    page = "mkdir /tmp/www; echo $V >/tmp/www/index.html; httpd -f -p 8080 -h /tmp/www & trap 'exit 0' TERM; wait"
-    probe = {"httpGet": {"port": 8080, "path": "/index.html"}, "periodSeconds": 1}
-    hold = {"exec": {"command": ["sh", "-c", "while [ ! -e /hold/go ]; do sleep 0.05; done"]}}
-    c = sh("c", page, env=[{"name": "V", "value": "1"}], readinessProbe=probe, lifecycle={"preStop": hold})
-    c["volumeMounts"] = [{"name": "hold", "mountPath": "/hold"}]
-    volumes = [{"name": "hold", "hostPath": {"path": str(tmp_path), "type": "Directory"}}]
-    pod_spec = cluster.pod("web", c, terminationGracePeriodSeconds=60, volumes=volumes)["spec"]
-    template = {"metadata": {"labels": {"app": "web"}}, "spec": pod_spec}
-    spec = {"replicas": 2, "selector": {"matchLabels": {"app": "web"}}, "template": template}
-    cluster.apply({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"}, "spec": spec})
+    cluster.apply(web_deployment(cluster, tmp_path))
     cluster.kubectl("expose", "deployment", "web", "--port=80", "--target-port=8080")
     cluster.apply(cluster.pod("client", sh("c", SLEEP)))
     client = cluster.wait_ready("client")

@@ -121,14 +121,16 @@ def test_one_layer_too_many(images: Images) -> None:
     assert images.list() == [] and os.listdir(f"{images.contents.root}/ingest") == []
 
 
-def test_a_store_of_an_older_pyrun_is_taken_over(images: Images, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("version", "newer"), [(1, ("implied", "used")), (2, ("used",))])
+def test_a_store_of_an_older_pyrun_is_taken_over(images: Images, version: int, newer: tuple[str, ...]) -> None:
     image = add(images, BASE)
     images.close()
     with sqlite3.connect(f"{images.contents.root}/meta.db") as old:
-        old.execute("DROP TABLE implied")
-        old.execute("PRAGMA user_version = 1")
+        for table in newer:
+            old.execute(f"DROP TABLE {table}")
+        old.execute(f"PRAGMA user_version = {version}")
     old.close()
-    newer = Images(images.contents.root)
-    assert newer.find("q.io/a:1").id == image.id
-    assert len(newer.lowers(add(newer, BASE, tar("tmp/a")).id)) == 3
-    newer.close()
+    again = Images(images.contents.root)
+    assert again.find("q.io/a:1").id == image.id
+    assert len(again.lowers(add(again, BASE, tar("tmp/a")).id)) == 3
+    again.close()
