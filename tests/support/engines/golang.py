@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import fcntl
 import json
 import os
@@ -11,8 +9,10 @@ import platform
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+
+from tests.support.machines_network import machines_network
 
 # The oldest Go that is of use (Debian 12 has 1.19), and the module that it can be had as.
 GO_MINOR = 21
@@ -20,7 +20,6 @@ TOOLCHAIN = "golang.org/toolchain@v0.0.1-go1.21.13.linux-"
 GO_ARCH = {"x86_64": "amd64", "aarch64": "arm64"}
 STRIPPED = ("-trimpath", "-ldflags", "-s -w")
 TIMEOUT_S = 900.0
-MACHINES_NETWORK = os.open("/proc/self/ns/net", os.O_RDONLY)  # no test has begun yet
 
 
 class Unavailable(Exception):
@@ -36,32 +35,9 @@ def kept(program: Path, make: Callable[[Path], None]) -> Path:
     with (program.parent / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not program.exists():
-            with _machines_network():
+            with machines_network():
                 make(program)
     return program
-
-
-@contextlib.contextmanager
-def _machines_network() -> Iterator[None]:
-    """This thread, and what it starts, in the network namespace that the process began in, and back."""
-    own = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
-    try:
-        if os.path.sameopenfile(own, MACHINES_NETWORK):
-            yield
-            return
-        _setns(MACHINES_NETWORK)
-        try:
-            yield
-        finally:
-            _setns(own)
-    finally:
-        os.close(own)
-
-
-def _setns(fd: int) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.setns(fd, 0):
-        raise OSError(ctypes.get_errno(), "setns")
 
 
 def find_go(directory: Path) -> str:

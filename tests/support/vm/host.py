@@ -21,6 +21,7 @@ import pytest
 
 from tests.support.container.leaks import BESIDE
 from tests.support.container.runner import REPO
+from tests.support.machines_network import machines_network
 from tests.support.vm import machine as vm_machine
 from tests.support.vm.job import LOGS
 
@@ -98,7 +99,7 @@ class Group:
         self._errors = path.with_suffix(".err")
         argv = ["setpriv", "--pdeathsig", "TERM", "unshare", "--mount", "--propagation", "private"]
         argv += [sys.executable, "-m", "tests.support.vm.group"]
-        with path.open("wb") as out, self._errors.open("wb") as errors:
+        with path.open("wb") as out, self._errors.open("wb") as errors, machines_network():
             self._events = path.open("rb")
             self.process = subprocess.Popen(
                 argv, cwd=REPO, stdin=subprocess.PIPE, stdout=out, stderr=errors, start_new_session=True

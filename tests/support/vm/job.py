@@ -35,7 +35,7 @@ CACHED = (
     ".cache/conformance/*/rootfs-*.tar.gz",
     ".cache/cri-tools/*/*",
 )
-BUILT = {".so", ".pyc", ".o"}
+BUILT = {".so", ".pyc", ".hot", ".o"}
 
 
 def installed_prefix() -> Path:
