@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import subprocess
@@ -20,8 +19,7 @@ from pyrun.image.archive.write import export
 from pyrun.image.merged import read_file
 from pyrun.image.reference import parse_reference
 from pyrun.image.store import Image, Images
-from tests.support.container.runner import wait_for
-from tests.support.layers import Tar, needs_images, snapshot
+from tests.support.layers import Tar, needs_images, snapshot, wait_unfilled
 from tests.support.registry.made import Made, make_image
 
 pytestmark = needs_images
@@ -208,19 +206,6 @@ def test_killed_while_it_tries_a_mount(root: Path, monkeypatch: pytest.MonkeyPat
     again.close()
 
 
-def filled(ingest: Path) -> bool:
-    """Whether a process holds a directory below it, as who fills one does."""
-    for path in ingest.iterdir() if ingest.exists() else ():
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(fd)
-    return False
-
-
 def test_killed_at_any_moment_of_a_pull(root: Path) -> None:
     """SIGKILL at a moment that comes later each time: the next start has all of the image or nothing of it."""
     tar = Tar()
@@ -240,7 +225,7 @@ def test_killed_at_any_moment_of_a_pull(root: Path) -> None:
             time.sleep(delay)
             os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-        wait_for(lambda: not filled(root / "ingest"), 60, "what unpacks for it to be gone, too")
+        wait_unfilled(root)
         again = Images(str(root), layers="erofs")
         again.settle()
         there = [image.id for image in again.list()]

@@ -16,6 +16,7 @@ from pyrun.image import layers
 from pyrun.image.database import Database
 from pyrun.image.reference import parse_reference
 from pyrun.image.store import Images
+from tests.support.layers import wait_unfilled
 from tests.support.registry.made import make_image, small_tar
 
 SHARED = small_tar("shared")
@@ -91,6 +92,7 @@ def test_killed_before_every_step(tmp_path: Path, do: Callable[[Path], None]) ->
         root = tmp_path / str(number)
         shutil.copytree(tmp_path / "model", root, symlinks=True)
         alive = not killed_before(number, lambda root=root: do(root))  # type: ignore[misc]
+        wait_unfilled(root)
         again = Images(str(root))
         again.settle()
         there = {image.id for image in again.list()}

@@ -18,7 +18,7 @@ from pyrun.errors import Aborted, NotFound, PyrunError
 from pyrun.image.pull import Settings
 from pyrun.image.registry.credentials import Auth
 from pyrun.image.store import Images
-from tests.support.layers import Tar
+from tests.support.layers import Tar, wait_unfilled
 from tests.support.registry import stub as faults
 from tests.support.registry.made import Made, digest_of, make_image, small_tar
 from tests.support.registry.stub import Answer, Stub, running
@@ -536,6 +536,7 @@ def test_killed_at_any_byte(stub: Stub, tmp_path: Path, moment: int) -> None:
     finally:
         process.kill()
         process.wait()
+    wait_unfilled(Path(root))
     again = Images(root)
     again.settle()
     whole = moment >= 6

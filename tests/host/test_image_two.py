@@ -15,6 +15,7 @@ import pytest
 from pyrun.errors import FailedPrecondition
 from pyrun.image.reference import parse_reference
 from pyrun.image.store import Images
+from tests.support.layers import wait_unfilled
 from tests.support.registry.made import Made, make_image, small_tar
 
 # argv: root, a number of its own, seconds. Adds an image with a layer that all share and one of its own, holds it,
@@ -97,6 +98,7 @@ def test_processes_that_are_killed(tmp_path: Path) -> None:
         process.communicate(timeout=10)
         assert images.find("q.io/kept:1").id == kept.id
         assert [os.listdir(lower) for lower in lowers] == [["kept"], ["shared"]]
+    wait_unfilled(Path(root))
     again = swept(root)
     for image in again.list():
         assert all(len(os.listdir(lower)) == 1 for lower in again.lowers(image.id))

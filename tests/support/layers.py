@@ -3,6 +3,7 @@ for."""
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
 import shutil
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 
 from pyrun.image import erofs, layers
+from tests.support.container.runner import wait_for
 
 _mounted: list[Path] | None = None
 NO_DISKS = ("tmpfs", "overlayfs", "ramfs")
@@ -160,3 +162,19 @@ def snapshot(root: Path) -> dict[str, tuple[object, ...]]:
 
 def _attributes(name: str) -> list[str]:
     return [key for key in os.listxattr(name, follow_symlinks=False) if not key.startswith("security.selinux")]
+
+
+def wait_unfilled(root: Path) -> None:
+    """Until nobody fills a directory of a store's ingest/: what unpacks for a process that was killed ends after it."""
+    wait_for(lambda: not any(_is_held(path) for path in (root / "ingest").glob("*")), 60, "what unpacks to end")
+
+
+def _is_held(path: Path) -> bool:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
