@@ -14,6 +14,8 @@ import pytest
 from tests.support.container.bundle import BundleMaker, make_config, merge
 from tests.support.container.leaks import CGROUP_ROOT, collect_traces, find_leaks
 from tests.support.container.runner import REPO, wait_for
+from tests.support.machines_network import machines_network
+from tests.support.pods.nets import own_network
 
 VIEW = REPO / "tests" / "view"
 
@@ -116,3 +118,20 @@ def test_peer_runs_the_default_bundle(bundle: BundleMaker, tmp_path: Path, args:
     except FileNotFoundError:
         pytest.skip("runc is not installed")
     assert done.returncode == rc, done.stderr
+
+
+def test_the_machines_network_is_had_from_within_a_tests_own() -> None:
+    """By what is started there, and the test is back in its own afterwards."""
+
+    def network() -> str:
+        said = subprocess.run(["readlink", "/proc/self/ns/net"], stdout=subprocess.PIPE, check=True, text=True)
+        return said.stdout.strip()
+
+    machines = network()
+    with own_network():
+        own = network()
+        with machines_network():
+            assert network() == machines
+        assert network() == own != machines
+    with machines_network():
+        assert network() == machines
