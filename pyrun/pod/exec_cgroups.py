@@ -6,6 +6,7 @@ empty (cgroup.events), one that an earlier daemon left when a later exec begins,
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import threading
@@ -45,13 +46,15 @@ class ExecCgroups:
                 self._left = {*(self._left or ()), name}
 
     def _await_end(self, path: str) -> None:
-        if self._epoll is None:
-            epoll = select.epoll()
-            threading.Thread(target=self._remove_emptied, args=(epoll,), name="exec-cgroups", daemon=True).start()
-            self._epoll = epoll
-        fd = os.open(f"{path}/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
-        self._events[fd] = path
-        self._epoll.register(fd, select.EPOLLPRI)  # ready from the first
+        with contextlib.ExitStack() as stack:
+            fd = os.open(f"{path}/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
+            stack.callback(os.close, fd)
+            epoll = self._epoll or stack.enter_context(select.epoll())
+            epoll.register(fd, select.EPOLLPRI)  # ready from the first
+            if self._epoll is None:
+                threading.Thread(target=self._remove_emptied, args=(epoll,), name="exec-cgroups", daemon=True).start()
+            stack.pop_all()
+        self._events[fd], self._epoll = path, epoll
 
     def _remove_emptied(self, epoll: select.epoll) -> None:
         """Until there are none."""

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import resource
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from pyrun.node.agent.streams import SOCKET
 from tests.support.container.runner import runtime_argv
 from tests.support.container.terminal import TerminalSession
 from tests.support.node.agent import WAIT, AgentNode, an_agent, pod, sh
@@ -155,3 +159,31 @@ def test_ports_of_a_pod_on_both_loopbacks(agent: AgentNode) -> None:
         )
         done = run(agent, "port-forward", "web", f"{port}:8080")
         assert done.returncode == 1 and b"take another local port" in done.stderr
+
+
+def cpu_s(pid: int) -> float:
+    """User's and system's."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_callers_who_come_while_there_are_no_descriptors(agent: AgentNode) -> None:
+    """The agent does not turn round and round, and serves them when there are some."""
+    pid = agent.node.pid
+    held = {int(name) for name in os.listdir(f"/proc/{pid}/fd")}
+    free = next(fd for fd in range(len(held) + 1) if fd not in held)
+    most = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (free, most[1]))
+    with socket.socket(socket.AF_UNIX) as caller:
+        try:
+            caller.connect(f"{agent.node.state}/{SOCKET}")  # it waits to be taken
+            before = cpu_s(pid)
+            time.sleep(2)
+            spent = cpu_s(pid) - before
+        finally:
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, most)
+        caller.settimeout(PATIENCE_S)
+        caller.sendall(b'{"ask": "nothing"}\n')
+        assert b"'nothing' is no question" in caller.recv(4096)
+    assert spent < 0.5
+    assert run(agent, "exec", "web", "-c", "side", "--", "echo", "served").stdout == b"served\n"

@@ -140,10 +140,13 @@ class Actor:
     async def run(self) -> None:
         """Until nothing of the pod is left, or it is cancelled: then the pod runs on."""
         try:
-            await self._take_over()
-            self.begin(self._watch_limits())
+            taken_over = False
             while not self.ended.is_set():
                 try:
+                    if not taken_over:
+                        await self._take_over()
+                        self.begin(self._watch_limits())
+                        taken_over = True
                     await self._sleep(await self._plan())
                 except Exception as error:  # a fault of ours with one pod: it is not to be lost for it
                     self.host.warn(f"pod {self.name}: {type(error).__name__}: {error}")

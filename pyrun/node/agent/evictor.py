@@ -135,7 +135,7 @@ class Evictor:
     async def _pressure(self) -> tuple[Pressure, dict[str, Signal]]:
         signals = await asyncio.to_thread(self._read)
         settings = self._settings
-        found = plan_pressure(signals, settings.thresholds, self._state, time.time(), settings.transition)
+        found = plan_pressure(signals, settings.thresholds, self._state, time.monotonic(), settings.transition)
         self._state, before = found.state, self.conditions
         self.conditions = found.conditions
         changes = [_COMES[type] for type in sorted(found.conditions - before)]
@@ -183,26 +183,19 @@ def stalls() -> Iterator[asyncio.Event]:
     """An event that is set when the kernel says that processes wait for memory (Documentation/accounting/psi.rst);
     where it has no PSI it never is."""
     stalled = asyncio.Event()
-    try:
-        fd = os.open("/proc/pressure/memory", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        yield stalled
-        return
-    poll = select.epoll()
     loop = asyncio.get_running_loop()
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # no PSI in this kernel or its start, no right to it, no more descriptors
+            fd = os.open("/proc/pressure/memory", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+            stack.callback(os.close, fd)
+            os.write(fd, STALL + b"\0")
+            poll = stack.enter_context(select.epoll())
+            poll.register(fd, select.EPOLLPRI | select.EPOLLET)
 
-    def told() -> None:
-        poll.poll(0)
-        stalled.set()
+            def told() -> None:
+                poll.poll(0)
+                stalled.set()
 
-    try:
-        os.write(fd, STALL + b"\0")
-        poll.register(fd, select.EPOLLPRI | select.EPOLLET)
-        loop.add_reader(poll.fileno(), told)
+            loop.add_reader(poll.fileno(), told)
+            stack.callback(loop.remove_reader, poll.fileno())
         yield stalled
-    except OSError:  # no right to it, or no PSI in this kernel's start
-        yield stalled
-    finally:
-        loop.remove_reader(poll.fileno())
-        poll.close()
-        os.close(fd)

@@ -28,7 +28,10 @@ class ImageGarbage:
     async def for_ever(self) -> None:
         await self.heard.wait()
         while True:
-            await self.collect()
+            try:
+                await self.collect()
+            except Exception as error:  # what goes wrong once, such as a full disk's database, is not the end of it
+                self._events.add("Warning", "ImageGCFailed", f"{type(error).__name__}: {error}")
             await asyncio.sleep(PERIOD_S)
 
     async def plan(self, *, all: bool = False) -> Garbage:

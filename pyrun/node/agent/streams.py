@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import socket
@@ -28,6 +29,8 @@ SOCKET = "node-streams.sock"
 MOST = 256
 LONGEST = 192 * 1024
 PATIENCE_S = 30.0
+AGAIN_S = 1.0  # until the next caller is taken where there were no descriptors left
+SHORT = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 
 Question = dict[str, Any]
 
@@ -110,6 +113,7 @@ class StreamSocket:
         self._listener: socket.socket | None = None
         self._path, self._inode = "", 0
         self._tasks: set[asyncio.Task[None]] = set()
+        self._again: asyncio.TimerHandle | None = None
 
     def start(self, path: str) -> None:
         """PyrunError where it can't be had."""
@@ -118,6 +122,8 @@ class StreamSocket:
         asyncio.get_running_loop().add_reader(self._listener, self._accept)
 
     async def stop(self) -> None:
+        if self._again is not None:
+            self._again.cancel()
         if self._listener is not None:
             asyncio.get_running_loop().remove_reader(self._listener)
             unlink_ours(self._path, self._inode)
@@ -130,8 +136,12 @@ class StreamSocket:
         assert self._listener is not None
         try:
             stream, _ = self._listener.accept()
-        except OSError:
-            return  # it has gone already
+        except OSError as error:
+            if error.errno in SHORT:  # it would be told again at once, for as long as there are none
+                loop = asyncio.get_running_loop()
+                loop.remove_reader(self._listener)
+                self._again = loop.call_later(AGAIN_S, loop.add_reader, self._listener, self._accept)
+            return  # or it has gone already
         if len(self._tasks) >= MOST:
             stream.close()
             return
