@@ -21,6 +21,7 @@ from typing import NoReturn
 from ..errors import InvalidArgument, PyrunError, reason
 from ..http.server import Server
 from ..listen import only_one, private_directory
+from ..tls import load_certificate
 from ..web.ask import Questions
 from ..web.process import end, find_user, give_up_privileges, keep_only, listen_tcp
 from .acts import Acts
@@ -122,7 +123,7 @@ def _tls(paths: tuple[str, str] | None) -> ssl.SSLContext | None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
-        context.load_cert_chain(*paths)
+        load_certificate(context, *paths)
     except OSError as error:
         text = f"--tls-cert {paths[0]}, --tls-key {paths[1]}: {reason(error)}"
         raise InvalidArgument(text, hint="a certificate and its key, both PEM") from None

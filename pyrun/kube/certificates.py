@@ -12,6 +12,7 @@ import os
 from dataclasses import dataclass
 
 from ..errors import PyrunError, reason
+from ..tls import load_certificate
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ def load_pair(context: ssl.SSLContext, certificate: bytes, key: bytes) -> None:
         for data in (certificate, key):
             fds.append(os.memfd_create("pem", os.MFD_CLOEXEC))
             os.write(fds[-1], data)
-        context.load_cert_chain(*(f"/proc/self/fd/{fd}" for fd in fds))
+        load_certificate(context, *(f"/proc/self/fd/{fd}" for fd in fds), named="the key in the kubeconfig")
     finally:
         for fd in fds:
             os.close(fd)

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import urllib3
 
 from ..errors import PyrunError, reason
+from ..tls import load_certificate
 from .certificates import load_pair
 from .kubeconfig import Cluster
 
@@ -122,7 +123,7 @@ def _context(cluster: Cluster) -> ssl.SSLContext:
         if cluster.certificate is not None:
             load_pair(context, cluster.certificate, cluster.key or b"")
         elif certificate is not None:
-            context.load_cert_chain(certificate, key)
+            load_certificate(context, certificate, key)
     except (OSError, ssl.SSLError) as error:
         raise PyrunError(f"the client certificate {certificate or 'in the kubeconfig'}: {error}") from None
     return context

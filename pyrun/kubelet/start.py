@@ -23,6 +23,7 @@ from ..http.server import Server
 from ..kube.certificates import Subject, read_pair
 from ..listen import private_directory
 from ..node.join.credentials import node_subject
+from ..tls import load_certificate
 from ..web.ask import Questions
 from ..web.process import end, find_user, give_up_privileges, keep_only, listen_tcp
 from .certificate import own_certificate
@@ -148,7 +149,7 @@ def _tls(wanted: Wanted) -> ssl.SSLContext:
             pair = (f"{wanted.directory}/serving.pem",) * 2
             own_certificate(pair[0], wanted.name, wanted.addresses)
     try:
-        context.load_cert_chain(*pair)
+        load_certificate(context, *pair)
     except OSError as error:
         told = f"--tls-cert-file {pair[0]}, --tls-private-key-file {pair[1]}: {reason(error)}"
         raise InvalidArgument(told, hint="a certificate and its key, both PEM") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import time
@@ -108,6 +109,10 @@ def test_by_a_hash_of_the_authority(joiner: Joiner) -> None:
     assert read_pair(str(joiner.directory / "client.pem")) == pair
     other = joiner.join(name="n2", token=token)
     other.fails(1, "this node is n1 of")
+    kubeconfig = joiner.directory / "kubeconfig"
+    kubeconfig.write_text(re.sub(r"https://[^\s\"]+", "https://127.0.0.1:1", kubeconfig.read_text()))
+    joiner.join(token=token).fails(1, "this node is n1 of https://127.0.0.1:1, which does not answer")
+    assert read_pair(str(joiner.directory / "client.pem")) == pair
 
 
 def test_who_is_not_let_in(joiner: Joiner, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ LAYERS = [
     "listen",
     "protowire",
     "rights",
+    "tls",
     "cri_api",
     "http",
     "oci",

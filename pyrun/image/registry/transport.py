@@ -20,6 +20,7 @@ import urllib3.exceptions
 from pyrun import __version__
 from pyrun.errors import PyrunError
 from pyrun.image.registry.hosts import Endpoint
+from pyrun.tls import load_certificate
 
 CONNECT_S = 30.0
 SILENCE_S = 60.0
@@ -100,7 +101,7 @@ def _make_pool(
         for file in ca:
             context.load_verify_locations(file)
         for certificate, key in client:
-            context.load_cert_chain(certificate, key)
+            load_certificate(context, certificate, key)
     except (OSError, ssl.SSLError) as error:
         raise PyrunError(f"certificates {', '.join([*ca, *(one for pair in client for one in pair)])}: {error}")
     if skip_verify:  # it was asked for in hosts.toml: no word of it at each request

@@ -16,6 +16,7 @@ import time
 from urllib.parse import parse_qsl, urlsplit
 
 from ...errors import InvalidArgument, reason
+from ...tls import load_certificate
 from ..show import time_text
 from .record import ERROR, INFO, Again, Record
 
@@ -87,15 +88,13 @@ class SyslogTarget:
             context = ssl.create_default_context(cafile=file or None)
             context.minimum_version = ssl.TLSVersion.TLSv1_2
             if file := given.get("cert", ""):
-                key = given.get("key")
-                context.load_cert_chain(file, key, lambda: self._encrypted(key or file))
+                load_certificate(context, file, given.get("key"))
+        except InvalidArgument as error:
+            raise self._wrong(str(error)) from None
         except OSError as error:
             text = str(error) if isinstance(error, ssl.SSLError) else reason(error)
             raise self._wrong(f"{file}: {text}") from None
         return context
-
-    def _encrypted(self, file: str) -> str:
-        raise self._wrong(f"{file} needs a password")
 
     def send(self, records: Sequence[Record]) -> None:
         """Returns when the peer's machine has them. Again."""

@@ -92,22 +92,24 @@ def waiting(name: str) -> str:
 
 
 def _is_joined(credentials: Credentials, wanted: Wanted) -> bool:
-    """As it is wanted. AlreadyExists where it is another cluster's, or another name's, and still good."""
+    """As it is wanted. AlreadyExists where it is another cluster's, or another name's, and still good, as far as we can
+    know: one that does not answer now may answer later, and only these credentials are known there."""
     if not credentials.there():
         return False
+    why = ""
     try:
         cluster, name = credentials.cluster(), credentials.node()
         _check(cluster, name)
-    except (Unavailable, DeadlineExceeded):
-        if cluster.server != wanted.server:
-            return False
-        raise
+    except (Unavailable, DeadlineExceeded) as error:
+        if cluster.server == wanted.server:
+            raise
+        why = f", which does not answer: {error}"
     except PyrunError:  # damaged, or expired: it is made anew
         return False
     if (cluster.server, name) == (wanted.server, wanted.name):
         return True
     raise AlreadyExists(
-        f"this node is {name} of {cluster.server}", hint=f"rm -r {credentials.directory} leaves that cluster"
+        f"this node is {name} of {cluster.server}{why}", hint=f"rm -r {credentials.directory} leaves that cluster"
     )
 
 
