@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from ..kube.objects.pods import PodSpec
 from ..kube.quantity import human_bytes
+from .plan.resize import DEFERRED, INFEASIBLE
 from .plan.restart import is_sidecar
-from .qos import pod_requests
+from .qos import pod_requests, qos_class
 
 MOST_PODS = 110
 # A kubelet's list of sysctls that are the pod's own and harm nobody else (pkg/kubelet/sysctl/safe_sysctls.go).
@@ -60,6 +61,24 @@ def refusal(spec: PodSpec, node: Allocatable, others: Iterable[Neighbour]) -> tu
         for other in found:
             if any(_clash(port, taken) for taken in host_ports(other.spec)):
                 return "NodePorts", f"host port {port[2]}/{port[0]} is taken by {other.name}"
+    return None
+
+
+def resize_refusal(
+    before: PodSpec, after: PodSpec, node: Allocatable, others: Iterable[Neighbour]
+) -> tuple[str, str] | None:
+    """(Infeasible or Deferred, message) of why a pod does not get other resources now. Less is always given."""
+    if qos_class(before) != qos_class(after):
+        return INFEASIBLE, f"its quality of service may not change: {qos_class(before)} now, {qos_class(after)} wanted"
+    has, wanted, used = pod_requests(before), pod_requests(after), [pod_requests(other.spec) for other in others]
+    for name, total, told in (("cpu", node.cpu, _cpu), ("memory", node.memory, human_bytes)):
+        if wanted.get(name, 0) <= has.get(name, 0):
+            continue
+        if wanted[name] > total:
+            return INFEASIBLE, f"{told(wanted[name])} of {name} wanted, and this node has {told(total)}"
+        left = total - sum(u.get(name, 0) for u in used)
+        if wanted[name] > left:
+            return DEFERRED, f"{told(wanted[name])} of {name} wanted, {told(max(left, 0))} of {told(total)} left"
     return None
 
 

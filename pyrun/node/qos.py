@@ -8,12 +8,12 @@ plan/cgroup/resources.py's cpu_weight().
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from ..kube.objects.base import Quantity
 from ..kube.objects.containers import Container, ResourceRequirements
 from ..kube.objects.pods import PodSpec
 from ..kube.quantity import milli, whole
+from .plan.observed import CgroupLimits
 from .plan.restart import is_sidecar
 
 GUARANTEED, BURSTABLE, BEST_EFFORT = "Guaranteed", "Burstable", "BestEffort"
@@ -90,15 +90,6 @@ def shares(thousandths: int) -> int:
 def quota(thousandths: int) -> int:
     """Of cpu.max, in µs a period; 0: no limit."""
     return max(LEAST_QUOTA_US, thousandths * PERIOD_US // 1000) if thousandths else 0
-
-
-@dataclass(frozen=True, slots=True)
-class CgroupLimits:
-    """shares, quota as above; memory: bytes or None for no limit."""
-
-    shares: int
-    quota: int
-    memory: int | None
 
 
 def pod_limits(spec: PodSpec) -> CgroupLimits:

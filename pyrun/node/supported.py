@@ -66,7 +66,6 @@ POD = {
     "volumes/*/secret/items/*/user": "not in this node yet",
 }
 CONTAINER = {
-    "resizePolicy": "resources are not changed in place in this node yet",
     "volumeDevices": "there are no block volumes here",
     "resources/claims": "dynamic resources are not in this node",
     "resources/limits/ephemeral-storage": "disk limits are not in this node yet",

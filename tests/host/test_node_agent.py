@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.support.node.agent import SLEEP, AgentNode, an_agent, pod, sh
+from tests.support.container.leaks import CGROUP_ROOT
+from tests.support.node.agent import SLEEP, AgentNode, an_agent, is_ready, pod, sh
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +44,65 @@ def test_a_container_that_crashes_runs_again(agent: AgentNode) -> None:
     last = found["status"]["containerStatuses"][0]["lastState"]["terminated"]
     assert (last["exitCode"], last["reason"], last["message"]) == (3, "Error", "said\n")
     agent.wait_ready("crash")
+
+
+def sized(memory: str, policy: str) -> dict[str, Any]:
+    """A pod of two containers that have as much as they may: one takes its memory only from its start."""
+    limits = {"limits": {"cpu": "300m", "memory": memory}}
+    policies = [{"resourceName": "memory", "restartPolicy": policy}]
+    keeps = sh("keeps", SLEEP, resources=limits)
+    return pod("sized", keeps, sh("anew", SLEEP, resources=limits, resizePolicy=policies))
+
+
+def _cgroup_files(agent: AgentNode, found: dict[str, Any]) -> dict[str, int]:
+    """memory.max of the pod and its containers, where this machine can limit memory at all."""
+    top = CGROUP_ROOT / f"kubepods/pod{found['metadata']['uid']}"
+    names = {c["containerID"].removeprefix("pyrun://"): c["name"] for c in found["status"]["containerStatuses"]}
+    files = [(path, names.get(path.parent.name, "pod")) for path in [top / "memory.max", *top.glob("*/memory.max")]]
+    return {name: int(path.read_text()) for path, name in files if path.exists() and name in ("pod", *names.values())}
+
+
+def resized(before: dict[str, Any], memory: str) -> Callable[[dict[str, Any]], Any]:
+    """The same pod, once all of it is ready and has that memory."""
+
+    def look(pods: dict[str, Any]) -> Any:
+        found = pods.get("sized")
+        if not found or not is_ready(found):
+            return None
+        assert found["metadata"]["uid"] == before["metadata"]["uid"]
+        same = all(c["resources"]["limits"]["memory"] == memory for c in found["status"]["containerStatuses"])
+        settled = not any(c["type"].startswith("PodResize") for c in found["status"]["conditions"])
+        return found if same and settled else None
+
+    return look
+
+
+def test_a_changed_file_resizes_its_pod_in_place(agent: AgentNode) -> None:
+    """It is the same pod with the same container; the one that wants a restart for it has one. What never fits is told,
+    and the pod goes on."""
+    agent.write("sized", sized("96Mi", "RestartContainer"))
+    first = agent.wait_ready("sized")
+    agent.write("sized", sized("160Mi", "RestartContainer"))
+    larger = agent.wait(resized(first, "160Mi"))
+    assert [(c["name"], c["restartCount"]) for c in larger["status"]["containerStatuses"]] == [
+        ("keeps", 0),
+        ("anew", 1),
+    ]
+    told = agent.run("describe", "sized").ok().out
+    assert "ResizeStarted" in told and "ResizeCompleted" in told
+    mib = 1 << 20
+    wanted = {"pod": 320 * mib, "keeps": 160 * mib, "anew": 160 * mib}
+    assert _cgroup_files(agent, larger) in (wanted, {})  # {}: no controller of memory here; guests have it
+    agent.write("sized", sized("9000Gi", "RestartContainer"))
+    pending = agent.wait(lambda pods: _condition(pods["sized"], "PodResizePending"))
+    assert pending["reason"] == "Infeasible" and "9000" not in str(agent.pods()["sized"]["status"]["containerStatuses"])
+    agent.write("sized", sized("160Mi", "RestartContainer"))
+    last = agent.wait(resized(first, "160Mi"))
+    assert [c["restartCount"] for c in last["status"]["containerStatuses"]] == [0, 1]
+
+
+def _condition(found: dict[str, Any], type: str) -> dict[str, Any] | None:
+    return next((c for c in found["status"]["conditions"] if c["type"] == type), None)
 
 
 def _restarts(found: dict[str, Any]) -> int:
@@ -249,14 +309,21 @@ def test_an_agent_that_is_killed_goes_on(tmp_path: Path, busybox_rootfs: Path) -
     with an_agent(tmp_path, busybox_rootfs) as agent:
         much = "i=0; while [ $i -lt 2000 ]; do echo $i; i=$((i+1)); done"
         agent.write("kept", pod("kept", sh("c", f"{much}; echo all; {SLEEP}")))
+        agent.write("sized", sized("96Mi", "NotRequired"))
         before = agent.wait_ready("kept")["status"]
+        first = agent.wait_ready("sized")
+        agent.write("sized", sized("160Mi", "NotRequired"))
+        agent.wait(resized(first, "160Mi"))
         agent.wait(lambda pods: agent.run("logs", "kept").out.endswith("all\n"))
         agent.node.kill()
+        agent.write("sized", sized("96Mi", "NotRequired"))
         agent.node.start()
         after = agent.wait_ready("kept")["status"]
         assert after["containerStatuses"] == before["containerStatuses"]
         assert after["conditions"] == before["conditions"] and after["startTime"] == before["startTime"]
-        (logs,) = agent.node.logs.glob("*/c")
+        found = agent.wait(resized(first, "96Mi"))  # what the file says since, in the containers that were there
+        assert [c["restartCount"] for c in found["status"]["containerStatuses"]] == [0, 0]
+        (logs,) = agent.node.logs.glob("*_kept_*/c")
         agent.wait(lambda pods: len(list(logs.iterdir())) == 2)  # the log had grown, so it was set aside
         assert agent.run("logs", "kept").ok().out.splitlines() == [*map(str, range(2000)), "all"]
 

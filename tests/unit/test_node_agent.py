@@ -16,7 +16,7 @@ from pyrun.kube.objects.config import ConfigMap, Secret
 from pyrun.kube.objects.meta import ObjectMeta
 from pyrun.kube.objects.pods import Pod
 from pyrun.kube.objects.status import PodStatus
-from pyrun.node.agent.actor import Actor, resized
+from pyrun.node.agent.actor import Actor
 from pyrun.node.agent.container_config import MASKED, ConfigFault, Made, container_config
 from pyrun.node.agent.files import HEADER_HOST, hosts_text
 from pyrun.node.agent.messages import make_file, read_message
@@ -48,14 +48,6 @@ def container(spec: str, name: str = "c", user: str = "", env: dict[str, str] | 
     assert pod.spec is not None
     c = next(c for c in [*(pod.spec.initContainers or ()), *pod.spec.containers] if c.name == name)
     return container_config(pod, c, Made("uid-1", 3, ("sha256:1", user), env or {}, [], 8 * GIB))
-
-
-def test_a_resize_is_told() -> None:
-    before, after = (
-        pod_of(f"containers: [{{name: c, resources: {{requests: {{cpu: {cpu}}}}}}}, {{name: d}}]")
-        for cpu in ("100m", "200m")
-    )
-    assert resized(before, after) == ["c"] and resized(before, before) == []
 
 
 def test_a_sandbox() -> None:

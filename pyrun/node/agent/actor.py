@@ -14,7 +14,6 @@ from dataclasses import replace
 from typing import Any
 
 from ...errors import PyrunError
-from ...kube.objects.containers import Container
 from ...kube.objects.pods import Pod
 from ...kube.objects.status import PodStatus
 from ...pod import container as life
@@ -23,8 +22,10 @@ from ..plan import actions as act
 from ..plan.observed import KINDS, Attempt, Observed, ProbeState
 from ..plan.pod import Decision, containers_of, plan_pod
 from ..plan.probes import probe_of
+from ..plan.resize import DEFERRED, IN_PROGRESS, PENDING, allocation_of
 from ..plan.status import rfc3339, status_of
 from ..probes import spread
+from ..qos import GUARANTEED, qos_class
 from ..shutdown import MESSAGE, REASON
 from ..volumes import wanted
 from .carry import Carrier
@@ -34,22 +35,13 @@ from .kept import Kept
 from .messages import read_message
 from .observe import attempts_of, sandbox_of
 from .record import Condition, Record
+from .resizing import ask, know_resources, summary
 
 FINAL = ("Succeeded", "Failed")
 EVICTED, NOT_SUPPORTED = "Evicted", "NotSupported"
 AGAIN_S = 5.0  # after something that should not fail has failed
 IMPORT_S = 10.0  # an image that must not be pulled is looked for so often: nobody tells when it has been imported
 LAST_S = 2.0  # beyond the planner's own kill
-
-
-def resized(before: Pod, after: Pod) -> list[str]:
-    """PURE: the containers whose resources are others."""
-    there = {c.name: c.resources for c in all_containers(before)}
-    return [c.name for c in all_containers(after) if c.name in there and c.resources != there[c.name]]
-
-
-def all_containers(pod: Pod) -> list[Container]:
-    return [*(pod.spec.initContainers or ()), *pod.spec.containers] if pod.spec is not None else []
 
 
 class Actor:
@@ -70,6 +62,7 @@ class Actor:
         self._woken = asyncio.Event()
         self._clearing = False
         self._tasks: set[asyncio.Task[None]] = set()
+        know_resources(self.kept)
 
     @property
     def name(self) -> str:
@@ -91,14 +84,11 @@ class Actor:
         self.wake()
 
     def update(self, pod: Pod, gates: dict[str, bool]) -> None:
-        """The same pod, as it is in the API server now."""
+        """The same pod, as it is in the API server or in its file now."""
         record = self.record
         if record.pod != pod:
-            for name in resized(record.pod, pod):
-                text = (
-                    f"container {name} has other resources: this node does not resize in place, its next start has them"
-                )
-                self.events.add("Warning", "ResizeInfeasible", text)
+            if allocation_of(record.pod) != allocation_of(pod):
+                record.pending = None  # it is asked anew
             before, record.pod = record.pod.metadata, pod
             if before != pod.metadata:  # files may show labels and annotations
                 self.begin(self.carrier.update_volumes())
@@ -134,6 +124,27 @@ class Actor:
             self.waiting = None
             self.busy.discard(("admit",))
             self.wake()
+
+    def allocate(self) -> None:
+        """Asks whether the node gives the resources that the pod wants now."""
+        before = self.record.pending
+        if ask(self.kept):
+            self.carrier.resize_error = None
+            self.begin(self.carrier.update_volumes())
+            self.host.room()
+        if before is None or before != self.record.pending:
+            self.wake()
+
+    @property
+    def is_deferred(self) -> bool:
+        pending = self.record.pending
+        return pending is not None and pending[0] == DEFERRED and self.may_go
+
+    @property
+    def resize_order(self) -> tuple[int, bool, str]:
+        """Among the deferred, as a kubelet has it: by priority, Guaranteed before others, who waits longest."""
+        spec, since = self.record.desired().spec, self.record.conditions.get(PENDING)
+        return -(spec.priority or 0), qos_class(spec) != GUARANTEED, since.since if since is not None else "~"
 
     # --- the loop ---
 
@@ -241,6 +252,9 @@ class Actor:
             conditions=record.gates,
             probes=probes,
             busy=frozenset(self.busy),
+            given=record.given,
+            pending=record.pending,
+            resize_error=carrier.resize_error,
         )
 
     def _message(self, a: Attempt) -> str:
@@ -327,15 +341,22 @@ class Actor:
         alive = {id for pod in pods for id in pod.containers}
         self.record.forget_containers(alive)
         self.carrier.forget_containers(alive)
-        for condition in self.decision.status.conditions or ():
+        told = self.decision.status.conditions or ()
+        for condition in told:
             kept = self.record.conditions.get(condition.type)
             if kept is None or kept.status != condition.status:
                 self.record.conditions[condition.type] = Condition(condition.status, rfc3339(now))
+        for type in (PENDING, IN_PROGRESS):
+            if all(c.type != type for c in told) and self.record.conditions.pop(type, None) is not None:
+                if type == IN_PROGRESS and not self.is_finished:
+                    text = f"Pod resize completed: {summary(self.record.desired().pod)}"
+                    self.events.add("Normal", "ResizeCompleted", text)
         self.kept.save()
         self.host.told(self.record, self._dated(self.decision.status))
         if self.is_finished and not self.done.is_set():
             self.done.set()
             self.begin(self.carrier.release_sub_paths())
+            self.host.room()
         self.host.planned()
         evicted = self.record.failure is not None and self.record.failure[0] == EVICTED
         if evicted and self.is_finished and not self._clearing:
@@ -348,6 +369,8 @@ class Actor:
         match action:
             case act.Admit():
                 self._admit(now)
+            case act.Allocate():
+                self.allocate()
             case act.BeginStop():
                 if action.id not in self.record.stops:
                     self.events.add("Normal", "Killing", f"Stopping container {action.name}: {action.stop.why}")
@@ -396,6 +419,7 @@ class Actor:
         refused = self.host.refusal(self.record)
         if refused is None:
             self.record.admitted, self.record.started = True, now
+            self.record.allocated = allocation_of(self.record.pod)
             self.wake()
             return
         if self.record.api and refused[0] != NOT_SUPPORTED:

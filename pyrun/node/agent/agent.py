@@ -28,11 +28,12 @@ from ...pod.execs import run_to_its_end
 from ...pod.pod import Container
 from ...pod.pod import Pod as RuntimePod
 from ...pod.sandbox.cgroups import SYSTEMD
-from ..admission import Allocatable, Neighbour, refusal
+from ..admission import Allocatable, Neighbour, refusal, resize_refusal
 from ..eviction.plan import is_critical
 from ..eviction.signals import collect_signals
 from ..plan.observed import NodeFacts
 from ..plan.pod import containers_of
+from ..plan.resize import is_resize
 from ..probes import Prober
 from ..qos import BURSTABLE, pod_requests, qos_class
 from ..shutdown import REFUSAL, Ending, Shutdown, plan_shutdown
@@ -99,7 +100,9 @@ class Agent:
             started=time.time(),
             systemd=cri.pods.settings.cgroup_driver == SYSTEMD,
             refusal=self._refusal,
+            resize_refusal=self._resize_refusal,
             gone=self._gone,
+            room=self._room,
             burstable=self._burstable,
         )
         self.events = Events(lambda event: self.host.event(of_node(name), event, api=True))
@@ -292,7 +295,11 @@ class Agent:
         actor = self.actors.get(key)
         if actor is None:
             self._begin(record)
-        elif actor.record.uid == record.uid and actor.record.deleted is None:
+        elif actor.record.deleted is None and is_resize(actor.record.pod, record.pod):
+            actor.record.file = record.file
+            self.next.pop(key, None)
+            actor.update(record.pod, actor.record.gates)
+        elif actor.record.deleted is None and (actor.record.uid == record.uid or actor.record.pod == record.pod):
             actor.record.file = record.file
             self.next.pop(key, None)
         else:
@@ -362,17 +369,26 @@ class Agent:
             actor.wake()
 
     def _refusal(self, record: Record) -> tuple[str, str] | None:
-        others = [
-            Neighbour(other.name, other.record.desired().spec)
-            for other in self.actors.values()
-            if other.record is not record and other.record.admitted and not other.is_finished
-        ]
         faults = list(unsupported(record.pod, self.name, served=True)) if record.api else []
         if faults:
             return NOT_SUPPORTED, "; ".join(f"{fault.pointer} {fault.text}" for fault in faults)
         if self.closing:
             return REFUSAL
+        others = self._neighbours(record)
         return self.evictor.refusal(record) or refusal(record.desired().spec, self.host.allocatable, others)
+
+    def _resize_refusal(self, record: Record) -> tuple[str, str] | None:
+        wanted = record.pod.spec
+        assert wanted is not None
+        others = self._neighbours(record)
+        return resize_refusal(record.desired().spec, wanted, self.host.allocatable, others)
+
+    def _neighbours(self, record: Record) -> list[Neighbour]:
+        return [
+            Neighbour(other.name, other.record.desired().spec)
+            for other in self.actors.values()
+            if other.record is not record and other.record.admitted and not other.is_finished
+        ]
 
     def _burstable(self) -> int:
         specs = [actor.record.desired().spec for actor in self.actors.values() if not actor.is_finished]
@@ -388,6 +404,10 @@ class Agent:
         return found
 
     def _room(self) -> None:
+        """What waits is asked again: first who runs and wants more, by priority."""
+        for actor in sorted([a for a in self.actors.values() if a.is_deferred], key=lambda a: a.resize_order):
+            if actor.is_deferred:  # one before it may have made room for it
+                actor.allocate()
         for actor in self.actors.values():
             actor.ask_again()
 

@@ -15,16 +15,17 @@ from ...cri.runtime.containers import create_container, start_container
 from ...cri.runtime.pods import run_pod_sandbox
 from ...errors import NotFound, PyrunError
 from ...image.registry.credentials import Auth
-from ...kube.objects.containers import Container, EphemeralContainer
+from ...kube.objects.containers import Container, EphemeralContainer, ResourceRequirements
 from ...listen import private_directory
 from ...pod import container as life
 from ...pod.records import CREATED, EXITED
 from ..downward import PodFacts
 from ..plan import actions as act
 from ..plan.back_off import after
-from ..plan.observed import BackOff, Hook, ProbeState
+from ..plan.observed import BackOff, CgroupLimits, Hook, ProbeState
 from ..plan.pod import containers_of
 from ..plan.probes import fold, probe_of
+from ..plan.resize import failure
 from ..probes import Target
 from ..qos import pod_limits
 from ..volumes import VolumeError
@@ -36,6 +37,7 @@ from .observe import attempts_of
 from .pod_cgroup import make_cgroup, remove_cgroup, weigh_burstable
 from .pod_slice import has_slice, make_slice, remove_slice
 from .pull_secrets import pull_auths
+from .resizing import carry_out as carry_out_resize
 from .sandbox_config import API, FILE, parent_of, sandbox_config
 from .variables import environment
 
@@ -44,9 +46,9 @@ HOOK_FAULTS = {"postStart": "FailedPostStartHook", "preStop": "FailedPreStopHook
 
 
 class Carrier:
-    """images: reference → id, of those that may be used. pulls, creations, sandbox_error: what failed. probes: by
-    container id and kind. probed: how often a probe has said what, by container's name, kind and successful, failed or
-    unknown. None of it outlives the agent, but what record.py keeps."""
+    """images: reference → id, of those that may be used. pulls, creations, sandbox_error, resize_error: what failed.
+    probes: by container id and kind. probed: how often a probe has said what, by container's name, kind and successful,
+    failed or unknown. None of it outlives the agent, but what record.py keeps."""
 
     def __init__(self, kept: Kept) -> None:
         self._kept, self._host = kept, kept.host
@@ -54,6 +56,7 @@ class Carrier:
         self.pulls: dict[str, BackOff] = {}
         self.creations: dict[str, BackOff] = {}
         self.sandbox_error: BackOff | None = None
+        self.resize_error: BackOff | None = None
         self._volumes_made = False
         self._volumes = asyncio.Lock()  # one call at a time for a pod, as they want it
         self.probed: Counter[tuple[str, str, str]] = Counter()
@@ -78,6 +81,8 @@ class Carrier:
                 await self._probe(action)
             case act.RunHook():
                 await self._hook(action)
+            case act.Resize():
+                await self._resize(action)
             case act.Remove():
                 self._kept.record.past.pop(action.id, None)
                 if (c := self._host.cri.pods.containers.get(action.id)) is not None:
@@ -98,7 +103,9 @@ class Carrier:
             await self._make_volumes()
             source = API if kept.record.api else FILE
             config = sandbox_config(pod, uid, action.attempt, host.logs, host.dns, systemd=host.systemd, source=source)
-            await self._make_cgroup(config.linux.cgroup_parent)
+            limits = pod_limits(kept.record.desired().spec)
+            await self._make_cgroup(config.linux.cgroup_parent, limits)
+            kept.record.given = limits
             await run_pod_sandbox(host.cri, v1.RunPodSandboxRequest(config=config))
         except PyrunError as error:
             now, before = time.time(), self.sandbox_error
@@ -112,9 +119,9 @@ class Carrier:
             self.sandbox_error = None
             await self._remove_old_sandboxes()
 
-    async def _make_cgroup(self, parent: str) -> None:
+    async def _make_cgroup(self, parent: str, limits: CgroupLimits) -> None:
+        """Of one that is there the limits."""
         kept, mount = self._kept, self._host.cri.facts.cgroup_mount
-        limits = pod_limits(kept.record.desired().spec)
         if self._host.systemd:
             await asyncio.to_thread(make_slice, parent, "/".join(kept.record.key), limits)
             return
@@ -123,6 +130,16 @@ class Carrier:
             text = f"{' and '.join(left)} of the pod can't be set: this node's cgroup lacks the controller"
             kept.events.add("Warning", "FailedToSetLimits", text)
         await asyncio.to_thread(weigh_burstable, mount, self._host.burstable())
+
+    async def _resize(self, action: act.Resize) -> None:
+        try:
+            await carry_out_resize(self._kept, action, self._make_cgroup)
+        except PyrunError as error:
+            if self.resize_error is None or self.resize_error.error != str(error):
+                self._kept.events.add("Warning", "ResizeError", f"Pod resize error: {error}")
+            self.resize_error = failure(str(error), time.time())
+        else:
+            self.resize_error = None
 
     async def _remove_cgroup(self) -> None:
         """Of both drivers: an earlier agent may have had the other one."""
@@ -140,7 +157,7 @@ class Carrier:
         async with self._volumes:
             if not self._volumes_made:
                 objects = await kept.objects()
-                await asyncio.to_thread(self._host.volumes.make, kept.record.pod, kept.record.uid, objects)
+                await asyncio.to_thread(self._host.volumes.make, kept.record.desired().pod, kept.record.uid, objects)
                 self._volumes_made = True
 
     async def update_volumes(self) -> None:
@@ -151,7 +168,8 @@ class Carrier:
                 return
             try:
                 objects = await kept.objects()
-                await asyncio.to_thread(self._host.volumes.update, kept.record.pod, kept.record.uid, objects)
+                pod = kept.record.desired().pod
+                await asyncio.to_thread(self._host.volumes.update, pod, kept.record.uid, objects)
             except PyrunError as error:
                 kept.events.add("Warning", "FailedMount", str(error))
 
@@ -249,18 +267,21 @@ class Carrier:
         image = await asyncio.to_thread(host.cri.images.find, self.images.get(c.image or "", c.image or ""))
         await self._make_volumes()
         addresses = self._addresses()
+        pod = record.desired().pod
         env = environment(
             c,
-            record.pod,
+            pod,
             record.uid,
             await kept.objects(),
             self._facts(addresses),
         )
         mounts = await self._mounts(c, attempt, env)
         made = Made(record.uid, attempt, (image.id, image.config.user), env, mounts, host.memory)
-        config = container_config(record.pod, c, made, self._target(c))
+        config = container_config(pod, c, made, self._target(c))
         request = v1.CreateContainerRequest(pod_sandbox_id=pods[-1].id, config=config, sandbox_config=pods[-1].config)
         done = await create_container(host.cri, request)
+        record.resources[done.container_id] = c.resources or ResourceRequirements()
+        kept.save()
         kept.events.add("Normal", "Created", f"Created container: {c.name}")
         if c.imagePullPolicy == "Always":  # the next one asks the registry again
             self.images.pop(c.image or "", None)

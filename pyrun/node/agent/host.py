@@ -35,8 +35,9 @@ class Host:
     """directory: below which a pod has its files, ROOT/node/pods/UID. logs: the directory of all pods' logs. started:
     when the agent was. systemd: that makes the cgroups.
 
-    refusal: asked once for each pod; (reason, message) where it is not taken. gone: told when nothing is left of a
-    pod. burstable: thousandths of a processor that all Burstable pods request.
+    refusal: asked once for each pod; (reason, message) where it is not taken. resize_refusal: the same of what a pod
+    asks now. gone: told when nothing is left of a pod; room: when it needs less. burstable: thousandths of a processor
+    that all Burstable pods request.
 
     planned: after each plan of a pod. told: its status then. event: one that has come, or come again; api: an API
     server may have it. objects: what files refer to; served: what a pod of an API server refers to, or PyrunError while
@@ -57,7 +58,9 @@ class Host:
     systemd: bool = False
     objects: Objects = field(default_factory=Objects)
     refusal: Callable[[Record], tuple[str, str] | None] = lambda record: None
+    resize_refusal: Callable[[Record], tuple[str, str] | None] = lambda record: None
     gone: Callable[[Record], None] = lambda record: None
+    room: Callable[[], None] = lambda: None
     burstable: Callable[[], int] = lambda: 0
     planned: Callable[[], None] = lambda: None
     told: Callable[[Record, PodStatus], None] = lambda record, status: None

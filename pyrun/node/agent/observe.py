@@ -52,4 +52,5 @@ def _attempt(c: Container, record: Record) -> Attempt:
         post_start=hooks.get("postStart"),
         pre_stop=hooks.get("preStop"),
         stop=record.stops.get(c.id),
+        resources=record.resources.get(c.id),
     )

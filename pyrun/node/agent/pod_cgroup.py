@@ -9,7 +9,8 @@ import os
 
 from ...errors import PyrunError, reason
 from ...plan.cgroup.resources import cpu_weight
-from ..qos import LEAST_SHARES, PERIOD_US, CgroupLimits, shares
+from ..plan.observed import CgroupLimits
+from ..qos import LEAST_SHARES, PERIOD_US, shares
 
 CONTROLLERS = ("cpu", "cpuset", "io", "memory", "pids", "hugetlb")
 TRIES = 20

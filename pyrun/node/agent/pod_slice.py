@@ -9,7 +9,7 @@ from ...plan.cgroup.resources import cpu_weight
 from ...plan.cgroup.scopes import expand_slice
 from ...runtime.dbus import BusError
 from ...runtime.systemd import EXISTS, Manager, stop_units, with_manager
-from ..qos import CgroupLimits
+from ..plan.observed import CgroupLimits
 
 if TYPE_CHECKING:
     from ...plan.cgroup.scopes import Properties

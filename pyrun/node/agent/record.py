@@ -12,8 +12,10 @@ from collections.abc import Callable, Iterator
 import msgspec
 
 from ...errors import PyrunError
+from ...kube.objects.containers import ResourceRequirements
 from ...kube.objects.pods import Pod
-from ..plan.observed import Attempt, BackOff, Desired, Hook, ProbeState, Stop
+from ..plan.observed import Attempt, BackOff, CgroupLimits, Desired, Hook, ProbeState, Stop
+from ..plan.resize import with_allocation
 
 VERSION = 1
 
@@ -34,6 +36,9 @@ class Record(msgspec.Struct, omit_defaults=True, kw_only=True):
 
     end_grace: of a pod that has failed, where that is not its own. disrupted: the reason of its DisruptionTarget. past:
     ended containers that were removed to make room.
+
+    allocated: what the node has given, by container's name, where its words ask for others now; resources: what has
+    been written of it, by container id, and given: for the pod's cgroup. pending: why the node does not give them.
     """
 
     uid: str
@@ -58,9 +63,15 @@ class Record(msgspec.Struct, omit_defaults=True, kw_only=True):
     api: bool = False
     gates: dict[str, bool] = {}
     owner: str = ""
+    allocated: dict[str, ResourceRequirements] = {}
+    resources: dict[str, ResourceRequirements] = {}
+    given: CgroupLimits | None = None
+    pending: tuple[str, str] | None = None
 
     def desired(self) -> Desired:
-        return Desired(self.pod, self.uid, self.created, self.deleted, self.grace, self.retried)
+        pod = with_allocation(self.pod, self.allocated)
+        asked = self.pod if pod is not self.pod else None
+        return Desired(pod, self.uid, self.created, self.deleted, self.grace, self.retried, asked)
 
     @property
     def key(self) -> tuple[str, str]:
@@ -70,7 +81,7 @@ class Record(msgspec.Struct, omit_defaults=True, kw_only=True):
 
     def forget_containers(self, alive: set[str]) -> None:
         """Of containers that are not there any more."""
-        for kept in (self.stops, self.hooks, self.probes, self.messages):
+        for kept in (self.stops, self.hooks, self.probes, self.messages, self.resources):
             for id in kept.keys() - alive:
                 del kept[id]
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .observed import BackOff, Stop
+from ...kube.objects.containers import ResourceRequirements
+from .observed import BackOff, CgroupLimits, Stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +153,47 @@ class RunProbe:
 
 
 @dataclass(frozen=True, slots=True)
+class Allocate:
+    """Find out whether the node gives the pod what is asked now, and remember it."""
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        return ("allocate",)
+
+    def __str__(self) -> str:
+        return "allocate"
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Other limits for the pod's cgroup (limits) or a container's (id, and resources: all that it has then).
+
+    resource: memory or cpu. above: what must not be used already, in bytes of memory; 0 where it grows.
+    """
+
+    name: str
+    resource: str
+    above: int = 0
+    limits: CgroupLimits | None = None
+    id: str = ""
+    resources: ResourceRequirements | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Resize:
+    """One after the other, up to the first that fails."""
+
+    writes: tuple[Write, ...]
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        return ("resize",)
+
+    def __str__(self) -> str:
+        return "resize " + ", ".join(f"{write.name} {write.resource}" for write in self.writes)
+
+
+@dataclass(frozen=True, slots=True)
 class Remove:
     """A container that ended and that nobody needs for its status or its log."""
 
@@ -205,6 +247,8 @@ Action = (
     | Signal
     | Kill
     | RunProbe
+    | Allocate
+    | Resize
     | Remove
     | Fail
     | Forget

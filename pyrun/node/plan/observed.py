@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ...kube.objects.containers import Container, EphemeralContainer
+from ...kube.objects.containers import Container, EphemeralContainer, ResourceRequirements
 from ...kube.objects.pods import Pod, PodSpec
 
 AnyContainer = Container | EphemeralContainer
@@ -20,6 +20,8 @@ class Desired:
     """A pod with its defaults. deleted: when it was asked to go; grace: seconds from then, the request's or the spec's.
 
     retried: when a person asked to try again now (`pyrun node retry`): back-offs from before it are over.
+    asked: the pod with the resources that it should have, where they are others than the node has given it, which are
+    those of `pod`.
     """
 
     pod: Pod
@@ -28,6 +30,7 @@ class Desired:
     deleted: float | None = None
     grace: int = 30
     retried: float = 0.0
+    asked: Pod | None = None
 
     @property
     def spec(self) -> PodSpec:
@@ -62,8 +65,18 @@ class Stop:
 
 
 @dataclass(frozen=True, slots=True)
+class CgroupLimits:
+    """shares: of cgroup v1, 2 to 262144. quota: µs in 100 ms, 0 for no limit. memory: bytes, or None for no limit."""
+
+    shares: int
+    quota: int
+    memory: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Attempt:
     """One container of the runtime. attempt counts from 0 for each name. asked: the image that the pod named then.
+    resources: what it has of the node now, None where that is not known.
 
     started is None for one that was made and does not run yet; finished is None until it has ended.
     reason: Completed, Error, OOMKilled, StartError, ContainerStatusUnknown; empty: by its code.
@@ -83,6 +96,7 @@ class Attempt:
     post_start: Hook | None = None
     pre_stop: Hook | None = None
     stop: Stop | None = None
+    resources: ResourceRequirements | None = None
 
     @property
     def running(self) -> bool:
@@ -143,6 +157,8 @@ class Observed:
     attempts: the containers that are known, oldest first. images: image reference → id, of those that are here.
     pulls, creations: what failed, by image reference, and by container. restarts: back-off by container's name.
     probes: by (container id, kind). busy: keys of actions that are under way. conditions: readiness gates by type.
+    given: what the pod's cgroup has, None before it was made. pending: (reason, message) of why the node does not give
+    the resources that are asked, None before it was tried. resize_error: why giving them failed.
     """
 
     admitted: bool | None = None
@@ -160,6 +176,9 @@ class Observed:
     probes: Mapping[tuple[str, str], ProbeState] = field(default_factory=dict)
     conditions: Mapping[str, bool] = field(default_factory=dict)
     busy: frozenset[tuple[str, ...]] = frozenset()
+    given: CgroupLimits | None = None
+    pending: tuple[str, str] | None = None
+    resize_error: BackOff | None = None
 
     def last(self, name: str) -> Attempt | None:
         """The newest container of a name."""

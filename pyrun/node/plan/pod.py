@@ -11,7 +11,8 @@ from .actions import Action, Admit, Fail, Forget, Kill, Remove, RunHook, RunSand
 from .back_off import waits_until
 from .observed import AnyContainer, Attempt, Desired, NodeFacts, Observed
 from .probes import due, has_failed, post_start_done
-from .restart import is_sidecar
+from .resize import must_restart, resize
+from .restart import RESIZED, is_sidecar
 from .start import Step, is_done, pulls, start
 from .status import status_of
 from .stop import begin_all, begin_one, has_turn, proceed
@@ -73,6 +74,7 @@ def _steps(desired: Desired, observed: Observed, node: NodeFacts, now: float) ->
         yield from _new_sandbox(desired, observed, now)
         return
     yield from _keep(desired, observed, now)
+    yield from resize(desired, observed, now)
     yield from start(desired, observed, node, now)
 
 
@@ -133,6 +135,8 @@ def _why_to_end(observed: Observed, c: AnyContainer, a: Attempt) -> tuple[str, s
     """(why, the probe whose grace counts) of a container that must not go on."""
     if a.asked != (c.image or ""):
         return "its image has changed", ""
+    if isinstance(c, Container) and a.running and must_restart(c, a):
+        return RESIZED, ""
     if a.post_start is not None and a.post_start.error:
         return f"its postStart failed: {a.post_start.error}", ""
     if a.running and post_start_done(c, a) and (kind := has_failed(observed, c, a)):

@@ -6,6 +6,8 @@ from ...kube.objects.containers import Container
 from ...kube.objects.pods import PodSpec
 from .observed import AnyContainer, Attempt, Desired
 
+RESIZED = "its resources have changed, and its resizePolicy asks for a restart"
+
 
 def is_sidecar(c: AnyContainer) -> bool:
     """An init container that is always restarted (KEP-753)."""
@@ -28,8 +30,14 @@ def restarts(c: Container, spec: PodSpec, code: int, *, init: bool) -> bool:
     return policy == "Always" or (policy == "OnFailure" and code != 0)
 
 
+def is_changed(c: AnyContainer, last: Attempt) -> bool:
+    """It has ended, or is about to, as the pod says something else of it: the next one comes at once, whatever the
+    policy."""
+    return last.asked != (c.image or "") or (last.stop is not None and last.stop.why == RESIZED)
+
+
 def is_over(desired: Desired, c: Container, last: Attempt | None) -> bool:
-    """An app container that has run and does not run again. One whose image the pod has changed does."""
+    """An app container that has run and does not run again. One of which the pod says something else does."""
     if last is None or not last.ended:
         return False
-    return last.asked == (c.image or "") and not restarts(c, desired.spec, last.code, init=False)
+    return not is_changed(c, last) and not restarts(c, desired.spec, last.code, init=False)

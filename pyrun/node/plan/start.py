@@ -13,7 +13,7 @@ from .back_off import after, waits_until
 from .images import is_here, pull
 from .observed import AnyContainer, Attempt, Desired, NodeFacts, Observed
 from .probes import is_started
-from .restart import is_over, is_sidecar, restarts
+from .restart import is_changed, is_over, is_sidecar, restarts
 
 Step = Action | float  # an action, or the time of the next look
 
@@ -82,7 +82,7 @@ def start(desired: Desired, observed: Observed, node: NodeFacts, now: float) -> 
 
 def start_one(desired: Desired, observed: Observed, c: AnyContainer, node: NodeFacts, now: float) -> Iterator[Step]:
     """Itself, when its image is here (pulls() is about that) and nothing is waited for."""
-    if not is_here(observed, c):
+    if not is_here(observed, c) or ("resize",) in observed.busy:
         return
     failed = observed.creations.get(c.name)
     if failed is not None and (begin := waits_until(failed, failed.failed, desired.retried)) > now:
@@ -96,15 +96,14 @@ def start_one(desired: Desired, observed: Observed, c: AnyContainer, node: NodeF
     if last is None or last.finished is None:
         yield Run(c.name, 0)
         return
-    changed = last.asked != (c.image or "")
-    kept = None if changed else observed.restarts.get(c.name)
+    kept = None if is_changed(c, last) else observed.restarts.get(c.name)
     yield Run(c.name, last.attempt + 1, after(kept, last.finished, now, node.longest_back_off, desired.retried))
 
 
 def may_start(desired: Desired, observed: Observed, c: AnyContainer) -> float:
     """When the back-off of a container that ended is over; 0 for one that has not run."""
     last = observed.last(c.name)
-    if last is None or last.finished is None or last.asked != (c.image or ""):
+    if last is None or last.finished is None or is_changed(c, last):
         return 0.0
     return waits_until(observed.restarts.get(c.name), last.finished, desired.retried)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from ...kube.objects.containers import Container
+from ...kube.objects.containers import Container, ResourceRequirements
 from ...kube.objects.status import (
     ContainerState,
     ContainerStateRunning,
@@ -24,6 +24,7 @@ from ..qos import qos_class
 from .images import why_waiting
 from .observed import AnyContainer, Attempt, Desired, NodeFacts, Observed
 from .probes import is_ready, is_started
+from .resize import resize_conditions
 from .restart import is_over, is_sidecar, restarts
 from .start import current, failed_init, is_done, is_initialized, may_start
 
@@ -83,6 +84,8 @@ def _conditions(desired: Desired, observed: Observed, phase: str) -> list[PodCon
     out = [PodCondition(type="PodScheduled", status="True"), _plain("PodReadyToStartContainers", has_sandbox)]
     if observed.disrupted and observed.failure is not None:
         out.append(_plain("DisruptionTarget", True, observed.disrupted, observed.failure[1]))
+    if phase not in ("Succeeded", "Failed"):
+        out += resize_conditions(desired, observed)
     waiting = [c.name for c in spec.initContainers or () if not _init_done(observed, c)]
     if is_initialized(desired, observed) or phase == "Succeeded":
         out.append(_plain("Initialized", True, "PodCompleted" if phase == "Succeeded" else None))
@@ -134,7 +137,16 @@ def _container(
         restartCount=a.attempt if a else 0,
         state=state,
         lastState=ContainerState(terminated=terminated(previous)) if previous else None,
+        resources=_resources(c, a),
+        allocatedResources=(c.resources.requests or None) if a and c.resources else None,
     )
+
+
+def _resources(c: AnyContainer, a: Attempt | None) -> ResourceRequirements | None:
+    """What it has while it runs, else what the node has given it."""
+    if a is None:
+        return None
+    return (a.resources if a.running else None) or c.resources or ResourceRequirements()
 
 
 def _state(

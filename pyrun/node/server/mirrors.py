@@ -21,6 +21,7 @@ from ...kube.objects.status import PodStatus
 from ..agent.agent import Agent, Name
 from ..agent.record import Record
 from ..agent.sandbox_config import FILE, SOURCE
+from ..agent.source import uid_of
 from ..plan.status import rfc3339
 from .statuses import Statuses
 
@@ -37,7 +38,8 @@ def mirror_of(record: Record, node: str, node_uid: str) -> dict[str, Any]:
     meta, spec = value["metadata"], value["spec"]
     namespace, name = record.key
     owner = {"apiVersion": "v1", "kind": "Node", "name": node, "uid": node_uid, "controller": True}
-    notes = {HASH: record.uid, MIRROR: record.uid, SOURCE: FILE, SEEN: rfc3339(record.created)}
+    words = words_of(record, node)
+    notes = {HASH: words, MIRROR: words, SOURCE: FILE, SEEN: rfc3339(record.created)}
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -52,9 +54,15 @@ def mirror_of(record: Record, node: str, node_uid: str) -> dict[str, Any]:
     }
 
 
+def words_of(record: Record, node: str) -> str:
+    """PURE: of a pod of a file, the same for the same words: its uid, and another after a resize, for which nobody may
+    change a mirror."""
+    return uid_of(record.pod, node)
+
+
 @dataclass(slots=True)
 class _There:
-    """A mirror that the server has. words: of which pod."""
+    """A mirror that the server has. words: of which pod, by words_of()."""
 
     uid: str
     words: str
@@ -79,7 +87,8 @@ class Mirrors:
         self._client, self._call, self._agent, self._statuses = client, call, agent, statuses
         self._node_uid, self._heard, self._told = node_uid, heard, told
         self._there: dict[Name, _There] = {}
-        self._last: dict[str, PodStatus] = {}  # by the uid of a pod of a file
+        self._last: dict[str, PodStatus] = {}  # by the words of a pod of a file
+        self._words: dict[str, str] = {}  # by its uid
         self._woken = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.error: str | None = None
@@ -96,15 +105,19 @@ class Mirrors:
 
     def status(self, record: Record, status: PodStatus) -> None:
         """Of a pod of a file."""
-        if record.uid not in self._last:
+        words = words_of(record, self._agent.name)
+        before = self._words.get(record.uid)
+        if words != before:
+            self._last.pop(before or "", None)
+            self._words[record.uid] = words
             self._woken.set()
-        self._last[record.uid] = status
+        self._last[words] = status
         there = self._there.get(record.key)
-        if there is not None and there.words == record.uid:
+        if there is not None and there.words == words:
             self._statuses.write(there.uid, record.key, status, there.generation)
 
     def ended(self, record: Record) -> None:
-        self._last.pop(record.uid, None)
+        self._last.pop(self._words.pop(record.uid, ""), None)
         self._woken.set()
 
     def replaced(self, found: list[Pod]) -> None:
@@ -164,7 +177,8 @@ class Mirrors:
             for key, actor in self._agent.actors.items()
             if not actor.record.api and actor.record.deleted is None
         }
-        kept = {actor.record.uid for actor in self._agent.actors.values() if not actor.record.api}
+        name = self._agent.name
+        kept = {words_of(actor.record, name) for actor in self._agent.actors.values() if not actor.record.api}
         for key, there in list(self._there.items()):
             if there.ending or (there.words not in kept):
                 await self._remove(key, there)

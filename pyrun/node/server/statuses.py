@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from ...kube.client import Client, Conflict, path
 from ...kube.objects.pods import Pod
 from ...kube.objects.status import PodStatus
 from ..agent.record import Record
+from ..plan.resize import IN_PROGRESS, PENDING
 
 FIRST_S, MOST_S = 0.5, 30.0  # between tries
 MERGED = ("podIPs", "hostIPs")  # lists that a strategic patch would merge
@@ -27,11 +28,12 @@ OURS = (
     "reason", "message", "podIP", "podIPs", "hostIP", "hostIPs", "initContainerStatuses", "ephemeralContainerStatuses",
     "startTime",
 )  # fmt: skip
+OUR_CONDITIONS = frozenset((PENDING, IN_PROGRESS))  # which come and go
 Call = Callable[..., Awaitable[Any]]
 
 
-def patch_of(status: PodStatus, generation: int | None) -> dict[str, Any]:
-    """PURE: a strategic merge patch of a pod's status. Conditions of others stay."""
+def patch_of(status: PodStatus, generation: int | None, stale: Iterable[str] = ()) -> dict[str, Any]:
+    """PURE: a strategic merge patch of a pod's status. Conditions of others stay; stale: types of ours that go."""
     found: dict[str, Any] = msgspec.to_builtins(status)
     for name in OURS:
         found.setdefault(name, None)
@@ -42,6 +44,8 @@ def patch_of(status: PodStatus, generation: int | None) -> dict[str, Any]:
         found["observedGeneration"] = generation
         for condition in found.get("conditions") or ():
             condition["observedGeneration"] = generation
+    if gone := [{"$patch": "delete", "type": type} for type in sorted(stale)]:
+        found["conditions"] = [*(found.get("conditions") or ()), *gone]
     return found
 
 
@@ -50,14 +54,14 @@ def differs(wanted: dict[str, Any], there: PodStatus | None) -> bool:
     if there is None:
         return True
     found = {c.type: c.status for c in there.conditions or ()}
-    told = {c["type"]: c["status"] for c in wanted.get("conditions") or ()}
+    told = {c["type"]: c.get("status") for c in wanted.get("conditions") or ()}  # None: it is to be gone
     return wanted.get("phase") != there.phase or any(found.get(type) != status for type, status in told.items())
 
 
 @dataclass(slots=True)
 class _Entry:
     """wanted, sent: patches. deleted: it was asked to go, there. gone: nothing is left of it here. again: somebody has
-    written something else meanwhile."""
+    written something else meanwhile. shown: conditions of ours that the server may have, and that may have to go."""
 
     uid: str
     namespace: str
@@ -67,6 +71,7 @@ class _Entry:
     deleted: bool = False
     gone: bool = False
     again: bool = False
+    shown: frozenset[str] = frozenset()
     task: asyncio.Task[None] | None = None
 
 
@@ -88,13 +93,17 @@ class Statuses:
     def write(self, uid: str, key: tuple[str, str], status: PodStatus, generation: int | None) -> None:
         """Of the pod that the server has by this uid."""
         entry = self._entries.setdefault(uid, _Entry(uid, *key))
-        entry.wanted = patch_of(status, generation)
+        told = OUR_CONDITIONS & {c.type for c in status.conditions or ()}
+        entry.wanted = patch_of(status, generation, entry.shown - told)
+        entry.shown |= told
         self._kick(entry)
 
     def seen(self, record: Record, there: Pod) -> None:
         """The pod, as the server has it now."""
         entry = self._entry(record)
         entry.deleted = there.metadata is not None and there.metadata.deletionTimestamp is not None
+        found = (there.status and there.status.conditions) or ()
+        entry.shown |= OUR_CONDITIONS & {c.type for c in found}
         if entry.wanted is None or not differs(entry.wanted, there.status):
             return
         if entry.task is not None:

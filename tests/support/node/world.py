@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from pyrun.kube.objects.containers import Container, ResourceRequirements
 from pyrun.kube.objects.pods import Pod
 from pyrun.kube.objects.status import ContainerStatus, PodStatus
 from pyrun.kube.validate.objects import read_object
@@ -20,6 +21,8 @@ from pyrun.node.plan import actions as act
 from pyrun.node.plan.observed import Attempt, BackOff, Desired, Hook, NodeFacts, Observed, Sandbox
 from pyrun.node.plan.pod import Decision, containers_of, plan_pod
 from pyrun.node.plan.probes import fold, probe_of
+from pyrun.node.plan.resize import allocation_of, failure, with_allocation
+from pyrun.node.qos import container_limits, pod_limits
 
 EPOCH = 1_800_000_000.0  # log and phases count from here
 MOST_PLANS = 100  # at one moment: more is a planner that goes in circles
@@ -47,7 +50,8 @@ class Work:
 
 class World:
     """programs: by container's name, one for each attempt, the last for all that follow. probes: by (name, kind), a
-    function of the seconds since the scenario's start. hooks: by (name, which). pulls: by image, one for each try."""
+    function of the seconds since the scenario's start. hooks: by (name, which). pulls: by image, one for each try.
+    room: by seconds, why the node does not give other resources. used: by seconds, bytes in each cgroup by name."""
 
     def __init__(
         self,
@@ -60,7 +64,10 @@ class World:
         sandboxes: list[Work] | None = None,
         admit: tuple[str, str] | None = None,
         node: NodeFacts | None = None,
+        room: Callable[[float], tuple[str, str] | None] = lambda t: None,
+        used: Callable[[float], dict[str, int]] = lambda t: {},
     ) -> None:
+        self.room, self.used = room, used
         self.programs = programs or {}
         self.probes = probes or {}
         self.hooks = hooks or {}
@@ -118,6 +125,21 @@ class World:
     def change(self, t: float, text: str) -> None:
         self.at(t, lambda: setattr(self, "desired", replace(self.desired, pod=pod_of(text))))
 
+    def resize(self, t: float, text: str) -> None:
+        """Other resources are asked."""
+
+        def now() -> None:
+            asked = pod_of(text)
+            given = with_allocation(asked, allocation_of(self.desired.pod))
+            self.desired = replace(self.desired, pod=given, asked=asked if given is not asked else None)
+            self._see(pending=None)
+
+        self.at(t, now)
+
+    def ask_again(self, t: float) -> None:
+        """There may be room by now, as the agent finds."""
+        self.at(t, lambda: self._see(pending=None))
+
     def lose_sandbox(self, t: float) -> None:
         def now() -> None:
             assert self.observed.sandbox is not None
@@ -144,6 +166,10 @@ class World:
 
     def condition(self, type: str) -> str:
         return next(c.status for c in self.status.conditions or () if c.type == type)
+
+    def reason(self, type: str) -> tuple[str | None, str | None] | None:
+        """With the message; None where the pod does not have that condition."""
+        return next(((c.reason, c.message) for c in self.status.conditions or () if c.type == type), None)
 
     def when(self, text: str) -> list[float]:
         """The times of what begins with the text."""
@@ -232,6 +258,10 @@ class World:
                     self._set(action.id, finished=self.now, code=137)
             case act.RunProbe():
                 self._probe(action)
+            case act.Allocate():
+                self._allocate()
+            case act.Resize():
+                self._resize(action)
             case act.Remove():
                 self._see(attempts=tuple(a for a in self.observed.attempts if a.id != action.id))
             case act.Forget():
@@ -245,7 +275,40 @@ class World:
             before = self.observed.sandbox_error
             self._see(sandbox_error=BackOff(before.seconds * 2 if before else 10.0, self.now, self.now, work.error))
         else:
+            self._see(given=pod_limits(self.desired.spec))
             self._see(sandbox=Sandbox(f"s{action.attempt}", action.attempt, self.now, True, ("10.0.0.2",)))
+
+    def _allocate(self) -> None:
+        assert self.desired.asked is not None
+        refused = self.room(self.now - EPOCH)
+        if refused is None:
+            self.desired = replace(self.desired, pod=self.desired.asked, asked=None)
+        self._see(pending=refused, resize_error=None)
+
+    def _resize(self, action: act.Resize) -> None:
+        """Each write is noted, and what the cgroups hold may never be beyond the pod's own."""
+        used = self.used(self.now - EPOCH)
+        low = [write.name for write in action.writes if write.above and used.get(write.name, 0) >= write.above]
+        if low:
+            self._see(resize_error=failure(f"used: {' '.join(low)}", self.now))
+            return
+        for write in action.writes:
+            if write.limits is not None:
+                self._see(given=write.limits)
+            else:
+                self._set(write.id, resources=write.resources)
+            self._check_cgroups()
+        self._see(resize_error=None)
+
+    def _check_cgroups(self) -> None:
+        pod = self.observed.given
+        has = [container_limits(Container(name=a.name, resources=a.resources))
+               for a in self.observed.attempts if a.running and a.resources]  # fmt: skip
+        assert pod is not None
+        if pod.memory is not None:
+            assert all(one.memory is not None and one.memory <= pod.memory for one in has), (pod, has)
+        if pod.quota:
+            assert all(0 < one.quota <= pod.quota for one in has), (pod, has)
 
     def _pulled(self, action: act.Pull, work: Work) -> None:
         if work.error:
@@ -259,7 +322,8 @@ class World:
         program = all_[min(action.attempt, len(all_) - 1)]
         c = containers_of(self.desired)[action.name]
         id = f"{action.name}-{action.attempt}"
-        made = Attempt(id, action.name, action.attempt, self.now, c.image or "", started=self.now)
+        has = c.resources or ResourceRequirements()
+        made = Attempt(id, action.name, action.attempt, self.now, c.image or "", started=self.now, resources=has)
         if action.back_off is not None:
             self._see(restarts={**self.observed.restarts, action.name: action.back_off})
         self._see(attempts=(*self.observed.attempts, made))
