@@ -23,10 +23,12 @@ from ..kube.client import Client
 from ..kube.feed.directory import Directory
 from ..kube.feed.selectors import Selectors
 from ..kube.feed.server import NOT_OURS, Server, node, services, slices
-from ..kube.feed.store import Store
+from ..kube.feed.store import Packed, Store
 from ..kube.kubeconfig import Cluster
 from ..listen import notify, only_one, private_directory
 from .carriers import PLANE, InKernel, UserSpace
+from .event_writer import EventWriter
+from .events import notices
 from .follow import Follower
 from .frontends import LOOPBACKS
 from .health import Health, Web
@@ -39,6 +41,7 @@ from .sctp import probe, why_not
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ..kube.feed.store import Key as ObjectKey
     from .carriers import Carrier
 
 KINDS = frozenset({"Service", "EndpointSlice", "Pod", "Node"})
@@ -46,6 +49,7 @@ USERSPACE, NFTABLES = MODES = ("userspace", "nftables")
 TICK_S = 5.0  # health check ports that were taken, NodePorts that a program had: looked at again
 AGAIN_S = (0.5, 10.0)  # after a change that could not be carried out
 ON_LOOPBACK = "the kernel carries nothing from loopback to a pod, as route_localnet stays off; --mode userspace does"
+FAULTS_MOST = 10_000  # that a status names
 WAITS_S = 30.0  # for a source, before that is said, and again each time
 SOCKET = "proxy.sock"
 
@@ -136,6 +140,7 @@ class Daemon:
         self.web = Web(self.health, self.metrics, self.status, self.counters, self._render)
         self.carrier: Carrier | None = None
         self.sources: list[Any] = []
+        self.events: EventWriter | None = None  # where there is an API server
         self._blocked: dict[Key, Refusal] = {}  # frontends whose port a program of the node has
         self._sctp = probe()
         self._unserved: dict[Key, Refusal] = {}  # frontends of SCTP that this kernel can't serve
@@ -145,8 +150,9 @@ class Daemon:
         self._again = 0.0  # when to try again what failed
         self._delay = AGAIN_S[0]
         self._say_at = time.monotonic() + WAITS_S  # that a source has not told of itself yet
-        self._check_faults: list[str] = []
+        self._check_faults: list[Refusal] = []
         self._refused_told: set[Refusal] = set()
+        self._beside: tuple[object, object] = ((), ())  # refusals and health checks of the rules last carried out
         self._faults_told: set[str] = set()
 
     # --- begin and end ---
@@ -162,6 +168,8 @@ class Daemon:
         if given.cluster is not None:
             kinds = (services(NOT_OURS), slices(NOT_OURS), node(given.node.name))
             self.sources.append(Server(Client(given.cluster), self.store, kinds, self.told, packed=True))
+            self.events = EventWriter(Client(given.cluster), given.node.name, self._uid_of, self.told)
+            self.events.start()
         if given.cri is not None:
             from ..kube.feed.pods import Pods
 
@@ -174,6 +182,8 @@ class Daemon:
         """remove: what is in force ends with us."""
         for source in reversed(self.sources):
             source.stop()
+        if self.events is not None:
+            self.events.stop()
         self.web.stop()
         try:
             if self.carrier is not None:
@@ -222,12 +232,16 @@ class Daemon:
         self.metrics.service_changes = self.follower.services
         self.metrics.endpoint_changes = self.follower.slices
         self.health.deleting = self.follower.node.deleting
+        planned = self.follower.planner.rules()
+        if not made and (planned.refused, planned.health) != self._beside:
+            made = [Change()]  # of what is carried nothing changes, and of what is told something does
         self._waiting += made
         if made and not self.health.queued:
             self.health.queued = time.monotonic()
-        for faults in list(self.follower.faults.values()):
-            for fault in faults:
+        for key in changes:
+            for fault in self.follower.faults.get(key, ()):
                 self._tell_once(str(fault))
+        self._tell_events()
 
     def _tell_once(self, line: str) -> None:
         if line not in self._faults_told:
@@ -281,6 +295,7 @@ class Daemon:
     def _next(self) -> tuple[Rules, Change | None]:
         """What to carry out: the rules without the ports that a program of the node has, and what that changes."""
         rules = self.follower.planner.rules()
+        self._beside = rules.refused, rules.health
         change = self._waiting[0] if len(self._waiting) == 1 and not self._all_anew else None
         before = self._blocked.keys() | self._unserved.keys()
         self._block(rules, change)
@@ -314,7 +329,7 @@ class Daemon:
 
     def _clashes(self, frontends: Sequence[Frontend]) -> dict[Key, Refusal]:
         in_kernel = [one for one in frontends if one.address in LOOPBACKS and self._is_in_kernel(one)]
-        found = {one.key: Refusal(f"port {one.port} on loopback", ON_LOOPBACK, one.origin) for one in in_kernel}
+        found = {one.key: _not_on_loopback(one) for one in in_kernel}
         if self.given.force_node_ports:
             return found
         mine = self.carrier.own_ports() if self.carrier is not None else set()
@@ -330,7 +345,7 @@ class Daemon:
             why = why_not(one, self._sctp, userspace=self.given.mode == USERSPACE) if one.protocol == SCTP else ""
             if why:
                 where = f"{port_text(one.address, one.port)}/{PROTOCOLS[SCTP]}"
-                found[one.key] = Refusal(where, f"not served: {why}", one.origin)
+                found[one.key] = Refusal(where, f"not served: {why}", one.origin, "SCTPNotServed", one.owner)
         return found
 
     def _tick(self) -> None:
@@ -358,10 +373,16 @@ class Daemon:
         now = set(rules.refused)
         for one in rules.refused:
             if one not in self._refused_told:
-                self.told(f"{one.origin}: {one.subject}: {one.why}")
+                self.told(_line(one))
         self._refused_told = now
-        for line in self._check_faults:
-            self._tell_once(line)
+        for one in self._check_faults:
+            self._tell_once(_line(one))
+        self._tell_events()
+
+    def _tell_events(self) -> None:
+        if self.events is not None:
+            refused = (*self.health.rules.refused, *self._check_faults)
+            self.events.set(notices(refused, self.follower.faults, self.given.node.name))
 
     def _warn_of_ports(self, rules: Rules) -> None:
         own = set(self.follower.node.addresses)
@@ -369,10 +390,13 @@ class Daemon:
         if line:
             self.told(line)
 
+    def _uid_of(self, key: ObjectKey) -> str:
+        """Of an object that the API server has; "" of one of files, and of one that is gone."""
+        held = self.store.get(key)
+        return str(held.value["metadata"].get("uid") or "") if isinstance(held, Packed) else ""
+
     def status(self) -> dict[str, Any]:
         rules = self.health.rules
-        faults = [str(fault) for fault in self.store.faults()]
-        faults += [str(fault) for found in list(self.follower.faults.values()) for fault in found]
         sources = [one.error() if isinstance(one, Server) else getattr(one, "error", None) for one in self.sources]
         return {
             "version": __version__,
@@ -384,9 +408,17 @@ class Daemon:
             "applied": self.health.applied,
             "frontends": len(rules.frontends),
             "endpoints": sum(len(one.endpoints) for one in rules.sets),
-            "faults": sorted(set(faults)) + [line for line in sources if line],
-            "refused": [f"{one.origin}: {one.subject}: {one.why}" for one in rules.refused] + self._check_faults,
+            "faults": self._fault_lines() + [line for line in sources if line],
+            "refused": [_line(one) for one in (*rules.refused, *self._check_faults)],
         }
+
+    def _fault_lines(self) -> list[str]:
+        """Each once, as many as a status can name."""
+        found: list[Any] = self.store.faults()
+        found += [fault for some in list(self.follower.faults.values()) for fault in some]
+        lines = sorted({str(fault) for fault in found[:FAULTS_MOST]})
+        more = len(found) - FAULTS_MOST
+        return [*lines, f"and {more} more, which the log names"] if more > 0 else lines
 
     def counters(self) -> dict[str, Any]:
         carrier = self.carrier
@@ -409,6 +441,14 @@ class Daemon:
             with contextlib.suppress(PyrunError):
                 counters, state = carrier.counters(), carrier.state()
         return self.metrics.render(self.health.rules, counters, state)
+
+
+def _line(one: Refusal) -> str:
+    return f"{one.origin}: {one.subject}: {one.why}"
+
+
+def _not_on_loopback(one: Frontend) -> Refusal:
+    return Refusal(f"port {one.port} on loopback", ON_LOOPBACK, one.origin, "NodePortNotOnLoopback", one.owner)
 
 
 def _readable(fds: list[int], seconds: float) -> set[int]:

@@ -124,7 +124,9 @@ def outside_addresses(
 
     def consider(rank: int, address: bytes, pointer: str, why: str) -> None:
         if why:
-            refused.append(Refusal(port_text(address, port.port), why, f"{service.origin} {pointer}"))
+            reason = "ForbiddenExternalIP" if rank == 2 else "ForbiddenLoadBalancerIP"
+            place = f"{service.origin} {pointer}"
+            refused.append(Refusal(port_text(address, port.port), why, place, reason, service.id))
         else:
             found.append((rank, address, pointer))
 

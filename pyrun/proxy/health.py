@@ -21,10 +21,11 @@ from ..errors import PyrunError, reason
 from ..http.server import Exchange, Server
 from ..listen import listen
 from .metrics import KIND, Metrics
-from .rules import HealthCheck, Rules
+from .rules import HealthCheck, Refusal, Rules
 
 JSON = "application/json"
 WEIGHT = "X-Load-Balancing-Endpoint-Weight"
+CHECK, UNHEARD = "healthCheckNodePort", "FailedToStartServiceHealthcheck"  # the latter is kube-proxy's word
 LATE_S = 60.0  # a change that has not been carried out for so long is no health
 CONNECTIONS = 256  # at a time, of each socket
 HEAD_S = 5.0
@@ -64,7 +65,7 @@ class Web:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="health", daemon=True)
         self._servers: dict[str, Server] = {}
-        self._ports: dict[int, str] = {}  # health check ports that are served, or why one is not
+        self._ports: dict[int, Refusal | None] = {}  # health check ports: None, it is served; or why not
 
     def start(self, healthz: str | None, metrics: str | None, control: str) -> None:
         """healthz, metrics: HOST:PORT; None: not at all. PyrunError where an address can't be had."""
@@ -100,8 +101,8 @@ class Web:
 
     # --- health checks of load balancers ---
 
-    def set_checks(self, checks: tuple[HealthCheck, ...]) -> list[str]:
-        """Serves exactly these ports; returns a line for each that can't be."""
+    def set_checks(self, checks: tuple[HealthCheck, ...]) -> list[Refusal]:
+        """Serves exactly these ports; returns those that can't be."""
         wanted = {check.port: check for check in checks}
         self._health.checks = wanted
         for port in self._ports.keys() - wanted.keys():
@@ -109,14 +110,15 @@ class Web:
                 self._do(self._unlisten(f"check {port}"))
             del self._ports[port]
         for port, check in wanted.items():
-            if self._ports.get(port) == "":
+            if port in self._ports and self._ports[port] is None:
                 continue
             try:
-                self._do(self._listen(f"check {port}", tcp("healthCheckNodePort", f":{port}"), self._check_of(port)))
-                self._ports[port] = ""
+                self._do(self._listen(f"check {port}", tcp(CHECK, f":{port}"), self._check_of(port)))
+                self._ports[port] = None
             except PyrunError as error:
-                self._ports[port] = f"Service {check.namespace}/{check.name}: {error.text}"
-        return [why for why in self._ports.values() if why]
+                owner, why = (check.namespace, check.name), error.text.removeprefix(f"{CHECK}: ")
+                self._ports[port] = Refusal(CHECK, why, f"Service {'/'.join(owner)}", UNHEARD, owner)
+        return [one for one in self._ports.values() if one is not None]
 
     def _check_of(self, port: int) -> Callable[[Exchange], Any]:
         async def handle(exchange: Exchange) -> None:

@@ -72,7 +72,8 @@ def clashes(frontends: Iterable[Frontend], node: Iterable[bytes], bound: set[Bou
             # A socket of IPv6's any address has IPv4 too, unless it says that it has not, which /proc does not tell.
             if not any(address) or address == one.address:
                 why = f"a program on this node has {PROTOCOLS[one.protocol]} port {one.port}; {HINT}"
-                found[one.key] = Refusal(f"port {one.port}/{PROTOCOLS[one.protocol]}", why, one.origin)
+                where = f"port {one.port}/{PROTOCOLS[one.protocol]}"
+                found[one.key] = Refusal(where, why, one.origin, "NodePortInUse", one.owner)
     return found
 
 

@@ -198,9 +198,11 @@ class Planner:
 
     def _taken(self, loser: Frontend, winner: Frontend) -> Refusal:
         subject = f"{port_text(loser.address, loser.port)}/{PROTOCOLS[loser.protocol]}"
-        return Refusal(subject, f"taken by {winner.name}, {winner.origin}", loser.origin)
+        why = f"taken by {winner.name}, {winner.origin}"
+        return Refusal(subject, why, loser.origin, "AddressTaken", loser.owner)
 
     def _health_taken(self, loser: HealthCheck, winner: HealthCheck) -> Refusal:
-        origin = unpack_service(self._services[loser.namespace, loser.name]).origin
+        owner = loser.namespace, loser.name
+        place = f"{unpack_service(self._services[owner]).origin} /spec/healthCheckNodePort"
         why = f"taken by {winner.namespace}/{winner.name}"
-        return Refusal(f"port {loser.port}", why, f"{origin} /spec/healthCheckNodePort")
+        return Refusal(f"port {loser.port}", why, place, "HealthCheckPortTaken", owner)

@@ -70,6 +70,12 @@ class Frontend:
     def key(self) -> Key:
         return self.protocol, self.address, self.port
 
+    @property
+    def owner(self) -> tuple[str, str]:
+        """Namespace and name of who asks for it, out of its name."""
+        namespace, _, name = self.name.partition(":")[0].partition("/")
+        return namespace, name
+
 
 class Endpoint(NamedTuple):
     """A backend that may be used. One that is terminating is there only when its set has no other kind."""
@@ -138,11 +144,14 @@ class HealthCheck:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """What an object asks for and does not get. subject: the address, port or field; why: half a sentence."""
+    """What an object asks for and does not get. subject: the address, port or field; why: half a sentence. reason: the
+    same in one word, for programs. owner: namespace and name of whoever is served less for it."""
 
     subject: str
     why: str
     origin: str
+    reason: str
+    owner: tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,7 +58,8 @@ def plan_service(service: Service, slices: Iterable[EndpointSlice], there: Surro
     if skipped(service, there.options):
         return NOTHING
     if not service.cluster_ips:
-        refusal = Refusal("clusterIP", "has none, and nothing here hands them out", f"{service.origin} /spec/clusterIP")
+        why, place = "has none, and nothing here hands them out", f"{service.origin} /spec/clusterIP"
+        refusal = Refusal("clusterIP", why, place, "NoClusterIP", service.id)
         return ServiceRules(refused=(refusal,))
     ordered = sorted(
         [one for one in slices if not one.headless and one.proxy_name == there.options.proxy_name], key=_name
@@ -71,7 +72,8 @@ def plan_service(service: Service, slices: Iterable[EndpointSlice], there: Surro
         here = there.families[len(cluster_ip)]
         why = forbidden_frontend(cluster_ip, there.node, there.options, cluster=True)
         if why:
-            refused.append(Refusal(address_text(cluster_ip), why, f"{service.origin} /spec/clusterIP"))
+            place = f"{service.origin} /spec/clusterIP"
+            refused.append(Refusal(address_text(cluster_ip), why, place, "ForbiddenClusterIP", service.id))
             continue
         usable = allowed_endpoints(ordered, here, refused)
         for port in service.ports:
@@ -110,7 +112,8 @@ def allowed_endpoints(slices: list[EndpointSlice], here: Around, refused: list[R
             why = forbidden_endpoint(endpoint, one, here.node, here.options)
             if why:
                 place = f"{one.origin} /endpoints/{endpoint.nth}/addresses/0"
-                refused.append(Refusal(address_text(endpoint.address), why, place))
+                text = address_text(endpoint.address)
+                refused.append(Refusal(text, why, place, "ForbiddenEndpoint", one.service_id))
             else:
                 allowed.append(endpoint)
         found.append((one, allowed))

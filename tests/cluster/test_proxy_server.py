@@ -83,3 +83,42 @@ def test_services_and_slices_of_an_api_server(net: Topology, plane: ControlPlane
         proxy.stop()
         for server in servers:
             server.close()
+
+
+def test_what_is_refused_is_an_event_of_its_service(net: Topology, plane: ControlPlane, tmp_path: Path) -> None:
+    """Once for a Service however often the daemon starts; what it changes to is told too; who may not is told that."""
+    admin = plane.admin
+    spec: dict[str, Any] = {"clusterIP": "10.96.1.7", "ports": [{"port": 80}], "type": "LoadBalancer"}
+    spec |= {"externalIPs": ["8.8.8.8"], "externalTrafficPolicy": "Local", "healthCheckNodePort": 31007}
+    admin.create(
+        path("v1", "services", "default"),
+        {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "told"}, "spec": spec},
+    )
+    taken = net.node.listen(31007)
+
+    def told() -> dict[str, dict[str, Any]]:
+        found, _ = admin.list(path("events.k8s.io/v1", "events", "default"))
+        mine = [one for one in found if one["regarding"].get("name") == "told" and one["type"] == "Warning"]
+        assert len({(one["reason"], one["note"]) for one in mine}) == len(mine)
+        return {one["note"]: one for one in mine if one["reportingController"] == "pyrun-proxy"}
+
+    proxy = Proxy(tmp_path, "userspace")
+    tmp_path.chmod(0o700)
+    config = plane.config("admin")
+    try:
+        proxy.start("--kubeconfig", config)
+        until(lambda: len(told()) == 2, proxy.said())
+        by_reason = {one["reason"]: one for one in told().values()}
+        external, check = by_reason["ForbiddenExternalIP"], by_reason["FailedToStartServiceHealthcheck"]
+        assert external["note"].startswith("8.8.8.8:80: external IPs are not allowed (Service default/told /spec/")
+        assert check["note"].startswith("node n1: healthCheckNodePort: :31007: ")
+        (service,) = [s for s in admin.list(path("v1", "services", "default"))[0] if s["metadata"]["name"] == "told"]
+        assert external["regarding"]["uid"] == service["metadata"]["uid"]
+        proxy.stop()
+        proxy.start("--kubeconfig", config)  # which says the same again
+        admin.patch(path("v1", "services", "default", "told"), {"spec": {"externalIPs": ["8.8.8.8", "9.9.9.9"]}})
+        until(lambda: any(note.startswith("9.9.9.9:80") for note in told()), proxy.said())
+        assert len(told()) == 3
+    finally:
+        proxy.stop()
+        taken.close()

@@ -25,7 +25,7 @@ from pyrun.proxy.sctp import Kernel, probe
 from tests.host.test_proxy_modes import NODE
 from tests.support.container.runner import wait_for
 from tests.support.dataplane import packed
-from tests.support.proxy.sctp import PATIENCE_S, Association, Message, Server
+from tests.support.proxy.sctp import PATIENCE_S, Association, Message, Opener, Server
 from tests.support.proxy.topology import NODE4, NODE6, Place, topology
 
 PODS = ("10.1.0.1", "fd01::1"), ("10.1.0.2", "fd01::2")
@@ -59,15 +59,21 @@ endpoints: [{addresses: ["%s"]}, {addresses: ["%s"]}]
 """
 
 
+def opener(place: Place) -> Opener:
+    return lambda family: place.open(family, socket.SOCK_STREAM, SCTP)
+
+
+def a_carrier(mode: str, directory: Path) -> UserSpace | InKernel:
+    if mode == "nftables":
+        return InKernel(NODE.addresses)
+    return UserSpace(str(directory / "plane"), NODE.addresses, print, Settings())
+
+
 def test_both_modes_between_hosts(tmp_path: Path) -> None:
     assert probe() == Kernel(sockets=True, tracks=True)
     with topology() as net:
         pods = [net.host(*one) for one in PODS]
         client, outside = net.host(*CLIENT), net.host(*OUTSIDE)
-
-        def opener(place: Place):  # type: ignore[no-untyped-def]
-            return lambda family: place.open(family, socket.SOCK_STREAM, SCTP)
-
         servers = [Server(address, TARGET, opener(pod)) for pod in pods for address in (pod.address4, pod.address6)]
         for mode in ("userspace", "nftables"):
             planner = Planner(NODE, Options())
@@ -75,8 +81,7 @@ def test_both_modes_between_hosts(tmp_path: Path) -> None:
             found = read_objects(load(text.encode(), "objects.yaml"))
             assert not found.faults
             planner.update(services=dict(found.services), slices=dict(found.slices))
-            own = NODE.addresses
-            made = UserSpace(str(tmp_path / "plane"), own, print, Settings()) if mode == "userspace" else InKernel(own)
+            made = a_carrier(mode, tmp_path)
             try:
                 made.apply(planner.rules(), None)
                 for number, to in enumerate(("10.96.0.1", "fd96::1")):
@@ -104,6 +109,27 @@ def test_both_modes_between_hosts(tmp_path: Path) -> None:
                 made.close(remove=True)
         for server in servers:
             server.close()
+
+
+@pytest.mark.parametrize("mode", ["userspace", "nftables"])
+def test_who_asks_where_nobody_is_is_refused_at_once(tmp_path: Path, mode: str) -> None:
+    """Without endpoints, and on another port of a Service: by an ABORT, where ICMP would be ignored and the client
+    would try for a minute. From a pod, from outside and from the node."""
+    with topology() as net:
+        client, outside = net.host(*CLIENT), net.host(*OUTSIDE)
+        made = a_carrier(mode, tmp_path)
+        try:
+            for by in ("userspace", "nftables") if mode == "userspace" else (mode,):
+                planner = Planner(NODE, Options())
+                found = read_objects(load((OBJECTS % by).encode(), "objects.yaml"))
+                planner.update(services=dict(found.services), slices={})
+                made.apply(planner.rules(), None)
+                for place in (client, outside, net.node):
+                    for to in (("10.96.0.1", 38412), ("fd96::1", 38412), (NODE4, 30412), ("10.96.0.1", 38413)):
+                        with pytest.raises(ConnectionRefusedError):
+                            Association.connect(*to, opener(place))
+        finally:
+            made.close(remove=True)
 
 
 class Plane:

@@ -69,7 +69,7 @@ def as_json(made: Explained, frontends: list[Frontend], refused: list[Refusal], 
         "skipped": made.skipped,
         "frontends": [_frontend_json(one, made, files) for one in frontends],
         "endpoints": [_fate_json(one, files) for one in made.fates],
-        "refused": [{"subject": one.subject, "why": one.why, **files.place(one.origin)} for one in refused],
+        "refused": [_refused_json(one, files) for one in refused],
     }
 
 
@@ -95,6 +95,10 @@ def _choice_json(choice: Choice, frontend: Frontend, made: Explained, files: Fil
         "why": choice.why,
         **files.place(origin_of(choice, frontend)),
     }
+
+
+def _refused_json(one: Refusal, files: Files) -> dict[str, Any]:
+    return {"reason": one.reason, "subject": one.subject, "why": one.why, **files.place(one.origin)}
 
 
 def _fate_json(fate: Fate, files: Files) -> dict[str, Any]:
@@ -136,7 +140,7 @@ def as_text(made: Explained, frontends: list[Frontend], refused: list[Refusal], 
         lines += ["", *columns(rows).splitlines()]
     if refused:
         lines += ["", "Refused"]
-        lines += [f"  {one.subject}: {one.why}; {files.place_text(one.origin)}" for one in refused]
+        lines += [f"  {one.reason}: {one.subject}: {one.why}; {files.place_text(one.origin)}" for one in refused]
     return lines
 
 

@@ -35,7 +35,7 @@ else:
     from typing import NamedTuple
 
 TABLE = "pyrun_services"
-VERSION, WALLS_VERSION = b"pyrun services 3", b"pyrun walls 3"  # kept with the table: which form it has
+VERSION, WALLS_VERSION = b"pyrun services 4", b"pyrun walls 3"  # kept with the table: which form it has
 SERVICES, OWN = "services", "own"
 ALLOCATED, KEEPING, KEPT = "allocated", "keeping", "kept"
 REFUSE, DISPATCH = "refuse", "dispatch"
@@ -43,7 +43,7 @@ VARIANTS = 8
 MOST_KEPT = 1 << 18  # clients, of all frontends of a family
 MASQUERADE = 0x00200000  # the packet's mark, from the choice to the way out
 SYN, ACK = 0x02, 0x10
-TCP, _ICMP = 6, {4: 1, 16: 58}
+TCP, SCTP, _ICMP = 6, 132, {4: 1, 16: 58}
 _FIRST = 8  # the first of 16 registers of 32 bits
 _MARK, _L4PROTO = 3, 16  # keys of meta
 _STATE, _STATUS, _DST_NAT, _INVALID = 0, 2, 0x20, 0x1
@@ -134,6 +134,11 @@ def add_base(batch: m.Batch, f: Family, rules: Rules, *, walls: bool = False, al
         m.new_chain(batch, f.number, TABLE, chain, hook)
     tcp = m.meta(_FIRST, _L4PROTO), m.compare(_FIRST, bytes((TCP,)))
     m.new_rule(batch, f.number, TABLE, REFUSE, (*tcp, m.reject(f.number, reset=True)))
+    if not walls:
+        # Who asks for an association ignores ICMP's port unreachable (RFC 9260, 10.1): "no" is an ABORT. The kernel
+        # sends one where nobody has the port, as with 0; the address is the node's own, by a route.
+        sctp = m.meta(_FIRST, _L4PROTO), m.compare(_FIRST, bytes((SCTP,)))
+        m.new_rule(batch, f.number, TABLE, REFUSE, (*sctp, m.load(_FIRST, bytes(4)), m.dnat_port(f.number, _FIRST)))
     m.new_rule(batch, f.number, TABLE, REFUSE, (m.reject(f.number, reset=False),))
     goes_on = m.payload(_FIRST, 2, 13, 1), m.bitwise(_FIRST, _word(SYN | ACK), bytes(4))
     later = *tcp, *goes_on, m.compare(_FIRST, bytes((SYN,)), equal=False), m.judge(m.ACCEPT)

@@ -248,6 +248,10 @@ def judge(code: int, chain: str = "") -> bytes:
     return _expression("immediate", number(1, 0), nest(2, verdict(code, chain)))
 
 
+def load(register: int, data: bytes) -> bytes:
+    return _expression("immediate", number(1, register), nest(2, value(data)))
+
+
 def lookup(name: str, register: int, into: int | None = None) -> bytes:
     """The set's or map's element for what begins at the register; into 0: a map's verdict is the rule's. No such
     element: the rule ends here."""
@@ -271,6 +275,11 @@ def dnat(family: int, address: int, port: int) -> bytes:
     """address, port: registers."""
     parts = number(1, 1), number(2, family), number(3, address), number(5, port)
     return _expression("nat", *parts)
+
+
+def dnat_port(family: int, port: int) -> bytes:
+    """To another port of the same address. port: a register."""
+    return _expression("nat", number(1, 1), number(2, family), number(5, port))
 
 
 def masquerade() -> bytes:
