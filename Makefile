@@ -19,7 +19,7 @@ test:  ## every test that runs on this machine (root)
 bench: build  ## pyrun against runc and crun, interleaved (root)
 	tests/view $(PY) tests/bench/bench.py
 
-demo:  ## a busybox and a Debian container, from create to delete (root)
+demo:  ## a container step by step, then a node with pods and a Service (root)
 	./bootstrap demo
 
 conformance: build  ## the validation programs of opencontainers/runtime-tools (root; needs Go)

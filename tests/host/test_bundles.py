@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -221,15 +222,57 @@ def demo() -> str:
 
 
 def test_demo(demo: str) -> None:
+    """Each web pod answers, and one that was killed fails no request but one that it had in hand; both begin again."""
     assert "Hello. I am process 1" in demo
     assert "Nothing is left" in demo
+    pods = re.findall(r"^(web-\w{10}-\w{5}) +1/1 +Running +(\d) ", demo, re.MULTILINE)
+    names = {name for name, _ in pods}
+    assert pods[:2] == [(name, "0") for name in sorted(names)] and {*pods[2:]} == {(name, "1") for name in names}
+    for part, bound in (("6. ", 0), ("7. ", 1)):
+        said = demo[demo.index(f"\n{part}") :]
+        said = said.partition(" failed\n")[0]
+        answers = {name: int(count) for count, name in re.findall(r"^ +(\d+) (web\S+)$", said, re.MULTILINE)}
+        requests, failed = map(int, re.findall(r"^(\d+) requests, (\d+)$", said, re.MULTILINE)[0])
+        assert set(answers) == names and sum(answers.values()) == requests - failed and failed <= bound
+    events = demo[demo.index("\nEvents:\n") :]
+    assert re.search(r"Unhealthy .* Liveness probe failed: .* 404\n.* Killing ", events)
+
+
+@pytest.mark.parametrize("reached", ["pyrun start web1", "sh /ask 4"])
+def test_an_interrupted_demo_leaves_nothing(reached: str, tmp_path: Path) -> None:
+    """Stopped with a container, and with a node of which pods ask each other."""
+    env = os.environ | {"PYRUN": runtime_argv()[0]}
+    log = tmp_path / "log"
+    with log.open("wb") as out:
+        demo = subprocess.Popen([BUNDLES / "demo"], stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=env)
+    cgroup = CGROUP_ROOT / f"pyrun-view.{demo.pid}"
+    try:
+        wait_for(lambda: reached in log.read_text() or demo.poll() is not None, 60, reached)
+        assert cgroup.is_dir(), log.read_text()
+        demo.send_signal(signal.SIGINT)
+        assert demo.wait(60) == 130, log.read_text()
+    finally:
+        demo.kill()
+        demo.wait()
+    assert not cgroup.exists() and "Nothing is left" not in log.read_text()
+    place = re.findall(r"/tmp/pyrun-demo\.\w+", log.read_text())[0]
+    assert not os.path.exists(place) and place not in Path("/proc/self/mounts").read_text()
+    assert not [pid for pid in os.listdir("/proc") if pid.isdigit() and place in command_of(pid)]
+
+
+def command_of(pid: str) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace") + os.readlink(f"/proc/{pid}/cwd")
+    except OSError:
+        return ""
 
 
 def test_what_the_demo_prints_can_be_typed(demo: str, pyrun: Runner, tmp_path: Path) -> None:
     """In one shell, in its order. A user waits until the container has ended, and kills it again when it has not."""
     parts = re.split(r"^\$ ", demo, flags=re.MULTILINE)[1:]
     expected = []
-    script = f'pyrun() {{ {runtime_argv()[0]} --root "{pyrun.root}" "$@"; }}\n'
+    ours, root = runtime_argv()[0], f'--root "{pyrun.root}"'
+    script = f'pyrun() {{ case $1 in node|image|logs) {ours} "$@" ;; *) {ours} {root} "$@" ;; esac; }}\n'
     for part in parts:
         command = part.partition("\n")[0]
         told = re.search(r"^\(exit status (\d+)\)$", part, re.MULTILINE)
@@ -239,7 +282,10 @@ def test_what_the_demo_prints_can_be_typed(demo: str, pyrun: Runner, tmp_path: P
             command = f"""until {state} | grep -q '"stopped"'; do {command} && sleep 0.1; done"""
         script += f"{command}\necho $? >>{tmp_path}/statuses\n"
     assert len(parts) > 20
-    env = os.environ | {"TMPDIR": str(tmp_path)}
-    with open(tmp_path / "out", "wb") as out:
-        subprocess.run(["sh", "-c", script], stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=env, timeout=120)
+    shell = [str(REPO / "tests" / "view"), "unshare", "--net", "sh", "-c", script]
+    # Not below tmp_path: a socket's path has room for 107 bytes.
+    with tempfile.TemporaryDirectory(prefix="typed-", dir="/tmp") as place, open(tmp_path / "out", "wb") as out:
+        os.chmod(place, 0o755)
+        env = os.environ | {"TMPDIR": place}
+        subprocess.run(shell, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=env, timeout=120)
     assert (tmp_path / "statuses").read_text().split() == expected, (tmp_path / "out").read_text()
