@@ -30,7 +30,7 @@ _RUN = (
 @dataclass(frozen=True, slots=True)
 class Asked:
     """namespace, pod, container: patterns, "" for any. uid: "" for any. lines: the last ones of each container, and of
-    all together. since: seconds back, 0 for all."""
+    all together. since: seconds back, 0 for all. entries: lines that belong together are one."""
 
     namespace: str
     pod: str
@@ -42,6 +42,7 @@ class Asked:
     lines: int
     since: int
     previous: bool
+    entries: bool
 
 
 def search(logs: str, asked: Asked, patience_s: float) -> list[dict[str, Any]]:
@@ -73,11 +74,20 @@ def search(logs: str, asked: Asked, patience_s: float) -> list[dict[str, Any]]:
     if asked.uid:
         found = [one for one in found if one["uid"] == asked.uid]
     found.sort(key=lambda one: one["time"])
-    return [{**one, "line": clean(one["line"])} for one in found[-asked.lines :]]
+    return [{**one, "line": "\n".join(map(clean, one["line"].split("\n")))} for one in found[-asked.lines :]]
 
 
 def _argv(logs: str, asked: Asked) -> list[str]:
-    argv = ["logs", "--no-join", "--format", "json", "--dir", logs, "--tail", str(asked.lines)]
+    argv = [
+        "logs",
+        *([] if asked.entries else ["--no-join"]),
+        "--format",
+        "json",
+        "--dir",
+        logs,
+        "--tail",
+        str(asked.lines),
+    ]
     for option, value in (("namespace", asked.namespace), ("pod", asked.pod), ("container", asked.container)):
         argv += [f"--{option}={value}"] if value else []
     argv += [f"--stream={asked.stream}"] if asked.stream else []

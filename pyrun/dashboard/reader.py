@@ -5,8 +5,9 @@ A question is a datagram of JSON on the control socket, with a descriptor: a str
 lines of JSON, `{"value": …}` or `{"error": …, "kind": …}`. Who has lost interest closes it. Each has its thread.
 
     {"ask": "watch"}                        the state, again and again (state.py)
-    {"ask": "logs", "of": […], "words": [], "stream": "", "lines": N, "previous": false}      lines, once
-    {"ask": "follow", …}                    {"lines": [], "skipped": BYTES}, as they are written
+    {"ask": "logs", "of": […], "words": [], "stream": "", "lines": N, "until": "", "entries": false, "previous": false}
+                                            lines, once (lines.py)
+    {"ask": "follow", …}                    {"lines": [], "skipped": BYTES}: the last ones first, then what is written
     {"ask": "search", …}                    as logs, with patterns for names or regular expressions (grep.py)
     {"ask": "history", "of": […], "seconds": N, "step": N}      what a pod or the node used (metrics/history.py)
     {"ask": "metrics"}, {"ask": "metric", "name": …, "match": […], "seconds": N, "step": N}     any metric that is kept
@@ -23,51 +24,26 @@ import json
 import select
 import socket
 import threading
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from ..errors import InvalidArgument, NotFound, PyrunError, ResourceExhausted
-from ..logs.follow import Follower
-from ..logs.line import Line
-from ..logs.query import Query, Where, parse_words
-from ..logs.read import tail
-from ..logs.show import time_text
-from ..logs.tree import Container, collect_containers, default_store
+from ..errors import InvalidArgument, PyrunError, ResourceExhausted
 from ..metrics.history import collect_history, collect_metric, collect_names
 from ..web.ask import take_question
 from . import grep
 from .acts import Acts
-from .clean import clean_bytes
+from .lines import MOST_LINES, SEARCH_S, follow, parse_asked, search
 from .observe import Observer
 from .state import plan_state
 
 MOST_ANSWERS = 64
 MOST_SEARCHES = 4
 PERIOD_S = 2.0
-SEARCH_S = 10.0
 # Who does not take an answer for so long has no thread any more.
 STALLED_S = 60.0
-MOST_LINES = 5000
-# Of a follower, in TICK_S; what is more is skipped, since nobody can read it.
-BURST_LINES = 1000
-TICK_S = 0.25
 
 Question = dict[str, Any]
 Put = Callable[[Any], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Bounded(Query):
-    """A query that gives up at `last` (time.monotonic())."""
-
-    last: float = 0.0
-
-    def takes(self, line: Line) -> bool:
-        if time.monotonic() > self.last:
-            raise ResourceExhausted(f"nothing more was found in {SEARCH_S:.0f} s", hint="pyrun logs has all the time")
-        return Query.takes(self, line)
 
 
 class Reader:
@@ -184,6 +160,7 @@ class Reader:
             int(question["lines"]),
             int(question["since"]),
             bool(question["previous"]),
+            bool(question.get("entries")),
         )
         if not self._searches.acquire(timeout=SEARCH_S):
             raise ResourceExhausted("others search already", hint="try again")
@@ -193,84 +170,17 @@ class Reader:
             self._searches.release()
 
     def _search(self, question: Question) -> list[Any]:
-        where, query = _parse_question(question)
-        lines, previous = int(question["lines"]), bool(question["previous"])
-        if not 0 < lines <= MOST_LINES:
-            raise InvalidArgument(f"{lines} lines: 1 to {MOST_LINES} can be had")
+        asked = parse_asked(question, fewest=1)
         if not self._searches.acquire(timeout=SEARCH_S):
             raise ResourceExhausted("others search already", hint="try again")
         try:
-            bounded = Bounded(**{one.name: getattr(query, one.name) for one in fields(query)})
-            bounded = replace(bounded, last=time.monotonic() + SEARCH_S)
-            found = [
-                (line.time, _shown(one, line))
-                for one in self._chosen(where)
-                for line in tail(one, bounded, lines, previous=previous)
-            ]
+            return search(self._logs, asked)
         finally:
             self._searches.release()
-        return [shown for _, shown in sorted(found, key=lambda item: item[0])[-lines:]]
-
-    def _chosen(self, where: Where) -> list[Container]:
-        chosen = [one for one in collect_containers(self._logs, default_store(self._logs)) if where.takes(one)]
-        if not chosen:
-            raise NotFound(f"{self._logs} has no logs of this container", hint="it may not have started yet")
-        return chosen
 
     def _follow(self, question: Question, stream: socket.socket, put: Put) -> None:
-        where, query = _parse_question(question)
-        follower = Follower(self._logs, where, query, default_store(self._logs))
-        skipped = 0
-        try:
-            put({"value": {"lines": [], "skipped": 0}})  # from here on nothing is missed
-            while True:
-                lines, more = _burst(follower)
-                if lines or skipped:
-                    put({"value": {"lines": lines, "skipped": skipped}})
-                    skipped = 0
-                if more:
-                    before = follower.offsets()
-                    follower.close()
-                    follower = Follower(self._logs, where, query, default_store(self._logs))
-                    skipped = sum(max(0, end - before.get(file, end)) for file, end in follower.offsets().items())
-                if _is_closed(stream, TICK_S):
-                    return
-                if not more:
-                    follower.wait()
-        finally:
-            follower.close()
-
-
-def _burst(follower: Follower) -> tuple[list[Any], bool]:
-    """(what has come, whether there is more than can be shown)."""
-    found: list[Any] = []
-    for container, line in follower.lines():
-        if len(found) == BURST_LINES:
-            return found, True
-        found.append(_shown(container, line))
-    return found, False
-
-
-def _shown(container: Container, line: Line) -> dict[str, Any]:
-    content = clean_bytes(line.content)
-    return {"time": time_text(line.time), "container": container.name, "stream": line.stream, "line": content}
-
-
-def _parse_question(question: Question) -> tuple[Where, Query]:
-    namespace, pod, uid, container = (str(word) for word in question["of"])
-    words = tuple(str(word) for word in question["words"])
-    query = replace(parse_words(words, regex=False), stream=str(question["stream"]))
-    return Exactly(namespace, pod, container, frozenset([uid])), query
-
-
-@dataclass(frozen=True, slots=True)
-class Exactly(Where):
-    """Names as they stand, and no patterns."""
-
-    def takes(self, container: Container) -> bool:
-        named = (container.namespace, container.pod) == (self.namespace, self.pod)
-        uids = self.uids or frozenset()
-        return named and container.uid in uids and self.container in ("", container.name)
+        asked = parse_asked(question, fewest=0)
+        follow(self._logs, asked, lambda value: put({"value": value}), lambda wait: _is_closed(stream, wait))
 
 
 def _is_closed(stream: socket.socket, wait: float) -> bool:

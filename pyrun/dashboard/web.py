@@ -5,12 +5,13 @@ rest comes from the reader.
     POST /api/logout
     GET  /api/state     what there is, by key (state.py)
     GET  /api/live      the same as events: `delta` {"put": {}, "gone": []}, `error`
-    GET  /api/logs      ?namespace&pod&uid&container&word…&stream&lines&previous
+    GET  /api/logs      ?namespace&pod&uid&container&word…&stream&lines&until&entries&previous: the last lines, of those
+                        that began at `until` (RFC 3339) or before; entries: what belongs together is one line
     GET  /api/history   ?namespace&pod&uid&seconds&step; of the node without a pod
     GET  /api/metrics   {"names", "namespaces", "pods", "containers"} of what is kept
     GET  /api/metric    ?name&namespace&pod&container&seconds&step: each series of a name; words of the others
-    GET  /api/follow    the same as events: `lines` {"lines": [], "skipped": BYTES}
-    GET  /api/search    ?namespace&pod&uid&container&word…&regex&stream&since&lines&previous; names may be patterns
+    GET  /api/follow    the same as events: `lines` {"lines": [], "skipped": BYTES}, the first of them what there is
+    GET  /api/search    ?namespace&pod&uid&container&word…&regex&stream&since&lines&entries&previous; names are patterns
     GET  /api/me        {"name", "role"}
     GET  /api/read/ACT  ?pod…, see acts.py; POST /api/act/ACT with a body of JSON
     GET  /api/terminal  ?ticket, which /api/act/terminal gives for one use: a WebSocket of v5.channel.k8s.io
@@ -221,8 +222,8 @@ class Web:
         await _tell(exchange, await self._live.state())
 
     async def _logs(self, exchange: Exchange) -> None:
-        question = parse_question(exchange.query)
-        question |= {"lines": _number(exchange.query, "lines", 200), "previous": "previous" in exchange.query}
+        question = parse_question(exchange.query) | {"lines": _number(exchange.query, "lines", 200)}
+        question |= {"until": _word(exchange.query, "until"), "previous": "previous" in exchange.query}
         await _tell(exchange, {"lines": await self._questions.ask_one("logs", SEARCH_S, **question)})
 
     async def _search(self, exchange: Exchange) -> None:
@@ -230,6 +231,7 @@ class Web:
         question = parse_words(query) | {"of": [_word(query, name) for name in OF]}
         question |= {"lines": _number(query, "lines", 500), "since": _number(query, "since", 0)}
         question |= {"regex": "regex" in query, "previous": "previous" in query}
+        question |= {"entries": "entries" in query}
         await _tell(exchange, {"lines": await self._questions.ask_one("search", SEARCH_S, **question)})
 
     async def _history(self, exchange: Exchange) -> None:
@@ -263,7 +265,7 @@ class Web:
         await self._stream(exchange, events())
 
     async def _follow(self, exchange: Exchange) -> None:
-        question = parse_question(exchange.query)
+        question = parse_question(exchange.query) | {"lines": _number(exchange.query, "lines", 0)}
 
         async def events() -> Events:
             async with contextlib.aclosing(self._questions.ask("follow", **question)) as answers:
@@ -332,7 +334,7 @@ def parse_question(query: Mapping[str, list[str]]) -> dict[str, Any]:
     of = [_word(query, name) for name in OF]
     if not all(of[:3]):
         raise InvalidArgument("namespace, pod and uid: one is missing", hint="container may be")
-    return parse_words(query) | {"of": of}
+    return parse_words(query) | {"of": of, "entries": "entries" in query}
 
 
 def parse_words(query: Mapping[str, list[str]]) -> dict[str, Any]:

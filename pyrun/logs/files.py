@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from .line import LONGEST, SECOND, parse_piece
+from .query import FOREVER
 from .tree import Place, open_segment
 
 TYPE_CHECKING = False
@@ -44,7 +45,7 @@ class End:
 Ends = Mapping[str, End]
 EVERYTHING: Ends | None = None
 CHUNK = 1 << 20
-# Streams' lines may stand a little out of order; a seek goes that much further back.
+# Streams' lines may stand a little out of order; a seek goes that much further back, and one for an end a SECOND on.
 SLACK = 5 * SECOND
 
 
@@ -64,7 +65,7 @@ def opened(container: Container, segment: Segment, query: Query, end: End | None
             yield _Packed(gzip.GzipFile(fileobj=file).read1) if whole else File()
         else:
             about = os.fstat(fd)
-            yield _Plain(fd, _limit((about.st_dev, about.st_ino), about.st_size, segment.place, end), query.since)
+            yield _Plain(fd, _limit((about.st_dev, about.st_ino), about.st_size, segment.place, end), query)
 
 
 def _limit(file: tuple[int, int], size: int, place: Place, end: End | None) -> int:
@@ -102,10 +103,10 @@ class _Packed(File):
 
 
 class _Plain(File):
-    def __init__(self, fd: int, end: int, since: int) -> None:
+    def __init__(self, fd: int, end: int, query: Query) -> None:
         self._fd = fd
         self._end = end
-        self._since = since
+        self._since, self._until = query.since, query.until
 
     def forward(self, joiner: Joiner) -> Iterator[Known]:
         at = seek(self._fd, self._since - SLACK, self._end) if self._since else 0
@@ -120,6 +121,8 @@ class _Plain(File):
 
     def backward(self) -> Iterator[bytes]:
         at, rest = self._end, b""
+        if self._until < FOREVER:
+            at = seek_after(self._fd, self._until + SECOND, self._end)
         if at > 0 and os.pread(self._fd, 1, at - 1) == b"\n":
             at -= 1
         while at > 0:
@@ -213,6 +216,21 @@ def seek(fd: int, time: int, end: int) -> int:
         else:
             low = found[0]
     return low
+
+
+def seek_after(fd: int, time: int, end: int) -> int:
+    """An offset of a line's start, or `end`, such that no line from there on is older than `time`."""
+    low, high, found_at = 0, end, end
+    while high - low > CHUNK // 4:
+        middle = (low + high) // 2
+        found = _first_time(fd, middle, high)
+        if found is None:
+            high = middle
+        elif found[1] >= time:
+            high, found_at = middle, found[0]
+        else:
+            low = found[0]
+    return found_at
 
 
 def _first_time(fd: int, start: int, end: int) -> tuple[int, int] | None:

@@ -15,6 +15,7 @@ from .around import RECENT, Around, Near, Search
 from .entry import MOST_LINES
 from .files import CHUNK, EVERYTHING, SLACK, End, opened
 from .line import LONGEST, Joiner, Line, has_pieces, parse_piece
+from .query import FOREVER
 from .tree import BEFORE_ALL, collect_segments
 
 TYPE_CHECKING = False
@@ -147,14 +148,16 @@ def tail_entries(
     *,
     previous: bool = False,
     ends: Ends | None = EVERYTHING,
+    begun: int = FOREVER,
 ) -> list[Line]:
-    """As `tail`, but entries."""
+    """As `tail`, but entries, of those that began at `begun` or before; what goes on after that is told as far as the
+    query takes it."""
     found: list[Line] = []
     for segments in reversed(_by_attempt(segments_of(container, previous=previous))):
         raws = _raws_backward(container, segments, query, _end_of(container, ends))
         for lines in _whole_entries(_backward(raws), rule):
             if any(map(query.takes, lines)):
-                found[:0] = _hits(lines, query, rule)
+                found[:0] = (one for one in _hits(lines, query, rule) if one.time <= begun)
             if len(found) >= entries or lines[-1].time < query.since - SLACK:
                 break
         if len(found) >= entries:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import select
 import socket
 import threading
 import time
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from pyrun.dashboard.lines import follow, parse_asked, search
 from pyrun.dashboard.start import load_pages
 from pyrun.dashboard.web import Web
 from pyrun.http.server import Server
@@ -20,6 +22,10 @@ from pyrun.web.ask import Questions, take_question
 
 PATIENCE_S = 60.0
 WHO = {"name": "root", "role": "admin"}
+
+
+def select_closed(stream: socket.socket, wait: float) -> bool:
+    return bool(select.select([stream], [], [], wait)[0])
 
 
 def state(pods: int, dice: random.Random) -> dict[str, Any]:
@@ -51,10 +57,19 @@ def state(pods: int, dice: random.Random) -> dict[str, Any]:
     return found
 
 
-def answer(question: bytes, stream: socket.socket, pods: int) -> None:
-    ask, dice = json.loads(question)["ask"], random.Random(1)
+def answer(question: bytes, stream: socket.socket, pods: int, logs: str) -> None:
+    asked = json.loads(question)
+    ask, dice = asked["ask"], random.Random(1)
+
+    def put(value: Any) -> None:
+        stream.sendall(json.dumps({"value": value}).encode() + b"\n")
+
     with stream:
         try:
+            if ask == "logs":
+                return put(search(logs, parse_asked(asked, fewest=1)))
+            if ask == "follow":
+                return follow(logs, parse_asked(asked, fewest=0), put, lambda wait: select_closed(stream, wait))
             if ask == "watch":
                 while True:
                     stream.sendall(json.dumps({"value": state(pods, dice)}).encode() + b"\n")
@@ -67,8 +82,8 @@ def answer(question: bytes, stream: socket.socket, pods: int) -> None:
 
 
 @contextmanager
-def many_pods(pods: int) -> Iterator[str]:
-    """The URL. Any token is right."""
+def many_pods(pods: int, logs: str = "") -> Iterator[str]:
+    """The URL. Any token is right. logs: the directory of pods' logs, which are read as the reader does."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     place: list[Any] = []
     there = threading.Event()
@@ -79,7 +94,7 @@ def many_pods(pods: int) -> Iterator[str]:
             question, streams = take_question(theirs)
             if not question:
                 return
-            threading.Thread(target=answer, args=(question, streams[0], pods), daemon=True).start()
+            threading.Thread(target=answer, args=(question, streams[0], pods, logs), daemon=True).start()
 
     async def run() -> None:
         done = asyncio.Event()

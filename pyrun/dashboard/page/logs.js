@@ -1,18 +1,21 @@
-// A container's log: the last lines, and what follows. Of a page that is kept open only the newest lines stay.
+// A container's log: the last lines, what follows, and what was before, as far as somebody looks for it.
 import { h } from "/dom.js";
 import { bytes } from "/format.js";
+import { Lines } from "/lines.js";
 import { events, get } from "/server.js";
 import { pod } from "/store.js";
 
-const KEPT = 3000;
+const FIRST = 500;
+const OLDER = 5000;
 
 export class Logs {
   constructor(id, name, failed) {
     this.id = id;
     this.name = name;
     this.failed = failed;
-    this.list = h("div", { class: "lines", role: "log", tabindex: "0", "aria-label": `log of ${name}` });
-    this.element = this.list;
+    this.lines = new Lines(`log of ${name}`, row, (first, held) => this.before(first, held));
+    this.lines.failed = failed;
+    this.element = h("div", {}, this.lines.said, this.lines.element);
     this.words = "";
     this.stream = "";
     this.previous = false;
@@ -24,51 +27,53 @@ export class Logs {
   query() {
     const of = pod(this.id);
     const query = [["namespace", of.namespace], ["pod", of.name], ["uid", of.uid], ["container", this.name], ["stream", this.stream]];
-    return [...query, ...this.words.split(/\s+/).filter(Boolean).map((word) => ["word", word])];
+    const words = this.words.split(/\s+/).filter(Boolean).map((word) => ["word", word]);
+    // What is found is shown with the lines that belong to it; without words those stand below each other anyway.
+    return [...query, ...words, ...(words.length ? [["entries", ""]] : []), ...(this.previous ? [["previous", ""]] : [])];
   }
 
   // What was written, and then what is. Each start ends the one before.
   async start() {
     this.stop.abort();
     const stop = (this.stop = new AbortController());
-    this.list.replaceChildren();
+    this.lines.clear();
+    this.lines.begun = this.regex;
     try {
-      const query = this.query();
-      const coming = this.following && !this.previous && !this.regex ? events("/api/follow", query, stop.signal) : null;
-      const first = await coming?.next(); // it says that it follows; from then on nothing is missed
-      if (first && first.value?.[0] === "error") this.tell(first.value[1].error);
-      const asked = [...query, ["lines", "500"], ...(this.previous ? [["previous", ""]] : []), ...(this.regex ? [["regex", ""]] : [])];
-      const before = await get(this.regex ? "/api/search" : "/api/logs", asked).catch((error) => this.tell(error.message));
-      if (stop.signal.aborted) return;
-      this.add(before?.lines ?? []);
-      const last = before?.lines.at(-1)?.time ?? "";
-      if (before && !before.lines.length) this.tell(this.words ? "no line has these words" : "nothing was written yet");
-      for (let next = first; coming && !next.done; next = await coming.next()) {
-        const [kind, value] = next.value;
+      const asked = [...this.query(), ["lines", FIRST]];
+      if (this.previous || this.regex || !this.following) {
+        const found = this.regex ? await get("/api/search", [...asked, ["regex", ""]]) : await get("/api/logs", asked);
+        if (!stop.signal.aborted) this.first(found.lines);
+        return;
+      }
+      let began = false;
+      for await (const [kind, value] of events("/api/follow", asked, stop.signal)) {
         if (kind === "error") return this.tell(value.error);
-        // What was written between the two questions is in both answers.
-        this.add(value.lines.filter((one) => one.time > last));
+        if (!began) this.first(value.lines);
+        else this.lines.add(value.lines);
+        began = true;
         if (value.skipped) this.tell(`${bytes(value.skipped)} skipped: more is written than can be shown`);
       }
     } catch (error) {
-      if (!stop.signal.aborted) this.failed(error);
+      if (stop.signal.aborted) return;
+      this.tell(error.message);
+      this.failed(error);
     }
   }
 
-  add(lines) {
-    const atEnd = this.list.scrollTop + this.list.clientHeight >= this.list.scrollHeight - 8;
-    const fresh = document.createDocumentFragment();
-    for (const one of lines) {
-      const stream = one.stream === "stderr" ? "line stderr" : "line";
-      fresh.append(h("div", { class: stream }, h("time", {}, one.time.slice(11, 23)), h("span", {}, one.line)));
-    }
-    this.list.append(fresh);
-    while (this.list.childElementCount > KEPT) this.list.firstElementChild.remove();
-    if (atEnd) this.list.scrollTop = this.list.scrollHeight;
+  first(lines) {
+    if (!lines.length) return this.tell(this.words ? "no line has these words" : "nothing was written yet");
+    this.lines.add(lines);
+  }
+
+  // Those of the first one's time that are there are the last of what is found.
+  async before(first, held) {
+    const stop = this.stop;
+    const found = await get("/api/logs", [...this.query(), ["lines", OLDER + held], ["until", first.time]]);
+    return stop.signal.aborted ? [] : found.lines.slice(0, Math.max(0, found.lines.length - held));
   }
 
   tell(text) {
-    this.list.append(h("div", { class: "line told" }, text));
+    this.lines.add([{ time: "", line: text }]);
   }
 
   view() {
@@ -109,4 +114,9 @@ export class Logs {
   end() {
     this.stop.abort();
   }
+}
+
+function row(one) {
+  if (!one.time) return h("div", { class: "line told" }, one.line);
+  return h("div", { class: one.stream === "stderr" ? "line stderr" : "line" }, h("time", {}, one.time.slice(11, 23)), h("span", {}, one.line));
 }

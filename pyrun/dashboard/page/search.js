@@ -1,14 +1,16 @@
 // Logs of all pods, searched by words or expressions.
 import { h } from "/dom.js";
+import { Lines } from "/lines.js";
 import { get } from "/server.js";
 import { pods } from "/store.js";
 
 export class Search {
   constructor(failed) {
     this.failed = failed;
-    this.lines = h("div", { class: "lines", role: "log", tabindex: "0", "aria-label": "what was found" });
+    this.known = new Map();
+    this.lines = new Lines("what was found", (one) => row(one, this.known.get(one.uid)));
     this.said = h("p", { class: "sub", role: "status" });
-    this.element = h("div", {}, this.said, this.lines);
+    this.element = h("div", {}, this.said, this.lines.element);
   }
 
   start() {}
@@ -17,15 +19,15 @@ export class Search {
     const value = (id) => form.querySelector(`#${id}`).value.trim();
     const words = value("filter").split(/\s+/).filter(Boolean);
     const regex = form.querySelector("#regex").checked;
-    const query = [["namespace", value("in-namespace")], ["pod", value("in-pod")], ["since", value("since")], ["lines", "500"], ...words.map((word) => ["word", word])];
+    const query = [["namespace", value("in-namespace")], ["pod", value("in-pod")], ["since", value("since")], ["lines", "5000"], ["entries", ""], ...words.map((word) => ["word", word])];
     this.said.textContent = "Searching …";
     const turn = (this.turn = Symbol());
     try {
       const found = await get("/api/search", regex ? [...query, ["regex", ""]] : query);
       if (turn !== this.turn) return;
-      const known = new Map(pods().map((one) => [one.uid, one]));
-      this.lines.replaceChildren(...found.lines.map((one) => row(one, known.get(one.uid))));
-      this.lines.scrollTop = this.lines.scrollHeight;
+      this.known = new Map(pods().map((one) => [one.uid, one]));
+      this.lines.clear();
+      this.lines.add(found.lines);
       this.said.textContent = `${found.lines.length} lines`;
     } catch (error) {
       this.said.textContent = error.message;

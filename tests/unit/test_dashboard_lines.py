@@ -1,0 +1,73 @@
+"""A log by pages, from its end: each line is on one of them, however many have one time, over rotations."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pyrun.dashboard.lines import parse_asked, search
+from pyrun.errors import InvalidArgument
+from pyrun.logs.line import SECOND
+from pyrun.logs.show import time_text
+
+BEGUN = 1_795_000_000 * SECOND
+TRACE = ["Traceback (most recent call last):", '  File "x.py", line 3, in f', "KeyError: 'unheard'"]
+
+
+def question(**fields: Any) -> dict[str, Any]:
+    return {"of": ["shop", "web", "u1", "app"], "words": [], "stream": "", "lines": 100} | fields
+
+
+def pages(logs: Path, **fields: Any) -> list[str]:
+    """All lines, as a page gets them that is scrolled back: what it has of the oldest time comes again."""
+    size, held, until = 400, 0, ""
+    found: list[dict[str, Any]] = []
+    while True:
+        got = search(str(logs), parse_asked(question(lines=size + held, until=until, **fields), fewest=1))
+        older = got[: len(got) - held]
+        assert not held or got[len(got) - held :] == found[:held]
+        if not older:
+            return [one["line"] for one in found]
+        found = older + found
+        until = found[0]["time"]
+        held = sum(one["time"] == until for one in found)
+
+
+@pytest.mark.parametrize("step", [1, 40 * SECOND])
+def test_pages(tmp_path: Path, step: int) -> None:
+    """step: nanoseconds from each time to the next one: all within the slack of a seek, or far from each other."""
+    directory = tmp_path / "shop_web_u1" / "app"
+    directory.mkdir(parents=True)
+    texts = [f"line {number} {'x' * 700}" for number in range(3000)]
+    raws = [f"{time_text(BEGUN + number // 7 * step)} stdout F {text}\n" for number, text in enumerate(texts)]
+    (directory / "0.log.20261127-100000.gz").write_bytes(gzip.compress("".join(raws[:500]).encode()))
+    (directory / "0.log.20261127-110000").write_text("".join(raws[500:1000]))
+    (directory / "0.log").write_text("".join(raws[1000:]))
+    assert pages(tmp_path) == texts
+    assert pages(tmp_path, words=["line 27"]) == [text for text in texts if "line 27" in text]
+
+
+def test_pages_of_entries(tmp_path: Path) -> None:
+    """What belongs together is on one page, also where the other stream writes in between."""
+    directory = tmp_path / "shop_web_u1" / "app"
+    directory.mkdir(parents=True)
+    raws, texts = [], []
+    for number in range(600):
+        at = BEGUN + number * SECOND // 2
+        entry = [f"request {number} failed", *TRACE]
+        texts += ["\n".join(entry), f"other {number} unheard"]
+        raws += [f"{time_text(at)} stderr F {entry[0]}\n", f"{time_text(at)} stdout F {texts[-1]}\n"]
+        raws += [f"{time_text(at + place)} stderr F {text}\n" for place, text in enumerate(TRACE)]
+    (directory / "0.log").write_text("".join(raws))
+    assert pages(tmp_path, entries=True) == texts
+    assert pages(tmp_path, entries=True, words=["unheard"]) == texts
+    assert pages(tmp_path, words=["unheard"], stream="stderr") == [TRACE[-1]] * 600
+
+
+@pytest.mark.parametrize("until", ["yesterday", "2026-11-27", "1795000000"])
+def test_a_time_that_is_none(until: str) -> None:
+    with pytest.raises(InvalidArgument, match="until"):
+        parse_asked(question(until=until), fewest=1)
