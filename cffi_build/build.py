@@ -34,7 +34,7 @@ INIT = ["init/init.c", "init/start.c", *STEPS]
 LAUNCHER = [f"launcher/{name}.c" for name in ("main", "reading", "hand_over", "record", "verbs", "planned")]
 LAUNCHER += ["init/start.c"]
 LAYER_PARTS = [f"layers/{name}.c" for name in ("stream", "tree", "remove", "untar", "image", "erofs")]
-LAYERS = [*LAYER_PARTS, *(f"layers/{name}.c" for name in ("main", "report", "sandbox"))]
+LAYERS = [*LAYER_PARTS, *(f"layers/{name}.c" for name in ("main", "report", "sandbox", "digest"))]
 LAYER_LIBRARIES = ["-larchive", "-lisal", "-lzstd", "-lnettle", "-pthread"]
 LAYER_HEADERS = {  # header → Debian package
     "archive.h": "libarchive-dev",

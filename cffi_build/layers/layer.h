@@ -105,6 +105,9 @@ void image_close(struct image *image);
 /* remove.c: what is in the directory; with `counts`, takes it off inodes and bytes. → errno, `at` the name. */
 int remove_contents(int directory, struct tree *counts, char at[256]);
 
+/* digest.c: of what is in the directory, or, as_image, of its file "image" */
+void content_digest(bool as_image, uint8_t out[DIGEST]);
+
 /* untar.c */
 struct counts {
     uint64_t entries, devices;

@@ -2,6 +2,7 @@
  *
  *   unpack  the blob (0) into the directory (3)      remove  all that is in the directory (3)
  *   image   the blob (0) into a file "image" in it   sync    the file system of the directory (3)
+ *   digest  of what is in the directory (3)          digest-image  of its file "image"
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -18,7 +19,7 @@
 
 struct options {
     struct limits limits;
-    uint64_t parent, hash, threads, sync;
+    uint64_t parent, hash, threads, sync, content;
 };
 
 static void parse(int argc, char **argv, struct options *o) {
@@ -29,7 +30,7 @@ static void parse(int argc, char **argv, struct options *o) {
         {"bytes", &o->limits.bytes},     {"ratio", &o->limits.ratio}, {"ratio_after", &o->limits.ratio_after},
         {"entries", &o->limits.entries}, {"path", &o->limits.path},   {"header", &o->limits.header},
         {"size", &o->limits.size},       {"parent", &o->parent},      {"hash", &o->hash},
-        {"threads", &o->threads},        {"sync", &o->sync},
+        {"threads", &o->threads},        {"sync", &o->sync},           {"content", &o->content},
     };
     for (int i = 2; i < argc; i++) {
         char *value = strchr(argv[i], '='), *end;
@@ -56,8 +57,8 @@ static void unpack(const struct options *o, bool as_image) {
     struct tree tree = {0};
     struct image *image = NULL;
     struct counts counts = {0};
-    uint8_t blob[DIGEST], tar[DIGEST];
-    char blob_hex[2 * DIGEST + 1], tar_hex[2 * DIGEST + 1];
+    uint8_t blob[DIGEST], tar[DIGEST], content[DIGEST];
+    char blob_hex[2 * DIGEST + 1], tar_hex[2 * DIGEST + 1], content_hex[2 * DIGEST + 1] = "-";
     int file = -1;
     sandbox_before_threads(&box, DIRECTORY);
     struct stream *stream = stream_open(BLOB, &o->limits, o->hash != 0, o->threads > 1);
@@ -80,13 +81,17 @@ static void unpack(const struct options *o, bool as_image) {
     stream_digests(stream, blob, tar);
     hex(blob_hex, blob, DIGEST);
     hex(tar_hex, tar, DIGEST);
+    if (o->content) {
+        content_digest(as_image, content);
+        hex(content_hex, content, DIGEST);
+    }
     if (o->sync && syncfs(DIRECTORY))
         fail(errno, NULL, "syncfs");
-    report_done("done in=%llu out=%llu entries=%llu bytes=%llu inodes=%llu devices=%llu implied=%llu landlock=%d blob=%s tar=%s\n",
+    report_done("done in=%llu out=%llu entries=%llu bytes=%llu inodes=%llu devices=%llu implied=%llu landlock=%d blob=%s tar=%s content=%s\n",
                 (unsigned long long)stream_in(stream), (unsigned long long)stream_out(stream),
                 (unsigned long long)counts.entries, (unsigned long long)tree.bytes, (unsigned long long)tree.inodes,
                 (unsigned long long)counts.devices, (unsigned long long)writer->implied, box.landlock,
-                o->hash ? blob_hex : "-", tar_hex);
+                o->hash ? blob_hex : "-", tar_hex, content_hex);
     if (image)
         image_close(image);
 }
@@ -108,7 +113,7 @@ int main(int argc, char **argv) {
         return 0;
     }
     struct sandbox box;
-    char at[256] = "";
+    char at[256] = "", content_hex[2 * DIGEST + 1] = "-";
     sandbox_before_threads(&box, DIRECTORY);
     sandbox_with_threads();
     int error = 0;
@@ -116,10 +121,14 @@ int main(int argc, char **argv) {
         error = remove_contents(DIRECTORY, NULL, at);
     else if (strcmp(verb, "sync") == 0)
         error = syncfs(DIRECTORY) ? errno : 0;
-    else
+    else if (strcmp(verb, "digest") == 0 || strcmp(verb, "digest-image") == 0) {
+        uint8_t content[DIGEST];
+        content_digest(verb[6] != 0, content);
+        hex(content_hex, content, DIGEST);
+    } else
         error = ENOSYS;
     if (error)
         fail(error, at, "%s", verb);
-    report_done("done landlock=%d\n", box.landlock);
+    report_done("done landlock=%d content=%s\n", box.landlock, content_hex);
     return 0;
 }

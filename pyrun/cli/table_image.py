@@ -55,7 +55,14 @@ IMAGE_PRUNE = Verb(
     (),
     (STORE, flag("all", "also those with a name", "a"), FOR_TOOLS),
 )
+IMAGE_VERIFY = Verb(
+    "image verify",
+    "read images again, and say what is no longer what came",
+    (Argument("image", many=True),),
+    (STORE, FOR_TOOLS),
+)
 IMAGE_VERBS = (
+    IMAGE_VERIFY,
     IMAGE_PULL,
     IMAGE_LS,
     IMAGE_RM,

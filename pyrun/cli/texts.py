@@ -42,6 +42,7 @@ GROUPS = (
             "image import",
             "image export",
             "image prune",
+            "image verify",
         ),
     ),
     ("A Kubernetes node", ("cri", "cri status", "cri explain")),
@@ -288,6 +289,15 @@ are made anew: the image in the archive has an id of its own, always the same on
             ("pyrun image export app | docker load", "to docker"),
         ),
         see=(IMAGES + "image-spec/blob/main/image-layout.md",),
+    ),
+    "image verify": Text(
+        """Reads the images, or all there are, as they lie on the disk: configs and manifests against their digests,
+layers against what was recorded when they were unpacked and their digests were right. What is damaged is named; no new
+container gets it, and `pyrun image pull` brings it again. A layer of an older version has no such record.""",
+        (
+            ("pyrun image verify", "all of them"),
+            ("pyrun image verify --format json busybox", "one, for tools"),
+        ),
     ),
     "image prune": Text(
         """Removes images that have no tag, such as those whose tag has moved to a newer one; with --all every image.

@@ -21,10 +21,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from sqlite3 import Connection
 
-from pyrun.errors import PyrunError, ResourceExhausted, reason
+from pyrun.errors import FailedPrecondition, PyrunError, ResourceExhausted, reason
 from pyrun.image import erofs, layers
 from pyrun.image.config import LAYERS_MOST
-from pyrun.image.database import IDLE, ORPHANS, Database
+from pyrun.image.database import ADD_LAYER, IDLE, ORPHANS, Database
 from pyrun.image.implied import layer_id, make_implied, plan_implied
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -125,28 +125,54 @@ class Contents:
 
     # --- layers in -----------------------------------------------------------------------------------------------
 
-    def lease(self, ingest: Ingest, diff_id: str) -> bool:
-        """Whether the layer is there; then it stays till the ingest ends."""
+    def lease(self, ingest: Ingest, diff_id: str, *, damaged: bool = False) -> bool:
+        """Whether the layer is there; then it stays till the ingest ends. One that is known to be damaged counts as
+        there only for who asks for that as well."""
+        query = "SELECT 1 FROM layers WHERE diff_id = ?"
+        if not damaged:
+            query += " AND diff_id NOT IN (SELECT diff_id FROM damaged)"
         with self.database.transaction() as db:
-            there = db.execute("SELECT 1 FROM layers WHERE diff_id = ?", (diff_id,)).fetchone() is not None
+            there = db.execute(query, (diff_id,)).fetchone() is not None
             if there:
                 db.execute("INSERT OR IGNORE INTO leases VALUES (?, ?)", (ingest.name, diff_id))
         return there
 
     def add_layer(self, ingest: Ingest, name: str, made: layers.Unpacked) -> None:
-        """Takes the directory `name` of the ingest, unpacked and written out, in as a layer, with a lease on it."""
+        """Takes the directory `name` of the ingest, unpacked and written out, in as a layer, with a lease on it. One
+        that was damaged goes."""
         with self.locked():
             if self.lease(ingest, made.diff_id):  # another was faster; ours goes with the ingest
                 return
+            self.check_replaceable(made.diff_id)
             target = made.diff_id.removeprefix("sha256:")
-            self._set_aside(target)
+            waste = self._set_aside(target)
             os.rename(name, target, src_dir_fd=ingest.fd, dst_dir_fd=self.layers)
             os.fsync(self.layers)
             with self.database.transaction() as db:
-                db.execute("INSERT INTO layers VALUES (?, ?, ?, ?)", (made.diff_id, made.bytes, made.inodes, made.kind))
+                values = (made.diff_id, made.bytes, made.inodes, made.kind, made.content)
+                db.execute(ADD_LAYER, values)
+                db.execute("DELETE FROM damaged WHERE diff_id = ?", (made.diff_id,))
                 db.execute("INSERT INTO leases VALUES (?, ?)", (ingest.name, made.diff_id))
                 names = [(made.diff_id, name.hex()) for name in made.implied]  # a name need not be text
                 db.executemany("INSERT OR IGNORE INTO implied VALUES (?, ?)", names)
+        if waste:
+            self._discard(waste)
+
+    def check_replaceable(self, diff_id: str) -> None:
+        """Raises FailedPrecondition where a container runs on the layer, which is damaged: its root would go."""
+        query = "SELECT owner FROM holds JOIN image_layers USING (image) WHERE diff_id = ? LIMIT 1"
+        if owner := self.database.words(query, diff_id):
+            raise FailedPrecondition(
+                f"layer {diff_id} is damaged, and {owner[0]} has it",
+                hint="remove that container, then pull the image again: its layer is brought anew",
+            )
+
+    def mark(self, diff_id: str, why: str | None) -> None:
+        """Keeps in mind that a layer is damaged, or (None) that it is not. Who leases or holds it finds that out."""
+        with self.database.transaction(durable=True) as db:
+            db.execute("DELETE FROM damaged WHERE diff_id = ?", (diff_id,))
+            if why is not None:
+                db.execute("INSERT INTO damaged SELECT diff_id, ? FROM layers WHERE diff_id = ?", (why, diff_id))
 
     def add_implied(self, ingest: Ingest, diff_ids: tuple[str, ...]) -> str | None:
         """The layer of directories that the others only imply (implied.py): its name, None where it is not needed. The
@@ -175,11 +201,12 @@ class Contents:
         try:
             taken, inodes = make_implied(directory, kept, lowers[0])
             layers.sync(directory)
+            content = layers.content_digest(directory)
         except OSError as error:
             raise PyrunError(f"{self.root}: directories that layers imply: {reason(error)}") from None
         finally:
             os.close(directory)
-        self.add_layer(ingest, name, layers.Unpacked(made, None, 0, 0, 0, taken, inodes, 0, (), 0))
+        self.add_layer(ingest, name, layers.Unpacked(made, None, 0, 0, 0, taken, inodes, 0, (), 0, content=content))
         return made
 
     def path(self, diff_id: str) -> str:
@@ -276,6 +303,8 @@ class Contents:
             fd = os.open(name, DIRECTORY, dir_fd=self.ingest)
         except FileNotFoundError:
             return
+        except NotADirectoryError:  # a link or a file that a hand has put in a layer's place
+            return os.unlink(name, dir_fd=self.ingest)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             erofs.unmount(f"{self.root}/ingest/{name}")  # of one who was killed while he tried it

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 from pyrun.errors import PyrunError
 
-VERSION = 3
+VERSION = 4
 PATIENCE_S = 30.0
 SCHEMA = """
 CREATE TABLE images (id TEXT PRIMARY KEY, manifest BLOB NOT NULL, config BLOB NOT NULL, pulled INTEGER NOT NULL);
@@ -29,12 +29,20 @@ CREATE TABLE holds (owner TEXT NOT NULL, image TEXT NOT NULL REFERENCES images, 
 CREATE TABLE leases (ingest TEXT NOT NULL, diff_id TEXT NOT NULL REFERENCES layers, PRIMARY KEY (ingest, diff_id));
 """
 # What each format has more than the one before it. implied: directories that a layer's tar has no entry for. used: when
-# a container began or ceased to hold an image, in ns since 1970.
+# a container began or ceased to hold an image, in ns since 1970. content: of a layer, what layers.content_digest() said
+# when it was unpacked. manifest_digest: of the image's manifest. damaged: layers that are not what they were.
 LATER = {
     2: """CREATE TABLE implied (diff_id TEXT NOT NULL REFERENCES layers ON DELETE CASCADE, path TEXT NOT NULL,
         PRIMARY KEY (diff_id, path)) WITHOUT ROWID""",
     3: "CREATE TABLE used (image TEXT PRIMARY KEY REFERENCES images ON DELETE CASCADE, at INTEGER NOT NULL)",
+    4: """ALTER TABLE layers ADD COLUMN content TEXT;
+        ALTER TABLE images ADD COLUMN manifest_digest TEXT;
+        CREATE TABLE damaged (diff_id TEXT PRIMARY KEY REFERENCES layers ON DELETE CASCADE, why TEXT NOT NULL)""",
 }
+# Also in place of one that was damaged; images have it by its name.
+ADD_LAYER = """INSERT INTO layers (diff_id, bytes, inodes, kind, content) VALUES (?, ?, ?, ?, ?)
+    ON CONFLICT (diff_id) DO UPDATE SET bytes = excluded.bytes, inodes = excluded.inodes, kind = excluded.kind,
+    content = excluded.content"""
 ORPHANS = """SELECT diff_id FROM layers WHERE diff_id NOT IN (SELECT diff_id FROM image_layers)
     AND diff_id NOT IN (SELECT diff_id FROM leases)"""
 
@@ -71,7 +79,8 @@ class Database:
             for statement in SCHEMA.split(";") if found == 0 else ():
                 run(statement)
             for version in range(max(found, 1) + 1, VERSION + 1):
-                run(LATER[version])
+                for statement in LATER[version].split(";"):
+                    run(statement)
             run(f"PRAGMA user_version = {VERSION}")
 
     def close(self) -> None:

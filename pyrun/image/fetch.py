@@ -204,6 +204,7 @@ class Fetch:
     def _fetch_layer(self, ingest: Ingest, layer: Descriptor, diff_id: str) -> None:
         if self.contents.lease(ingest, diff_id):
             return
+        self.contents.check_replaceable(diff_id)  # before it is brought for nothing
         name = diff_id.removeprefix("sha256:")
         while True:
             try:
@@ -248,6 +249,7 @@ class Fetch:
                 patience_s=UNPACK_PATIENCE_S,
                 cancel=lambda: self.cancelled() or feed.failed(),
                 sync=True,
+                content=True,
                 kind=self.contents.kind,
             )
         except (PyrunError, OSError) as error:

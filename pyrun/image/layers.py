@@ -22,6 +22,7 @@ __all__ = [
     "Limits",
     "Progress",
     "Unpacked",
+    "content_digest",
     "remove",
     "sync",
     "unpack",
@@ -59,7 +60,8 @@ LIMITS = Limits()
 class Unpacked:
     """digest: of the blob, where it was asked for. bytes, inodes: of the directory with itself, as `du` counts them.
     implied: directories that the layer has no entry for, made 0755 root:root, first of them only where there are
-    thousands. devices: entries that were left out, because devices are the node's to give. kind: DIR or EROFS."""
+    thousands. devices: entries that were left out, because devices are the node's to give. kind: DIR or EROFS.
+    content: what content_digest() says of it, where it was asked for."""
 
     diff_id: str
     digest: str | None
@@ -72,6 +74,7 @@ class Unpacked:
     implied: Names
     landlock: int
     kind: str = DIR
+    content: str | None = None
 
 
 def unpack(
@@ -89,6 +92,7 @@ def unpack(
     cancel: Callable[[], bool] | None = None,
     sync: bool = False,
     kind: str = DIR,
+    content: bool = False,
 ) -> Unpacked:
     """Unpacks `blob` into the directory `into`. A file's path, or a descriptor that is read to its end: file or pipe.
 
@@ -104,7 +108,7 @@ def unpack(
         if wanted is not None and not wanted.startswith("sha256:"):
             raise Unimplemented(f"digest {wanted}", hint="only sha256 is supported")
     options = {name: getattr(limits, name) for name in Limits.__dataclass_fields__}
-    options |= {"hash": int(digest is not None), "sync": int(sync)}
+    options |= {"hash": int(digest is not None), "sync": int(sync), "content": int(content)}
     if size is not None:
         options["size"] = size
     if kind == EROFS:
@@ -145,6 +149,7 @@ def _unpacked(report: layer_program.Report) -> Unpacked:
         devices=int(values["devices"]),
         implied=tuple(report.implied),
         landlock=int(values["landlock"]),
+        content=None if values["content"] == "-" else f"sha256:{values['content']}",
     )
 
 
@@ -176,6 +181,18 @@ def remove(parent: int, name: str, *, deadline_s: float | None = None) -> None:
     finally:
         os.close(fd)
     os.rmdir(name, dir_fd=parent)
+
+
+def content_digest(
+    directory: int, kind: str = DIR, *, progress: Progress | None = None, cancel: Callable[[], bool] | None = None
+) -> str:
+    """What an unpacked layer is on the disk (`sha256:…`; cffi_build/layers/digest.c says of what): names, bytes,
+    owners, modes, times and attributes, or of an image its file. directory: a descriptor. PyrunError names an entry
+    that can't be read."""
+    verb = "digest" if kind == DIR else "digest-image"
+    report = layer_program.run(verb, directory, progress=progress, patience_s=PATIENCE_S, cancel=cancel)
+    assert report.values is not None
+    return f"sha256:{report.values['content']}"
 
 
 def sync(directory: int) -> None:

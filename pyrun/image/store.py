@@ -11,12 +11,13 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from sqlite3 import Connection
 
 from pyrun.errors import FailedPrecondition, InvalidArgument, NotFound, PyrunError
 from pyrun.image.config import ConfigFile, ImageConfig, load_config
 from pyrun.image.contents import Contents, Ingest
 from pyrun.image.documents import Descriptor
-from pyrun.image.fetch import Fetch, Fetched, Layers, Progress, Source, Tell
+from pyrun.image.fetch import Fetch, Fetched, Layers, Progress, Source, Tell, digest_of
 from pyrun.image.garbage import Stored
 from pyrun.image.layers import DIR
 from pyrun.image.pull import Pulls, Settings
@@ -30,7 +31,8 @@ _HEX = re.compile(r"[0-9a-f]{4,64}")
 @dataclass(frozen=True)
 class Image:
     """id: `sha256:…` of the config. tags: `HOST/REPO:TAG`. digests: `HOST/REPO@sha256:…`. size: bytes on the disk,
-    each layer counted though others share it. pulled: ns since 1970. pinned: not to be removed to make room."""
+    each layer counted though others share it. pulled: ns since 1970. pinned: not to be removed to make room.
+    damaged: which of its layers verify() found to be so, and how; "" for none."""
 
     id: str
     tags: tuple[str, ...]
@@ -39,6 +41,7 @@ class Image:
     pulled: int
     file: ConfigFile
     pinned: bool = False
+    damaged: str = ""
 
     @property
     def config(self) -> ImageConfig:
@@ -48,6 +51,14 @@ class Image:
     def name(self) -> str:
         """The first of its names, else its id."""
         return (*self.tags, *self.digests, self.id)[0]
+
+
+def _damaged(db: Connection, image_id: str) -> str:
+    """What Image.damaged says."""
+    row = db.execute(
+        "SELECT diff_id, why FROM damaged JOIN image_layers USING (diff_id) WHERE image = ? LIMIT 1", (image_id,)
+    ).fetchone()
+    return f"layer {row[0]} is damaged: {row[1]}" if row else ""
 
 
 class Images:
@@ -175,11 +186,12 @@ class Images:
             digests = [name for (name,) in db.execute("SELECT name FROM digests WHERE image = ? ORDER BY name", one)]
             size = db.execute("SELECT TOTAL(bytes) FROM image_layers JOIN layers USING (diff_id) WHERE image = ?", one)
             total = int(size.fetchone()[0])
+            damaged = _damaged(db, image_id)
             if (file := self._files.get(image_id)) is None:
                 data = db.execute("SELECT config FROM images WHERE id = ?", one).fetchone()[0]
                 file = self._files[image_id] = load_config(data)
         pinned = not self._pinned.isdisjoint((*tags, *digests))
-        return Image(image_id, tuple(tags), tuple(digests), total + len(file.diff_ids), row[0], file, pinned)
+        return Image(image_id, tuple(tags), tuple(digests), total + len(file.diff_ids), row[0], file, pinned, damaged)
 
     # --- bringing in ---------------------------------------------------------------------------------------------
 
@@ -220,9 +232,11 @@ class Images:
         """The moment at which the image is there. diff_ids: of its layers, lowest first."""
         now = time.time_ns()
         with self.contents.database.transaction(durable=True) as db:
-            values = (fetched.id, fetched.manifest, fetched.config, now)
+            values = (fetched.id, fetched.manifest, fetched.config, now, digest_of(fetched.manifest))
             db.execute(
-                "INSERT INTO images VALUES (?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET manifest = excluded.manifest",
+                "INSERT INTO images (id, manifest, config, pulled, manifest_digest) VALUES (?, ?, ?, ?, ?)"
+                " ON CONFLICT (id) DO UPDATE SET manifest = excluded.manifest, config = excluded.config,"
+                " manifest_digest = excluded.manifest_digest",
                 values,
             )
             db.execute("DELETE FROM image_layers WHERE image = ?", (fetched.id,))
@@ -242,6 +256,9 @@ class Images:
         with self.contents.database.transaction() as db:
             if db.execute("SELECT 1 FROM images WHERE id = ?", (image_id,)).fetchone() is None:
                 raise NotFound(f"there is no image {image_id}")
+            held = db.execute("SELECT 1 FROM holds WHERE (owner, image) = (?, ?)", (owner, image_id)).fetchone()
+            if held is None and (why := _damaged(db, image_id)):
+                raise FailedPrecondition(f"image {image_id}: {why}", hint="pull it again: its layer is brought anew")
             fresh = db.execute("INSERT OR IGNORE INTO holds VALUES (?, ?)", (owner, image_id)).rowcount > 0
             db.execute("INSERT OR REPLACE INTO used VALUES (?, ?)", (image_id, time.time_ns()))
         try:

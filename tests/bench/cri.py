@@ -30,6 +30,7 @@ from grpclib.exceptions import GRPCError
 from pyrun import cri_api as v1
 from pyrun.image.reference import parse_reference
 from pyrun.image.store import Images
+from tests.bench.cri_load import idle, measure_load
 from tests.support.container.runner import REPO
 from tests.support.engines.golang import STRIPPED, find_go
 from tests.support.registry.made import Made, make_image, tree_tar
@@ -76,12 +77,12 @@ class Peer:
         self.times: dict[str, list[float]] = {}
         self.channel: Channel | None = None
 
-    async def call(self, rpc: str, request: Any, *, note: str = "") -> Any:
+    async def call(self, rpc: str, request: Any, *, note: str = "", service: Any = None, timeout: float = 60) -> Any:
         channel = self.channel = self.channel or Channel(path=str(self.socket))
-        row = v1.SERVICES["RuntimeService"][rpc]
+        row = (service or v1.SERVICES["RuntimeService"])[rpc]
         method: Any = UnaryUnaryMethod(channel, row.path, row.request, row.response)
         start = time.perf_counter_ns()
-        answer = await method(request, timeout=60)
+        answer = await method(request, timeout=timeout)
         self.times.setdefault(note or rpc, []).append((time.perf_counter_ns() - start) / 1e6)
         return answer
 
@@ -90,12 +91,12 @@ class Peer:
         total = 0
         for directory in Path("/proc").iterdir():
             with contextlib.suppress(OSError, StopIteration):
-                if directory.name.isdigit() and self._is_ours(directory):
+                if directory.name.isdigit() and self.is_ours(directory):
                     lines = (directory / "smaps_rollup").read_text().splitlines()
                     total += int(next(line for line in lines if line.startswith("Pss:")).split()[1])
         return total
 
-    def _is_ours(self, directory: Path) -> bool:
+    def is_ours(self, directory: Path) -> bool:
         """Not a container's own program, which is the same with both; nor what somebody else has started."""
         if int(directory.name) == self.process.pid:
             return True
@@ -151,7 +152,7 @@ async def end_pod(peer: Peer, sandbox: str, container: str) -> None:
     await peer.call("RemovePodSandbox", v1.RemovePodSandboxRequest(pod_sandbox_id=sandbox))
 
 
-async def measure(peers: list[Peer], rounds: int, pods: int) -> None:
+async def measure(peers: list[Peer], rounds: int, pods: int, pulls: int) -> None:
     for peer in peers:
         await wait_for(peer)
     for number in range(rounds):
@@ -165,7 +166,7 @@ async def measure(peers: list[Peer], rounds: int, pods: int) -> None:
         empty = peer.memory_kib()
         times, peer.times = peer.times, {}
         made = [await start_pod(peer, 1000 + number) for number in range(pods)]
-        full = peer.memory_kib()
+        full, of_a_core = peer.memory_kib(), await idle(peer)
         peer.times = times
         for _ in range(20):
             await peer.call("ListPodSandbox", v1.ListPodSandboxRequest(), note=f"ListPodSandbox of {pods}")
@@ -179,16 +180,19 @@ async def measure(peers: list[Peer], rounds: int, pods: int) -> None:
         peer.times = kept
         peer.times["daemon, KiB"] = [empty]
         peer.times["a pod, KiB"] = [(full - empty) / pods]
+        peer.times[f"idle with {pods} pods, % of a core"] = [of_a_core]
+    if pulls:
+        await measure_load(peers, pulls)
 
 
 def report(peers: list[Peer]) -> None:
     ours, theirs = peers[0].times, peers[1].times
     print(f"{os.cpu_count()} cores; median of each, ms where it says nothing else")
-    print(f"{'':28} {peers[0].name:>10} {peers[1].name:>12} {'ratio':>7}")
+    print(f"{'':34} {peers[0].name:>10} {peers[1].name:>12} {'ratio':>7}")
     for name in theirs:
         if name != "-" and name in ours:
             a, b = statistics.median(ours[name]), statistics.median(theirs[name])
-            print(f"{name:28} {a:10.2f} {b:12.2f} {a / b if b else 0:7.2f}")
+            print(f"{name:34} {a:10.2f} {b:12.2f} {a / b if b else 0:7.2f}")
 
 
 def busybox() -> Made:
@@ -284,6 +288,7 @@ def main() -> None:
     options.add_argument("--bin", type=Path, help="where containerd, its shim, ctr and runc are already")
     options.add_argument("--rounds", type=int, default=20)
     options.add_argument("--pods", type=int, default=30)
+    options.add_argument("--pulls", type=int, default=3, help="of each peer; 0: no pulls and no logs")
     given = options.parse_args()
     programs = given.bin or build_programs()
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
@@ -295,7 +300,7 @@ def main() -> None:
             (work / name).mkdir()
         peers.append(start_pyrun(work / "pyrun", made))
         peers.append(start_containerd(work / "containerd", programs.resolve(), made))
-        asyncio.run(measure(peers, given.rounds, given.pods))
+        asyncio.run(measure(peers, given.rounds, given.pods, given.pulls))
         report(peers)
     finally:
         for peer in peers:

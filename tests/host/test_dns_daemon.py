@@ -87,4 +87,3 @@ def test_the_program_is_killed_under_load(daemon: DnsDaemon) -> None:
     load.end()
     assert load.again <= 2 and len(load.bad) <= 2, (load.again, load.bad)
     assert daemon.said().count("goes on") == 2
-

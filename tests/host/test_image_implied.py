@@ -121,13 +121,15 @@ def test_one_layer_too_many(images: Images) -> None:
     assert images.list() == [] and os.listdir(f"{images.contents.root}/ingest") == []
 
 
-@pytest.mark.parametrize(("version", "newer"), [(1, ("implied", "used")), (2, ("used",))])
+@pytest.mark.parametrize(("version", "newer"), [(1, ("implied", "used")), (2, ("used",)), (3, ())])
 def test_a_store_of_an_older_pyrun_is_taken_over(images: Images, version: int, newer: tuple[str, ...]) -> None:
     image = add(images, BASE)
     images.close()
     with sqlite3.connect(f"{images.contents.root}/meta.db") as old:
-        for table in newer:
+        for table in (*newer, "damaged"):
             old.execute(f"DROP TABLE {table}")
+        for column in ("layers DROP COLUMN content", "images DROP COLUMN manifest_digest"):
+            old.execute(f"ALTER TABLE {column}")
         old.execute(f"PRAGMA user_version = {version}")
     old.close()
     again = Images(images.contents.root)

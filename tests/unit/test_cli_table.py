@@ -62,6 +62,7 @@ SHARED = [
     "image import --name a:1 /layout",
     "image export -o f a b",
     "image prune -a",
+    "image verify --format json a b",
     "node validate --node-name n --format json a b",
     "node explain --cpu 1000 --memory 1G a",
 ]

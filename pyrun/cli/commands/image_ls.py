@@ -67,6 +67,7 @@ def described(image: Image) -> dict[str, Any]:
         "pulled": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(image.pulled // 10**9)),
         "created": image.file.created,
         "architecture": image.file.architecture,
+        "damaged": image.damaged or None,
     }
 
 

@@ -24,11 +24,14 @@ async def stream_images(cri: Cri, request: Any) -> AsyncIterator[Any]:
 
 
 async def image_status(cri: Cri, request: Any) -> Any:
-    """Without an image where there is none: that is how a kubelet learns that it has to pull."""
+    """Without an image where there is none, or one that `pyrun image verify` has found damaged: that is how a kubelet
+    learns that it has to pull."""
     reference = _reference(request.image)
     try:
         image = await asyncio.to_thread(cri.images.find, reference)
     except NotFound:
+        return v1.ImageStatusResponse()
+    if image.damaged:
         return v1.ImageStatusResponse()
     response = v1.ImageStatusResponse(image=_item(image))
     if request.verbose:

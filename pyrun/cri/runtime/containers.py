@@ -95,5 +95,7 @@ async def reopen_container_log(cri: Cri, request: Any) -> Any:
 
 async def update_container_resources(cri: Cri, request: Any) -> Any:
     c = cri.pods.container(request.container_id)
+    if request.HasField("windows"):
+        raise InvalidArgument("windows: this is Linux")
     await life.update(cri.pods, c, request.linux)
     return v1.UpdateContainerResourcesResponse()

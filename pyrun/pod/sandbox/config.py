@@ -49,6 +49,8 @@ def plan_request(
     files: the host's resolv.conf, hostname and hosts, as pods of the node's network have them. unprivileged: a pod
     without a user namespace may bind any port and send echo requests without a capability, as with containerd.
     driver: who makes cgroups."""
+    if config.HasField("windows"):
+        raise InvalidArgument("windows: this is Linux")
     options = config.linux.security_context.namespace_options
     kinds = ["net"] if _own(options.network, "network") else []
     if _own(options.ipc, "ipc"):

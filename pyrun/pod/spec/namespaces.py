@@ -19,6 +19,7 @@ OPTIONS = f"{CONTEXT}.namespace_options"
 
 def plan_namespaces(d: Draft, config: Any, pod: Any, sandbox: Any, target: str | None, *, id: str) -> None:
     context, linux = config.linux.security_context, d.doc["linux"]
+    _check_shared(context.namespace_options, sandbox)
     found: list[dict[str, str]] = []
     if sandbox.user:
         _add(d, found, "user", sandbox.user, "pod." + OPTIONS + ".userns_options")
@@ -38,6 +39,14 @@ def plan_namespaces(d: Draft, config: Any, pod: Any, sandbox: Any, target: str |
     linux["namespaces"] = found
     linux["cgroupsPath"] = f"{sandbox.slice}:{PREFIX}:{id}" if sandbox.slice else f"{sandbox.cgroup_parent}/{id}"
     d.note("/linux/cgroupsPath", "pod.linux.cgroup_parent")
+
+
+def _check_shared(options: Any, sandbox: Any) -> None:
+    """Who says nothing, or what the pod has, gets the pod's."""
+    for name, path in (("network", sandbox.net), ("ipc", sandbox.ipc)):
+        mode = getattr(options, name)
+        if mode != POD and (mode != NODE or path):
+            refuse(f"{OPTIONS}.{name}", "the pod says whose it is", hint="make the pod with it, or leave it out here")
 
 
 def _add(d: Draft, found: list[dict[str, str]], kind: str, path: str, place: str) -> None:
