@@ -88,6 +88,7 @@ bench-layers: build  ## unpacking and removing a layer against GNU tar (root)
 	$(PY) -m tests.bench.layers $(ARGS)
 
 bench-cri: build  ## the CRI's calls against containerd's and runc's (root; builds these with Go the first time)
+	$(PY) -c 'from tests.bench.cri import build_programs; build_programs()'
 	tests/view unshare -n $(PY) -m tests.bench.cri $(ARGS)
 
 many-cri: build  ## a thousand containers on one pyrun cri, which is killed in between; nothing may be left (root)
