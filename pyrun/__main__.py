@@ -47,14 +47,14 @@ if verb in GROUPS:
 try:
     missing = verb and here[:1] == "/" and not load(here, verb)
     if missing:
-        from pyrun.cli.hot import record, save
+        from pyrun.cli.hot import finish, record
 
-        record()
+        record(here, verb)
     from pyrun.cli.main import end, main
 
     code = end(main(sys.argv[1:]))
     if missing and code == 0:
-        save(here, verb)
+        finish()
 except KeyboardInterrupt:  # before main() could take it for what it is
     code = 128 + 2
 posix._exit(code)

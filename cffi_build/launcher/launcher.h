@@ -5,13 +5,13 @@
 #include "sys.h"
 #include "px.h"
 
-enum verb { VERB_START, VERB_STATE, VERB_KILL, VERB_DELETE, VERB_CREATE, VERB_RUN, VERB_EXEC };
+enum verb { VERB_START, VERB_STATE, VERB_KILL, VERB_DELETE, VERB_CREATE, VERB_RUN, VERB_EXEC, VERB_WAIT };
 
 struct call {                      /* a command line that we understand whole */
 	enum verb verb;
 	const char *root, *log, *log_format, *rootless;
-	int debug, systemd, all, force;
-	const char *id, *signal;
+	int debug, systemd, all, force, removes;
+	const char *id, *signal, *pid, *pidfd;
 	long dir;                  /* the container's directory, held since its record was read; or -errno */
 };
 
@@ -74,5 +74,7 @@ void run_delete(struct call *c);
 void remove_container(struct call *c, int pid, int code);
 /* planned.c: create, run and exec; words: the command line without the program's name. */
 void run_planned(struct call *c, char *const *words, int count);
+/* What Python becomes when it has made what run or exec waits for (pyrun/cli/foreground.py). */
+void run_wait(struct call *c);
 
 #endif

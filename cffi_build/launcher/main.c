@@ -20,6 +20,9 @@ static const struct option GLOBAL[] = {
 static const struct option NONE[] = { { 0, 0, 0, 0 } };
 static const struct option KILL[] = { { "all", "a", 0, &call.all }, { 0, 0, 0, 0 } };
 static const struct option DELETE[] = { { "force", "f", 0, &call.force }, { 0, 0, 0, 0 } };
+static const struct option WAIT[] = {
+	{ "id", 0, &call.id, 0 }, { "pid", 0, &call.pid, 0 }, { "pidfd", 0, &call.pidfd, 0 }, { "delete", 0, 0, &call.removes }, { 0, 0, 0, 0 },
+};
 /* stops: whether the first word ends the options. */
 static const struct { const char *name; const struct option *options; void (*run)(struct call *); int words, stops; } VERBS[] = {
 	[VERB_START] = { "start", NONE, run_start, 1, 0 },
@@ -27,6 +30,7 @@ static const struct { const char *name; const struct option *options; void (*run
 	[VERB_KILL] = { "kill", KILL, run_kill, 2, 1 },
 	[VERB_DELETE] = { "delete", DELETE, run_delete, 1, 0 },
 	[VERB_CREATE] = { .name = "create" }, [VERB_RUN] = { .name = "run" }, [VERB_EXEC] = { .name = "exec" }, /* what follows the planner reads */
+	[VERB_WAIT] = { "wait~", WAIT, run_wait, 0, 0 }, /* nobody types it, and Python does not know it */
 };
 #define VERB_COUNT (int)(sizeof VERBS / sizeof *VERBS)
 
@@ -123,6 +127,8 @@ static void carry_out(void)
 	at = read_options(at + 1, VERBS[verb].options, words, VERBS[verb].words, VERBS[verb].stops);
 	if (at != argument_count)
 		return;
+	if (verb == VERB_WAIT)
+		run_wait(&call);
 	call.id = words[0];
 	call.signal = words[1];
 	if (!call.id || !is_id(call.id) || call.debug)

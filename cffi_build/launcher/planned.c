@@ -125,7 +125,8 @@ static void run_or_python(const struct call *c, px_run_t *run, u64 held)
 	sys_close(cancel);
 }
 
-/* All children that have ended, those that the container left behind among them. The status of pid, or -1: it still runs. */
+/* All children that have ended, those that the container left behind among them. The status of pid, or -1: it still runs. That of exit(255) where there
+ * is no child, so that nobody can tell. */
 static int reap(int pid)
 {
 	int status, found = -1;
@@ -133,39 +134,58 @@ static int reap(int pid)
 	while ((r = sys_wait4(-1, &status, 1 /* WNOHANG */)) > 0)
 		if (r == pid)
 			found = status;
-	return found;
+	return found < 0 && r == -ECHILD ? 255 << 8 : found;
 }
 
-/* Hands signals on until pid has ended; its exit code as a shell has it. We keep no descriptor but those that we were given, and pidfd. */
-static int wait_for(int pid, int pidfd, const u64 *caught)
+/* Not KILL and STOP, which nobody can catch; not what a fault of our own raises; 32 and 33 are a C library's. */
+#define CAUGHT (~(BIT(4) | BIT(7) | BIT(8) | BIT(9) | BIT(11) | BIT(19) | BIT(32) | BIT(33)))
+
+/* Hands signals on until pid has ended; its exit code as a shell has it. The caught ones are blocked. We keep no descriptor but those that we were
+ * given, and pidfd: a seccomp agent's listener, or a lock of our caller's, must not live as long as we wait. */
+static int wait_for(int pid, int pidfd)
 {
+	const u64 caught = CAUGHT;
 	int status;
+	if (pidfd > 3)
+		sys_close_range(3, (u32)pidfd - 1, 0);
+	sys_close_range((u32)pidfd + 1, ~0u, 0);
 	while ((status = reap(pid)) < 0) {
-		long number = sc4(__NR_rt_sigtimedwait, caught, 0, 0, 8);
+		long number = sc4(__NR_rt_sigtimedwait, &caught, 0, 0, 8);
 		if (number > 0 && number != PX_SIGCHLD)
 			sys_pidfd_send_signal(pidfd, (int)number);
 	}
 	return status & 0x7f ? 128 + (status & 0x7f) : status >> 8 & 0xff;
 }
 
-/* Not KILL and STOP, which nobody can catch; not what a fault of our own raises; 32 and 33 are a C library's. */
-#define CAUGHT (~(BIT(4) | BIT(7) | BIT(8) | BIT(9) | BIT(11) | BIT(19) | BIT(32) | BIT(33)))
+static u64 number_in(const char *text)
+{
+	u64 n = 0;
+	while (text && *text >= '0' && *text <= '9' && n < 1u << 30)
+		n = n * 10 + (u64)(*text++ - '0');
+	return n;
+}
+
+void run_wait(struct call *c)
+{
+	const int pid = (int)number_in(c->pid), pidfd = (int)number_in(c->pidfd);
+	if (pid < 1 || pidfd < 3 || !c->root || !c->id)
+		return;
+	const int code = wait_for(pid, pidfd);
+	if (c->removes)
+		remove_container(c, pid, code);
+	sys_exit(code);
+}
 
 static int run_foreground(const struct call *c, px_run_t *run, int *pid)
 {
 	const struct px_sigaction plain = { 0 };
-	const u64 caught = CAUGHT;
 	/* From before the process is made, so that none is lost. A SIGCHLD that our caller ignored would take the exit status away. */
 	sc4(__NR_rt_sigaction, PX_SIGCHLD, &plain, 0, 8);
-	run_or_python(c, run, caught);
+	run_or_python(c, run, CAUGHT);
 	*pid = result.pid;
 	int pidfd = (int)sys_fcntl(px_slot(run, 0xffffffffu), F_DUPFD_CLOEXEC, 3);
 	px_free(run);
-	/* A seccomp agent's listener, or a lock of our caller's, must not live as long as we wait. */
-	if (pidfd > 3)
-		sys_close_range(3, (u32)pidfd - 1, 0);
-	sys_close_range((u32)pidfd + 1, ~0u, 0);
-	return wait_for(result.pid, pidfd, &caught);
+	return wait_for(result.pid, pidfd);
 }
 
 void run_planned(struct call *c, char *const *words, int count)

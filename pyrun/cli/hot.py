@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 M32 = 0xFFFFFFFF
 _order: "list[ModuleType]" = []
+_whose: "list[str]" = []  # of record()
 
 
 def load(rows: "list[Row]", here: str, fd: int) -> bool:
@@ -73,8 +74,9 @@ def _run_native(name: str, file: str) -> None:
         setattr(sys.modules[parent], tail, module)
 
 
-def record() -> None:
+def record(here: str, verb: str) -> None:
     """Notes each module when it has been imported: after those that it imports itself."""
+    _whose.extend((here, verb))
     _order.extend(sys.modules[name] for name in ("pyrun", "pyrun.cli", __name__))
     for kind in (SourceFileLoader, ExtensionFileLoader):
         _note(kind, kind.exec_module)
@@ -90,9 +92,12 @@ def _note(kind: type, plain: object) -> None:
     kind.exec_module = exec_module  # type: ignore[attr-defined]
 
 
-def save(here: str, verb: str) -> None:
-    """Keeps what has been imported since record(). That it can't be written is no error: the next import takes
-    longer."""
+def finish() -> None:
+    """The verb has succeeded: keeps what has been imported since record(), if that was called. That it can't be written
+    is no error: the next import takes longer."""
+    if not _whose:
+        return
+    here, verb = _whose
     try:
         rows, codes = zip(*[_row(module) for module in tuple(_order)], strict=True)
         own = marshal.loads(next(code for row, code in zip(rows, codes, strict=True) if row[0] == __name__))

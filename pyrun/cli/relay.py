@@ -13,7 +13,7 @@ import socket
 import threading
 
 from pyrun.cli.console import Terminal, caller_size
-from pyrun.cli.foreground import OF_OUR_TERMINAL, SIGCONT, SIGHUP, SIGSTOP, SIGTSTP, SIGWINCH, Signals
+from pyrun.cli.signals import OF_OUR_TERMINAL, SIGCONT, SIGHUP, SIGSTOP, SIGTSTP, SIGWINCH, Signals
 from pyrun.errors import Unavailable
 
 TYPE_CHECKING = False

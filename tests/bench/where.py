@@ -5,8 +5,9 @@ What Python does is measured in a stand-in for pyrun/__main__.py (where_child.py
 * interpreter: from posix_spawn to the first line of Python;
 * imports: the modules that the verb needs, and the C module;
 * plan: the command line, config.json, the host's facts, the plan and its encoding; what is done in Python afterwards;
-* kernel: the plan carried out in C, and the program of `run` and `exec` waited for;
-* exit: from the last line to the wait's return.
+* kernel: the plan carried out in C;
+* exit: from the last line to the wait's return. Of `run` and `exec` the launcher has that: the program that runs
+  meanwhile, and of `run` the removal.
 
 The launcher has neither of the first three: all of its time is the kernel's, its own start and end among it.
 """

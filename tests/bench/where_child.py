@@ -31,6 +31,7 @@ imported = time.monotonic_ns()
 from tests.bench.where_notes import Notes  # noqa: E402
 
 notes = Notes(begun, imported)
+notes.write_before_launcher(sys.argv[1])
 code = end(main(sys.argv[2:]))
 notes.write(sys.argv[1])
 posix._exit(code)

@@ -1,7 +1,8 @@
-"""The notes that where_child.py takes: times in ns, and how long the C module and waiting took."""
+"""The notes that where_child.py takes: times in ns, and how long the C module took."""
 
 from __future__ import annotations
 
+import posix
 import sys
 import time
 
@@ -18,7 +19,6 @@ class Notes:
     def __init__(self, begun: int, imported: int) -> None:
         self.begun = begun
         self.in_c = 0
-        self.waited = 0
         executor: Any = sys.modules.get("pyrun.executor")
         start = time.monotonic_ns()
         if executor:
@@ -26,9 +26,6 @@ class Notes:
             timed = _Lib(lib, self._timed(lib.px_run, "in_c"))
             executor.native = lambda faults=False: (ffi, timed)
         self.imported = imported + time.monotonic_ns() - start
-        foreground: Any = sys.modules.get("pyrun.cli.foreground")
-        if foreground:
-            foreground.Foreground.wait = self._timed(foreground.Foreground.wait, "waited")
         self.begun_main = time.monotonic_ns()
 
     def _timed(self, function: Callable[..., Any], name: str) -> Callable[..., Any]:
@@ -44,9 +41,20 @@ class Notes:
     def write(self, path: str) -> None:
         """begun, imports, work in Python, kernel, done."""
         done = time.monotonic_ns()
-        kernel = self.in_c + self.waited
         with open(path, "w") as file:
-            file.write(f"{self.begun} {self.imported - self.begun} {done - self.begun_main - kernel} {kernel} {done}")
+            file.write(
+                f"{self.begun} {self.imported - self.begun} {done - self.begun_main - self.in_c} {self.in_c} {done}"
+            )
+
+    def write_before_launcher(self, path: str) -> None:
+        """Also where this process becomes the launcher."""
+        plain = posix.execve
+
+        def execve(*args: Any) -> None:
+            self.write(path)
+            plain(*args)
+
+        posix.execve = execve  # type: ignore[assignment]
 
 
 class _Lib:

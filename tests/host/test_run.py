@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -340,26 +342,60 @@ def test_foreground_imports_no_more_than_it_needs() -> None:
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     heavy = {"signal", "enum", "re", "json", "typing", "os", "socket", "termios", "_socket", "subprocess", "selectors"}
+    heavy |= {"pyrun.cli.waiting", "pyrun.runtime.delete", "pyrun.runtime.kill"}  # the launcher waits and deletes
     assert not heavy & set(done.stdout.split()), heavy & set(done.stdout.split())
 
 
-@pytest.mark.parametrize("verb", ["run", "exec"])
-def test_who_waits_for_a_program_holds_nothing_else(pyrun: Runner, bundle: BundleMaker, verb: str) -> None:
-    """But its streams, the pidfd, and the pipe by which Python tells of signals."""
-    script = ["sh", "-c", "trap exit TERM; echo ready; while :; do sleep 0.05; done"]
-    if verb == "run":
-        process = start(pyrun, bundle(script))
-    else:
+@pytest.fixture
+def waiting(pyrun: Runner, bundle: BundleMaker, request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[bytes]]:
+    """`run` or `exec` in the foreground of a program that says ready and exits with 9 at TERM; `hooks`: of a container
+    that has poststop hooks."""
+    script = ["sh", "-c", "trap 'exit 9' TERM; echo ready; while :; do sleep 0.05; done"]
+    if request.param == "exec":
         id = pyrun.create_started(bundle(["sleep", "1000"]))
         process = subprocess.Popen(pyrun.command("exec", id, *script), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
-    assert process.stdout is not None and process.stdout.readline().strip() in ("ready", b"ready")
+    else:
+        hooks = {"poststop": [{"path": "/bin/true"}]} if request.param == "hooks" else {}
+        process = start(pyrun, bundle(script, hooks=hooks))
+    assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+    yield process
+    process.terminate()
+    assert process.wait(30) == 9
 
-    def held() -> list[str]:
-        return sorted(re.sub(r":\[\d+\]$", "", link) for fd, link in open_files(process.pid).items() if fd > 2)
 
-    try:
-        settled = (["anon_inode:[pidfd]", "pipe", "pipe"], ["pidfd", "pipe", "pipe"])  # since 6.9 it is a file of pidfs
-        wait_for(lambda: held() in settled, 10, "no more than that to be open")
-    finally:
-        process.terminate()
-        process.wait()
+@pytest.mark.parametrize("waiting", ["run", "exec"], indirect=True)
+def test_the_launcher_waits_and_holds_nothing_else(waiting: subprocess.Popen[bytes]) -> None:
+    """But its streams and the pidfd; the interpreter is gone."""
+    wait_for(lambda: held(waiting) in (["anon_inode:[pidfd]"], ["pidfd"]), 30, "no more than that to be open")
+    assert os.readlink(f"/proc/{waiting.pid}/exe") == str(REPO / "pyrun/bin/pyrun")
+
+
+@pytest.mark.parametrize("waiting", ["hooks"], indirect=True)
+def test_python_waits_where_it_is_needed_afterwards(waiting: subprocess.Popen[bytes]) -> None:
+    """It has the pipe by which it hears of signals as well."""
+    settled = (["anon_inode:[pidfd]", "pipe", "pipe"], ["pidfd", "pipe", "pipe"])  # since 6.9 it is a file of pidfs
+    wait_for(lambda: held(waiting) in settled, 30, "no more than that to be open")
+    assert "python" in os.readlink(f"/proc/{waiting.pid}/exe")
+
+
+def held(process: subprocess.Popen[bytes]) -> list[str]:
+    return sorted(re.sub(r":\[\d+\]$", "", link) for fd, link in open_files(process.pid).items() if fd > 2)
+
+
+def test_a_caller_that_ignores_its_children_gets_the_exit_code(pyrun: Runner, bundle: BundleMaker) -> None:
+    id, made = pyrun.create_started(bundle(["sleep", "1000"])), bundle(["sh", "-c", "exit 7"])
+    script = "import os, sys; from signal import *; signal(SIGCHLD, SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
+    ignoring = [sys.executable, "-c", script]
+    for words in (["exec", id, "sh", "-c", "exit 7"], ["run", "-b", str(made.path), pyrun.new_id()]):
+        done = subprocess.run([*ignoring, *pyrun.command(*words)], timeout=60, check=False)
+        assert done.returncode == 7, words
+
+
+def test_without_the_launcher_python_waits(pyrun: Runner, bundle: BundleMaker, tmp_path: Path) -> None:
+    package = shutil.copytree(REPO / "pyrun", tmp_path / "pyrun", ignore=shutil.ignore_patterns("__pycache__", "bin"))
+    (package / "bin").mkdir()
+    for name in ("pyrun-init", "site-packages"):
+        (package / "bin" / name).symlink_to((REPO / "pyrun/bin" / name).resolve())
+    pyrun.argv[:] = ["/usr/bin/python3", "-I", "-S", str(package / "__main__.py")]
+    assert pyrun.run(bundle(["sh", "-c", "exit 7"])).rc == 7
+    assert pyrun.ids() == []

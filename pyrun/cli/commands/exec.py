@@ -38,6 +38,7 @@ def run(g: Globals, o: Options) -> int:
         process = joint.sized(process)
     try:
         made = container.exec(process, begin=joint.hold_signals, cancel=joint.cancel, **words)
+        joint.leave_to_launcher(g, o.id, made.pid, made.pidfd, delete=False)
         return joint.foreground(made.pid, made.pidfd).wait()
     finally:
         joint.close()

@@ -8,14 +8,16 @@ from __future__ import annotations
 import posix
 
 from pyrun.cli.commands.create import config_of, request_words, runtime_of
-from pyrun.cli.foreground import Foreground, Joint
+from pyrun.cli.foreground import Joint
 from pyrun.cli.interrupts import Interrupts
 from pyrun.errors import PyrunError
+from pyrun.plan.process.hooks import hooks_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyrun.cli.main import Globals
     from pyrun.cli.parse import Options
+    from pyrun.cli.waiting import Foreground
     from pyrun.plan.model.plan import Plan
     from pyrun.runtime.runtime import Container
 
@@ -53,6 +55,8 @@ def _foreground(g: Globals, o: Options) -> int:
     made: Container | None = None
     try:
         made = runtime_of(g).run(config, begin=joint.hold_signals, cancel=joint.cancel, **words)
+        if made.notify < 0 and not g.systemd_cgroup and not hooks_of(config.spec, "poststop"):
+            joint.leave_to_launcher(g, o.id, made.pid, made.pidfd(), delete=not o.keep)
         program = joint.foreground(made.pid, made.pidfd())
         if made.notify >= 0:
             _listen(program, made.notify)
