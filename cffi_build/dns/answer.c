@@ -9,7 +9,7 @@ static const uint8_t NO_ANY[] = {0xc0, HEAD, 0, T_HINFO, 0, 1, 0, 0, 0, 0, 0, 9,
 
 static void negative(const struct table *t, const struct query *q, unsigned rcode, struct found *f) {
     size_t at;
-    const struct zone *zone = table_zone(t, q->lower, q->name_n, &at);
+    const struct zone *zone = table_zone(t, q->lower, q->lower_n, &at);
     f->rcode = rcode;
     if (!zone)
         return;
@@ -22,8 +22,8 @@ enum act answer(const struct table *t, const struct query *q, struct found *f, i
     *f = (struct found){0}, *alias = 0;
     if ((f->rcode = (unsigned)query_refused(q)))
         return ACT_REPLY;
-    const struct node *node = table_node(t, q->lower, q->name_n);
-    if (node || table_zone(t, q->lower, q->name_n, &at))
+    const struct node *node = table_node(t, q->lower, q->lower_n);
+    if (node || table_zone(t, q->lower, q->lower_n, &at))
         f->flags = AA;
     if (q->kind == T_ANY) {
         memcpy(no_any, NO_ANY, sizeof NO_ANY);
@@ -104,11 +104,41 @@ static void grow_old(uint8_t *p, size_t n, uint32_t age) {
     }
 }
 
-size_t reply(const struct query *q, const struct found *f, unsigned turn, uint8_t *out, size_t limit) {
+/* The records stand behind another name than the one for which they were made: the pointers of owners follow. 0: one can't. */
+static int relocate(uint8_t *p, size_t n, const struct query *q) {
+    for (size_t at = 0, end; at < n; at = end) {
+        if (!(end = record_end(p, at, n)))
+            return 0;
+        while (p[at] && p[at] < 0xc0)
+            at += 1 + (size_t)p[at];
+        if (!p[at])
+            continue;
+        const unsigned to = be16(p + at) & 0x3fff, moved = to + q->name_n + (to < HEAD + 0u + q->lower_n ? 16u : 12u);
+        if (moved > 0x3fff)
+            return 0;
+        put16(p + at, 0xc000 | moved);
+    }
+    return 1;
+}
+
+enum { ALIAS_SIZE = 12 }; /* of a CNAME record without its data; its owner is the question's name */
+
+static size_t put_alias(const struct query *q, uint8_t *p) {
+    const uint8_t head[ALIAS_SIZE] = {0xc0, HEAD, 0, T_CNAME, 0, 1, 0, 0, 0, 0, 0, q->lower_n};
+    memcpy(p, head, sizeof head);
+    put32(p + 6, server.table.ttl);
+    memcpy(p + sizeof head, q->lower, q->lower_n);
+    return sizeof head + q->lower_n;
+}
+
+static size_t reply_with(const struct query *q, const struct found *f, unsigned turn, uint8_t *out, size_t limit, int alias) {
     const size_t question = HEAD + q->name_n + 4u, opt = q->payload >= 0 ? OPT_SIZE : 0;
     size_t room = limit - question - opt, ns_n = f->soa_n ? f->soa_n : f->ns_n, ar_n = f->ar_n;
     unsigned an = f->an, ns = f->soa_n ? 1 : f->ns, ar = f->ar, flags = QR | (q->flags & (RD | CD)) | f->flags;
     uint8_t *p = out + question;
+    if (alias)
+        p += put_alias(q, p), room -= ALIAS_SIZE + q->lower_n;
+    uint8_t *const records = p;
     if (f->an_n + ns_n + ar_n > room)
         ar = 0, ar_n = 0; /* nobody misses what is additional (RFC 2181 9) */
     if (f->an_n + ns_n > room) {
@@ -132,10 +162,12 @@ size_t reply(const struct query *q, const struct found *f, unsigned turn, uint8_
         p += ar_n;
     }
     if (f->age)
-        grow_old(out + question, (size_t)(p - out) - question, f->age);
+        grow_old(records, (size_t)(p - records), f->age);
+    if (alias && !relocate(records, (size_t)(p - records), q))
+        return 0;
     put16(out, q->id);
-    put16(out + 2, flags | (f->rcode & 15));
-    put16(out + 4, 1), put16(out + 6, an), put16(out + 8, ns), put16(out + 10, ar + (opt != 0));
+    put16(out + 2, flags | (alias ? AA : 0) | (f->rcode & 15));
+    put16(out + 4, 1), put16(out + 6, an + (alias != 0)), put16(out + 8, ns), put16(out + 10, ar + (opt != 0));
     memcpy(out + HEAD, q->name, q->name_n);
     put16(out + HEAD + q->name_n, q->kind);
     put16(out + HEAD + q->name_n + 2, q->cls);
@@ -145,4 +177,20 @@ size_t reply(const struct query *q, const struct found *f, unsigned turn, uint8_
         p += sizeof bytes;
     }
     return (size_t)(p - out);
+}
+
+/* A step of a search path that leads somewhere is an alias of the question's name; what it says else is said without a record. */
+size_t reply(const struct query *q, const struct found *f, unsigned turn, uint8_t *out, size_t limit) {
+    struct found bare = {.rcode = f->rcode, .flags = f->flags};
+    if (!q->step)
+        return reply_with(q, f, turn, out, limit, 0);
+    if (f->rcode != NOERROR)
+        return reply_with(q, &bare, turn, out, limit, 0);
+    if (HEAD + q->name_n + 4u + OPT_SIZE + ALIAS_SIZE + q->lower_n > limit) {
+        bare.flags |= TC;
+        return reply_with(q, &bare, turn, out, limit, 0);
+    }
+    const size_t n = reply_with(q, f, turn, out, limit, 1);
+    bare.rcode = NXDOMAIN; /* so that the asker walks on by itself */
+    return n ? n : reply_with(q, &bare, turn, out, limit, 0);
 }

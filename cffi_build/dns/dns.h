@@ -23,13 +23,14 @@ static inline uint32_t be32(const uint8_t *p) { return (uint32_t)be16(p) << 16 |
 static inline void put16(uint8_t *p, unsigned v) { p[0] = (uint8_t)(v >> 8), p[1] = (uint8_t)v; }
 static inline void put32(uint8_t *p, uint32_t v) { put16(p, v >> 16), put16(p + 2, v & 0xffff); }
 
+struct peer;
 /* ---- query.c */
 struct query {
     uint16_t id, flags, kind, cls;
     int payload; /* -1: without EDNS */
-    uint8_t version, name_n;
+    uint8_t version, name_n, lower_n, step;
     uint8_t name[NAME_MOST];  /* as it came */
-    uint8_t lower[NAME_MOST]; /* as it is looked up */
+    uint8_t lower[NAME_MOST]; /* as it is looked up: the same, or with `step` that name of the asker's search path */
 };
 int query_read(const uint8_t *p, size_t n, struct query *q); /* -1: no reply; 0: fine; else the rcode */
 int query_refused(const struct query *q);                    /* the rcode, or 0 */
@@ -55,11 +56,19 @@ struct zone {
     uint16_t soa_n;
     uint8_t name[];
 };
+struct path { /* what a pod's resolver tries: the name that it begins with, and the others in order */
+    uint32_t size;
+    uint8_t names_n, unused[3];
+    uint8_t names[];
+};
+struct client { uint8_t address[16]; uint32_t path; };
 struct table {
     const uint8_t *map;
     size_t size;
     uint64_t generation;
-    uint32_t zones_n, nodes_n, ttl, mask;
+    uint32_t zones_n, nodes_n, ttl, mask, paths_n, clients_n;
+    const struct path **paths;
+    const struct client *clients; /* by their addresses */
     const struct zone *zones[64];
     struct slot { uint32_t hash, at; } *slots; /* open addressing, at most half full; at 0: free */
 };
@@ -67,6 +76,7 @@ struct table {
 const char *table_open(struct table *t, const uint8_t *map, size_t size, size_t *where);
 void table_close(struct table *t);
 const struct node *table_node(const struct table *t, const uint8_t *name, size_t n);
+const struct path *table_path(const struct table *t, const uint8_t address[16]);
 const struct zone *table_zone(const struct table *t, const uint8_t *name, size_t n, size_t *at);
 const struct answer_head *node_answer(const struct node *node, unsigned kind, const uint8_t **data);
 const uint8_t *zone_soa(const struct zone *zone);
@@ -87,6 +97,9 @@ enum act answer(const struct table *t, const struct query *q, struct found *f, i
 size_t reply(const struct query *q, const struct found *f, unsigned turn, uint8_t *out, size_t limit);
 size_t reply_bare(const uint8_t *p, unsigned rcode, uint8_t *out);
 size_t reply_limit(const struct query *q, int tcp);
+
+/* ---- path.c */
+int path_walk(struct query *q, const struct peer *peer, unsigned step, uint8_t *out, size_t *n);
 
 /* ---- cache.c */
 struct cached {
@@ -140,10 +153,12 @@ extern struct server {
     unsigned turn;
     struct counters {
         uint64_t queries, answers, nxdomain, nodata, dropped_source, dropped_rate, malformed, refused, truncated, asked, cache_hits,
-            stale, failed, tcp_accepted, tcp_refused, send_failed, shared;
+            stale, failed, tcp_accepted, tcp_refused, send_failed, shared, autopath;
     } n;
 } server;
 enum { KIND_CONTROL_LISTENER, KIND_CONTROL, KIND_UDP, KIND_TCP_LISTENER, KIND_TCP };
+/* 1: `f` is what the cache has; 0: `out` has a reply of *n bytes, or, where that is 0, the question waits. */
+int from_cache(const struct query *q, const struct peer *peer, int alias, struct found *f, uint8_t *out, size_t *n);
 /* One question out of bytes: the reply's size, 0: none now. */
 size_t serve(const uint8_t *p, size_t n, const struct peer *peer, uint8_t *out);
 void udp_add(int fd);

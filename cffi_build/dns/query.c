@@ -58,7 +58,7 @@ int query_read(const uint8_t *p, size_t n, struct query *q) {
     const size_t name = name_size(p + HEAD, n - HEAD);
     if (!name || n - HEAD - name < 4)
         return FORMERR;
-    q->name_n = (uint8_t)name;
+    q->name_n = q->lower_n = (uint8_t)name, q->step = 0;
     memcpy(q->name, p + HEAD, name);
     lower_name(q->lower, q->name, name);
     size_t at = HEAD + name;

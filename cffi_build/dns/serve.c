@@ -7,28 +7,25 @@
 enum { REFRESH_HITS = 2, REFRESH_PART = 10, REFRESH_LEAST_MS = 10000 };
 struct server server = {.control = -1};
 
-static size_t from_cache(const struct query *q, const struct peer *peer, int alias, uint8_t *out) {
-    struct cached *c = cache_find(q->lower, q->name_n, q->kind);
-    struct found f;
-    size_t n;
+int from_cache(const struct query *q, const struct peer *peer, int alias, struct found *f, uint8_t *out, size_t *n) {
+    struct cached *c = cache_find(q->lower, q->lower_n, q->kind);
     const int64_t now = server.now;
     if (!c || c->alias != alias || (now >= c->until_ms && (now >= c->stale_until_ms || now >= c->hold_ms))) {
-        wait_for(q, peer, alias, now, out, &n);
-        return n;
+        wait_for(q, peer, alias, now, out, n);
+        return 0;
     }
     const int stale = now >= c->until_ms;
-    cache_found(c, now, stale, &f);
-    f.flags |= RA;
+    cache_found(c, now, stale, f);
+    f->flags |= RA;
     server.n.cache_hits++;
     server.n.stale += (unsigned)stale;
-    n = reply(q, &f, server.turn++, out, reply_limit(q, peer->tcp));
     /* What is asked for often is asked anew before its time is over. */
     if (!stale && ++c->hits >= REFRESH_HITS && !c->asked && c->until_ms - c->made_ms >= REFRESH_LEAST_MS &&
         c->until_ms - now < (c->until_ms - c->made_ms) / REFRESH_PART) {
         c->asked = 1;
         wait_refresh(c, now);
     }
-    return n;
+    return 1;
 }
 
 size_t serve(const uint8_t *p, size_t n, const struct peer *peer, uint8_t *out) {
@@ -60,10 +57,16 @@ size_t serve(const uint8_t *p, size_t n, const struct peer *peer, uint8_t *out) 
         return reply(&q, &f, 0, out, UDP_LEAST);
     }
     const enum act act = answer(&server.table, &q, &f, &alias);
+    size_t size = 0;
+    if (act == ACT_REPLY && f.rcode == NXDOMAIN && !f.an && server.table.clients_n && path_walk(&q, peer, 1, out, &size)) {
+        server.n.answers += size != 0;
+        return size;
+    }
     if (act == ACT_ASK && !server.forwards && !alias) {
         f.rcode = REFUSED; /* no zone of ours, and nobody to ask */
     } else if (act == ACT_ASK) {
-        const size_t size = from_cache(&q, peer, alias, out);
+        if (from_cache(&q, peer, alias, &f, out, &size))
+            size = reply(&q, &f, server.turn++, out, reply_limit(&q, peer->tcp));
         server.n.answers += size != 0;
         return size;
     }
@@ -73,7 +76,7 @@ size_t serve(const uint8_t *p, size_t n, const struct peer *peer, uint8_t *out) 
     server.n.nxdomain += f.rcode == NXDOMAIN;
     server.n.nodata += f.rcode == NOERROR && !f.an;
     server.n.refused += f.rcode == REFUSED;
-    const size_t size = reply(&q, &f, server.turn++, out, reply_limit(&q, peer->tcp));
+    size = reply(&q, &f, server.turn++, out, reply_limit(&q, peer->tcp));
     server.n.truncated += (be16(out + 2) & TC) != 0;
     return size;
 }

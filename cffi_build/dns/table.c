@@ -9,7 +9,7 @@
 
 #include "dns.h"
 
-enum { MAGIC = 0x544e4450, VERSION = 1, TABLE_HEAD = 32 };
+enum { MAGIC = 0x544e4450, VERSION = 1, WITH_PATHS = 2, TABLE_HEAD = 32, PATHS_HEAD = 8 };
 static uint64_t seed[2] = {0x243f6a8885a308d3, 0x13198a2e03707344};
 
 void hash_seed(void) {
@@ -83,6 +83,43 @@ static const char *check_node(const struct node *node, size_t left, unsigned zon
     return NULL;
 }
 
+static const char *check_path(const struct path *path, size_t left) {
+    if (left < sizeof *path || path->size < sizeof *path || path->size > left || path->size % 4)
+        return "a path's size";
+    const size_t room = path->size - sizeof *path;
+    size_t at = 0;
+    for (unsigned i = 0; i < path->names_n; i++) {
+        const size_t n = name_size(path->names + at, room - at);
+        if (!n)
+            return "a path's name";
+        at += n;
+    }
+    return path->names_n < 2 || path->names_n > 64 ? "a path's names" : NULL;
+}
+
+/* Who has which path, behind the nodes: from `at` to the table's end. */
+static const char *open_paths(struct table *t, size_t at, size_t *where) {
+    const char *why;
+    if (t->paths_n > (t->size - at) / sizeof(struct path) || t->clients_n > (t->size - at) / sizeof(struct client))
+        return *where = at, "the counts";
+    if (t->paths_n && !(t->paths = calloc(t->paths_n, sizeof *t->paths)))
+        return "no memory for the paths";
+    for (uint32_t i = 0; i < t->paths_n; i++) {
+        t->paths[i] = (const void *)(t->map + at);
+        if ((why = check_path(t->paths[i], t->size - at)))
+            return *where = at, why;
+        at += t->paths[i]->size;
+    }
+    *where = at;
+    if (t->size - at != t->clients_n * sizeof *t->clients)
+        return "bytes behind the last node";
+    t->clients = (const void *)(t->map + at);
+    for (uint32_t i = 0; i < t->clients_n; i++)
+        if (t->clients[i].path >= t->paths_n || (i && memcmp(t->clients[i - 1].address, t->clients[i].address, 16) >= 0))
+            return *where = at + i * sizeof *t->clients, "a client";
+    return NULL;
+}
+
 static void index_node(struct table *t, uint32_t at) {
     const struct node *node = (const void *)(t->map + at);
     const uint32_t hash = hash_name(node->name, node->name_n, 0);
@@ -99,13 +136,20 @@ const char *table_open(struct table *t, const uint8_t *map, size_t size, size_t 
     if (size < TABLE_HEAD || size > UINT32_MAX)
         return "the size";
     memcpy(head, map, sizeof head);
-    if (head[0] != MAGIC || head[1] != VERSION || head[4] != size)
+    if (head[0] != MAGIC || (head[1] != VERSION && head[1] != WITH_PATHS) || head[4] != size)
         return "the head";
     new.generation = (uint64_t)head[3] << 32 | head[2];
     new.zones_n = head[5], new.nodes_n = head[6], new.ttl = head[7];
     if (new.zones_n > 64 || new.nodes_n > size / sizeof(struct node))
         return "the counts";
     size_t at = TABLE_HEAD;
+    if (head[1] == WITH_PATHS) {
+        if (size - at < PATHS_HEAD)
+            return "the head";
+        memcpy(head, map + at, PATHS_HEAD);
+        new.paths_n = head[0], new.clients_n = head[1];
+        at += PATHS_HEAD;
+    }
     const char *why;
     for (uint32_t i = 0; i < new.zones_n; i++) {
         new.zones[i] = (const void *)(map + at);
@@ -126,8 +170,9 @@ const char *table_open(struct table *t, const uint8_t *map, size_t size, size_t 
         index_node(&new, (uint32_t)at);
         at += node->size;
     }
-    if (at != size)
-        return munmap(new.slots, slots), *where = at, "bytes behind the last node";
+    if ((why = open_paths(&new, at, where)))
+        return free(new.paths), munmap(new.slots, slots), why;
+    *where = 0;
     table_close(t);
     *t = new;
     return NULL;
@@ -136,6 +181,7 @@ const char *table_open(struct table *t, const uint8_t *map, size_t size, size_t 
 void table_close(struct table *t) {
     if (!t->map)
         return;
+    free(t->paths);
     munmap(t->slots, (t->mask + (size_t)1) * sizeof *t->slots);
     munmap((void *)(uintptr_t)t->map, t->size);
     *t = (struct table){0};
@@ -149,6 +195,17 @@ const struct node *table_node(const struct table *t, const uint8_t *name, size_t
         const struct node *node = (const void *)(t->map + t->slots[i].at);
         if (t->slots[i].hash == hash && node->name_n == n && !memcmp(node->name, name, n))
             return node;
+    }
+    return NULL;
+}
+
+const struct path *table_path(const struct table *t, const uint8_t address[16]) {
+    for (uint32_t low = 0, high = t->clients_n; low < high;) {
+        const uint32_t middle = low + (high - low) / 2;
+        const int order = memcmp(address, t->clients[middle].address, 16);
+        if (!order)
+            return t->paths[t->clients[middle].path];
+        *(order < 0 ? &high : &low) = order < 0 ? middle : middle + 1;
     }
     return NULL;
 }

@@ -22,7 +22,7 @@ static struct waiter {
     uint16_t id, flags;
     int payload;
     struct peer peer;
-    uint8_t name[NAME_MOST];
+    uint8_t step, name_n, name[NAME_MOST]; /* as it came; `step` of a search path is the name that is asked for */
 } waiters[WAITERS];
 static int buckets[BUCKETS], oldest, newest, free_question, free_waiter, questions_ever = 1, waiters_ever = 1;
 static size_t waiting;
@@ -90,7 +90,8 @@ static int add_waiter(int i, const struct query *q, const struct peer *peer, int
     const int w = take_waiter();
     if (w == NONE)
         return -1;
-    waiters[w] = (struct waiter){.next = questions[i].waiters, .id = q->id, .flags = q->flags, .payload = q->payload, .peer = *peer};
+    waiters[w] = (struct waiter){.next = questions[i].waiters, .id = q->id, .flags = q->flags, .payload = q->payload, .peer = *peer,
+                                .step = q->step, .name_n = q->name_n};
     memcpy(waiters[w].name, q->name, q->name_n);
     questions[i].waiters = w;
     source->waiting++;
@@ -98,26 +99,46 @@ static int add_waiter(int i, const struct query *q, const struct peer *peer, int
     return 0;
 }
 
+/* The reply to one who waits; 0: it waits for the next name of its search path now. */
+static size_t tell_one(const struct waiter *one, const struct question *asked, const struct found *f, uint8_t *out) {
+    static struct query q;
+    struct found none;
+    size_t n = 0;
+    int alias;
+    q = (struct query){.id = one->id, .flags = one->flags, .kind = asked->kind, .cls = 1, .payload = one->payload,
+                       .name_n = one->name_n, .lower_n = asked->name_n, .step = one->step};
+    memcpy(q.name, one->name, one->name_n);
+    memcpy(q.lower, asked->name, asked->name_n);
+    if (q.step && f->rcode == NXDOMAIN) {
+        if (path_walk(&q, &one->peer, q.step + 1u, out, &n))
+            return n;
+        if (answer(&server.table, &q, &none, &alias) == ACT_ASK)
+            none = (struct found){.rcode = SERVFAIL}; /* the table has changed meanwhile */
+        none.flags |= server.forwards ? RA : 0;
+        f = &none;
+    } else
+        server.n.autopath += q.step && f->rcode == NOERROR;
+    return reply(&q, f, server.turn++, out, reply_limit(&q, one->peer.tcp));
+}
+
 /* Tells all who wait for a question. */
 static void tell(int i, const struct found *f, int64_t now) {
     static uint8_t out[TCP_MOST];
-    static struct query q;
+    static struct waiter one;
     struct question *asked = &questions[i];
-    int w = asked->waiters;
-    asked->waiters = NONE;
-    for (int next; w != NONE; w = next) {
-        struct waiter *one = &waiters[w];
-        next = one->next;
-        q = (struct query){.id = one->id, .flags = one->flags, .kind = asked->kind, .cls = 1, .payload = one->payload, .name_n = asked->name_n};
-        memcpy(q.name, one->name, asked->name_n);
-        const size_t n = reply(&q, f, server.turn++, out, reply_limit(&q, one->peer.tcp));
-        (one->peer.tcp ? tcp_send : udp_send)(&one->peer, out, n);
-        struct source *source = source_of(one->peer.source, now);
+    for (int w; (w = asked->waiters) != NONE;) {
+        one = waiters[w];
+        asked->waiters = one.next;
+        waiters[w].next = free_waiter;
+        free_waiter = w;
+        struct source *source = source_of(one.peer.source, now);
         if (source && source->waiting)
             source->waiting--;
-        one->next = free_waiter;
-        free_waiter = w;
         waiting--;
+        const size_t n = tell_one(&one, asked, f, out);
+        if (!n)
+            continue;
+        (one.peer.tcp ? tcp_send : udp_send)(&one.peer, out, n);
         server.n.answers++;
     }
 }
@@ -137,7 +158,7 @@ static void best(const uint8_t *name, size_t n, unsigned kind, int64_t now, stru
 
 void wait_for(const struct query *q, const struct peer *peer, int alias, int64_t now, uint8_t *out, size_t *out_n) {
     struct found f;
-    int i = find(q->lower, q->name_n, q->kind);
+    int i = find(q->lower, q->lower_n, q->kind);
     *out_n = 0;
     if (i != NONE) {
         server.n.shared++;
@@ -145,8 +166,8 @@ void wait_for(const struct query *q, const struct peer *peer, int alias, int64_t
             return;
     } else if (server.forwards) {
         const struct source *source = source_of(peer->source, now);
-        if (source && source->waiting < ASKED_OF_ONE && (i = begin(q->lower, q->name_n, q->kind, alias, now)) != NONE) {
-            if (control_ask(q->lower, q->name_n, q->kind, alias ? FLAG_ALIAS : 0, peer->source))
+        if (source && source->waiting < ASKED_OF_ONE && (i = begin(q->lower, q->lower_n, q->kind, alias, now)) != NONE) {
+            if (control_ask(q->lower, q->lower_n, q->kind, alias ? FLAG_ALIAS : 0, peer->source))
                 end(i);
             else {
                 server.n.asked++;
@@ -155,7 +176,7 @@ void wait_for(const struct query *q, const struct peer *peer, int alias, int64_t
             }
         }
     }
-    best(q->lower, q->name_n, q->kind, now, &f);
+    best(q->lower, q->lower_n, q->kind, now, &f);
     *out_n = reply(q, &f, server.turn++, out, reply_limit(q, peer->tcp));
 }
 

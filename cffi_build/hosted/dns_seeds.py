@@ -11,8 +11,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from pyrun.dns import wire  # noqa: E402
 from pyrun.dns.answer import Answer  # noqa: E402
 from pyrun.dns.encode import encode_table  # noqa: E402
-from pyrun.dns.objects import Endpoint, Port, Service, Slice  # noqa: E402
-from pyrun.dns.plan import plan_dns  # noqa: E402
+from pyrun.dns.objects import Endpoint, Pod, Port, Service, Slice  # noqa: E402
+from pyrun.dns.plan import Options, plan_dns  # noqa: E402
 from pyrun.dns.respond import sections  # noqa: E402
 from pyrun.dns.responder import ANSWER, ANSWER_HEAD, CONFIG  # noqa: E402
 
@@ -28,11 +28,18 @@ def table() -> bytes:
         Service("default", "alias", external="web.default.svc.cluster.local"),
     ]
     endpoints = tuple(Endpoint(bytes([10, 1, 0, number]), f"db-{number}", True) for number in range(1, 60))
-    return encode_table(plan_dns(services, [Slice("default", "db", endpoints, http)]), 1)
+    client = Pod("default", "client", (bytes(16),), ())  # the fuzzer's own address
+    options = Options(autopath=True, searches=("corp.test",))
+    return encode_table(plan_dns(services, [Slice("default", "db", endpoints, http)], [client], options), 1)
 
 
 def queries() -> list[bytes]:
-    names = ("web.default.svc.cluster.local", "db.default.svc.cluster.local", "alias.default.svc.cluster.local")
+    names: tuple[str, ...] = (
+        "web.default.svc.cluster.local",
+        "db.default.svc.cluster.local",
+        "alias.default.svc.cluster.local",
+    )
+    names += tuple(f"{name}.default.svc.cluster.local" for name in ("web.default", "www.example.test", "db", *names))
     more = ("ext.default.svc.cluster.local", "nope.cluster.local", "www.example.test", "5.0.96.10.in-addr.arpa")
     return [
         wire.encode(wire.Message(7, 0x0110, (wire.name_of(name), kind, wire.IN), payload=payload))

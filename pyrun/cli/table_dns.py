@@ -8,6 +8,7 @@ from pyrun.cli.options import (
     FOR_TOOLS,
     Argument,
     Verb,
+    flag,
     number,
     text,
 )
@@ -39,6 +40,13 @@ DNS_RUN = Verb(
             "whose servers are asked for other names (default: /etc/resolv.conf)",
             completes=A_FILE,
         ),
+        flag("autopath", "walk a pod's search path here, so that it asks once for a name outside of the cluster"),
+        text(
+            "search",
+            "DOMAIN",
+            "with --autopath, what pods try behind the cluster's domains (default: as --resolv-conf; repeatable)",
+            many=True,
+        ),
         text("allow", "CIDR", "who is answered (default: private addresses; repeatable)", many=True),
         number("rate", "N", "UDP replies a second to one source; 0: any number", default=20000),
         number("stale", "SECONDS", "for which an old answer is better than none", default=86400),
@@ -55,7 +63,12 @@ DNS_QUERY = Verb(
     "dns query",
     "print what the cluster's DNS answers, and from which object; needs no root",
     (Argument("name"), Argument("type", required=False)),
-    (OBJECTS, ZONE, FOR_TOOLS),
+    (
+        OBJECTS,
+        ZONE,
+        text("client", "ADDRESS", "what the pod of this address is told by a DNS with --autopath"),
+        FOR_TOOLS,
+    ),
 )
 DNS_EXPLAIN = Verb(
     "dns explain",

@@ -97,6 +97,7 @@ NODE_RUN = Verb(
         text("service-cidr", "CIDR", "run the proxy and the DNS, with Services of this range (repeatable)", many=True),
         choice("proxy-mode", ("userspace", "nftables"), "what carries connections to Services"),
         text("cluster-dns", "ADDRESS", "the cluster DNS' address, for dnsPolicy ClusterFirst (repeatable)", many=True),
+        flag("dns-autopath", "with --service-cidr, walk pods' search paths in the DNS: see `pyrun dns run --autopath`"),
         text("cluster-domain", "NAME", "the cluster DNS' domain (default: cluster.local)"),
         number("max-pods", "N", "how many pods it takes", default=110),
         number("max-restart-period", "SECONDS", "the longest wait before a restart (default: 300)", default=300),

@@ -411,6 +411,10 @@ is asked. The type is A where none is given.""",
         (
             ("pyrun dns query --objects /etc/pyrun/objects web.default.svc.cluster.local", "a Service's address"),
             ("pyrun dns query --objects . _http._tcp.web.default.svc.cluster.local SRV", "its port"),
+            (
+                "pyrun dns query --objects . --client 10.1.0.7 web.prod.default.svc.cluster.local",
+                "what a pod's resolver begins with",
+            ),
         ),
         see=("https://github.com/kubernetes/dns/blob/master/docs/specification.md",),
     ),

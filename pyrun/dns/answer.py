@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from . import wire
 from .objects import Origin, Where
@@ -11,6 +11,7 @@ from .wire import Record
 
 CHAIN_MOST = 8  # aliases, one leading to another
 NO_ANY = Where(Origin("RFC 8482"))
+AUTOPATH = Where(Origin("autopath"))
 HINFO_DATA = b"\x07RFC8482\x00"
 
 
@@ -63,6 +64,25 @@ def answer(table: Table, name: bytes, kind: int) -> Answer:
     records += [Record(name, kind, table.ttl, entry.data) for entry in wanted]
     origins += [entry.origin for entry in wanted]
     return Answer(wire.NOERROR, tuple(records), (), _additional(table, kind, wanted), tuple(origins), zone=zone)
+
+
+def answer_to(table: Table, name: bytes, kind: int, client: bytes | None) -> Answer:
+    """The answer to who asks from this address of 16 bytes: where its search path begins with the name, and that is not
+    there, the first one that is; its rcode is not known yet where other servers are asked for one."""
+    name = wire.lower(name)
+    found = answer(table, name, kind)
+    path = table.clients.get(client) if client else None
+    if path is None or found.rcode != wire.NXDOMAIN or found.answers:
+        return found
+    for candidate in path.names(name):
+        tried = answer(table, candidate, kind)
+        if tried.rcode == wire.NXDOMAIN:
+            continue
+        if tried.rcode != wire.NOERROR:
+            return Answer(tried.rcode, zone=found.zone)
+        alias = Record(name, wire.CNAME, table.ttl, candidate)
+        return replace(tried, answers=(alias, *tried.answers), origins=(AUTOPATH, *tried.origins), zone=found.zone)
+    return found
 
 
 def _negative(table: Table, rcode: int, records: list[Record], origins: list[Where], zone: Zone | None) -> Answer:

@@ -14,7 +14,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .. import inotify
 from ..errors import PyrunError, reason
@@ -32,7 +32,7 @@ from .plan import Options, plan_dns
 from .program import PROGRAM, end_program, sockets_at, start
 from .reply import NOTHING, Said
 from .responder import Ended, Question, Responder
-from .servers import Address, Servers, read_resolv_conf, without
+from .servers import Address, Servers, read_resolv_conf, read_searches, without
 from .table import Table
 
 STILL_S = 0.05
@@ -44,7 +44,8 @@ RESTARTS = 10
 class Settings:
     """state: directory of the control socket and the last table. listen: where to answer. upstreams: None to take
     resolv_conf. allow: who is answered, as (address, bits). rate: UDP replies a second for one source, 0: any number.
-    stale_s: for which an answer of old is better than none. metrics: HOST:PORT of /metrics, None: nowhere."""
+    stale_s: for which an answer of old is better than none. metrics: HOST:PORT of /metrics, None: nowhere.
+    searches_of_file: whether pods try the domains of resolv_conf, in place of those of the options."""
 
     state: str
     listen: tuple[Address, ...]
@@ -56,6 +57,7 @@ class Settings:
     cache_bytes: int = 16 << 20
     stale_s: int = 86_400
     metrics: str | None = None
+    searches_of_file: bool = False
 
 
 class Daemon:
@@ -72,6 +74,7 @@ class Daemon:
         self.sockets: list[socket.socket] = []
         self.table_bytes = b""
         self.faults: set[str] = set()
+        self.searches = settings.options.searches
         self.pending = False
         self.started_at = 0.0
         self.leave = False
@@ -264,7 +267,12 @@ class Daemon:
     def _plan(self) -> None:
         self.pending = False
         objects = gather(self.store.all(*KINDS))
-        options = _with_namespaces(self.settings.options, objects)
+        options = replace(
+            self.settings.options,
+            namespaces=tuple(objects.namespaces),
+            serial=int(time.time()),
+            searches=self.searches,
+        )
         table = plan_dns(objects.services, objects.slices, objects.pods, options)
         faults: list[Fault] = []
         data = encode_table(table, self.responder.generation + 1, faults)
@@ -296,18 +304,26 @@ class Daemon:
         if self.settings.resolv_conf:
             try:
                 with open(self.settings.resolv_conf, encoding="utf-8", errors="replace") as file:
-                    found, faults = read_resolv_conf(file.read())
+                    text = file.read()
             except OSError as error:
                 self.say(f"{self.settings.resolv_conf}: {reason(error)}; the servers stay as they were")
                 return
+            found, faults = read_resolv_conf(text)
             for line in faults:
                 self.say(f"{self.settings.resolv_conf}: {line}")
+            self._use_searches(text)
             servers = Servers({wire.ROOT: tuple(found), **(servers.zones if servers else {})})
         kept, ours = without(servers or Servers(), self.settings.listen)
         for address in ours:
             self.say(f"{address[0]} port {address[1]} is this server itself, and is not asked")
         if kept != self.forwarder.servers:
             self.forwarder.use(kept)
+
+    def _use_searches(self, text: str) -> None:
+        if not self.settings.searches_of_file or self.searches == read_searches(text):
+            return
+        self.searches = read_searches(text)
+        self._changed()
 
     def _follow_resolv_conf(self) -> None:
         path = self.settings.resolv_conf
@@ -321,18 +337,6 @@ class Daemon:
     def _resolv_conf_changed(self) -> None:
         if self.watch and self.watch.read():
             self._use_servers()
-
-
-def _with_namespaces(options: Options, objects: Objects) -> Options:
-    return Options(
-        zone=options.zone,
-        ttl=options.ttl,
-        own=options.own,
-        namespaces=tuple(objects.namespaces),
-        reverse=options.reverse,
-        pods=options.pods,
-        serial=int(time.time()),
-    )
 
 
 def _is_installed(pid: int) -> bool:

@@ -1,12 +1,15 @@
 """The table as bytes for pyrun-dns: every answer ready-made, to be copied behind the question. Pure.
 
 Little-endian. A head of 32 bytes: magic, version, generation (8 bytes), size of all, zones, nodes, TTL. Then zones, the
-longest name first, then nodes, each padded to 4 bytes:
+longest name first, then nodes, each padded to 4 bytes. Where search paths are walked (autopath) the version is 2:
+numbers of paths and clients follow the head, and these follow the nodes.
 
     zone: size (4), bytes of the name (1), 0 (1), bytes of the SOA record (2); the name; the record, whose owner is a
         compression pointer that the program sets
     node: size (4), bytes of the name (1), its zone's number from 1, or 0 (1), flags (1), answers (1); the name;
         24 bytes for each answer; their records
+    path: size (4), how many names (1), 0 (3); the suffix and what is tried then, padded
+    client: its address (16), its path's number from 0 (4); by their addresses
     answer: type, rcode, how many answers, authority and additional records there are (3 × 2), bytes before the records
         that take turns, bytes of one of these, their number, bytes of each section (3 × 2), 0: 2 bytes each
 
@@ -22,15 +25,16 @@ from . import wire
 from .answer import Answer, answer
 from .objects import Fault
 from .respond import Sections, sections
-from .table import Table
+from .table import Path, Table
 
-MAGIC, VERSION = 0x544E4450, 1
+MAGIC, VERSION, WITH_PATHS = 0x544E4450, 1, 2
 HEAD, ZONE, NODE, ANSWER = (
     struct.Struct("<IIQIIII"),
     struct.Struct("<IBBH"),
     struct.Struct("<IBBBB"),
     struct.Struct("<12H"),
 )
+PATH, CLIENT = struct.Struct("<IB3x"), struct.Struct("<16sI")
 FORWARD = 1
 OTHER_TYPE = 0xFF00  # one for private use (RFC 6895), which stands for those without an answer of their own
 DATA_MOST = 65535 - 12 - 255 - 4 - 11  # what a message over TCP has room for behind a question
@@ -46,9 +50,25 @@ def encode_table(table: Table, generation: int, faults: list[Fault] | None = Non
     parts = [_zone(zone.name, zone.soa, table.ttl) for zone in table.zones]
     found = faults if faults is not None else []
     parts += [_node(table, name, numbers, found) for name in table.nodes]
-    size = HEAD.size + sum(map(len, parts))
-    head = HEAD.pack(MAGIC, VERSION, generation, size, len(table.zones), len(table.nodes), table.ttl)
-    return b"".join([head, *parts])
+    counts = b""
+    if table.clients:
+        paths = {path: number for number, path in enumerate(dict.fromkeys(table.clients.values()))}
+        counts = struct.pack("<II", len(paths), len(table.clients))
+        parts += [_path(path) for path in paths]
+        parts += [CLIENT.pack(address, paths[path]) for address, path in sorted(table.clients.items(), key=_address)]
+    size = HEAD.size + len(counts) + sum(map(len, parts))
+    version = WITH_PATHS if counts else VERSION
+    head = HEAD.pack(MAGIC, version, generation, size, len(table.zones), len(table.nodes), table.ttl)
+    return b"".join([head, counts, *parts])
+
+
+def _address(client: tuple[bytes, Path]) -> bytes:
+    return client[0]
+
+
+def _path(path: Path) -> bytes:
+    body = _padded(path.suffix + b"".join(path.then))
+    return PATH.pack(PATH.size + len(body), 1 + len(path.then)) + body
 
 
 def _padded(data: bytes) -> bytes:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from . import wire
-from .answer import Answer, answer
+from .answer import Answer, answer_to
 from .objects import Where
 from .table import Table
 from .wire import Record
@@ -42,9 +42,9 @@ def record_text(record: Record) -> str:
     return f"{wire.text_of(record.name)} {record.ttl} IN {name} {data_text(record.type, record.data)}"
 
 
-def query_text(table: Table, name: bytes, kind: int) -> Iterator[str]:
-    """The answer as dig shows one, each record with the object that it comes from."""
-    found = answer(table, name, kind)
+def query_text(table: Table, name: bytes, kind: int, client: bytes | None = None) -> Iterator[str]:
+    """The answer as dig shows one, each record with the object that it comes from. client: who asks, 16 bytes."""
+    found = answer_to(table, name, kind, client)
     yield f"; {outcome(found)}"
     width = max([len(record_text(record)) for record in found.answers], default=0)
     for record, origin in zip(found.answers, found.origins, strict=True):
@@ -66,8 +66,8 @@ def outcome(found: Answer) -> str:
     return "NOERROR" if kinds or not found.authority else "NODATA: the name has no record of this type"
 
 
-def query_json(table: Table, name: bytes, kind: int) -> dict[str, Any]:
-    found = answer(table, name, kind)
+def query_json(table: Table, name: bytes, kind: int, client: bytes | None = None) -> dict[str, Any]:
+    found = answer_to(table, name, kind, client)
 
     def shown(record: Record, origin: Where | None = None) -> dict[str, Any]:
         value: dict[str, Any] = {"name": wire.text_of(record.name), "ttl": record.ttl}

@@ -8,6 +8,10 @@ _COREDNS = {
     "queries": ("coredns_dns_requests_total", "Queries that came."),
     "cache_hits": ("coredns_cache_hits_total", "Queries that an earlier answer of another server was for."),
     "stale": ("coredns_cache_served_stale_total", "Queries that an answer of old was for, as nobody had a new one."),
+    "autopath": (
+        "coredns_autopath_success_total",
+        "Queries whose asker's search path was walked to a name that is there.",
+    ),
     "cache_entries": ("coredns_cache_entries", "Answers of other servers that are kept."),
 }
 _OURS = {

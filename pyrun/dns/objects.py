@@ -80,9 +80,13 @@ class Slice:
 
 @dataclass(frozen=True, slots=True)
 class Pod:
+    """searches: what its resolver is to try beside the cluster's own domains; None where it does not try those, or
+    where its address is not its own."""
+
     namespace: str
     name: str
     addresses: tuple[bytes, ...] = ()
+    searches: tuple[str, ...] | None = None
     origin: Origin = field(default=Origin(""), compare=False)
 
 
@@ -140,7 +144,16 @@ def read_pod(value: Mapping[str, Any], origin: Origin, faults: list[Fault]) -> P
         return None
     texts = [entry.get("ip") for entry in status.get("podIPs") or ()] or [status.get("podIP")]
     addresses = [a for text in texts if text for a in _address(text, origin.at("/status/podIPs"), faults)]
-    return Pod(meta.get("namespace") or "default", meta.get("name") or "", tuple(addresses), origin)
+    searches = _searches(value.get("spec") or {})
+    return Pod(meta.get("namespace") or "default", meta.get("name") or "", tuple(addresses), searches, origin)
+
+
+def _searches(spec: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """Of dnsConfig; ClusterFirst is the policy where none is said."""
+    if spec.get("hostNetwork") or (spec.get("dnsPolicy") or "ClusterFirst") != "ClusterFirst":
+        return None
+    given = (spec.get("dnsConfig") or {}).get("searches") or ()
+    return tuple(word for word in given if isinstance(word, str))
 
 
 def _ports(values: Any, pointer: str, origin: Origin, faults: list[Fault]) -> Iterator[Port]:

@@ -16,9 +16,11 @@ from dataclasses import dataclass
 
 from . import wire
 from .objects import Endpoint, Fault, Origin, Pod, Port, Service, Slice, Where
-from .table import Entry, Node, Table, Zone
+from .table import Entry, Node, Path, Table, Zone
 
 VERSION = "1.1.0"
+PATH_MOST = 32  # names that a resolver tries, as glibc has no bound and a kubelet has this one
+MAPPED = bytes(10) + b"\xff\xff"
 RECORDS_MOST = 3000  # of a name and type: what a message over TCP holds
 RRType = int
 OURS = Where(Origin("this server"))
@@ -28,7 +30,8 @@ OURS = Where(Origin("this server"))
 class Options:
     """zone: of the cluster. ttl: seconds. own: addresses at which we answer, for the zone's NS. namespaces: those that
     exist without an object of ours in them. reverse: (address, bits) of ranges whose reverse zones are ours alone; what
-    is in no such range and has no record is asked of upstream. pods: whether pods have names. serial: of the SOA."""
+    is in no such range and has no record is asked of upstream. pods: whether pods have names. serial: of the SOA.
+    autopath: whether a pod's search path is walked here. searches: domains that pods try behind the cluster's own."""
 
     zone: str = "cluster.local"
     ttl: int = 5
@@ -37,6 +40,8 @@ class Options:
     reverse: tuple[tuple[bytes, int], ...] = ()
     pods: bool = True
     serial: int = 1
+    autopath: bool = False
+    searches: tuple[str, ...] = ()
 
 
 def plan_dns(
@@ -61,6 +66,8 @@ def plan_dns(
         draft.namespace(pod.namespace)
         if draft.options.pods:
             draft.pod(pod)
+        if draft.options.autopath and pod.searches is not None:
+            draft.client(pod, pod.searches)
     for namespace in draft.options.namespaces:
         draft.namespace(namespace)
     return draft.table()
@@ -75,6 +82,8 @@ class _Draft:
         self.records: dict[bytes, dict[RRType, dict[bytes, Entry]]] = {}
         self.targets: dict[bytes, bytes] = {}
         self.faults: list[Fault] = []
+        self.clients: dict[bytes, Path | None] = {}  # None: pods that would try different names have the same address
+        self.paths: dict[tuple[str, tuple[str, ...]], Path] = {}
 
     def name(self, *labels: str) -> bytes:
         """The name of these labels in the zone. WireError."""
@@ -193,6 +202,25 @@ class _Draft:
             except wire.WireError as error:
                 self.faults.append(Fault(origin, str(error)))
 
+    def client(self, pod: Pod, searches: tuple[str, ...]) -> None:
+        """The names that its resolver tries, as a kubelet writes them into its resolv.conf."""
+        key = pod.namespace, searches
+        if key not in self.paths:
+            try:
+                names = [self.name(pod.namespace, "svc"), self.name("svc"), self.zone]
+            except wire.WireError:
+                return  # nobody can ask for a name in such a namespace
+            for word in (*self.options.searches, *searches):
+                try:
+                    names.append(wire.lower(wire.name_of(word)))
+                except wire.WireError as error:
+                    self.faults.append(Fault(pod.origin.at("/spec/dnsConfig/searches"), str(error)))
+            self.paths[key] = Path(names[0], tuple(dict.fromkeys([*names[1:], wire.ROOT]))[:PATH_MOST])
+        for address in pod.addresses:
+            mapped = address if len(address) == 16 else MAPPED + address
+            if self.clients.setdefault(mapped, self.paths[key]) != self.paths[key]:
+                self.clients[mapped] = None
+
     def table(self) -> Table:
         zones = {self.zone} | {wire.reverse_zone(address, bits) for address, bits in self.options.reverse}
         for zone in zones:
@@ -209,7 +237,9 @@ class _Draft:
             records = {kind: tuple(sorted(kinds[kind].values(), key=lambda e: e.data)) for kind in sorted(kinds)}
             nodes[name] = Node(records, self.targets.get(name))
         longest = sorted(zones, key=lambda zone: (-len(zone), zone))
-        return Table(tuple(Zone(z, self.soa(z)) for z in longest), nodes, self.options.ttl, tuple(self.faults))
+        clients = {address: path for address, path in self.clients.items() if path is not None}
+        apexes = tuple(Zone(zone, self.soa(zone)) for zone in longest)
+        return Table(apexes, nodes, self.options.ttl, tuple(self.faults), clients)
 
 
 def dashed(address: bytes) -> str:

@@ -10,7 +10,7 @@ import struct
 from dataclasses import dataclass
 
 from . import wire
-from .answer import Answer, answer
+from .answer import Answer, answer_to
 from .table import Table
 
 UDP_LEAST, UDP_MOST, TCP_MOST = 512, 1232, 65535  # RFC 1035 §4.2.1; DNS flag day 2020
@@ -83,8 +83,11 @@ def sections(name: bytes, found: Answer) -> Sections:
     return Sections(bytes(out), counts, (ends[0], ends[1], ends[2]))
 
 
-def respond(table: Table, data: bytes, *, tcp: bool = False, recursion: bool = True) -> bytes | bytearray | None:
-    """The reply; None for no reply, and an empty one where another server has to be asked."""
+def respond(
+    table: Table, data: bytes, *, tcp: bool = False, recursion: bool = True, client: bytes | None = None
+) -> bytes | bytearray | None:
+    """The reply to who asks from this address of 16 bytes; None for no reply, and an empty one where another server has
+    to be asked."""
     query = read_query(data)
     if query is None:
         return None
@@ -94,7 +97,7 @@ def respond(table: Table, data: bytes, *, tcp: bool = False, recursion: bool = T
     if query.payload is not None and query.version:
         return _reply(query, BADVERS, 0, Sections(b"", (0, 0, 0), (0, 0, 0)), TCP_MOST)
     refusal = refused(query)
-    found = Answer(refusal) if refusal else answer(table, query.name, query.kind)
+    found = Answer(refusal) if refusal else answer_to(table, query.name, query.kind, client)
     if found.forward is not None:
         return b""
     flags = (wire.AA if not refusal and (found.zone or _has(table, query.name)) else 0) | (wire.RA if recursion else 0)

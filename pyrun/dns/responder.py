@@ -41,7 +41,7 @@ COUNTERS = (
         "refused",
         "truncated",
     ),
-    *("asked", "cache_hits", "stale", "failed", "tcp_accepted", "tcp_refused", "send_failed", "shared"),
+    *("asked", "cache_hits", "stale", "failed", "tcp_accepted", "tcp_refused", "send_failed", "shared", "autopath"),
 )
 STATE = ("names", "cache_entries", "cache_bytes", "waiting")
 

@@ -51,6 +51,16 @@ def read_resolv_conf(text: str) -> tuple[list[Address], list[str]]:
     return found, faults
 
 
+def read_searches(text: str) -> tuple[str, ...]:
+    """The domains of a resolv.conf's last search or domain line."""
+    found: tuple[str, ...] = ()
+    for line in text.splitlines():
+        words = line.split()
+        if words and words[0] in ("search", "domain"):
+            found = tuple(words[1:])
+    return found
+
+
 def read_address(text: str, port: int = 53) -> Address:
     """IP, IP:PORT or [IPv6]:PORT. PyrunError."""
     host, written = text, ""

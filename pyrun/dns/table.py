@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from . import wire
 from .objects import Fault, Where
 
 
@@ -37,11 +38,29 @@ class Zone:
 
 
 @dataclass(frozen=True, slots=True)
+class Path:
+    """A pod's search path. suffix: what its resolver puts behind a name first. then: what it tries next, in order, the
+    root last: the name as it was written."""
+
+    suffix: bytes
+    then: tuple[bytes, ...]
+
+    def names(self, name: bytes) -> list[bytes]:
+        """What is tried after this name, in lower case, has not been found; nothing where it does not begin so."""
+        base = name.removesuffix(self.suffix)
+        if name == base or self.suffix not in wire.parents(name):
+            return []
+        return [base + rest for rest in self.then if len(base) + len(rest) <= wire.NAME_MOST]
+
+
+@dataclass(frozen=True, slots=True)
 class Table:
     """ttl: seconds, of every record and negative answer. zones: the longest names first. A node outside all zones is
-    answered from here too, its neighbours are not."""
+    answered from here too, its neighbours are not. clients: the search path of who asks from an address of 16 bytes
+    (IPv4's mapped into IPv6), for autopath."""
 
     zones: tuple[Zone, ...] = ()
     nodes: Mapping[bytes, Node] = field(default_factory=dict)
     ttl: int = 5
     refused: tuple[Fault, ...] = ()
+    clients: Mapping[bytes, Path] = field(default_factory=dict)

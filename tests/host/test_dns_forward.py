@@ -22,7 +22,6 @@ import pytest
 
 from pyrun.dns import wire
 from pyrun.dns.daemon import Daemon, Settings
-from pyrun.dns.plan import Options
 from pyrun.dns.program import end_program
 from pyrun.dns.reply import behind_alias, belongs, make_query, mixed, read_reply
 from pyrun.dns.responder import Responder
@@ -31,77 +30,10 @@ from pyrun.errors import PyrunError
 from pyrun.kube.feed.store import Store, Told
 from tests.support.dns import CLUSTER, ask, shown
 from tests.support.dns_program import LOOPBACK, PATIENCE_S
+from tests.support.dns_served import Served, at, serving, tell_cluster, wait_until
 from tests.support.dns_upstream import Strange, dnsmasq, free_port, positive, unbound
 
 SVC = "default.svc.cluster.local."
-
-
-class Served:
-    """A daemon in a thread of the test. said: its lines."""
-
-    def __init__(self, daemon: Daemon, port: int, store: Store, said: list[str]) -> None:
-        self.daemon, self.port, self.store, self.said = daemon, port, store, said
-
-    def udp(self, name: str, kind: str = "A", patience_s: float = PATIENCE_S) -> tuple[str, list[str]]:
-        return shown(self.raw(ask(name, kind), patience_s))[:2]
-
-    def raw(self, query: bytes, patience_s: float = PATIENCE_S) -> bytes:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-            client.settimeout(patience_s)
-            client.connect(("127.0.0.1", self.port))
-            client.send(query)
-            return client.recv(65535)
-
-
-def tell_cluster(store: Store) -> None:
-    store.replace(
-        "test", {(v["kind"], v["metadata"]["namespace"], v["metadata"]["name"]): Told(v, "test") for v in CLUSTER}
-    )
-
-
-@contextlib.contextmanager
-def serving(
-    upstreams: Servers | None = None, resolv_conf: str | None = None, port: int = 0, metrics: str | None = None
-) -> Iterator[Served]:
-    port, store, said = port or free_port(), Store(), list[str]()
-    tell_cluster(store)
-    with tempfile.TemporaryDirectory(prefix="pyrun-dns-") as directory:
-        settings = Settings(
-            f"{directory}/state",
-            (("127.0.0.1", port),),
-            LOOPBACK,
-            Options(),
-            upstreams,
-            resolv_conf,
-            rate=0,
-            metrics=metrics,
-        )
-        daemon = Daemon(settings, store, said.append)
-        ready = threading.Event()
-        stop = os.eventfd(0)
-        daemon.loop.read(stop, daemon.stop)
-        thread = threading.Thread(target=lambda: daemon.run(lambda _: ready.set()))
-        thread.start()
-        try:
-            assert ready.wait(PATIENCE_S)
-            yield Served(daemon, port, store, said)
-        finally:
-            os.eventfd_write(stop, 1)
-            thread.join(2 * PATIENCE_S)
-            os.close(stop)
-            end_program(daemon.responder.pid)
-            store.close()
-
-
-def at(*ports: int) -> Servers:
-    return Servers({wire.ROOT: tuple(("127.0.0.1", port) for port in ports)})
-
-
-def wait_until(what: str, true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not true():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.01)
 
 
 @pytest.fixture(scope="module")

@@ -49,9 +49,9 @@ def endpoint(address: str, hostname: str = "", ready: bool | None = None) -> dic
     return value
 
 
-def pod(name: str, *addresses: str, namespace: str = "default", phase: str = "Running") -> dict[str, Any]:
+def pod(name: str, *addresses: str, namespace: str = "default", phase: str = "Running", **spec: Any) -> dict[str, Any]:
     status = {"phase": phase, "podIP": addresses[0], "podIPs": [{"ip": address} for address in addresses]}
-    return {"kind": "Pod", "metadata": {"name": name, "namespace": namespace}, "status": status}
+    return {"kind": "Pod", "metadata": {"name": name, "namespace": namespace}, "spec": spec, "status": status}
 
 
 HTTP = {"name": "http", "port": 80, "protocol": "TCP"}

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pyrun.dns.program import PROGRAM, sockets_at, start
 from pyrun.dns.responder import Responder
+from pyrun.errors import PyrunError
 
 LOOPBACK = ((bytes([127, 0, 0, 0]), 8), (bytes(15) + b"\1", 128))
 PATIENCE_S = 20.0
@@ -73,12 +74,20 @@ def running(
         responder = Responder.connect(control)
         stack.callback(responder.close)
         responder.configure(prefixes, rate=rate, forwards=forwards, cache_bytes=1 << 20)
-        sockets = sockets_at(address, 0)
+        sockets = somewhere(address)
         port = sockets[0].getsockname()[1]
         responder.add_sockets(sockets)
         for one in sockets:
             one.close()
         yield Running(responder, control, address, port)
+
+
+def somewhere(address: str) -> list[socket.socket]:
+    """Sockets at a port that is free for both protocols: one that is drawn for UDP may have a TCP connection."""
+    for _ in range(100):
+        with contextlib.suppress(PyrunError):
+            return sockets_at(address, 0)
+    return sockets_at(address, 0)
 
 
 def end(pid: int) -> None:

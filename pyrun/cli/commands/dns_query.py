@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ipaddress
+
 from pyrun.cli.output import indented, write
 from pyrun.dns import wire
 from pyrun.dns.directory import all_faults, read_directory
 from pyrun.dns.explain import query_json, query_text
+from pyrun.dns.plan import MAPPED, plan_dns
 from pyrun.dns.plan import Options as Planning
-from pyrun.dns.plan import plan_dns
 from pyrun.dns.table import Table
 from pyrun.errors import PyrunError, UsageError, printable
 
@@ -18,28 +20,38 @@ if TYPE_CHECKING:
 
 
 def run(g: Globals, o: Options) -> int:
-    table = planned(g, o)
+    client = client_of(o.client) if o.client else None
+    table = planned(g, o, autopath=client is not None)
     name, kind = name_of(o.name), type_of(o.type or "A")
     if o.format == "json":
-        write(indented(query_json(table, name, kind), " ") + "\n")
+        write(indented(query_json(table, name, kind, client), " ") + "\n")
     else:
-        write("".join([printable(line) + "\n" for line in query_text(table, name, kind)]))
+        write("".join([printable(line) + "\n" for line in query_text(table, name, kind, client)]))
     return 0
 
 
-def planned(g: Globals, o: Options) -> Table:
+def planned(g: Globals, o: Options, *, autopath: bool = False) -> Table:
     """The table for the objects in --objects. What of them is not served is warned of."""
     if not o.objects:
         raise UsageError("--objects is missing: a directory of Services, EndpointSlices and Pods")
     found = read_directory(o.objects)
     try:
-        options = Planning(zone=o.zone, namespaces=tuple(found.namespaces))
+        options = Planning(zone=o.zone, namespaces=tuple(found.namespaces), autopath=autopath)
         table = plan_dns(found.services, found.slices, found.pods, options)
     except wire.WireError as error:
         raise PyrunError(f"--zone {error}")
     for line in all_faults(found, table.refused):
         g.warn(line)
     return table
+
+
+def client_of(text: str) -> bytes:
+    """An address as the table has it."""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        raise UsageError(f"--client {text}: no IP address")
+    return address.packed if address.version == 6 else MAPPED + address.packed
 
 
 def name_of(text: str) -> bytes:

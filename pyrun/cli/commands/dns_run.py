@@ -56,6 +56,13 @@ def settings_of(o: Options) -> Settings:
         wire.name_of(o.zone)
     except wire.WireError as error:
         raise PyrunError(f"--zone {error}")
+    for word in o.search:
+        try:
+            wire.name_of(word)
+        except wire.WireError as error:
+            raise PyrunError(f"--search {error}")
+    if o.search and not o.autopath:
+        raise UsageError("--search is of use with --autopath only")
     own = tuple(ipaddress.ip_address(address).packed for address, _ in listen)
     upstreams = read_upstreams(o.upstream) if o.upstream else None
     by_file = upstreams is None or wire.ROOT not in upstreams.zones
@@ -68,12 +75,15 @@ def settings_of(o: Options) -> Settings:
             ttl=o.ttl,
             own=tuple(address for address in own if any(address)),
             reverse=tuple(prefix(word) for word in o.service_cidr),
+            autopath=o.autopath,
+            searches=tuple(o.search),
         ),
         upstreams=upstreams,
         resolv_conf=(o.resolv_conf or RESOLV_CONF) if by_file else None,
         rate=o.rate,
         stale_s=o.stale,
         metrics=o.metrics_bind_address,
+        searches_of_file=o.autopath and by_file and not o.search,
     )
 
 

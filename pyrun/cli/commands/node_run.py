@@ -229,7 +229,8 @@ def _serving(o: Options, state: str) -> Serving | None:
     ranges = many(cidrs, parse_prefix, "--service-cidr")
     wanted = _addresses(o.cluster_dns, "--cluster-dns") or (dns_address(cidrs[0]),)
     ours = tuple(text for text in wanted if any_holds(ranges, parse_address(text)))
-    return Serving(cidrs, os.path.abspath(state), o.proxy_mode, ours, o.cluster_domain or "cluster.local")
+    domain = o.cluster_domain or "cluster.local"
+    return Serving(cidrs, os.path.abspath(state), o.proxy_mode, ours, domain, autopath=o.dns_autopath)
 
 
 def _swaps() -> list[str]:

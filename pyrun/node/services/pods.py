@@ -124,9 +124,11 @@ def pod_value(record: Record, status: PodStatus, node: str) -> dict[str, Any]:
         made[field] = [
             {"ports": msgspec.to_builtins(c.ports), "restartPolicy": c.restartPolicy} for c in containers if c.ports
         ]
-    for field in ("hostname", "subdomain", "hostNetwork"):
+    for field in ("hostname", "subdomain", "hostNetwork", "dnsPolicy"):
         if value := getattr(spec, field):
             made[field] = value
+    if spec.dnsConfig is not None and spec.dnsConfig.searches:
+        made["dnsConfig"] = {"searches": list(spec.dnsConfig.searches)}
     told = {
         "phase": status.phase,
         "podIP": status.podIP,

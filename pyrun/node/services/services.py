@@ -44,7 +44,8 @@ RIGHTS = (
 @dataclass(frozen=True, slots=True)
 class Serving:
     """cidrs: where Services have their addresses, one of a family, the default one first. mode: of the proxy. dns:
-    where the DNS answers; none: nowhere. state: a directory for each of them below it."""
+    where the DNS answers; none: nowhere. state: a directory for each of them below it. autopath: whether it walks pods'
+    search paths."""
 
     cidrs: tuple[str, ...]
     state: str
@@ -52,6 +53,7 @@ class Serving:
     dns: tuple[str, ...] = ()
     domain: str = "cluster.local"
     node_port_addresses: tuple[Any, ...] | None = None
+    autopath: bool = False
 
 
 def dns_address(cidr: str) -> str:
@@ -158,8 +160,14 @@ class Services:
             state=f"{self._given.state}/dns",
             listen=tuple((text, 53) for text in self._given.dns),
             allow=_prefixes((*PRIVATE, *map(str, self._cri.network.builtin.leases.ranges))),
-            options=Options(zone=self._given.domain, own=addresses, reverse=_prefixes(self._given.cidrs)),
+            options=Options(
+                zone=self._given.domain,
+                own=addresses,
+                reverse=_prefixes(self._given.cidrs),
+                autopath=self._given.autopath,
+            ),
             resolv_conf="/etc/resolv.conf",
+            searches_of_file=self._given.autopath,
         )
         store = Store()
         sources = self._dns_sources(store, say)
