@@ -282,6 +282,58 @@ def test_what_the_node_can_not_do_is_told(cluster: Cluster) -> None:
     assert found["status"]["phase"] == "Pending" and "/spec/setHostnameAsFQDN" in found["status"]["message"]
 
 
+def test_a_pod_is_resized(cluster: Cluster) -> None:
+    """By the API server's own subresource: in place, by a restart where the policy wants one, and for a pod that there
+    is no room for once another has gone."""
+
+    def size(cpu: str, memory: str = "96Mi", name: str = "web") -> str:
+        limits = {"cpu": cpu, "memory": memory}
+        return json.dumps(
+            {"spec": {"containers": [{"name": name, "resources": {"requests": limits, "limits": limits}}]}}
+        )
+
+    def patch(pod: str, words: str) -> None:
+        cluster.kubectl("patch", "pod", pod, "--subresource=resize", "-p", words)
+
+    def conditions(found: Any) -> dict[str, Any]:
+        return {c["type"]: c for c in found["status"]["conditions"] if c["type"].startswith("PodResize")}
+
+    def has(found: Any, cpu: str, memory: str = "96Mi") -> bool:
+        c = container(found)
+        same = c["resources"]["limits"] == c["allocatedResources"] == {"cpu": cpu, "memory": memory}
+        return same and not conditions(found) and is_ready(found)
+
+    small = {"requests": {"cpu": "20m", "memory": "96Mi"}, "limits": {"cpu": "20m", "memory": "96Mi"}}
+    policies = [{"resourceName": "memory", "restartPolicy": "RestartContainer"}]
+    cores = os.cpu_count() or 1
+    rest = {"requests": {"cpu": f"{cores * 1000 - 300}m"}}
+    cluster.apply(
+        cluster.pod("web", sh("web", SLEEP, resources=small, resizePolicy=policies), nodeName=NODE),
+        cluster.pod("rest", sh("c", SLEEP, resources=rest), nodeName=NODE),
+    )
+    cluster.wait_ready("rest")
+    first = cluster.wait_pod("web", lambda pod: has(pod, "20m") if "containerStatuses" in pod["status"] else None)
+    patch("web", size("40m"))
+    found = cluster.wait_pod("web", lambda pod: has(pod, "40m"))
+    assert container(found)["containerID"] == container(first)["containerID"]
+    patch("web", size("40m", "128Mi"))
+    found = cluster.wait_pod("web", lambda pod: has(pod, "40m", "128Mi"))
+    assert container(found)["restartCount"] == 1
+    patch("web", size("400m", "128Mi"))
+    found = cluster.wait_pod("web", lambda pod: conditions(pod) and pod)
+    told = conditions(found)["PodResizePending"]
+    assert (told["reason"], told["status"], container(found)["allocatedResources"]["cpu"]) == (
+        "Deferred",
+        "True",
+        "40m",
+    )
+    cluster.kubectl("delete", "pod", "rest")
+    found = cluster.wait_pod("web", lambda pod: has(pod, "400m", "128Mi"))
+    assert container(found)["restartCount"] == 1 and found["status"]["observedGeneration"] == 4
+    reasons = {"ResizeStarted", "ResizeDeferred", "ResizeCompleted"}
+    cluster.wait(lambda: reasons <= {event["reason"] for event in cluster.get("events")})
+
+
 def test_the_api_server_is_away(cluster: Cluster) -> None:
     """Pods go on and restart; the agent may be killed meanwhile; what became of them is told when it is back."""
     end = "trap 'exit 3' TERM; while [ ! -e /tmp/end ]; do sleep 0.05; done; exit 3"
@@ -315,8 +367,9 @@ def test_a_rolling_update(cluster: Cluster) -> None:
 
 
 def test_a_pod_of_a_file_is_shown(cluster: Cluster) -> None:
-    """By a mirror, which is made again when somebody deletes it, and goes with the pod."""
-    manifest = cluster.pod("static", sh("c", SLEEP))
+    """By a mirror, which is made again when somebody deletes it or the pod is resized, and goes with the pod."""
+    c = sh("c", SLEEP, resources={"requests": {"cpu": "20m"}})
+    manifest = cluster.pod("static", c)
     manifest["metadata"]["namespace"] = cluster.namespace
     path = cluster.agent.write("static", manifest)
     name = f"static-{NODE}"
@@ -327,6 +380,15 @@ def test_a_pod_of_a_file_is_shown(cluster: Cluster) -> None:
     uid = first["metadata"]["uid"]
     again = cluster.wait_pod(name, lambda pod: pod["metadata"]["uid"] != uid and is_ready(pod) and pod)
     assert container(again)["containerID"] == container(first)["containerID"]
+    manifest["spec"]["containers"][0]["resources"]["requests"]["cpu"] = "30m"
+    cluster.agent.write("static", manifest)
+
+    def resized(pod: Any) -> Any:
+        asked = pod["spec"]["containers"][0]["resources"]["requests"] == {"cpu": "30m"}
+        return pod if asked and is_ready(pod) and container(pod)["resources"]["requests"] == {"cpu": "30m"} else None
+
+    larger = cluster.wait_pod(name, resized)
+    assert container(larger)["containerID"] == container(first)["containerID"]
     manifest["metadata"]["labels"] = {"new": "words"}
     cluster.agent.write("static", manifest)
     new = cluster.wait_pod(name, lambda pod: pod["metadata"].get("labels") == {"new": "words"} and is_ready(pod))
