@@ -58,6 +58,17 @@ KUBELET = (
     number("read-only-port", "N", "serve pods and metrics to everybody, without TLS; 0 for no such port", default=0),
     text("web-user", "USER", "who the process that serves it becomes (default: nobody)"),
 )
+MANIFEST_URL = (
+    text("manifest-url", "URL", "of more manifests, by https, or on this machine"),
+    text(
+        "manifest-url-header",
+        "NAME:VALUE",
+        "sent along; other users of this machine can see it (repeatable)",
+        many=True,
+    ),
+    text("manifest-url-ca-file", "FILE", "the authority of its certificate (default: the machine's)", completes=A_FILE),
+    number("http-check-frequency", "SECONDS", "how often it is asked (default: 20)", default=20),
+)
 GARBAGE = (
     number("image-gc-high-threshold", "PERCENT", "of the disk in use, from which unused images go", default=85),
     number("image-gc-low-threshold", "PERCENT", "of the disk in use, to which they go", default=80),
@@ -83,6 +94,7 @@ NODE_RUN = Verb(
     (),
     (
         text("manifests", "DIR", "where the manifests are (default: /etc/pyrun/manifests)", completes=A_DIRECTORY),
+        *MANIFEST_URL,
         NODE_NAME,
         text("kubeconfig", "FILE", "the API server whose node this is, and who we are to it", completes=A_FILE),
         text("node-labels", "KEY=VALUE", "of the Node that is made there (repeatable)", many=True),

@@ -8,7 +8,7 @@ pyrun does otherwise: any value of these is taken, with a warning where it isn't
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +24,7 @@ class Becomes:
     """This option. A list has it once for each member, and what is empty is left to the option's default."""
 
     option: str
-    word: Callable[[Any], str] = str
+    word: Callable[[Any], str | Sequence[str]] = str
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +73,12 @@ def _flag(value: Any) -> str:
     return str(value).lower()
 
 
+def _headers(value: Any) -> list[str]:
+    if not isinstance(value, dict) or not all(isinstance(one, list) for one in value.values()):
+        raise ValueError("a mapping of headers to lists of values")
+    return [f"{name}: {one}" for name, values in value.items() for one in values]
+
+
 def _number(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, int):
         raise ValueError("a number")
@@ -110,9 +116,9 @@ FIELDS: dict[str, Rule] = {
     "podLogsDir": Becomes("logs"),
     "syncFrequency": Idle("1m", WATCHED),
     "fileCheckFrequency": Idle("20s", WATCHED),
-    "httpCheckFrequency": Idle("20s", WATCHED),
-    "staticPodURL": Only(("",)),
-    "staticPodURLHeader": Only(({},)),
+    "httpCheckFrequency": Becomes("http-check-frequency", _whole_seconds),
+    "staticPodURL": Becomes("manifest-url"),
+    "staticPodURLHeader": Becomes("manifest-url-header", _headers),
     "address": Becomes("address"),
     "port": Becomes("port", _number),
     "readOnlyPort": Becomes("read-only-port", _number),
@@ -273,7 +279,12 @@ def plan_drop_in(
                 continue  # who has no token may do all that one who has may
             elif isinstance(rule, Becomes):
                 values = value if isinstance(value, list) else [value]
-                wanted[rule.option] = [rule.word(one) for one in values if one not in ("", None)]
+                words: list[str] = []
+                for one in values:
+                    if one not in ("", None):
+                        word = rule.word(one)
+                        words += [word] if isinstance(word, str) else word
+                wanted[rule.option] = words
             elif isinstance(rule, Only):
                 _check(value is None or any(_same(value, one) for one in rule.values), _words(rule))
             elif value is not None and not _same(value, rule.default) and value != {}:
@@ -287,8 +298,8 @@ def plan_drop_in(
     images = wanted.pop("image-service-endpoint", [])
     if images and images != wanted.get("listen"):
         raise InvalidArgument("imageServiceEndpoint: must be containerRuntimeEndpoint: one socket serves both")
-    for option, words in wanted.items():
-        made.options += [f"--{option}={word}" for word in words]
+    for option, found in wanted.items():
+        made.options += [f"--{option}={one}" for one in found]
     return made
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +12,9 @@ import pytest
 import yaml
 
 from tests.support.container.leaks import CGROUP_ROOT
+from tests.support.kube.authority import Authority
 from tests.support.node.agent import SLEEP, AgentNode, an_agent, is_ready, pod, sh
+from tests.support.node.manifest_server import ManifestServer, a_manifest_server
 
 
 @pytest.fixture(scope="module")
@@ -306,7 +309,19 @@ def test_apply_and_delete(agent: AgentNode, tmp_path: Path) -> None:
 
 
 def test_an_agent_that_is_killed_goes_on(tmp_path: Path, busybox_rootfs: Path) -> None:
-    with an_agent(tmp_path, busybox_rootfs) as agent:
+    authority = Authority(tmp_path / "ca")
+    certificate = authority.client("server", "/CN=server", use="serverAuth", names="IP:127.0.0.1")
+    with contextlib.ExitStack() as stack:
+        servers: list[ManifestServer] = []
+
+        def serve(agent: AgentNode) -> None:
+            servers.append(server := stack.enter_context(a_manifest_server(certificate)))
+            server.say(yaml.safe_dump(pod("remote", sh("c", SLEEP))))
+            words = ("--manifest-url", server.url, "--manifest-url-ca-file", authority.ca)
+            agent.node.words += (*words, "--http-check-frequency", "1")
+
+        agent = stack.enter_context(an_agent(tmp_path, busybox_rootfs, prepare=serve))
+        (server,) = servers
         much = "i=0; while [ $i -lt 2000 ]; do echo $i; i=$((i+1)); done"
         agent.write("kept", pod("kept", sh("c", f"{much}; echo all; {SLEEP}")))
         agent.write("sized", sized("96Mi", "NotRequired"))
@@ -315,12 +330,19 @@ def test_an_agent_that_is_killed_goes_on(tmp_path: Path, busybox_rootfs: Path) -
         agent.write("sized", sized("160Mi", "NotRequired"))
         agent.wait(resized(first, "160Mi"))
         agent.wait(lambda pods: agent.run("logs", "kept").out.endswith("all\n"))
+        remote = agent.wait_ready("remote")["status"]["containerStatuses"]
+        agent.run("delete", "pod", "remote").fails(1, f"comes of {server.url}")
         agent.node.kill()
         agent.write("sized", sized("96Mi", "NotRequired"))
+        server.say("", status=503)
         agent.node.start()
+        agent.wait(lambda pods: "answered 503" in agent.run("status").out)
+        assert agent.wait_ready("remote")["status"]["containerStatuses"] == remote
+        server.say('{"apiVersion": "v1", "kind": "List", "items": []}')
         after = agent.wait_ready("kept")["status"]
         assert after["containerStatuses"] == before["containerStatuses"]
         assert after["conditions"] == before["conditions"] and after["startTime"] == before["startTime"]
+        agent.wait(lambda pods: "remote" not in pods)
         found = agent.wait(resized(first, "96Mi"))  # what the file says since, in the containers that were there
         assert [c["restartCount"] for c in found["status"]["containerStatuses"]] == [0, 0]
         (logs,) = agent.node.logs.glob("*_kept_*/c")

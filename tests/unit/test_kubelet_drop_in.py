@@ -87,6 +87,14 @@ def test_each_option_is_there(name: str) -> None:
     assert option.kind != CHOICE or "AlwaysAllow" in option.choices
 
 
+def test_a_url_has_headers() -> None:
+    given = {"staticPodURL": "https://h/", "staticPodURLHeader": {"A": ["b", "c"]}, "httpCheckFrequency": "1m"}
+    words = ["--manifest-url=https://h/", "--manifest-url-header=A: b", "--manifest-url-header=A: c"]
+    assert options(given) == [*words, "--http-check-frequency=60"]
+    with pytest.raises(ConfigError, match="a mapping of headers to lists of values"):
+        options({"staticPodURLHeader": {"A": "b"}})
+
+
 def test_faults_are_told_together_and_by_name() -> None:
     wrong = {
         "cpuManagerPolicy": "static",

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pyrun.node.agent.agent import Settings
     from pyrun.node.agent.evictor import Eviction
     from pyrun.node.agent.serve import Beside
+    from pyrun.node.agent.url_source import Url
     from pyrun.node.join.credentials import Credentials
     from pyrun.node.server.membership import Joining
     from pyrun.node.services.services import Serving
@@ -68,6 +69,7 @@ def run(g: Globals, o: Options) -> int:
         images=_image_policy(o),
         eviction=_eviction(o),
         shutdown=_shutdown(o),
+        url=_url(o),
     )
     joining = _joining(o, given)
     with given.held(), _kubelet(root, settings, o, given, g.warn) as beside:
@@ -175,6 +177,16 @@ def _image_policy(o: Options) -> Policy:
     if o.maximum_image_ttl and o.maximum_image_ttl <= o.minimum_image_ttl:
         raise InvalidArgument(f"--maximum-image-ttl {o.maximum_image_ttl}: must be more than --minimum-image-ttl")
     return Policy(high, low, float(o.minimum_image_ttl), float(o.maximum_image_ttl))
+
+
+def _url(o: Options) -> Url | None:
+    from pyrun.node.agent.url_source import parse_url
+
+    if o.manifest_url:
+        return parse_url(o.manifest_url, o.manifest_url_header, o.http_check_frequency, o.manifest_url_ca_file)
+    if o.manifest_url_header or o.manifest_url_ca_file:
+        raise InvalidArgument("--manifest-url-header and --manifest-url-ca-file: need --manifest-url")
+    return None
 
 
 def _shutdown(o: Options) -> Shutdown:

@@ -49,6 +49,7 @@ from .record import Record, Records
 from .rotation import rotate_for_ever
 from .sandbox_config import API, FILE, SOURCE, Dns, read_resolv
 from .source import Source, Wanted, uid_of
+from .url_source import Url, UrlSource
 
 Name = tuple[str, str]
 LATE_S = 5.0  # for the kill at the end of a grace, and what follows it
@@ -58,9 +59,9 @@ MANIFESTS, LOGS = "/etc/pyrun/manifests", "/var/log/pods"
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """manifests: a directory. name: the node's. logs: the directory of all pods' logs; log_bytes, log_files: of each
-    container. images: when they go to make room; eviction: when pods do. shutdown: how long
-    they have at the node's end."""
+    """manifests: a directory; url: another place of them. name: the node's. logs: the directory of all pods' logs;
+    log_bytes, log_files: of each container. images: when they go to make room; eviction: when pods do. shutdown: how
+    long they have at the node's end."""
 
     manifests: str = MANIFESTS
     name: str = ""
@@ -76,6 +77,7 @@ class Settings:
     images: Policy = Policy()
     eviction: Eviction = Eviction()
     shutdown: Shutdown = Shutdown()
+    url: Url | None = None
 
 
 class Agent:
@@ -128,6 +130,7 @@ class Agent:
         last = [Wanted(r.pod, r.file, r.file) for r in records if r.deleted is None and not (r.api or r.owner)]
         self._records = records
         self.source = Source(settings.manifests, name, self._wanted, warn, last, f"-{name}" if joins else "")
+        self._url = UrlSource(settings.url, self.source, directory, name, warn, last) if settings.url else None
 
     async def _exec(self, id: str, argv: tuple[str, ...], timeout: float) -> tuple[int, bytes, bytes]:
         c = self._cri.pods.container(id)
@@ -155,6 +158,8 @@ class Agent:
         self._task(self.garbage.for_ever())
         self._task(self.evictor.for_ever())
         self.source.start()
+        if self._url is not None:
+            self._task(self._url.for_ever())
 
     async def stop(self) -> None:
         """The actors end, and pods run on."""
@@ -165,6 +170,8 @@ class Agent:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._url is not None:
+            self._url.close()
         self.host.records.close()
 
     async def shut_down(self) -> None:
@@ -260,7 +267,7 @@ class Agent:
 
     def sweep(self) -> None:
         """Removes what nobody wants, where everybody has been heard."""
-        if self.source.read and (self.heard is None or self.heard()):
+        if self.source.complete and (self.heard is None or self.heard()):
             self.garbage.heard.set()
             self._task(self._remove_orphans())
 

@@ -11,7 +11,7 @@ from ...errors import FailedPrecondition, InvalidArgument, NotFound, PyrunError,
 from ...kube.objects.apps import Deployment
 from ...kube.validate.objects import read_object
 from ..supported import unsupported
-from .source import TAKEN, Key, Source, Taken, key_of, with_suffix
+from .source import TAKEN, Key, Source, Taken, is_url, key_of, with_suffix
 
 MODE = 0o600  # a Secret's as any other's
 
@@ -75,6 +75,8 @@ def delete(source: Source, key: Key, *, gone: bool) -> str:
         if gone:
             return ""
         raise NotFound(f"there is no {key[0]} {key[1]}/{key[2]}")
+    if is_url(kept.file):
+        raise FailedPrecondition(f"{key[0]} {key[1]}/{key[2]} comes of {kept.file}", hint="take it out there")
     if len(source.in_file(kept.file)) > 1:
         raise FailedPrecondition(f"{kept.file} has other objects, too", hint=f"take it out there, at {kept.place}")
     try:

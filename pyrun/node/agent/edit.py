@@ -18,7 +18,7 @@ from ..admission import Allocatable
 from ..explain import explain_pod
 from ..manifests import Fault, read_objects
 from .applied import apply, write_file
-from .source import Key, Source, key_of, read_file
+from .source import Key, Source, is_url, key_of, read_file
 
 LONGEST = 1 << 20
 MOST_LINES = 2000
@@ -29,6 +29,8 @@ def manifest_of(source: Source, key: Key) -> dict[str, Any]:
     kept = source.objects.get(key)
     if kept is None:
         raise NotFound(f"no manifest has {key[0]} {key[1]}/{key[2]}")
+    if is_url(kept.file):
+        raise FailedPrecondition(f"{key[0]} {key[1]}/{key[2]} comes of {kept.file}", hint="edit it there")
     data = _read(kept.file)
     return {"file": kept.file, "text": data.decode("utf-8", "replace"), "version": _version(data)}
 

@@ -43,7 +43,7 @@ class _File:
 
 class Source:
     """changed: called in the loop when what is wanted is another. objects, faults: as of now. read: the directory could
-    be read at least once; before that nothing is known to be unwanted."""
+    be read at least once; complete: and a URL has said what it wants; before that nothing is known to be unwanted."""
 
     def __init__(
         self,
@@ -67,6 +67,19 @@ class Source:
         self._latest = 0.0
         self.error = ""
         self.read = False
+        self._unheard: set[str] = set()
+
+    @property
+    def complete(self) -> bool:
+        return self.read and not self._unheard
+
+    def put(self, name: str, objects: dict[Key, Wanted], faults: list[Fault], *, heard: bool) -> None:
+        """What another place than the directory says, as if it were a file of that name. heard: it has said so."""
+        before, complete = self.objects, self.complete
+        self._files[name] = _File(dict(objects), faults)
+        (self._unheard.discard if heard else self._unheard.add)(name)
+        if self.read and (before != self.objects or complete != self.complete):
+            self._changed()
 
     def start(self) -> None:
         """Reads all of it, and follows it."""
@@ -91,7 +104,7 @@ class Source:
     @property
     def paths(self) -> frozenset[str]:
         """Of the files that are looked at."""
-        return frozenset(self._files)
+        return frozenset(path for path in self._files if not is_url(path))
 
     @property
     def broken(self) -> frozenset[str]:
@@ -163,6 +176,11 @@ class Source:
         for fault in faults:
             self._warn(f"{fault}" + ("; what it said before stays" if kept and kept.objects else ""))
         self._files[path] = _File(objects, faults)
+
+
+def is_url(name: str) -> bool:
+    """Whether it is a place that nobody can write to here."""
+    return "://" in name
 
 
 def read_file(

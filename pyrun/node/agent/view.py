@@ -11,8 +11,9 @@ from ...image.garbage import Garbage
 from ..plan.status import rfc3339
 from .actor import Actor
 from .events import Event
+from .record import Record
 from .sandbox_config import API, FILE, SOURCE
-from .source import Key, Wanted
+from .source import Key, Wanted, is_url
 
 
 def pod_value(actor: Actor) -> dict[str, Any]:
@@ -25,7 +26,7 @@ def pod_value(actor: Actor) -> dict[str, Any]:
     meta.setdefault("creationTimestamp", rfc3339(record.created))
     meta["annotations"] = {
         **meta.get("annotations", {}),
-        SOURCE: API if record.api else FILE,
+        SOURCE: source_word(record),
         "kubernetes.io/config.seen": rfc3339(record.created),
         **({} if record.api else {"pyrun.dev/manifest": record.file}),
     }
@@ -35,6 +36,11 @@ def pod_value(actor: Actor) -> dict[str, Any]:
     value["spec"]["nodeName"] = actor.host.facts.name
     value["status"] = msgspec.to_builtins(actor.status())
     return value
+
+
+def source_word(record: Record) -> str:
+    """A kubelet's word for where a pod comes from."""
+    return API if record.api else "http" if is_url(record.file) else FILE
 
 
 def event_values(actor: Actor) -> list[dict[str, Any]]:

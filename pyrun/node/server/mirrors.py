@@ -20,8 +20,9 @@ from ...kube.objects.pods import Pod
 from ...kube.objects.status import PodStatus
 from ..agent.agent import Agent, Name
 from ..agent.record import Record
-from ..agent.sandbox_config import FILE, SOURCE
+from ..agent.sandbox_config import SOURCE
 from ..agent.source import uid_of
+from ..agent.view import source_word
 from ..plan.status import rfc3339
 from .statuses import Statuses
 
@@ -39,7 +40,7 @@ def mirror_of(record: Record, node: str, node_uid: str) -> dict[str, Any]:
     namespace, name = record.key
     owner = {"apiVersion": "v1", "kind": "Node", "name": node, "uid": node_uid, "controller": True}
     words = words_of(record, node)
-    notes = {HASH: words, MIRROR: words, SOURCE: FILE, SEEN: rfc3339(record.created)}
+    notes = {HASH: words, MIRROR: words, SOURCE: source_word(record), SEEN: rfc3339(record.created)}
     return {
         "apiVersion": "v1",
         "kind": "Pod",

@@ -121,12 +121,16 @@ def sh(name: str, script: str, **fields: Any) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def an_agent(path: Path, rootfs: Path, *words: str) -> Iterator[AgentNode]:
-    """It runs, with these options too."""
+def an_agent(
+    path: Path, rootfs: Path, *words: str, prepare: Callable[[AgentNode], None] | None = None
+) -> Iterator[AgentNode]:
+    """It runs, with these options too. prepare: called in the node's network before it does."""
     try:
         with a_node(path, rootfs) as node:
             agent = AgentNode(node)
             node.words += words
+            if prepare is not None:
+                prepare(agent)
             node.start()
             yield agent
             agent.clear()
