@@ -18,7 +18,7 @@ import termios
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from tests.support.container.disk import unmount
 from tests.support.container.runner import runtime_argv
 from tests.support.cri.node import BUSYBOX, a_node
 from tests.support.kube import bootstrap
+from tests.support.kube.cluster import Cluster
 from tests.support.kube.control_plane import PROGRAMS, SERVICES, ControlPlane, a_control_plane, program
 from tests.support.kube.kubelet import ADDRESS, own_address
 from tests.support.node.agent import SLEEP, AgentNode, is_ready, sh
@@ -38,66 +39,6 @@ from tests.support.registry.made import make_image, tree_tar
 from tests.support.registry.stub import Stub
 
 NODE = "n1"
-
-
-class Cluster:
-    """namespace: of the test."""
-
-    def __init__(self, plane: ControlPlane, agent: AgentNode, namespace: str) -> None:
-        self.plane, self.agent, self.namespace = plane, agent, namespace
-
-    def kubectl(self, *argv: str, stdin: str | None = None) -> str:
-        return self.plane.kubectl("-n", self.namespace, *argv, stdin=stdin)
-
-    def command(self, *argv: str) -> list[str]:
-        return self.plane.command("-n", self.namespace, *argv)
-
-    def try_kubectl(self, *argv: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(self.command(*argv), capture_output=True, text=True, timeout=60, check=False)
-
-    @contextlib.contextmanager
-    def forwarded(self, pod: str, port: int) -> Iterator[int]:
-        """A port of this machine that leads to the pod's."""
-        command = self.command("port-forward", pod, f":{port}")
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        try:
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            assert line.startswith("Forwarding from 127.0.0.1:"), line
-            yield int(line.split(":")[1].split()[0])
-        finally:
-            process.terminate()
-            process.communicate(timeout=60)
-
-    def apply(self, *objects: dict[str, Any]) -> None:
-        self.kubectl("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)}))
-
-    def get(self, what: str, name: str = "") -> Any:
-        words = [what, name] if name else [what]
-        found = json.loads(self.kubectl("get", *words, "-o", "json", "--ignore-not-found") or "{}")
-        return found if name else found.get("items", [])
-
-    def wait(self, true: Callable[[], Any]) -> Any:
-        try:
-            return self.plane.wait("kube-apiserver", true)
-        except AssertionError:
-            told = self.kubectl("get", "pods,events", "-o", "yaml")
-            raise AssertionError(f"{told[-6000:]}\n{self.agent.node.said.read_text()[-3000:]}") from None
-
-    def wait_pod(self, name: str, true: Callable[[Any], Any]) -> Any:
-        def look() -> Any:
-            found = self.get("pod", name)
-            return found if found and true(found) else None
-
-        return self.wait(look)
-
-    def wait_ready(self, name: str) -> Any:
-        return self.wait_pod(name, is_ready)
-
-    def pod(self, name: str, *containers: dict[str, Any], **spec: Any) -> dict[str, Any]:
-        made = [{"image": BUSYBOX, **c} for c in containers]
-        spec = {"containers": made, "terminationGracePeriodSeconds": 5, **spec}
-        return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
 
 
 def approve(plane: ControlPlane) -> None:
