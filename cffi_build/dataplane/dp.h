@@ -247,6 +247,7 @@ struct own_socket { /* of a frontend with an endpoint, on its address and port *
     struct list flows, waiting; /* waiting: for its address to be free */
 };
 
+extern uint32_t own_sockets; /* how many there are */
 int64_t own_timers(int64_t now);
 void own_pause(bool pause); /* nothing can be accepted, or can be again */
 void own_free_dead(void);

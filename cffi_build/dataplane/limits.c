@@ -7,7 +7,7 @@
 
 #include "dp.h"
 
-enum { SPARE = 128, PIPES_MOST = 256, SHARE_LEAST = 16, V6_PREFIX = 8 };
+enum { SPARE = 128, PIPES_MOST = 256, SHARE_LEAST = 16, CEILING_LEAST = 16, V6_PREFIX = 8 };
 
 uint32_t connection_limit;
 uint64_t refused_by_limit;
@@ -24,7 +24,7 @@ void limits_init(void) {
     uint32_t pipes = files / 16 < PIPES_MOST ? (uint32_t)files / 16 : PIPES_MOST;
     flow_ceiling = (uint32_t)files / 4;
     uint64_t rest = files - flow_ceiling;
-    ceiling = rest > SPARE + 2 * pipes + 64 ? (uint32_t)((rest - SPARE - 2 * pipes) / 2) : 16;
+    ceiling = rest > SPARE + 2 * pipes + 64 ? (uint32_t)((rest - SPARE - 2 * pipes) / 2) : CEILING_LEAST;
     connection_limit = ceiling;
     pump_init(pipes);
 }
@@ -62,9 +62,16 @@ void source_drop(struct source *s) {
 
 size_t source_count(void) { return sources.count; }
 
+/* Sockets of frontends have descriptors too: those that do not fit beside take them from connections, which have two. */
+static uint32_t ceiling_now(void) {
+    uint32_t taken = own_sockets > SPARE / 2 ? (own_sockets - SPARE / 2) / 2 : 0;
+    return ceiling > taken + CEILING_LEAST ? ceiling - taken : CEILING_LEAST;
+}
+
 /* From nine tenths on, a client may have half of what an equal share would be: whoever has little still gets in. */
 bool limit_connection(const struct source *s, uint32_t open) {
-    connection_limit = settings.max_connections && settings.max_connections < ceiling ? settings.max_connections : ceiling;
+    uint32_t most = ceiling_now();
+    connection_limit = settings.max_connections && settings.max_connections < most ? settings.max_connections : most;
     if (open < connection_limit / 10 * 9)
         return true;
     uint32_t share = connection_limit / (2 * (uint32_t)sources.count + 1);

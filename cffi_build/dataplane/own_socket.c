@@ -20,6 +20,7 @@ struct adopted { /* a socket of the data plane before us, whose frontend has not
     uint8_t protocol;
     int fd;
 };
+uint32_t own_sockets;
 static struct hash adopted;
 static struct list waiting = {&waiting, &waiting}, dead = {&dead, &dead};
 static int64_t retry_at;
@@ -113,8 +114,10 @@ static bool try_open(struct own_socket *u) {
     u->w.fd = take_adopted(u->frontend);
     if (u->w.fd < 0)
         u->w.fd = open_socket(u->frontend);
-    if (u->w.fd >= 0 && loop_add(&u->w, EPOLLIN))
+    if (u->w.fd >= 0 && loop_add(&u->w, EPOLLIN)) {
+        own_sockets++;
         return true;
+    }
     if (u->w.fd >= 0)
         close(u->w.fd);
     u->w.fd = -1;
@@ -158,6 +161,7 @@ void own_gone(struct frontend *f) {
     if (u->w.fd >= 0) {
         loop_remove(&u->w);
         close(u->w.fd);
+        own_sockets--;
     }
     u->w.fd = -1;
     f->own = NULL;

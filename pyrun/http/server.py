@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import logging
 import socket
 import ssl
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -111,13 +113,15 @@ Handler = Callable[[Exchange], Awaitable[None]]
 
 
 class Server:
-    """handle: called for each request; what it raises is answered with 500 and logged."""
+    """handle: called for each request; what it raises is answered with 500 and logged. most: connections at a time;
+    most_of_one: of one address, or network of 64 bits, so that who holds many keeps nobody else out; 0: any number."""
 
     def __init__(
         self,
         handle: Handler,
         *,
         most: int = MOST_CONNECTIONS,
+        most_of_one: int = 0,
         head: float = HEAD_S,
         idle: float = IDLE_S,
         stalled: float = STALLED_S,
@@ -126,7 +130,8 @@ class Server:
         self.head = head
         self.idle = idle
         self.stalled = stalled
-        self._most = most
+        self._most, self._most_of_one = most, most_of_one
+        self._of: Counter[bytes] = Counter()  # connections by whose they are, where that is bounded
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
 
@@ -150,10 +155,12 @@ class Server:
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        if len(self._tasks) >= self._most:
+        whose = _network_of(writer.get_extra_info("peername")) if self._most_of_one else b""
+        if len(self._tasks) >= self._most or (whose and self._of[whose] >= self._most_of_one):
             writer.transport.abort()
             return
         self._tasks.add(task)
+        self._of[whose] += 1
         try:
             await _Connection(self, reader, writer).run()
         except asyncio.CancelledError:
@@ -161,6 +168,9 @@ class Server:
         finally:
             writer.transport.abort()
             self._tasks.discard(task)
+            self._of[whose] -= 1
+            if not self._of[whose]:
+                del self._of[whose]
 
     async def stop(self) -> None:
         """Nothing new is taken, what runs is cut off."""
@@ -170,6 +180,16 @@ class Server:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=STOP_S)
+
+
+def _network_of(peer: Any) -> bytes:
+    """Of a socket's peer; empty where it has no address."""
+    if not isinstance(peer, tuple):
+        return b""
+    address = ipaddress.ip_address(str(peer[0]).partition("%")[0])
+    if isinstance(address, ipaddress.IPv4Address):
+        return address.packed
+    return address.ipv4_mapped.packed if address.ipv4_mapped else address.packed[:8]
 
 
 class _Connection:

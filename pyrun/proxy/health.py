@@ -27,7 +27,7 @@ JSON = "application/json"
 WEIGHT = "X-Load-Balancing-Endpoint-Weight"
 CHECK, UNHEARD = "healthCheckNodePort", "FailedToStartServiceHealthcheck"  # the latter is kube-proxy's word
 LATE_S = 60.0  # a change that has not been carried out for so long is no health
-CONNECTIONS = 256  # at a time, of each socket
+CONNECTIONS, OF_ONE = 256, 32  # at a time, of each socket, and of one client of it
 HEAD_S = 5.0
 DO_S = 10.0
 
@@ -84,7 +84,7 @@ class Web:
         return asyncio.run_coroutine_threadsafe(what, self._loop).result(DO_S)
 
     async def _listen(self, name: str, listener: socket.socket, handle: Any) -> None:
-        server = Server(handle, most=CONNECTIONS, head=HEAD_S)
+        server = Server(handle, most=CONNECTIONS, most_of_one=OF_ONE, head=HEAD_S)
         await server.listen_on(listener)
         self._servers[name] = server
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pyrun.proxy.messages import Settings
-from pyrun.proxy.rules import FORWARD, REJECT, UDP, Choice, Endpoint, EndpointSet, Frontend, Rules
+from pyrun.proxy.rules import FORWARD, REJECT, TCP, UDP, Choice, Endpoint, EndpointSet, Frontend, Rules
 from tests.support.dataplane import PATIENCE_S, Plane, packed
 
 VIP = "127.9.0.1"
@@ -246,3 +246,23 @@ def test_one_source_has_a_share_and_its_oldest_flow_makes_room(plane: Plane) -> 
         for _ in range(20):
             assert ask(stack.enter_context(client(port))) == one.name
         assert plane.it.hello().flows == 8
+
+
+def test_sockets_of_frontends_are_within_the_bound_of_descriptors(plane: Plane) -> None:
+    """Else many Services of UDP would take those of connections, and nothing could be accepted any more."""
+
+    def limit() -> int:
+        with contextlib.suppress(ConnectionError):  # refused, as no frontend has it; by then the limit is as it is now
+            plane.ask()
+        return plane.it.hello().limit
+
+    choice = (Choice((), FORWARD, "u"),)
+    some = EndpointSet("u", (Endpoint(packed("127.8.0.1"), 9),))
+    tcp = Frontend("t", TCP, packed(VIP), plane.port, choice)
+    plane.it.apply(Rules((tcp,), (some,)))
+    before, count = limit(), 1000
+    many = [Frontend("u", UDP, packed(f"127.10.{n >> 8}.{n & 255}"), 5353, choice) for n in range(count)]
+    plane.it.apply(Rules((tcp, *many), (some,)))
+    assert limit() == max(16, before - (count - 64) // 2)
+    plane.it.apply(Rules((tcp,), (some,)))
+    assert limit() == before

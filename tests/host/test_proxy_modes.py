@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -170,3 +172,17 @@ def test_an_address_that_no_service_has_answers_nobody(world: World) -> None:
         for to in ("10.96.0.200", "fd96::200"):
             right = ("drop", "reject") if isinstance(world.carrier, UserSpace) else ("drop",)
             assert ask(client, to, 80, silent=True) in right
+
+
+def test_a_program_of_the_node_is_no_service(world: World) -> None:
+    """What listens on any address of the node is not met at a Service's: not where it has no endpoint, and not on
+    another of its ports. Else pods would reach the node's sshd by a Service's address (kubernetes#72236)."""
+    wrong: list[str] = []
+    with contextlib.ExitStack() as stack:
+        for port in (80, 81):
+            stack.enter_context(world.node.listen(port))
+        stack.enter_context(world.node.open(socket.AF_INET6, socket.SOCK_DGRAM)).bind(("::", 81))
+        for client in (world.pod, world.outside, world.node):
+            for to, port in (("10.96.0.4", 80), ("fd96::4", 80), ("198.51.100.4", 80), ("10.96.0.1", 81)):
+                wrong += world.differs(client, to, port) + world.differs(client, to, port, udp=True)
+    assert not wrong, "\n".join(wrong)

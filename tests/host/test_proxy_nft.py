@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import random
 import select
@@ -194,7 +195,7 @@ def test_flows_of_datagrams_outlive_a_daemon(node: Node, vip: str) -> None:
 # --- beside the data plane --------------------------------------------------------------------------------------------
 
 
-def test_of_services_of_the_data_plane_only_silence_is_in_the_kernel() -> None:
+def test_of_services_of_the_data_plane_only_what_nobody_gets_is_in_the_kernel() -> None:
     with contextlib.ExitStack() as stack:
         node = Node(stack, everything=False)
         own = stack.enter_context(socket.create_server((VIP4, 80))) if node.routes.apply(RANGES) else None
@@ -202,7 +203,7 @@ def test_of_services_of_the_data_plane_only_silence_is_in_the_kernel() -> None:
         wall = Frontend("wall", TCP, packed(VIP4), 81, (Choice((), DROP),))
         kept_out = Choice(((packed("10.1.0.2"), 32),), DROP), Choice((), FORWARD, "set")
         by_source = Frontend("by source", TCP, packed(VIP4), 80, kept_out)
-        rules = Rules((wall, by_source), (node.endpoints(VIP4, 0),), RANGES, (packed(VIP4),))
+        rules = Rules((wall, by_source), (node.endpoints(VIP4, 0),), RANGES, allocated=(packed(VIP4),))
         node.apply(rules)
         for port in (80, 81):
             with pytest.raises(TimeoutError):
@@ -215,13 +216,31 @@ def test_of_services_of_the_data_plane_only_silence_is_in_the_kernel() -> None:
             assert accepted.getpeername()[0] == client.getsockname()[0] == "10.1.0.3"
         assert "type nat" not in node.net.node.run("nft", "list", "table", "ip", TABLE)
         in_kernel = forward(VIP4, port=83, kernel=True)
-        node.apply(Rules((*rules.frontends, in_kernel), rules.sets, RANGES, rules.allocated))
+        node.apply(dataclasses.replace(rules, frontends=(*rules.frontends, in_kernel)))
         assert node.reached(VIP4, 83) == 0
         with pytest.raises(TimeoutError):
             node.client.connect(VIP4, 81, timeout=0.3)
         node.apply(rules)
         with pytest.raises(ConnectionRefusedError):
             node.client.connect(VIP4, 83)
+
+
+@pytest.mark.parametrize("everything", [True, False])
+def test_a_program_of_the_node_has_its_own_address_where_no_endpoint_is(everything: bool) -> None:
+    """As the cluster's DNS has that of a Service without endpoints; on any other it is not to be had."""
+    with contextlib.ExitStack() as stack:
+        node = Node(stack, everything=everything)
+        empty = Frontend("dns", TCP, packed(VIP4), 53, (Choice((), REJECT),))
+        rules = Rules((empty,), (), RANGES, allocated=(packed(VIP4),))
+        node.apply(rules)
+        stack.enter_context(node.net.node.listen(53, "0.0.0.0"))
+        with pytest.raises(ConnectionRefusedError):
+            node.client.connect(VIP4, 53)
+        node.apply(dataclasses.replace(rules, own=(packed(VIP4),)))
+        node.client.connect(VIP4, 53).close()
+        node.apply(rules)
+        with pytest.raises(ConnectionRefusedError):
+            node.client.connect(VIP4, 53)
 
 
 # --- what others do, and what is left ---------------------------------------------------------------------------------
@@ -348,7 +367,7 @@ def test_ten_thousand_services_of_ten_endpoints(node: Node) -> None:
     assert done.put == sum(map(len, wanted(rules).values()))
     before, less = rules.sets[77], EndpointSet(rules.sets[77].key, rules.sets[77].endpoints[1:])
     sets = (*rules.sets[:77], less, *rules.sets[78:])
-    changed = Rules(rules.frontends, sets, rules.ranges, rules.allocated)
+    changed = dataclasses.replace(rules, sets=sets)
     done = node.kernel.apply(changed, Change(sets_put=(less,)))
     assert done.put + done.gone < 4 * len(before.endpoints) and not done.read
     assert held(node.kernel) == wanted(changed)

@@ -48,35 +48,41 @@ def frontend_key(protocol: int, address: bytes, port: int) -> bytes:
     return address + bytes((protocol, 0, 0, 0)) + port.to_bytes(2, "big") + b"\0\0"
 
 
-def elements_of(frontend: Frontend, sets: Mapping[str, EndpointSet], *, forward: bool = True) -> Elements:
-    """forward: connections are given to endpoints here; else they pass, as the data plane takes them, and only what is
-    dropped is dropped here: without such a choice there are no elements."""
+def elements_of(
+    frontend: Frontend, sets: Mapping[str, EndpointSet], *, forward: bool = True, own: frozenset[bytes] = frozenset()
+) -> Elements:
+    """forward: connections are given to endpoints here; else they pass, as the data plane takes them. own: as of
+    Rules: what has no endpoint there is let pass to the node's own program."""
     made = Elements()
-    if not forward and all(choice.action != DROP for choice in frontend.choices):
-        return made
     key = frontend_key(*frontend.key)
     if len(frontend.choices) == 1:
-        made.found[SERVICES, key] = _verdict(made, frontend, key, 0, sets, forward)
+        made.found[SERVICES, key] = _verdict(made, frontend, key, 0, sets, forward, own)
         return made
     by_source = BySource(tuple(choice.sources for choice in frontend.choices[:-1]))
     made.chains.append(by_source)
     made.found[SERVICES, key] = m.verdict(m.GOTO, by_source.name)
     for number in range(len(frontend.choices)):
-        made.found[by_source.name, key + native(number)] = _verdict(made, frontend, key, number, sets, forward)
+        made.found[by_source.name, key + native(number)] = _verdict(made, frontend, key, number, sets, forward, own)
     return made
 
 
 def _verdict(
-    made: Elements, frontend: Frontend, key: bytes, number: int, sets: Mapping[str, EndpointSet], forward: bool
+    made: Elements,
+    frontend: Frontend,
+    key: bytes,
+    number: int,
+    sets: Mapping[str, EndpointSet],
+    forward: bool,
+    own: frozenset[bytes],
 ) -> bytes:
     choice = frontend.choices[number]
     if choice.action == DROP:
         return m.verdict(m.DROP)
-    if not forward:
+    if not forward and choice.action == FORWARD:
         return m.verdict(m.ACCEPT)
     endpoints = sets[choice.endpoints].endpoints if choice.action == FORWARD and choice.endpoints else ()
     if choice.action == REJECT or not endpoints:
-        return m.verdict(m.GOTO, REFUSE)
+        return m.verdict(m.ACCEPT) if frontend.address in own else m.verdict(m.GOTO, REFUSE)
     endpoints = endpoints[:MAX_ENDPOINTS]
     found = made.found
     chain = _chain(frontend, choice, number, len(endpoints), key)

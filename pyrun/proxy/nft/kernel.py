@@ -74,7 +74,8 @@ class KernelRules:
     """The tables in the network namespace of the thread that makes this. Not for two threads at once.
 
     everything: every frontend is carried out here (the nftables mode); else those marked `kernel`, and of the others
-    what is dropped, as the data plane can't be silent. Where none is marked no connection is tracked for it.
+    what is dropped or refused: the data plane can't be silent, and where it has no socket another program's may answer.
+    Where none is marked no connection is tracked for it.
     """
 
     def __init__(self, *, everything: bool = True) -> None:
@@ -115,9 +116,11 @@ class KernelRules:
         if self._rules is not None and generation != self._generation and self._handles() != self._tables:
             self._forget()
         walls = not self._everything and not any(frontend.kernel for frontend in rules.frontends)
-        if self._rules is not None and walls != self._walls:
+        if self._rules is not None and (walls != self._walls or rules.own != self._rules.own):
             self._forget()
         self._walls = walls
+        if self._rules is None:
+            self._state = State(everything=self._everything, own=rules.own)
         held = None
         changes: Iterable[Change]
         if self._rules is None:
@@ -151,13 +154,13 @@ class KernelRules:
         before = (self._rules.ranges, self._rules.own) if self._rules is not None else None
         for width in self._tables if before != (rules.ranges, rules.own) else ():
             m.flush_chain(sent.batch, FAMILIES[width].number, TABLE, DISPATCH)
-            add_ranges(sent.batch, FAMILIES[width], rules, alone=self._everything)
+            add_ranges(sent.batch, FAMILIES[width], rules)
         return sent
 
     def _add(self, sent: _Sent, delta: Delta) -> None:
         batch = sent.batch
         for width in sorted(widths_of(delta, sent.rules) - sent.tables):
-            add_base(batch, FAMILIES[width], sent.rules, walls=self._walls, alone=self._everything)
+            add_base(batch, FAMILIES[width], sent.rules, walls=self._walls)
             sent.tables.add(width)
         for width, chain in delta.chains_new:
             chain.add(batch, FAMILIES[width])

@@ -35,7 +35,7 @@ else:
     from typing import NamedTuple
 
 TABLE = "pyrun_services"
-VERSION, WALLS_VERSION = b"pyrun services 4", b"pyrun walls 3"  # kept with the table: which form it has
+VERSION, WALLS_VERSION = b"pyrun services 4", b"pyrun walls 4"  # kept with the table: which form it has
 SERVICES, OWN = "services", "own"
 ALLOCATED, KEEPING, KEPT = "allocated", "keeping", "kept"
 REFUSE, DISPATCH = "refuse", "dispatch"
@@ -121,10 +121,9 @@ BASE_CHAINS = {
 _WALLS = {"arriving": ("filter", 0, -100), "sending": ("filter", 3, -100)}
 
 
-def add_base(batch: m.Batch, f: Family, rules: Rules, *, walls: bool = False, alone: bool = True) -> None:
-    """The table with its maps and the chains at the hooks. walls: only silence is kept here, and others forward: then
-    nothing is translated, no connection is tracked, and of TCP only segments that begin one are looked at. alone: as of
-    add_ranges."""
+def add_base(batch: m.Batch, f: Family, rules: Rules, *, walls: bool = False) -> None:
+    """The table with its maps and the chains at the hooks. walls: here is only refused and dropped, and others forward:
+    then nothing is translated, no connection is tracked, and of TCP only segments that begin one are looked at."""
     m.new_table(batch, f.number, TABLE, WALLS_VERSION if walls else VERSION)
     for name, shape in shapes(f).items():
         m.new_set(batch, f.number, TABLE, name, shape)
@@ -134,10 +133,12 @@ def add_base(batch: m.Batch, f: Family, rules: Rules, *, walls: bool = False, al
         m.new_chain(batch, f.number, TABLE, chain, hook)
     tcp = m.meta(_FIRST, _L4PROTO), m.compare(_FIRST, bytes((TCP,)))
     m.new_rule(batch, f.number, TABLE, REFUSE, (*tcp, m.reject(f.number, reset=True)))
-    if not walls:
+    sctp = m.meta(_FIRST, _L4PROTO), m.compare(_FIRST, bytes((SCTP,)))
+    if walls:  # the kernel itself refuses an association where nobody has the port
+        m.new_rule(batch, f.number, TABLE, REFUSE, (*sctp, m.judge(m.ACCEPT)))
+    else:
         # Who asks for an association ignores ICMP's port unreachable (RFC 9260, 10.1): "no" is an ABORT. The kernel
         # sends one where nobody has the port, as with 0; the address is the node's own, by a route.
-        sctp = m.meta(_FIRST, _L4PROTO), m.compare(_FIRST, bytes((SCTP,)))
         m.new_rule(batch, f.number, TABLE, REFUSE, (*sctp, m.load(_FIRST, bytes(4)), m.dnat_port(f.number, _FIRST)))
     m.new_rule(batch, f.number, TABLE, REFUSE, (m.reject(f.number, reset=False),))
     goes_on = m.payload(_FIRST, 2, 13, 1), m.bitwise(_FIRST, _word(SYN | ACK), bytes(4))
@@ -149,7 +150,7 @@ def add_base(batch: m.Batch, f: Family, rules: Rules, *, walls: bool = False, al
         m.new_rule(batch, f.number, TABLE, chain, (m.judge(m.GOTO, DISPATCH),))
     if not walls:
         _add_way_out(batch, f)
-    add_ranges(batch, f, rules, alone=alone)
+    add_ranges(batch, f, rules)
 
 
 def _add_way_out(batch: m.Batch, f: Family) -> None:
@@ -175,20 +176,19 @@ def _add_way_out(batch: m.Batch, f: Family) -> None:
     rule("passing", *faulty, m.meta(_FIRST, _L4PROTO), m.compare(_FIRST, bytes((TCP,))), m.judge(m.DROP))
 
 
-def add_ranges(batch: m.Batch, f: Family, rules: Rules, *, alone: bool = True) -> None:
+def add_ranges(batch: m.Batch, f: Family, rules: Rules) -> None:
     """What of the ranges is no frontend: other ports of an address that a service has are refused, other addresses are
-    met with silence, as kube-proxy has it. Fills the chain; what was in it has to be flushed before. alone: every
-    frontend is here; else sockets have others, and the kernel itself refuses ports that none has."""
+    met with silence, as kube-proxy has it. Fills the chain; what was in it has to be flushed before. Who has sockets
+    for frontends needs that too: a program that listens on any address of the node would be met at a service's."""
 
     def rule(*expressions: bytes) -> None:
         m.new_rule(batch, f.number, TABLE, DISPATCH, expressions)
 
-    known = (m.judge(m.GOTO, REFUSE),) if alone else (m.judge(m.ACCEPT),)
     rule(m.meta(_FIRST, _L4PROTO), m.compare(_FIRST, bytes((_ICMP[f.width],))), m.judge(m.ACCEPT))
     for address in rules.own:
         if len(address) == f.width:
             rule(*_holds(f, f.destination, (address, 8 * f.width)), m.judge(m.ACCEPT))
-    rule(m.payload(_FIRST, 1, f.destination, f.width), m.lookup(ALLOCATED, _FIRST), *known)
+    rule(m.payload(_FIRST, 1, f.destination, f.width), m.lookup(ALLOCATED, _FIRST), m.judge(m.GOTO, REFUSE))
     for prefix in rules.ranges:
         if len(prefix[0]) == f.width:
             rule(*_holds(f, f.destination, prefix), m.judge(m.DROP))

@@ -13,7 +13,7 @@ from .layout import ALLOCATED, OWN, BySource, Forward, Keep
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from ..rules import EndpointSet, Frontend, Key
 
@@ -58,10 +58,11 @@ class Delta:
 
 
 class State:
-    """everything: see KernelRules."""
+    """everything: see KernelRules. own: as of Rules."""
 
-    def __init__(self, *, everything: bool) -> None:
+    def __init__(self, *, everything: bool, own: Iterable[bytes] = ()) -> None:
         self._everything = everything
+        self._own_addresses = frozenset(own)
         self._frontends: dict[Key, Frontend] = {}
         self._sets: dict[str, EndpointSet] = {}
         self._using: dict[str, tuple[Key, ...]] = {}
@@ -97,7 +98,7 @@ class State:
     def _elements(self, frontend: Frontend | None, sets: Mapping[str, EndpointSet]) -> Elements:
         if frontend is None:
             return Elements()
-        return elements_of(frontend, sets, forward=self._everything or frontend.kernel)
+        return elements_of(frontend, sets, forward=self._everything or frontend.kernel, own=self._own_addresses)
 
     def _compare(self, made: Delta, width: int, old: Elements, new: Elements) -> None:
         before, after = old.found, new.found

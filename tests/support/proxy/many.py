@@ -21,4 +21,4 @@ def many(services: int, endpoints: int, shift: int) -> Rules:
         frontends.append(Frontend(f"default/s{number}", TCP, address, 80, (choice,)))
         sets.append(EndpointSet(f"s{number}", some))
         allocated.append(address)
-    return Rules(tuple(frontends), tuple(sets), (RANGE,), tuple(allocated))
+    return Rules(tuple(frontends), tuple(sets), (RANGE,), allocated=tuple(allocated))

@@ -1,0 +1,190 @@
+"""Floods at the service proxy, bounded in count and time: who else calls is served meanwhile. Larger ones: make
+flood-proxy. Those of datagrams are in test_dataplane_udp.py."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import resource
+import selectors
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pyrun.proxy.messages import Settings
+from pyrun.proxy.rules import Endpoint
+from tests.support.dataplane import PATIENCE_S, Plane, packed
+from tests.support.proxy.answers import Answer, Server, ask
+from tests.support.proxy.objects import service, slice_of
+from tests.support.proxy.running import running, until
+from tests.support.proxy.topology import NODE4, Place, topology
+
+VIP, POD, CLIENT, ENEMY = "10.96.0.1", "10.1.0.1", "10.1.0.9", "10.1.0.66"
+FORGED = "198.18"  # a network that nobody has, and whose answers are lost
+SYNS = 9000  # more than two backlogs of the listener
+
+
+# --- of segments that begin a connection ------------------------------------------------------------------------------
+
+
+def checksum(data: bytes) -> int:
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total = (total >> 16) + (total & 0xFFFF)
+    return ~(total + (total >> 16)) & 0xFFFF
+
+
+def syn(source: bytes, port: int, to: bytes, to_port: int) -> bytes:
+    """An IPv4 packet (RFC 9293 3.1). The kernel puts the header's length and checksum in."""
+    head = struct.pack("!HHIIBBHHH", port, to_port, random.getrandbits(32), 0, 5 << 4, 2, 65535, 0, 0)
+    total = checksum(source + to + struct.pack("!BBH", 0, socket.IPPROTO_TCP, len(head)) + head)
+    head = head[:16] + struct.pack("!H", total) + head[18:]
+    return struct.pack("!BBHHHBBH4s4s", 0x45, 0, 0, 0, 0, 64, socket.IPPROTO_TCP, 0, source, to) + head
+
+
+def forged_source(number: int) -> bytes:
+    return packed(f"{FORGED}.{number >> 8 & 0xFF}.{number & 0xFF}")
+
+
+def cookies_sent() -> int:
+    """SYN cookies of this thread's network namespace: how often the queue of half-open connections was full."""
+    names, values = [
+        line.split()
+        for line in Path("/proc/thread-self/net/netstat").read_text().splitlines()
+        if line.startswith("TcpExt:")
+    ]
+    return int(values[names.index("SyncookiesSent")])
+
+
+def hold(place: Place, to: str, port: int, count: int) -> list[socket.socket]:
+    """Connections that say nothing; as many as are taken."""
+    held = []
+    for _ in range(count):
+        s = place.open(socket.AF_INET, socket.SOCK_STREAM)
+        held.append(s)
+        with contextlib.suppress(ConnectionError):
+            s.connect((to, port))
+    return held
+
+
+def test_of_half_open_connections_and_of_health_checks(tmp_path: Path) -> None:
+    """One pod begins thousands of connections of others and ends none, and holds what it can of the port that load
+    balancers ask: another pod is served, and the balancer told that this node has an endpoint."""
+    with topology() as net, contextlib.ExitStack() as stack:
+        pod, client, enemy = net.host(POD, "fd01::1"), net.host(CLIENT, "fd01::9"), net.host(ENEMY, "fd01::66")
+        net.node.run("ip", "route", "add", f"{FORGED}.0.0/16", "via", ENEMY, "dev", "pod2", "onlink")
+        enemy.run("ip", "route", "add", "blackhole", f"{FORGED}.0.0/16")
+        stack.callback(Server(pod, 8080).close)
+        local = "type: LoadBalancer, externalTrafficPolicy: Local, healthCheckNodePort: 31000"
+        text = service("web", VIP, local) + slice_of("web", POD)
+        stack.enter_context(running(tmp_path, "userspace", text))
+        until(lambda: isinstance(ask(client, VIP, 80), Answer), "it is never served")
+        raw = stack.enter_context(enemy.open(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW))
+        for number in range(SYNS):
+            raw.sendto(syn(forged_source(number), 1024 + number, packed(VIP), 80), (VIP, 0))
+        assert cookies_sent() > 0  # or it was no flood
+        assert all(isinstance(ask(client, VIP, 80), Answer) for _ in range(20))
+        for port in (31000, 10256):
+            held = hold(enemy, NODE4, port, 300)
+            with client.connect(NODE4, port) as s:
+                s.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+                assert s.recv(12) in (b"HTTP/1.1 200", b"HTTP/1.1 503")
+            for s in held:
+                s.close()
+
+
+# --- of connections that are held -------------------------------------------------------------------------------------
+
+
+class Holder:
+    """A server that says one byte and keeps every connection; one thread, whatever their number."""
+
+    def __init__(self, address: str) -> None:
+        self.socket = socket.create_server((address, 0), backlog=4096)
+        self.endpoint = Endpoint(packed(address), self.socket.getsockname()[1])
+        self.got = 0
+        self._all = selectors.DefaultSelector()
+        self._all.register(self.socket, selectors.EVENT_READ)
+        self._wake, wake = socket.socketpair()
+        self._all.register(wake, selectors.EVENT_READ)
+        self._thread = threading.Thread(target=self._run, args=[wake], daemon=True)
+        self._thread.start()
+
+    def _run(self, wake: socket.socket) -> None:
+        while True:
+            for key, _ in self._all.select():
+                one = key.fileobj
+                assert isinstance(one, socket.socket)
+                if one is wake:
+                    return
+                if one is self.socket:
+                    made, _ = one.accept()
+                    made.send(b"x")
+                    self._all.register(made, selectors.EVENT_READ)
+                    continue
+                with contextlib.suppress(ConnectionError):
+                    if data := one.recv(4096):
+                        self.got += len(data)
+                        continue
+                self._all.unregister(one)
+                one.close()
+
+    def close(self) -> None:
+        self._wake.close()
+        self._thread.join(PATIENCE_S)
+        for key in list(self._all.get_map().values()):
+            key.fileobj.close()  # type: ignore[union-attr]
+        self._all.close()
+
+
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.fixture
+def holder() -> Iterator[Holder]:
+    made = Holder("127.8.0.1")
+    yield made
+    made.close()
+
+
+def is_served(plane: Plane, source: str) -> bool:
+    try:
+        with plane.connect(source=source) as s:
+            return s.recv(1) == b"x"
+    except ConnectionError:
+        return False
+
+
+@pytest.mark.usefixtures("many_files")
+def test_of_connections_that_send_a_byte_now_and_then(tmp_path: Path, holder: Holder) -> None:
+    """Slow-loris: one client holds what it gets, and keeps all of it alive. Each of a hundred others gets in."""
+    plane = Plane(tmp_path, Settings(max_connections=1000))
+    held: list[socket.socket] = []
+    try:
+        plane.it.set(plane.settings)
+        plane.serve(holder.endpoint)
+        for _ in range(1250):
+            with contextlib.suppress(ConnectionError):
+                s = plane.connect(source="127.0.6.6")
+                if s.recv(1):
+                    held.append(s)
+        assert len(held) == 900  # nine tenths
+        for round_ in range(2):
+            for s in held:
+                s.send(b".")
+            assert all(is_served(plane, f"127.0.7.{1 + round_ * 50 + n}") for n in range(50))
+        until(lambda: holder.got == 2 * len(held), "not all of it arrives")
+        assert not is_served(plane, "127.0.6.6")
+        assert plane.it.hello().connections <= 1000
+    finally:
+        for s in held:
+            s.close()
+        plane.close()
