@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """Serves a root file system as an image of one layer on loopback, for `pyrun image pull` and the demo.
 
-    bundles/registry.py ROOTFS NAME:TAG [PORT]      then: pyrun image pull localhost:PORT/NAME:TAG
+    bundles/registry.py ROOTFS NAME:TAG [PORT]      then: pyrun image pull 127.0.0.1:PORT/NAME:TAG
 
 PORT is 5000 where none is named. All of the image is in memory; nothing can be pushed. The paths are those of the OCI's
 distribution spec (/v2/NAME/manifests/TAG, /v2/NAME/blobs/DIGEST), and each request is told on stderr.
@@ -91,7 +91,7 @@ def serve(root: str, name: str, tag: str, port: int) -> None:
         do_HEAD = do_GET
 
     with ThreadingHTTPServer(("127.0.0.1", port), Registry) as server:
-        print(f"registry: localhost:{port}/{name}:{tag} is {top}", file=sys.stderr, flush=True)
+        print(f"registry: 127.0.0.1:{port}/{name}:{tag} is {top}", file=sys.stderr, flush=True)
         server.serve_forever()
 
 
