@@ -389,6 +389,12 @@ unsigned long long px_took(px_run_t *run, unsigned int step)
 	return p->x.trace && step < p->x.h->n_steps ? p->x.trace[step] : 0;
 }
 
+int px_trace(px_run_t *run)
+{
+	struct px *p = (struct px *)run;
+	return p->x.trace ? p->trace_fd : -1;
+}
+
 void px_free(px_run_t *run)
 {
 	struct px *p = (struct px *)run;

@@ -38,6 +38,8 @@ void px_undo(px_run_t *run, struct px_result *out);
 int px_slot(px_run_t *run, unsigned int slot);
 /* Nanoseconds step took, plus one; 0 if it did not run or the plan is not traced. */
 unsigned long long px_took(px_run_t *run, unsigned int step);
+/* The memfd in which a traced plan's times are, a u64 a step; it stays the run's. -1. */
+int px_trace(px_run_t *run);
 void px_free(px_run_t *run);
 /* Forgets the init's image, which one process keeps open for all its plans: for one that makes no more containers. */
 void px_drop_image(void);

@@ -13,7 +13,7 @@
 #include "pod.h"
 
 #define PLAN_MOST (64u << 20)
-enum { CLIENT = 4, SUPERVISOR, PLACED };
+enum { CLIENT = 4, SUPERVISOR, PLAN, PLACED };
 
 static struct made made;
 static struct pod_request heard;
@@ -113,7 +113,7 @@ static void be_ordinary(void)
 	sys_prctl(PR_SET_NAME, L("pyrun-make"), 0, 0, 0);
 }
 
-/* Standard streams at 0 to 2 and the console's socket at 3, where plans look for them; the client at 4 and pyrun-pod at 5. All else is closed: a
+/* Standard streams at 0 to 2 and the console's socket at 3, where plans look for them; the client at 4, pyrun-pod at 5, the plan at 6. All else is closed: a
  * hook may take minutes, and nobody may wait so long for the end of a stream that we only have a copy of. */
 static long place(int *fds)
 {
@@ -134,13 +134,14 @@ static long place(int *fds)
 
 static void __attribute__((noreturn)) make(const struct call *c, const struct pod_request *r, int plan, const int *streams, int sock)
 {
-	int err = 0, pass[3], n = 0;
-	int fds[PLACED] = { streams[0], streams[1], streams[2], streams[3] < 0 ? streams[0] : streams[3], c->fd, sock };
+	int err = 0, pass[POD_FDS], n = 0;
+	int fds[PLACED] = { streams[0], streams[1], streams[2], streams[3] < 0 ? streams[0] : streams[3], c->fd, sock, plan };
 	be_ordinary();
-	px_run_t *run = load(plan, &err);
 	const long placed = place(fds);
 	if (placed < 0) /* the client hears that we ended */
 		sys_exit(1);
+	px_run_t *run = load(PLAN, &err);
+	sys_close(PLAN);
 	if (run)
 		run_it(run, CLIENT, &made.result);
 	else {
@@ -154,6 +155,10 @@ static void __attribute__((noreturn)) make(const struct call *c, const struct po
 			n++;
 			if ((pass[n] = open_events(r->path, 1)) >= 0)
 				n++;
+		}
+		if ((pass[n] = px_trace(run)) >= 0) {
+			n++;
+			made.traced = 1;
 		}
 		const long proc = sys_openat(AT_FDCWD, "/proc", O_PATH | O_CLOEXEC | O_DIRECTORY, 0);
 		px_start_time((int)proc, made.result.pid, &made.start);

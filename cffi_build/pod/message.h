@@ -19,6 +19,7 @@ enum pod_kind {
 	POD_DONE = 32, POD_RESULT, POD_KNOWN, POD_EXIT, POD_YIELD,
 };
 
+#define POD_TRACES 1           /* KNOWN's value: makers carry traced plans out, and RESULT has the memfd of their times behind the pidfd */
 #define POD_TTY 1u             /* a terminal: its master is ours (CREATE) or the client's (EXEC) */
 #define POD_OPEN_STDIN 2u      /* a standard input that STDIN hands out, else /dev/null */
 #define POD_STDIN_ONCE 4u      /* it ends when the first who had it ends */

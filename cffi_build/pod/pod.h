@@ -64,6 +64,7 @@ struct call {                  /* a connection, and what it waits for */
 
 struct made {                  /* what a maker tells before it ends; the pidfd and memory.events by SCM_RIGHTS */
 	u64 start;
+	u64 traced;            /* the last descriptor has the times of its steps */
 	struct px_result result;
 };
 

@@ -220,15 +220,22 @@ static long come_alive(struct call *call, struct fds *got)
 /* A maker has told how it went; it ends now. */
 static void made_it(struct call *call, long n, struct fds *got)
 {
+	int pass[2] = { -1, said.traced && got->n > 1 ? got->fd[got->n - 1] : -1 };
 	const struct pod_reply r = { .magic = POD_MAGIC, .kind = POD_RESULT, .err = said.result.err, .pid = said.result.pid };
 	const int ok = said.result.status == 0 && got->n;
+	if (ok)
+		pass[0] = got->fd[0];
+	if (pass[1] >= 0)
+		got->n--;
 	if (call->ctr && ok)
 		come_alive(call, got);
 	else if (call->ctr) {
 		unreserve_exit(call->ctr);
 		forget(call->ctr);
 	}
-	tell(call->fd, &r, sizeof r, &said.result, (usize)n - sizeof said.start, got->fd, ok ? 1 : 0);
+	tell(call->fd, &r, sizeof r, &said.result, (usize)n - __builtin_offsetof(struct made, result), pass, !ok ? 0 : pass[1] < 0 ? 1 : 2);
+	if (pass[1] >= 0)
+		sys_close(pass[1]);
 	unwatch(call->sock);
 	shut(&call->sock);
 	call->maker = 0;
@@ -261,7 +268,7 @@ void maker_spoke(struct call *call)
 
 static void hello(struct call *call)
 {
-	struct pod_reply r = { .magic = POD_MAGIC, .kind = POD_KNOWN };
+	struct pod_reply r = { .magic = POD_MAGIC, .kind = POD_KNOWN, .value = POD_TRACES };
 	static struct pod_known known[POD_TOLD];
 	for (u32 i = 0; i <= CTRS; i++) {
 		if (i < CTRS && ctrs[i].k.state != POD_FREE)

@@ -148,7 +148,8 @@ class Answers:
                 return render(plan_probes(agent))
             case "metrics":
                 own = plan_own(agent, time.process_time(), len(os.listdir("/proc/self/fd")))
-                return render([*own, *plan_durations(self._cri.durations.value())])
+                told = self._cri.durations.value() | self._cri.pods.own.step_times.value()
+                return render([*own, *plan_durations(told)])
             case other:
                 raise InvalidArgument(f"{other!r} is no question")
 

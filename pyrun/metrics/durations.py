@@ -1,5 +1,5 @@
-"""What a daemon of ours tells of its calls (rpc/durations.py) as families, by the names that go-grpc-prometheus gave
-them, which dashboards of containerd know. Pure."""
+"""What a daemon of ours tells of its calls (rpc/durations.py) and steps (pod/step_times.py) as families; calls have the
+names that go-grpc-prometheus gave them, which dashboards of containerd know. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ STATUS = "durations"  # the key of Status' info
 
 
 def plan_durations(told: Mapping[str, Any]) -> list[Family | Histogram]:
-    """told: Durations.value(). KeyError, TypeError or ValueError where it is something else."""
+    """told: Durations.value(), and StepTimes.value(). KeyError, TypeError or ValueError where it is something else."""
     bounds = [float(bound) for bound in told["bounds"]]
     calls = Histogram("grpc_server_handling_seconds", "Seconds that calls of the CRI took", LABELS, bounds)
     codes = Family("grpc_server_handled_total", "Calls of the CRI, by how they ended", COUNTER, ("grpc_code", *LABELS))
@@ -25,7 +25,19 @@ def plan_durations(told: Mapping[str, Any]) -> list[Family | Histogram]:
     lag = Histogram("pyrun_loop_lag_seconds", text, (), bounds)
     counts, total = told["lag"]
     lag.values[()] = (_numbers(counts, bounds), float(total))
-    return [calls, codes, lag]
+    return [calls, codes, lag, *(_steps(told["steps"]) if "steps" in told else ())]
+
+
+def _steps(told: Mapping[str, Any]) -> list[Family | Histogram]:
+    """StepTimes.value()."""
+    bounds, labels = [float(bound) for bound in told["bounds"]], ("lane", "step")
+    took = Histogram("pyrun_step_duration_seconds", "Seconds that steps of containers' plans took", labels, bounds)
+    failed = Family("pyrun_step_failures_total", "Steps of containers' plans that failed", COUNTER, labels)
+    for lane, step, counts, total in told["took"]:
+        took.values[str(lane), str(step)] = (_numbers(counts, bounds), float(total))
+    for lane, step, count in told["failed"]:
+        failed.values[str(lane), str(step)] = int(count)
+    return [took, failed]
 
 
 def _numbers(counts: Any, bounds: list[float]) -> list[int]:

@@ -31,6 +31,10 @@ from .carried import Carried, Exec, Made, MakerDied
 from .launch import spawn
 from .messages import Known
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..runtime.create import Traced
+
 CONSOLE = 3  # the number that the terminal's socket has in a maker: console=CONSOLE for prepare() and prepare_exec()
 PIDS = "pids"
 CREATE_S = 240.0  # as long as the kubelet waits for a RunPodSandbox; hooks have their own time
@@ -46,6 +50,7 @@ class Supervisor:
 
     def __init__(self, directory: str) -> None:
         self.directory = directory
+        self._traces = False  # one of an older version, which runs still, can't
         self._events: socket.socket | None = None
 
     # --- its life -----------------------------------------------------------------------------------------------------
@@ -73,6 +78,7 @@ class Supervisor:
         status = spawn(directory, pod_id, cgroup, around)
         if status:
             raise PyrunError(f"pyrun-pod could not start: {os.strerror(status).lower()}", hint=f"look at {directory}")
+        self._traces = True
         return self
 
     @classmethod
@@ -90,6 +96,7 @@ class Supervisor:
                 reply, _ = answer(s, CALL_S)
                 if reply.kind != m.KNOWN:
                     raise PyrunError(f"the supervisor answered {reply.kind} to HELLO", hint="is it of another version?")
+                self._traces = bool(reply.value & m.TRACES)
                 found += reply.known()
                 if reply.count < m.TOLD:
                     return found
@@ -117,8 +124,9 @@ class Supervisor:
         timeout: float = CREATE_S,
         log_patience: float = LOG_PATIENCE_S,
         log_rate: int = 0,
+        traced: Traced | None = None,
     ) -> Made:
-        """Carries a prepared create out. Errors are run_prepared()'s, with nothing left of it.
+        """Carries a prepared create out. Errors are run_prepared()'s, with nothing left of it. traced: as for that.
 
         log: opened to append; it stays the caller's. log_patience: seconds for which a log that can't be written to
         holds the container up, 0: without end. log_rate: KiB a second, 0: all; lines that are more are left out, and
@@ -131,7 +139,7 @@ class Supervisor:
 
         store = Store(prepared.request.state_dir.rpartition("/")[0])
         try:
-            return run_prepared(store, prepared, warn, cancel=cancel, run=run)  # type: ignore[return-value]
+            return run_prepared(store, prepared, warn, traced=traced, cancel=cancel, run=run)  # type: ignore[return-value]
         except MakerDied:
             from ..runtime.delete import delete
 
@@ -155,11 +163,12 @@ class Supervisor:
     ) -> Made:
         """As create(), of any plan that makes a container's init. cgroup: where that will be, "" where in none.
         words: run_plan()'s. StepFailed and MakerDied."""
+        words["trace"] = bool(words.get("trace")) and self._traces
         flags = m.TTY * tty | m.OPEN_STDIN * stdin | m.STDIN_ONCE * stdin_once | m.HAS_LOG * (log >= 0)
         flags |= log_rate << m.LOG_RATE
         request = m.request(m.CREATE, ctr, flags, int(log_patience * 1000), cgroup)
         with self._run(request, plan, [log] if log >= 0 else [], timeout, **words) as (reply, fds, _):
-            return Made(plan, reply.pid, fds[0])
+            return Made(plan, reply.pid, *fds[:2])
 
     def exec(
         self,

@@ -71,7 +71,10 @@ def test_the_forms(node: Node, exporter: str) -> None:
     )
     with pytest.raises(PyrunError):
         node.call("ContainerStatus", container_id="nothing")
+    with pytest.raises(PyrunError, match="nothing-there"):
+        node.run(node.run_pod("wrong"), "wrong", "true", "wrong", working_dir="/dev/null/nothing-there")
     check_durations(get(exporter, "/metrics"))
+    check_steps(get(exporter, "/metrics"))
     if (promtool := shutil.which("promtool")) is None:
         pytest.skip("Debian's prometheus is not installed: its promtool checks the text")
     for page in ("/metrics", "/metrics/cadvisor", "/metrics/resource"):
@@ -94,6 +97,20 @@ def check_durations(text: str) -> None:
     assert float(samples[f"grpc_server_handling_seconds_sum{{{of}}}"]) > 0
     assert 'grpc_server_handled_total{grpc_code="NotFound",grpc_method="ContainerStatus"' in text
     assert "pyrun_loop_lag_seconds_count" in samples
+
+
+def check_steps(text: str) -> None:
+    """What the steps of containers' plans took, in the parent and in both stages of the child, and which failed."""
+    samples = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    counts = {
+        name: int(value) for name, value in samples.items() if name.startswith("pyrun_step_duration_seconds_count")
+    }
+    assert {name.split('"')[1] for name in counts} == {"parent", "stage1", "stage2"} and all(counts.values())
+    for of in ('lane="parent",step="clone3"', 'lane="stage2",step="pivot_root"'):
+        count = counts[f"pyrun_step_duration_seconds_count{{{of}}}"]
+        assert count == int(samples[f'pyrun_step_duration_seconds_bucket{{{of},le="+Inf"}}'])
+        assert 0 < float(samples[f"pyrun_step_duration_seconds_sum{{{of}}}"]) < 60 * count
+    assert len(counts) < 150
 
 
 def test_what_is_not_there(exporter: str) -> None:

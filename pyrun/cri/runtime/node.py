@@ -35,7 +35,7 @@ async def status(cri: Cri, request: Any) -> Any:
     )
     if request.verbose:
         response.info["config"] = json.dumps(await asyncio.to_thread(_verbose, cri))
-        response.info["durations"] = json.dumps(cri.durations.value())
+        response.info["durations"] = json.dumps(cri.durations.value() | cri.pods.own.step_times.value())
     return response
 
 

@@ -10,6 +10,7 @@ from ...runtime.prepare import Config, prepare
 from ...runtime.runtime import Runtime
 from ...runtime.store import CREATED
 from ..spec import log_rate
+from ..step_times import StepTimes
 from ..supervisor import CONSOLE
 from .features import Features
 from .handler import Handler
@@ -36,6 +37,7 @@ class Own(Handler):
         self._facts = facts
         self._runtime = Runtime(root, facts, warn)
         self._store = self._runtime.store
+        self.step_times = StepTimes()
 
     def check_pod(self, config: Any) -> None:
         return
@@ -60,7 +62,8 @@ class Own(Handler):
         c.record.cgroup = prepared.request.cgroup or ""
         c.spec = prepared.spec  # for the start, which mostly comes at once
         supervisor = supervisor_of(c)
-        supervisor.create(c.id, prepared, warn=c.record.warnings.append, **streams_of(c, log)).close()
+        words = streams_of(c, log) | {"warn": c.record.warnings.append, "traced": self.step_times.add}
+        supervisor.create(c.id, prepared, **words).close()
 
     def start(self, c: Container) -> None:
         spec, c.spec = c.spec, None  # it is read again by the first exec: most containers have none, and it is large
