@@ -135,6 +135,7 @@ COLLECT = Verb(
         Option("keep", DURATION, "how long they are kept (default: 168h)", metavar="TIME"),
         size("keep-bytes", "how big all of them may become (default: 2G)"),
         text("ship", "URL", "send lines there, such as loki+http://HOST:3100/loki/api/v1/push", many=True),
+        flag("no-join", "send each line by itself, also those of a stack trace"),
         flag("once", "seal what can be sealed, and end"),
         flag("status", "print what has been sealed, shipped and dropped, and end"),
         FOR_TOOLS,

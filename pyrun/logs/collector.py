@@ -16,6 +16,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from .entry import Rule
+
 # A look, also where nothing tells that something happened; and how often what is old is looked for.
 LOOK = 5.0
 DROP = 60.0
@@ -32,8 +34,10 @@ def collect(
     *,
     once: bool = False,
     targets: Sequence[str] = (),
+    rule: Rule | None = None,
 ) -> None:
-    """Until `ended`. root: the logs of pods; directory: the store's. targets: as parse_target takes them."""
+    """Until `ended`. root: the logs of pods; directory: the store's. targets: as parse_target takes them. rule: which
+    lines are sent as one, None if each is sent by itself."""
     with ExitStack() as stack:
         private_directory(directory)
         stack.enter_context(only_one(directory, "pyrun collect"))
@@ -42,7 +46,7 @@ def collect(
         sealer = Sealer(root, store, warn)
         stack.callback(sealer.close)
         for target in targets:
-            shipper = Shipper(target, root, directory, warn)
+            shipper = Shipper(target, root, directory, warn, rule)
             stack.callback(shipper.stop, PATIENCE)
             shipper.start()
         dropped = 0.0

@@ -85,10 +85,11 @@ class Open:
 class Entries:
     """Makes entries of a container's lines, in the order in which they began. rule: None if each line is one."""
 
-    __slots__ = ("_open", "_queue", "_rule")
+    __slots__ = ("_open", "_queue", "_rule", "begun")
 
     def __init__(self, rule: Rule | None) -> None:
         self._rule = rule
+        self.begun = 0  # how many
         self._queue: deque[Open] = deque()
         self._open: dict[str, Open] = {}
 
@@ -109,6 +110,7 @@ class Entries:
         else:
             begun = Open(line, hit, line.time, len(line.content), contents=[line.content])
             self._queue.append(begun)
+            self.begun += 1
             if self._rule is None:
                 begun.closed = True
             else:

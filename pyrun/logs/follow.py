@@ -54,7 +54,8 @@ START = Position(BEFORE_ALL, b"", 0)
 @dataclass(slots=True)
 class Cursor:
     """Where a container is read. file: what is read, None before the first. floor: (attempt, stamp) of the newest
-    rotated file that has been read, or was old when we began. safe: up to where all lines have been told."""
+    rotated file that has been read, or was old when we began. safe: up to where all lines have been told. at_end: the
+    last read found no more."""
 
     container: Container
     file: _File | None = None
@@ -67,6 +68,8 @@ class Cursor:
     head: bytes = b""
     done: int = 0
     safe: Position = START
+    at_end: bool = False
+    _line: int = -1  # where in its file the line begins that was told last; -1: not after `safe`
 
     def start_at_end(self) -> None:
         """Passes over what is there."""
@@ -97,26 +100,40 @@ class Cursor:
 
     def read(self, burst: int = BURST) -> Iterator[Line]:
         """What has come since; at most so many pieces of the file."""
+        self.at_end = False
         for _ in range(burst):
             data = self.file.read() if self.file else b""
             if not data:
                 found = self._next()
                 if found is None:
+                    self.at_end = True
                     return
                 # The old file's writer is done once there is something in the next one.
                 data = self.file.read() if self.file else b""
                 if data:
                     found[1].close()
                 else:
-                    yield from self._take(*found)
+                    for line in self._take(*found):
+                        self._line = -1
+                        yield line
                     continue
+            place = self.done - len(self.rest)
             self.done += len(data)
             self.head = (self.head + data)[:HEAD] if len(self.head) < HEAD else self.head
             *raws, self.rest = (self.rest + data).split(b"\n")
-            yield from (line for raw in raws if (line := self.joiner.add(raw)))
+            for raw in raws:
+                if self.joiner.idle:
+                    self._line = place
+                place += len(raw) + 1
+                if (told := self.joiner.add(raw)) is not None:
+                    yield told
             if self.joiner.idle:
                 whole = self.done - len(self.rest)
                 self.safe = Position(self.before, self.head[:whole], whole)
+
+    def begin(self) -> Position:
+        """Where the line begins that was told last, or something before it."""
+        return self.safe if self._line < 0 else Position(self.before, self.head[: self._line], self._line)
 
     def _next(self) -> tuple[Segment, _File, list[Segment]] | None:
         """The file that follows the one that is read, if something is in it."""

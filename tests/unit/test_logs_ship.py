@@ -73,9 +73,11 @@ class Written:
 
 
 @contextmanager
-def collecting(logs: Path, store: Path, *targets: str) -> Iterator[list[subprocess.Popen[bytes]]]:
+def collecting(
+    logs: Path, store: Path, *targets: str, more: Sequence[str] = ()
+) -> Iterator[list[subprocess.Popen[bytes]]]:
     """A collector that may be killed: `again` begins another one."""
-    argv = [sys.executable, "-m", "pyrun", "collect", "--dir", str(logs), "--store", str(store)]
+    argv = [sys.executable, "-m", "pyrun", "collect", "--dir", str(logs), "--store", str(store), *more]
     running: list[subprocess.Popen[bytes]] = []
     for target in targets:
         argv += ["--ship", target]
@@ -316,6 +318,43 @@ def test_a_bad_line_drops_no_other(place: tuple[Path, Path]) -> None:
         wait_for(lambda: [row["lines"] for row in shipped(place[1])] == [499], "all but one are taken")
         assert [row["dropped"] for row in shipped(place[1])] == [1]
     assert texts_of(Moody.taken) == [f"line-{number}-end" for number in range(500) if number != 333]
+
+
+TRACE = ["Traceback (most recent call last):", '  File "x.py", line 3, in f', "KeyError: 'unheard'"]
+
+
+def late_raw(*texts: str) -> bytes:
+    """Lines of one time, which is not yet over: what they are of is whole when another line says so."""
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(NOW + 86400))
+    return "".join(f"{stamp}.000000000Z stderr F {text}\n" for text in texts).encode()
+
+
+def test_lines_that_belong_together_are_sent_as_one(place: tuple[Path, Path]) -> None:
+    """Also where they come one after the other, and where the collector is killed in between."""
+    written = Written(place[0])
+    written.write_at_once(3)
+    with a_store() as port, collecting(*place, f"loki+http://127.0.0.1:{port}/push") as running:
+        wait_for(lambda: len(texts_of(Moody.taken)) == 3, "what was there is taken")
+        with written.live.open("ab", buffering=0) as file:
+            file.write(late_raw("request 7 failed"))
+            for line in TRACE:
+                file.write(late_raw(line))
+            file.write(late_raw("request 8", "request 9 failed", *TRACE[:2]))
+            wait_for(lambda: "request 8" in texts_of(Moody.taken), "what is whole is taken")
+            kill_and_go_on(running)
+            file.write(late_raw(TRACE[2], "request 10", "request 11"))
+        wait_for(lambda: "request 10" in texts_of(Moody.taken), "all that is whole is taken")
+    found = texts_of(Moody.taken)[3:]
+    assert found[:2] == ["\n".join(["request 7 failed", *TRACE]), "request 8"]
+    assert found[-2:] == ["\n".join(["request 9 failed", *TRACE]), "request 10"]
+
+
+def test_each_line_by_itself(place: tuple[Path, Path]) -> None:
+    written = Written(place[0])
+    written.live.write_bytes(late_raw("request 7 failed", *TRACE))
+    with a_store() as port, collecting(*place, f"loki+http://127.0.0.1:{port}/push", more=["--no-join"]):
+        wait_for(lambda: len(texts_of(Moody.taken)) == 4, "all is taken")
+    assert texts_of(Moody.taken) == ["request 7 failed", *TRACE]
 
 
 def test_the_last_lines_of_a_removed_pod_are_sent_once(place: tuple[Path, Path]) -> None:

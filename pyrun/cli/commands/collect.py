@@ -23,6 +23,7 @@ DAYS, BYTES, LEAST_BYTES = 7, 2 << 30, 1 << 20
 def run(g: Globals, o: Options) -> int:
     try:
         from pyrun.logs.collector import collect
+        from pyrun.logs.entry import Rule
         from pyrun.logs.ship.record import parse_target
         from pyrun.logs.store import Keep, read_status
     except ModuleNotFoundError as error:
@@ -45,7 +46,8 @@ def run(g: Globals, o: Options) -> int:
     ended: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, frame: ended.append(number))
-    collect(root, store, keep, _warn, lambda: bool(ended), once=o.once, targets=o.ship)
+    rule = None if o.no_join else Rule()
+    collect(root, store, keep, _warn, lambda: bool(ended), once=o.once, targets=o.ship, rule=rule)
     return 0
 
 

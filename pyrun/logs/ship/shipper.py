@@ -16,6 +16,7 @@ from ..query import Query, Where
 from ..store import DATABASE
 from . import elasticsearch, loki, otlp
 from .cursors import Cursors, key_of
+from .gathered import Gathered
 from .http import HttpTarget
 from .journald import JournaldTarget
 from .record import Again, Record, Refused, parse_target
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Protocol
 
+    from ..entry import Rule
     from ..follow import Position
     from ..tree import Container
     from .cursors import Key
@@ -49,13 +51,17 @@ OTHERS: Mapping[str, Callable[[str], Target]] = {"syslog": SyslogTarget, "journa
 
 
 class Shipper:
-    """target: as parse_target takes it. root, directory: of the logs and the store."""
+    """target: as parse_target takes it. root, directory: of the logs and the store. rule: which lines are sent as one,
+    None if each is sent by itself."""
 
-    def __init__(self, target: str, root: str, directory: str, warn: Callable[[str], None]) -> None:
+    def __init__(
+        self, target: str, root: str, directory: str, warn: Callable[[str], None], rule: Rule | None = None
+    ) -> None:
         protocol, url = parse_target(target)
         self._name = target
         self._target: Target = OTHERS[protocol](url) if protocol in OTHERS else HttpTarget(url, BY_HTTP[protocol])
         self._where = (root, directory)
+        self._rule = rule
         self._warn = warn
         self._ended = threading.Event()
         self._node = os.uname().nodename
@@ -89,7 +95,7 @@ class Shipper:
             cursors = Cursors(os.path.join(directory, DATABASE), self._name)
             stack.callback(cursors.close)
             try:
-                follower = _FromPositions(root, directory, cursors)
+                follower = _FromPositions(root, directory, cursors, self._rule)
                 stack.callback(follower.close)
                 while not self._ended.is_set():
                     if not self._ship(follower, cursors):
@@ -105,13 +111,13 @@ class Shipper:
         batch: list[Record] = []
         positions: dict[Key, Position] = {}
         size = sent = 0
-        for cursor in follower.cursors():
-            before = cursor.safe
-            for line in cursor.read(BURST):
-                batch.append(Record(cursor.container, line, self._node))
+        for gathered in follower.gathered():
+            before, container = gathered.safe, gathered.cursor.container
+            for line in gathered.read(BURST):
+                batch.append(Record(container, line, self._node))
                 size += len(line.content) + 200
-            if cursor.safe != before:
-                positions[key_of(cursor.container)] = cursor.safe
+            if gathered.safe != before:
+                positions[key_of(container)] = gathered.safe
             if size >= BATCH_BYTES:
                 sent += self._send(batch, positions, cursors)
                 batch, positions, size = [], {}, 0
@@ -152,7 +158,9 @@ class Shipper:
 class _FromPositions(Follower):
     """Containers are read from where an earlier shipper stopped, and new ones from their beginning."""
 
-    def __init__(self, root: str, store: str, cursors: Cursors) -> None:
+    def __init__(self, root: str, store: str, cursors: Cursors, rule: Rule | None) -> None:
+        self._rule = rule
+        self._gathered: dict[str, Gathered] = {}
         self._remembered = cursors
         self._positions = cursors.positions()
         super().__init__(root, Where(), Query(), store)
@@ -162,14 +170,16 @@ class _FromPositions(Follower):
         position = self._positions.pop(key_of(container), None)
         if position is not None and not cursor.start_at(position):
             self._remembered.count(lost_files=1)
+        self._gathered[container.directory] = Gathered(cursor, self._rule)
         return cursor
 
     def ended(self, cursor: Cursor) -> None:
         self._remembered.forget(key_of(cursor.container))
+        del self._gathered[cursor.container.directory]
 
-    def cursors(self) -> Iterator[Cursor]:
+    def gathered(self) -> Iterator[Gathered]:
         self._find(new=True)
-        yield from self._cursors.values()
+        yield from self._gathered.values()
 
 
 def _text(error: Exception) -> str:
