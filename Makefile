@@ -1,7 +1,7 @@
 # Everything here assumes `./bootstrap build` has run once; each target runs it, and the second time it is quick.
 PY := .venv/bin/python
 
-.PHONY: help build check test bench bench-addons pictures bench-layers bench-cri many-cri demo conformance critest containerd-2 victoria-logs kubelet control-plane e2e-node fuzz fuzz-layer fuzz-dataplane fuzz-dns bench-proxy bench-proxy-memory bench-proxy-plan bench-dns asan vm vm-shell vm-test vm-engines box soak clean
+.PHONY: help build check test bench bench-addons bench-addons-memory pictures bench-layers bench-cri many-cri demo conformance critest containerd-2 victoria-logs kubelet control-plane e2e-node fuzz fuzz-layer fuzz-dataplane fuzz-dns bench-proxy bench-proxy-memory bench-proxy-plan bench-dns asan vm vm-shell vm-test vm-engines box soak clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -79,6 +79,9 @@ bench-addons: build  ## logs in blocks: sealed, searched (ARGS=1000 for a gigaby
 	$(PY) -m tests.bench.pod_logs_blocks $(ARGS)
 	$(PY) -m tests.bench.metrics_past
 	$(PY) -m tests.bench.dashboard_pods
+
+bench-addons-memory: build  ## PSS and idle CPU of metrics, collect and dashboard beside twenty pods (root)
+	tests/view unshare -n sh -c 'ip link set lo up; exec $(PY) -m tests.bench.addons_memory $(ARGS)'
 
 pictures: build  ## docs/pictures anew: what the browser of the dashboard's tests sees (root)
 	mkdir -p docs/pictures

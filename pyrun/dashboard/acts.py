@@ -15,6 +15,7 @@ from ..node.agent.ask import ask
 from ..proxy.ask import ask as ask_proxy
 from ..rpc.client import call_all
 from ..web.ask import Forbidden, LoggedOut
+from .agent import nanoseconds
 from .audit import Audit
 from .clean import clean
 from .fields import check_fields
@@ -41,6 +42,7 @@ class Acts:
             "plan": (VIEW, False, self._plan, "pod"),
             "services": (VIEW, False, self._services, ""),
             "volumes": (VIEW, False, self._volumes, ""),
+            "garbage": (VIEW, False, self._garbage, ""),
             "retry": (OPERATE, True, self._retry, "pod"),
             "remove-image": (OPERATE, True, self._remove_image, "image"),
             "manifest": (ADMIN, True, self._manifest, "pod"),
@@ -128,6 +130,21 @@ class Acts:
 
     def _volumes(self, question: Question) -> Any:
         return {"volumes": plan_volumes(self._ask("pods"))}
+
+    def _garbage(self, question: Question) -> Any:
+        """The agent's own plan (image/garbage.py): those that go first, in the order in which they would."""
+        found = self._ask("garbage")
+        images = [
+            {
+                "id": clean(one["id"]),
+                "goes": bool(one["goes"]),
+                "frees": int(one["frees"]),
+                "used": nanoseconds(one["used"]),
+                "why": clean(one["why"], 2000),
+            }
+            for one in found["images"]
+        ]
+        return {"why": clean(found["why"], 2000), "images": images}
 
     def _retry(self, question: Question) -> Any:
         return self._ask("retry", *_pod(question), method="POST")

@@ -12,6 +12,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "plan": ("pod",),
     "services": (),
     "volumes": (),
+    "garbage": (),
     "retry": ("pod",),
     "remove-image": ("image",),
     "manifest": ("pod",),

@@ -9,7 +9,6 @@ from contextlib import ExitStack
 from ..errors import PyrunError
 from ..listen import only_one, private_directory
 from .seal import Sealer
-from .ship.shipper import Shipper
 from .store import Keep, LogStore
 
 TYPE_CHECKING = False
@@ -45,6 +44,8 @@ def collect(
         stack.callback(store.close)
         sealer = Sealer(root, store, warn)
         stack.callback(sealer.close)
+        if targets:
+            from .ship.shipper import Shipper  # TLS and HTTP clients, 7 MB
         for target in targets:
             shipper = Shipper(target, root, directory, warn, rule)
             stack.callback(shipper.stop, PATIENCE)

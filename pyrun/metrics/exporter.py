@@ -22,7 +22,6 @@ from .families import plan_cadvisor, plan_resource
 from .history import collect_history
 from .node import NodeUsage, collect_node
 from .readings import Readings, collect_durations, collect_readings
-from .remote_writer import RemoteWriter
 from .samples import plan_samples
 from .store import Keep, Store
 from .summary import plan_rate, plan_summary
@@ -31,6 +30,8 @@ from .text import COUNTER, GAUGE, KIND, Family, render
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from .remote_writer import RemoteWriter
 
     Ready = Callable[[tuple[str, int]], None]
 
@@ -200,6 +201,8 @@ async def serve(
         exporter = Exporter(cri, node, kept.directory if kept else None)
         address = await exporter.listen(host, port)
         if kept is not None and kept.remote_write:
+            from .remote_writer import RemoteWriter  # and with it urllib3, 3 MB, which nobody else here takes
+
             exporter.remote = RemoteWriter(kept.remote_write, kept.directory, node, kept.period, kept.keep.seconds)
             exporter.remote.start()
             stack.callback(exporter.remote.stop)

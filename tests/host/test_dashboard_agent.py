@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pyrun.node.agent.ask import ask
 from tests.support.browser import Browser, a_browser, find_browser
 from tests.support.dashboard import Served, a_dashboard
 from tests.support.node.agent import AgentNode, an_agent, pod, sh
@@ -114,6 +115,26 @@ def test_a_terminal(browser: Browser, dashboard: Served) -> None:
     browser.wait_text("The shell has ended")
     browser.run("location.hash = '#/tokens'")
     browser.wait_text("terminal")
+    assert not browser.complaints, browser.complaints
+
+
+def test_images_have_the_plan_of_garbage_collection(browser: Browser, dashboard: Served, agent: AgentNode) -> None:
+    """The node agent's own, image by image: what would go and why the others stay."""
+    plan = ask(str(Path(agent.node.socket).parent), "garbage")
+    told = dashboard.get("/api/read/garbage")
+    of = ("id", "goes", "frees", "why")
+    assert [[one[name] for name in of] for one in told["images"]] == [
+        [one[name] for name in of] for one in plan["images"]
+    ]
+    assert len(told["images"]) == 1 and told["why"] == plan["why"]
+    browser.visit(dashboard.url)
+    browser.type("#token", dashboard.token)
+    browser.press("Enter")
+    browser.wait_text("Most CPU")
+    browser.run("location.hash = '#/images'")
+    browser.wait_text("garbage collection would take 0 of them now, 0 B")
+    browser.wait_text(f"stays: {told['images'][0]['why']}; last used ")
+    browser.wait_text(plan["why"])
     assert not browser.complaints, browser.complaints
 
 

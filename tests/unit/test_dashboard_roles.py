@@ -76,7 +76,7 @@ def test_what_each_role_may(served: Served) -> None:
     ):
         status, told = act(served, name, body, token)
         assert status == expected, (name, body, status, told)
-    for act_name, expected in (("yaml?pod=a/b", 503), ("tokens", 403), ("manifest?pod=a/b", 403)):
+    for act_name, expected in (("yaml?pod=a/b", 503), ("garbage", 503), ("tokens", 403), ("manifest?pod=a/b", 403)):
         assert served.ask(f"/api/read/{act_name}", authorization=f"Bearer {view}")[0] == expected, act_name
     assert served.ask("/api/me", authorization=f"Bearer {view}")[2].strip() == '{"name": "ann", "role": "view"}'
     lines = audit(served)

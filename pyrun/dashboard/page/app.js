@@ -84,6 +84,7 @@ function chooseOwner(page, id, name) {
 function asking(page, id, name) {
   if (page === "pod" && name === "plan" && pod(id)) return [`plan ${id}`, () => read("plan", { pod: `${pod(id).namespace}/${pod(id).name}` })];
   if (page === "metrics") return [location.hash, () => askMetric(route())];
+  if (page === "images" && node()?.agent) return ["garbage", () => read("garbage")];
   if (["services", "volumes"].includes(page) || (page === "tokens" && may("admin"))) return [page, () => read(page)];
   return [null, null];
 }

@@ -1,5 +1,6 @@
 // What each page shows, out of the store's values.
 import { h } from "/dom.js";
+import { fetched } from "/fetched.js";
 import { ago, bytes, cores, plural, when } from "/format.js";
 import { pastOf } from "/history.js";
 import { eventRow, tabs } from "/podtabs.js";
@@ -219,13 +220,21 @@ export function onePod(id) {
   ];
 }
 
+// With the node agent's plan of what it would remove for room, and why the others stay; without one nobody removes any.
 export function imageList() {
   const found = images();
-  const unused = found.filter((one) => !one.used.length && !one.pinned);
   const sum = (list) => list.reduce((total, one) => total + one.size, 0);
+  const plan = node().agent ? fetched.value?.images : [];
+  const order = new Map((plan ?? []).map((one, place) => [one.id, { ...one, place }]));
+  const going = [...order.values()].filter((one) => one.goes);
+  const unused = found.filter((one) => !one.used.length && !one.pinned);
+  const would = plan && `garbage collection would take ${going.length} of them now, ${bytes(going.reduce((total, one) => total + one.frees, 0))}`;
+  const nobody = `no node agent runs, so there is no garbage collection by one; nothing uses ${unused.length} of them, ${bytes(sum(unused))}`;
+  found.sort((one, other) => (order.get(one.id)?.place ?? Infinity) - (order.get(other.id)?.place ?? Infinity) || 0);
   return [
     h("h1", {}, "Images"),
-    h("p", { class: "sub" }, `${found.length}, ${bytes(sum(found))}; garbage collection would take ${unused.length} of them, ${bytes(sum(unused))}`),
+    h("p", { class: "sub" }, `${found.length}, ${bytes(sum(found))}; ${node().agent ? (would ?? fetched.error) || "asking for the plan of garbage collection …" : nobody}`),
+    node().agent && fetched.value?.why && h("p", { class: "why" }, fetched.value.why),
     h(
       "ul",
       { class: "images" },
@@ -236,10 +245,18 @@ export function imageList() {
           h("strong", {}, one.tags.join(", ") || one.digests[0] || one.id),
           h("span", {}, bytes(one.size)),
           h("span", {}, one.used.length ? `used by ${one.used.join(", ")}` : one.pinned ? "pinned" : "not used"),
+          verdict(order.get(one.id)),
           h("code", {}, one.id),
           !one.used.length && !one.pinned && may("operate") && h("button", { type: "button", "data-act": "remove-image", "data-body": JSON.stringify({ image: one.id }) }, `Remove ${one.tags[0] ?? "it"}`),
         ),
       ),
     ),
   ];
+}
+
+function verdict(one) {
+  if (!one) return null;
+  const used = `last used ${ago(one.used)} ago`;
+  if (one.goes) return h("span", { class: "odd" }, `would go: ${one.why}; ${bytes(one.frees)} are free again`);
+  return h("span", { class: "soft" }, `stays: ${one.why}; ${used}`);
 }
