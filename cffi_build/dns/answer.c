@@ -59,6 +59,7 @@ size_t reply_limit(const struct query *q, int tcp) {
 }
 
 size_t reply_bare(const uint8_t *p, unsigned rcode, uint8_t *out) {
+    server.n.rcodes[rcode <= REFUSED ? rcode : FORMERR]++;
     memset(out, 0, HEAD);
     memcpy(out, p, 2);
     put16(out + 2, QR | (be16(p + 2) & (OPCODE | RD)) | rcode);
@@ -167,6 +168,7 @@ static size_t reply_with(const struct query *q, const struct found *f, unsigned 
         return 0;
     put16(out, q->id);
     put16(out + 2, flags | (alias ? AA : 0) | (f->rcode & 15));
+    server.n.rcodes[f->rcode <= REFUSED ? f->rcode : FORMERR]++;
     put16(out + 4, 1), put16(out + 6, an + (alias != 0)), put16(out + 8, ns), put16(out + 10, ar + (opt != 0));
     memcpy(out + HEAD, q->name, q->name_n);
     put16(out + HEAD + q->name_n, q->kind);

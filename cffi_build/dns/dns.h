@@ -153,7 +153,7 @@ extern struct server {
     unsigned turn;
     struct counters {
         uint64_t queries, answers, nxdomain, nodata, dropped_source, dropped_rate, malformed, refused, truncated, asked, cache_hits,
-            stale, failed, tcp_accepted, tcp_refused, send_failed, shared, autopath;
+            stale, failed, tcp_accepted, tcp_refused, send_failed, shared, autopath, misses, refreshed, rcodes[6]; /* rcodes: replies by NOERROR to REFUSED */
     } n;
 } server;
 enum { KIND_CONTROL_LISTENER, KIND_CONTROL, KIND_UDP, KIND_TCP_LISTENER, KIND_TCP };

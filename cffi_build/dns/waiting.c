@@ -160,6 +160,7 @@ void wait_for(const struct query *q, const struct peer *peer, int alias, int64_t
     struct found f;
     int i = find(q->lower, q->lower_n, q->kind);
     *out_n = 0;
+    server.n.misses++;
     if (i != NONE) {
         server.n.shared++;
         if (!questions[i].stale_told && !add_waiter(i, q, peer, now))
@@ -185,6 +186,7 @@ void wait_refresh(const struct cached *c, int64_t now) {
     if (!server.forwards || find(c->bytes, c->name_n, c->kind) != NONE)
         return;
     const int i = begin(c->bytes, c->name_n, c->kind, c->alias, now);
+    server.n.refreshed += i != NONE;
     if (i != NONE && control_ask(c->bytes, c->name_n, c->kind, FLAG_REFRESH | (c->alias ? FLAG_ALIAS : 0), nobody))
         end(i);
 }

@@ -86,7 +86,7 @@ class Daemon:
             if listener:
                 listener.close()
             raise
-        self.exporter = Exporter(listener, self.loop, self._metrics) if listener else None
+        self.exporter = Exporter(listener, self.loop, self._pages()) if listener else None
 
     # --- the program and its sockets ---
 
@@ -209,9 +209,26 @@ class Daemon:
             self.watch.close()
         self.loop.close()
 
-    def _metrics(self) -> str:
+    def _pages(self) -> dict[str, Callable[[], str]]:
+        return {"/metrics": self._metrics, "/health": self._health, "/ready": self._is_ready}
+
+    def _status(self) -> dict[str, int]:
         self.loop.after(0, self._questions)  # those that come while the program is waited for: nothing tells of them
-        return render(self.responder.status())
+        return self.responder.status()
+
+    def _metrics(self) -> str:
+        return render(self._status(), {str(server): server.counts() for server in self.forwarder.upstreams})
+
+    def _health(self) -> str:
+        """PyrunError where the program does not answer."""
+        self._status()
+        return "OK\n"
+
+    def _is_ready(self) -> str:
+        """PyrunError as long as nothing is answered."""
+        if not self._status()["generation"]:
+            raise PyrunError("there is no table yet: not all objects have been read")
+        return "OK\n" if self.store.is_whole() else "OK, by the table of last time: not all objects have been read\n"
 
     def _questions(self) -> None:
         try:

@@ -1,4 +1,5 @@
-"""/metrics over HTTP, in a thread of its own: what is told there the daemon's thread has to be asked for."""
+"""/metrics, /health and /ready over HTTP, in a thread of its own: what is told there is asked of the daemon's thread,
+so that an answer shows that this goes on."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ from .loop import Loop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 CONNECTIONS = 32  # at a time
 HEAD_S = 5.0
@@ -25,12 +26,12 @@ DO_S = 20.0
 
 
 class Exporter:
-    """listener: ours from now on. text: called in the thread of the loop."""
+    """listener: ours from now on. pages: by their paths; called in the thread of the loop, and PyrunError is 503."""
 
-    def __init__(self, listener: socket.socket, loop: Loop, text: Callable[[], str]) -> None:
+    def __init__(self, listener: socket.socket, loop: Loop, pages: Mapping[str, Callable[[], str]]) -> None:
         self._loop = loop
-        self._text = text
-        self._asked: deque[Future[str]] = deque()
+        self._pages = pages
+        self._asked: deque[tuple[str, Future[str]]] = deque()
         self._event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         loop.read(self._event, self._answer)
         self._own = asyncio.new_event_loop()
@@ -43,10 +44,10 @@ class Exporter:
         asyncio.run_coroutine_threadsafe(what, self._own).result(DO_S)  # type: ignore[arg-type]
 
     async def _serve(self, exchange: Exchange) -> None:
-        if exchange.path != "/metrics":
+        if exchange.path not in self._pages:
             return
         asked: Future[str] = Future()
-        self._asked.append(asked)
+        self._asked.append((exchange.path, asked))
         os.eventfd_write(self._event, 1)
         try:
             text = await asyncio.wait_for(asyncio.wrap_future(asked), DO_S)
@@ -59,11 +60,11 @@ class Exporter:
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._event)
         while self._asked:
-            asked = self._asked.popleft()
+            path, asked = self._asked.popleft()
             if not asked.set_running_or_notify_cancel():
                 continue
             try:
-                asked.set_result(self._text())
+                asked.set_result(self._pages[path]())
             except PyrunError as error:
                 asked.set_exception(error)
 

@@ -154,7 +154,7 @@ class _Lookup:
         """It may still answer, and is believed then; meanwhile another one is asked, or the same again."""
         if self.over:
             return
-        server.failures += 1
+        server.missed()
         if not self.left:
             self.left = [server]
         self.next()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..proxy.metrics import family
+from .wire import RCODES
 
 _COREDNS = {
     "queries": ("coredns_dns_requests_total", "Queries that came."),
@@ -12,6 +13,8 @@ _COREDNS = {
         "coredns_autopath_success_total",
         "Queries whose asker's search path was walked to a name that is there.",
     ),
+    "misses": ("coredns_cache_misses_total", "Queries that no earlier answer of another server was for."),
+    "refreshed": ("coredns_cache_prefetch_total", "Answers that were asked for anew before their time was over."),
     "cache_entries": ("coredns_cache_entries", "Answers of other servers that are kept."),
 }
 _OURS = {
@@ -39,9 +42,23 @@ _NOW = {
 }
 
 
-def render(status: dict[str, int]) -> str:
-    """status: as Responder.status() has it."""
+_UPSTREAM = {
+    "asked": "Queries to another server.",
+    "tcp": "Queries to it over TCP, because the answer did not fit or the letters came back changed.",
+    "failed": "Queries to it that it did not answer, or not in a second.",
+    "ignored": "Datagrams from its address that were no answer to a query.",
+}
+
+
+def render(status: dict[str, int], upstreams: dict[str, dict[str, int]]) -> str:
+    """status: as Responder.status() has it. upstreams: for each other server's address its counts."""
     out: list[str] = []
+    rcodes = [({"rcode": text}, status[f"rcode_{number}"]) for number, text in enumerate(RCODES)]
+    family(out, "coredns_dns_responses_total", "counter", "Replies, by their rcode.", rcodes)
+    for key, help in _UPSTREAM.items():
+        samples = [({"to": to}, counts[key]) for to, counts in upstreams.items()]
+        if samples:
+            family(out, f"pyrun_dns_upstream_{key}_total", "counter", help, samples)
     for key, (name, help) in _COREDNS.items():
         family(out, name, "counter" if name.endswith("_total") else "gauge", help, [({}, status[key])])
     for key, help in _OURS.items():

@@ -42,6 +42,7 @@ COUNTERS = (
         "truncated",
     ),
     *("asked", "cache_hits", "stale", "failed", "tcp_accepted", "tcp_refused", "send_failed", "shared", "autopath"),
+    *("misses", "refreshed", *(f"rcode_{number}" for number in range(6))),
 )
 STATE = ("names", "cache_entries", "cache_bytes", "waiting")
 

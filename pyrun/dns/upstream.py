@@ -44,13 +44,16 @@ class Upstream:
         self.loops = False
         self.keeps_case = True
         self.failures = 0
-        self.asked = self.ignored = self.tcp = 0
+        self.asked = self.ignored = self.tcp = self.failed = 0
         self._sockets: list[_Socket] = []
         self._attempts: set[_Tcp] = set()
 
     def __str__(self) -> str:
         host, port = self.address
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    def counts(self) -> dict[str, int]:
+        return {"asked": self.asked, "tcp": self.tcp, "failed": self.failed, "ignored": self.ignored}
 
     def ask(self, waits: Waits) -> Callable[[], None]:
         """Asks, and returns what ends the wait for it."""
@@ -63,8 +66,13 @@ class Upstream:
         return one.ask(waits)
 
     def fail(self, waits: Waits) -> None:
-        self.failures += 1
+        self.missed()
         waits.failed(self)
+
+    def missed(self) -> None:
+        """It has not answered, or not in time. failures: of these in a row."""
+        self.failures += 1
+        self.failed += 1
 
     def ask_tcp(self, waits: Waits) -> None:
         self.tcp += 1

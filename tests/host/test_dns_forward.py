@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import os
 import select
 import shutil
@@ -312,10 +313,53 @@ def test_metrics() -> None:
         samples = [line.split(" ") for line in text.splitlines() if not line.startswith("#")]
         found = {name: float(value) for name, value in samples}
         assert found["coredns_dns_requests_total"] == 4 and found["pyrun_dns_nxdomain_total"] == 1
+        assert found['coredns_dns_responses_total{rcode="NOERROR"}'] == 3
+        assert found['coredns_dns_responses_total{rcode="NXDOMAIN"}'] == 1
         assert found["coredns_cache_entries"] == 0 and found["pyrun_dns_names"] > 0
-        assert all(f"# TYPE {name} " in text and f"# HELP {name} " in text for name in found)
+        names = {name.partition("{")[0] for name in found}
+        assert all(f"# TYPE {name} " in text and f"# HELP {name} " in text for name in names)
         with pytest.raises(PyrunError, match="another program has this port|metrics: "):
             Daemon(Settings(served.daemon.settings.state, (), LOOPBACK, metrics=where), Store(), print)
+
+
+def test_health_and_what_other_servers_did() -> None:
+    """/ready is 503 until there is a table, and /health until the program answers; each other server has its counts."""
+    where = f"127.0.0.1:{free_port()}"
+
+    def get(path: str) -> tuple[int, str]:
+        host, _, port = where.partition(":")
+        with contextlib.closing(http.client.HTTPConnection(host, int(port), timeout=60)) as client:
+            client.request("GET", path)
+            answer = client.getresponse()
+            return answer.status, answer.read().decode()
+
+    with Strange(lambda query, source, server: send(server, positive(query), source)) as server:
+        with serving(at(server.port), metrics=where) as served:
+            assert get("/health") == get("/ready") == (200, "OK\n") and get("/other")[0] == 404
+            for _ in range(2):
+                assert served.udp("www.example.test")[1]
+            text = get("/metrics")[1]
+            assert f'pyrun_dns_upstream_failed_total{{to="127.0.0.1:{server.port}"}} 0' in text
+            assert f'pyrun_dns_upstream_asked_total{{to="127.0.0.1:{server.port}"}} 2' in text, "one looked for a loop"
+            assert "coredns_cache_misses_total 1\n" in text and "coredns_cache_hits_total 1\n" in text
+            served.store.expect("an API server that has gone")
+            assert get("/ready") == (200, "OK, by the table of last time: not all objects have been read\n")
+    with tempfile.TemporaryDirectory(prefix="pyrun-dns-") as directory:
+        unsynced = Store()
+        unsynced.expect("an API server that does not answer")
+        daemon = Daemon(Settings(directory, (), LOOPBACK, upstreams=Servers(), metrics=where), unsynced, print)
+        thread = threading.Thread(target=daemon.run)
+        thread.start()
+        try:
+            assert get("/health")[0] == 200
+            assert get("/ready") == (503, "there is no table yet: not all objects have been read\n")
+        finally:
+            stop = os.eventfd(1)
+            daemon.loop.read(stop, daemon.stop)
+            unsynced.replace("an API server that does not answer", {})
+            thread.join(2 * PATIENCE_S)
+            os.close(stop)
+            end_program(daemon.responder.pid)
 
 
 def test_the_daemon_is_killed_and_another_one_takes_up() -> None:
