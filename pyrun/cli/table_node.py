@@ -102,7 +102,10 @@ NODE_RUN = Verb(
         text("root", "DIR", "images, pods and what is known of them (default: /var/lib/pyrun)", completes=A_DIRECTORY),
         NODE_STATE,
         LISTEN,
-        text("config", "FILE", "the runtime's configuration, in TOML", completes=A_FILE),
+        text(
+            "config", "FILE", "pyrun.toml, with all of this (default: /etc/pyrun/pyrun.toml, if any)", completes=A_FILE
+        ),
+        flag("explain", "print the configuration that this comes to, as such a file, and end; needs no root"),
         text("logs", "DIR", "where pods' logs are written (default: /var/log/pods)", completes=A_DIRECTORY),
         size("container-log-max-size", "when a container's log is set aside (default: 10M)"),
         number("container-log-max-files", "N", "how many it may have, 2 at least (default: 5)", default=5),
@@ -217,7 +220,17 @@ NODE_APPLY = Verb(
     "node apply",
     "put objects into the directory of manifests, or change them there",
     (),
-    (NODE_STATE, text("filename", "FILE", "of YAML or JSON (repeatable)", "f", many=True, completes=A_FILE)),
+    (
+        NODE_STATE,
+        text(
+            "filename",
+            "FILE",
+            "of YAML or JSON; - for what is read here (repeatable)",
+            "f",
+            many=True,
+            completes=A_FILE,
+        ),
+    ),
 )
 NODE_DELETE = Verb(
     "node delete",

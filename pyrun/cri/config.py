@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 
 from ..errors import InvalidArgument, reason
 from ..pod.sandbox.cgroups import CGROUPFS, SYSTEMD
@@ -44,6 +45,23 @@ class Configuration:
     runtimes: dict[str, str] = field(default_factory=dict)
 
 
+# What each key is, for who writes such a file.
+HELP = {
+    "strict_limits": "a limit whose controller this node has not got is an error, and not left out with a warning",
+    "layers": "what layers of images become: dir, erofs, or auto, which is erofs where this node takes it",
+    "default_seccomp": "who names no seccomp profile gets RuntimeDefault",
+    "certs_dir": "of HOST/hosts.toml, which say how registries are reached",
+    "pinned_images": "names of images that nobody removes to make room",
+    "cni_conf_dir": "where CNI's configuration is; empty for the built-in network whatever is there",
+    "cni_bin_dirs": "where CNI's plug-ins are",
+    "cdi_dirs": "where descriptions of devices are (CDI)",
+    "pod_cidrs": "ranges of the built-in network's addresses",
+    "stream_address": "where exec, attach and port-forward are served",
+    "cgroup_driver": "systemd or cgroupfs; empty for systemd where it runs the node",
+    "runtimes": "an OCI runtime for each handler that a RuntimeClass may name, such as",
+}
+
+
 def load_configuration(path: str | None) -> Configuration:
     """InvalidArgument names the file and the key."""
     if path is None:
@@ -55,6 +73,7 @@ def load_configuration(path: str | None) -> Configuration:
         raise InvalidArgument(f"{path}: {reason(e)}", hint="--config names a TOML file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
         raise InvalidArgument(f"{path}: {e}") from None
+    given.pop("node", None)  # what `pyrun node run` has of its own
     made = Configuration(**{key: _value(path, key, value) for key, value in given.items()})
     if made.layers not in LAYERS:
         raise InvalidArgument(f"{path}: layers must be one of {', '.join(LAYERS)}, not {made.layers!r}")
@@ -66,7 +85,9 @@ def load_configuration(path: str | None) -> Configuration:
 def _value(path: str, key: str, value: Any) -> Any:
     wanted = {item.name: str(item.type) for item in fields(Configuration)}
     if key not in wanted:
-        raise InvalidArgument(f"{path}: there is no {key}", hint=f"keys are {', '.join(wanted)}")
+        close = get_close_matches(key, wanted, 1)
+        hint = f"did you mean {close[0]}?" if close else f"keys are {', '.join(wanted)}; options of the node in [node]"
+        raise InvalidArgument(f"{path}: there is no {key}", hint=hint)
     if key == "runtimes":
         return _runtimes(path, value)
     if wanted[key] == "bool" and isinstance(value, bool) or wanted[key] == "str" and isinstance(value, str):

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from ..kube.objects.apps import Deployment
 from ..kube.objects.containers import Container, LifecycleHandler, Probe
 from ..kube.objects.pods import Pod, PodSpec
 from ..kube.objects.volumes import Volume, VolumeProjection
 from ..kube.quantity import human_bytes, whole
+from ..kube.validate.apps import TEMPLATE, pod_of
 from ..kube.validate.volumes import FILLED, kind_of
 from ..plan.cgroup.resources import cpu_weight
-from .admission import Allocatable, host_ports, refusal
+from .admission import Allocatable, Neighbour, host_ports, refusal
+from .deployments.plan import bounds
 from .plan.observed import KINDS
 from .plan.probes import probe_of
 from .plan.restart import is_sidecar, policy_of
@@ -39,6 +42,34 @@ def explain_pod(pod: Pod, node: Allocatable, uid: str = "UID") -> list[Line]:
         *_probes(spec),
         *_stop(spec),
     ]
+
+
+def explain_deployment(found: Deployment, node: Allocatable) -> list[Line]:
+    """One that is valid: how its pods come and go, and then what each of them is. Pods that find no room wait."""
+    spec, pod = found.spec, pod_of(found)
+    assert pod.spec is not None
+    replicas = 1 if spec.replicas is None else spec.replicas
+    others: list[Neighbour] = []
+    no = None
+    while len(others) < replicas and (no := refusal(pod.spec, node, others)) is None:
+        others.append(Neighbour(f"the {len(others) + 1}. of them", pod.spec))
+    lines = [Line("deployment", f"{replicas} pods NAME-HASH-SUFFIX, kept so whatever ends", "/spec/replicas")]
+    if no is not None:
+        text = f"{len(others)} of {replicas} fit, the others wait: {no[0]}: {no[1]}"
+        lines.append(Line("deployment", text, "/spec/replicas"))
+    if spec.strategy is not None and spec.strategy.type == "Recreate":
+        lines.append(Line("deployment", "another template: all end, and then the new ones start", "/spec/strategy"))
+    else:
+        surge, missing = bounds(found, replicas)
+        text = f"another template: {surge} more than {replicas} at a time, {replicas - missing} of them available"
+        lines.append(Line("deployment", text, "/spec/strategy"))
+    patience = spec.minReadySeconds or 0
+    ready = f"ready for {patience} s" if patience else "ready"
+    deadline = spec.progressDeadlineSeconds or 600
+    text = f"a pod is available once it is {ready}; without any progress for {deadline} s it is told as stuck"
+    lines.append(Line("deployment", text, "/spec/minReadySeconds" if patience else "/spec/progressDeadlineSeconds"))
+    each = explain_pod(pod, node)
+    return lines + [line._replace(pointer=f"{TEMPLATE}{line.pointer}" if line.pointer else "") for line in each]
 
 
 def _all(spec: PodSpec) -> Iterator[tuple[Container, str]]:
@@ -89,6 +120,9 @@ def _cgroups(spec: PodSpec, node: Allocatable, uid: str) -> Iterator[Line]:
         score = oom_score_adj(c, spec, node.memory)
         text = f"{path}/{c.name}  {_limits(own.shares, own.quota, own.memory)}, oom_score_adj {score}"
         yield Line("cgroup", text, f"{at}/resources")
+        for i, one in enumerate(c.resizePolicy or ()):
+            how = "by a restart" if one.restartPolicy == "RestartContainer" else "while it runs"
+            yield Line("cgroup", f"{c.name}: other {one.resourceName} {how}", f"{at}/resizePolicy/{i}")
 
 
 def _limits(shares: int, quota: int, memory: int | None) -> str:

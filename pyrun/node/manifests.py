@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import sys
 from typing import NamedTuple
 
-from ..errors import PyrunError
-from ..kube.manifest import Document, scan
+from ..errors import PyrunError, reason
+from ..kube.manifest import MAX_BYTES, Document, scan
 from ..kube.objects.base import Object
 from ..kube.validate.objects import read_object
 from .supported import unsupported
+
+STDIN = "(stdin)"
+
+
+def read_stdin() -> bytes:
+    """To its end. PyrunError."""
+    try:
+        data = sys.stdin.buffer.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise PyrunError(f"{STDIN}: {reason(error)}") from None
+    if len(data) > MAX_BYTES:
+        raise PyrunError(f"{STDIN}: more than {MAX_BYTES >> 20} MiB")
+    return data
 
 
 class Fault(NamedTuple):
@@ -33,8 +47,10 @@ class Read(NamedTuple):
 
 
 def read_objects(path: str, node: str = "", data: bytes | None = None) -> tuple[list[Read], list[Fault]]:
-    """All that is right in a file and all that is wrong. data: what is read in its place. PyrunError where it can't be
-    read."""
+    """All that is right in a file and all that is wrong. data: what is read in its place. path: - for standard input.
+    PyrunError where it can't be read."""
+    if path == "-" and data is None:
+        path, data = STDIN, read_stdin()
     documents, broken = scan(path) if data is None else scan(data, path)
     faults = [Fault(error.name, *error.position, "", error.what) for error in broken]
     read = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import yaml
 
 from tests.support.container.leaks import CGROUP_ROOT
+from tests.support.container.runner import runtime_argv
 from tests.support.kube.authority import Authority
 from tests.support.node.agent import SLEEP, AgentNode, an_agent, is_ready, pod, sh
 from tests.support.node.manifest_server import ManifestServer, a_manifest_server
@@ -294,7 +296,7 @@ def test_apply_and_delete(agent: AgentNode, tmp_path: Path) -> None:
     file = tmp_path / "web.json"
     file.write_text(json.dumps(pod("web", sh("c", SLEEP))))
     assert agent.run("apply", "-f", str(file)).ok().out == "pod/web created\n"
-    assert agent.run("apply", "-f", str(file)).ok().out == "pod/web unchanged\n"
+    assert agent.run("apply", "-f", "-", stdin=file.read_text()).ok().out == "pod/web unchanged\n"
     agent.wait_ready("web")
     rows = [line.split() for line in agent.run("get", "-o", "wide").ok().out.splitlines()]
     assert rows[0][:4] == ["NAME", "READY", "STATUS", "RESTARTS"] and rows[1][:4] == ["web", "1/1", "Running", "0"]
@@ -308,6 +310,15 @@ def test_apply_and_delete(agent: AgentNode, tmp_path: Path) -> None:
     agent.run("delete", "pod", "web").fails(1, "there is no Pod default/web")
 
 
+def test_a_configuration_that_others_may_write_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "pyrun.toml"
+    path.write_text("[node]\nmax_pods = 5\n")
+    path.chmod(0o622)
+    command = [*runtime_argv(), "node", "run", "--config", str(path), "--root", str(tmp_path / "root")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1 and f"{path}: others than root may write it" in done.stderr
+
+
 def test_an_agent_that_is_killed_goes_on(tmp_path: Path, busybox_rootfs: Path) -> None:
     authority = Authority(tmp_path / "ca")
     certificate = authority.client("server", "/CN=server", use="serverAuth", names="IP:127.0.0.1")
@@ -315,10 +326,11 @@ def test_an_agent_that_is_killed_goes_on(tmp_path: Path, busybox_rootfs: Path) -
         servers: list[ManifestServer] = []
 
         def serve(agent: AgentNode) -> None:
+            agent.node.configure('cgroup_driver = "cgroupfs"\n[node]\nhttp_check_frequency = 1\n')
             servers.append(server := stack.enter_context(a_manifest_server(certificate)))
             server.say(yaml.safe_dump(pod("remote", sh("c", SLEEP))))
             words = ("--manifest-url", server.url, "--manifest-url-ca-file", authority.ca)
-            agent.node.words += (*words, "--http-check-frequency", "1")
+            agent.node.words += words
 
         agent = stack.enter_context(an_agent(tmp_path, busybox_rootfs, prepare=serve))
         (server,) = servers
@@ -337,6 +349,7 @@ def test_an_agent_that_is_killed_goes_on(tmp_path: Path, busybox_rootfs: Path) -
         server.say("", status=503)
         agent.node.start()
         agent.wait(lambda pods: "answered 503" in agent.run("status").out)
+        assert f"http_check_frequency = 1, by {agent.node.config}:3\n" in agent.run("status").out
         assert agent.wait_ready("remote")["status"]["containerStatuses"] == remote
         server.say('{"apiVersion": "v1", "kind": "List", "items": []}')
         after = agent.wait_ready("kept")["status"]

@@ -163,6 +163,60 @@ def test_explain_says_what_volumes_are(tmp_path: Path) -> None:
     ]
 
 
+DEPLOYMENT_YAML = """\
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: 5
+  minReadySeconds: 7
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      containers:
+      - name: web
+        image: web:1
+        resources: {requests: {cpu: 500m}}
+        resizePolicy: [{resourceName: memory, restartPolicy: RestartContainer}]
+"""
+
+
+def test_explain_of_a_deployment(tmp_path: Path) -> None:
+    """How its pods come and go, how many of them fit, and what each is; also by standard input."""
+    file = tmp_path / "web.yaml"
+    file.write_text(DEPLOYMENT_YAML)
+    done = pyrun("node", "explain", "--cpu", "2000", "--memory", "4G", str(file))
+    assert done.returncode == 0, done.stdout + done.stderr
+    got = [re.sub(r"(\.yaml:\d+):\d+$", r"\1", " ".join(line.split())) for line in done.stdout.splitlines()]
+    assert got[:7] == [
+        f"deployment default/web, from {file}:1",
+        "deployment",
+        f"5 pods NAME-HASH-SUFFIX, kept so whatever ends {file}:5",
+        f"4 of 5 fit, the others wait: OutOfcpu: 500m of cpu wanted, 0m of 2000m left {file}:5",
+        f"another template: 2 more than 5 at a time, 4 of them available {file}:4",
+        f"a pod is available once it is ready for 7 s; without any progress for 600 s it is told as stuck {file}:6",
+        "admission",
+    ]
+    assert (
+        f"web: other memory by a restart {file}:15" in got
+        and f"web:1: IfNotPresent, pull if it is not here {file}:13" in got
+    )
+    command = [sys.executable, "-m", "pyrun", "node", "explain", "--format", "json", "-"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, input=DEPLOYMENT_YAML)
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert lines[0]["pointer"] == "/spec/replicas" and lines[0]["place"].startswith("(stdin):5")
+    image = next(line for line in lines if line["part"] == "images")
+    assert image["pointer"] == "/spec/template/spec/containers/0/image"
+    recreate = DEPLOYMENT_YAML.replace("  replicas: 5\n", "  strategy: {type: Recreate}\n")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, input=recreate)
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["text"] for line in lines[:2]] == [
+        "1 pods NAME-HASH-SUFFIX, kept so whatever ends",
+        "another template: all end, and then the new ones start",
+    ]
+
+
 def test_a_node_that_is_too_small_refuses(tmp_path: Path) -> None:
     file = tmp_path / "web.yaml"
     file.write_text(POD_YAML)

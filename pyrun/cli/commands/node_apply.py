@@ -27,7 +27,9 @@ def run(g: Globals, o: Options) -> int:
 def values_of(files: tuple[str, ...], node: str) -> list[dict[str, Any]]:
     """The objects of files, as they are written there. PyrunError where one has a fault, each told with its place."""
     if not files:
-        raise UsageError("no objects: -f FILE")
+        raise UsageError("no objects: -f FILE, or -f - for what is read here")
+    if files.count("-") > 1:
+        raise UsageError("-f -: what is read here can be read once")
     try:
         from pyrun.node.manifests import read_all
     except ModuleNotFoundError as error:

@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 
 def run(g: Globals, o: Options) -> int:
     try:
+        from pyrun.kube.objects.apps import Deployment
         from pyrun.kube.objects.pods import Pod
         from pyrun.node.admission import Allocatable
-        from pyrun.node.explain import as_text, explain_pod
+        from pyrun.node.explain import as_text, explain_deployment, explain_pod
         from pyrun.node.manifests import read_objects
     except ModuleNotFoundError as error:
         raise missing_package(error)
@@ -26,18 +27,19 @@ def run(g: Globals, o: Options) -> int:
     if faults:
         write("".join([printable(str(fault)) + "\n" for fault in faults]))
         raise PyrunError(f"{o.file} has faults", hint=f"pyrun node validate {o.file} tells them, too")
-    found = [(one.document, one.object) for one in read if isinstance(one.object, Pod)]
+    found = [(one.document, one.object) for one in read if isinstance(one.object, Pod | Deployment)]
     if not found:
-        raise PyrunError(f"there is no Pod in {o.file}")
+        raise PyrunError(f"there is no Pod and no Deployment in {o.file}")
     node = Allocatable(o.cpu or (os.cpu_count() or 1) * 1000, o.memory or _memory())
-    for document, pod in found:
-        lines = explain_pod(pod, node)
+    for document, one in found:
+        lines = explain_pod(one, node) if isinstance(one, Pod) else explain_deployment(one, node)
         if o.format == "json":
             for line in lines:
                 write(compact({**line._asdict(), "place": document.place(line.pointer)}) + "\n")
             continue
-        assert pod.metadata is not None
-        write(printable(f"pod {pod.metadata.namespace}/{pod.metadata.name}, from {document.place()}") + "\n")
+        assert one.metadata is not None
+        kind = "pod" if isinstance(one, Pod) else "deployment"
+        write(printable(f"{kind} {one.metadata.namespace}/{one.metadata.name}, from {document.place()}") + "\n")
         write("".join([printable(text) + "\n" for text in as_text(lines, document.place)]))
     return 0
 

@@ -10,6 +10,9 @@ from typing import NamedTuple
 from pyrun.cli.commands import cri, node_validate
 from pyrun.cli.commands.proxy_run import outward
 from pyrun.cli.commands.proxy_trace import many
+from pyrun.cli.node_config import as_file, settle, shown
+from pyrun.cli.output import write
+from pyrun.cli.table_node import NODE_RUN
 from pyrun.errors import InvalidArgument, PyrunError
 from pyrun.listen import private_directory
 
@@ -31,6 +34,10 @@ if TYPE_CHECKING:
 
 
 def run(g: Globals, o: Options) -> int:
+    chosen = settle(o, NODE_RUN.options)
+    if o.explain:
+        write(as_file(o.config, chosen))
+        return 0
     try:
         from pyrun.cri.daemon import Places, serve
         from pyrun.node.agent.agent import LOGS, MANIFESTS, Settings
@@ -70,6 +77,7 @@ def run(g: Globals, o: Options) -> int:
         eviction=_eviction(o),
         shutdown=_shutdown(o),
         url=_url(o),
+        configured=shown(chosen),
     )
     joining = _joining(o, given)
     with given.held(), _kubelet(root, settings, o, given, g.warn) as beside:

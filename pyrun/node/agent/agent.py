@@ -61,7 +61,7 @@ MANIFESTS, LOGS = "/etc/pyrun/manifests", "/var/log/pods"
 class Settings:
     """manifests: a directory; url: another place of them. name: the node's. logs: the directory of all pods' logs;
     log_bytes, log_files: of each container. images: when they go to make room; eviction: when pods do. shutdown: how
-    long they have at the node's end."""
+    long they have at the node's end. configured: (key, value, where it says so), to be shown."""
 
     manifests: str = MANIFESTS
     name: str = ""
@@ -78,6 +78,7 @@ class Settings:
     eviction: Eviction = Eviction()
     shutdown: Shutdown = Shutdown()
     url: Url | None = None
+    configured: tuple[tuple[str, str, str], ...] = ()
 
 
 class Agent:

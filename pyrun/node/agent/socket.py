@@ -138,6 +138,9 @@ class Socket:
             "version": __version__,
             "node": self._agent.name,
             "manifests": source.path,
+            "configuration": [
+                {"key": key, "value": value, "from": place} for key, value, place in self._agent.settings.configured
+            ],
             "logs": self._agent.host.logs,
             "error": source.error,
             "faults": [str(fault) for fault in source.faults] + (self._services.faults() if self._services else []),
