@@ -304,3 +304,40 @@ def test_a_deleted_pod_ends_with_a_phase_that_is_final() -> None:
     w.delete(5)
     w.run(60)
     assert w.phases[-1] == (5, "Failed")
+
+
+# --- a clock that is set ----------------------------------------------------------------------------------------------
+
+DAY = 86400.0
+
+
+def test_probes_go_on_when_the_clock_is_set_back() -> None:
+    """One is now, as nobody knows how long ago the last one was; then they have their period."""
+    w = World(probed("liveness", periodSeconds=5))
+    w.run(12).set_clock(-DAY)
+    w.run(24 - DAY)
+    assert w.when("probe") == [0, 5, 10, 12 - DAY, 17 - DAY, 22 - DAY]
+
+
+def test_a_probe_that_waits_for_its_initial_delay_when_the_clock_is_set_back() -> None:
+    w = World(probed("readiness", initialDelaySeconds=60, periodSeconds=5))
+    w.run(12).set_clock(-DAY)
+    w.run(18 - DAY)
+    assert w.when("probe") == [12 - DAY, 17 - DAY]
+
+
+def test_the_end_of_a_pod_does_not_wait_a_day_longer() -> None:
+    w = World(f"terminationGracePeriodSeconds: 30\n{ONE}", programs={"web": [Program(term=None)]})
+    w.delete(10)
+    w.run(15).set_clock(-DAY)
+    w.run(100 - DAY)
+    assert (w.when("signal web"), w.when("kill web")) == ([10], [45 - DAY])
+    assert w.gone
+
+
+@pytest.mark.parametrize("seconds", [-DAY, DAY])
+def test_a_back_off_ends_when_the_clock_is_set(seconds: float) -> None:
+    w = World(ONE, programs={"web": [Program(exits=1, code=1), Program(exits=1, code=1), Program()]})
+    w.run(7).set_clock(seconds)
+    w.run(40 + seconds)
+    assert w.when("run web") == [0, 1, 7 + seconds]

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pyrun import cri_api as v1
-from pyrun.errors import PyrunError
+from pyrun.errors import DeadlineExceeded, PyrunError
 from pyrun.runtime import systemd
 from tests.support.container.disk import unmount
 from tests.support.container.leaks import CGROUP_ROOT
@@ -27,6 +29,7 @@ SLICE = "testpods-burstable-podu1.slice"
 EATS = "head -c 100000000 /dev/zero | tail"
 PATH = f"/testpods.slice/testpods-burstable.slice/{SLICE}"  # as a kubelet names it
 PATIENCE_S = 60.0
+DAY_S = 86400
 
 
 @pytest.fixture
@@ -36,6 +39,18 @@ def node(tmp_path: Path, busybox_rootfs: Path) -> Iterator[SystemdNode]:
         yield found
     assert units() == set()
     subprocess.run(["systemctl", "stop", "testpods.slice"], check=True)  # a parent is its kubelet's to remove
+
+
+@pytest.fixture
+def clock() -> Iterator[None]:
+    """Puts the clock right again."""
+    begin, wall = time.monotonic(), time.time()
+    yield
+    time.clock_settime(time.CLOCK_REALTIME, wall + time.monotonic() - begin)
+
+
+def set_clock(seconds: int) -> None:
+    time.clock_settime(time.CLOCK_REALTIME, time.time() + seconds)
 
 
 def show(unit: str, *names: str) -> dict[str, str]:
@@ -112,6 +127,44 @@ def test_pods_outlive_the_daemon(node: SystemdNode) -> None:
     node.call("StopContainer", container_id=container, timeout=30)
     assert node.status(container).exit_code == 7
     assert node.log() == [str(i) for i in range(len(node.log()))]
+
+
+def test_the_clock_is_set(node: SystemdNode, clock: None) -> None:
+    """By a day back and then forward, under a daemon that works: no deadline comes sooner or later, logs go on, and
+    what runs is still known after a restart."""
+    node.fork()
+    pod = node.run_pod()
+    id = node.run(pod, script="trap 'echo term' TERM; echo up; while :; do sleep 0.2; done")
+    wait_for(lambda: node.log() == ["up"], PATIENCE_S, "its word")
+
+    def lasts(rpc: str, **fields: Any) -> tuple[float, object]:
+        begun = time.monotonic()
+        try:
+            return 0.0, node.call(rpc, container_id=id, **fields)
+        except PyrunError as error:
+            return time.monotonic() - begun, error
+
+    with ThreadPoolExecutor(2) as pool:
+        exec = pool.submit(lasts, "ExecSync", cmd=["sh", "-c", "echo in > /in; sleep 1000"], timeout=10)
+        wait_for(
+            lambda: node.call("ExecSync", container_id=id, cmd=["test", "-e", "/in"]).exit_code == 0, PATIENCE_S, "it"
+        )
+        set_clock(-DAY_S)
+        took, said = exec.result(3 * PATIENCE_S)
+        assert isinstance(said, DeadlineExceeded) and took >= 10, said
+        node.call("ExecSync", container_id=id, cmd=["true"], timeout=60)
+        node.kill()
+        node.fork()
+        assert node.status(id).state == v1.CONTAINER_RUNNING
+        begun = time.monotonic()
+        stop = pool.submit(node.call, "StopContainer", container_id=id, timeout=5)
+        wait_for(lambda: "term" in node.log(), PATIENCE_S, "its signal")
+        set_clock(DAY_S)
+        stop.result(3 * PATIENCE_S)
+        assert time.monotonic() - begun >= 5
+    assert node.status(id).exit_code == 137
+    node.call("RemovePodSandbox", pod_sandbox_id=pod)
+    node.check()
 
 
 def test_the_stop_of_all_units(node: SystemdNode) -> None:

@@ -12,8 +12,11 @@ FIRST_S = 10.0
 LONGEST_S = 300.0
 
 
-def waits_until(found: BackOff | None, since: float, retried: float) -> float:
-    """When the next try may be; `since`: when the last one ended."""
+def waits_until(found: BackOff | None, since: float, retried: float, now: float) -> float:
+    """When the next try may be; `since`: when the last one ended. That is still to come only where the clock was set
+    back meanwhile: then nobody knows how long ago it was, and the next try is at once."""
+    if since > now:
+        return now
     if found is None or retried > since or _is_old(found, since):
         return since
     return since + found.seconds

@@ -23,7 +23,7 @@ def pull(desired: Desired, observed: Observed, c: AnyContainer, node: NodeFacts,
     if failed is None:
         yield Pull(image, BackOff(min(FIRST_S, node.longest_back_off), now))
         return
-    begin = waits_until(failed, failed.failed, desired.retried)
+    begin = waits_until(failed, failed.failed, desired.retried, now)
     if begin <= now:
         yield Pull(image, after(failed, failed.failed, now, node.longest_back_off, desired.retried))
     else:

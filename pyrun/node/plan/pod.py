@@ -104,7 +104,7 @@ def _new_sandbox(desired: Desired, observed: Observed, now: float) -> Iterator[S
     if alive:
         return
     failed = observed.sandbox_error
-    begin = waits_until(failed, failed.failed, desired.retried) if failed else 0.0
+    begin = waits_until(failed, failed.failed, desired.retried, now) if failed else 0.0
     if begin > now:
         yield begin
     else:

@@ -61,7 +61,8 @@ def has_failed(observed: Observed, c: AnyContainer, a: Attempt) -> str | None:
 
 
 def due(observed: Observed, c: AnyContainer, a: Attempt, now: float, *, stopping: bool) -> Iterator[RunProbe | float]:
-    """Probes to run now, and the times of those to come. stopping: only readiness goes on."""
+    """Probes to run now, and the times of those to come. stopping: only readiness goes on. Where the clock was set back
+    behind the last one, or behind the container's start, the next one is now."""
     started = is_started(observed, c, a)
     for kind in KINDS:
         probe = probe_of(c, kind)
@@ -72,8 +73,8 @@ def due(observed: Observed, c: AnyContainer, a: Attempt, now: float, *, stopping
         if kind != READINESS and (stopping or verdict(observed, a, kind) is False):
             continue
         state = observed.probes.get((a.id, kind))
-        begin = a.started + (probe.initialDelaySeconds or 0)
-        if state is not None and state.last is not None:
+        begin = a.started + (probe.initialDelaySeconds or 0) if a.started <= now else now
+        if state is not None and state.last is not None and state.last <= now:
             begin = max(begin, state.last + (probe.periodSeconds or 10))
         if begin <= now:
             yield RunProbe(a.id, c.name, kind)

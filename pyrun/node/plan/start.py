@@ -85,10 +85,10 @@ def start_one(desired: Desired, observed: Observed, c: AnyContainer, node: NodeF
     if not is_here(observed, c) or ("resize",) in observed.busy:
         return
     failed = observed.creations.get(c.name)
-    if failed is not None and (begin := waits_until(failed, failed.failed, desired.retried)) > now:
+    if failed is not None and (begin := waits_until(failed, failed.failed, desired.retried, now)) > now:
         yield begin
         return
-    begin = may_start(desired, observed, c)
+    begin = may_start(desired, observed, c, now)
     if begin > now:
         yield begin
         return
@@ -100,12 +100,12 @@ def start_one(desired: Desired, observed: Observed, c: AnyContainer, node: NodeF
     yield Run(c.name, last.attempt + 1, after(kept, last.finished, now, node.longest_back_off, desired.retried))
 
 
-def may_start(desired: Desired, observed: Observed, c: AnyContainer) -> float:
+def may_start(desired: Desired, observed: Observed, c: AnyContainer, now: float) -> float:
     """When the back-off of a container that ended is over; 0 for one that has not run."""
     last = observed.last(c.name)
     if last is None or last.finished is None or is_changed(c, last):
         return 0.0
-    return waits_until(observed.restarts.get(c.name), last.finished, desired.retried)
+    return waits_until(observed.restarts.get(c.name), last.finished, desired.retried, now)
 
 
 def pulls(desired: Desired, observed: Observed, node: NodeFacts, now: float) -> Iterator[Step]:

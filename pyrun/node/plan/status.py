@@ -180,7 +180,7 @@ def _why(
     if failed is not None:
         reason, _, text = failed.error.partition(": ")
         return reason, text or None
-    begin = may_start(desired, observed, c)
+    begin = may_start(desired, observed, c, now)
     if a is not None and a.ended:
         left = max(0.0, begin - now)
         return "CrashLoopBackOff", f"back-off {left:.0f} s left, restarting container {c.name} of {desired.name}"

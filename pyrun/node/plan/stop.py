@@ -39,9 +39,14 @@ def begin_one(desired: Desired, c: AnyContainer, a: Attempt, why: str, now: floa
 
 
 def proceed(c: AnyContainer, a: Attempt, now: float, *, turn: bool) -> Iterator[Action | float]:
-    """The next thing to do to a container that is to end, or when that is. turn: it need not wait for others."""
+    """The next thing to do to a container that is to end, or when that is. turn: it need not wait for others. Where the
+    clock was set back behind the stop's begin, its time begins anew."""
     stop = a.stop
     if stop is None or a.ended or stop.killed is not None:
+        return
+    if stop.begun > now:
+        signalled = None if stop.signalled is None else now
+        yield BeginStop(a.id, a.name, Stop(stop.why, now, now + stop.deadline - stop.begun, signalled))
         return
     if a.started is None:  # made, and not started: nothing to ask
         yield Kill(a.id, a.name)
