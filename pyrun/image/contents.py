@@ -251,18 +251,24 @@ class Contents:
         finally:
             os.close(ingest.fd)
 
-    def collect(self) -> tuple[int, int]:
-        """Removes layers that nothing needs. Returns (how many, bytes)."""
+    def collect(self) -> None:
+        """Removes layers that nothing needs."""
+        self.discard_all(self.orphans())
+
+    def orphans(self) -> list[str]:
+        """Forgets layers that nothing needs. Returns what is to be removed from ingest/, which takes time."""
         with self.locked():
             with self.database.transaction() as db:
-                gone = db.execute(ORPHANS.replace("diff_id FROM", "diff_id, bytes FROM", 1)).fetchall()
-                db.executemany("DELETE FROM layers WHERE diff_id = ?", [(row[0],) for row in gone])
+                gone = [diff_id for (diff_id,) in db.execute(ORPHANS).fetchall()]
+                db.executemany("DELETE FROM layers WHERE diff_id = ?", [(diff_id,) for diff_id in gone])
             # The rows first: without a row a directory is nothing, but a row without its directory would be a lie.
-            waste = [self._set_aside(row[0].removeprefix("sha256:")) for row in gone]
+            waste = [self._set_aside(diff_id.removeprefix("sha256:")) for diff_id in gone]
+        return [name for name in waste if name]
+
+    def discard_all(self, waste: list[str]) -> None:
+        """What orphans() gave. What another process removes at the moment stays his."""
         for name in waste:
-            if name:
-                self._discard(name)
-        return len(gone), sum(row[1] for row in gone)
+            self._discard(name)
 
     def _set_aside(self, name: str) -> str | None:
         """Moves a layer's directory out of sight, to be removed; None where there is none."""

@@ -77,8 +77,16 @@ class Images:
         self._pulls = Pulls(settings or Settings(), self._add_pulled)
         self.damaged, dead = self.contents.sweep()
         # It takes seconds where layers are large, and nobody needs to wait for it.
-        self._clearing = threading.Thread(target=self._clear, args=(dead,), name="clear", daemon=True)
-        self._clearing.start()
+        self._clearing: list[threading.Thread] = []
+        self._clearing_lock = threading.Lock()
+        self._clear_later(dead)
+
+    def _clear_later(self, dead: list[str]) -> None:
+        """By a thread a call: few are under way at once, as removing is what a disk is slow with."""
+        thread = threading.Thread(target=self._clear, args=(dead,), name="clear", daemon=True)
+        with self._clearing_lock:
+            self._clearing = [*(one for one in self._clearing if one.is_alive()), thread]
+            thread.start()
 
     def _clear(self, dead: list[str]) -> None:
         try:
@@ -88,7 +96,10 @@ class Images:
 
     def settle(self) -> None:
         """Waits until what was left by others is removed."""
-        self._clearing.join()
+        with self._clearing_lock:
+            under_way = self._clearing
+        for thread in under_way:
+            thread.join()
 
     def close(self) -> None:
         self.settle()
@@ -299,9 +310,10 @@ class Images:
             db.execute("DELETE FROM tags WHERE name = ?", (name.tagged,))
         return False
 
-    def remove(self, reference: str) -> None:
+    def remove(self, reference: str, *, wait: bool = True) -> None:
         """Removes an image with all its names, and layers that no other one has. No error where there is none; raises
-        FailedPrecondition where a container holds it."""
+        FailedPrecondition where a container holds it. wait: for the disk as well, which may take long; else it is gone
+        for all who ask, and its files go soon, or at the next start."""
         try:
             image = self._find_id(reference)
         except NotFound:
@@ -316,7 +328,10 @@ class Images:
                 )
             db.execute("DELETE FROM images WHERE id = ?", (image,))
         self._files.pop(image, None)
-        self.contents.collect()
+        if wait:
+            self.contents.collect()
+        elif waste := self.contents.orphans():
+            self._clear_later(waste)
 
     def prune(self, *, all: bool = False) -> tuple[int, int]:
         """Removes images without a tag (all: every one) that nothing holds and that are not pinned. Returns (how many

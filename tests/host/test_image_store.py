@@ -205,3 +205,15 @@ def test_cve_2024_25621_no_directory_is_open(tmp_path: Path) -> None:
     Images(str(tmp_path / "image"))
     for path in ("image", "image/layers", "image/ingest"):
         assert (tmp_path / path).stat().st_mode & 0o777 == 0o700
+
+
+def test_a_removal_that_nobody_waits_for(images: Images) -> None:
+    """It is gone for all who ask at once, and its files soon."""
+    image = add(images, make_image([BASE, TOP]))
+    other = add(images, make_image([BASE]), "q.io/b:1")
+    images.remove(image.id, wait=False)
+    assert [one.id for one in images.list()] == [other.id]
+    assert layer_dirs(images) == {os.path.basename(path) for path in images.lowers(other.id)}
+    images.settle()
+    assert os.listdir(f"{images.contents.root}/ingest") == []
+    assert add(images, make_image([BASE, TOP])).id == image.id

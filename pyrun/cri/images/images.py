@@ -54,7 +54,8 @@ async def image_status(cri: Cri, request: Any) -> Any:
 
 
 async def remove_image(cri: Cri, request: Any) -> Any:
-    await asyncio.to_thread(cri.images.remove, _reference(request.image))
+    """Answers when nobody can have it any more; a disk may take seconds to forget its files."""
+    await asyncio.to_thread(cri.images.remove, _reference(request.image), wait=False)
     return v1.RemoveImageResponse()
 
 
