@@ -244,6 +244,8 @@ state = "{work}/state"
 disabled_plugins = {json.dumps(disabled)}
 [grpc]
   address = "{socket}"
+[plugins."io.containerd.cri.v1.images".registry]
+  config_path = "{work}/certs.d"
 [plugins."io.containerd.cri.v1.images".pinned_images]
   sandbox = "{PAUSE}"
 [plugins."io.containerd.cri.v1.runtime"]
@@ -300,8 +302,10 @@ def main() -> None:
             (work / name).mkdir()
         peers.append(start_pyrun(work / "pyrun", made))
         peers.append(start_containerd(work / "containerd", programs.resolve(), made))
-        asyncio.run(measure(peers, given.rounds, given.pods, given.pulls))
-        report(peers)
+        try:
+            asyncio.run(measure(peers, given.rounds, given.pods, given.pulls))
+        finally:
+            report(peers)
     finally:
         for peer in peers:
             peer.process.terminate()
