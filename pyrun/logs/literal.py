@@ -9,6 +9,8 @@ from functools import lru_cache
 from re import _constants as c  # type: ignore[attr-defined]
 from re import _parser  # type: ignore[attr-defined]
 
+from .runs import Run, run_of
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -19,11 +21,13 @@ if TYPE_CHECKING:
 class Hint:
     """literal: is in each text that matches, lower-cased where `any_case`; b"": nothing is known. many: an expression
     that is found in a text of lines, lower-cased where `any_case`, wherever the given one is found in a line, and maybe
-    elsewhere; None: there is none."""
+    elsewhere; None: there is none. run: of bytes that each match has; None: none that is seldom, or there is a
+    literal."""
 
     literal: bytes
     any_case: bool
     many: re.Pattern[bytes] | None
+    run: Run | None = None
 
 
 @lru_cache(64)
@@ -31,14 +35,16 @@ def hint_of(pattern: re.Pattern[bytes]) -> Hint:
     any_case = bool(pattern.flags & re.IGNORECASE)
     tree = _parser.parse(pattern.pattern, pattern.flags)
     literal = b"" if pattern.flags & re.LOCALE else max(_literals(tree), key=len, default=b"")
+    run = None if literal else run_of(_flat(tree), pattern.flags)
     if not _is_of_any_text(pattern.pattern):
-        return Hint(literal.lower() if any_case else literal, any_case, None)
+        return Hint(literal.lower() if any_case else literal, any_case, None, run)
     if any_case and _has_capital(tree):
-        return Hint(b"", False, pattern)
+        return Hint(b"", False, pattern, run)
     return Hint(
         literal.lower() if any_case else literal,
         any_case,
         re.compile(pattern.pattern, pattern.flags & ~re.IGNORECASE) if any_case else pattern,
+        run,
     )
 
 

@@ -84,7 +84,10 @@ class Query:
             return lambda at: text.find(word, at)
         if not self.patterns:
             return None
-        hint = max(map(hint_of, self.patterns), key=lambda one: (len(one.literal), one.many is not None))
+        hint = max(map(hint_of, self.patterns), key=lambda one: (len(one.literal), bool(one.run), bool(one.many)))
+        if not hint.literal and hint.run is not None and (marked := hint.run.marked(chunk)) is not None:
+            mark = hint.run.mark
+            return lambda at: marked.find(mark, at)
         if not hint.literal and hint.many is None:
             return None
         text = chunk.lower() if hint.any_case else chunk

@@ -88,3 +88,61 @@ def test_by_chunks_is_found_what_is_found_line_by_line(seed: int) -> None:
         assert got == wanted, query.patterns
         found += len(wanted)
     assert found > 1000
+
+
+RUNS = [
+    *(
+        rb"[a-f]{11}\d",
+        rb"\d{3}(?:\.\d{3}){3}",
+        rb"[xy]+[xy]{9}\b",
+        rb"(?i)[a-f]{12}",
+        rb"(?:[ab]c){6}",
+        rb"^[qz]{10,}$",
+    ),
+    *(rb"[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}", rb"q?[q]{9}", rb"[^ -~]{5}", rb"(?:[a-f]{11}|\d)x", rb"[a-f]{11}(?=\d)"),
+]
+
+
+@pytest.mark.parametrize("pattern", RUNS)
+def test_seldom_runs_are_found_first(pattern: bytes) -> None:
+    """Among many lines that have none; and where so many have one that looking for runs is no help."""
+    chance = random.Random(7)
+    letters = b"abcdefABCDEFqzxy0123456789-. \xc3\xa4"
+    head = b"2026-11-27T12:00:00.000000000Z stdout F "
+    match = re.compile(pattern)
+    for filler in (3000, 0):
+        contents = [b"a plain line of a program, as there are many" for _ in range(filler)]
+        for _ in range(40):
+            few = bytes(chance.choices(letters, k=2))
+            contents.insert(chance.randrange(len(contents) + 1), bytes(chance.choices(few, k=chance.randrange(30))))
+        contents += [
+            b"fedcbafedcba7",
+            b"FEDCBAFEDCBA7",
+            b"123.456.789.012",
+            b"xyxyxyxyxyxy",
+            b"acbcacbcacbc",
+            b"q" * 12,
+        ]
+        contents += [b"dead-beef-0123", b"\xc3\xa4" * 3, b"abcdefabcdef", b"7x"]
+        chunk = b"".join(head + one + b"\n" for one in contents)
+        query = Query(patterns=(match,))
+        wanted = [head + one for one in contents if match.search(one)]
+        assert query.may_be_in(chunk) and wanted
+        assert [raw for raw in query.lines_of(chunk) if query.matches(raw[len(head) :])] == wanted
+
+
+@pytest.mark.parametrize(
+    ("pattern", "mark"),
+    [
+        (rb"[a-f]{11}\d", 11),
+        (rb"(?:[a-f]{11}|\d)x", 0),
+        (rb"[a-f]*\d", 0),
+        (rb"\w{5}", 0),
+        (rb"\d\b\d{5}[0-9]", 7),
+        (rb"(?L)[a-f]{11}", 0),
+        (rb"[a-f]{900}", 64),
+    ],
+)
+def test_which_runs_are_seldom(pattern: bytes, mark: int) -> None:
+    run = hint_of(re.compile(pattern)).run
+    assert len(run.mark if run else b"") == mark
