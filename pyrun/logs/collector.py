@@ -3,6 +3,7 @@ lines to other stores. What is sent is read from the same files, so a slow targe
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from contextlib import ExitStack
 
@@ -57,7 +58,7 @@ def collect(
                 if once or time.monotonic() - dropped > DROP:
                     store.drop_old()
                     dropped = time.monotonic()
-            except (PyrunError, OSError) as error:
+            except (PyrunError, OSError, sqlite3.Error) as error:  # such as a full disk: it is tried again
                 warn(str(error))
             if once:
                 return

@@ -78,20 +78,29 @@ class LogStore:
         self.directory = directory
         self._keep = keep
         self._known: dict[str, Sealed] = {}
+        # What could not be written down yet, for the disk is full.
+        self._late: list[tuple[str, tuple[object, ...]]] = []
         os.makedirs(os.path.join(directory, BLOCKS), 0o700, exist_ok=True)
         self._db = _open(os.path.join(directory, DATABASE))
         self._finish()
 
     def add(self, about: About) -> None:
         """Counts what was sealed."""
-        with self._db:
-            for name, value in (("sealed_files", 1), ("sealed_lines", about.lines), ("sealed_bytes", about.size)):
-                self._db.execute(_COUNT, (name, value))
+        counted = (("sealed_files", 1), ("sealed_lines", about.lines), ("sealed_bytes", about.size))
+        self._count([(_COUNT, one) for one in counted])
 
     def count_dropped(self, why: str, container: Container, lines: int) -> None:
-        """What is lost without having been here. Where that can't be written either it is not counted."""
-        with suppress(sqlite3.Error), self._db:
-            self._db.execute(_DROP, (why, container.namespace, container.pod, container.name, lines))
+        """What is lost without having been here."""
+        self._count([(_DROP, (why, container.namespace, container.pod, container.name, lines))])
+
+    def _count(self, rows: list[tuple[str, tuple[object, ...]]]) -> None:
+        """Where the disk is full they are written with the next ones, unless we are killed before."""
+        self._late += rows
+        with suppress(sqlite3.Error):
+            with self._db:
+                for statement, values in self._late:
+                    self._db.execute(statement, values)
+            self._late.clear()
 
     def drop_old(self, now: int | None = None) -> int:
         """Removes what is too old or too much; how many files that were."""
@@ -102,10 +111,16 @@ class LogStore:
 
     def _drop(self, one: Sealed, why: str) -> None:
         c = one.container
-        with self._db:
-            self._db.execute(_DROP, (why, c.namespace, c.pod, c.name, one.lines))
-            self._db.execute("INSERT OR IGNORE INTO dropping VALUES (?)", (one.path,))
-        self._finish()
+        try:
+            with self._db:
+                self._db.execute(_DROP, (why, c.namespace, c.pod, c.name, one.lines))
+                self._db.execute("INSERT OR IGNORE INTO dropping VALUES (?)", (one.path,))
+            self._finish()
+        except sqlite3.Error:  # the disk is full: it takes the room of what goes to write that down
+            if not os.path.lexists(one.path):
+                raise
+            os.unlink(one.path)
+            self.count_dropped(why, c, one.lines)
         self._known.pop(one.path, None)
         for directory in (os.path.dirname(one.path), os.path.dirname(os.path.dirname(one.path))):
             with suppress(OSError):
