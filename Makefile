@@ -1,7 +1,7 @@
 # Everything here assumes `./bootstrap build` has run once; each target runs it, and the second time it is quick.
 PY := .venv/bin/python
 
-.PHONY: help build check test bench bench-addons bench-addons-memory pictures bench-layers bench-cri many-cri demo conformance critest containerd-2 victoria-logs kubelet control-plane e2e-node fuzz fuzz-layer fuzz-dataplane fuzz-dns bench-proxy bench-proxy-memory bench-proxy-plan bench-dns asan vm vm-shell vm-test vm-engines box soak clean
+.PHONY: help build check test bench bench-addons bench-addons-memory pictures bench-layers bench-cri many-cri demo conformance critest containerd-2 victoria-logs kubelet control-plane e2e-node fuzz fuzz-layer fuzz-dataplane fuzz-dns bench-proxy flood-proxy bench-proxy-memory bench-proxy-plan bench-dns asan vm vm-shell vm-test vm-engines box soak clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,6 +68,9 @@ fuzz-dataplane: build  ## fuzz the data plane's images and messages for a minute
 
 bench-proxy: build  ## the service proxy in both modes against haproxy and nginx, interleaved (root)
 	$(PY) -m tests.bench.proxy $(ARGS)
+
+flood-proxy: build  ## floods at the service proxy: 50,000 connections of one pod, a million forged sources and broken objects (root)
+	$(PY) -m tests.bench.proxy_flood $(ARGS)
 
 bench-proxy-memory: build  ## the proxy daemon's memory at 10,000 services with 10 endpoints each, and one change (root)
 	$(PY) -m tests.bench.proxy_memory $(ARGS)

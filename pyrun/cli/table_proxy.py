@@ -90,9 +90,14 @@ PROXY_RUN = Verb(
 PROXY_STATUS = Verb("proxy status", "print what a running `pyrun proxy` says of itself", (), (PROXY_STATE, FOR_TOOLS))
 PROXY_TOP = Verb(
     "proxy top",
-    "show connections and bytes by Service, live",
+    "show connections and bytes by Service, or by endpoint, live",
     (),
-    (PROXY_STATE, flag("once", "print the counters once and end"), FOR_TOOLS),
+    (
+        PROXY_STATE,
+        flag("endpoints", "by endpoint, in place of by address and port"),
+        flag("once", "print the counters once and end"),
+        FOR_TOOLS,
+    ),
 )
 PROXY_CLEANUP = Verb("proxy cleanup", "take away what a killed `pyrun proxy` has left", (), (PROXY_STATE,))
 PROXY = (

@@ -27,13 +27,14 @@ from ..kube.feed.store import Packed, Store
 from ..kube.kubeconfig import Cluster
 from ..listen import notify, only_one, private_directory
 from .carriers import PLANE, InKernel, UserSpace
+from .encode import set_number
 from .event_writer import EventWriter
 from .events import notices
 from .follow import Follower
 from .frontends import LOOPBACKS
 from .health import Health, Web
 from .hostports import bound_ports, clashes, ephemeral_overlap
-from .messages import Settings
+from .messages import EndpointCounters, Settings
 from .metrics import Metrics
 from .model import Node, Options
 from .rules import PROTOCOLS, SCTP, TCP, Change, Frontend, Key, Refusal, Rules
@@ -424,7 +425,7 @@ class Daemon:
         carrier = self.carrier
         found = carrier.counters() if carrier is not None else None
         if found is None:
-            return {"mode": self.given.mode, "frontends": []}
+            return {"mode": self.given.mode, "frontends": [], "endpoints": []}
         names = {one.key: one.name for one in self.health.rules.frontends}
         rows = []
         for one in found.frontends:
@@ -432,7 +433,12 @@ class Daemon:
             row["address"] = address_text(one.address)
             row["name"] = names.get((one.protocol, one.address, one.port), "")
             rows.append(row)
-        return {"mode": self.given.mode, "frontends": rows}
+        sets = {set_number(one.key): one.key for one in self.health.rules.sets}
+        return {
+            "mode": self.given.mode,
+            "frontends": rows,
+            "endpoints": [_endpoint_row(one, sets.get(one.set, "")) for one in found.endpoints],
+        }
 
     def _render(self) -> str:
         carrier = self.carrier
@@ -441,6 +447,12 @@ class Daemon:
             with contextlib.suppress(PyrunError):
                 counters, state = carrier.counters(), carrier.state()
         return self.metrics.render(self.health.rules, counters, state)
+
+
+def _endpoint_row(one: EndpointCounters, key: str) -> dict[str, Any]:
+    """key: its set's; "" where that is gone."""
+    row: dict[str, Any] = {slot: getattr(one, slot) for slot in one.__slots__ if slot != "set"}
+    return row | {"address": address_text(one.address), "set": key}
 
 
 def _line(one: Refusal) -> str:

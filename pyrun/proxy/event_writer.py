@@ -26,12 +26,11 @@ class EventWriter:
     log."""
 
     def __init__(self, client: Client, node: str, uid_of: Callable[[Key], str], told: Callable[[str], None]) -> None:
-        self.written = 0
+        self.written = self.refused = 0
         self._client, self._node, self._uid_of, self._told = client, node, uid_of, told
         self._schedule = Schedule()
         self._changed = threading.Condition()
         self._ended = False
-        self._was_told = False
         self._thread = threading.Thread(target=self._run, name="events", daemon=True)
 
     def start(self) -> None:
@@ -80,8 +79,8 @@ class EventWriter:
             with self._changed:
                 self._schedule.again(one, time.monotonic() + wait)
         except Forbidden as error:  # or the namespace ends
-            if not self._was_told:
-                self._was_told = True
+            if not self.refused:
                 self._told(f"{MAY_NOT}: {error.text}")
+            self.refused += 1
         except PyrunError as error:
             self._told(f"an Event of {' '.join(one.about)} is not taken: {error.text}")

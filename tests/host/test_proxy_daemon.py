@@ -77,13 +77,31 @@ def nobody(client: Place, address: str) -> bool:
     return not isinstance(ask(client, address, 80, silent=True), Answer)
 
 
-def test_round_robin_also_over_an_endpoint_more(world: World, tmp_path: Path, mode: str) -> None:
-    """Scenario 2."""
+def top(proxy: Proxy, capfd: pytest.CaptureFixture[str], *options: str) -> list[str]:
+    """The lines of `pyrun proxy top`."""
+    capfd.readouterr()
+    assert main(["proxy", "top", "--once", "--state", str(proxy.state), *options]) == 0
+    return capfd.readouterr().out.splitlines()
+
+
+def test_round_robin_also_over_an_endpoint_more(
+    world: World, tmp_path: Path, mode: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Scenario 2. And it is counted by Service and by endpoint, where it is counted at all."""
     three = [PODS[number][0] for number in (0, 1, 2)]
     with running(tmp_path, mode, WEB + pods(0, 1, 2)) as proxy:
         found = answers(world.client, 60)
         assert {address: found.count(address) for address in three} == dict.fromkeys(three, 20)
         assert all(found[at] != found[at + 1] and found[at] == found[at + 3] for at in range(57))
+        by_service, by_endpoint = (top(proxy, capfd, *options) for options in ((), ("--endpoints",)))
+        if mode == "userspace":
+            _, line = by_service
+            assert line.split()[1] == "60" and line.endswith(f"default/web:tcp cluster {VIP}:80/tcp")
+            rows = [line.split() for line in by_endpoint[1:]]
+            assert {row[4] for row in rows} == {f"{address}:8080" for address in three}
+            assert {(row[1], row[3], row[5]) for row in rows} == {("20", "0", "default/web:tcp/tcp/4/cluster")}
+        else:
+            assert by_service == by_endpoint and "counts none of them" in by_service[0]
         proxy.write(WEB + pods(0, 1, 2, 3))
         settled(world.client, {PODS[number][0] for number in range(4)})
         found = answers(world.client, 80)

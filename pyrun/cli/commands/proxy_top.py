@@ -1,7 +1,10 @@
-"""`pyrun proxy top`: connections and bytes by Service, live."""
+"""`pyrun proxy top`: connections and bytes by Service, or connections by endpoint, live.
+
+A terminal shows as many lines as it has, the busiest first; anything else gets all."""
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from typing import Any
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from pyrun.cli.parse import Options
 
 EVERY_S = 1.0
+NOT_COUNTED = "the kernel carries packets in this mode, and counts none of them by Service"
 CLEAR = "\x1b[H\x1b[J"
 HEAD = f"{'OPEN':>7} {'TOTAL':>9} {'NEW/S':>7} {'FAILED':>7} {'REFUSED':>8} {'RETRIED':>8} {'IN/S':>8} {'OUT/S':>8}  "
 Key = tuple[Any, ...]
@@ -25,6 +29,7 @@ Key = tuple[Any, ...]
 
 def run(g: Globals, o: Options) -> int:
     state = o.state or STATE
+    table = endpoints_table if o.endpoints else frontends_table
     found = ask(state, "/counters")
     if o.once or o.format == "json":
         write(compact(found) + "\n" if o.format == "json" else "\n".join(table(found, {}, 1.0)) + "\n")
@@ -34,20 +39,22 @@ def run(g: Globals, o: Options) -> int:
     try:
         while True:
             now = time.monotonic()
-            clear = CLEAR if sys.stdout.isatty() else ""
-            write(clear + "\n".join(table(found, before, max(now - last, 0.001))) + "\n")
+            lines = table(found, before, max(now - last, 0.001))
+            if sys.stdout.isatty():
+                lines = lines[: max(2, shutil.get_terminal_size().lines - 1)]
+            write((CLEAR if sys.stdout.isatty() else "") + "\n".join(lines) + "\n")
             sys.stdout.flush()
-            before, last = {_key(row): row for row in found["frontends"]}, now
+            before, last = {_key(row): row for row in (*found["frontends"], *found["endpoints"])}, now
             time.sleep(EVERY_S)
             found = ask(state, "/counters")
     except (KeyboardInterrupt, BrokenPipeError):
         return 0
 
 
-def table(found: dict[str, Any], before: dict[Key, dict[str, Any]], seconds: float) -> list[str]:
+def frontends_table(found: dict[str, Any], before: dict[Key, dict[str, Any]], seconds: float) -> list[str]:
     """Lines: those with the most bytes a second first."""
     if found["mode"] != "userspace":
-        return ["the kernel carries packets in this mode, and counts none of them by Service"]
+        return [NOT_COUNTED]
     rows = []
     for row in found["frontends"]:
         old = before.get(_key(row), row)
@@ -57,15 +64,35 @@ def table(found: dict[str, Any], before: dict[Key, dict[str, Any]], seconds: flo
     return [f"{HEAD}SERVICE", *[_line(*row) for row in rows]]
 
 
+def endpoints_table(found: dict[str, Any], before: dict[Key, dict[str, Any]], seconds: float) -> list[str]:
+    """Lines: those with the most new connections a second first. FAILED: those it did not take."""
+    if found["mode"] != "userspace":
+        return [NOT_COUNTED]
+    rows = []
+    for row in found["endpoints"]:
+        old = before.get(_key(row), row)
+        rows.append((row, max(0, row["connected"] - old["connected"]) / seconds))
+    rows.sort(key=lambda one: (-one[1], -one[0]["active"], -one[0]["connected"], one[0]["set"], one[0]["address"]))
+    lines = [f"{'OPEN':>7} {'TOTAL':>9} {'NEW/S':>7} {'FAILED':>7}  ENDPOINT"]
+    for row, new in rows:
+        state = " gone" if row["gone"] else " terminating" if row["terminating"] else ""
+        numbers = f"{row['active']:>7} {row['connected']:>9} {new:>7.0f} {row['failed']:>7}"
+        lines.append(printable(f"{numbers}  {_where(row)} {row['set'] or '-'}{state}"))
+    return lines
+
+
 def _key(row: dict[str, Any]) -> Key:
-    return row["protocol"], row["address"], row["port"]
+    return row.get("protocol"), row.get("set"), row["address"], row["port"]
+
+
+def _where(row: dict[str, Any]) -> str:
+    return f"{row['address']}:{row['port']}" if ":" not in row["address"] else f"[{row['address']}]:{row['port']}"
 
 
 def _line(row: dict[str, Any], new: float, into: float, out: float) -> str:
-    where = f"{row['address']}:{row['port']}" if ":" not in row["address"] else f"[{row['address']}]:{row['port']}"
     numbers = f"{row['active']:>7} {row['accepted']:>9} {new:>7.0f} {row['failed']:>7} {row['refused']:>8}"
     numbers += f" {row['retried']:>8} {_size(into):>8} {_size(out):>8}"
-    return printable(f"{numbers}  {row['name'] or '-'} {where}/{PROTOCOLS[row['protocol']]}")
+    return printable(f"{numbers}  {row['name'] or '-'} {_where(row)}/{PROTOCOLS[row['protocol']]}")
 
 
 def _size(value: float) -> str:
