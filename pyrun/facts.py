@@ -178,11 +178,13 @@ def collect_facts(
     *,
     status: str = "",
     mounts: Callable[[], str | None] | None = None,
+    making: bool = True,
 ) -> Facts:
     """Reads the host. rootless: True or False to say so, None to find out (no root, or root in a user namespace
     without ids). pid: another process than we that is to carry the plan out; it is in our namespaces and our root.
     status: its /proc/PID/status, where the caller has read it. mounts: says where cgroup2 is mounted, of a caller who
-    hears of changes. PyrunError without a /proc: everything would seem other than it is."""
+    hears of changes. making: a cgroup; else what that takes is left out, cgroup_own and controllers. PyrunError without
+    a /proc: everything would seem other than it is."""
     proc = f"/proc/{pid or 'self'}"
     uname = posix.uname()
     release = uname.release.split("-")[0].split(".")
@@ -205,8 +207,8 @@ def collect_facts(
         rootless=(euid != 0 or in_userns) if rootless is None else rootless,
         setgroups=not in_userns or read_text(proc + "/setgroups").strip() != "deny",
         cgroup_mount=mount,
-        cgroup_own=_own_cgroup(read_text(proc + "/cgroup")),
-        controllers=frozenset(read_text(mount + "/cgroup.controllers").split()) if mount else frozenset(),
+        cgroup_own=_own_cgroup(read_text(proc + "/cgroup")) if making else "/",
+        controllers=frozenset(read_text(mount + "/cgroup.controllers").split()) if mount and making else frozenset(),
         lsm=frozenset(read_constant("/sys/kernel/security/lsm").strip().split(",")) - {""},
         max_hard=_hard_limits(read_text(proc + "/limits")),
         memfd=_memfd_mode(kernel),

@@ -30,7 +30,7 @@ from pyrun.plan.create import warnings
 from pyrun.plan.model.plan import Plan
 from pyrun.plan.model.steps import Yield
 from pyrun.plan.process.hooks import hooks_of
-from pyrun.runtime.exec import prepare_exec
+from pyrun.runtime.exec import own_namespaces, prepare_exec
 from pyrun.runtime.prepare import Config, prepare
 from pyrun.runtime.store import Store
 
@@ -92,6 +92,7 @@ class Planner:
         self._launcher = _file(launcher or __file__.rpartition("/cli/")[0] + "/bin/pyrun")
         self._kinds = sorted(os.listdir("/proc/self/ns"))
         self._here = _place_of(Caller(os.getpid()), self._kinds)
+        self._namespaces = own_namespaces()  # the caller's as well, by its place
         self._configs: dict[bytes, Config] = {}
         self._watch = Watch(DEADLINE_S)
         self._sources = Sources()
@@ -216,14 +217,15 @@ class Planner:
         container = store.open(o.id)
         spec = self._config(container.directory).spec
         process = process_of(spec, o)
-        planned = prepare_exec(container, spec, process, facts=self._facts(caller), **words_of(o))
+        facts = self._facts(caller, making=False)
+        planned = prepare_exec(container, spec, process, facts=facts, ours=self._namespaces, **words_of(o))
         if planned.facts.rootless or (process.terminal and not o.detach):
             raise Refused("without root, or with a terminal in the foreground")
         return planned.plan, WHOLE if o.detach else FOREGROUND
 
-    def _facts(self, caller: Caller) -> Facts:
+    def _facts(self, caller: Caller, *, making: bool = True) -> Facts:
         """Of who is to carry the plan out, and the host."""
-        return collect_facts(pid=caller.pid, status=caller.status, mounts=self._mounts.cgroup2)
+        return collect_facts(pid=caller.pid, status=caller.status, mounts=self._mounts.cgroup2, making=making)
 
     def _config(self, directory: str) -> Config:
         data = read_file(directory + "/config.json")

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from .systemd import Attach
 
+    Namespaces = dict[str, tuple[int, int]]  # device and inode of each, by its kind
+
 CANNOT_RUN = 255
 ESRCH, EPIPE, ECONNRESET = 3, 32, 104
 END_MS = 500
@@ -55,14 +57,16 @@ def prepare_exec(
     rootless: bool | None = None,
     ignore_paused: bool = False,
     preserve_fds: int = 0,
+    ours: Namespaces | None = None,
     **words: object,
 ) -> Planned:
     """Plans an exec of process in a container made from spec. PyrunError; nothing has been made then.
 
-    facts, rootless: as for prepare(). words: more attributes of Request."""
+    facts, rootless: as for prepare(). ours: own_namespaces(), of a caller who stays in them. words: more attributes
+    of Request."""
     _check_status(c, ignore_paused)
     kept = kept_descriptors(preserve_fds)
-    facts = facts.copy() if facts is not None else collect_facts(rootless)
+    facts = facts.copy() if facts is not None else collect_facts(rootless, making=False)
     if spec.linux is not None and spec.linux.intel_rdt is not None:
         from ..facts_rare import resctrl_mount
 
@@ -76,7 +80,7 @@ def prepare_exec(
         **words,
     )
     check_stdio(request.stdio, process)
-    return Planned(spec, process, facts, collect_target(c, facts), request)
+    return Planned(spec, process, facts, collect_target(c, facts, ours), request)
 
 
 def run_exec(planned: Planned, cancel: int = -1, run: Callable[..., Outcome] = run_plan) -> Outcome:
@@ -143,10 +147,10 @@ def _check_status(c: Container, ignore_paused: bool) -> None:
 # --- what there is --------------------------------------------------------------------------------------------------
 
 
-def collect_target(c: Container, facts: Facts) -> Target:
-    """The container as it is now. PyrunError when its init is gone."""
+def collect_target(c: Container, facts: Facts, ours: Namespaces | None = None) -> Target:
+    """The container as it is now. ours: see prepare_exec(). PyrunError when its init is gone."""
     pid = c.record.pid
-    namespaces = _foreign_namespaces(pid)
+    namespaces = _foreign_namespaces(pid, own_namespaces() if ours is None else ours)
     lines = read_text(f"/proc/{pid}/cgroup").splitlines()
     line = next((line for line in lines if line.startswith("0::")), "")
     return Target(
@@ -162,16 +166,24 @@ def collect_target(c: Container, facts: Facts) -> Target:
     )
 
 
-def _foreign_namespaces(pid: int) -> int:
-    """CLONE_NEW* of the namespaces that the container does not share with us."""
-    flags = 0
+def own_namespaces() -> Namespaces:
+    """Ours, of the kinds that this kernel has."""
+    found = {}
     for kind, file in names.NAMESPACE_FILES.items():
         try:
-            ours = posix.stat(f"/proc/self/ns/{file}")
-        except OSError:  # a kernel without this kind
+            info = posix.stat(f"/proc/self/ns/{file}")
+        except OSError:
             continue
+        found[kind] = info.st_dev, info.st_ino
+    return found
+
+
+def _foreign_namespaces(pid: int, ours: Namespaces) -> int:
+    """CLONE_NEW* of the namespaces that the container does not share with us."""
+    flags = 0
+    for kind, own in ours.items():
         try:
-            theirs = posix.stat(f"/proc/{pid}/ns/{file}")
+            theirs = posix.stat(f"/proc/{pid}/ns/{names.NAMESPACE_FILES[kind]}")
         except PermissionError:
             raise PyrunError(
                 f"cannot look at the container's init, pid {pid}: permission denied",
@@ -179,7 +191,7 @@ def _foreign_namespaces(pid: int) -> int:
             ) from None
         except OSError:
             raise PyrunError("container not running", hint="its init has ended just now") from None
-        if (ours.st_dev, ours.st_ino) != (theirs.st_dev, theirs.st_ino):
+        if (theirs.st_dev, theirs.st_ino) != own:
             flags |= names.NAMESPACES[kind]
     return flags
 

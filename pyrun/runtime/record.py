@@ -99,8 +99,9 @@ def checksum(record: bytes | bytearray, at: int = SUM_AT, start: int = SUMMED_FR
     words = memoryview(record)[start:].cast("Q")
     hole = (at - start) // 8
     total = 0xCBF29CE484222325
-    for number, word in enumerate(words):
-        total = (total ^ (word & 0xFFFFFFFF if number == hole else word)) * 0x100000001B3 & 0xFFFFFFFFFFFFFFFF
+    for some in words[:hole], (words[hole] & 0xFFFFFFFF,), words[hole + 1 :]:
+        for word in some:
+            total = (total ^ word) * 0x100000001B3 & 0xFFFFFFFFFFFFFFFF
     return (total ^ total >> 32) & 0xFFFFFFFF
 
 
