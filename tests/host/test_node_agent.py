@@ -106,6 +106,23 @@ def test_a_changed_file_resizes_its_pod_in_place(agent: AgentNode) -> None:
     assert [c["restartCount"] for c in last["status"]["containerStatuses"]] == [0, 1]
 
 
+def test_a_changed_file_of_a_pod_that_waits_or_is_over(agent: AgentNode) -> None:
+    """One that has no room has it with less; one that is over is another pod."""
+
+    def asks(name: str, script: str, memory: str, **spec: Any) -> dict[str, Any]:
+        return pod(name, sh("c", script, resources={"requests": {"memory": memory}}), **spec)
+
+    agent.write("waits", asks("waits", SLEEP, "9000Gi"))
+    agent.write("over", asks("over", "exit 0", "16Mi", restartPolicy="Never"))
+    agent.wait(lambda pods: pods.get("waits", {}).get("status", {}).get("reason") == "OutOfmemory")
+    over = agent.wait_phase("over", "Succeeded")
+    agent.write("waits", asks("waits", SLEEP, "16Mi"))
+    agent.write("over", asks("over", "exit 0", "17Mi", restartPolicy="Never"))
+    agent.wait_ready("waits")
+    agent.wait(lambda pods: "over" in pods and pods["over"]["metadata"]["uid"] != over["metadata"]["uid"])
+    agent.wait_phase("over", "Succeeded")
+
+
 def _condition(found: dict[str, Any], type: str) -> dict[str, Any] | None:
     return next((c for c in found["status"]["conditions"] if c["type"] == type), None)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from pathlib import Path
@@ -259,6 +260,18 @@ def test_a_pod_that_is_over_stays_so() -> None:
     found = [actor._settled(Decision((), 1.0, PodStatus(phase=phase))) for phase in phases]
     assert [one.status.phase for one in found] == ["Pending", "Running", "Succeeded", "Succeeded", "Succeeded"]
     assert all(one.wake == 1.0 for one in found)
+
+
+def test_other_resources_are_asked_for_at_once() -> None:
+    """By who waits for room, backs off, or was refused before; other words ask nothing."""
+    pods = [pod_of(f"containers: [{{name: c, resources: {{requests: {{cpu: {cpu}}}}}}}]") for cpu in ("1", "2")]
+    for pod, asked in zip(pods, (False, True), strict=True):
+        actor = Actor.__new__(Actor)
+        actor.record = Record(uid="u", file="f", pod=pods[0], created=0.0, pending=("Infeasible", "too much"))
+        actor.waiting, actor.busy, actor._woken = ("OutOfcpu", "no room"), {("admit",)}, asyncio.Event()
+        actor.update(pod, {"gate": True})
+        assert (actor.record.pending is None, actor.waiting is None, actor.record.retried > 0) == (asked, asked, asked)
+        assert (not actor.busy) is asked and actor.record.pod == pod and actor._woken.is_set()
 
 
 def test_hosts() -> None:

@@ -89,6 +89,8 @@ class Actor:
         if record.pod != pod:
             if allocation_of(record.pod) != allocation_of(pod):
                 record.pending = None  # it is asked anew
+                record.retried = time.time()  # more memory may be what it lacked
+                self.ask_again()
             before, record.pod = record.pod.metadata, pod
             if before != pod.metadata:  # files may show labels and annotations
                 self.begin(self.carrier.update_volumes())
@@ -134,6 +136,11 @@ class Actor:
             self.host.room()
         if before is None or before != self.record.pending:
             self.wake()
+
+    @property
+    def may_resize(self) -> bool:
+        """It runs or will: of one that is over other words are another pod."""
+        return self.record.failure is None and self.record.deleted is None and not self.is_finished
 
     @property
     def is_deferred(self) -> bool:

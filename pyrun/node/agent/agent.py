@@ -303,7 +303,7 @@ class Agent:
         actor = self.actors.get(key)
         if actor is None:
             self._begin(record)
-        elif actor.record.deleted is None and is_resize(actor.record.pod, record.pod):
+        elif actor.may_resize and is_resize(actor.record.pod, record.pod):
             actor.record.file = record.file
             self.next.pop(key, None)
             actor.update(record.pod, actor.record.gates)

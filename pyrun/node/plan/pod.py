@@ -88,7 +88,7 @@ def _is_finished(desired: Desired, observed: Observed) -> bool:
 
 def _is_gone(observed: Observed) -> bool:
     """Nothing of it is there or under way but what Forget takes away."""
-    making = {"run", "sandbox", "preStop", "postStart"}
+    making = {"run", "sandbox", "preStop", "postStart", "resize"}
     return (
         all(a.ended for a in observed.attempts)
         and (observed.sandbox is None or not observed.sandbox.ready)
