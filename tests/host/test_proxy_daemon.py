@@ -21,7 +21,7 @@ from pyrun.proxy.cleanup import clean_up
 from pyrun.proxy.sctp import probe
 from tests.support.proxy.answers import Answer, Server, ask
 from tests.support.proxy.objects import service, slice_of
-from tests.support.proxy.running import Proxy, running, until
+from tests.support.proxy.running import PATIENCE_S, Proxy, running, until
 from tests.support.proxy.topology import NODE4, Place, Topology, topology
 
 VIP = "10.96.0.1"
@@ -417,8 +417,9 @@ class Sender:
         self.socket.connect((VIP, 53))
         self.socket.settimeout(0.5)
 
-    def ask(self) -> str:
+    def ask(self, patience_s: float = 0.5) -> str:
         """Who answers; "" if nobody does."""
+        self.socket.settimeout(patience_s)
         try:
             self.socket.send(b"who")
             return self.socket.recv(100).decode().partition(":")[0]
@@ -439,11 +440,11 @@ def test_udp_flows_go_where_somebody_is(world: World, tmp_path: Path, mode: str)
         flow.ask()
         proxy.write(dns(0, 1, 2, 3))
         until(flow.ask, "the flow stays in a hole")
-        owner = flow.ask()
+        owner = flow.ask(PATIENCE_S)
         proxy.kill()
-        assert flow.ask() == owner
+        assert flow.ask(PATIENCE_S) == owner
         proxy.start()
-        assert [flow.ask() for _ in range(8)] == [owner] * 8
+        assert [flow.ask(PATIENCE_S) for _ in range(8)] == [owner] * 8
         flow.socket.close()
 
 
