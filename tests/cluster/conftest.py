@@ -1,6 +1,6 @@
 """The tests in this directory run Kubernetes' own programs over `pyrun cri`: root, tests/view, and a kubelet that
-`make kubelet` builds; where it has not been built they are skipped, as ten minutes of building are not a test's to
-spend."""
+`make kubelet` builds, or continuous integration beside other tests; where it has not been built they are skipped, as
+ten minutes of building are not a test's to spend."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def kubelet(tmp_path_factory: pytest.TempPathFactory, busybox_rootfs: Path) -> Iterator[Kubelet]:
     program = build.built("kubelet")
     if program is None:
-        pytest.skip(f"kubelet {build.VERSION} has not been built: `make kubelet` builds it (ten CPU minutes, once)")
+        how = f"`make kubelet` builds it (ten CPU minutes, once){build.why_not()}"
+        pytest.skip(f"kubelet {build.VERSION} has not been built: {how}")
     with a_kubelet(tmp_path_factory.mktemp("kubelet"), busybox_rootfs, program) as made:
         yield made

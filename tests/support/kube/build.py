@@ -4,7 +4,10 @@
 module of ours that requires it and replaces each staging module by the one of the same release. A kubelet costs ten
 CPU minutes, the node's end-to-end suite (with an API server and etcd inside) another fifteen, a control plane as much
 where none of these is there: nothing here is built unless it is asked for, by `make kubelet`, `make e2e-node` and
-`make control-plane`.
+`make control-plane`; and in continuous integration, beside other tests (beside.py).
+
+With --quick they are compiled without optimisation and debugging information, in little more than half the time: for
+what they do, not for how fast.
 """
 
 from __future__ import annotations
@@ -12,9 +15,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 from tests.support.container.runner import REPO
 from tests.support.engines.golang import STRIPPED, Unavailable, find_go, kept
@@ -54,6 +60,9 @@ COMMANDS = {
 MAINS = ("cmd/kubelet", "cmd/kube-controller-manager", "cmd/kubectl", "test/e2e_node", "test/images/agnhost")
 PACKAGES = [f"{MODULE}/{of}@{VERSION}" for of in MAINS]
 CONTROL_PLANE = ("etcd", "kube-apiserver", "kube-controller-manager")
+# Much memory spares the compiler most of its garbage collection.
+QUICK = ("-gcflags=all=-N -l -dwarf=false",)
+QUICK_ENV = {"GOGC": "400", "GOMEMLIMIT": "1500MiB"}
 
 
 def built(name: str) -> Path | None:
@@ -62,12 +71,18 @@ def built(name: str) -> Path | None:
     return path if path.exists() else None
 
 
-def program(name: str) -> Path:
+def why_not(cache: Path = CACHE) -> str:
+    """Why the last build beside other tests has not made all, in brackets; empty where there was none, or it has."""
+    word = cache / "why-not"
+    return f" ({word.read_text().strip()})" if word.exists() else ""
+
+
+def program(name: str, quick: bool = False) -> Path:
     """Its path, built now if need be. Raises Unavailable."""
-    return kept(CACHE / name, _build)
+    return kept(CACHE / name, lambda path: _build(path, quick))
 
 
-def _build(path: Path) -> None:
+def _build(path: Path, quick: bool) -> None:
     name, source = path.name, CACHE / "source"
     source.mkdir(exist_ok=True)
     go = find_go(source)
@@ -76,7 +91,8 @@ def _build(path: Path) -> None:
         _run(go, source, "get", "-t", *PACKAGES)
     verb, *options = COMMANDS[name]
     partial = path.with_name(f"{name}.partial")
-    _run(go, source, verb, "-mod=mod", "-o", str(partial), *options)
+    how, env = (QUICK, QUICK_ENV) if quick else ((), {})
+    _run(go, source, verb, "-mod=mod", *how, "-o", str(partial), *options, **env)
     partial.rename(path)
 
 
@@ -92,17 +108,27 @@ def _module(go: str, source: Path) -> str:
     return f"{head}replace (\n{replaced}\n)\n"
 
 
-def _run(go: str, source: Path, *argv: str) -> str:
-    env = os.environ | {"CGO_ENABLED": "0", "GOFLAGS": "-mod=mod"}
-    command = ["nice", go, *argv]
+def _run(go: str, source: Path, *argv: str, **more: str) -> str:
+    env = os.environ | {"CGO_ENABLED": "0", "GOFLAGS": "-mod=mod", **more}
+    command = [*(() if os.nice(0) else ("nice",)), go, *argv]
     done = subprocess.run(command, cwd=source, env=env, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
     if done.returncode != 0:
         raise Unavailable(f"{MODULE} {VERSION}: go {argv[0]} failed: {(done.stderr or done.stdout).strip()[-800:]}")
     return done.stdout
 
 
+def end(_signal: int, _frame: FrameType | None) -> NoReturn:
+    """Ends what this process has started, which is in its process group, and then itself."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.killpg(0, signal.SIGTERM)
+    sys.exit(128 + signal.SIGTERM)
+
+
 if __name__ == "__main__":
+    names = [name for name in sys.argv[1:] if name != "--quick"]
+    if os.getpgid(0) == os.getpid():
+        signal.signal(signal.SIGTERM, end)
     try:
-        print(*[program(name) for name in sys.argv[1:] or ["kubelet"]])
+        print(*[program(name, quick="--quick" in sys.argv) for name in names or ["kubelet"]])
     except Unavailable as error:
         sys.exit(str(error))

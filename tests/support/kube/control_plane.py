@@ -60,7 +60,8 @@ def program(name: str) -> Path:
     """Its path; skips where it has not been built."""
     found = build.built(name)
     if found is None:
-        pytest.skip(f"no {name} {build.VERSION} here: `make control-plane` builds it (15 CPU minutes, once)")
+        how = f"`make control-plane` builds it (15 CPU minutes, once){build.why_not()}"
+        pytest.skip(f"no {name} {build.VERSION} here: {how}")
     return found
 
 

@@ -4,6 +4,9 @@ The marker's argument names a group, `vm` if there is none: pytest.mark.vm("engi
 guest needs. Each group is run by a process of its own (group.py), which starts before the first test and writes what
 its guest says into .cache/vm/logs/. The other tests run meanwhile; then come the items marked `vm`, whose reports are
 read from there. However the session ends, those processes end with it.
+
+In continuous integration the programs for the items marked `cluster` are built first, in the place of a guest
+(kube/beside.py); those items come between the other tests and the guests' reports.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ import pytest
 
 from tests.support.container.leaks import BESIDE
 from tests.support.container.runner import REPO
+from tests.support.kube import beside
 from tests.support.machines_network import machines_network
 from tests.support.vm import machine as vm_machine
 from tests.support.vm.job import LOGS
@@ -42,6 +46,10 @@ def guests_at_once() -> int:
 
 def is_vm(item: pytest.Item) -> bool:
     return item.get_closest_marker("vm") is not None
+
+
+def is_cluster(item: pytest.Item) -> bool:
+    return item.get_closest_marker("cluster") is not None
 
 
 def group_of(item: pytest.Item) -> str:
@@ -182,6 +190,7 @@ class Plugin:
     def __init__(self) -> None:
         self.groups: dict[str, Group] = {}
         self.reason = ""
+        self.building: beside.Building | None = None
 
     @pytest.hookimpl(wrapper=True)
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
@@ -196,7 +205,7 @@ class Plugin:
         for item in filter(is_vm, items):
             groups.setdefault(group_of(item), []).append(item)
         names = sorted(groups, key=lambda name: -seconds_of(groups[name]))
-        items.sort(key=lambda item: names.index(group_of(item)) if is_vm(item) else -1)
+        items.sort(key=lambda item: names.index(group_of(item)) if is_vm(item) else is_cluster(item) - 2)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
@@ -204,7 +213,9 @@ class Plugin:
         items = [item for item in session.items if is_vm(item)]
         option = session.config.option
         failed = session.testsfailed and not option.continue_on_collection_errors
-        if not items or option.collectonly or failed:
+        if not option.collectonly and not failed and beside.wanted() and any(map(is_cluster, session.items)):
+            self.building = beside.Building()
+        if option.collectonly or failed or not (items or self.building):
             return (yield)
         self.reason = vm_machine.why_not()
         if not self.reason:
@@ -216,19 +227,26 @@ class Plugin:
                 group.finish()
             return result
         finally:
-            for group in self.groups.values():
-                group.stop()
+            for each in self._beside():
+                each.stop()
+
+    def _beside(self) -> list[Group | beside.Building]:
+        """What runs beside the tests. The build is first: the guest, which the groups wait for, is made meanwhile."""
+        return [*([self.building] if self.building else []), *self.groups.values()]
 
     def _start_groups(self) -> None:
         """Starts the next groups as far as there is room."""
-        for group in self.groups.values():
-            running = sum(other.is_running() for other in self.groups.values())
-            if group.process is None and running < guests_at_once():
-                group.start()
+        for each in self._beside():
+            running = sum(other.is_running() for other in self._beside())
+            if each.process is None and running < guests_at_once():
+                each.start()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
         self._start_groups()
+        if self.building and is_cluster(item):
+            self.building.wait(self._start_groups)
+            self.building = None
         if not is_vm(item):
             return None
         hook = item.ihook
