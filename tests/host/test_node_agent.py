@@ -124,6 +124,26 @@ def test_a_changed_file_of_a_pod_that_waits_or_is_over(agent: AgentNode) -> None
     agent.wait_phase("over", "Succeeded")
 
 
+def test_what_a_resize_can_not_take_back_is_a_pod_of_the_first_words(agent: AgentNode) -> None:
+    """A limit comes while it runs, and goes with the pod alone."""
+
+    def asks(**resources: Any) -> dict[str, Any]:
+        return pod("back", sh("c", SLEEP, resources={"requests": {"memory": "16Mi"}, **resources}))
+
+    def of(pods: dict[str, Any]) -> dict[str, Any]:
+        found: list[dict[str, Any]] = pods.get("back", {}).get("status", {}).get("containerStatuses") or [{}]
+        return found[0]
+
+    agent.write("back", asks())
+    first = agent.wait_ready("back")["status"]["containerStatuses"][0]
+    agent.write("back", asks(limits={"memory": "96Mi"}))
+    limited = agent.wait(lambda pods: "limits" in of(pods).get("resources", {}) and of(pods))
+    assert limited["containerID"] == first["containerID"]
+    agent.write("back", asks())
+    agent.wait(lambda pods: of(pods).get("ready") and of(pods)["containerID"] != first["containerID"])
+    assert "limits" not in of(agent.pods())["resources"]
+
+
 def _condition(found: dict[str, Any], type: str) -> dict[str, Any] | None:
     return next((c for c in found["status"]["conditions"] if c["type"] == type), None)
 
@@ -379,6 +399,16 @@ def test_an_agent_that_is_killed_goes_on(tmp_path: Path, busybox_rootfs: Path) -
         (logs,) = agent.node.logs.glob("*_kept_*/c")
         agent.wait(lambda pods: len(list(logs.iterdir())) == 2)  # the log had grown, so it was set aside
         assert agent.run("logs", "kept").ok().out.splitlines() == [*map(str, range(2000)), "all"]
+        agent.node.kill()
+        for path in agent.node.root.glob("node/pods.db*"):  # what runs is known without it, and what it has
+            path.unlink()
+        agent.node.start()
+        adopted = agent.wait_ready("sized")
+        agent.write("sized", sized("160Mi", "NotRequired"))
+        agent.wait(lambda pods: "ResizeCompleted" in agent.run("describe", "sized").out)
+        last = agent.wait(resized(adopted, "160Mi"))["status"]["containerStatuses"]
+        found = found["status"]["containerStatuses"]
+        assert [c["containerID"] for c in last] == [c["containerID"] for c in found]
 
 
 def test_a_drained_node_runs_nothing_until_it_is_taken_back(tmp_path: Path, busybox_rootfs: Path) -> None:

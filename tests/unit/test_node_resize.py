@@ -9,7 +9,7 @@ import pytest
 
 from pyrun.node.admission import Allocatable, Neighbour, resize_refusal
 from pyrun.node.agent.record import Record
-from pyrun.node.agent.resizing import summary
+from pyrun.node.agent.resizing import know_resources, summary
 from pyrun.node.plan.resize import is_resize
 from pyrun.node.supported import unsupported
 from tests.support.node.world import Program, World, pod_of
@@ -208,6 +208,7 @@ BURST = pod("{name: web, resources: {requests: {cpu: 1}}}")
         (BURST, pod("{name: web, resources: {}}"), False),
         (BURST, pod(one("1", "1Gi")), False),
         (BURST, pod("{name: web, tty: true, resources: {requests: {cpu: 2}}}"), False),
+        (BASE, BASE.replace("memory: 1Gi}", "memory: 2Gi, hugepages-2Mi: 4Mi}"), False),
     ],
 )  # fmt: skip
 def test_only_cpu_and_memory_may_differ_and_the_quality_of_service_not(before: str, after: str, wanted: bool) -> None:
@@ -251,6 +252,14 @@ def test_a_record_has_what_was_given_whatever_is_asked() -> None:
     assert found.asked is asked and (found.spec.containers[0].resources.limits or {})["cpu"] == "1"  # type: ignore
     again = msgspec.json.decode(msgspec.json.encode(record), type=Record)
     assert again.desired() == found
+
+
+def test_what_could_never_be_is_asked_again_by_the_next_agent() -> None:
+    """The node may be larger by then. What waits for room is asked by priority, once all are there."""
+    for reason, wanted in (("Infeasible", None), ("Deferred", ("Deferred", "no room"))):
+        record = Record(uid="u", file="f", pod=pod_of(BASE), created=0.0, admitted=True, pending=(reason, "no room"))
+        know_resources(record, [])
+        assert record.pending == wanted and set(record.allocated) == {"web"}
 
 
 def test_an_event_has_a_kubelet_s_words() -> None:

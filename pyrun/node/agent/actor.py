@@ -62,7 +62,7 @@ class Actor:
         self._woken = asyncio.Event()
         self._clearing = False
         self._tasks: set[asyncio.Task[None]] = set()
-        know_resources(self.kept)
+        know_resources(record, self.kept.sandboxes())
 
     @property
     def name(self) -> str:

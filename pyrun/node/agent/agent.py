@@ -155,6 +155,7 @@ class Agent:
             self._begin(record)
             if record.api and record.deleted is None and self.heard is None:
                 self.actors[record.key].delete()  # nobody else could ever end it
+        self._room()  # this node may have become larger
         self._task(rotate_for_ever(self._cri.pods, self.settings.log_bytes, self.settings.log_files, self._warn))
         self._task(self.garbage.for_ever())
         self._task(self.evictor.for_ever())
@@ -307,12 +308,16 @@ class Agent:
             actor.record.file = record.file
             self.next.pop(key, None)
             actor.update(record.pod, actor.record.gates)
-        elif actor.record.deleted is None and (actor.record.uid == record.uid or actor.record.pod == record.pod):
+        elif actor.record.deleted is None and self._same_words(actor.record.pod, record):
             actor.record.file = record.file
             self.next.pop(key, None)
         else:
             self.next[key] = record
             actor.delete()
+
+    def _same_words(self, pod: Pod, record: Record) -> bool:
+        """Whatever the pod's own uid is: after a resize that is of the words before it."""
+        return pod == record.pod or uid_of(pod, self.name) == record.uid
 
     def recorded(self) -> list[str]:
         """The uids of the pods that an agent before this one has left."""

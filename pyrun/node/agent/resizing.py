@@ -26,19 +26,22 @@ from .sandbox_config import parent_of
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from ...pod.pod import Pod as Sandbox
     from .kept import Kept
+    from .record import Record
 
     LimitPod = Callable[[str, CgroupLimits], Awaitable[None]]
 
 
-def know_resources(kept: Kept) -> None:
-    """Of a pod that an agent which could not resize has left: all has what its words say."""
-    record = kept.record
-    if not record.admitted:
+def know_resources(record: Record, pods: list[Sandbox]) -> None:
+    """Of a pod that an agent has left which could not resize, or whose records are lost: all has what its words say.
+    What the node could never give is asked again: it may have become another."""
+    if record.pending is not None and record.pending[0] == INFEASIBLE:
+        record.pending = None
+    if not (record.admitted or pods):
         return
     if not record.allocated:
         record.allocated = allocation_of(record.pod)
-    pods = kept.sandboxes()
     for pod in pods:
         for id, c in pod.containers.items():
             if (found := record.allocated.get(c.config.metadata.name)) is not None:

@@ -90,13 +90,19 @@ def is_resize(before: Pod, after: Pod) -> bool:
     there = allocation_of(before)
     for c in resizable(after.spec):
         old, new = there[c.name], c.resources or ResourceRequirements()
-        if not _keys(old.requests) <= _keys(new.requests) or not _keys(old.limits) <= _keys(new.limits):
-            return False
+        for was, now in ((old.requests, new.requests), (old.limits, new.limits)):
+            if not _keys(was) <= _keys(now) or _others(was) != _others(now):
+                return False
     return qos_class(before.spec) == qos_class(after.spec)
 
 
 def _keys(found: Mapping[str, Quantity] | None) -> set[str]:
     return set(found or ())
+
+
+def _others(found: Mapping[str, Quantity] | None) -> dict[str, Quantity]:
+    """Of resources that stay as they were at its start."""
+    return {name: value for name, value in (found or {}).items() if name not in RESOURCES}
 
 
 # --- what is to be done ---
