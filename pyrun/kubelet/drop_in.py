@@ -245,6 +245,16 @@ FIELDS: dict[str, Rule] = {
     "failCgroupV1": Idle(True, "cgroup v1 is refused"),
     "userNamespaces": Only(({},)),
 }
+# Of which 0 is no value: a kubelet takes its default (SetDefaults_KubeletConfiguration), and kubeadm writes most so.
+ZERO_IS_DEFAULT = frozenset((
+    "syncFrequency", "fileCheckFrequency", "httpCheckFrequency", "port", "authentication.webhook.cacheTTL",
+    "authorization.webhook.cacheAuthorizedTTL", "authorization.webhook.cacheUnauthorizedTTL", "registryBurst",
+    "eventBurst", "streamingConnectionIdleTimeout", "nodeStatusUpdateFrequency", "nodeStatusReportFrequency",
+    "nodeLeaseDurationSeconds", "imageMinimumGCAge", "volumeStatsAggPeriod", "cpuManagerReconcilePeriod",
+    "runtimeRequestTimeout", "maxPods", "maxOpenFiles", "kubeAPIBurst", "evictionPressureTransitionPeriod",
+))  # fmt: skip
+# Of which a value may be a secret.
+UNTOLD = ("staticPodURLHeader",)
 # What has fields of its own, each with a rule.
 _OUTER = {name.rpartition(".")[0] for name in FIELDS if "." in name} | {"authentication", "authorization"}
 
@@ -277,6 +287,8 @@ def plan_drop_in(
                 raise ValueError(f"a field of {VERSION}")
             elif name == "authentication.webhook.enabled" and everybody:
                 continue  # who has no token may do all that one who has may
+            elif name in ZERO_IS_DEFAULT and _is_zero(value):
+                continue
             elif isinstance(rule, Becomes):
                 values = value if isinstance(value, list) else [value]
                 words: list[str] = []
@@ -290,7 +302,8 @@ def plan_drop_in(
             elif value is not None and not _same(value, rule.default) and value != {}:
                 made.warnings.append(f"{name}: has no effect: {rule.why}")
         except ValueError as error:
-            faults.append((place("/" + name.replace(".", "/")), f"{value!r} is not {error}"))
+            told = "what it has" if name in UNTOLD else repr(value)
+            faults.append((place("/" + name.replace(".", "/")), f"{told} is not {error}"))
     if faults:
         raise ConfigError(faults, file=KIND)
     for option, given in flags.items():
@@ -323,6 +336,13 @@ def _same(value: Any, one: Any) -> bool:
         return True
     try:
         return isinstance(one, str) and one != "" and seconds(value) == seconds(one)
+    except ValueError:
+        return False
+
+
+def _is_zero(value: Any) -> bool:
+    try:
+        return not isinstance(value, bool) and seconds(value) == 0
     except ValueError:
         return False
 

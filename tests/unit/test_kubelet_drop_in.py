@@ -13,7 +13,7 @@ from pyrun.cli.options import CHOICE, FLAG, NUMBER
 from pyrun.cli.parse import parse
 from pyrun.cli.table_node import NODE_RUN
 from pyrun.errors import ConfigError, InvalidArgument
-from pyrun.kubelet.drop_in import FIELDS, Becomes, Idle, _whole_seconds, merge, plan_drop_in, seconds
+from pyrun.kubelet.drop_in import FIELDS, ZERO_IS_DEFAULT, Becomes, Idle, _whole_seconds, merge, plan_drop_in, seconds
 
 # As kubelet 1.37 writes the defaults of its own down, in its /configz.
 DEFAULTS: dict[str, Any] = {
@@ -91,8 +91,30 @@ def test_a_url_has_headers() -> None:
     given = {"staticPodURL": "https://h/", "staticPodURLHeader": {"A": ["b", "c"]}, "httpCheckFrequency": "1m"}
     words = ["--manifest-url=https://h/", "--manifest-url-header=A: b", "--manifest-url-header=A: c"]
     assert options(given) == [*words, "--http-check-frequency=60"]
-    with pytest.raises(ConfigError, match="a mapping of headers to lists of values"):
-        options({"staticPodURLHeader": {"A": "b"}})
+    with pytest.raises(ConfigError, match="a mapping of headers to lists of values") as told:
+        options({"staticPodURLHeader": {"Authorization": "Bearer secret"}})
+    assert "secret" not in str(told.value)
+
+
+def test_zeros_of_kubeadm_are_no_values() -> None:
+    """As it writes /var/lib/kubelet/config.yaml, for a kubelet that puts its defaults in their place."""
+    ttl = {"cacheAuthorizedTTL": "0s", "cacheUnauthorizedTTL": "0s"}
+    given = {
+        "authentication": {"webhook": {"cacheTTL": "0s", "enabled": True}},
+        "authorization": {"mode": "Webhook", "webhook": ttl},
+        "staticPodURL": "https://h/",
+    }
+    names = (
+        "cpuManagerReconcilePeriod", "evictionPressureTransitionPeriod", "fileCheckFrequency", "httpCheckFrequency",
+        "imageMinimumGCAge", "nodeStatusReportFrequency", "nodeStatusUpdateFrequency", "runtimeRequestTimeout",
+        "streamingConnectionIdleTimeout", "syncFrequency", "volumeStatsAggPeriod",
+    )  # fmt: skip
+    made = plan_drop_in({**given, **dict.fromkeys(names, "0s"), "imageMaximumGCAge": "0s"}, {})
+    assert made.warnings == []
+    assert made.options == ["--authorization-mode=Webhook", "--manifest-url=https://h/", "--maximum-image-ttl=0"]
+    assert set(names) <= ZERO_IS_DEFAULT <= FIELDS.keys()
+    with pytest.raises(ConfigError, match="healthzBindAddress"):  # of another type, 0 is what it says
+        options({"healthzBindAddress": 0})
 
 
 def test_faults_are_told_together_and_by_name() -> None:
@@ -173,10 +195,11 @@ def test_files_are_named_by_line(tmp_path: Path) -> None:
     config, more = tmp_path / "kubelet.yaml", tmp_path / "d"
     more.mkdir()
     config.write_text("apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nmaxPods: 9\n")
-    (more / "10.conf").write_text("maxPods: 12\nkubeAPIQPS: 7\n")
+    (more / "10.conf").write_text("maxPods: 12\nkubeAPIQPS: 7\nevictionHard: {memory.available: 1Gi}\n")
     (more / "not.yaml").write_text("maxPods: 99\n")
     good = explain("--config", str(config), "--config-dir", str(more), "--v=4", "--node-ip", "192.0.2.1")
-    assert good.stdout == "pyrun node run --max-pods=12 --node-ip=192.0.2.1\n" and good.returncode == 0
+    options = "--max-pods=12 '--eviction-hard=memory.available<1Gi' --node-ip=192.0.2.1"  # as a shell takes it
+    assert good.stdout == f"pyrun node run {options}\n" and good.returncode == 0
     assert "kubeAPIQPS: has no effect" in good.stderr and "--v: has no effect" in good.stderr
     (more / "20.conf").write_text("podCIDR: ''\n\nmaxpods: 4\n")
     bad = explain("--config", str(config), "--config-dir", str(more))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 
 from pyrun.cli.commands import node_run, node_validate
@@ -58,7 +59,7 @@ def run(g: Globals, o: Options) -> int:
     for line in plan.warnings:
         g.warn(line)
     if o.explain:
-        sys.stdout.write(" ".join(["pyrun node run", *plan.options]) + "\n")
+        sys.stdout.write(shlex.join(["pyrun", "node", "run", *plan.options]) + "\n")
         return 0
     return node_run.run(g, parse(["node", "run", *plan.options]).options)
 
