@@ -29,6 +29,7 @@ from pyrun.image.implied import layer_id, make_implied, plan_implied
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 RESERVE = 64 << 20  # bytes of the disk that images leave alone
+SHORT = 4  # less than one part in so many is left: a kubelet makes room from 15 % on, unless it is told otherwise
 LOCK_PATIENCE_S = 60.0
 
 
@@ -240,6 +241,12 @@ class Contents:
             raise ResourceExhausted(f"{self.root}: the disk is full", hint="pyrun image prune makes room")
         return room
 
+    def is_short(self) -> bool:
+        """Whether so little is left, bytes or inodes, that a kubelet may be making room."""
+        found = os.fstatvfs(self.layers)
+        left = (found.f_bavail, found.f_blocks), (found.f_favail, found.f_files)
+        return any(SHORT * free < of for free, of in left)  # of: 0 where there is no end of inodes
+
     # --- layers out ----------------------------------------------------------------------------------------------
 
     def end(self, ingest: Ingest) -> None:
@@ -266,9 +273,16 @@ class Contents:
         return [name for name in waste if name]
 
     def discard_all(self, waste: list[str]) -> None:
-        """What orphans() gave. What another process removes at the moment stays his."""
+        """What orphans() gave. What another process removes at the moment stays his. One that can't be removed holds up
+        no other; the first error is raised then."""
+        failed: Exception | None = None
         for name in waste:
-            self._discard(name)
+            try:
+                self._discard(name)
+            except (PyrunError, OSError) as error:
+                failed = failed or error
+        if failed is not None:
+            raise failed
 
     def _set_aside(self, name: str) -> str | None:
         """Moves a layer's directory out of sight, to be removed; None where there is none."""
@@ -299,9 +313,10 @@ class Contents:
 
     def clear(self, dead: list[str]) -> None:
         """Removes directories of ingest/, and layers that nothing needs."""
-        for name in dead:
-            self._discard(name)
-        self.collect()
+        try:
+            self.discard_all(dead)
+        finally:
+            self.collect()
 
     def _discard(self, name: str) -> None:
         """Removes a directory of ingest/, unless another process is doing so."""

@@ -313,7 +313,8 @@ class Images:
     def remove(self, reference: str, *, wait: bool = True) -> None:
         """Removes an image with all its names, and layers that no other one has. No error where there is none; raises
         FailedPrecondition where a container holds it. wait: for the disk as well, which may take long; else it is gone
-        for all who ask, and its files go soon, or at the next start."""
+        for all who ask, and its files go soon, or at the next start. Where the disk is short that is waited for all
+        the same: who makes room looks at once how much there is, and a kubelet evicts pods where it is too little."""
         try:
             image = self._find_id(reference)
         except NotFound:
@@ -328,7 +329,7 @@ class Images:
                 )
             db.execute("DELETE FROM images WHERE id = ?", (image,))
         self._files.pop(image, None)
-        if wait:
+        if wait or self.contents.is_short():
             self.contents.collect()
         elif waste := self.contents.orphans():
             self._clear_later(waste)

@@ -55,7 +55,6 @@ def verify(images: Images, ids: Iterable[str], *, cancel: Callable[[], bool] | N
             for diff_id in images.contents.database.words(query, image_id):
                 if diff_id not in seen and images.contents.lease(ingest, diff_id, damaged=True):
                     seen[diff_id] = _layer(images.contents, diff_id, cancel)
-                    images.contents.mark(diff_id, seen[diff_id].why if seen[diff_id].state == DAMAGED else None)
             of_image = dict.fromkeys(images.contents.database.words(query, image_id))
             parts = (*_documents(images, image_id), *(seen[diff_id] for diff_id in of_image if diff_id in seen))
             found.append(Verified(image_id, images.find(image_id).name, parts))
@@ -99,19 +98,44 @@ def _digest(data: bytes) -> str:
 
 
 def _layer(contents: Contents, diff_id: str, cancel: Callable[[], bool] | None) -> Part:
-    (row,) = contents.database.rows("SELECT kind, content FROM layers WHERE diff_id = ?", diff_id)
+    """Looks at it and marks it. One that a pull has brought anew meanwhile is looked at anew."""
+    while True:
+        with contents.locked():
+            (row,) = contents.database.rows("SELECT kind, content FROM layers WHERE diff_id = ?", diff_id)
+            try:
+                directory = os.open(diff_id.removeprefix("sha256:"), DIRECTORY, dir_fd=contents.layers)
+            except OSError as error:
+                part = Part("layer", diff_id, DAMAGED, f"its directory: {reason(error)}")
+                contents.mark(diff_id, part.why)
+                return part
+        try:
+            part = _compared(diff_id, directory, str(row[0]), row[1], cancel)
+            with contents.locked():
+                if _is_there(contents, diff_id, directory):
+                    contents.mark(diff_id, part.why if part.state == DAMAGED else None)
+                    return part
+        finally:
+            os.close(directory)
+
+
+def _compared(
+    diff_id: str, directory: int, kind: str, recorded: object, cancel: Callable[[], bool] | None
+) -> Part:
     try:
-        directory = os.open(diff_id.removeprefix("sha256:"), DIRECTORY, dir_fd=contents.layers)
-    except OSError as error:
-        return Part("layer", diff_id, DAMAGED, f"its directory: {reason(error)}")
-    try:
-        found = layers.content_digest(directory, str(row[0]), cancel=cancel)
+        found = layers.content_digest(directory, kind, cancel=cancel)
     except layer_program.BadEntry as error:
         return Part("layer", diff_id, DAMAGED, error.text)
-    finally:
-        os.close(directory)
-    if row[1] is None:
+    if recorded is None:
         return Part("layer", diff_id, UNKNOWN, NOT_RECORDED)
-    if found != row[1]:
+    if found != recorded:
         return Part("layer", diff_id, DAMAGED, "what is there is not what was unpacked")
     return Part("layer", diff_id, OK)
+
+
+def _is_there(contents: Contents, diff_id: str, directory: int) -> bool:
+    """Whether it is still the layer's; where there is none any more it was the last one."""
+    try:
+        there = os.stat(diff_id.removeprefix("sha256:"), dir_fd=contents.layers, follow_symlinks=False)
+    except OSError:
+        return True
+    return os.path.samestat(there, os.fstat(directory))

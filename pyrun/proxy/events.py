@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 VERSION = "events.k8s.io/v1"
 CONTROLLER = "pyrun-proxy"
-NOTE_MOST, INSTANCE_MOST, NAME_MOST = 1024, 128, 200  # characters; more than the first two is refused
+NOTE_MOST, INSTANCE_MOST, NAME_MOST = 1024, 128, 200  # bytes; more than the first two is refused
 MOST_OF_ONE = 8  # of one object at a time: the last of them says how many more there are
 MOST = 1000  # at a time
 EACH_S, BURST = 2.0, 50  # all that are sent: so many at once, then one in so many seconds
@@ -88,7 +88,7 @@ def event_object(one: Notice, uid: str, node: str, now: datetime.datetime) -> di
         "action": "Refuse",
         "reason": one.reason,
         "regarding": {"apiVersion": VERSIONS[kind], "kind": kind, "namespace": namespace, "name": name, "uid": uid},
-        "note": one.note[:NOTE_MOST],
+        "note": one.note.encode()[:NOTE_MOST].decode(errors="ignore"),
         "type": "Warning",
     }
 

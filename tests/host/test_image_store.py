@@ -217,3 +217,41 @@ def test_a_removal_that_nobody_waits_for(images: Images) -> None:
     images.settle()
     assert os.listdir(f"{images.contents.root}/ingest") == []
     assert add(images, make_image([BASE, TOP])).id == image.id
+
+
+def test_a_removal_where_the_disk_is_short(tmp_path: Path) -> None:
+    """Who makes room finds it when the answer comes."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256m", "none", tmp_path], check=True)
+    try:
+        images = Images(str(tmp_path / "image"))
+        tree = Tar()
+        for number in range(2000):
+            tree.file(f"f{number}", b"hello\n")
+        image = add(images, make_image([tree.bytes()]))
+        assert not images.contents.is_short()
+        with (tmp_path / "filler").open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, 200 << 20)
+        images.remove(image.id, wait=False)
+        assert os.listdir(f"{images.contents.root}/ingest") == []
+        images.close()
+    finally:
+        subprocess.run(["umount", "-l", tmp_path], check=True)
+
+
+def test_what_can_not_be_removed_holds_up_nothing_else(images: Images) -> None:
+    """A mount in one layer, which somebody has left there."""
+    image = add(images, make_image([BASE, TOP, Tar().dir("d").bytes()]))
+    paths = [Path(path) for path in images.lowers(image.id)]
+    for path in paths[:2]:
+        (path / "m").mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "none", path / "m"], check=True)
+    ingest = Path(images.contents.root, "ingest")
+    try:
+        with pytest.raises(PyrunError, match="m: .*busy"):
+            images.remove(image.id)
+        assert len(list(ingest.iterdir())) == 2
+    finally:
+        for path in ingest.glob("*/m"):
+            subprocess.run(["umount", path], check=True)
+    Images(images.contents.root).close()
+    assert list(ingest.iterdir()) == []

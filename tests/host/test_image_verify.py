@@ -175,6 +175,22 @@ def test_what_is_right_again_is_no_longer_marked(images: Images) -> None:
     assert "damaged" not in states(images)[0].values() and not images.find(NAME).damaged
 
 
+def test_a_layer_that_comes_anew_while_it_is_looked_at(images: Images) -> None:
+    """What is marked is what is there, and not what was."""
+    image = add(images)
+    flip(layer(images, 0) / "base")
+    assert "damaged" in states(images)[0].values()
+    left = [add]
+
+    def pull() -> bool:
+        while left:
+            left.pop()(images)
+        return False
+
+    (found,) = verify.verify(images, [image.id], cancel=pull)
+    assert found.having(verify.DAMAGED) == () and not images.find(NAME).damaged
+
+
 def test_each_image_that_has_the_layer_is_named(images: Images) -> None:
     add(images)
     other = make_image([small_tar("base"), small_tar("other")])

@@ -65,6 +65,12 @@ def test_an_event_is_within_what_a_server_takes() -> None:
     assert made["regarding"]["apiVersion"] == "discovery.k8s.io/v1"
 
 
+def test_a_note_is_bounded_in_bytes() -> None:
+    """As the API server counts: what is wrong in an object may be written in any script."""
+    note = event_object(Notice(WEB, "InvalidField", "x" + "\u00e9" * 1000), "u", "n1", NOW)["note"]
+    assert note == "x" + "\u00e9" * 511
+
+
 def drain(schedule: Schedule, now: float) -> tuple[list[Notice], float]:
     """What is sent at a moment, and the seconds until there may be more."""
     sent = []
