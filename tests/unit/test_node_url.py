@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 import stat
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -200,8 +203,6 @@ def test_a_file_comes_first(server: ManifestServer, tmp_path: Path) -> None:
 
 
 def test_nobody_waits_for_a_server_that_is_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import socket
-
     monkeypatch.setattr(url_source, "WHOLE_S", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as silent:
 
@@ -209,6 +210,36 @@ def test_nobody_waits_for_a_server_that_is_silent(tmp_path: Path, monkeypatch: p
             await node.until(lambda: any("timed out" in fault for fault in node.faults))
 
         follow(Node(tmp_path, f"http://127.0.0.1:{silent.getsockname()[1]}/"), work)
+
+
+def test_who_answers_byte_by_byte_is_hung_up_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No wait of it is long, and there is no end of them."""
+    monkeypatch.setattr(url_source, "LATE_S", 0.2)
+    gone = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as slow:
+
+        def answer() -> None:
+            stream, _ = slow.accept()
+            with stream:
+                stream.recv(1 << 16)
+                stream.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+                last = time.monotonic() + PATIENCE_S
+                with contextlib.suppress(OSError):
+                    while time.monotonic() < last:
+                        stream.sendall(b"x")
+                        time.sleep(0.02)
+                    return
+            gone.set()
+
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+
+        async def work(node: Node) -> None:
+            await node.until(lambda: any("no whole answer within" in fault for fault in node.faults))
+            await node.until(gone.is_set)
+
+        follow(Node(tmp_path, f"http://127.0.0.1:{slow.getsockname()[1]}/"), work)
+        thread.join(PATIENCE_S)
 
 
 @pytest.mark.parametrize(

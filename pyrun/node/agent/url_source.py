@@ -14,11 +14,12 @@ import hashlib
 import ipaddress
 import json
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 import urllib3
@@ -35,6 +36,7 @@ from .source import Key, Source, Wanted, key_of, read_file
 PERIOD_S = 20
 MOST_BYTES = 10 << 20
 WHOLE_S = 10.0  # for an answer, and for each wait in it
+LATE_S = 20.0  # then whoever answers byte by byte is hung up on
 MODE = 0o600  # there may be Secrets in it
 FORBIDDEN_HEADERS = ("host", "connection", "content-length", "transfer-encoding", "if-none-match", "accept-encoding")
 T = TypeVar("T")
@@ -109,6 +111,29 @@ class Fetcher:
         self._what = f"{parts.path or '/'}{'?' + parts.query if parts.query else ''}"
         server = f"{parts.scheme}://{parts.netloc}"
         self._connections = Connections(Cluster(server, ca_file=url.ca_file, headers=url.headers))
+        self._pool: urllib3.HTTPConnectionPool | None = None
+        self._connection: Any = None  # the newest of its connections
+
+    def _remembering(self) -> urllib3.HTTPConnectionPool:
+        """Its connections can be hung up."""
+        pool = self._connections.pool()
+        if pool is not self._pool:
+            make = pool.ConnectionCls
+
+            def remembered(*args: Any, **words: Any) -> Any:
+                self._connection = made = make(*args, **words)
+                return made
+
+            pool.ConnectionCls = remembered  # type: ignore[assignment]
+            self._pool = pool
+        return pool
+
+    def hang_up(self) -> None:
+        """From another thread: fetch() fails. While TLS is begun there is nothing to be hung up yet."""
+        sock = getattr(self._connection, "sock", None)
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)  # not the SSLSocket's, which would go on in the clear
 
     def fetch(self, tag: str) -> Answer:
         """tag: of what we have. PyrunError where there is no answer that could be used."""
@@ -117,7 +142,7 @@ class Fetcher:
         last = time.monotonic() + WHOLE_S
         response: urllib3.BaseHTTPResponse | None = None
         try:
-            response = self._connections.pool().urlopen(
+            response = self._remembering().urlopen(
                 "GET",
                 self._what,
                 headers=urllib3.HTTPHeaderDict(headers),
@@ -184,12 +209,22 @@ class UrlSource:
     async def for_ever(self) -> None:
         while True:
             try:
-                await self._take(await _in_thread(lambda: self._fetcher.fetch(self._tag)))
+                await self._take(await self._fetch())
             except PyrunError as error:
                 self._failed(str(error))
             except Exception as error:  # a fault of ours: the next answer may be another
                 self._failed(f"{type(error).__name__}: {error}")
             await asyncio.sleep(self.url.period)
+
+    async def _fetch(self) -> Answer:
+        asked = asyncio.ensure_future(_in_thread(lambda: self._fetcher.fetch(self._tag)))
+        try:
+            while not (await asyncio.wait([asked], timeout=LATE_S))[0]:
+                self._failed(f"GET: no whole answer within {LATE_S:.0f} s")
+                self._fetcher.hang_up()
+            return asked.result()
+        finally:
+            asked.cancel()
 
     def close(self) -> None:
         self._fetcher.close()
