@@ -264,12 +264,21 @@ def test_an_interrupted_demo_leaves_nothing(reached: str, tmp_path: Path) -> Non
         demo.send_signal(signal.SIGINT)
         assert demo.wait(60) == 130, log.read_text()
     finally:
-        demo.kill()
-        demo.wait()
+        end(demo)
     assert not cgroup.exists() and "Nothing is left" not in log.read_text()
     place = re.findall(r"/tmp/pyrun-demo\.\w+", log.read_text())[0]
     assert not os.path.exists(place) and place not in Path("/proc/self/mounts").read_text()
     assert not [pid for pid in os.listdir("/proc") if pid.isdigit() and place in command_of(pid)]
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Of a failed test: tests/view takes away what is below it, if it is asked to."""
+    process.terminate()
+    try:
+        process.wait(60)
+    finally:
+        process.kill()
+        process.wait()
 
 
 def command_of(pid: str) -> str:
@@ -299,5 +308,9 @@ def test_what_the_demo_prints_can_be_typed(demo: str, pyrun: Runner, tmp_path: P
     with tempfile.TemporaryDirectory(prefix="typed-", dir="/tmp") as place, open(tmp_path / "out", "wb") as out:
         os.chmod(place, 0o755)
         env = os.environ | {"TMPDIR": place}
-        subprocess.run(shell, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=env, timeout=120)
+        typing = subprocess.Popen(shell, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=env)
+        try:
+            typing.wait(180)
+        finally:
+            end(typing)
     assert (tmp_path / "statuses").read_text().split() == expected, (tmp_path / "out").read_text()

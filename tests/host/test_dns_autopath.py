@@ -17,7 +17,7 @@ import dns.flags
 import dns.message
 import pytest
 
-from pyrun.dns import wire
+from pyrun.dns import forward, wire
 from pyrun.dns.answer import answer_to
 from pyrun.dns.encode import encode_table
 from pyrun.dns.objects import Origin, Where
@@ -46,6 +46,12 @@ def with_long_name() -> Table:
 
 
 TABLE = with_long_name()
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No server here is silent: on a busy machine it is not asked again after a second, as each question is counted."""
+    monkeypatch.setattr(forward, "SILENT_S", 4.5)
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +113,16 @@ def test_whose_address_is_no_pods_is_answered_as_ever(server: Running) -> None:
         assert shown(client.recv(2000))[0] == "NXDOMAIN"
 
 
+def aged(answers: list[str]) -> list[str]:
+    """What is kept is given with what is left of its minute; here as it was at first, for ten seconds."""
+    return [re.sub(r" 5\d A ", " 60 A ", one) for one in answers]
+
+
+def got(served: Served, name: str, source: str = ME) -> tuple[str, list[str]]:
+    rcode, answers = served.udp(name, source=source)
+    return rcode, aged(answers)
+
+
 class World:
     """What the other servers have: a name, or none. asked: for what, in order."""
 
@@ -139,10 +155,10 @@ def test_other_servers_are_asked_in_the_paths_order(ttl: int) -> None:
         for begin, source in ((BEGIN, ME), (PROD, OTHER), (BEGIN, ME)):
             name = f"www.Example.org.{begin}"
             alias = f"{name}. 5 CNAME www.example.org."
-            assert served.udp(name, source=source) == ("NOERROR", [alias, "www.example.org. 60 A 192.0.2.1"])
+            assert got(served, name, source) == ("NOERROR", [alias, "www.example.org. 60 A 192.0.2.1"])
             name = f"intern.{begin}"
             alias = f"{name}. 5 CNAME intern.corp.example."
-            assert served.udp(name, source=source) == ("NOERROR", [alias, "intern.corp.example. 60 A 192.0.2.2"])
+            assert got(served, name, source) == ("NOERROR", [alias, "intern.corp.example. 60 A 192.0.2.2"])
         once = ["www.example.org.corp.example", "www.example.org", "intern.corp.example"]
         again = [once[0]] * 2
         assert world.asked == (once if ttl else [*once, *again]), "what was said is kept by its own name"
@@ -180,7 +196,7 @@ def test_many_that_wait_at_once_by_udp_and_tcp() -> None:
                 found = {}
                 for _ in names:
                     reply = stream.read(int.from_bytes(stream.read(2), "big"))
-                    found[int.from_bytes(reply[:2], "big")] = shown(reply)[1][-1]
+                    found[int.from_bytes(reply[:2], "big")] = aged(shown(reply)[1])[-1]
         assert found == {number: f"n{number % 20}.example.org. 60 A 192.0.2.{number % 20}" for number in range(40)}
         assert len(world.asked) == 40, "each of the two steps once"
 
@@ -190,7 +206,7 @@ def test_an_alias_of_the_cluster_to_another_servers_name() -> None:
     out = service("out", "prod", type="ExternalName", externalName="www.example.org")
     with Strange(world) as server, serving(at(server.port), options=ON, objects=(*PODS, out)) as served:
         for _ in range(2):
-            assert served.udp(f"out.prod.{BEGIN}") == (
+            assert got(served, f"out.prod.{BEGIN}") == (
                 "NOERROR",
                 [
                     f"out.prod.{BEGIN}. 5 CNAME out.{PROD}.",
@@ -222,7 +238,7 @@ import json, os, re, socket, subprocess, sys, time, urllib.request
 directory, port, *words = sys.argv[1:]
 subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
 with open(f"{directory}/resolv.conf", "w") as file:
-    file.write("nameserver 127.0.0.1\\noptions ndots:5\\n")
+    file.write("nameserver 127.0.0.1\\noptions ndots:5 timeout:30\\n")
     file.write("search default.svc.cluster.local svc.cluster.local cluster.local\\n")
 subprocess.run(["mount", "--bind", f"{directory}/resolv.conf", os.path.realpath("/etc/resolv.conf")], check=True)
 words = ["--metrics-bind-address", f"127.0.0.1:{port}", "--resolv-conf", "/dev/null", *words]
@@ -246,7 +262,10 @@ try:
     print(json.dumps({"got": resolve("web.default.svc.cluster.local"), "questions": count() - before}))
 finally:
     daemon.terminate()
-    daemon.wait(60)
+    try:
+        daemon.wait(60)
+    finally:
+        daemon.kill()
 """
 
 

@@ -31,9 +31,11 @@ def parent() -> Iterator[Path]:
 @contextlib.contextmanager
 def living_in(cgroup: Path) -> Iterator[None]:
     with subprocess.Popen(["sleep", "600"]) as process:
-        (cgroup / "cgroup.procs").write_text(str(process.pid))
-        yield
-        process.kill()
+        try:
+            (cgroup / "cgroup.procs").write_text(str(process.pid))
+            yield
+        finally:
+            process.kill()
 
 
 def waiting() -> list[threading.Thread]:

@@ -156,7 +156,7 @@ def is_there(pid: int) -> bool:
 
 class Load:
     """Clients that ask for one name, one by UDP on a socket that stays, one by TCP with a new connection each time.
-    good, bad: answers. again: questions over UDP that were asked a second time, as a resolver does after a while."""
+    good, bad: answers. again: questions over UDP that were asked more than once, as a resolver does after a while."""
 
     def __init__(self, port: int, name: str, retry_s: float = PATIENCE_S) -> None:
         self.port, self.name, self.retry_s = port, name, retry_s
@@ -179,15 +179,14 @@ class Load:
             client.settimeout(self.retry_s)
             client.connect(("127.0.0.1", self.port))
             while not self._stop.is_set():
-                for last in (False, False, True):
+                for turn in range(max(1, round(PATIENCE_S / self.retry_s))):
                     client.send(ask(self.name, "A"))
-                    try:
+                    self.again += turn == 1
+                    with contextlib.suppress(TimeoutError):
                         self._took(client.recv(2000))
                         break
-                    except TimeoutError:
-                        if last or self.retry_s == PATIENCE_S:
-                            raise
-                        self.again += 1
+                else:
+                    raise TimeoutError
 
     def _tcp(self) -> None:
         with socket.create_connection(("127.0.0.1", self.port), PATIENCE_S) as client:

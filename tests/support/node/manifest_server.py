@@ -20,6 +20,7 @@ class ManifestServer(ThreadingHTTPServer):
         self.status, self.data, self.tag, self.place = 200, b"", "", ""
         self.length: int | None = None
         self.asked: list[dict[str, str]] = []
+        self.lock = threading.Lock()  # so that no answer is half of one thing and half of the next
         if certificate:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(certificate)
@@ -27,8 +28,9 @@ class ManifestServer(ThreadingHTTPServer):
         self.url = f"{'https' if certificate else 'http'}://127.0.0.1:{self.server_address[1]}/pods.yaml?of=n1"
 
     def say(self, data: bytes | str, tag: str = "", status: int = 200, length: int | None = None) -> None:
-        self.data = data.encode() if isinstance(data, str) else data
-        self.tag, self.length, self.status = tag, length, status
+        with self.lock:
+            self.data = data.encode() if isinstance(data, str) else data
+            self.tag, self.length, self.status = tag, length, status
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Of a client that has hung up."""
@@ -41,17 +43,19 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         server = self.server
         server.asked.append({"path": self.path, **{name.lower(): value for name, value in self.headers.items()}})
-        known = bool(server.tag) and self.headers.get("If-None-Match") == server.tag and server.status == 200
-        data = b"" if known else server.data
-        self.send_response(304 if known else server.status)
+        with server.lock:
+            data, tag, length, status = server.data, server.tag, server.length, server.status
+        known = bool(tag) and self.headers.get("If-None-Match") == tag and status == 200
+        data = b"" if known else data
+        self.send_response(304 if known else status)
         if not known:
-            self.send_header("Content-Length", str(len(data) if server.length is None else server.length))
-        for name, value in (("ETag", server.tag), ("Location", server.place)):
+            self.send_header("Content-Length", str(len(data) if length is None else length))
+        for name, value in (("ETag", tag), ("Location", server.place)):
             if value:
                 self.send_header(name, value)
         self.end_headers()
         self.wfile.write(data)
-        if server.length is not None:
+        if length is not None:
             self.close_connection = True
 
     def log_message(self, format: str, *args: object) -> None:
