@@ -113,9 +113,7 @@ class Cursor:
                 if data:
                     found[1].close()
                 else:
-                    for line in self._take(*found):
-                        self._line = -1
-                        yield line
+                    yield from self._take(*found)
                     continue
             place = self.done - len(self.rest)
             self.done += len(data)
@@ -161,7 +159,7 @@ class Cursor:
         older = [one.place for one in segments if one.rotated and one.place < segment.place]
         self.before = max([self.floor, (segment.attempt - 1, "~"), *older])
         self.floor = max(self.before, segment.place) if segment.rotated else self.before
-        self.head, self.done = b"", 0
+        self.head, self.done, self._line = b"", 0, -1  # what is held begins in the file before
         self.file = file
         return rest
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pyrun.logs.follow import Follower
+from pyrun.logs.follow import Cursor, Follower
 from pyrun.logs.query import Query, Where
 from pyrun.logs.read import read
 from pyrun.logs.tree import collect_containers
@@ -128,6 +128,30 @@ def test_no_line_is_lost_or_told_twice(followed: tuple[Path, list[str], Follower
                 written.append(f"{number}")
     look(follower, found)
     assert found == written
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_line_is_told_again_from_where_it_begins(tmp_path: Path, seed: int) -> None:
+    """Also one whose pieces are in two files, as of a runtime that rotates in the middle of a line."""
+    one, chance = container(tmp_path), random.Random(seed)
+    live = Path(one.directory, "0.log")
+    reader, begins = Cursor(one), []
+    for number in range(120):
+        match chance.randrange(8):
+            case 0 if live.exists():
+                live.rename(live.with_name(f"0.log.20261127-{number:06}"))
+            case 1:
+                begins += [(line, reader.begin()) for line in reader.read()]
+            case _:
+                tag, stream = chance.choice("PF"), chance.choice(["stdout", "stderr"])
+                with live.open("ab") as file:
+                    file.write(raw(number, f"{number}.", stream=stream, tag=tag))
+    begins += [(line, reader.begin()) for line in reader.read()]
+    reader.close()
+    for line, begin in begins:
+        again = Cursor(one)
+        assert again.start_at(begin) and line in list(again.read())
+        again.close()
 
 
 def test_a_wait_ends_when_something_is_written(followed: tuple[Path, list[str], Follower]) -> None:
