@@ -53,7 +53,8 @@ def set_ready(plane: ControlPlane, name: str, ip: str, ready: bool = True) -> No
 
 
 class Wire:
-    """A way to the API server that can be cut: what was under way is lost, and nobody answers."""
+    """A way to the API server that can be cut: what was under way is lost, and nobody answers. Its port stays its own
+    meanwhile."""
 
     def __init__(self, to: str) -> None:
         self._to = urlsplit(to).port
@@ -90,10 +91,17 @@ class Wire:
                 end.shutdown(socket.SHUT_RDWR)
             end.close()
         self._ends.clear()
+        self._listener = socket.socket()
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._listener.bind(("127.0.0.1", self.port))
 
     def mend(self) -> None:
-        self._listener = socket.create_server(("127.0.0.1", self.port))
+        self._listener.listen()
         self._serve()
+
+    def close(self) -> None:
+        self.cut()
+        self._listener.close()
 
 
 def ready_addresses(plane: ControlPlane) -> set[str]:
@@ -148,7 +156,7 @@ def test_services_and_slices_of_an_api_server(net: Topology, plane: ControlPlane
         until(lambda: seen(1) == {"reject"} or seen(1) == {"drop"}, proxy.said())
     finally:
         proxy.stop()
-        wire.cut()
+        wire.close()
         for server in servers:
             server.close()
 

@@ -433,12 +433,16 @@ def test_the_program_is_killed_and_another_one_goes_on(busy: bool) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def asked_often() -> Iterator[Future[tuple[str, float, dict[bytes, int]]]]:
-    """Begins with this file's first test, as it takes nine seconds: see the test of prefetching below."""
+    """Begins with this file's first test, as it takes nine seconds: see the test of prefetching below. Its program is
+    there before that test begins, which would have to answer for it else."""
+    begun = threading.Event()
     with ThreadPoolExecutor(1) as pool:
-        yield pool.submit(_ask_often)
+        found = pool.submit(_ask_often, begun)
+        assert begun.wait(PATIENCE_S)
+        yield found
 
 
-def _ask_often() -> tuple[str, float, dict[bytes, int]]:
+def _ask_often(begun: threading.Event) -> tuple[str, float, dict[bytes, int]]:
     """Asks for one name until its answer changes, and for another one once. The new answer, its age in seconds, and how
     often the server was asked for each, and once more."""
     addresses, said_at = {b"often": 1, b"seldom": 1}, dict[bytes, float]()
@@ -451,6 +455,7 @@ def _ask_often() -> tuple[str, float, dict[bytes, int]]:
 
     with Strange(act) as server, serving(at(server.port)) as served:
         served.udp("seldom.test")
+        begun.set()
         deadline, found = time.monotonic() + 6 * PATIENCE_S, [""]
         while not found[0].endswith(".2") and time.monotonic() < deadline:
             found = served.udp("often.test")[1] or [""]
