@@ -11,9 +11,10 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
-from pyrun.errors import PyrunError, reason
+from pyrun.errors import NotFound, PyrunError, reason
 from pyrun.image import layer_program, layers
 from pyrun.image.contents import DIRECTORY, Contents, Ingest
 from pyrun.image.documents import Manifest, parse_document
@@ -46,7 +47,8 @@ class Verified:
 
 
 def verify(images: Images, ids: Iterable[str], *, cancel: Callable[[], bool] | None = None) -> list[Verified]:
-    """Reads all that these images are of; a layer once, though several have it. Aborted when `cancel` says so."""
+    """Reads all that these images are of; a layer once, though several have it. An image that is removed meanwhile is
+    left out. Aborted when `cancel` says so."""
     seen: dict[str, Part] = {}
     found = []
     with Ingest(images.contents) as ingest:
@@ -57,7 +59,8 @@ def verify(images: Images, ids: Iterable[str], *, cancel: Callable[[], bool] | N
                     seen[diff_id] = _layer(images.contents, diff_id, cancel)
             of_image = dict.fromkeys(images.contents.database.words(query, image_id))
             parts = (*_documents(images, image_id), *(seen[diff_id] for diff_id in of_image if diff_id in seen))
-            found.append(Verified(image_id, images.find(image_id).name, parts))
+            with suppress(NotFound):
+                found.append(Verified(image_id, images.find(image_id).name, parts))
     return found
 
 

@@ -191,6 +191,19 @@ def test_a_layer_that_comes_anew_while_it_is_looked_at(images: Images) -> None:
     assert found.having(verify.DAMAGED) == () and not images.find(NAME).damaged
 
 
+def test_an_image_that_is_removed_while_others_are_looked_at(images: Images) -> None:
+    """As garbage collection does: it is no fault, and not the end of the others."""
+    first, gone = add(images), add(images, make_image([small_tar("other")]), "q.io/b:1")
+    last = add(images, make_image([small_tar("last")]), "q.io/c:1")
+
+    def remove() -> bool:
+        images.remove(gone.id)
+        return False
+
+    found = verify.verify(images, [first.id, gone.id, last.id], cancel=remove)
+    assert [(one.id, one.having(verify.DAMAGED)) for one in found] == [(first.id, ()), (last.id, ())]
+
+
 def test_each_image_that_has_the_layer_is_named(images: Images) -> None:
     add(images)
     other = make_image([small_tar("base"), small_tar("other")])

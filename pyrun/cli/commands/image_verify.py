@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pyrun.cli.commands.image_ls import STORE_ROOT, open_store
 from pyrun.cli.output import compact, write
-from pyrun.errors import PyrunError
+from pyrun.errors import NotFound, PyrunError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ def run(g: Globals, o: Options) -> int:
                 f"{images.contents.root}/meta.db: {wrong[0]}", hint="the disk, or a copy of it, is damaged"
             )
         found = verify.verify(images, ids or ([] if o.image else [image.id for image in images.list()]))
+        if gone := ids.keys() - {image.id for image in found}:
+            raise NotFound(f"{', '.join(gone)}: removed while it was looked at")
     if o.format == "json":
         write("[" + ",".join(map(_as_json, found)) + "]\n")
     else:
