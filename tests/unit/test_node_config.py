@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tomllib
 from dataclasses import fields
 from pathlib import Path
@@ -57,6 +59,14 @@ def test_each_option_has_a_key_and_the_command_line_counts_before_it(tmp_path: P
     word = "false" if option.kind == FLAG else option.choices[0] if option.choices else "5"
     before = getattr(given(f"--{option.name}={word}"), option.attribute)
     assert getattr(settled(tmp_path, text, f"--{option.name}={word}"), option.attribute) == before
+
+
+@pytest.mark.parametrize("words", [("--root", "/given", "node", "run"), ("node", "run", "--root", "/given")])
+def test_the_root_is_given_before_the_verb_or_behind_it(tmp_path: Path, words: tuple[str, ...]) -> None:
+    config = file(tmp_path, '[node]\nroot = "/written"\n')
+    command = [sys.executable, "-m", "pyrun", *words, "--config", config, "--explain"]
+    told = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert 'root = "/given"  # --root\n' in told and "/written" not in told
 
 
 def test_without_a_file_all_is_as_it_was(tmp_path: Path) -> None:

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 
 def run(g: Globals, o: Options) -> int:
+    if g.root_given and "root" not in o.given:  # before the verb it is the same option
+        o.__dict__.update(root=g.root, given=o.given | {"root"})
     chosen = settle(o, NODE_RUN.options)
     if o.explain:
         write(as_file(o.config, chosen))
@@ -59,7 +61,7 @@ def run(g: Globals, o: Options) -> int:
     if o.fail_swap_on and (swaps := _swaps()):
         raise PyrunError(f"there is swap on {', '.join(swaps)}", hint="swapoff, or leave --fail-swap-on out")
     serving = _serving(o, o.state or cri.STATE)
-    root, state = o.root or (g.root if g.root_given else cri.ROOT), o.state or cri.STATE
+    root, state = o.root or cri.ROOT, o.state or cri.STATE
     given = _credentials(o, root)
     settings = Settings(
         manifests=o.manifests or MANIFESTS,
