@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -16,7 +18,7 @@ from pyrun.node.server.node_object import Machine, node_object, node_status, sam
 from pyrun.node.server.pods import record_of
 from pyrun.node.server.refers import refers_to, tokens_of
 from pyrun.node.server.service_variables import service_variables
-from pyrun.node.server.statuses import differs, patch_of
+from pyrun.node.server.statuses import Statuses, differs, patch_of
 from pyrun.node.supported import unsupported
 from tests.support.node.world import pod_of
 
@@ -50,6 +52,29 @@ def test_a_patch_takes_away_what_is_no_more_and_leaves_what_others_said() -> Non
     assert not differs(patch, PodStatus(phase="Running", conditions=[*ready, PodCondition("True", "gate")]))
     assert differs(patch, PodStatus(phase="Running", conditions=[PodCondition("False", "Ready")]))
     assert differs(patch, PodStatus(phase="Failed", conditions=ready)) and differs(patch, None)
+
+
+@pytest.mark.parametrize("seen_first", [True, False])
+def test_what_an_agent_before_this_one_told_of_a_resize_is_taken_away(seen_first: bool) -> None:
+    """Whichever comes first, the status here or what the server has."""
+    sent: list[list[dict[str, Any]]] = []
+
+    async def call(work: Any, where: str, patch: dict[str, Any], kind: str) -> None:
+        sent.append([one for one in patch["status"]["conditions"] if one["type"] == "PodResizePending"])
+
+    there = served(status={"conditions": [{"type": "PodResizePending", "status": "True"}]})
+    here = PodStatus(phase="Running", conditions=[PodCondition("True", "Ready")])
+
+    async def run() -> None:
+        statuses = Statuses(SimpleNamespace(patch=None), call, lambda line: None)  # type: ignore[arg-type]
+        record = record_of(there)
+        steps = [lambda: statuses.seen(record, there), lambda: statuses.told(record, here)]
+        for step in steps if seen_first else reversed(steps):
+            step()
+            await statuses.settle(60)
+
+    asyncio.run(run())
+    assert sent[-1] == [{"$patch": "delete", "type": "PodResizePending"}]
 
 
 def test_the_node_has_what_a_scheduler_asks_for() -> None:

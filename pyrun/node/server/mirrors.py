@@ -133,6 +133,7 @@ class Mirrors:
         key = meta.namespace or "default", meta.name or ""
         words = (meta.annotations or {}).get(MIRROR, "")
         self._there[key] = _There(meta.uid, words, meta.generation, meta.deletionTimestamp is not None)
+        self._statuses.shown(meta.uid, key, one.status)
         if words in self._last:
             self._statuses.write(meta.uid, key, self._last[words], meta.generation)
         self._woken.set()

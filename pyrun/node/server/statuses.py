@@ -44,9 +44,13 @@ def patch_of(status: PodStatus, generation: int | None, stale: Iterable[str] = (
         found["observedGeneration"] = generation
         for condition in found.get("conditions") or ():
             condition["observedGeneration"] = generation
-    if gone := [{"$patch": "delete", "type": type} for type in sorted(stale)]:
-        found["conditions"] = [*(found.get("conditions") or ()), *gone]
-    return found
+    return without(found, stale)
+
+
+def without(patch: dict[str, Any], stale: Iterable[str]) -> dict[str, Any]:
+    """PURE: the patch, and conditions of these types go."""
+    gone = [{"$patch": "delete", "type": type} for type in sorted(stale)]
+    return {**patch, "conditions": [*(patch.get("conditions") or ()), *gone]} if gone else patch
 
 
 def differs(wanted: dict[str, Any], there: PodStatus | None) -> bool:
@@ -102,14 +106,22 @@ class Statuses:
         """The pod, as the server has it now."""
         entry = self._entry(record)
         entry.deleted = there.metadata is not None and there.metadata.deletionTimestamp is not None
-        found = (there.status and there.status.conditions) or ()
-        entry.shown |= OUR_CONDITIONS & {c.type for c in found}
+        self.shown(entry.uid, record.key, there.status)
         if entry.wanted is None or not differs(entry.wanted, there.status):
             return
         if entry.task is not None:
             entry.again = True  # it may have been written after what is under way
         elif entry.sent is not None:
             entry.sent = None
+            self._kick(entry)
+
+    def shown(self, uid: str, key: tuple[str, str], there: PodStatus | None) -> None:
+        """The status that the server has: an agent before this one may have told of a resize that is no more."""
+        entry = self._entries.setdefault(uid, _Entry(uid, *key))
+        found = OUR_CONDITIONS & {c.type for c in (there.conditions if there is not None else None) or ()}
+        entry.shown |= found
+        if entry.wanted is not None and (stale := found - {c["type"] for c in entry.wanted.get("conditions") or ()}):
+            entry.wanted = without(entry.wanted, stale)
             self._kick(entry)
 
     def gone(self, record: Record) -> None:
