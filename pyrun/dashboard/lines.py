@@ -25,6 +25,8 @@ from .clean import clean_bytes
 
 SEARCH_S = 10.0
 MOST_LINES = 10_000
+# Of all of them: a pod writes lines as long as it likes.
+MOST_BYTES = 32 << 20
 # Of a follower, in TICK_S; what is more is skipped, since nobody can read it.
 BURST_LINES = 1000
 TICK_S = 0.25
@@ -82,7 +84,8 @@ def parse_asked(question: dict[str, Any], *, fewest: int) -> Asked:
 
 
 def search(logs: str, asked: Asked, ends: Ends | None = EVERYTHING) -> list[dict[str, Any]]:
-    """The newest lines, by time. NotFound where there is no such log; ResourceExhausted after SEARCH_S."""
+    """The newest lines, by time, fewer than asked where they are very long. NotFound where there is no such log;
+    ResourceExhausted after SEARCH_S."""
     chosen = [one for one in collect_containers(logs, default_store(logs)) if asked.where.takes(one)]
     if not chosen:
         raise NotFound(f"{logs} has no logs of this container", hint="it may not have started yet")
@@ -90,18 +93,32 @@ def search(logs: str, asked: Asked, ends: Ends | None = EVERYTHING) -> list[dict
     until = min(FOREVER, asked.until + (2 * GAP if asked.entries else 1))
     bounded = Bounded(**{one.name: getattr(asked.query, one.name) for one in fields(asked.query)})
     bounded = replace(bounded, until=until, last=time.monotonic() + SEARCH_S)
-    found = [(line.time, shown(one, line)) for one in chosen for line in _tail(one, bounded, asked, ends)]
-    return [value for _, value in sorted(found, key=lambda item: item[0])[-asked.lines :]]
+    size, since = MOST_BYTES // len(chosen), 0
+    found = []
+    for one in chosen:
+        lines = _tail(one, bounded, asked, ends, size)
+        if sum(len(line.content) for line in lines) > size:  # what is before its first one is not here, of nobody
+            since = max(since, lines[0].time)
+        found += [(line.time, shown(one, line)) for line in lines]
+    found.sort(key=lambda item: item[0])
+    return [value for time, value in found[-asked.lines :] if time >= since]
 
 
-def _tail(container: Container, query: Query, asked: Asked, ends: Ends | None) -> list[Line]:
+def _tail(container: Container, query: Query, asked: Asked, ends: Ends | None, size: int) -> list[Line]:
+    words: dict[str, Any] = {"previous": asked.previous, "ends": ends, "size": size}
     if not asked.entries:
-        return tail(container, query, asked.lines, previous=asked.previous, ends=ends)
-    return tail_entries(container, query, asked.lines, Rule(), previous=asked.previous, ends=ends, begun=asked.until)
+        return tail(container, query, asked.lines, **words)
+    return tail_entries(container, query, asked.lines, Rule(), begun=asked.until, **words)
 
 
-def follow(logs: str, asked: Asked, put: Callable[[dict[str, Any]], None], is_closed: Callable[[float], bool]) -> None:
-    """First what there is, `asked.lines` of it, then what is written, until nobody looks any more."""
+def follow(
+    logs: str,
+    asked: Asked,
+    put: Callable[[dict[str, Any]], None],
+    is_closed: Callable[[float], bool],
+    look: Callable[[Asked, Ends | None], list[dict[str, Any]]],
+) -> None:
+    """First what there is, `asked.lines` of it by look(), then what is written, until nobody looks any more."""
 
     def begin() -> Follower:
         return Follower(logs, asked.where, Query(), default_store(logs))
@@ -109,7 +126,7 @@ def follow(logs: str, asked: Asked, put: Callable[[dict[str, Any]], None], is_cl
     follower = begin()
     skipped = 0
     try:
-        put({"lines": search(logs, asked, follower.ends()) if asked.lines else [], "skipped": 0})
+        put({"lines": look(asked, follower.ends()) if asked.lines else [], "skipped": 0})
         entries = Following(asked)
         while True:
             lines, more = entries.burst(follower)

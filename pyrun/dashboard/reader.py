@@ -28,11 +28,12 @@ from collections.abc import Callable
 from typing import Any
 
 from ..errors import InvalidArgument, PyrunError, ResourceExhausted
+from ..logs.files import EVERYTHING, Ends
 from ..metrics.history import collect_history, collect_metric, collect_names
 from ..web.ask import take_question
 from . import grep
 from .acts import Acts
-from .lines import MOST_LINES, SEARCH_S, follow, parse_asked, search
+from .lines import MOST_LINES, SEARCH_S, Asked, follow, parse_asked, search
 from .observe import Observer
 from .state import plan_state
 
@@ -170,17 +171,19 @@ class Reader:
             self._searches.release()
 
     def _search(self, question: Question) -> list[Any]:
-        asked = parse_asked(question, fewest=1)
+        return self._look(parse_asked(question, fewest=1))
+
+    def _look(self, asked: Asked, ends: Ends | None = EVERYTHING) -> list[Any]:
         if not self._searches.acquire(timeout=SEARCH_S):
             raise ResourceExhausted("others search already", hint="try again")
         try:
-            return search(self._logs, asked)
+            return search(self._logs, asked, ends)
         finally:
             self._searches.release()
 
     def _follow(self, question: Question, stream: socket.socket, put: Put) -> None:
         asked = parse_asked(question, fewest=0)
-        follow(self._logs, asked, lambda value: put({"value": value}), lambda wait: _is_closed(stream, wait))
+        follow(self._logs, asked, lambda one: put({"value": one}), lambda wait: _is_closed(stream, wait), self._look)
 
 
 def _is_closed(stream: socket.socket, wait: float) -> bool:

@@ -121,9 +121,7 @@ def _layer(contents: Contents, diff_id: str, cancel: Callable[[], bool] | None) 
             os.close(directory)
 
 
-def _compared(
-    diff_id: str, directory: int, kind: str, recorded: object, cancel: Callable[[], bool] | None
-) -> Part:
+def _compared(diff_id: str, directory: int, kind: str, recorded: object, cancel: Callable[[], bool] | None) -> Part:
     try:
         found = layers.content_digest(directory, kind, cancel=cancel)
     except layer_program.BadEntry as error:

@@ -6,6 +6,7 @@ that are no text.
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from contextlib import ExitStack
 from heapq import merge
@@ -149,6 +150,7 @@ def tail_entries(
     previous: bool = False,
     ends: Ends | None = EVERYTHING,
     begun: int = FOREVER,
+    size: int = sys.maxsize,
 ) -> list[Line]:
     """As `tail`, but entries, of those that began at `begun` or before; what goes on after that is told as far as the
     query takes it."""
@@ -157,10 +159,12 @@ def tail_entries(
         raws = _raws_backward(container, segments, query, _end_of(container, ends))
         for lines in _whole_entries(_backward(raws), rule):
             if any(map(query.takes, lines)):
-                found[:0] = (one for one in _hits(lines, query, rule) if one.time <= begun)
-            if len(found) >= entries or lines[-1].time < query.since - SLACK:
+                new = [one for one in _hits(lines, query, rule) if one.time <= begun]
+                size -= sum(len(one.content) for one in new)
+                found[:0] = new
+            if size < 0 or len(found) >= entries or lines[-1].time < query.since - SLACK:
                 break
-        if len(found) >= entries:
+        if size < 0 or len(found) >= entries:
             break
     found.sort(key=lambda line: line.time)
     return found[max(0, len(found) - entries) :]
@@ -190,18 +194,25 @@ def _hits(backward: list[Line], query: Query, rule: Rule) -> list[Line]:
 
 
 def tail(
-    container: Container, query: Query, lines: int, *, previous: bool = False, ends: Ends | None = EVERYTHING
+    container: Container,
+    query: Query,
+    lines: int,
+    *,
+    previous: bool = False,
+    ends: Ends | None = EVERYTHING,
+    size: int = sys.maxsize,
 ) -> list[Line]:
     """The last `lines` of a container that the query takes, the oldest first. Reads backward, and no more than that
-    takes."""
+    takes. size: with so many bytes there are enough, too."""
     found: deque[Line] = deque()
     for segments in reversed(_by_attempt(segments_of(container, previous=previous))):
         for line in _backward(_raws_backward(container, segments, query, _end_of(container, ends))):
-            if len(found) >= lines or (line.stream and line.time < query.since - SLACK):
+            if size < 0 or len(found) >= lines or (line.stream and line.time < query.since - SLACK):
                 break
             if query.takes(line):
                 found.appendleft(line)
-        if len(found) >= lines:
+                size -= len(line.content)
+        if size < 0 or len(found) >= lines:
             break
     return sorted(found, key=lambda line: line.time)
 

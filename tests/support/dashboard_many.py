@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from pyrun.dashboard.lines import follow, parse_asked, search
@@ -69,7 +70,8 @@ def answer(question: bytes, stream: socket.socket, pods: int, logs: str) -> None
             if ask == "logs":
                 return put(search(logs, parse_asked(asked, fewest=1)))
             if ask == "follow":
-                return follow(logs, parse_asked(asked, fewest=0), put, lambda wait: select_closed(stream, wait))
+                wanted = parse_asked(asked, fewest=0)
+                return follow(logs, wanted, put, lambda wait: select_closed(stream, wait), partial(search, logs))
             if ask == "watch":
                 while True:
                     stream.sendall(json.dumps({"value": state(pods, dice)}).encode() + b"\n")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from pyrun.dashboard import lines
 from pyrun.dashboard.lines import parse_asked, search
 from pyrun.errors import InvalidArgument
 from pyrun.logs.line import SECOND
@@ -65,6 +66,23 @@ def test_pages_of_entries(tmp_path: Path) -> None:
     assert pages(tmp_path, entries=True) == texts
     assert pages(tmp_path, entries=True, words=["unheard"]) == texts
     assert pages(tmp_path, words=["unheard"], stream="stderr") == [TRACE[-1]] * 600
+
+
+@pytest.mark.parametrize("entries", [False, True])
+def test_long_lines_are_on_more_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, entries: bool) -> None:
+    """A pod writes what it likes, and what is held of it is bounded: of one container no less than of the others."""
+    monkeypatch.setattr(lines, "MOST_BYTES", 16 << 10)
+    texts = []
+    for name, length, every in (("app", 700, 1), ("side", 10, 3)):
+        directory = tmp_path / "shop_web_u1" / name
+        directory.mkdir(parents=True)
+        own = [(BEGUN + number * SECOND, f"{name} {number} {'x' * length}") for number in range(0, 300, every)]
+        texts += own
+        (directory / "0.log").write_text("".join(f"{time_text(time)} stdout F {text}\n" for time, text in own))
+    of = ["shop", "web", "u1", ""]
+    first = search(str(tmp_path), parse_asked(question(of=of, entries=entries), fewest=1))
+    assert sum(len(one["line"]) for one in first) < 20 << 10
+    assert pages(tmp_path, of=of, entries=entries) == [text for _, text in sorted(texts)]
 
 
 @pytest.mark.parametrize("until", ["yesterday", "2026-11-27", "1795000000"])

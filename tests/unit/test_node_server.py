@@ -68,9 +68,11 @@ def test_what_an_agent_before_this_one_told_of_a_resize_is_taken_away(seen_first
     async def run() -> None:
         statuses = Statuses(SimpleNamespace(patch=None), call, lambda line: None)  # type: ignore[arg-type]
         record = record_of(there)
-        steps = [lambda: statuses.seen(record, there), lambda: statuses.told(record, here)]
-        for step in steps if seen_first else reversed(steps):
-            step()
+        for seen in (seen_first, not seen_first):
+            if seen:
+                statuses.seen(record, there)
+            else:
+                statuses.told(record, here)
             await statuses.settle(60)
 
     asyncio.run(run())
