@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.support.cri.node import BUSYBOX
-from tests.support.kube.kubelet import ADDRESS, NAME, UNVERIFIED, URL, Kubelet, is_ready
+from tests.support.kube.kubelet import ADDRESS, NAME, PATIENCE_S, UNVERIFIED, URL, Kubelet, is_ready
 from tests.support.registry.made import make_image, tree_tar
 from tests.support.registry.stub import Stub
 from tests.support.streams import client
@@ -72,10 +72,11 @@ def registry(k: Kubelet) -> Iterator[Stub]:
 @manifest("web")
 def _web(k: Kubelet) -> None:
     data = {"name": "data", "mountPath": "/data"}
+    often = {"periodSeconds": 1, "timeoutSeconds": 30}  # a busy machine is slow to ask, and that is no failure
     probes = {
-        "startupProbe": {"exec": {"command": ["true"]}, "periodSeconds": 1},
-        "readinessProbe": {"httpGet": {"path": "/index.html", "port": 8080}, "periodSeconds": 1},
-        "livenessProbe": {"tcpSocket": {"port": 8080}, "periodSeconds": 1},
+        "startupProbe": {"exec": {"command": ["true"]}, **often},
+        "readinessProbe": {"httpGet": {"path": "/index.html", "port": 8080}, **often},
+        "livenessProbe": {"tcpSocket": {"port": 8080}, **often},
     }
     limits = {"resources": {"requests": {"cpu": "100m", "memory": "16Mi"}, "limits": {"memory": "64Mi"}}}
     serve = "cat /data/init; echo page > /data/index.html; exec httpd -f -p 8080 -h /data"
@@ -93,7 +94,7 @@ def _web(k: Kubelet) -> None:
 def test_a_pod_becomes_ready_and_tells_how(k: Kubelet) -> None:
     status = k.wait_ready("web")
     assert status["phase"] == "Running"
-    with urllib.request.urlopen(f"http://{status['podIP']}:8080/index.html", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://{status['podIP']}:8080/index.html", timeout=PATIENCE_S) as answer:
         assert answer.read() == b"page\n"
     init = k.state("web", "init")["state"]["terminated"]
     assert (init["exitCode"], init["reason"], init["message"]) == (0, "Completed", "well\n")
@@ -127,7 +128,7 @@ def test_logs_follow_what_is_written(k: Kubelet) -> None:
     k.run("speaker", sh("i=0; while :; do echo line $i; i=$((i+1)); sleep 0.3; done"))
     k.wait_ready("speaker")
     path = f"{URL}/containerLogs/default/speaker-{NAME}/c?follow=true"
-    with urllib.request.urlopen(path, timeout=10, context=UNVERIFIED) as answer:
+    with urllib.request.urlopen(path, timeout=PATIENCE_S, context=UNVERIFIED) as answer:
         assert [answer.readline() for _ in range(5)] == [f"line {number}\n".encode() for number in range(5)]
     k.remove("speaker")
 
@@ -194,7 +195,7 @@ def test_a_program_that_is_not_there_ends_the_pod(k: Kubelet) -> None:
 def _graceful(k: Kubelet) -> None:
     script = "trap 'echo told; sleep 0.5; echo bye; exit 0' TERM; echo up; while :; do sleep 0.1; done"
     hook = {"lifecycle": {"preStop": {"exec": {"command": ["sh", "-c", "echo hook > /proc/1/fd/1"]}}}}
-    k.run("graceful", sh(script, **hook), terminationGracePeriodSeconds=10)
+    k.run("graceful", sh(script, **hook), terminationGracePeriodSeconds=60)
 
 
 def test_deletion_calls_the_hook_then_the_stop_signal_and_waits(k: Kubelet) -> None:
@@ -206,7 +207,7 @@ def test_deletion_calls_the_hook_then_the_stop_signal_and_waits(k: Kubelet) -> N
         begun = time.monotonic()
         k.remove("graceful")
         k.wait(lambda: not k.node.call("ListContainers", filter=running).containers)
-        assert 0.5 < time.monotonic() - begun < 8
+        assert 0.5 < time.monotonic() - begun < 48  # of its grace, which does not end it
         assert [line.split(" ", 3)[3] for line in log.read().splitlines()] == ["up", "hook", "told", "bye"]
 
 
@@ -342,8 +343,8 @@ def test_images_come_from_a_registry(k: Kubelet, registry: Stub) -> None:
 
 
 def _counted(k: Kubelet) -> dict[str, tuple[str, int]]:
-    """Of each container that runs in a pod that is ready: its id and how often it began again."""
-    ready = [pod for name, pod in k.pods().items() if is_ready(pod) and name != "sick"]
+    """Of each container that runs in a pod that is ready and stays so: its id and how often it began again."""
+    ready = [pod for name, pod in k.pods().items() if is_ready(pod) and name not in ("sick", "crash")]
     all = [one for pod in ready for one in pod["status"]["containerStatuses"]]
     return {one["containerID"]: (one["name"], one["restartCount"]) for one in all}
 
@@ -362,6 +363,6 @@ def test_a_daemon_that_is_killed_goes_on_with_all_pods(k: Kubelet) -> None:
     k.node.start()
     k.wait(lambda: json.loads(k.ask("/pods"))["items"])
     time.sleep(3)  # the kubelet looks at all its pods each second, and probes them
-    assert before.items() <= _counted(k).items(), k.why()
+    k.wait(lambda: before.items() <= _counted(k).items())  # none of which comes again once it has gone
     k.run("after", sh(FOREVER))
     k.wait_ready("after")

@@ -92,7 +92,7 @@ def cluster(running: tuple[ControlPlane, AgentNode], request: pytest.FixtureRequ
     found = Cluster(plane, agent, namespace)
     found.wait(lambda: found.get("serviceaccount", "default"))
     yield found
-    found.kubectl("delete", "deployments,pods", "--all", "--timeout=60s")
+    found.kubectl("delete", "deployments,pods", "--all", "--timeout=100s")
     found.wait(lambda: not found.get("pods"))
     assert not [pod for pod in agent.pods().values() if pod["metadata"]["namespace"] == namespace]
 
@@ -158,7 +158,7 @@ def test_a_status_that_the_server_refuses_holds_up_nothing(cluster: Cluster) -> 
     cluster.kubectl("exec", "lied", "--", "touch", "/dev/shm/ready")
     said = cluster.agent.node.said
     cluster.wait(lambda: "/lied: its status is refused: " in said.read_text())
-    cluster.kubectl("delete", "pod", "lied", "--timeout=60s")
+    cluster.kubectl("delete", "pod", "lied", "--timeout=100s")
 
 
 def test_what_a_pod_refers_to(cluster: Cluster) -> None:
@@ -434,7 +434,7 @@ def test_certificates_are_renewed(cluster: Cluster) -> None:
 def web_deployment(cluster: Cluster, held: Path) -> dict[str, Any]:
     """Two pods that serve a page with the value of V, and end when there is a file `go` in a directory of the node."""
     page = "mkdir /tmp/www; echo $V >/tmp/www/index.html; httpd -f -p 8080 -h /tmp/www & trap 'exit 0' TERM; wait"
-    probe = {"httpGet": {"port": 8080, "path": "/index.html"}, "periodSeconds": 1}
+    probe = {"httpGet": {"port": 8080, "path": "/index.html"}, "periodSeconds": 1, "timeoutSeconds": 30}
     hold = {"exec": {"command": ["sh", "-c", "while [ ! -e /hold/go ]; do sleep 0.05; done"]}}
     c = sh("c", page, env=[{"name": "V", "value": "1"}], readinessProbe=probe, lifecycle={"preStop": hold})
     c["volumeMounts"] = [{"name": "hold", "mountPath": "/hold"}]
@@ -573,7 +573,8 @@ def test_a_node_is_drained_and_taken_back(cluster: Cluster) -> None:
         agent.run("drain").fails(1, f"nothing was evicted: {cluster.namespace}/alone: no controller", "uncordon")
         assert cluster.get("node", NODE)["spec"]["unschedulable"] is True
         assert {pod["metadata"]["name"] for pod in cluster.get("pods")} == before
-        kept = agent.run("drain", "--force", "--timeout", "2").fails(1, f"not gone in 2 s: {cluster.namespace}/web-")
+        kept = agent.run("drain", "--force", "--timeout", "5")
+        kept.fails(1, "not gone in 5 s: ", f"{cluster.namespace}/web-")
         assert "disruption budget" in kept.out and f"static-{NODE} stays: of a file" in kept.out
         cluster.kubectl("delete", "poddisruptionbudget", "web")
         done = agent.run("drain", "--force").ok()

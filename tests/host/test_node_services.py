@@ -34,7 +34,9 @@ def agent(tmp_path: Path, busybox_rootfs: Path) -> Iterator[AgentNode]:
 
 
 def backend(name: str) -> dict[str, Any]:
-    probe = {"exec": {"command": ["test", "-e", "/tmp/ready"]}, "periodSeconds": 1, "failureThreshold": 1}
+    """Ready within a second of when it says so, and not unready because a busy machine is slow to ask it."""
+    often = {"periodSeconds": 1, "failureThreshold": 1, "timeoutSeconds": 30}
+    probe = {"exec": {"command": ["test", "-e", "/tmp/ready"]}, **often}
     made = pod(name, sh("c", PAGE, readinessProbe=probe))
     made["metadata"]["labels"] = {"app": "web"}
     return made

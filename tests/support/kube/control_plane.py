@@ -255,7 +255,7 @@ class ControlPlane:
 
     def _etcd(self, what: str, value: object) -> Any:
         request = urllib.request.Request(f"{self.etcd_url}/v3/{what}", json.dumps(value).encode(), method="POST")
-        with urllib.request.urlopen(request, timeout=20) as answer:
+        with urllib.request.urlopen(request, timeout=UP_S) as answer:
             return json.load(answer)
 
     # --- certificates ---

@@ -28,8 +28,7 @@ ADDRESS = "10.77.0.1"
 URL = f"https://{ADDRESS}:10250"
 NAME = "node1"
 FIXED = Path("/var/lib/kubelet")
-UP_S = 30.0
-PATIENCE_S = 40.0
+UP_S = PATIENCE_S = 120.0
 UNVERIFIED = ssl._create_unverified_context()
 
 
@@ -115,7 +114,7 @@ class Kubelet:
     def ask(self, path: str, **words: str) -> bytes:
         """Its answer to a GET. OSError."""
         query = f"?{urlencode(words)}" if words else ""
-        with urllib.request.urlopen(f"{URL}{path}{query}", timeout=10, context=UNVERIFIED) as answer:
+        with urllib.request.urlopen(f"{URL}{path}{query}", timeout=PATIENCE_S, context=UNVERIFIED) as answer:
             data: bytes = answer.read()
             return data
 
