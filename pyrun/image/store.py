@@ -78,11 +78,11 @@ class Images:
         self.damaged, dead = self.contents.sweep()
         # It takes seconds where layers are large, and nobody needs to wait for it.
         self._clearing: list[threading.Thread] = []
-        self._clearing_lock = threading.Lock()
+        self._clearing_lock, self._clearing_turn = threading.Lock(), threading.Lock()
         self._clear_later(dead)
 
     def _clear_later(self, dead: list[str]) -> None:
-        """By a thread a call: few are under way at once, as removing is what a disk is slow with."""
+        """By a thread a call, one at a time: removing is what a disk is slow with, and pods need it, too."""
         thread = threading.Thread(target=self._clear, args=(dead,), name="clear", daemon=True)
         with self._clearing_lock:
             self._clearing = [*(one for one in self._clearing if one.is_alive()), thread]
@@ -90,7 +90,8 @@ class Images:
 
     def _clear(self, dead: list[str]) -> None:
         try:
-            self.contents.clear(dead)
+            with self._clearing_turn:
+                self.contents.clear(dead)
         except (PyrunError, OSError):  # it is there at the next start as well
             pass
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -190,7 +192,7 @@ def test_threads_that_add_and_remove(images: Images) -> None:
         except BaseException as error:
             errors.append(error)
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -217,6 +219,34 @@ def test_a_removal_that_nobody_waits_for(images: Images) -> None:
     images.settle()
     assert os.listdir(f"{images.contents.root}/ingest") == []
     assert add(images, make_image([BASE, TOP])).id == image.id
+
+
+def test_many_removals_take_turns(images: Images) -> None:
+    """A kubelet that makes room removes one image after the other, as fast as it gets answers."""
+    ingest, turns = Path(images.contents.root, "ingest"), [f"waste-{number}" for number in range(3)]
+    for name in turns:
+        (ingest / name).mkdir()
+        for number in range(600):
+            (ingest / name / f"{number}").touch()
+    for name in turns:
+        images._clear_later([name])
+    most, deadline = 0, time.monotonic() + 60
+    while os.listdir(ingest) and time.monotonic() < deadline:
+        most = max(most, len(_removing()))
+        time.sleep(0.002)
+    images.settle()
+    assert most <= 1 and os.listdir(ingest) == []
+
+
+def _removing() -> list[str]:
+    """Our children that remove a layer."""
+    found = []
+    for children in Path("/proc/self/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            for pid in children.read_text().split():
+                if "\0remove" in Path(f"/proc/{pid}/cmdline").read_text():
+                    found.append(pid)
+    return found
 
 
 def test_a_removal_where_the_disk_is_short(tmp_path: Path) -> None:
