@@ -271,6 +271,14 @@ def test_an_interrupted_demo_leaves_nothing(reached: str, tmp_path: Path) -> Non
     assert not [pid for pid in os.listdir("/proc") if pid.isdigit() and place in command_of(pid)]
 
 
+def test_a_demo_that_has_no_cgroups_of_its_own_refuses() -> None:
+    """It would kill whatever is in them. In a view, should it not refuse."""
+    inside = ["unshare", "--net", "env", "-u", "PYRUN_VIEW", "PYRUN_DEMO=inside", BUNDLES / "demo"]
+    env = os.environ | {"PYRUN": runtime_argv()[0]}
+    done = subprocess.run([REPO / "tests/view", *inside], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "these cgroups are not its own" in done.stderr
+
+
 def end(process: subprocess.Popen[bytes]) -> None:
     """Of a failed test: tests/view takes away what is below it, if it is asked to."""
     process.terminate()
