@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ..kube.objects.pods import PodSpec
 from ..kube.quantity import human_bytes
-from .plan.resize import DEFERRED, INFEASIBLE
+from .plan.resize import DEFERRED, INFEASIBLE, loses_limit
 from .plan.restart import is_sidecar
 from .qos import pod_requests, qos_class
 
@@ -70,6 +70,8 @@ def resize_refusal(
     """(Infeasible or Deferred, message) of why a pod does not get other resources now. Less is always given."""
     if qos_class(before) != qos_class(after):
         return INFEASIBLE, f"its quality of service may not change: {qos_class(before)} now, {qos_class(after)} wanted"
+    if name := loses_limit(before, after):
+        return INFEASIBLE, f"container {name} has a limit of memory, which is not taken away while it runs"
     has, wanted, used = pod_requests(before), pod_requests(after), [pod_requests(other.spec) for other in others]
     for name, total, told in (("cpu", node.cpu, _cpu), ("memory", node.memory, human_bytes)):
         if wanted.get(name, 0) <= has.get(name, 0):

@@ -93,17 +93,16 @@ def quota(thousandths: int) -> int:
 
 
 def pod_limits(spec: PodSpec) -> CgroupLimits:
-    """Of the pod's cgroup. A limit of all containers only where each of them has one."""
+    """Of the pod's cgroup. A limit of all containers only where each of them has one; 0 is none."""
     wanted = pod_requests(spec)
     own = _amounts(spec.resources.limits if spec.resources else None)
     kept: list[Container] = [*(c for c in spec.initContainers or () if is_sidecar(c)), *spec.containers]
     once: list[Container] = [c for c in spec.initContainers or () if not is_sidecar(c)]
 
     def limit(name: str) -> int | None:
-        if name in own:
+        if own.get(name):
             return own[name]
-        each = [limits(c).get(name) for c in [*kept, *once]]
-        if any(n is None for n in each):
+        if not all(limits(c).get(name) for c in [*kept, *once]):
             return None
         return max([sum(limits(c)[name] for c in kept), *(limits(c)[name] for c in once)])
 
@@ -112,7 +111,7 @@ def pod_limits(spec: PodSpec) -> CgroupLimits:
 
 def container_limits(c: Container) -> CgroupLimits:
     found = limits(c)
-    return CgroupLimits(shares(requests(c).get("cpu", 0)), quota(found.get("cpu", 0)), found.get("memory"))
+    return CgroupLimits(shares(requests(c).get("cpu", 0)), quota(found.get("cpu", 0)), found.get("memory") or None)
 
 
 def cgroup_path(uid: str, qos: str) -> str:

@@ -273,9 +273,9 @@ def test_an_interrupted_demo_leaves_nothing(reached: str, tmp_path: Path) -> Non
 
 def test_a_demo_that_has_no_cgroups_of_its_own_refuses() -> None:
     """It would kill whatever is in them. In a view, should it not refuse."""
-    inside = ["unshare", "--net", "env", "-u", "PYRUN_VIEW", "PYRUN_DEMO=inside", BUNDLES / "demo"]
+    inside = ["unshare", "--net", "env", "-u", "PYRUN_VIEW", "PYRUN_DEMO=inside", str(BUNDLES / "demo")]
     env = os.environ | {"PYRUN": runtime_argv()[0]}
-    done = subprocess.run([REPO / "tests/view", *inside], env=env, capture_output=True, text=True, check=False)
+    done = subprocess.run([str(REPO / "tests/view"), *inside], env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and "these cgroups are not its own" in done.stderr
 
 

@@ -73,6 +73,11 @@ def test_a_limit_only_where_all_have_one() -> None:
     both = "containers: [{name: a, resources: {limits: {memory: 1Mi}}}, {name: b, resources: {limits: {memory: 2Mi}}}]"
     assert qos.pod_limits(spec(both)).memory == 3 << 20
     assert qos.pod_limits(spec("containers: [{name: a, resources: {limits: {memory: 1Mi}}}, {name: b}]")).memory is None
+    zero = spec(
+        "containers: [{name: a, resources: {limits: {cpu: 1, memory: 0}}}, {name: b, resources: {limits: {cpu: 0}}}]"
+    )
+    assert qos.pod_limits(zero).memory is None and qos.pod_limits(zero).quota == 0  # 0 is no limit
+    assert qos.container_limits(zero.containers[0]).memory is None
 
 
 def test_names_of_cgroups_are_the_kubelets() -> None:

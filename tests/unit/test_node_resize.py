@@ -193,6 +193,7 @@ def test_a_crashed_container_comes_back_with_what_was_given_meanwhile() -> None:
 
 BASE = pod(one("1", "1Gi"), more="initContainers: [{name: i, resources: {limits: {cpu: 1, memory: 1Gi}}}]")
 BURST = pod("{name: web, resources: {requests: {cpu: 1}}}")
+BURST_OF = "containers: [{name: web, resources: {requests: {cpu: 1, memory: 0}, limits: "
 
 
 @pytest.mark.parametrize(
@@ -209,6 +210,8 @@ BURST = pod("{name: web, resources: {requests: {cpu: 1}}}")
         (BURST, pod(one("1", "1Gi")), False),
         (BURST, pod("{name: web, tty: true, resources: {requests: {cpu: 2}}}"), False),
         (BASE, BASE.replace("memory: 1Gi}", "memory: 2Gi, hugepages-2Mi: 4Mi}"), False),
+        (BURST_OF + "{memory: 1Gi}}}]", BURST_OF + "{memory: 0}}}]", False),
+        (BURST_OF + "{memory: 0}}}]", BURST_OF + "{memory: 1Gi}}}]", True),
     ],
 )  # fmt: skip
 def test_only_cpu_and_memory_may_differ_and_the_quality_of_service_not(before: str, after: str, wanted: bool) -> None:
@@ -235,6 +238,14 @@ def test_the_node_says_what_it_can_not_give_now_or_ever() -> None:
     assert resize_refusal(now, burst, node, ()) == (
         "Infeasible", "its quality of service may not change: Guaranteed now, Burstable wanted",
     )  # fmt: skip
+
+
+def test_a_limit_of_memory_is_not_taken_away() -> None:
+    """0 is none, and neither a pod without any memory."""
+    now, none = (pod_of(BURST_OF + f"{{memory: {memory}}}}}}}]").spec for memory in ("1Gi", "0"))
+    assert now is not None and none is not None
+    told = "container web has a limit of memory, which is not taken away while it runs"
+    assert resize_refusal(now, none, Allocatable(4000, 8 * GIB), ()) == ("Infeasible", told)
 
 
 def test_less_is_given_also_where_there_is_too_little() -> None:

@@ -93,7 +93,15 @@ def is_resize(before: Pod, after: Pod) -> bool:
         for was, now in ((old.requests, new.requests), (old.limits, new.limits)):
             if not _keys(was) <= _keys(now) or _others(was) != _others(now):
                 return False
+    if loses_limit(before.spec, after.spec):
+        return False
     return qos_class(before.spec) == qos_class(after.spec)
+
+
+def loses_limit(before: PodSpec, after: PodSpec) -> str:
+    """The first container whose limit of memory becomes 0, which is none: that no runtime can write while it runs."""
+    had = {c.name for c in resizable(before) if amounts(c.resources, MEMORY).limit}
+    return next((c.name for c in resizable(after) if c.name in had and not amounts(c.resources, MEMORY).limit), "")
 
 
 def _keys(found: Mapping[str, Quantity] | None) -> set[str]:
