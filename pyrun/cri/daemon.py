@@ -106,7 +106,7 @@ async def _serve(
         await cri.streams.stop()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(cri.pods.joined.finish(), FINISH_S)
-        await asyncio.to_thread(cri.images.close)
+        await asyncio.to_thread(cri.images.close, wait=False)
         _remove_empty(cri.facts)
 
 

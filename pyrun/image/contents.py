@@ -59,7 +59,8 @@ def _close(fds: tuple[int, ...]) -> None:
 class Contents:
     """The directories of a store. root: absolute; made if it is not there. kind: of the layers that come: `dir`,
     `erofs`, or `auto`, which is erofs where this kernel, and the file system of `root`, take it; `erofs` is
-    Unimplemented where not. why_dir: why `auto` has become `dir`."""
+    Unimplemented where not. why_dir: why `auto` has become `dir`. leaving: set, so that nothing more is removed
+    here; the next start does."""
 
     def __init__(self, root: str, kind: str = layers.DIR) -> None:
         self.root = root
@@ -72,6 +73,7 @@ class Contents:
         self._held = weakref.finalize(self, _close, (self.ingest, self.layers, self._lock_fd))
         self._lock = threading.RLock()
         self._depth = 0
+        self.leaving = threading.Event()
         self.database = Database(f"{root}/meta.db")
         self.why_dir: PyrunError | None = None
         if kind != layers.DIR:
@@ -277,6 +279,8 @@ class Contents:
         no other; the first error is raised then."""
         failed: Exception | None = None
         for name in waste:
+            if self.leaving.is_set():
+                return
             try:
                 self._discard(name)
             except (PyrunError, OSError) as error:
@@ -329,7 +333,7 @@ class Contents:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             erofs.unmount(f"{self.root}/ingest/{name}")  # of one who was killed while he tried it
-            layers.remove(self.ingest, name)
+            layers.remove(self.ingest, name, cancel=self.leaving.is_set)
         except BlockingIOError:
             pass
         finally:

@@ -166,10 +166,13 @@ def _check(found: Unpacked, diff_id: str | None, digest: str | None, size: int |
     return found
 
 
-def remove(parent: int, name: str, *, deadline_s: float | None = None) -> None:
+def remove(
+    parent: int, name: str, *, deadline_s: float | None = None, cancel: Callable[[], bool] | None = None
+) -> None:
     """Removes the directory `name` in `parent`, a descriptor, with all that is in it; no error where there is none.
 
-    No link is followed, no mount entered, and it may be as deep as it likes. On an error some of it is left.
+    No link is followed, no mount entered, and it may be as deep as it likes. On an error some of it is left, and when
+    `cancel` says so, which is Aborted.
     """
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
@@ -177,7 +180,7 @@ def remove(parent: int, name: str, *, deadline_s: float | None = None) -> None:
     except FileNotFoundError:
         return
     try:
-        layer_program.run("remove", fd, deadline_s=deadline_s)
+        layer_program.run("remove", fd, deadline_s=deadline_s, cancel=cancel)
     finally:
         os.close(fd)
     os.rmdir(name, dir_fd=parent)

@@ -102,7 +102,10 @@ class Images:
         for thread in under_way:
             thread.join()
 
-    def close(self) -> None:
+    def close(self, *, wait: bool = True) -> None:
+        """wait: until what is gone has left the disk as well; else the next start goes on with that."""
+        if not wait:
+            self.contents.leaving.set()
         self.settle()
         self.contents.close()
 

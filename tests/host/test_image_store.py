@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from pyrun.errors import FailedPrecondition, NotFound, PyrunError
+from pyrun.errors import Aborted, FailedPrecondition, NotFound, PyrunError
+from pyrun.image import layers
 from pyrun.image.contents import Ingest
 from pyrun.image.reference import parse_reference
 from pyrun.image.store import Image, Images
@@ -247,6 +248,22 @@ def _removing() -> list[str]:
                 if "\0remove" in Path(f"/proc/{pid}/cmdline").read_text():
                     found.append(pid)
     return found
+
+
+def test_who_ends_leaves_what_is_still_to_be_removed_to_the_next(images: Images) -> None:
+    """Or a daemon would be away for as long as a disk takes to forget what was removed before."""
+    waste = Path(images.contents.root, "ingest", "waste-1")
+    (waste / "d").mkdir(parents=True)
+    with pytest.raises(Aborted):  # the one that is under way
+        layers.remove(images.contents.ingest, waste.name, cancel=lambda: True)
+    assert waste.exists()
+    with images._clearing_turn:
+        images._clear_later([waste.name])
+        images.contents.leaving.set()
+    images.close(wait=False)
+    assert waste.exists()
+    Images(images.contents.root).close()
+    assert not waste.exists()
 
 
 def test_a_removal_where_the_disk_is_short(tmp_path: Path) -> None:
