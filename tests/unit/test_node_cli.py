@@ -12,8 +12,12 @@ from typing import Any
 import pytest
 import yaml
 
+from pyrun.cli.commands import node_status, proxy_top
+from pyrun.cli.main import Globals
+from pyrun.cli.parse import parse
 from pyrun.kube.objects.pods import Pod
 from pyrun.kube.validate.objects import read_object
+from pyrun.node.agent import ask
 from pyrun.node.supported import CONTAINER, POD, ROWS, unsupported
 from tests.support.kube.pod_table import BASE
 
@@ -298,3 +302,16 @@ def _leads_somewhere(parts: list[str], kind: Any, fields_of: Any) -> bool:
         else:
             return False
     return True
+
+
+def test_an_older_agent_that_still_runs_is_understood(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """After an upgrade, until it is started anew: it tells nothing of a configuration, nor a proxy of endpoints."""
+    older = {"version": "0.0.9", "node": "n1", "pods": 2, "manifests": "/m", "error": "", "faults": []}
+    monkeypatch.setattr(ask, "ask", lambda state, what: {**older, "drained": False, "conditions": [], "events": []})
+    call = parse(["node", "status"])
+    assert node_status.run(Globals(), call.options) == 0
+    assert capfd.readouterr().out == "pyrun node 0.0.9, node n1\n  2 pods of /m\n"
+    (told,) = proxy_top.endpoints_table({"mode": "userspace", "frontends": []}, {}, 1.0)
+    assert "is an older one" in told

@@ -31,7 +31,7 @@ def run(g: Globals, o: Options) -> int:
         lines.append(f"  credentials: {server['kubeconfig']}{_good_until(server['kubeconfig'])}")
     if found["drained"]:
         lines.append("  drained: no pod of a file runs; pyrun node uncordon ends that")
-    lines += [f"  {one['key']} = {one['value']}, by {one['from']}" for one in found["configuration"]]
+    lines += [f"  {one['key']} = {one['value']}, by {one['from']}" for one in found.get("configuration", ())]
     lines += [f"  wrong: {word}" for word in wrong]
     lines += [f"  {type}: new pods are refused, see the events" for type in found["conditions"]]
     for e in found["events"]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pyrun.cli.parse import Options
 
 EVERY_S = 1.0
+OLDER = "the proxy that runs is an older one, which does not tell its endpoints"
 NOT_COUNTED = "the kernel carries packets in this mode, and counts none of them by Service"
 CLEAR = "\x1b[H\x1b[J"
 HEAD = f"{'OPEN':>7} {'TOTAL':>9} {'NEW/S':>7} {'FAILED':>7} {'REFUSED':>8} {'RETRIED':>8} {'IN/S':>8} {'OUT/S':>8}  "
@@ -44,7 +45,7 @@ def run(g: Globals, o: Options) -> int:
                 lines = lines[: max(2, shutil.get_terminal_size().lines - 1)]
             write((CLEAR if sys.stdout.isatty() else "") + "\n".join(lines) + "\n")
             sys.stdout.flush()
-            before, last = {_key(row): row for row in (*found["frontends"], *found["endpoints"])}, now
+            before, last = {_key(row): row for row in (*found["frontends"], *found.get("endpoints", ()))}, now
             time.sleep(EVERY_S)
             found = ask(state, "/counters")
     except (KeyboardInterrupt, BrokenPipeError):
@@ -68,6 +69,8 @@ def endpoints_table(found: dict[str, Any], before: dict[Key, dict[str, Any]], se
     """Lines: those with the most new connections a second first. FAILED: those it did not take."""
     if found["mode"] != "userspace":
         return [NOT_COUNTED]
+    if "endpoints" not in found:
+        return [OLDER]
     rows = []
     for row in found["endpoints"]:
         old = before.get(_key(row), row)
