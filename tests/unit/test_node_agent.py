@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from pyrun.kube.objects.meta import ObjectMeta
 from pyrun.kube.objects.pods import Pod
 from pyrun.kube.objects.status import PodStatus
 from pyrun.node.agent.actor import Actor
+from pyrun.node.agent.agent import Agent
 from pyrun.node.agent.container_config import MASKED, ConfigFault, Made, container_config
 from pyrun.node.agent.files import HEADER_HOST, hosts_text
 from pyrun.node.agent.messages import make_file, read_message
@@ -272,6 +274,31 @@ def test_other_resources_are_asked_for_at_once() -> None:
         actor.update(pod, {"gate": True})
         assert (actor.record.pending is None, actor.waiting is None, actor.record.retried > 0) == (asked, asked, asked)
         assert (not actor.busy) is asked and actor.record.pod == pod and actor._woken.is_set()
+
+
+class Deferred:
+    """As much of an actor as waits for room, and of an agent as gives it: it has room for all of its pods at once."""
+
+    def __init__(self, agent: Any, number: int) -> None:
+        self.agent, self.resize_order, self.is_deferred, self.waits = agent, -number, True, True
+
+    def allocate(self) -> bool:
+        self.agent.given.append(self.resize_order)
+        self.is_deferred = False
+        self.agent.room()
+        return True
+
+    def ask_again(self) -> None:
+        self.waits = False
+
+
+def test_room_for_many_at_once_is_given_by_priority() -> None:
+    """However many wait for it, each one that has it asks for the others."""
+    agent: Any = SimpleNamespace(_asking=False, given=[])
+    agent.room, agent._deferred = (lambda: Agent._room(agent)), (lambda: Agent._deferred(agent))
+    agent.actors = {number: Deferred(agent, number) for number in range(500)}
+    agent.room()
+    assert agent.given == list(range(-499, 1)) and not any(one.waits for one in agent.actors.values())
 
 
 def test_hosts() -> None:

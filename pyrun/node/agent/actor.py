@@ -127,15 +127,16 @@ class Actor:
             self.busy.discard(("admit",))
             self.wake()
 
-    def allocate(self) -> None:
+    def allocate(self) -> bool:
         """Asks whether the node gives the resources that the pod wants now."""
-        before = self.record.pending
-        if ask(self.kept):
+        before, given = self.record.pending, ask(self.kept)
+        if given:
             self.carrier.resize_error = None
             self.begin(self.carrier.update_volumes())
             self.host.room()
         if before is None or before != self.record.pending:
             self.wake()
+        return given
 
     @property
     def may_resize(self) -> bool:

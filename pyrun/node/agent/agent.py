@@ -122,6 +122,7 @@ class Agent:
         self.actors: dict[Name, Actor] = {}
         self.next: dict[Name, Record] = {}
         self.closing = False  # the node shuts down
+        self._asking = False  # who waits for room
         self.heard: Callable[[], bool] | None = None  # of an API server: whether it has said what it wants
         self.ended: Callable[[Record], None] = lambda record: None  # told when nothing is left of a pod
         self.deployments = Deployments(name, self.actors, self._begin)
@@ -417,12 +418,21 @@ class Agent:
         return found
 
     def _room(self) -> None:
-        """What waits is asked again: first who runs and wants more, by priority."""
-        for actor in sorted([a for a in self.actors.values() if a.is_deferred], key=lambda a: a.resize_order):
-            if actor.is_deferred:  # one before it may have made room for it
-                actor.allocate()
+        """What waits is asked again: first who runs and wants more, by priority, and from the first one on when one has
+        it, as that may need less of something else."""
+        if self._asking:
+            return
+        self._asking = True
+        try:
+            while any(actor.allocate() for actor in self._deferred()):
+                pass
+        finally:
+            self._asking = False
         for actor in self.actors.values():
             actor.ask_again()
+
+    def _deferred(self) -> list[Actor]:
+        return sorted([a for a in self.actors.values() if a.is_deferred], key=lambda a: a.resize_order)
 
 
 def _differ(a: Mapping[Name, object], b: Mapping[Name, object]) -> set[Name]:
