@@ -132,13 +132,15 @@ def _value(place: str, option: Option, value: Any) -> Any:
 
 
 def shown(chosen: list[Chosen]) -> tuple[tuple[str, str, str], ...]:
-    """(key, value, place) of what is no default; a header's value may be a secret."""
+    """(key, value, place) of what is no default; a header's value may be a secret, and what is asked of a URL."""
     found = []
     for one in chosen:
         if one.place:
             value = one.value
             if one.option.name.endswith("-header"):
                 value = [f"{word.partition(':')[0]}: …" for word in value]
+            elif one.option.name.endswith("-url") and "?" in value:
+                value = f"{value.partition('?')[0]}?…"
             found.append((one.option.attribute, written(value), one.place))
     return tuple(found)
 

@@ -149,3 +149,6 @@ def test_a_secret_in_a_header_is_not_shown(tmp_path: Path) -> None:
     o = given("--config", file(tmp_path, '[node]\nmanifest_url_header = ["Authorization: word", "A: b"]\n'))
     ((key, value, _),) = shown(settle(o, NODE_RUN.options))
     assert (key, value) == ("manifest_url_header", '["Authorization: …", "A: …"]')
+    for url, wanted in (("https://h/pods?sign=word", "https://h/pods?…"), ("https://h/pods", "https://h/pods")):
+        ((_, value, _),) = shown(settle(given("--manifest-url", url), NODE_RUN.options, str(tmp_path / "none")))
+        assert value == f'"{wanted}"'

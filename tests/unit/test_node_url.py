@@ -16,7 +16,7 @@ import pytest
 from pyrun.errors import InvalidArgument
 from pyrun.node.agent import url_source
 from pyrun.node.agent.source import Source, Wanted
-from pyrun.node.agent.url_source import MOST_BYTES, NO_ANSWER, Url, UrlSource, parse_url
+from pyrun.node.agent.url_source import MOST_BYTES, NO_ANSWER, Url, UrlSource, parse_url, told
 from tests.support.node.manifest_server import ManifestServer, a_manifest_server
 from tests.support.node.world import pod_of
 
@@ -127,7 +127,8 @@ def test_what_is_no_good_answer_changes_nothing_and_is_told(server: ManifestServ
         server.say(data, '"2"', **how)  # type: ignore[arg-type]
         await node.until(lambda: node.faults)
         assert node.pods == ["a"] and any(wanted in fault for fault in node.faults)
-        assert any(server.url in line and "stays" in line for line in node.said)
+        assert any(told(server.url) in line and "stays" in line for line in node.said)
+        assert not any("of=n1" in line for line in [*node.said, *map(str, node.source.faults)])
         assert sum("stays" in line for line in node.said) <= len(node.faults)  # once, and not with each turn
         server.say(pods("a"), '"1"')
         await node.until(lambda: not node.faults)
@@ -179,7 +180,7 @@ def test_without_what_it_said_its_pods_stay_until_it_answers(server: ManifestSer
 
     async def work(node: Node) -> None:
         await node.until(lambda: any("answered 503" in fault for fault in node.faults))
-        assert node.pods == ["p"] and not node.source.complete and server.url in node.source.broken
+        assert node.pods == ["p"] and not node.source.complete and told(server.url) in node.source.broken
         server.say(pods("a"))
         await node.until(lambda: node.pods == ["a"])
         assert node.source.complete

@@ -1,8 +1,8 @@
 """Manifests of a URL: asked for by turns, and its last good answer kept, also on disk.
 
-It is a file of the source like any other, whose name is the URL. What it said last is there before its first answer,
-so that a node whose server is away goes on, and comes up again after a boot; an answer that has a fault, or none,
-changes nothing. Source: kubernetes pkg/kubelet/config/http.go, whose bound and deadline these are.
+It is a file of the source like any other, whose name is the URL up to its question mark. What it said last is there
+before its first answer, so that a node whose server is away goes on, and comes up again after a boot; an answer that
+has a fault, or none, changes nothing. Source: kubernetes pkg/kubelet/config/http.go, which has this bound and deadline.
 """
 
 from __future__ import annotations
@@ -52,6 +52,16 @@ class Url:
     headers: tuple[tuple[str, str], ...] = ()
     period: float = float(PERIOD_S)
     ca_file: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What is told of it: what is behind its ? may be a secret, as with a signed one."""
+        return told(self.url)
+
+
+def told(url: str) -> str:
+    place, question, _ = url.partition("?")
+    return place + question + "…" * bool(question)
 
 
 def parse_url(text: str, headers: Iterable[str] = (), period: int = PERIOD_S, ca_file: str | None = None) -> Url:
@@ -163,7 +173,7 @@ class Fetcher:
         if response.status == 304 and tag:
             return Answer(None, tag)
         if 300 <= response.status < 400:
-            place = response.headers.get("Location", "")[:200]
+            place = told(response.headers.get("Location", "")[:200])
             raise PyrunError(f"GET: leads elsewhere, to {place!r}", hint="name that one, if you trust it")
         if response.status != 200:
             raise PyrunError(f"GET: answered {response.status}")
@@ -202,7 +212,7 @@ class UrlSource:
         self._faults: list[Fault] = []
         self.heard = self._recall()
         if not self.heard:
-            self._objects = {key_of(one.object): one._replace(file=url.url) for one in last if "://" in one.file}
+            self._objects = {key_of(one.object): one._replace(file=url.name) for one in last if "://" in one.file}
         self._error = NO_ANSWER
         self._show()
 
@@ -246,27 +256,27 @@ class UrlSource:
             self._tag = "" if faults else self._tag  # asked whole, until it is good
             self._faults = faults
         if self._error not in ("", NO_ANSWER):
-            self._warn(f"{self.url.url}: answers again")
+            self._warn(f"{self.url.name}: answers again")
         self._error = ""
         self._show()
 
     def _parse(self, data: bytes) -> tuple[dict[Key, Wanted], list[Fault]]:
-        objects, faults = read_file(self.url.url, self._node, data, self._source.suffix)
+        objects, faults = read_file(self.url.name, self._node, data, self._source.suffix)
         if not objects and not faults and not _says_none(data):
-            faults = [Fault(self.url.url, 1, 1, "", "there is no object in it: a List without items says that")]
+            faults = [Fault(self.url.name, 1, 1, "", "there is no object in it: a List without items says that")]
         return objects, faults
 
     def _failed(self, error: str) -> None:
         if error != self._error:
-            self._warn(f"{self.url.url}: {error}; what it said before stays")
+            self._warn(f"{self.url.name}: {error}; what it said before stays")
         self._error = error
         self._show()
 
     def _show(self) -> None:
         faults = list(self._faults)
         if self._error:
-            faults.append(Fault(self.url.url, 1, 1, "", self._error))
-        self._source.put(self.url.url, self._objects, faults, heard=self.heard)
+            faults.append(Fault(self.url.name, 1, 1, "", self._error))
+        self._source.put(self.url.name, self._objects, faults, heard=self.heard)
 
     # --- what is kept ---
 
@@ -298,7 +308,7 @@ class UrlSource:
         try:
             write_file(self._path, json.dumps(kept).encode(), MODE)
         except PyrunError as error:
-            self._warn(f"what {self.url.url} says can't be kept: {error}")
+            self._warn(f"what {self.url.name} says can't be kept: {error}")
 
 
 async def _in_thread(work: Callable[[], T]) -> T:
