@@ -59,10 +59,12 @@ static void progress(struct walk *w) {
     report_progress(w->bytes, w->bytes, w->entries);
 }
 
+static const char *here(const struct walk *w) { return *w->path ? w->path : "."; }
+
 static int open_here(struct walk *w, int flags) {
-    int fd = open_beneath(DIRECTORY, *w->path ? w->path : ".", flags | O_CLOEXEC | O_NOFOLLOW, 0, INSIDE);
+    int fd = open_beneath(DIRECTORY, here(w), flags | O_CLOEXEC | O_NOFOLLOW, 0, INSIDE);
     if (fd < 0)
-        fail(errno, *w->path ? w->path : NULL, "opening it");
+        fail(errno, here(w), "opening it");
     return fd;
 }
 
@@ -120,7 +122,7 @@ static struct names read_names(struct walk *w, int fd) {
                 add_name(&all, &room, entry->name);
         }
     if (n < 0)
-        fail(errno, *w->path ? w->path : NULL, "reading the directory");
+        fail(errno, here(w), "reading the directory");
     sort(&all);
     return all;
 }
@@ -136,7 +138,7 @@ static bool is_the_nodes(const char *name) {
 static void add_attributes(struct walk *w, struct sha256_ctx *sum, int fd) {
     ssize_t n = flistxattr(fd, w->names, sizeof w->names);
     if (n < 0 && errno != ENOTSUP)
-        fail(errno, w->path, "listing its extended attributes");
+        fail(errno, here(w), "listing its extended attributes");
     struct names all = {0};
     size_t room = 0;
     for (ssize_t at = 0; at < n; at += (ssize_t)strlen(w->names + at) + 1)
@@ -147,7 +149,7 @@ static void add_attributes(struct walk *w, struct sha256_ctx *sum, int fd) {
     for (size_t i = 0; i < all.count; i++) {
         ssize_t size = fgetxattr(fd, all.list[i], w->value, sizeof w->value);
         if (size < 0)
-            fail(errno, w->path, "reading the extended attribute %.100s", all.list[i]);
+            fail(errno, here(w), "reading the extended attribute %.100s", all.list[i]);
         add_bytes(sum, all.list[i], strlen(all.list[i]));
         add_bytes(sum, w->value, (size_t)size);
         free(all.list[i]);
@@ -253,7 +255,7 @@ void content_digest(bool as_image, uint8_t out[DIGEST]) {
         uint8_t held[DIGEST];
         int fd = open_here(w, O_RDONLY | O_DIRECTORY | O_NOATIME);
         if (fstat(fd, &st))
-            fail(errno, NULL, "fstat");
+            fail(errno, here(w), "fstat");
         sha256_init(&sum);
         add_owner(&sum, &st);
         add_attributes(w, &sum, fd);

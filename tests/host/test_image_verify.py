@@ -15,7 +15,8 @@ import pytest
 
 from pyrun.errors import FailedPrecondition
 from pyrun.image import verify
-from pyrun.image.layers import EROFS
+from pyrun.image.layer_program import BadEntry
+from pyrun.image.layers import EROFS, content_digest
 from pyrun.image.reference import parse_reference
 from pyrun.image.store import Image, Images
 from tests.support.cri.node import BUSYBOX, a_node
@@ -360,6 +361,19 @@ def test_what_can_not_be_read_is_named(images: Images) -> None:
     os.close(fd)
     add(images)
     assert not Path(layer(images), "dd").exists() and os.listdir(f"{images.contents.root}/ingest") == []
+
+
+def test_a_layer_whose_top_can_not_be_read_is_a_fault_of_it(images: Images) -> None:
+    """As one that a disk does not give back: it is the layer that is damaged, and not the end of the look at others."""
+    process = subprocess.Popen(["sleep", "1000"])
+    gone = os.open(f"/proc/{process.pid}/task", os.O_RDONLY | os.O_DIRECTORY)
+    process.kill()
+    process.wait()
+    try:
+        with pytest.raises(BadEntry, match=r"entry \.: opening it: no such process"):
+            content_digest(gone)
+    finally:
+        os.close(gone)
 
 
 def test_a_layer_that_is_no_directory_is_no_crash(images: Images) -> None:
