@@ -118,7 +118,8 @@ def follow(
     is_closed: Callable[[float], bool],
     look: Callable[[Asked, Ends | None], list[dict[str, Any]]],
 ) -> None:
-    """First what there is, `asked.lines` of it by look(), then what is written, until nobody looks any more."""
+    """First what there is, `asked.lines` of it by look(), or why not; then what is written, until nobody looks any
+    more."""
 
     def begin() -> Follower:
         return Follower(logs, asked.where, Query(), default_store(logs))
@@ -126,7 +127,10 @@ def follow(
     follower = begin()
     skipped = 0
     try:
-        put({"lines": look(asked, follower.ends()) if asked.lines else [], "skipped": 0})
+        try:
+            put({"lines": look(asked, follower.ends()) if asked.lines else [], "skipped": 0})
+        except (NotFound, ResourceExhausted) as error:  # it may start yet; and what comes is found at once
+            put({"lines": [], "skipped": 0, "told": "; ".join(error.lines())})
         entries = Following(asked)
         while True:
             lines, more = entries.burst(follower)

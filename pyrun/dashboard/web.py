@@ -10,7 +10,8 @@ rest comes from the reader.
     GET  /api/history   ?namespace&pod&uid&seconds&step; of the node without a pod
     GET  /api/metrics   {"names", "namespaces", "pods", "containers"} of what is kept
     GET  /api/metric    ?name&namespace&pod&container&seconds&step: each series of a name; words of the others
-    GET  /api/follow    the same as events: `lines` {"lines": [], "skipped": BYTES}, the first of them what there is
+    GET  /api/follow    the same as events: `lines` {"lines": [], "skipped": BYTES}, the first of them what there is,
+                        or {"told"} why that can't be had
     GET  /api/search    ?namespace&pod&uid&container&word…&regex&stream&since&lines&entries&previous; names are patterns
     GET  /api/me        {"name", "role"}
     GET  /api/read/ACT  ?pod…, see acts.py; POST /api/act/ACT with a body of JSON

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +85,34 @@ def test_long_lines_are_on_more_pages(tmp_path: Path, monkeypatch: pytest.Monkey
     first = search(str(tmp_path), parse_asked(question(of=of, entries=entries), fewest=1))
     assert sum(len(one["line"]) for one in first) < 20 << 10
     assert pages(tmp_path, of=of, entries=entries) == [text for _, text in sorted(texts)]
+
+
+@pytest.mark.parametrize("why", ["it may not have started yet", "nothing more was found in -1 s"])
+def test_what_comes_is_followed_also_where_nothing_can_be_said_of_what_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    monkeypatch.setattr(lines, "SEARCH_S", -1)
+    directory = tmp_path / "shop_web_u1" / "app"
+    if "found" in why:
+        directory.mkdir(parents=True)
+        (directory / "0.log").write_text(f"{time_text(BEGUN)} stdout F old\n")
+    told: list[dict[str, Any]] = []
+    last = time.monotonic() + 60
+
+    def put(value: dict[str, Any]) -> None:
+        told.append(value)
+        if len(told) == 1:
+            directory.mkdir(parents=True, exist_ok=True)
+            with (directory / "0.log").open("a") as file:
+                file.write(f"{time_text(BEGUN + SECOND)} stdout F new\n")
+
+    def is_closed(wait: float) -> bool:
+        assert time.monotonic() < last, told
+        return len(told) > 1
+
+    asked = parse_asked(question(), fewest=0)
+    lines.follow(str(tmp_path), asked, put, is_closed, partial(search, str(tmp_path)))
+    assert why in told[0]["told"] and [one["line"] for one in told[1]["lines"]] == ["new"]
 
 
 @pytest.mark.parametrize("until", ["yesterday", "2026-11-27", "1795000000"])

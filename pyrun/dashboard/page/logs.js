@@ -48,7 +48,8 @@ export class Logs {
       let began = false;
       for await (const [kind, value] of events("/api/follow", asked, stop.signal)) {
         if (kind === "error") return this.tell(value.error);
-        if (!began) this.first(value.lines);
+        if (value.told) this.tell(value.told);
+        else if (!began) this.first(value.lines);
         else this.lines.add(value.lines);
         began = true;
         if (value.skipped) this.tell(`${bytes(value.skipped)} skipped: more is written than can be shown`);
