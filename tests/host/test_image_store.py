@@ -268,7 +268,7 @@ def test_who_ends_leaves_what_is_still_to_be_removed_to_the_next(images: Images)
 
 def test_a_removal_where_the_disk_is_short(tmp_path: Path) -> None:
     """Who makes room finds it when the answer comes."""
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256m", "none", tmp_path], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=96m", "none", tmp_path], check=True)
     try:
         images = Images(str(tmp_path / "image"))
         tree = Tar()
@@ -277,7 +277,7 @@ def test_a_removal_where_the_disk_is_short(tmp_path: Path) -> None:
         image = add(images, make_image([tree.bytes()]))
         assert not images.contents.is_short()
         with (tmp_path / "filler").open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, 200 << 20)
+            os.posix_fallocate(file.fileno(), 0, 76 << 20)
         images.remove(image.id, wait=False)
         assert os.listdir(f"{images.contents.root}/ingest") == []
         images.close()
