@@ -78,8 +78,8 @@ class LogStore:
         self.directory = directory
         self._keep = keep
         self._known: dict[str, Sealed] = {}
-        # What could not be written down yet, for the disk is full.
-        self._late: list[tuple[str, tuple[object, ...]]] = []
+        # What could not be written down yet, for the disk is full: sums by statement and key.
+        self._late: dict[tuple[str, tuple[str, ...]], int] = {}
         os.makedirs(os.path.join(directory, BLOCKS), 0o700, exist_ok=True)
         self._db = _open(os.path.join(directory, DATABASE))
         self._finish()
@@ -87,19 +87,20 @@ class LogStore:
     def add(self, about: About) -> None:
         """Counts what was sealed."""
         counted = (("sealed_files", 1), ("sealed_lines", about.lines), ("sealed_bytes", about.size))
-        self._count([(_COUNT, one) for one in counted])
+        self._count([(_COUNT, (name,), number) for name, number in counted])
 
     def count_dropped(self, why: str, container: Container, lines: int) -> None:
         """What is lost without having been here."""
-        self._count([(_DROP, (why, container.namespace, container.pod, container.name, lines))])
+        self._count([(_DROP, (why, container.namespace, container.pod, container.name), lines)])
 
-    def _count(self, rows: list[tuple[str, tuple[object, ...]]]) -> None:
+    def _count(self, rows: list[tuple[str, tuple[str, ...], int]]) -> None:
         """Where the disk is full they are written with the next ones, unless we are killed before."""
-        self._late += rows
+        for statement, key, number in rows:
+            self._late[statement, key] = self._late.get((statement, key), 0) + number
         with suppress(sqlite3.Error):
             with self._db:
-                for statement, values in self._late:
-                    self._db.execute(statement, values)
+                for (statement, key), number in self._late.items():
+                    self._db.execute(statement, (*key, number))
             self._late.clear()
 
     def drop_old(self, now: int | None = None) -> int:

@@ -417,3 +417,18 @@ def test_a_busy_writer_and_a_collector_that_is_killed(tree: tuple[Path, Path]) -
         collector.terminate()
         assert collector.wait(60) == 0
     assert len(list(tree[1].glob("blocks/*/*/*.zst"))) == 13
+
+
+def test_what_can_not_be_counted_yet_is_summed_up(tree: tuple[Path, Path]) -> None:
+    """For as long as the disk is full."""
+    there = Container("shop", "web", "u1", "app", str(tree[0]))
+    store = LogStore(str(tree[1]), Keep(60.0, 1 << 20))
+    store._db.execute("PRAGMA query_only = 1")
+    for _ in range(1000):
+        store.count_dropped("full", there, 3)
+    assert len(store._late) == 1
+    store._db.execute("PRAGMA query_only = 0")
+    store.count_dropped("full", there, 1)
+    store.close()
+    about = {"why": "full", "namespace": "shop", "pod": "web", "container": "app"}
+    assert read_status(str(tree[1]))["dropped"] == [about | {"lines": 3001}]
