@@ -34,6 +34,7 @@ class AgentNode:
         self.manifests.mkdir(exist_ok=True)
         node.words = ("node", "run", "--manifests", str(self.manifests), "--logs", str(node.logs))
         node.words += ("--node-name", "n1", "--max-restart-period", "1", "--container-log-max-size", "64k")
+        node.words += ("--eviction-hard", "nodefs.available<1%")  # pods do not wait where this machine's disk is fuller
 
     def run(self, *argv: str, stdin: str | None = None) -> Result:
         """`pyrun node ARGV`."""
