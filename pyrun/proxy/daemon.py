@@ -227,7 +227,10 @@ class Daemon:
             return
         given = self.given
         if given.cluster is None or given.directories or given.cri is not None:  # a server has a controller for that
-            self.selectors.update(changes)
+            new = changes
+            while self.selectors.update(new):  # a Service without its slices would refuse whom it serves
+                new = self.store.changes()
+                changes |= new
         made = self.follower.update(changes)
         self.metrics.last_queued = time.time()
         self.metrics.service_changes = self.follower.services
