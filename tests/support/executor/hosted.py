@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import shutil
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from pyrun.plan.model.steps import (
     Spawn,
     Step,
 )
+from tests.support.container.leaks import BESIDE, INHERITED
 from tests.support.container.runner import REPO
 
 HOSTED = REPO / ".cache" / "hosted"
@@ -107,6 +109,25 @@ def fuzz(which: str, least: int = 1000, programs: int = 1) -> None:
     assert done.returncode == 0, done.stderr[-4000:]
     runs = [int(line.split()[-1]) for line in done.stderr.splitlines() if "number_of_executed_units" in line]
     assert len(runs) == programs and min(runs) > least, done.stderr[-4000:]
+
+
+def own_tests(what: str, program: str, files: list[str], but: str) -> None:
+    """A program's own tests, `files` without those that match `but`, with the sanitizers in it that build.py's option
+    `what` gives. program: its name; the tests take it from the environment.
+    """
+    subprocess.run([sys.executable, BUILD, what, "--out", HOSTED], check=True)
+    path = {f"PYRUN_TEST_{program.removeprefix('pyrun-').upper()}": str(HOSTED / program)}
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files, "-k", but],
+        cwd=REPO,
+        env={**os.environ, **path, INHERITED: " ".join(map(str, BESIDE))},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    assert "Sanitizer" not in done.stdout + done.stderr and " passed" in done.stdout
 
 
 def run_hosted(plan: Plan | bytes, tmp: Path, *args: str, timeout: float = 60.0) -> Ran:
