@@ -205,6 +205,11 @@ def test_status_says_what_it_is(places: Path) -> None:
     with daemon(places):
         said = subprocess.run(status, capture_output=True, text=True, cwd=REPO, check=True).stdout
         assert said.startswith("pyrun ") and "RuntimeReady: yes" in said and "NetworkReady: yes" in said
+        assert "calls: 1, failed: none" in said.splitlines()  # Version; its Status has not ended
+        with pytest.raises(NotFound):
+            call_all(f"{places}/state/cri.sock", [(RPCS["PodSandboxStatus"], v1.PodSandboxStatusRequest())], 5)
+        said = subprocess.run(status, capture_output=True, text=True, cwd=REPO, check=True).stdout
+        assert "failed: PodSandboxStatus NotFound 1" in said and "[" not in said and "{" not in said
         done = subprocess.run([*status, "--format", "json"], capture_output=True, text=True, cwd=REPO, check=True)
         found = json.loads(done.stdout)
         assert found["api"] == "v1" and found["conditions"]["RuntimeReady"]["status"]

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pyrun.cli.parse import Options
 
 PATIENCE_S = 10.0
+DURATIONS = "durations"  # of Status' info: rpc/durations.py
 
 
 def run(g: Globals, o: Options) -> int:
@@ -67,11 +68,22 @@ def _text(path: str, found: dict[str, Any]) -> str:
     lines.append(f"features: {', '.join(found['features']) or 'none'}")
     for name, features in found["handlers"].items():
         lines.append(f"handler {name or '(default)'}: {', '.join(features) or 'no features'}")
-    for about in found["info"].values():
-        if isinstance(about, dict):
-            lines += [f"{key}: {_shown(value)}" for key, value in about.items() if value not in ([], "", None)]
+    for name, about in found["info"].items():
+        if name == DURATIONS:
+            lines.append(_calls(about))
+        elif isinstance(about, dict):
+            lines += [f"{key}: {_shown(value)}" for key, value in about.items() if value not in ([], {}, "", None)]
     return "\n".join(lines)
 
 
+def _calls(durations: Any) -> str:
+    """How many calls there were, and which failed how often; their times are in the JSON, and metrics."""
+    codes = durations["codes"]
+    failed = [f"{rpc} {code} {count}" for _, rpc, _, code, count in codes if code != "OK"]
+    return f"calls: {sum(row[-1] for row in codes)}, failed: {', '.join(failed) or 'none'}"
+
+
 def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        value = [f"{key} ({what})" for key, what in value.items()]
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
