@@ -23,7 +23,7 @@ BACKLOG = 128
 def parse_address(address: str | None, state: str) -> str:
     """The socket's path, of `unix:///path` or a path; STATE/cri.sock without one."""
     if not address:
-        return f"{state}/{SOCKET}"
+        return socket_in(state, SOCKET)
     path = address.removeprefix("unix://")
     if not path.startswith("/"):
         raise InvalidArgument(
@@ -32,6 +32,17 @@ def parse_address(address: str | None, state: str) -> str:
         )
     if len(os.fsencode(path)) > LONGEST:
         raise InvalidArgument(f"--listen {address}: longer than {LONGEST} bytes", hint="take a shorter path")
+    return path
+
+
+def socket_in(state: str, name: str) -> str:
+    """The path of a socket of this name in a daemon's --state. InvalidArgument where the kernel can't bind to it."""
+    path = f"{state}/{name}"
+    if len(os.fsencode(path)) > LONGEST:
+        raise InvalidArgument(
+            f"--state {state}: longer than {LONGEST - len(name) - 1} bytes, so its sockets can't have a name",
+            hint="take a shorter path",
+        )
     return path
 
 

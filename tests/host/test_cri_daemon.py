@@ -188,6 +188,16 @@ def test_a_directory_of_somebody_elses_is_refused(places: Path) -> None:
     assert "belongs to uid 1000" in refused(places)
 
 
+@pytest.mark.parametrize("verb", [["cri"], ["node", "run", "--manifests", "/nowhere"]])
+def test_a_state_directory_whose_sockets_could_not_be_bound(verb: list[str], tmp_path: Path) -> None:
+    """sockaddr_un has 108 bytes (unix(7)). Nothing is made."""
+    state = str(tmp_path / ("d" * 100))
+    command = [*PYRUN, *verb, "--root", str(tmp_path / "root"), "--state", state]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, cwd=REPO, check=False)
+    assert done.returncode == 1 and f"--state {state}: longer than" in done.stderr, done.stderr
+    assert not list(tmp_path.iterdir())
+
+
 def test_systemd_hears_of_it(places: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(places / "notify"))

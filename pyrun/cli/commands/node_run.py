@@ -14,7 +14,7 @@ from pyrun.cli.node_config import as_file, settle, shown
 from pyrun.cli.output import write
 from pyrun.cli.table_node import NODE_RUN
 from pyrun.errors import InvalidArgument, PyrunError
-from pyrun.listen import private_directory
+from pyrun.listen import private_directory, socket_in
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def run(g: Globals, o: Options) -> int:
         from pyrun.cri.daemon import Places, serve
         from pyrun.node.agent.agent import LOGS, MANIFESTS, Settings
         from pyrun.node.agent.serve import running
+        from pyrun.node.agent.streams import SOCKET
     except ModuleNotFoundError as error:
         found = cri.missing_package(error)
         raise node_validate.missing_package(error) if found is error else found
@@ -62,6 +63,7 @@ def run(g: Globals, o: Options) -> int:
         raise PyrunError(f"there is swap on {', '.join(swaps)}", hint="swapoff, or leave --fail-swap-on out")
     serving = _serving(o, o.state or cri.STATE)
     root, state = o.root or cri.ROOT, o.state or cri.STATE
+    socket_in(os.path.abspath(state), SOCKET)
     given = _credentials(o, root)
     settings = Settings(
         manifests=o.manifests or MANIFESTS,
