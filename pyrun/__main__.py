@@ -1,8 +1,9 @@
 """`python -I -S …/pyrun/__main__.py`, as the launcher starts us, and `python -m pyrun`.
 
 It is compiled anew each time, so it is short. Without `site` nothing has put our package on the path, nor those that
-the big commands import (bin/site-packages leads to them). A command is over before collecting cycles would pay, and
-ends by `_exit`, since taking the interpreter apart costs milliseconds.
+the big commands import (bin/site-packages leads to them). A verb of the runtime is over before collecting cycles would
+pay (for the others main() turns it on again), and ends by `_exit`, since taking the interpreter apart costs
+milliseconds.
 """
 
 import gc

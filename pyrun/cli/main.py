@@ -7,6 +7,7 @@ that they find there.
 
 from __future__ import annotations
 
+import gc
 import posix
 import sys
 import time
@@ -14,6 +15,7 @@ import time
 from pyrun.cli.output import compact, write
 from pyrun.cli.parse import Call, Options, parse
 from pyrun.cli.root import checked_root, default_root
+from pyrun.cli.table import RUNTIME
 from pyrun.errors import PyrunError, UsageError
 
 TYPE_CHECKING = False
@@ -199,6 +201,8 @@ def _run(argv: list[str], g: Globals) -> int:
     _note_globals(g, call)
     if g.debug:
         _tell_all(g)
+    if call.verb.name not in RUNTIME:
+        gc.enable()  # it may last, and what asyncio leaves at each call are cycles
     name = "pyrun.cli.commands." + call.verb.name.replace(" ", "_").replace("-", "_")
     __import__(name)
     command: Command = sys.modules[name]

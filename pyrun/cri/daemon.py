@@ -66,7 +66,6 @@ def serve(places: Places, config: str | None, warn: Callable[[str], None], besid
     path = parse_address(places.listen, places.state)
     os.umask(0o022)  # also of the directories that are made for a pod's mounts; what is ours says its mode itself
     _raise_limits()
-    gc.enable()
     for directory in (places.root, places.state):
         private_directory(directory)
     with only_one(places.root), contextlib.ExitStack() as stack:

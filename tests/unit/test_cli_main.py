@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import gc
 import json
 import os
 import posix
@@ -18,6 +19,8 @@ import pytest
 from pyrun.cli import main as cli
 from pyrun.cli import root as cli_root
 from pyrun.cli.main import Globals, main
+from pyrun.cli.table import RUNTIME
+from pyrun.cli.verbs import VERBS
 from pyrun.errors import ConfigError, PyrunError
 
 REPO = Path(__file__).resolve().parents[2]
@@ -273,3 +276,21 @@ def test_debug_says_what_goes_on(tmp_path: Path, capfd: pytest.CaptureFixture[st
         assert "debug" not in capfd.readouterr().err
     finally:
         executor.debug = None
+
+
+def test_garbage_is_collected_in_whatever_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """__main__.py turns it off, and what asyncio leaves at each call would stay for as long as a daemon runs."""
+    seen = {}
+    monkeypatch.setattr(cli, "parse", lambda argv, call: setattr(call, "verb", VERBS[argv[0]]))
+    try:
+        for name in VERBS:
+            module = ModuleType("command")
+            module.run = lambda g, o, name=name: seen.update({name: gc.isenabled()}) or 0  # type: ignore[attr-defined]
+            words = name.replace(" ", "_").replace("-", "_")
+            monkeypatch.setitem(sys.modules, f"pyrun.cli.commands.{words}", module)
+            gc.disable()
+            assert main([name]) == 0
+    finally:
+        gc.enable()
+    assert {name for name, collected in seen.items() if not collected} == set(RUNTIME)
+    assert {"metrics", "collect", "dashboard", "cri", "proxy run", "dns run", "node run"} <= set(seen) - set(RUNTIME)
