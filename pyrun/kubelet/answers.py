@@ -14,7 +14,6 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
@@ -56,9 +55,8 @@ class Answers:
         control: socket.socket,
         reviews: Reviews,
         config: dict[str, Any],
-        warn: Callable[[str], None],
     ) -> None:
-        self._agent, self._control, self._reviews, self._config, self._warn = agent, control, reviews, config, warn
+        self._agent, self._control, self._reviews, self._config = agent, control, reviews, config
         self._cri = agent.host.cri
         self._streams = Streams(agent)
         self._measures = Measures(self._cri, agent.name)
@@ -93,10 +91,7 @@ class Answers:
             message, streams = take_question(self._control)
         except BlockingIOError:
             return
-        if not message:
-            asyncio.get_running_loop().remove_reader(self._control)
-            self._warn("the process that serves the kubelet's API is gone; the agent's next start brings it back")
-        elif len(streams) == 1 and len(self._tasks) < MOST:
+        if len(streams) == 1 and len(self._tasks) < MOST:
             task = asyncio.get_running_loop().create_task(self._answer(message, streams.pop()))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)

@@ -26,7 +26,7 @@ async def answering(
     client = Client(load_kubeconfig(kubeconfig)) if kubeconfig else None
     reviews = Alone() if client is None else ByServer(client, agent.name)
     mode = AlwaysAllow(reviews) if wanted.always_allow else reviews
-    answers = Answers(agent, door.control, mode, wanted.config(), warn)
+    answers = Answers(agent, door.control, mode, wanted.config())
     answers.start()
     renewal = None
     if client is not None and wanted.signed and wanted.tls is None:
@@ -37,9 +37,11 @@ async def answering(
 
         renewal = Renewal(client, SERVING, wanted.approved, wanted.subject(), warn, renewed)
         renewal.start()
+    kept = asyncio.create_task(door.keep(warn))
     try:
         yield
     finally:
+        kept.cancel()
         if renewal is not None:
             await asyncio.to_thread(renewal.stop)
         await answers.stop()

@@ -1,5 +1,5 @@
-"""Starts the process without privileges. It is forked before the agent has threads; a keeper, without privileges too,
-forks it again should it die, and both end with the agent."""
+"""Starts the process without privileges. It is forked before the agent has threads; should it die, the agent starts
+another one as a program. It ends with the agent."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ import asyncio
 import ctypes
 import gc
 import ipaddress
+import json
 import logging
 import os
 import signal
 import socket
 import ssl
+import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, NoReturn
 
 from ..errors import InvalidArgument, reason
@@ -33,6 +36,7 @@ PORT, HEALTHZ_PORT = 10250, 10248
 PR_SET_PDEATHSIG = 1
 MOST_PLAIN = 50
 AGAIN_S, LONGEST_AGAIN_S = 0.5, 30.0
+_RUN = "import json, sys; sys.path[:] = json.loads(sys.argv[1])['path']; from pyrun.kubelet.start import begin; begin()"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,50 +89,87 @@ class Wanted:
         return made
 
 
-@dataclass(frozen=True, slots=True)
-class Serving:
-    """What the process without privileges has to know."""
-
-    tls: ssl.SSLContext
-    anonymous: bool
-
-
 Doors = dict[str, socket.socket]  # "api", and "healthz" and "read-only" where they are wanted
 
 
 @dataclass(slots=True)
 class Door:
-    """The process that was started, and the socket on which it asks."""
+    """The process that was started, 0 where none is, and the socket on which it asks. theirs, doors: what it has, for
+    the next one: who connects meanwhile waits."""
 
+    wanted: Wanted
     control: socket.socket
-    address: tuple[str, int]
-    pid: int
+    theirs: socket.socket
+    doors: Doors
+    pid: int = 0
+
+    @property
+    def address(self) -> tuple[str, int]:
+        host, port = self.doors["api"].getsockname()[:2]
+        return host, port
+
+    def begin_again(self) -> None:
+        """As a program of its own: we have threads now, of which a fork would keep the locks. OSError."""
+        control, fds = self.theirs.fileno(), {name: one.fileno() for name, one in self.doors.items()}
+        given = {"path": sys.path, "wanted": asdict(self.wanted), "control": control, "doors": fds}
+        argv = [sys.executable, "-I", "-S", "-c", _RUN, json.dumps(given)]
+        self.pid = subprocess.Popen(argv, stdin=subprocess.DEVNULL, pass_fds=(control, *fds.values())).pid
+
+    async def ended(self) -> int:
+        """Its exit code, when it has one."""
+        loop = asyncio.get_running_loop()
+        pidfd, gone = os.pidfd_open(self.pid), asyncio.Event()
+        try:
+            loop.add_reader(pidfd, gone.set)
+            await gone.wait()
+        finally:
+            loop.remove_reader(pidfd)
+            os.close(pidfd)
+        pid, self.pid = self.pid, 0
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+    async def keep(self, warn: Callable[[str], None]) -> None:
+        """Begins it again whenever it has ended, later each time where it does not last; until it is cancelled."""
+        again = AGAIN_S
+        while True:
+            begun = time.monotonic()
+            try:
+                if not self.pid:
+                    self.begin_again()
+                told = f"ended with {await self.ended()}"
+            except OSError as error:
+                told = f"can't be started: {reason(error)}"
+            if time.monotonic() - begun > LONGEST_AGAIN_S:
+                again = AGAIN_S
+            warn(f"the process that serves the kubelet's API {told}; it is started again in {again:g} s")
+            await asyncio.sleep(again)
+            again = min(again * 2, LONGEST_AGAIN_S)
 
     def close(self) -> None:
-        end(self.pid)
-        self.control.close()
+        if self.pid:
+            end(self.pid)
+        for one in (self.control, self.theirs, *self.doors.values()):
+            one.close()
 
 
 def open_door(wanted: Wanted) -> Door:
-    """PyrunError where it can't start."""
+    """Before there is a thread. PyrunError where it can't start."""
     with ExitStack() as stack:
         user = find_user(wanted.user)
         tls = _tls(wanted)
-        listener = stack.enter_context(listen_tcp(wanted.host, wanted.port, "--port"))
-        doors = {"api": listener}
+        doors = {"api": stack.enter_context(listen_tcp(wanted.host, wanted.port, "--port"))}
         if wanted.healthz_port:
             doors["healthz"] = stack.enter_context(listen_tcp("127.0.0.1", wanted.healthz_port, "--healthz-port"))
         if wanted.read_only_port:
             port = wanted.read_only_port
             doors["read-only"] = stack.enter_context(listen_tcp(wanted.host, port, "--read-only-port"))
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        stack.enter_context(theirs)
-        address = listener.getsockname()[:2]
         gc.freeze()  # pages are shared as long as nobody writes to them
         pid = os.fork()
         if not pid:
-            _be_keeper(theirs, doors, Serving(tls, wanted.anonymous), user)
-    return Door(ours, address, pid)
+            _be_web(theirs, doors, tls, wanted.anonymous, user)
+        stack.pop_all()
+    return Door(wanted, ours, theirs, doors, pid)
 
 
 def _tls(wanted: Wanted) -> ssl.SSLContext:
@@ -162,47 +203,23 @@ def _tls(wanted: Wanted) -> ssl.SSLContext:
     return context
 
 
-def _be_keeper(control: socket.socket, doors: Doors, serving: Serving, user: Any) -> NoReturn:
-    code, child = 1, 0
-
-    def ended(*_: object) -> None:
-        nonlocal code
-        code = 0
-        if child:
-            os.kill(child, signal.SIGKILL)
-        else:
-            os._exit(0)
-
-    try:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all of us: the agent ends us
-        signal.signal(signal.SIGTERM, ended)
-        keep_only(control.fileno(), *(one.fileno() for one in doors.values()))
-        give_up_privileges(user)
-        again = AGAIN_S
-        while code:
-            child = os.fork()
-            if not child:
-                _be_web(control, doors, serving)
-            begun = time.monotonic()
-            status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-            child = 0
-            if status == 0 or not code:
-                code = 0
-                break
-            sys.stderr.write(f"pyrun: kubelet: the web process ended with {status} and begins again\n")
-            sys.stderr.flush()
-            again = AGAIN_S if time.monotonic() - begun > LONGEST_AGAIN_S else min(again * 2, LONGEST_AGAIN_S)
-            time.sleep(again)
-    finally:
-        os._exit(code)
+def begin() -> NoReturn:
+    """Of Door.begin_again()."""
+    given = json.loads(sys.argv[1])
+    wanted = Wanted(**given["wanted"])
+    doors = {name: socket.socket(fileno=fd) for name, fd in given["doors"].items()}
+    _be_web(socket.socket(fileno=given["control"]), doors, _tls(wanted), wanted.anonymous, find_user(wanted.user))
 
 
-def _be_web(control: socket.socket, doors: Doors, serving: Serving) -> NoReturn:
+def _be_web(control: socket.socket, doors: Doors, tls: ssl.SSLContext, anonymous: bool, user: Any) -> NoReturn:
     code = 1
     try:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all of us: the agent ends us
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        asyncio.run(_serve(control, doors, serving))
+        keep_only(control.fileno(), *(one.fileno() for one in doors.values()))
+        give_up_privileges(user)
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # another user's is reset: not before
+        asyncio.run(_serve(control, doors, tls, anonymous))
         code = 0
     except BaseException as error:
         sys.stderr.write(f"pyrun: kubelet: {type(error).__name__}: {error}\n")
@@ -211,17 +228,17 @@ def _be_web(control: socket.socket, doors: Doors, serving: Serving) -> NoReturn:
         os._exit(code)
 
 
-async def _serve(control: socket.socket, doors: Doors, serving: Serving) -> None:
+async def _serve(control: socket.socket, doors: Doors, tls: ssl.SSLContext, anonymous: bool) -> None:
     logging.basicConfig(format="pyrun: kubelet: %(message)s")
     ended = asyncio.Event()
-    web = Web(Questions(control), serving.anonymous)
+    web = Web(Questions(control), anonymous)
     servers = [Server(web.handle)]
-    await servers[0].listen_on(doors["api"], serving.tls)
+    await servers[0].listen_on(doors["api"], tls)
     for name, handle in (("healthz", web.healthz), ("read-only", web.read_only)):
         if name in doors:
             servers.append(Server(handle, most=MOST_PLAIN))
             await servers[-1].listen_on(doors[name])
-    following = asyncio.create_task(web.follow_certificate(serving.tls))
+    following = asyncio.create_task(web.follow_certificate(tls))
     asyncio.get_running_loop().add_reader(control, ended.set)  # the agent says nothing on it: it is gone
     await ended.wait()
     following.cancel()

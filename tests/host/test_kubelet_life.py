@@ -31,29 +31,55 @@ def other(tmp_path: Path, busybox_rootfs: Path) -> Iterator[tuple[AgentNode, Kub
 
 
 def test_the_process_with_the_port_comes_back(other: tuple[AgentNode, KubeletClient]) -> None:
+    """As often as it is killed, with its rights, its certificate and what it asks; and it ends with the agent."""
     agent, master = other
-    [keeper] = children(agent.node.pid)
-    [web] = children(keeper)
-    os.kill(web, signal.SIGKILL)
-    _wait(lambda: children(keeper) not in ([], [web]) and master.ask("/healthz")[0] == 200)
-    assert "the web process ended with -9" in agent.node.said.read_text()
+    [first] = children(agent.node.pid)
+    before = _rights(first)
+    for time_ in (1, 2):
+        [web] = children(agent.node.pid)
+        os.kill(web, signal.SIGKILL)
+        _wait(lambda web=web: children(agent.node.pid) not in ([], [web]) and master.ask("/healthz")[0] == 200)
+        assert [item["metadata"]["name"] for item in master.json("/pods")["items"]] == ["p"]
+        assert agent.node.said.read_text().count("ended with -9; it is started again in") == time_
+    [last] = children(agent.node.pid)
+    assert _rights(last) == before and before["Uid"][0] != "0" and before["CapEff"] == ["0" * 16]
+    assert _descriptors(last) == {"socket", "anon_inode", "null", "log"}
+    held = os.pidfd_open(last)
+    agent.node.kill()
+    _wait(lambda: _has_ended(held))
+    os.close(held)
+    agent.node.start()
+
+
+def _rights(pid: int) -> dict[str, list[str]]:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    facts = {name: value.split() for name, _, value in (line.partition(":") for line in lines)}
+    return {name: facts[name] for name in ("Uid", "Gid", "Groups", "CapEff", "CapPrm", "CapBnd", "NoNewPrivs")}
+
+
+def _descriptors(pid: int) -> set[str]:
+    """Their kinds."""
+    found = set()
+    for fd in Path(f"/proc/{pid}/fd").iterdir():
+        where = os.readlink(fd)
+        found.add(where.partition(":")[0] if ":" in where else where.rpartition("/")[2].rpartition(".")[2])
+    return found
 
 
 def test_it_goes_and_comes_with_the_agent(other: tuple[AgentNode, KubeletClient]) -> None:
     agent, master = other
-    [keeper] = children(agent.node.pid)
-    held = [os.pidfd_open(pid) for pid in (keeper, *children(keeper))]
+    [web] = children(agent.node.pid)
+    held = os.pidfd_open(web)
     started = agent.pods()["p"]["status"]["containerStatuses"][0]["state"]
     agent.node.kill()
-    for pidfd in held:
-        _wait(lambda pidfd=pidfd: _has_ended(pidfd))
-        os.close(pidfd)
+    _wait(lambda: _has_ended(held))
+    os.close(held)
     agent.node.start()
     _wait(lambda: master.ask("/healthz")[0] == 200)  # its certificate is the same
     assert agent.pods()["p"]["status"]["containerStatuses"][0]["state"] == started
-    [keeper] = children(agent.node.pid)
+    [web] = children(agent.node.pid)
     assert agent.node.stop() == 0
-    assert not Path(f"/proc/{keeper}").exists()
+    assert not Path(f"/proc/{web}").exists()
     agent.node.start()
 
 
