@@ -186,6 +186,8 @@ def _optional(optional: bool | None) -> str:
 def _start(spec: PodSpec) -> Iterator[Line]:
     network = "the host's network" if spec.hostNetwork else "a network of its own"
     yield Line("start", f"sandbox: {network}", "/spec/hostNetwork" if spec.hostNetwork else "/spec")
+    yield from _names(spec)
+    yield from _identities(spec)
     for i, c in enumerate(spec.initContainers or ()):
         at = f"/spec/initContainers/{i}"
         if is_sidecar(c):
@@ -196,6 +198,26 @@ def _start(spec: PodSpec) -> Iterator[Line]:
     for i, c in enumerate(spec.containers):
         after = ", then its postStart" if c.lifecycle and c.lifecycle.postStart else ""
         yield Line("start", f"{c.name}{after}; {_again(c, spec, init=False)}", f"/spec/containers/{i}")
+
+
+def _names(spec: PodSpec) -> Iterator[Line]:
+    if spec.hostnameOverride:
+        text = f"host name {spec.hostnameOverride}, whatever the pod's name and domain are"
+        yield Line("start", text, "/spec/hostnameOverride")
+    elif spec.setHostnameAsFQDN and spec.subdomain:
+        text = f"host name {spec.hostname or 'NAME'}.{spec.subdomain}.NAMESPACE.svc.DOMAIN, if that is 64 long at most"
+        yield Line("start", text, "/spec/setHostnameAsFQDN")
+
+
+def _identities(spec: PodSpec) -> Iterator[Line]:
+    context = spec.securityContext
+    if context is not None and context.supplementalGroupsPolicy == "Strict":
+        text = "groups: those that are named here; the image's /etc/group gives none"
+        yield Line("start", text, "/spec/securityContext/supplementalGroupsPolicy")
+    for c, at in _all(spec):
+        if c.securityContext is not None and c.securityContext.procMount == "Unmasked":
+            text = f"{c.name}: all of /proc, nothing of it masked or read-only"
+            yield Line("start", text, f"{at}/securityContext/procMount")
 
 
 def _again(c: Container, spec: PodSpec, *, init: bool) -> str:

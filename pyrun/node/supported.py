@@ -46,9 +46,6 @@ POD = {
     "resourceClaims": "dynamic resources are not in this node",
     "resources": "resources of a pod as a whole are not in this node yet",
     "evictionResponders": "eviction is not in this node yet",
-    "setHostnameAsFQDN": "not in this node yet",
-    "hostnameOverride": "not in this node yet",
-    "securityContext/supplementalGroupsPolicy": "not in this node yet",
     "securityContext/seLinuxChangePolicy": "SELinux is not in this node",
     "securityContext/windowsOptions": "this node runs Linux",
     "volumes/*/projected/defaultUser": "not in this node yet",
@@ -73,14 +70,13 @@ CONTAINER = {
     "env/*/valueFrom/fileKeyRef": "not in this node yet",
     "lifecycle/*/tcpSocket": "a deprecated hook that does nothing; take httpGet or exec",
     "securityContext/windowsOptions": "this node runs Linux",
-    "securityContext/procMount": "not in this node yet",
     **{f"{where}/httpGet/protocol": "probes and hooks speak HTTP/1.1 here"
        for where in (*(f"{kind}Probe" for kind in ("liveness", "readiness", "startup")), "lifecycle/*")},
 }  # fmt: skip
 # What an API server and the controllers behind it do for a pod that comes from there.
 SERVED = (
     "ephemeralContainers", "serviceAccountName", "serviceAccount", "automountServiceAccountToken", "readinessGates",
-    "schedulingGates", "nodeSelector", "affinity", "topologySpreadConstraints", "priorityClassName",
+    "schedulingGates", "schedulingGroup", "nodeSelector", "affinity", "topologySpreadConstraints", "priorityClassName",
     "preemptionPolicy", "volumes/*/projected/sources/*/serviceAccountToken",
 )  # fmt: skip
 # What a field may have without asking for anything.
@@ -89,9 +85,6 @@ HARMLESS: dict[str, tuple[Any, ...]] = {
     "automountServiceAccountToken": (False,),
     "serviceAccountName": ("default",),
     "serviceAccount": ("default",),
-    "procMount": ("Default",),
-    "setHostnameAsFQDN": (False,),
-    "supplementalGroupsPolicy": ("Merge",),
 }
 ROWS = {
     **{f"/spec/{at}": why for at, why in POD.items()},

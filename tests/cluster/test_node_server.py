@@ -215,12 +215,13 @@ def test_events_and_variables(cluster: Cluster) -> None:
 def test_what_the_node_can_not_do_is_told(cluster: Cluster) -> None:
     """A pod that has no room has failed, as with a kubelet; one with a field that is not supported waits."""
     big = cluster.pod("big", sh("c", SLEEP, resources={"requests": {"memory": "9000Gi"}}), nodeName=NODE)
-    odd = cluster.pod("odd", sh("c", SLEEP, tty=True, stdin=True), setHostnameAsFQDN=True)
+    odd = cluster.pod("odd", sh("c", SLEEP, tty=True, resources={"limits": {"ephemeral-storage": "1Gi"}}))
     cluster.apply(big, odd)
     found = cluster.wait_pod("big", lambda pod: pod["status"]["phase"] == "Failed" and pod)
     assert found["status"]["reason"] == "OutOfmemory"
     found = cluster.wait_pod("odd", lambda pod: pod["status"].get("reason") == "NotSupported" and pod)
-    assert found["status"]["phase"] == "Pending" and "/spec/setHostnameAsFQDN" in found["status"]["message"]
+    assert found["status"]["phase"] == "Pending"
+    assert "/spec/containers/0/resources/limits/ephemeral-storage" in found["status"]["message"]
 
 
 def test_a_pod_is_resized(cluster: Cluster) -> None:

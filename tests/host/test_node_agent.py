@@ -15,7 +15,7 @@ import yaml
 from tests.support.container.leaks import CGROUP_ROOT
 from tests.support.container.runner import runtime_argv
 from tests.support.kube.authority import Authority
-from tests.support.node.agent import SLEEP, AgentNode, an_agent, is_ready, pod, sh
+from tests.support.node.agent import SLEEP, WAIT, AgentNode, an_agent, is_ready, pod, sh
 from tests.support.node.manifest_server import ManifestServer, a_manifest_server
 
 
@@ -227,6 +227,25 @@ def test_variables_files_and_order(agent: AgentNode) -> None:
     agent.wait(lambda pods: agent.exec(pods["whole"], "cat", "/conf/color") == "blue")
     assert agent.run("get", "configmaps").ok().out.split() == ["NAME", "DATA", "conf", "1"]
     assert "sesame" not in agent.run("get", "secrets").ok().out
+
+
+def test_a_whole_host_name_and_groups_of_the_pod_alone(agent: AgentNode) -> None:
+    one = pod("one", sh("c", f"hostname; grep one /etc/hosts; {WAIT}"), hostname="one", subdomain="sub",
+              setHostnameAsFQDN=True)  # fmt: skip
+    strict = {"supplementalGroups": [4000], "supplementalGroupsPolicy": "Strict", "runAsUser": 0, "runAsGroup": 0}
+    two = pod("two", sh("c", f"hostname; id -G; {WAIT}"), hostnameOverride="two.example", securityContext=strict)
+    agent.write("names", one, two)
+    agent.wait_ready("one")
+    found = agent.wait_ready("two")
+    user = found["status"]["containerStatuses"][0]["user"]["linux"]
+    assert user == {"uid": 0, "gid": 0, "supplementalGroups": [0, 4000]}
+    agent.wait(
+        lambda _: agent.run("logs", "one").out.count("\n") == 2 and agent.run("logs", "two").out.count("\n") == 2
+    )
+    whole = "one.sub.default.svc.cluster.local"
+    lines = agent.run("logs", "one").ok().out.splitlines()
+    assert lines == [whole, f"{agent.pods()['one']['status']['podIP']}\t{whole}\tone"]
+    assert agent.run("logs", "two").ok().out.splitlines() == ["two.example", "0 4000"]
 
 
 def test_probes_and_hooks(agent: AgentNode) -> None:

@@ -20,7 +20,7 @@ from pyrun.kube.objects.pods import Pod
 from pyrun.kube.objects.status import PodStatus
 from pyrun.node.agent.actor import Actor
 from pyrun.node.agent.agent import Agent
-from pyrun.node.agent.container_config import MASKED, ConfigFault, Made, container_config
+from pyrun.node.agent.container_config import MASKED, READONLY, ConfigFault, Made, container_config
 from pyrun.node.agent.files import HEADER_HOST, hosts_text
 from pyrun.node.agent.messages import make_file, read_message
 from pyrun.node.agent.pod_slice import limit_properties
@@ -66,6 +66,29 @@ def test_a_sandbox() -> None:
     options = sandbox_config(pod_of("containers: [{name: c}]\nhostPID: true\nhostIPC: true\nhostNetwork: true"),
                              "u", 0, "/l", Dns()).linux.security_context.namespace_options  # fmt: skip
     assert (options.network, options.pid, options.ipc) == (v1.NODE, v1.NODE, v1.NODE)
+
+
+LONG = "containers: [{name: c}]\nsetHostnameAsFQDN: true\nhostname: h\nsubdomain: "
+NAMES = {
+    "hostname: h": "h",
+    "hostname: h\nsubdomain: s": "h",
+    "hostname: h\nsubdomain: s\nsetHostnameAsFQDN: true": "h.s.default.svc.cluster.local",
+    "setHostnameAsFQDN: true": "p",
+    "hostname: h\nsubdomain: s\nhostnameOverride: one.two.example": "one.two.example",
+    "hostNetwork: true": "",
+}
+
+
+@pytest.mark.parametrize("words", NAMES)
+def test_a_host_name(words: str) -> None:
+    assert sandbox(f"containers: [{{name: c}}]\n{words}").get("hostname", "") == NAMES[words]
+
+
+def test_a_whole_host_name_is_what_the_kernel_takes_or_an_error() -> None:
+    domain = len("h..default.svc.cluster.local")
+    assert len(sandbox(LONG + "s" * (64 - domain))["hostname"]) == 64
+    with pytest.raises(PyrunError, match="setHostnameAsFQDN: h.s.* has 65 characters"):
+        sandbox(LONG + "s" * (65 - domain))
 
 
 def test_cgroups_of_systemd() -> None:
@@ -146,8 +169,19 @@ securityContext: {supplementalGroups: [7], fsGroup: 8, runAsUser: 1, seLinuxOpti
     assert (context.seccomp.profile_type, context.seccomp.localhost_ref) == (v1.SecurityProfile.Localhost, "a.json")
     assert list(context.masked_paths) == list(MASKED)
     assert config.stop_signal == v1.Signal.Value("SIGNAL_SIGUSR1")
+    assert context.supplemental_groups_policy == v1.SupplementalGroupsPolicy.Value("Merge")
     privileged = container("containers: [{name: c, securityContext: {privileged: true}}]").linux.security_context
     assert privileged.privileged and not privileged.masked_paths and not privileged.HasField("seccomp")
+
+
+def test_groups_and_proc_of_a_container() -> None:
+    words = "containers: [{name: c, securityContext: {procMount: Unmasked}}, {name: other}]\nhostUsers: false\n"
+    words += "securityContext: {supplementalGroups: [7], supplementalGroupsPolicy: Strict}"
+    context = container(words).linux.security_context
+    assert context.supplemental_groups_policy == v1.SupplementalGroupsPolicy.Value("Strict")
+    assert not context.masked_paths and not context.readonly_paths and not context.privileged
+    other = container(words, "other").linux.security_context
+    assert list(other.masked_paths) == list(MASKED) and list(other.readonly_paths) == list(READONLY)
 
 
 USERS = {
@@ -308,6 +342,8 @@ def test_hosts() -> None:
     assert "10.0.0.2\tp\nfd00::2\tp\n" in text and text.endswith("10.9.9.9\tone\ttwo\n") and "own" not in text
     text = hosts_text(pod_of("containers: [{name: c}]\nhostname: h\nsubdomain: s"), ["10.0.0.2"], "", "c.local")
     assert "10.0.0.2\th.s.default.svc.c.local\th\n" in text
+    words = "containers: [{name: c}]\nhostnameOverride: a.b\nhostname: h\nsubdomain: s"
+    assert "10.0.0.2\ta.b\n" in hosts_text(pod_of(words), ["10.0.0.2"], "", "c.local")
     assert (
         hosts_text(pod_of("containers: [{name: c}]\nhostNetwork: true"), ["10.0.0.2"], "own\n") == HEADER_HOST + "own\n"
     )

@@ -95,6 +95,7 @@ def _context(found: Any, spec: PodSpec, c: Container | EphemeralContainer, user:
     found.readonly_rootfs = bool(own.readOnlyRootFilesystem)
     found.no_new_privs = own.allowPrivilegeEscalation is False
     found.supplemental_groups.extend(pod.supplementalGroups or ())
+    found.supplemental_groups_policy = v1.SupplementalGroupsPolicy.Value(pod.supplementalGroupsPolicy or "Merge")
     if pod.fsGroup is not None and pod.fsGroup not in found.supplemental_groups:
         found.supplemental_groups.append(pod.fsGroup)
     uid = own.runAsUser if own.runAsUser is not None else pod.runAsUser
@@ -112,7 +113,7 @@ def _context(found: Any, spec: PodSpec, c: Container | EphemeralContainer, user:
     if own.capabilities is not None:
         found.capabilities.add_capabilities.extend(own.capabilities.add or ())
         found.capabilities.drop_capabilities.extend(own.capabilities.drop or ())
-    if not own.privileged:
+    if not own.privileged and own.procMount != "Unmasked":
         found.masked_paths.extend(MASKED)
         found.readonly_paths.extend(READONLY)
     set_selinux(found.selinux_options, own.seLinuxOptions or pod.seLinuxOptions)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from ...errors import PyrunError, reason
 from ...kube.objects.pods import Pod
-from .sandbox_config import hostname
+from .sandbox_config import host_names
 
 # Programs and tests of Kubernetes' look for the first line.
 HEADER, HEADER_HOST = "# Kubernetes-managed hosts file.\n", "# Kubernetes-managed hosts file (host network).\n"
@@ -28,9 +28,9 @@ fe00::2\tip6-allrouters
 def hosts_text(pod: Pod, addresses: Sequence[str], own: str, domain: str = "") -> str:
     """PURE. own: the node's /etc/hosts, which a pod of the node's network has in place of ours. domain: the cluster's,
     for a pod with a subdomain."""
-    assert pod.spec is not None and pod.metadata is not None
-    name, sub = hostname(pod), pod.spec.subdomain
-    names = f"{name}.{sub}.{pod.metadata.namespace}.svc.{domain}\t{name}" if sub else name
+    assert pod.spec is not None
+    name, whole = host_names(pod, domain)
+    names = f"{whole}\t{name}" if whole != name else name
     lines = [HEADER_HOST + own if pod.spec.hostNetwork else LOCAL]
     if not pod.spec.hostNetwork:
         lines += [f"{address}\t{names}\n" for address in addresses]

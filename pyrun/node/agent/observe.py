@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
+from ...kube.objects.status import LinuxContainerUser
 from ...pod.pod import Container, Pod
 from ...pod.records import EXITED, RUNNING
 from ..plan.observed import Attempt, Sandbox
@@ -53,4 +55,11 @@ def _attempt(c: Container, record: Record) -> Attempt:
         pre_stop=hooks.get("preStop"),
         stop=record.stops.get(c.id),
         resources=record.resources.get(c.id),
+        user=_user(r.user),
     )
+
+
+def _user(found: Mapping[str, Any]) -> LinuxContainerUser | None:
+    if "uid" not in found:  # it was not made to the end
+        return None
+    return LinuxContainerUser(uid=found["uid"], gid=found["gid"], supplementalGroups=found["groups"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ... import cri_api as v1
+from ...errors import InvalidArgument
 from ...kube.objects.containers import Container, EphemeralContainer, SELinuxOptions
 from ...kube.objects.pods import Pod, PodSpec
 from ..plan.restart import is_sidecar
@@ -16,6 +17,7 @@ CONTAINER = "io.kubernetes.container.name"
 SOURCE = "kubernetes.io/config.source"  # an annotation: whose it is
 FILE, API = "file", "api"
 HOST_NAME_MAX = 63
+NODE_NAME_MAX = 64  # uname(2), NUL not counted
 
 
 class Resolv(NamedTuple):
@@ -58,13 +60,13 @@ def parent_of(spec: PodSpec, uid: str, *, systemd: bool) -> str:
 def sandbox_config(
     pod: Pod, uid: str, attempt: int, logs: str, dns: Dns, *, systemd: bool = False, source: str = FILE
 ) -> Any:
-    """logs: the directory of all pods' logs. systemd: that makes the cgroups. source: FILE or API."""
+    """logs: the directory of all pods' logs. systemd: that makes the cgroups. source: FILE or API. InvalidArgument."""
     assert pod.metadata is not None and pod.spec is not None
     meta, spec = pod.metadata, pod.spec
     namespace, name = meta.namespace or "default", meta.name or ""
     config = v1.PodSandboxConfig(
         metadata=v1.PodSandboxMetadata(name=name, namespace=namespace, uid=uid, attempt=attempt),
-        hostname="" if spec.hostNetwork else hostname(pod),
+        hostname="" if spec.hostNetwork else kernel_name(pod, dns.domain),
         log_directory=f"{logs}/{namespace}_{name}_{uid}",
         dns_config=dns_config(spec, namespace, dns),
         labels={**(meta.labels or {}), NAME: name, NAMESPACE: namespace, UID: uid},
@@ -90,10 +92,30 @@ def set_selinux(found: Any, given: SELinuxOptions | None) -> None:
         setattr(found, name, getattr(given, name) or "")
 
 
-def hostname(pod: Pod) -> str:
-    """The pod's name, cut to what a host name may be."""
+def host_names(pod: Pod, cluster: str) -> tuple[str, str]:
+    """The host name, and all of it with its domain, the same where it has none. cluster: that one's domain.
+
+    A hostnameOverride is all there is; else it is the pod's name, cut to what a host name may be."""
     assert pod.metadata is not None and pod.spec is not None
-    return pod.spec.hostname or (pod.metadata.name or "")[:HOST_NAME_MAX].rstrip("-.")
+    meta, spec = pod.metadata, pod.spec
+    if spec.hostnameOverride:
+        return spec.hostnameOverride, spec.hostnameOverride
+    name = spec.hostname or (meta.name or "")[:HOST_NAME_MAX].rstrip("-.")
+    return name, f"{name}.{spec.subdomain}.{meta.namespace or 'default'}.svc.{cluster}" if spec.subdomain else name
+
+
+def kernel_name(pod: Pod, cluster: str) -> str:
+    """What `hostname` says in the pod. InvalidArgument where setHostnameAsFQDN asks for more than the kernel takes."""
+    assert pod.spec is not None
+    name, whole = host_names(pod, cluster)
+    if not pod.spec.setHostnameAsFQDN:
+        return name
+    if len(whole) > NODE_NAME_MAX:
+        raise InvalidArgument(
+            f"/spec/setHostnameAsFQDN: {whole} has {len(whole)} characters, and a host name {NODE_NAME_MAX} at most",
+            hint="take a shorter hostname or subdomain",
+        )
+    return whole
 
 
 def all_containers(spec: PodSpec) -> list[Container | EphemeralContainer]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from ...kube.objects.containers import Container, EphemeralContainer, ResourceRequirements
 from ...kube.objects.pods import Pod, PodSpec
+from ...kube.objects.status import LinuxContainerUser
 
 AnyContainer = Container | EphemeralContainer
 
@@ -76,7 +77,7 @@ class CgroupLimits:
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """One container of the runtime. attempt counts from 0 for each name. asked: the image that the pod named then.
-    resources: what it has of the node now, None where that is not known.
+    resources: what it has of the node now, None where that is not known. user: its first process'.
 
     started is None for one that was made and does not run yet; finished is None until it has ended.
     reason: Completed, Error, OOMKilled, StartError, ContainerStatusUnknown; empty: by its code.
@@ -97,6 +98,7 @@ class Attempt:
     pre_stop: Hook | None = None
     stop: Stop | None = None
     resources: ResourceRequirements | None = None
+    user: LinuxContainerUser | None = None
 
     @property
     def running(self) -> bool:

@@ -15,6 +15,7 @@ from ...kube.objects.status import (
     ContainerStateTerminated,
     ContainerStateWaiting,
     ContainerStatus,
+    ContainerUser,
     HostIP,
     PodCondition,
     PodIP,
@@ -138,6 +139,7 @@ def _container(
         state=state,
         lastState=ContainerState(terminated=terminated(previous)) if previous else None,
         resources=_resources(c, a),
+        user=ContainerUser(linux=a.user) if a and a.user else None,
         allocatedResources=(c.resources.requests or None) if a and c.resources else None,
     )
 
