@@ -210,6 +210,9 @@ def _names(spec: PodSpec) -> Iterator[Line]:
 
 
 def _identities(spec: PodSpec) -> Iterator[Line]:
+    if spec.hostUsers is False:
+        text = "users of its own: 65536 of the node's that nobody else has; its root is nobody on the node"
+        yield Line("start", text, "/spec/hostUsers")
     context = spec.securityContext
     if context is not None and context.supplementalGroupsPolicy == "Strict":
         text = "groups: those that are named here; the image's /etc/group gives none"

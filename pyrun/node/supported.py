@@ -29,7 +29,6 @@ HINTS = {
 }
 POD = {
     "ephemeralContainers": "they are for pods that run, and come by an API server",
-    "hostUsers": "user namespaces of pods are not in this node yet",
     "serviceAccountName": "there is no API server to give out tokens",
     "serviceAccount": "there is no API server to give out tokens",
     "automountServiceAccountToken": "there is no API server to give out tokens",
@@ -81,7 +80,6 @@ SERVED = (
 )  # fmt: skip
 # What a field may have without asking for anything.
 HARMLESS: dict[str, tuple[Any, ...]] = {
-    "hostUsers": (True,),
     "automountServiceAccountToken": (False,),
     "serviceAccountName": ("default",),
     "serviceAccount": ("default",),

@@ -230,22 +230,48 @@ def test_variables_files_and_order(agent: AgentNode) -> None:
 
 
 def test_a_whole_host_name_and_groups_of_the_pod_alone(agent: AgentNode) -> None:
-    one = pod("one", sh("c", f"hostname; grep one /etc/hosts; {WAIT}"), hostname="one", subdomain="sub",
+    one = pod("one", sh("c", f"hostname; grep one /etc/hosts; echo said; {WAIT}"), hostname="one", subdomain="sub",
               setHostnameAsFQDN=True)  # fmt: skip
     strict = {"supplementalGroups": [4000], "supplementalGroupsPolicy": "Strict", "runAsUser": 0, "runAsGroup": 0}
-    two = pod("two", sh("c", f"hostname; id -G; {WAIT}"), hostnameOverride="two.example", securityContext=strict)
+    two = pod(
+        "two", sh("c", f"hostname; id -G; echo said; {WAIT}"), hostnameOverride="two.example", securityContext=strict
+    )
     agent.write("names", one, two)
     agent.wait_ready("one")
     found = agent.wait_ready("two")
     user = found["status"]["containerStatuses"][0]["user"]["linux"]
     assert user == {"uid": 0, "gid": 0, "supplementalGroups": [0, 4000]}
-    agent.wait(
-        lambda _: agent.run("logs", "one").out.count("\n") == 2 and agent.run("logs", "two").out.count("\n") == 2
-    )
+    agent.wait(lambda _: all("said" in agent.run("logs", name).out for name in ("one", "two")))
     whole = "one.sub.default.svc.cluster.local"
-    lines = agent.run("logs", "one").ok().out.splitlines()
-    assert lines == [whole, f"{agent.pods()['one']['status']['podIP']}\t{whole}\tone"]
-    assert agent.run("logs", "two").ok().out.splitlines() == ["two.example", "0 4000"]
+    hosts = [f"{one['ip']}\t{whole}\tone" for one in agent.pods()["one"]["status"]["podIPs"]]
+    assert agent.run("logs", "one").ok().out.splitlines() == [whole, *hosts, "said"]
+    assert agent.run("logs", "two").ok().out.splitlines() == ["two.example", "0 4000", "said"]
+
+
+def test_pods_with_users_of_their_own(agent: AgentNode) -> None:
+    """Each has other ids of the node; files are whose they say inside, and outside nobody's but root's."""
+    mounts = [{"name": "data", "mountPath": "/data"}, {"name": "conf", "mountPath": "/conf"}]
+    script = (
+        "cat /proc/self/uid_map /proc/self/gid_map; touch /data/file; stat -c %u:%g /data/file /conf/color /etc/hosts;"
+        f" echo done >/dev/termination-log; cat /conf/color; wc -c </proc/keys >/dev/null && echo; echo ready; {WAIT}"
+    )
+    volumes = [{"name": "data", "emptyDir": {}}, {"name": "conf", "configMap": {"name": "conf"}}]
+    unmasked = {"securityContext": {"procMount": "Unmasked"}}
+    two = [pod(name, sh("c", script, volumeMounts=mounts, **unmasked), hostUsers=False, volumes=volumes)
+           for name in ("one", "two")]  # fmt: skip
+    agent.write("users", CONFIG, *two)
+    found = [agent.wait_ready(name) for name in ("one", "two")]
+    assert agent.wait(lambda _: all("ready" in agent.run("logs", name).out for name in ("one", "two")))
+    firsts = []
+    for name, one in zip(("one", "two"), found, strict=True):
+        lines = agent.run("logs", name).ok().out.splitlines()
+        inside, first, size = (int(word) for word in lines[0].split())
+        assert (inside, size) == (0, 65536) and lines[1] == lines[0] and first >= 65536 and first % 65536 == 0
+        assert lines[2:] == ["0:0", "0:0", "0:0", "red", "ready"]
+        firsts.append(first)
+        data = agent.node.root / "node/volumes" / one["metadata"]["uid"] / "data/file"
+        assert data.stat().st_uid == 0
+    assert firsts[0] != firsts[1]
 
 
 def test_probes_and_hooks(agent: AgentNode) -> None:
@@ -393,7 +419,7 @@ def test_an_agent_that_is_killed_goes_on(tmp_path: Path, busybox_rootfs: Path) -
         agent = stack.enter_context(an_agent(tmp_path, busybox_rootfs, prepare=serve))
         (server,) = servers
         much = "i=0; while [ $i -lt 2000 ]; do echo $i; i=$((i+1)); done"
-        agent.write("kept", pod("kept", sh("c", f"{much}; echo all; {SLEEP}")))
+        agent.write("kept", pod("kept", sh("c", f"{much}; echo all; {SLEEP}"), hostUsers=False))
         agent.write("sized", sized("96Mi", "NotRequired"))
         before = agent.wait_ready("kept")["status"]
         first = agent.wait_ready("sized")
@@ -429,6 +455,9 @@ def test_an_agent_that_is_killed_goes_on(tmp_path: Path, busybox_rootfs: Path) -
         last = agent.wait(resized(adopted, "160Mi"))["status"]["containerStatuses"]
         found = found["status"]["containerStatuses"]
         assert [c["containerID"] for c in last] == [c["containerID"] for c in found]
+        agent.write("users", pod("users", sh("c", SLEEP), hostUsers=False))  # has others than `kept` has still
+        maps = {agent.exec(agent.wait_ready(name), "cat", "/proc/self/uid_map") for name in ("kept", "users")}
+        assert len(maps) == 2 and "" not in maps
 
 
 def test_a_drained_node_runs_nothing_until_it_is_taken_back(tmp_path: Path, busybox_rootfs: Path) -> None:

@@ -29,6 +29,7 @@ from pyrun.node.agent.record import Record, Records
 from pyrun.node.agent.rotation import remove_oldest
 from pyrun.node.agent.sandbox_config import Dns, read_resolv, sandbox_config
 from pyrun.node.agent.source import read_file, uid_of
+from pyrun.node.agent.user_ids import first_free, given_to_people, mapping
 from pyrun.node.agent.variables import environment
 from pyrun.node.downward import PodFacts
 from pyrun.node.plan.observed import BackOff, Hook, ProbeState, Stop
@@ -38,6 +39,7 @@ from pyrun.node.volumes import Objects
 from tests.support.node.world import pod_of
 
 GIB = 1 << 30
+IDS = 5 << 16
 NODE = read_resolv("nameserver 9.9.9.9\nsearch old\nsearch a.test b.test\noptions ndots:2 edns0\n")
 
 
@@ -50,7 +52,7 @@ def container(spec: str, name: str = "c", user: str = "", env: dict[str, str] | 
     pod = pod_of(spec)
     assert pod.spec is not None
     c = next(c for c in [*(pod.spec.initContainers or ()), *pod.spec.containers] if c.name == name)
-    return container_config(pod, c, Made("uid-1", 3, ("sha256:1", user), env or {}, [], 8 * GIB))
+    return container_config(pod, c, Made("uid-1", 3, ("sha256:1", user), env or {}, [], 8 * GIB, IDS))
 
 
 def test_a_sandbox() -> None:
@@ -182,6 +184,40 @@ def test_groups_and_proc_of_a_container() -> None:
     assert not context.masked_paths and not context.readonly_paths and not context.privileged
     other = container(words, "other").linux.security_context
     assert list(other.masked_paths) == list(MASKED) and list(other.readonly_paths) == list(READONLY)
+
+
+def test_a_pod_with_users_of_its_own() -> None:
+    """Sandbox and containers say the same; without ids of its own it never runs as the node's users."""
+    pod = pod_of("containers: [{name: c}]\nhostUsers: false")
+    options = sandbox_config(pod, "u", 0, "/l", Dns(), ids=IDS).linux.security_context.namespace_options
+    given = options.userns_options
+    assert given.mode == v1.POD and list(given.uids) == list(given.gids) == [mapping(IDS)]
+    assert (given.uids[0].container_id, given.uids[0].host_id, given.uids[0].length) == (0, IDS, 65536)
+    config = container("containers: [{name: c}]\nhostUsers: false")
+    assert config.linux.security_context.namespace_options.userns_options == given
+    with pytest.raises(PyrunError, match="hostUsers"):
+        sandbox_config(pod, "u", 0, "/l", Dns())
+    for words in ("", "hostUsers: true"):
+        options = sandbox_config(pod_of(f"containers: [{{name: c}}]\n{words}"), "u", 0, "/l", Dns(), ids=IDS)
+        assert options.linux.security_context.namespace_options.userns_options.mode == v1.NODE
+
+
+def test_nobody_is_given_users_that_somebody_has() -> None:
+    block = 65536
+    assert first_free([]) == block
+    assert first_free([range(block, 2 * block), range(2 * block, 3 * block)]) == 3 * block
+    assert first_free([range(block, 2 * block), range(3 * block, 4 * block)]) == 2 * block, "one that was given back"
+    people = given_to_people("a:100000:65536\nodd\nb:x:1\n:\nkubelet:65536:99999999\nc:393215:2\nd:700000:0\n")
+    assert people == [range(100000, 165536), range(393215, 393217), range(700000, 700000)]
+    taken = [first_free(people)]
+    for _ in range(3):
+        taken.append(first_free([*people, *(range(one, one + block) for one in taken)]))
+    assert taken == [3 * block, 4 * block, 7 * block, 8 * block], "none of which 100000 to 165535 and 393215 are"
+    with pytest.raises(PyrunError, match="hostUsers"):
+        first_free([range(0, 1 << 32)])
+    assert first_free([range(block, (1 << 32) - 2 * block)]) == (1 << 32) - 2 * block
+    with pytest.raises(PyrunError):
+        first_free([range(block, (1 << 32) - block)])
 
 
 USERS = {
@@ -411,6 +447,7 @@ def test_what_a_file_may_have(tmp_path: Path) -> None:
 def test_records_are_what_they_were(tmp_path: Path) -> None:
     pod = pod_of("containers: [{name: c, image: 'i:1'}]")
     record = Record(uid="u", file="/f", pod=pod, created=1.5, deleted=2.0, grace=3, admitted=True, started=1.6)
+    record.ids = IDS
     record.failure = ("DeadlineExceeded", "late")
     record.restarts["c"] = BackOff(10.0, 1.7)
     record.stops["id"] = Stop("why", 1.0, 2.0, 1.5)

@@ -239,7 +239,9 @@ def refused(spec: dict[str, Any], container: dict[str, Any]) -> list[str]:
 @pytest.mark.parametrize(
     ("spec", "container", "pointer"),
     [
-        ("hostUsers: false", "", "/spec/hostUsers"),
+        ("overhead: {cpu: 1m}", "", "/spec/overhead"),
+        ("hostUsers: false", "securityContext: {procMount: Unmasked}", ""),
+        ("hostUsers: true", "", ""),
         ("affinity: {nodeAffinity: {}}", "", "/spec/affinity"),
         ("nodeSelector: {a: b}", "", "/spec/nodeSelector"),
         ("nodeName: n2", "", "/spec/nodeName"),

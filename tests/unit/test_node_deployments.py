@@ -178,7 +178,7 @@ def test_recreate_has_never_both() -> None:
         (value(template={"volumes": [{"name": "A"}]}), "/spec/template/spec/volumes/0/name"),
         (value(paused=True), "/spec/paused"),
         (value(revisionHistoryLimit=3), "/spec/revisionHistoryLimit"),
-        (value(template={"hostUsers": False}), "/spec/template/spec/hostUsers"),
+        (value(template={"overhead": {"cpu": "1m"}}), "/spec/template/spec/overhead"),
     ],
 )
 def test_what_is_wrong_is_told_by_its_field(made: dict[str, Any], pointer: str) -> None:

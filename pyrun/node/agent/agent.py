@@ -12,7 +12,7 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +50,7 @@ from .rotation import rotate_for_ever
 from .sandbox_config import API, FILE, SOURCE, Dns, read_resolv
 from .source import Source, Wanted, uid_of
 from .url_source import Url, UrlSource
+from .user_ids import LENGTH, ids_of_sandbox
 
 Name = tuple[str, str]
 LATE_S = 5.0  # for the kill at the end of a grace, and what follows it
@@ -107,6 +108,7 @@ class Agent:
             gone=self._gone,
             room=self._room,
             burstable=self._burstable,
+            ids=self._ids,
         )
         self.events = Events(lambda event: self.host.event(of_node(name), event, api=True))
         self.garbage = ImageGarbage(cri.images, settings.images, self._wanted_images, self.events)
@@ -403,6 +405,14 @@ class Agent:
             for other in self.actors.values()
             if other.record is not record and other.record.admitted and not other.is_finished
         ]
+
+    def _ids(self) -> Iterator[range]:
+        """Sandboxes are asked as well: pods that others made have some, and those of an agent that lost its records."""
+        for record in [*(actor.record for actor in self.actors.values()), *self.next.values()]:
+            if record.ids:
+                yield range(record.ids, record.ids + LENGTH)
+        for pod in self._cri.pods.pods.values():
+            yield from ids_of_sandbox(pod)
 
     def _burstable(self) -> int:
         specs = [actor.record.desired().spec for actor in self.actors.values() if not actor.is_finished]

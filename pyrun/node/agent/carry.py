@@ -39,6 +39,7 @@ from .pod_slice import has_slice, make_slice, remove_slice
 from .pull_secrets import pull_auths
 from .resizing import carry_out as carry_out_resize
 from .sandbox_config import API, FILE, parent_of, sandbox_config
+from .user_ids import first_free, ids_of_people, ids_of_sandbox, mapping
 from .variables import environment
 
 RESULTS = {True: "successful", False: "failed", None: "unknown"}
@@ -102,7 +103,9 @@ class Carrier:
             await asyncio.to_thread(private_directory, kept.directory)
             await self._make_volumes()
             source = API if kept.record.api else FILE
-            config = sandbox_config(pod, uid, action.attempt, host.logs, host.dns, systemd=host.systemd, source=source)
+            config = sandbox_config(
+                pod, uid, action.attempt, host.logs, host.dns, systemd=host.systemd, source=source, ids=self._ids()
+            )
             limits = pod_limits(kept.record.desired().spec)
             await self._make_cgroup(config.linux.cgroup_parent, limits)
             kept.record.given = limits
@@ -118,6 +121,16 @@ class Carrier:
         else:
             self.sandbox_error = None
             await self._remove_old_sandboxes()
+
+    def _ids(self) -> int:
+        """The first of the users that it has for its own, kept as long as the pod; 0 of one that has the node's."""
+        kept = self._kept
+        record = kept.record
+        if record.desired().spec.hostUsers is False and not record.ids:
+            had = [ids for pod in kept.sandboxes() for ids in ids_of_sandbox(pod)]  # of an agent that lost its records
+            record.ids = had[0].start if had else first_free([*self._host.ids(), *ids_of_people()])
+            kept.save()
+        return record.ids
 
     async def _make_cgroup(self, parent: str, limits: CgroupLimits) -> None:
         """Of one that is there the limits."""
@@ -276,7 +289,7 @@ class Carrier:
             self._facts(addresses),
         )
         mounts = await self._mounts(c, attempt, env)
-        made = Made(record.uid, attempt, (image.id, image.config.user), env, mounts, host.memory)
+        made = Made(record.uid, attempt, (image.id, image.config.user), env, mounts, host.memory, self._ids())
         config = container_config(pod, c, made, self._target(c))
         request = v1.CreateContainerRequest(pod_sandbox_id=pods[-1].id, config=config, sandbox_config=pods[-1].config)
         done = await create_container(host.cri, request)
@@ -321,6 +334,10 @@ class Carrier:
             path = kept.message_file(c.name, attempt)
             await asyncio.to_thread(make_file, path)
             found.append(v1.Mount(container_path=c.terminationMessagePath, host_path=path))
+        if ids := self._ids():  # what lies there belongs to the pod's users by the numbers that they have inside
+            for one in found:
+                one.uidMappings.append(mapping(ids))
+                one.gidMappings.append(mapping(ids))
         return found
 
     async def _hook(self, action: act.RunHook) -> None:

@@ -29,7 +29,8 @@ class ConfigFault(PyrunError):
 
 
 class Made(NamedTuple):
-    """What a container is made of. image: (id, its user). memory: the node's, in bytes. mounts: v1.Mount."""
+    """What a container is made of. image: (id, its user). memory: the node's, in bytes. mounts: v1.Mount. ids: the
+    first of the pod's own users, where it has any."""
 
     uid: str
     attempt: int
@@ -37,6 +38,7 @@ class Made(NamedTuple):
     env: Mapping[str, str]
     mounts: Sequence[Any]
     memory: int
+    ids: int = 0
 
 
 def container_config(pod: Pod, c: Container | EphemeralContainer, made: Made, target: str = "") -> Any:
@@ -73,7 +75,7 @@ def container_config(pod: Pod, c: Container | EphemeralContainer, made: Made, ta
         )
     if isinstance(c, Container):
         _resources(config.linux.resources, c, pod.spec, made.memory)
-    _context(config.linux.security_context, pod.spec, c, made.image[1])
+    _context(config.linux.security_context, pod.spec, c, made)
     if target:
         config.linux.security_context.namespace_options.pid = v1.TARGET
         config.linux.security_context.namespace_options.target_id = target
@@ -88,9 +90,10 @@ def _resources(found: Any, c: Container, spec: PodSpec, memory: int) -> None:
     found.unified["memory.oom.group"] = "1"
 
 
-def _context(found: Any, spec: PodSpec, c: Container | EphemeralContainer, user: str) -> None:
+def _context(found: Any, spec: PodSpec, c: Container | EphemeralContainer, made: Made) -> None:
+    user = made.image[1]
     pod, own = spec.securityContext or PodSecurityContext(), c.securityContext or SecurityContext()
-    found.namespace_options.CopyFrom(namespaces(spec))
+    found.namespace_options.CopyFrom(namespaces(spec, made.ids))
     found.privileged = bool(own.privileged)
     found.readonly_rootfs = bool(own.readOnlyRootFilesystem)
     found.no_new_privs = own.allowPrivilegeEscalation is False

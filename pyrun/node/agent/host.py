@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -37,7 +37,7 @@ class Host:
 
     refusal: asked once for each pod; (reason, message) where it is not taken. resize_refusal: the same of what a pod
     asks now. gone: told when nothing is left of a pod; room: when it needs less. burstable: thousandths of a processor
-    that all Burstable pods request.
+    that all Burstable pods request. ids: what pods have of the node's users for their own.
 
     planned: after each plan of a pod. told: its status then. event: one that has come, or come again; api: an API
     server may have it. objects: what files refer to; served: what a pod of an API server refers to, or PyrunError while
@@ -62,6 +62,7 @@ class Host:
     gone: Callable[[Record], None] = lambda record: None
     room: Callable[[], None] = lambda: None
     burstable: Callable[[], int] = lambda: 0
+    ids: Callable[[], Iterable[range]] = lambda: ()
     planned: Callable[[], None] = lambda: None
     told: Callable[[Record, PodStatus], None] = lambda record, status: None
     event: EventTold = _no_one

@@ -39,6 +39,8 @@ class Record(msgspec.Struct, omit_defaults=True, kw_only=True):
 
     allocated: what the node has given, by container's name, where its words ask for others now; resources: what has
     been written of it, by container id, and given: for the pod's cgroup. pending: why the node does not give them.
+
+    ids: the first of the node's users that it has for its own (user_ids.py), 0 before it has any.
     """
 
     uid: str
@@ -67,6 +69,7 @@ class Record(msgspec.Struct, omit_defaults=True, kw_only=True):
     resources: dict[str, ResourceRequirements] = {}
     given: CgroupLimits | None = None
     pending: tuple[str, str] | None = None
+    ids: int = 0
 
     def desired(self) -> Desired:
         pod = with_allocation(self.pod, self.allocated)

@@ -10,6 +10,7 @@ from ...kube.objects.containers import Container, EphemeralContainer, SELinuxOpt
 from ...kube.objects.pods import Pod, PodSpec
 from ..plan.restart import is_sidecar
 from ..qos import cgroup_path, cgroup_slice, qos_class
+from .user_ids import mapping
 
 # By which tools on the node find a pod's name; the kubelet's.
 NAME, NAMESPACE, UID = "io.kubernetes.pod.name", "io.kubernetes.pod.namespace", "io.kubernetes.pod.uid"
@@ -58,9 +59,10 @@ def parent_of(spec: PodSpec, uid: str, *, systemd: bool) -> str:
 
 
 def sandbox_config(
-    pod: Pod, uid: str, attempt: int, logs: str, dns: Dns, *, systemd: bool = False, source: str = FILE
+    pod: Pod, uid: str, attempt: int, logs: str, dns: Dns, *, systemd: bool = False, source: str = FILE, ids: int = 0
 ) -> Any:
-    """logs: the directory of all pods' logs. systemd: that makes the cgroups. source: FILE or API. InvalidArgument."""
+    """logs: the directory of all pods' logs. systemd: that makes the cgroups. source: FILE or API. ids: the first of
+    its own users, where it has any. InvalidArgument."""
     assert pod.metadata is not None and pod.spec is not None
     meta, spec = pod.metadata, pod.spec
     namespace, name = meta.namespace or "default", meta.name or ""
@@ -77,7 +79,7 @@ def sandbox_config(
     linux = config.linux
     linux.cgroup_parent = parent_of(spec, uid, systemd=systemd)
     context = linux.security_context
-    context.namespace_options.CopyFrom(namespaces(spec))
+    context.namespace_options.CopyFrom(namespaces(spec, ids))
     context.privileged = any(c.securityContext and c.securityContext.privileged for c in all_containers(spec))
     context.seccomp.profile_type = v1.SecurityProfile.RuntimeDefault
     set_selinux(context.selinux_options, spec.securityContext.seLinuxOptions if spec.securityContext else None)
@@ -122,12 +124,20 @@ def all_containers(spec: PodSpec) -> list[Container | EphemeralContainer]:
     return [*(spec.initContainers or ()), *spec.containers, *(spec.ephemeralContainers or ())]
 
 
-def namespaces(spec: PodSpec) -> Any:
-    """Of the sandbox and of each container."""
+def namespaces(spec: PodSpec, ids: int) -> Any:
+    """Of the sandbox and of each container. A pod that is to have users of its own never has the node's."""
     pid = v1.NODE if spec.hostPID else v1.POD if spec.shareProcessNamespace else v1.CONTAINER
-    return v1.NamespaceOption(
+    found = v1.NamespaceOption(
         network=v1.NODE if spec.hostNetwork else v1.POD, ipc=v1.NODE if spec.hostIPC else v1.POD, pid=pid
     )
+    found.userns_options.mode = v1.NODE
+    if spec.hostUsers is False:
+        if not ids:
+            raise InvalidArgument("/spec/hostUsers: the pod has no users of its own")
+        found.userns_options.mode = v1.POD
+        found.userns_options.uids.append(mapping(ids))
+        found.userns_options.gids.append(mapping(ids))
+    return found
 
 
 def _ports(spec: PodSpec) -> list[Any]:
