@@ -14,6 +14,7 @@ from ..metrics.exporter import FRESH
 from ..metrics.families import plan_cadvisor, plan_resource
 from ..metrics.node import NodeUsage, collect_node
 from ..metrics.readings import Readings
+from ..metrics.slices import collect_slices
 from ..metrics.summary import plan_rate, plan_summary
 from ..metrics.text import COUNTER, GAUGE, Family, render
 from ..node.agent.agent import Agent
@@ -46,7 +47,8 @@ class Measures:
         return plan_summary(self._name, await self._readings(), self._cores)
 
     async def cadvisor(self) -> str:
-        return render(plan_cadvisor(await self._readings()))
+        slices = await asyncio.to_thread(collect_slices, self._cri.facts.cgroup_mount)
+        return render(plan_cadvisor(await self._readings(), slices))
 
     async def resource(self) -> str:
         return render(plan_resource(await self._readings()))

@@ -23,6 +23,7 @@ from .history import collect_history
 from .node import NodeUsage, collect_node
 from .readings import Readings, collect_durations, collect_readings
 from .samples import plan_samples
+from .slices import collect_slices
 from .store import Keep, Store
 from .summary import plan_rate, plan_summary
 from .text import COUNTER, GAUGE, KIND, Family, render
@@ -130,8 +131,10 @@ class Exporter:
         if exchange.path == "/stats/summary":
             text = json.dumps(plan_summary(self._node, readings, self._cores))
             return await exchange.respond(200, text, "application/json")
-        plan = plan_cadvisor if exchange.path == "/metrics/cadvisor" else plan_resource
-        await exchange.respond(200, render(plan(readings)), KIND)
+        if exchange.path == "/metrics/resource":
+            return await exchange.respond(200, render(plan_resource(readings)), KIND)
+        slices = await asyncio.to_thread(collect_slices)
+        await exchange.respond(200, render(plan_cadvisor(readings, slices)), KIND)
 
     async def _history(self, exchange: Exchange) -> None:
         query = {name: values[-1] for name, values in exchange.query.items()}

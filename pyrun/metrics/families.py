@@ -5,20 +5,26 @@ from __future__ import annotations
 from typing import Any
 
 from .. import cri_api as v1
+from .slices import samples_of
 from .text import COUNTER, GAUGE, Family
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from .readings import Readings
+    from .slices import Slice
 
 SECOND = 1e9
+# Those of each metric of a container; a metric's own come after them.
+LABELS = ("container", "id", "image", "name", "namespace", "pod")
 CPU = "container_cpu_usage_seconds_total"
 _STARTED = "container_start_time_seconds"
 
 
-def plan_cadvisor(readings: Readings) -> list[Family]:
-    """All that the runtime's metrics say. One that it has not described, or whose labels are not those of its
-    description, is left out."""
+def plan_cadvisor(readings: Readings, slices: Iterable[Slice] = ()) -> list[Family]:
+    """All that the runtime's metrics say, and the same of slices, which lie above pods. One that the runtime has not
+    described, or whose labels are not those of its description, is left out."""
     families = {one.name: Family(one.name, one.help, COUNTER, tuple(one.label_keys)) for one in readings.descriptors}
     families = {name: family for name, family in families.items() if family.is_valid()}
     for pod in readings.metrics:
@@ -27,6 +33,11 @@ def plan_cadvisor(readings: Readings) -> list[Family]:
                 _add(families, metric)
     if (cpu := families.get(CPU)) is not None:
         _refine(cpu, readings)
+    for one in slices:
+        for name, more, value in samples_of(one, readings.node):
+            family = families.get(name)
+            if family is not None and value is not None and family.labels[: len(LABELS)] == LABELS:
+                family.values["", one.id, "", "", "", "", *more] = value
     return list(families.values())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -66,6 +67,8 @@ def test_the_forms(node: Node, exporter: str) -> None:
     text = get(exporter, "/metrics/cadvisor")
     assert 'container_cpu_usage_seconds_total{container="busy",' in text
     assert 'container_network_receive_bytes_total{container="",' in text
+    ids = set(re.findall(r'^container_cpu_usage_seconds_total\{container="[^"]*",id="([^"]*)"', text, re.MULTILINE))
+    assert "/" in ids and not any(id.startswith("/sys") for id in ids) and len(ids) > 2, ids  # as cAdvisor has them
     assert 'container_cpu_usage_seconds_total{container="busy",namespace="default",pod="p"}' in get(
         exporter, "/metrics/resource"
     )

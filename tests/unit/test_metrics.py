@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from pyrun.errors import InvalidArgument
 from pyrun.metrics.families import plan_cadvisor, plan_resource
 from pyrun.metrics.node import SECOND, NodeUsage, collect_node
 from pyrun.metrics.readings import Readings
+from pyrun.metrics.slices import MOST, collect_slices
 from pyrun.metrics.summary import plan_rate, plan_summary
 from pyrun.metrics.text import COUNTER, GAUGE, Family, render
 
@@ -105,6 +107,48 @@ def test_cadvisor_has_what_the_runtime_describes_and_the_finer_seconds() -> None
     assert next(one for one in older if one.name == "container_cpu_usage_seconds_total").values == {
         (*OF_CONTAINER, "total"): 2
     }
+
+
+def test_cadvisor_has_what_lies_above_pods(tmp_path: Path) -> None:
+    """As a kubelet's has, by either driver of cgroups: not pods, of which the runtime tells, nor what is no slice."""
+    above = ["/", "/kubepods", "/kubepods/burstable", "/kubepods.slice", "/kubepods.slice/kubepods-besteffort.slice"]
+    above += ["/system.slice", "/system.slice/system-getty.slice"]
+    others = [
+        "/kubepods/pod1",
+        "/kubepods/burstable/pod2",
+        "/kubepods.slice/kubepods-pod3.slice",
+        "/system.slice/a.service",
+    ]
+    others += ["/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod4.slice", "/init.scope"]
+    for number, id in enumerate((*above, *others)):
+        directory = tmp_path / id.lstrip("/")
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "cpu.stat").write_text(f"usage_usec {number}500000\nuser_usec 0\nsystem_usec 0\n")
+        (directory / "memory.current").write_text("5000\n")
+        (directory / "memory.stat").write_text("inactive_file 4000\nanon 7\n")
+    slices = collect_slices(str(tmp_path))
+    assert sorted(one.id for one in slices) == sorted(above)
+    names = ("container_cpu_usage_seconds_total", "container_memory_working_set_bytes", "container_memory_rss")
+    descriptors = tuple(
+        v1.MetricDescriptor(name=name, label_keys=[*LABELS, *(["cpu"] if "cpu" in name else [])]) for name in names
+    )
+    cpu, working, rss = plan_cadvisor(readings(descriptors=descriptors), slices)
+    of = {id: ("", id, "", "", "", "") for id in above}
+    assert cpu.values[*of["/kubepods/burstable"], "total"] == 2.5 and cpu.values[*OF_CONTAINER, "total"] == 2.345678901
+    assert working.values[of["/system.slice"]] == 1000 and rss.values[of["/system.slice"]] == 7
+    # The root's cgroup has only some files: the node's figures are those of /proc.
+    assert cpu.values[*of["/"], "total"] == 7.5 and working.values[of["/"]] == 800 and rss.values[of["/"]] == 300
+    other = (v1.MetricDescriptor(name="container_memory_usage_bytes", label_keys=["pod", "id"]),)
+    assert plan_cadvisor(readings(descriptors=other), slices)[0].values == {}
+
+
+def test_no_more_slices_than_a_page_can_have(tmp_path: Path) -> None:
+    (tmp_path / "cpu.stat").write_text("usage_usec 1\n")
+    for number in range(MOST + 5):
+        (tmp_path / f"{number}.slice").mkdir()
+        (tmp_path / f"{number}.slice" / "cpu.stat").write_text("usage_usec 1\n")
+    assert len(collect_slices(str(tmp_path))) == MOST
+    assert collect_slices(str(tmp_path / "nothing")) == ()
 
 
 def test_resource() -> None:

@@ -54,7 +54,7 @@ def _collect(cri: Cri, found: list[tuple[Pod, list[Container]]]) -> list[Any]:
     return [
         v1.PodSandboxMetrics(
             pod_sandbox_id=pod.id,
-            metrics=_of_pod(pod, networks.get(pod.id, []), limit),
+            metrics=_of_pod(cri, pod, networks.get(pod.id, []), limit),
             container_metrics=[
                 v1.ContainerMetrics(container_id=c.id, metrics=_of_container(cri, c, limit, rooms)) for c in all
             ],
@@ -63,10 +63,10 @@ def _collect(cri: Cri, found: list[tuple[Pod, list[Container]]]) -> list[Any]:
     ]
 
 
-def _of_pod(pod: Pod, interfaces: list[Interface], thread_limit: int | None) -> list[Any]:
+def _of_pod(cri: Cri, pod: Pod, interfaces: list[Interface], thread_limit: int | None) -> list[Any]:
     """Its cgroup's, with all that is in it, and its network's."""
     metadata, cgroup = pod.config.metadata, pod_cgroup(pod)
-    labels = ("", cgroup, "", pod.id, metadata.namespace, metadata.name)
+    labels = ("", _id(cri, cgroup), "", pod.id, metadata.namespace, metadata.name)
     samples = list(made.of_network(interfaces))
     samples += made.of_times(pod.record.created, time.time_ns())
     reading = read_cgroup(cgroup, rare=True) if cgroup else None
@@ -77,7 +77,7 @@ def _of_pod(pod: Pod, interfaces: list[Interface], thread_limit: int | None) -> 
 
 def _of_container(cri: Cri, c: Container, thread_limit: int | None, rooms: dict[int, made.Room | None]) -> list[Any]:
     metadata, of_pod = c.config.metadata, c.pod.config.metadata
-    labels = (metadata.name, c.record.cgroup, c.config.image.image, c.id, of_pod.namespace, of_pod.name)
+    labels = (metadata.name, _id(cri, c.record.cgroup), c.config.image.image, c.id, of_pod.namespace, of_pod.name)
     samples = list(made.of_request(c.config.linux.resources))
     samples += made.of_times(c.record.started, time.time_ns())
     samples += made.of_files(cri.counters.walker.ask(c.id, _upper(c)), _room(c, rooms))
@@ -86,6 +86,11 @@ def _of_container(cri: Cri, c: Container, thread_limit: int | None, rooms: dict[
         samples += made.of_cgroup(reading, thread_limit)
         samples += made.of_processes(count_open_files(c.record.cgroup))
     return made.metrics(labels, samples)
+
+
+def _id(cri: Cri, cgroup: str) -> str:
+    """Its path among the cgroups, as cAdvisor has it."""
+    return cgroup.removeprefix((cri.facts.cgroup_mount or "").rstrip("/"))
 
 
 def _upper(c: Container) -> str:
