@@ -45,7 +45,7 @@ class End:
 Ends = Mapping[str, End]
 EVERYTHING: Ends | None = None
 CHUNK = 1 << 20
-# Streams' lines may stand a little out of order; a seek goes that much further back, and one for an end a SECOND on.
+# Lines may stand a little out of order, by two streams and where the clock was set back; a seek goes so much further.
 SLACK = 5 * SECOND
 
 
@@ -122,7 +122,7 @@ class _Plain(File):
     def backward(self) -> Iterator[bytes]:
         at, rest = self._end, b""
         if self._until < FOREVER:
-            at = seek_after(self._fd, self._until + SECOND, self._end)
+            at = seek_after(self._fd, self._until + SLACK, self._end)
         if at > 0 and os.pread(self._fd, 1, at - 1) == b"\n":
             at -= 1
         while at > 0:

@@ -208,6 +208,23 @@ def test_a_time_is_found_in_a_large_file_without_reading_it(tmp_path: Path) -> N
     assert list(read_container(one, Query(since=START + number * SECOND))) == []
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_lines_that_are_out_of_order(tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that is set back by some seconds hides no line before a time from who reads backward, nor one after it
+    from who reads forward."""
+    monkeypatch.setattr("pyrun.logs.files.CHUNK", 1 << 10)
+    chance, one = random.Random(seed), container(tmp_path)
+    stamps = [second / 4 - chance.choice((0, 0, 0, 4.9)) + 10 for second in range(400)]
+    Path(one.directory, "0.log").write_bytes(b"".join(raw(at, f"{number}") for number, at in enumerate(stamps)))
+    for _ in range(12):
+        at = chance.randrange(4 * 120) / 4
+        before = {str(number) for number, stamp in enumerate(stamps) if stamp < at}
+        bound = START + int(at * SECOND)
+        assert set(told(tail(one, Query(until=bound), 400))) == before, at
+        after = set(told(list(read_container(one, Query(since=bound)))))
+        assert after == {str(number) for number in range(400)} - before, at
+
+
 def test_a_rare_word_is_found_in_a_large_file_also_across_pieces(tmp_path: Path) -> None:
     one = container(tmp_path)
     common = b"".join(raw(second, "x" * 80) for second in range(2 * CHUNK // 128))
