@@ -1,6 +1,6 @@
 """A search by regular expressions, or over all pods: in a process of its own, since an expression can take for ever
-while it holds the interpreter. It is `pyrun logs`, with a limit on its processor time, and is ended when its
-time is up."""
+while it holds the interpreter, and as 10,000 lines of a megabyte may be found. It is `pyrun logs`, with limits on its
+processor time and its memory, and is ended when its time is up."""
 
 from __future__ import annotations
 
@@ -19,10 +19,12 @@ from .clean import clean
 
 LIMIT_S = 12
 MOST_BYTES = 16 << 20
+MOST_MEMORY = 256 << 20  # of addresses
 LONGEST_SAID = 4096
 _WHERE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _RUN = (
     f"import resource, sys; resource.setrlimit(resource.RLIMIT_CPU, ({LIMIT_S}, {LIMIT_S}));"
+    f"resource.setrlimit(resource.RLIMIT_AS, ({MOST_MEMORY}, {MOST_MEMORY}));"
     "from pyrun.cli.main import main; sys.exit(main(sys.argv[1:]))"
 )
 
@@ -69,6 +71,8 @@ def search(logs: str, asked: Asked, patience_s: float) -> list[dict[str, Any]]:
         text = clean(said.decode("utf-8", "replace").strip().removeprefix("pyrun: logs: ").replace("\n", ";"), 1000)
         if code < 0:
             raise ResourceExhausted(f"the search took more than {LIMIT_S} s", hint="pyrun logs has all the time")
+        if text.startswith("out of memory"):
+            raise ResourceExhausted("too much was found", hint="fewer lines, or other words")
         raise (InvalidArgument if "regular expression" in text else NotFound)(text or f"pyrun logs ended with {code}")
     found = [json.loads(line) for line in out.splitlines() if line]
     if asked.uid:

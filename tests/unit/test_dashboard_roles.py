@@ -3,6 +3,7 @@ runtime answers, which is what somebody is told who gets as far as it."""
 
 from __future__ import annotations
 
+import gzip
 import json
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 
 from pyrun.dashboard.acts import Acts
 from pyrun.dashboard.audit import Audit
+from pyrun.dashboard.grep import MOST_MEMORY
 from pyrun.dashboard.guard import Guard, digest
 from pyrun.dashboard.tokens import Tokens
 from pyrun.errors import InvalidArgument
@@ -195,6 +197,17 @@ def test_acts_of_other_origins(served: Served) -> None:
     for origin in ("http://evil.test", "null", ""):
         assert act(served, "make-token", {"name": "eve", "role": "admin"}, origin=origin)[0] == 403
     assert "eve" not in [one["name"] for one in served.get("/api/read/tokens")["tokens"]]
+
+
+def test_a_search_that_finds_more_than_there_is_memory_for(served: Served) -> None:
+    directory = served.said.parent / "logs" / "large_p_u" / "c"
+    directory.mkdir(parents=True)
+    lines = b"2026-01-01T00:00:00Z stdout F " + b"x" * (1 << 20) + b"\n"
+    (directory / "0.log.20260101-000000.gz").write_bytes(gzip.compress(lines) * (MOST_MEMORY >> 20))
+    of = "/api/search?namespace=large&lines=10000"
+    status, _, told = served.ask(f"{of}&word=x", authorization=f"Bearer {served.token}")
+    assert status == 429 and "too much was found" in told
+    assert served.ask("/healthz")[0] == 200
 
 
 def test_an_expression_that_would_take_for_ever(served: Served) -> None:
