@@ -53,9 +53,13 @@ class EventWriter:
 
     def _run(self) -> None:
         while (one := self._take()) is not None:
-            uid = self._uid_of(one.about)
-            if uid:
-                self._write(one, uid)
+            try:
+                uid = self._uid_of(one.about)
+                if uid:
+                    self._write(one, uid)
+            except Exception as error:  # a bug over one object is no reason to say nothing of the others
+                text = f"internal error: {type(error).__name__}: {error}"
+                self._told(f"an Event of {' '.join(one.about)} is not written: {text}")
 
     def _take(self) -> Notice | None:
         """The next one, when it is due; None: the end."""

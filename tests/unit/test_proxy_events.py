@@ -4,10 +4,14 @@ tests/cluster."""
 from __future__ import annotations
 
 import datetime
+import threading
+from typing import Any, cast
 
 from pyrun.kube.addresses import parse_address
+from pyrun.kube.client import Client
 from pyrun.kube.manifest import load
 from pyrun.proxy import events
+from pyrun.proxy.event_writer import EventWriter
 from pyrun.proxy.events import Notice, Schedule, event_object, notices
 from pyrun.proxy.follow import Follower
 from pyrun.proxy.model import Fault, Node, Options
@@ -121,6 +125,34 @@ def test_a_thousand_at_once_are_spread() -> None:
     sent, wait = drain(schedule, 0.0)
     assert len(sent) == events.BURST and wait == events.EACH_S
     assert len(drain(schedule, events.EACH_S)[0]) == 1
+
+
+def test_a_bug_over_one_object_keeps_no_other_from_being_told_of() -> None:
+    said: list[str] = []
+    done, made = threading.Event(), list[Any]()
+
+    class Server:
+        def create(self, place: str, value: Any) -> None:
+            if value["regarding"]["name"] == "bad":
+                raise TypeError("no such thing")
+            made.append(value["regarding"]["name"])
+            done.set()
+
+        def close(self) -> None:
+            pass
+
+    writer = EventWriter(cast(Client, Server()), "n1", lambda key: {"bad": "u1", "web": "u2"}[key[2]], said.append)
+    writer.start()
+    try:
+        writer.set([Notice(("Service", "default", name), "Reason", "x") for name in ("bad", "worse", "web")])
+        assert done.wait(60) and made == ["web"]
+    finally:
+        writer.stop()
+    assert [text.split(" is not")[0] for text in said] == [
+        "an Event of Service default bad",
+        "an Event of Service default worse",
+    ]
+    assert "TypeError: no such thing" in said[0] and "KeyError" in said[1]
 
 
 def test_the_owner_of_each_refusal_is_the_service() -> None:
