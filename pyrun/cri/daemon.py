@@ -129,6 +129,7 @@ def _assemble(places: Places, configuration: Configuration, warn: Callable[[str]
         layers=configuration.layers,
         pinned=configuration.pinned_images,
         settings=Pulling(certs_dirs=(configuration.certs_dir,)),
+        warn=warn,
     )
     if (why := images.contents.why_dir) is not None:
         notes.append(f"layers become directories, not EROFS images: {why}")

@@ -64,12 +64,19 @@ def _damaged(db: Connection, image_id: str) -> str:
 class Images:
     """root: the store's directory, absolute. layers: what layers that come are to be: `dir`, `erofs` (Unimplemented
     where that can't be), or `auto`, the latter where it can. Those that are here stay as they are. settings: of pulls.
-    pinned: names of images that are not to be removed to make room. Sweeps away what killed processes left; `damaged`
-    has the ids of images that had lost a layer, and are gone."""
+    pinned: names of images that are not to be removed to make room. warn: told what can't be removed. Sweeps away what
+    killed processes left; `damaged` has the ids of images that had lost a layer, and are gone."""
 
     def __init__(
-        self, root: str, *, layers: str = DIR, pinned: Iterable[str] = (), settings: Settings | None = None
+        self,
+        root: str,
+        *,
+        layers: str = DIR,
+        pinned: Iterable[str] = (),
+        settings: Settings | None = None,
+        warn: Callable[[str], None] = lambda text: None,
     ) -> None:
+        self._warn = warn
         self.contents = Contents(root, layers)
         self.under_way = Layers()
         self._pinned = frozenset(str(parse_reference(name)) for name in pinned)
@@ -92,8 +99,10 @@ class Images:
         try:
             with self._clearing_turn:
                 self.contents.clear(dead)
-        except (PyrunError, OSError):  # it is there at the next start as well
-            pass
+        except (PyrunError, OSError) as error:
+            if not self.contents.leaving.is_set():
+                said = error.text if isinstance(error, PyrunError) else str(error)
+                self._warn(f"{self.contents.root}/ingest has what can't be removed until the next start: {said}")
 
     def settle(self) -> None:
         """Waits until what was left by others is removed."""

@@ -16,6 +16,7 @@ from pyrun.image import layers
 from pyrun.image.contents import Ingest
 from pyrun.image.reference import parse_reference
 from pyrun.image.store import Image, Images
+from tests.support.container.disk import unmount
 from tests.support.layers import Tar
 from tests.support.registry.made import Made, make_image, make_index, small_tar
 
@@ -168,6 +169,23 @@ def test_sweep_takes_what_was_killed_and_spares_what_lives(tmp_path: Path) -> No
         assert os.listdir(root / "ingest") == [alive.name]
         assert len(layer_dirs(images)) == 1
         assert again.damaged == []
+
+
+def test_what_can_t_be_removed_is_told_and_the_rest_goes(tmp_path: Path) -> None:
+    root, said = tmp_path / "image", list[str]()
+    images = Images(str(root))
+    for name in ("a", "b", "c"):
+        (root / "ingest" / name / "mount").mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "none", root / "ingest" / "b" / "mount"], check=True)
+    try:
+        Images(str(root), warn=said.append).settle()
+        assert os.listdir(root / "ingest") == ["b"]
+        assert len(said) == 1 and "can't be removed" in said[0] and f"{root}/ingest" in said[0], said
+    finally:
+        unmount(root / "ingest" / "b" / "mount")
+    Images(str(root), warn=said.append).settle()
+    assert os.listdir(root / "ingest") == [] and len(said) == 1
+    images.close()
 
 
 def test_a_layer_that_was_removed_by_hand_takes_its_image_along(tmp_path: Path) -> None:

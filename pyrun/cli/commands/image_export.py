@@ -22,7 +22,7 @@ def run(g: Globals, o: Options) -> int:
         raise UsageError("IMAGE is missing: pyrun image export IMAGE...", hint="pyrun image ls shows their names")
     if not o.output and os.isatty(1):
         raise UsageError("an archive is nothing for a terminal", hint="name a file by --output, or pipe it on")
-    with open_store(o.root or STORE_ROOT) as images:
+    with open_store(g, o.root or STORE_ROOT) as images:
         wanted = list({image.id: image for image in map(images.find, o.image)}.values())
         if o.output:
             _to_file(images, wanted, o.output)

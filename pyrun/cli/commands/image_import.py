@@ -19,7 +19,10 @@ def run(g: Globals, o: Options) -> int:
     from pyrun.cli.layer_lines import LayerLines
 
     given = (parse_reference(o.name),) if o.name else ()
-    with open_store(o.root or STORE_ROOT, layers=o.layers) as images, open_files(o.path, images.contents.root) as files:
+    with (
+        open_store(g, o.root or STORE_ROOT, layers=o.layers) as images,
+        open_files(o.path, images.contents.root) as files,
+    ):
         found = find_images(files)
         if given and len(found) != 1:
             raise UsageError(f"--name {o.name}: there are {len(found)} images in it", hint="leave the option out")

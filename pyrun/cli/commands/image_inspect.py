@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def run(g: Globals, o: Options) -> int:
-    with open_store(o.root or STORE_ROOT) as images:
+    with open_store(g, o.root or STORE_ROOT) as images:
         image = images.find(o.image)
         manifest, config = images.manifest(image.id)
         layers = [{"diffId": diff_id, "directory": images.contents.path(diff_id)} for diff_id in image.file.diff_ids]

@@ -28,7 +28,7 @@ TITLES = ("NAME", "ID", "SIZE", "PULLED")
 
 
 def run(g: Globals, o: Options) -> int:
-    with open_store(o.root or STORE_ROOT) as images:
+    with open_store(g, o.root or STORE_ROOT) as images:
         found = images.list()
     if o.quiet:
         write("".join(f"{image.id}\n" for image in found))
@@ -40,7 +40,7 @@ def run(g: Globals, o: Options) -> int:
 
 
 @contextmanager
-def open_store(root: str, settings: Settings | None = None, layers: str = "dir") -> Iterator[Images]:
+def open_store(g: Globals, root: str, settings: Settings | None = None, layers: str = "dir") -> Iterator[Images]:
     """The store below a root that `pyrun cri` may have open as well."""
     import os
 
@@ -50,7 +50,7 @@ def open_store(root: str, settings: Settings | None = None, layers: str = "dir")
         raise PyrunError("images need root", hint="sudo pyrun image …: layers keep the owners of their files")
     if missing := what_is_missing():
         raise PyrunError("layers can't be unpacked", hint=missing)
-    images = Images(f"{os.path.abspath(root)}/image", layers=layers, settings=settings)
+    images = Images(f"{os.path.abspath(root)}/image", layers=layers, settings=settings, warn=g.warn)
     try:
         yield images
     finally:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def run(g: Globals, o: Options) -> int:
-    with open_store(o.root or STORE_ROOT) as images:
+    with open_store(g, o.root or STORE_ROOT) as images:
         count, size = images.prune(all=o.all)
     if o.format == "json":
         write(compact({"images": count, "bytes": size}) + "\n")

@@ -24,7 +24,7 @@ def run(g: Globals, o: Options) -> int:
 
     settings = Settings(certs_dirs=tuple(o.certs_dir)) if o.certs_dir else Settings()
     auth = _auth(o.user) if o.user else None
-    with open_store(o.root or STORE_ROOT, settings, o.layers) as images:
+    with open_store(g, o.root or STORE_ROOT, settings, o.layers) as images:
         quiet = o.quiet or o.format == "json"
         with LayerLines(2, silent=quiet) as lines:
             image = images.pull(o.image, auth=auth, progress=lines.tell)

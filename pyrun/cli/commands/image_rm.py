@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def run(g: Globals, o: Options) -> int:
     if not o.image:
         raise UsageError("IMAGE is missing: pyrun image rm IMAGE...", hint="pyrun image ls shows their names")
-    with open_store(o.root or STORE_ROOT) as images:
+    with open_store(g, o.root or STORE_ROOT) as images:
         for name in o.image:
             image = images.find(name)
             gone = images.untag(name)

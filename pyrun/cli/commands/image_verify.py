@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def run(g: Globals, o: Options) -> int:
     """An error, after the list, unless all of it was compared and is right."""
-    with open_store(o.root or STORE_ROOT) as images:
+    with open_store(g, o.root or STORE_ROOT) as images:
         from pyrun.image import verify
 
         ids = dict.fromkeys(images.find(name).id for name in o.image or ())
