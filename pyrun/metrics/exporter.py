@@ -10,8 +10,9 @@ import asyncio
 import json
 import os
 import sqlite3
+import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
 from ..errors import InvalidArgument, NotFound, PyrunError
@@ -97,7 +98,8 @@ class Exporter:
         return readings
 
     async def keep(self, store: Store, period: float) -> None:
-        """Reads and keeps each `period` seconds, for ever. What can't be kept is counted."""
+        """Reads and keeps each `period` seconds, for ever. What can't be kept is counted, and told once."""
+        said = ""
         while True:
             await asyncio.sleep(period - time.time() % period)
             try:
@@ -105,8 +107,13 @@ class Exporter:
                 at = readings.node.time * SECOND // 1_000_000_000
                 await asyncio.to_thread(store.append, at, plan_samples(readings))
                 self._told.kept += 1
-            except (PyrunError, sqlite3.Error, ValueError, OverflowError):
+                if said:
+                    _say(f"readings are kept again; {self._told.lost} were lost since the start")
+                said = ""
+            except (PyrunError, sqlite3.Error, ValueError, OverflowError) as error:
                 self._told.lost += 1
+                if said != (said := error.text if isinstance(error, PyrunError) else str(error)):
+                    _say(f"readings are not kept: {said}")
 
     async def _handle(self, exchange: Exchange) -> None:
         if exchange.path not in PAGES:
@@ -153,6 +160,11 @@ class Exporter:
             await exchange.respond(status, "\n".join(error.lines()) + "\n")
         else:
             await exchange.respond(200, json.dumps(found), "application/json")
+
+
+def _say(text: str) -> None:
+    with suppress(OSError):
+        sys.stderr.write(f"pyrun: metrics: {text}\n")
 
 
 def plan_own(told: Told, remote: RemoteWriter | None = None) -> list[Family]:

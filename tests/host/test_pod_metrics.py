@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -14,13 +15,15 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pyrun.errors import PyrunError
+from pyrun.metrics.store import FILE
+from tests.support.container.disk import unmount
 from tests.support.cri.node import Node
 from tests.support.cri.node import node as node
 from tests.support.cri.node import one_node as one_node
@@ -157,6 +160,63 @@ def test_the_past(node: Node, tmp_path: Path) -> None:
     with serving(node.socket) as place, pytest.raises(urllib.error.HTTPError) as refused:
         get(place, "/history")
     assert refused.value.code == 404
+
+
+def test_a_full_disk_below_the_store(node: Node, tmp_path: Path) -> None:
+    """What can't be kept is counted and told, once; pages are served, and when there is room again all goes on. Nothing
+    is damaged, also not by a kill meanwhile."""
+    node.run(node.run_pod(), "busy", BUSY)
+    store = tmp_path / "store"
+    store.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", store], check=True)
+    argv = [sys.executable, "-m", "pyrun", "metrics", "--address", "127.0.0.1:0", "--listen", f"unix://{node.socket}"]
+
+    def start() -> tuple[subprocess.Popen[bytes], str]:
+        with (tmp_path / "said").open("wb") as file:
+            process = subprocess.Popen([*argv, "--store", str(store), "--every", "1s"], stderr=file)
+        return process, wait(lambda: re.findall(r"http://([^/]+)/", (tmp_path / "said").read_text()))[0]
+
+    def count(name: str) -> int:
+        found = re.search(rf"^pyrun_metrics_store_{name}_total (\d+)$", get(place, "/metrics"), re.MULTILINE)
+        assert found is not None
+        return int(found[1])
+
+    process, place = start()
+    try:
+        wait(lambda: count("scrapes") > 3)
+        with (store / "filler").open("wb", buffering=0) as file, suppress(OSError):
+            while True:
+                file.write(bytes(512))
+        wait(lambda: count("lost") > 2)
+        assert 'container="busy"' in get(place, "/metrics/cadvisor") and get(place, "/healthz") == "ok\n"
+        before = json.loads(get(place, "/history?seconds=600&step=1"))["series"]
+        assert before and all(one["points"] for one in before)
+        (store / "filler").unlink()
+        kept = count("scrapes")
+        wait(lambda: count("scrapes") > kept + 1)
+        said = (tmp_path / "said").read_text()
+        assert said.count("are not kept: database or disk is full") == 1 and said.count("are kept again") == 1, said
+
+        with (store / "filler").open("wb", buffering=0) as file, suppress(OSError):
+            while True:
+                file.write(bytes(512))
+        lost = count("lost")
+        wait(lambda: count("lost") > lost)
+        process.kill()
+        process.wait(PATIENCE_S)
+        (store / "filler").unlink()
+        process, place = start()
+        kept = count("scrapes")
+        wait(lambda: count("scrapes") > kept)
+        after = json.loads(get(place, "/history?seconds=600&step=1"))["series"]
+        assert after[0]["points"][0] == before[0]["points"][0]
+        with closing(sqlite3.connect(store / FILE)) as db:
+            assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert not list(store.glob("*.damaged*"))
+    finally:
+        process.kill()
+        process.wait(PATIENCE_S)
+        unmount(store)
 
 
 def test_many_scrapers_cost_one_reading(node: Node, exporter: str) -> None:
