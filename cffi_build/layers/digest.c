@@ -104,19 +104,12 @@ static void add_name(struct names *all, size_t *room, const char *name) {
 }
 
 static struct names read_names(struct walk *w, int fd) {
-    struct entry { /* linux_dirent64 */
-        uint64_t ino;
-        int64_t off;
-        unsigned short reclen;
-        unsigned char type;
-        char name[];
-    };
     struct names all = {0};
     size_t room = 0;
     long n;
     while ((n = syscall(SYS_getdents64, fd, w->chunk, CHUNK)) > 0)
         for (long at = 0; at < n;) {
-            struct entry *entry = (struct entry *)(void *)(w->chunk + at);
+            struct linux_dirent64 *entry = (struct linux_dirent64 *)(void *)(w->chunk + at);
             at += entry->reclen;
             if (strcmp(entry->name, ".") != 0 && strcmp(entry->name, "..") != 0)
                 add_name(&all, &room, entry->name);

@@ -16,6 +16,14 @@
 #include <sys/stat.h>
 #include <time.h>
 
+struct linux_dirent64 { /* getdents64(2) */
+    uint64_t ino;
+    int64_t off;
+    unsigned short reclen;
+    unsigned char type;
+    char name[];
+};
+
 enum { BLOB = 0, REPORT = 1, DIRECTORY = 3 };
 enum { PATH_MOST = 4096, DIGEST = 32 };
 

@@ -25,14 +25,6 @@ struct removal {
     char *at;
 };
 
-struct entry { /* linux_dirent64 */
-    uint64_t ino;
-    int64_t off;
-    unsigned short reclen;
-    unsigned char type;
-    char name[];
-};
-
 static int stop(struct removal *r, const char *name) {
     int error = errno;
     snprintf(r->at, 256, "%s", name);
@@ -99,7 +91,7 @@ static int empty(struct removal *r, int directory, int depth) {
             if (n == 0)
                 break;
             for (long at = 0; at < n;) {
-                struct entry *entry = (struct entry *)(buffer + at);
+                struct linux_dirent64 *entry = (struct linux_dirent64 *)(buffer + at);
                 at += entry->reclen;
                 if (is_dot(entry->name))
                     continue;

@@ -4,26 +4,11 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <linux/audit.h>
-#include <linux/capability.h>
-#include <linux/filter.h>
 #include <linux/landlock.h>
-#include <linux/seccomp.h>
-#include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
+#include "../sandbox.h"
 #include "layer.h"
-
-#if defined(__x86_64__)
-#define ARCH AUDIT_ARCH_X86_64
-#elif defined(__aarch64__)
-#define ARCH AUDIT_ARCH_AARCH64
-#else
-#error "pyrun-layer: which AUDIT_ARCH is this?"
-#endif
 
 /* A zstd frame may ask for a window of 128 MiB; libraries and stacks take the rest. */
 enum { MEMORY_MOST = 768 << 20, FILES_MOST = 256 };
@@ -61,21 +46,13 @@ static int restrict_files(int directory) {
  * the whiteout, 0:0, which needs none. */
 static void drop_capabilities(void) {
     static const unsigned char kept[] = {CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_FOWNER, CAP_FSETID, CAP_SETFCAP, CAP_SYS_ADMIN};
-    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
-    struct __user_cap_data_struct data[2] = {0};
-    if (syscall(SYS_capget, &header, data))
-        fail(errno, NULL, "capget");
-    uint32_t keep = 0, had = data[0].permitted;
+    uint32_t keep = 0;
     for (size_t i = 0; i < sizeof kept; i++)
         keep |= 1U << kept[i];
-    for (unsigned long cap = 0; cap <= 63 && prctl(PR_CAPBSET_READ, cap) >= 0; cap++)
-        if (cap > 31 || !(keep & 1U << cap))
-            prctl(PR_CAPBSET_DROP, cap);
-    prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
-    data[0] = (struct __user_cap_data_struct){.effective = had & keep, .permitted = had & keep};
-    data[1] = (struct __user_cap_data_struct){0};
-    if (syscall(SYS_capset, &header, data))
-        fail(errno, NULL, "capset");
+    drop_bounding(keep);
+    const char *failed = keep_capabilities(keep);
+    if (failed)
+        fail(errno, NULL, failed);
 }
 
 void sandbox_before_threads(struct sandbox *box, int directory) {
@@ -92,31 +69,23 @@ void sandbox_before_threads(struct sandbox *box, int directory) {
     drop_capabilities();
 }
 
-#define CALL(name) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_##name, 0, 1), BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)
-
 /* For all threads: the reader's runs already, so no call that makes one is needed. mmap and mprotect are allowed without
  * PROT_EXEC. openat is refused and no crime: libarchive asks iconv for a conversion, which looks for its modules, and
  * without one keeps the names as they are. */
 void sandbox_with_threads(void) {
     struct sock_filter code[] = {
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ARCH, 1, 0),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BEGIN,
         CALL(write), CALL(openat2), CALL(close), CALL(fchown), CALL(fchmod), CALL(utimensat), CALL(read), CALL(futex),
         CALL(newfstatat), CALL(fstat), CALL(fchownat), CALL(symlinkat), CALL(linkat), CALL(mkdirat), CALL(mknodat),
         CALL(unlinkat), CALL(fsetxattr), CALL(pwrite64), CALL(ftruncate), CALL(lseek), CALL(getdents64),
         CALL(renameat2), CALL(syncfs), CALL(readlinkat), CALL(flistxattr), CALL(fgetxattr), CALL(munmap), CALL(mremap), CALL(brk), CALL(madvise), CALL(clock_gettime),
         CALL(sched_yield), CALL(rt_sigprocmask), CALL(rt_sigreturn), CALL(set_robust_list), CALL(rseq), CALL(gettid),
         CALL(getpid), CALL(exit), CALL(exit_group),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_openat, 0, 1),
+        IS(__NR_openat, 0, 1),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EACCES),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_mmap, 1, 0),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_mprotect, 0, 3),
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[2])),
-        BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, PROT_EXEC, 1, 0),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+        IS(__NR_mmap, 1, 0),
+        IS(__NR_mprotect, 0, 3),
+        UNLESS_EXECUTABLE,
     };
     struct sock_fprog program = {.len = sizeof code / sizeof *code, .filter = code};
     if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &program))
