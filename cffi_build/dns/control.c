@@ -11,8 +11,8 @@
 #include "dns.h"
 
 enum { PROTOCOL = 1, MESSAGE_MOST = 128 << 10, FDS_MOST = 64 };
-enum { OP_CONFIG = 1, OP_TABLE, OP_ANSWER, OP_SOCKETS, OP_STOP, OP_STATUS, OP_GIVE, OP_FLUSH };
-enum { OP_HELLO = 101, OP_DONE, OP_ASK, OP_STATUS_IS, OP_GIVEN };
+enum { OP_CONFIG = 1, OP_TABLE, OP_ANSWER, OP_SOCKETS, OP_STOP, OP_STATUS, OP_GIVE, OP_FLUSH, OP_LOOK };
+enum { OP_HELLO = 101, OP_DONE, OP_ASK, OP_STATUS_IS, OP_GIVEN, OP_LOOKED };
 enum { ANSWER_FAILED = 1, ANSWER_ALIAS = 2 };
 
 static int tell(const void *p, size_t n, const int *fds, int fds_n) {
@@ -162,6 +162,22 @@ static void status(void) {
     tell(&s, sizeof s, NULL, 0);
 }
 
+/* p: 16 bytes of who would ask, and a query. */
+static int take_look(const uint8_t *p, size_t n) {
+    struct head { uint32_t op; uint8_t from, name_n; uint16_t reply_n; uint64_t generation; uint32_t left, unused; } head;
+    static uint8_t bytes[sizeof head + NAME_MOST + TCP_MOST], reply[TCP_MOST];
+    struct look l;
+    if (n < 16)
+        return -1;
+    const size_t reply_n = look(p + 16, n - 16, p, reply, &l);
+    head = (struct head){OP_LOOKED, l.from, l.name_n, (uint16_t)reply_n, server.table.generation, l.left, 0};
+    memcpy(bytes, &head, sizeof head);
+    memcpy(bytes + sizeof head, l.name, l.name_n);
+    memcpy(bytes + sizeof head + l.name_n, reply, reply_n);
+    tell(bytes, sizeof head + l.name_n + reply_n, NULL, 0);
+    return 0;
+}
+
 /* One message; the descriptors are this function's. -1: it is none of the protocol. */
 int control_message(const uint8_t *p, size_t n, int *fds, int fds_n) {
     uint32_t op;
@@ -188,6 +204,7 @@ int control_message(const uint8_t *p, size_t n, int *fds, int fds_n) {
     case OP_STOP: done(op, 0, 0, ""); stop_serving(); return 0;
     case OP_STATUS: status(); return 0;
     case OP_GIVE: give(); return 0;
+    case OP_LOOK: return take_look(p, n);
     case OP_FLUSH: cache_drop(0); done(op, 0, 0, ""); return 0;
     default: return -1;
     }

@@ -142,6 +142,16 @@ int64_t wait_timers(int64_t now); /* when to come again, -1: never */
 size_t wait_count(void);
 void peer_source(struct peer *peer);
 
+/* ---- serve.c */
+enum from { FROM_NOBODY, FROM_TABLE, FROM_CACHE, FROM_OLD, FROM_OTHERS };
+struct look { /* left: seconds for which the answer is kept; of others, for which an old one is good where they are silent */
+    uint8_t from, name_n; /* name: for which the cache was looked at */
+    uint32_t left;
+    uint8_t name[NAME_MOST];
+};
+/* What serve() would reply over TCP now: the same, but that nobody is asked or waits, and nothing is counted. */
+size_t look(const uint8_t *p, size_t n, const uint8_t source[16], uint8_t *out, struct look *l);
+
 /* ---- udp.c, tcp.c, control.c, main.c */
 extern struct server {
     struct table table;
@@ -151,6 +161,7 @@ extern struct server {
     int udp_n;
     int tcp[SOCKETS_MOST], tcp_n;
     unsigned turn;
+    struct look *look; /* only while look() goes on */
     struct counters {
         uint64_t queries, answers, nxdomain, nodata, dropped_source, dropped_rate, malformed, refused, truncated, asked, cache_hits,
             stale, failed, tcp_accepted, tcp_refused, send_failed, shared, autopath, misses, refreshed, rcodes[6]; /* rcodes: replies by NOERROR to REFUSED */

@@ -7,11 +7,27 @@
 enum { REFRESH_HITS = 2, REFRESH_PART = 10, REFRESH_LEAST_MS = 10000 };
 struct server server = {.control = -1};
 
+/* `usable`: it is what is answered. */
+static void note(const struct query *q, const struct cached *c, int usable, struct look *l) {
+    const int64_t now = server.now;
+    const int stale = c && now >= c->until_ms;
+    const int64_t until = !c ? now : stale || !usable ? c->stale_until_ms : c->until_ms;
+    l->from = !usable ? FROM_OTHERS : stale ? FROM_OLD : FROM_CACHE;
+    l->left = until > now ? (uint32_t)((until - now) / 1000) : 0;
+    l->name_n = q->lower_n;
+    memcpy(l->name, q->lower, q->lower_n);
+}
+
 int from_cache(const struct query *q, const struct peer *peer, int alias, struct found *f, uint8_t *out, size_t *n) {
     struct cached *c = cache_find(q->lower, q->lower_n, q->kind);
     const int64_t now = server.now;
-    if (!c || c->alias != alias || (now >= c->until_ms && (now >= c->stale_until_ms || now >= c->hold_ms))) {
-        wait_for(q, peer, alias, now, out, n);
+    const int usable = c && c->alias == alias && (now < c->until_ms || (now < c->stale_until_ms && now < c->hold_ms));
+    if (server.look)
+        note(q, c, usable, server.look);
+    if (!usable) {
+        *n = 0;
+        if (!server.look)
+            wait_for(q, peer, alias, now, out, n);
         return 0;
     }
     const int stale = now >= c->until_ms;
@@ -20,7 +36,7 @@ int from_cache(const struct query *q, const struct peer *peer, int alias, struct
     server.n.cache_hits++;
     server.n.stale += (unsigned)stale;
     /* What is asked for often is asked anew before its time is over. */
-    if (!stale && ++c->hits >= REFRESH_HITS && !c->asked && c->until_ms - c->made_ms >= REFRESH_LEAST_MS &&
+    if (!stale && !server.look && ++c->hits >= REFRESH_HITS && !c->asked && c->until_ms - c->made_ms >= REFRESH_LEAST_MS &&
         c->until_ms - now < (c->until_ms - c->made_ms) / REFRESH_PART) {
         c->asked = 1;
         wait_refresh(c, now);
@@ -78,5 +94,19 @@ size_t serve(const uint8_t *p, size_t n, const struct peer *peer, uint8_t *out) 
     server.n.refused += f.rcode == REFUSED;
     size = reply(&q, &f, server.turn++, out, reply_limit(&q, peer->tcp));
     server.n.truncated += (be16(out + 2) & TC) != 0;
+    return size;
+}
+
+size_t look(const uint8_t *p, size_t n, const uint8_t source[16], uint8_t *out, struct look *l) {
+    struct peer peer = {.tcp = 1};
+    const struct counters counted = server.n;
+    const unsigned turn = server.turn;
+    memcpy(peer.source, source, sizeof peer.source);
+    *l = (struct look){.from = FROM_TABLE};
+    server.look = l;
+    const size_t size = serve(p, n, &peer, out);
+    server.look = NULL, server.n = counted, server.turn = turn;
+    if (!size && l->from == FROM_TABLE)
+        l->from = FROM_NOBODY;
     return size;
 }

@@ -14,7 +14,7 @@ from pyrun.dns.encode import encode_table  # noqa: E402
 from pyrun.dns.objects import Endpoint, Pod, Port, Service, Slice  # noqa: E402
 from pyrun.dns.plan import Options, plan_dns  # noqa: E402
 from pyrun.dns.respond import sections  # noqa: E402
-from pyrun.dns.responder import ANSWER, ANSWER_HEAD, CONFIG  # noqa: E402
+from pyrun.dns.responder import ANSWER, ANSWER_HEAD, CONFIG, LOOK  # noqa: E402
 
 QUERY, TABLE, CONTROL = 0, 1, 2
 
@@ -54,7 +54,8 @@ def control() -> list[bytes]:
     body = sections(name, Answer(0, (wire.Record(name, wire.A, 60, b"\xc0\0\2\1"),)))
     head = ANSWER_HEAD.pack(ANSWER, 0, 1, 60, 60, wire.A, 0, *body.counts, body.ends[0], 0, 0, 0, len(name))
     config = struct.pack("<6I", CONFIG, 0, 5, 1, 1 << 20, 0) + bytes(10) + b"\xff\xff\x0a\0\0\0" + b"\x68\0"
-    return [head + name + body.data, config, *(struct.pack("<II", operation, 0) for operation in (5, 6, 7, 8))]
+    look = struct.pack("<II", LOOK, 0) + bytes(16) + queries()[0]
+    return [head + name + body.data, config, look, *(struct.pack("<II", operation, 0) for operation in (5, 6, 7, 8))]
 
 
 def main(directory: Path) -> None:

@@ -14,6 +14,9 @@ from pyrun.cli.options import (
 )
 
 OBJECTS = text("objects", "DIR", "Services, EndpointSlices, Pods and Namespaces as YAML or JSON", completes=A_DIRECTORY)
+STATE = text(
+    "state", "DIR", "the control socket and the table of last time (default: /run/pyrun-dns)", completes=A_DIRECTORY
+)
 ZONE = text("zone", "NAME", "the cluster's domain", default="cluster.local")
 DNS_RUN = Verb(
     "dns run",
@@ -51,22 +54,23 @@ DNS_RUN = Verb(
         number("rate", "N", "UDP replies a second to one source; 0: any number", default=20000),
         number("stale", "SECONDS", "for which an old answer is better than none", default=86400),
         text("metrics-bind-address", "HOST:PORT", "where /metrics is, such as 127.0.0.1:9153 (default: nowhere)"),
-        text(
-            "state",
-            "DIR",
-            "the control socket and the table of last time (default: /run/pyrun-dns)",
-            completes=A_DIRECTORY,
-        ),
+        STATE,
     ),
 )
 DNS_QUERY = Verb(
     "dns query",
-    "print what the cluster's DNS answers, and from which object; needs no root",
+    "print what the cluster's DNS answers, and from which object",
     (Argument("name"), Argument("type", required=False)),
     (
         OBJECTS,
         ZONE,
-        text("client", "ADDRESS", "what the pod of this address is told by a DNS with --autopath"),
+        text(
+            "state",
+            "DIR",
+            "without --objects: the directory of a DNS that runs (default: /run/pyrun-dns)",
+            completes=A_DIRECTORY,
+        ),
+        text("client", "ADDRESS", "what the pod of this address is told, as by a DNS with --autopath"),
         FOR_TOOLS,
     ),
 )

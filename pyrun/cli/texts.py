@@ -405,9 +405,13 @@ its place without a lost query.""",
         see=("https://github.com/kubernetes/dns/blob/master/docs/specification.md",),
     ),
     "dns query": Text(
-        """Reads the objects in a directory and answers one question as the cluster's DNS would, with the file, line
-and value that each record comes from. It asks nobody: for a name that is not the cluster's it says that another server
-is asked. The type is A where none is given.""",
+        """Answers one question as the cluster's DNS would, with the file, line and value that each record comes from.
+The type is A where none is given. No other server is asked: for a name that is not the cluster's it is said who would
+be.
+
+With --objects the answer is that of the objects in a directory, and needs no root. Without, `pyrun dns run` is asked,
+as root, what it would answer now: from its table, by which object; from its cache, and for how long that is kept; which
+other servers would be asked, in order; or why a client gets no reply. Nothing of it is counted or kept.""",
         (
             ("pyrun dns query --objects /etc/pyrun/objects web.default.svc.cluster.local", "a Service's address"),
             ("pyrun dns query --objects . _http._tcp.web.default.svc.cluster.local SRV", "its port"),
@@ -415,7 +419,9 @@ is asked. The type is A where none is given.""",
                 "pyrun dns query --objects . --client 10.1.0.7 web.prod.default.svc.cluster.local",
                 "what a pod's resolver begins with",
             ),
+            ("pyrun dns query --client 10.1.0.7 www.example.org", "what a DNS that runs would tell this pod"),
         ),
+        {"0": "there is an answer, be it that there is no such name", "1": "there is none; it is said why"},
         see=("https://github.com/kubernetes/dns/blob/master/docs/specification.md",),
     ),
     "dns explain": Text(

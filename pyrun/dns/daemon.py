@@ -9,6 +9,7 @@ what waited in them.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -19,18 +20,20 @@ from dataclasses import dataclass, replace
 from .. import inotify
 from ..errors import PyrunError, reason
 from ..kube.feed.store import Store
+from ..listen import listen
 from ..proxy.health import tcp
 from . import wire
 from .directory import KINDS, Objects, all_faults, gather
 from .encode import encode_table
-from .exporter import Exporter
+from .exporter import Exporter, Page, Words
 from .forward import FAILED_TTL_S, Forwarder
+from .look import SOCKET, look_json, question_of
 from .loop import Loop
 from .metrics import render
 from .objects import Fault
 from .plan import Options, plan_dns
 from .program import PROGRAM, end_program, sockets_at, start
-from .reply import NOTHING, Said
+from .reply import NOTHING, Said, make_query
 from .responder import Ended, Question, Responder
 from .servers import Address, Servers, read_resolv_conf, read_searches, without
 from .table import Table
@@ -79,14 +82,15 @@ class Daemon:
         self.started_at = 0.0
         self.leave = False
         self.watch: inotify.Watch | None = None
-        listener = tcp("metrics", settings.metrics) if settings.metrics else None
+        self.planned = 0  # generation of the table that the objects gave last
+        self.exporter: Exporter | None = None
+        self.metrics = tcp("metrics", settings.metrics) if settings.metrics else None
         try:
             self.responder = self._begin()
         except BaseException:
-            if listener:
-                listener.close()
+            if self.metrics:
+                self.metrics.close()
             raise
-        self.exporter = Exporter(listener, self.loop, self._pages()) if listener else None
 
     # --- the program and its sockets ---
 
@@ -175,6 +179,7 @@ class Daemon:
 
     def run(self, ready: Callable[[str], None] = lambda text: None) -> None:
         """Until stop(). PyrunError when it can't go on."""
+        self.exporter = Exporter(self.loop, self._pages())
         self._use_servers()
         self.loop.read(self.responder.fileno(), self._questions)
         self.loop.read(self.store.fileno(), self._changed)
@@ -209,26 +214,43 @@ class Daemon:
             self.watch.close()
         self.loop.close()
 
-    def _pages(self) -> dict[str, Callable[[], str]]:
-        return {"/metrics": self._metrics, "/health": self._health, "/ready": self._is_ready}
+    def _pages(self) -> list[tuple[socket.socket, dict[str, Page]]]:
+        served: list[tuple[socket.socket, dict[str, Page]]] = []
+        if self.metrics:
+            pages: dict[str, Page] = {"/metrics": self._metrics, "/health": self._health, "/ready": self._is_ready}
+            served.append((self.metrics, pages))
+        try:
+            served.append((listen(os.path.join(self.settings.state, SOCKET)), {"/query": self._look}))
+        except PyrunError as error:
+            self.say(f"`pyrun dns query` can't ask this server: {error.text}")
+        return served
 
     def _status(self) -> dict[str, int]:
         self.loop.after(0, self._questions)  # those that come while the program is waited for: nothing tells of them
         return self.responder.status()
 
-    def _metrics(self) -> str:
+    def _metrics(self, _: Words) -> str:
         return render(self._status(), {str(server): server.counts() for server in self.forwarder.upstreams})
 
-    def _health(self) -> str:
+    def _health(self, _: Words) -> str:
         """PyrunError where the program does not answer."""
         self._status()
         return "OK\n"
 
-    def _is_ready(self) -> str:
+    def _is_ready(self, _: Words) -> str:
         """PyrunError as long as nothing is answered."""
         if not self._status()["generation"]:
             raise PyrunError("there is no table yet: not all objects have been read")
         return "OK\n" if self.store.is_whole() else "OK, by the table of last time: not all objects have been read\n"
+
+    def _look(self, words: Words) -> str:
+        """What a client would be answered, as JSON."""
+        name, kind, client = question_of(words)
+        self.loop.after(0, self._questions)  # as in _status()
+        looked = self.responder.look(make_query(0, name, kind), client)
+        table = self.forwarder.table if looked.generation == self.planned else None
+        servers = self.forwarder.in_order(looked.name) if looked.name else ()
+        return json.dumps(look_json(looked, name, kind, client, table, servers)) + "\n"
 
     def _questions(self) -> None:
         try:
@@ -292,7 +314,8 @@ class Daemon:
         )
         table = plan_dns(objects.services, objects.slices, objects.pods, options)
         faults: list[Fault] = []
-        data = encode_table(table, self.responder.generation + 1, faults)
+        generation = self.responder.generation + 1
+        data = encode_table(table, generation, faults)
         self._tell(objects, table, faults)
         first = not self.table_bytes
         try:
@@ -302,7 +325,7 @@ class Daemon:
         except Ended:
             self.table_bytes = data  # the next one gets it, and the sockets
             self._again()
-        self.forwarder.table = table
+        self.forwarder.table, self.planned = table, generation
         self.table_bytes = data
         self.loop.after(0, self._questions)  # those that came while the program was waited for: nothing tells of them
         self._save(data)

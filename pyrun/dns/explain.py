@@ -9,7 +9,6 @@ from typing import Any
 
 from . import wire
 from .answer import Answer, answer_to
-from .objects import Where
 from .table import Table
 from .wire import Record
 
@@ -38,8 +37,19 @@ def data_text(kind: int, data: bytes) -> str:
 
 
 def record_text(record: Record) -> str:
-    name = wire.TYPE_NAMES.get(record.type, f"TYPE{record.type}")
-    return f"{wire.text_of(record.name)} {record.ttl} IN {name} {data_text(record.type, record.data)}"
+    return record_line(record_json(record))
+
+
+def record_json(record: Record, origin: str | None = None) -> dict[str, Any]:
+    value: dict[str, Any] = {"name": wire.text_of(record.name), "ttl": record.ttl}
+    value["type"] = wire.TYPE_NAMES.get(record.type, f"TYPE{record.type}")
+    value["data"] = data_text(record.type, record.data)
+    return value | ({"from": origin} if origin else {})
+
+
+def record_line(value: dict[str, Any]) -> str:
+    """record_json()'s value as record_text() has it."""
+    return f"{value['name']} {value['ttl']} IN {value['type']} {value['data']}"
 
 
 def query_text(table: Table, name: bytes, kind: int, client: bytes | None = None) -> Iterator[str]:
@@ -68,21 +78,16 @@ def outcome(found: Answer) -> str:
 
 def query_json(table: Table, name: bytes, kind: int, client: bytes | None = None) -> dict[str, Any]:
     found = answer_to(table, name, kind, client)
-
-    def shown(record: Record, origin: Where | None = None) -> dict[str, Any]:
-        value: dict[str, Any] = {"name": wire.text_of(record.name), "ttl": record.ttl}
-        value["type"] = wire.TYPE_NAMES.get(record.type, f"TYPE{record.type}")
-        value["data"] = data_text(record.type, record.data)
-        return value | ({"from": str(origin)} if origin else {})
-
     return {
         "name": wire.text_of(name),
         "type": wire.TYPE_NAMES.get(kind, f"TYPE{kind}"),
         "rcode": wire.RCODES[found.rcode],
         "forward": wire.text_of(found.forward) if found.forward is not None else None,
-        "answers": [shown(record, origin) for record, origin in zip(found.answers, found.origins, strict=True)],
-        "authority": [shown(record) for record in found.authority],
-        "additional": [shown(record) for record in found.additional],
+        "answers": [
+            record_json(record, str(origin)) for record, origin in zip(found.answers, found.origins, strict=True)
+        ],
+        "authority": [record_json(record) for record in found.authority],
+        "additional": [record_json(record) for record in found.additional],
     }
 
 

@@ -21,13 +21,15 @@ from ..rights import receive_message, send_message
 from .respond import Sections
 
 PROTOCOL = 1
-CONFIG, TABLE, ANSWER, SOCKETS, STOP, STATUS, GIVE, FLUSH = range(1, 9)
-HELLO, DONE, ASK, STATUS_IS, GIVEN = range(101, 106)
+CONFIG, TABLE, ANSWER, SOCKETS, STOP, STATUS, GIVE, FLUSH, LOOK = range(1, 10)
+HELLO, DONE, ASK, STATUS_IS, GIVEN, LOOKED = range(101, 107)
 FAILED, ALIAS = 1, 2
 PATIENCE_S = 10.0
 MESSAGE_MOST = 1 << 17
 ANSWER_HEAD = struct.Struct("<IIQII8HBB6x")
 ASK_HEAD = struct.Struct("<IHBB16s")
+LOOKED_HEAD = struct.Struct("<IBBHQI4x")
+NOBODY, TABLE_HAS, CACHE_HAS, OLD, OTHERS = range(5)
 SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 COUNTERS = (
     *(
@@ -59,6 +61,18 @@ class Question(NamedTuple):
     refresh: bool
     alias: bool
     source: bytes
+
+
+class Looked(NamedTuple):
+    """What would be replied, and where it comes from: NOBODY, who gets no reply; TABLE_HAS; CACHE_HAS or OLD, what
+    another server has said of `name`, lately or once; OTHERS, who would be asked for `name`. left_s: for which it is
+    kept; of OTHERS, for which an old answer is good where they are silent."""
+
+    origin: int
+    name: bytes
+    left_s: int
+    generation: int
+    reply: bytes
 
 
 class Responder:
@@ -129,6 +143,14 @@ class Responder:
 
     def flush(self) -> None:
         self._do(FLUSH, b"")
+
+    def look(self, query: bytes, source: bytes) -> Looked:
+        """What is replied to this query over TCP, and from where. Nobody is asked, and nothing counted."""
+        self._send(LOOK, source + query)
+        message, _ = self._wait(LOOKED)
+        _, origin, name_n, _, generation, left = LOOKED_HEAD.unpack_from(message)
+        reply_at = LOOKED_HEAD.size + name_n
+        return Looked(origin, message[LOOKED_HEAD.size : reply_at], left, generation, message[reply_at:])
 
     def status(self) -> dict[str, int]:
         """Counters since its start, by name, and its state: connections, generation, names, the cache's size."""

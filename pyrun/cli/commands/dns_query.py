@@ -1,17 +1,24 @@
-"""`pyrun dns query`: what the DNS answers to one question, and from which object. Asks nobody, needs no root."""
+"""`pyrun dns query`: what the DNS answers to one question, and why: by the objects in a directory, which needs no root,
+or what one that runs would answer now. Asks no other server."""
 
 from __future__ import annotations
 
 import ipaddress
+import json
+import os
+from typing import Any
 
+from pyrun.cli.commands.dns_run import STATE
 from pyrun.cli.output import indented, write
 from pyrun.dns import wire
 from pyrun.dns.directory import all_faults, read_directory
 from pyrun.dns.explain import query_json, query_text
+from pyrun.dns.look import SOCKET, is_answered, look_text, target_of
 from pyrun.dns.plan import MAPPED, plan_dns
 from pyrun.dns.plan import Options as Planning
 from pyrun.dns.table import Table
-from pyrun.errors import PyrunError, UsageError, printable
+from pyrun.errors import PyrunError, Unavailable, UsageError, printable
+from pyrun.http.unix import request
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,6 +28,10 @@ if TYPE_CHECKING:
 
 def run(g: Globals, o: Options) -> int:
     client = client_of(o.client) if o.client else None
+    if not o.objects:
+        return _of_running(o, client)
+    if o.state:
+        raise UsageError("--objects and --state: the answer is by objects, or that of a server which runs")
     table = planned(g, o, autopath=client is not None)
     name, kind = name_of(o.name), type_of(o.type or "A")
     if o.format == "json":
@@ -28,6 +39,29 @@ def run(g: Globals, o: Options) -> int:
     else:
         write("".join([printable(line) + "\n" for line in query_text(table, name, kind, client)]))
     return 0
+
+
+def _of_running(o: Options, client: bytes | None) -> int:
+    """1 where that client gets no answer."""
+    found = _ask(os.path.join(o.state or STATE, SOCKET), target_of(name_of(o.name), type_of(o.type or "A"), client))
+    if o.format == "json":
+        write(indented(found, " ") + "\n")
+    else:
+        write("".join([printable(line) + "\n" for line in look_text(found)]))
+    return 0 if is_answered(found) else 1
+
+
+def _ask(where: str, target: str) -> dict[str, Any]:
+    """Unavailable where nobody answers."""
+    hint = "does `pyrun dns run` run, is --state the same, and are you root?"
+    try:
+        status, data = request(where, target, hint=hint)
+    except Unavailable as error:
+        raise Unavailable(f"--objects is missing, and no server answers: {error.text}", hint=error.hint) from None
+    if status != 200:
+        raise Unavailable(f"{where}: {data.decode(errors='replace').strip()}", hint="what does its log say?")
+    found: dict[str, Any] = json.loads(data)
+    return found
 
 
 def planned(g: Globals, o: Options, *, autopath: bool = False) -> Table:
