@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
+from pyrun.node.agent.clock import Clock
+from pyrun.node.agent.record import Record
 from tests.support.node.world import Program, Work, World
 
 ONE = "containers: [{name: web}]"
@@ -341,3 +344,37 @@ def test_a_back_off_ends_when_the_clock_is_set(seconds: float) -> None:
     w.run(7).set_clock(seconds)
     w.run(40 + seconds)
     assert w.when("run web") == [0, 1, 7 + seconds]
+
+
+def test_a_clock_knows_by_how_much_it_was_set() -> None:
+    wall, steady = [1000.0], [5.0]
+    clock = Clock(lambda: wall[0], lambda: steady[0])
+    wall[0], steady[0] = 1060.0, 65.0
+    assert clock.step() == 0
+    wall[0], steady[0] = 1070.5, 75.0  # slewed by half a second
+    assert clock.step() == 0
+    for seconds in (DAY, -2 * DAY, 1.0):
+        wall[0] += seconds
+        assert clock.step() == seconds and clock.step() == 0
+
+
+@pytest.mark.parametrize("seconds", [-DAY, DAY])
+@pytest.mark.parametrize("waits", [True, False])
+def test_a_pod_that_is_being_ended_keeps_its_grace_when_the_clock_is_set(seconds: float, waits: bool) -> None:
+    """As the agent shifts its record: with the signal sent, or still in preStop."""
+    hook = "lifecycle: {preStop: {exec: {command: [x]}}}" if waits else ""
+    text = f"terminationGracePeriodSeconds: 30\ncontainers: [{{name: web, {hook}}}]"
+    w = World(text, programs={"web": [Program(term=None)]}, hooks={("web", "preStop"): Work(50)})
+    w.delete(10)
+    w.run(15).set_clock(seconds)
+    stops = {a.id: a.stop for a in w.observed.attempts if a.stop is not None}
+    record = Record(uid="u", file="f", pod=w.desired.pod, created=0.0, deleted=w.desired.deleted, stops=stops)
+    record.shift(seconds)
+    w.desired = replace(w.desired, deleted=record.deleted)
+    w.observed = replace(
+        w.observed, attempts=tuple(replace(a, stop=record.stops.get(a.id)) for a in w.observed.attempts)
+    )
+    w.run(100 + seconds)
+    signal = 40 + seconds if waits else 10
+    assert w.when("signal web") == [signal] and w.when("kill web") == [40 + seconds + (2 if waits else 0)]
+    assert w.gone

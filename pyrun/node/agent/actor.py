@@ -29,6 +29,7 @@ from ..qos import GUARANTEED, qos_class
 from ..shutdown import MESSAGE, REASON
 from ..volumes import wanted
 from .carry import Carrier
+from .clock import Clock
 from .host import Host
 from .images import known_images, waits_for_import
 from .kept import Kept
@@ -59,6 +60,7 @@ class Actor:
         self.decision: Decision | None = None
         self._final: PodStatus | None = None  # of a pod that is over: its containers may be gone, and this stays
         self.carrier = Carrier(self.kept)
+        self._clock = Clock()
         self._woken = asyncio.Event()
         self._clearing = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -76,12 +78,19 @@ class Actor:
         spec = self.record.desired().spec
         own = spec.terminationGracePeriodSeconds or 0
         wanted = own if grace is None else grace
+        now = self._follow_clock()
         if self.record.deleted is None:
-            self.record.deleted, self.record.grace = time.time(), wanted
+            self.record.deleted, self.record.grace = now, wanted
             self.events.add("Normal", "Killing", f"the pod is deleted, with {wanted} s of grace")
         elif wanted < self.record.grace:
             self.record.grace = wanted
         self.wake()
+
+    def _follow_clock(self) -> float:
+        """Now; times that were noted before the clock was set go with it."""
+        if step := self._clock.step():
+            self.record.shift(step)
+        return time.time()
 
     def update(self, pod: Pod, gates: dict[str, bool]) -> None:
         """The same pod, as it is in the API server or in its file now."""
@@ -178,7 +187,7 @@ class Actor:
     async def _plan(self) -> float | None:
         """Begins what is to be done now. When to plan again although nothing happens."""
         self._woken.clear()
-        now = time.time()
+        now = self._follow_clock()
         await known_images(self.host.cri.images, self.record.desired(), self.carrier.images)
         self.decision = self._settled(plan_pod(self.record.desired(), self.observe(), self.host.facts, now))
         self._note(now)

@@ -82,6 +82,12 @@ class Record(msgspec.Struct, omit_defaults=True, kw_only=True):
         assert self.pod.metadata is not None
         return self.pod.metadata.namespace or "default", self.pod.metadata.name or ""
 
+    def shift(self, seconds: float) -> None:
+        """The clock was set by so much: what is being ended keeps its grace."""
+        if self.deleted is not None:
+            self.deleted += seconds
+        self.stops = {id: stop.shifted(seconds) for id, stop in self.stops.items()}
+
     def forget_containers(self, alive: set[str]) -> None:
         """Of containers that are not there any more."""
         for kept in (self.stops, self.hooks, self.probes, self.messages, self.resources):

@@ -64,6 +64,12 @@ class Stop:
     signalled: float | None = None
     killed: float | None = None
 
+    def shifted(self, seconds: float) -> Stop:
+        """The same by a clock that was set meanwhile."""
+        signalled = None if self.signalled is None else self.signalled + seconds
+        killed = None if self.killed is None else self.killed + seconds
+        return Stop(self.why, self.begun + seconds, self.deadline + seconds, signalled, killed)
+
 
 @dataclass(frozen=True, slots=True)
 class CgroupLimits:
