@@ -1,4 +1,4 @@
-"""A clock that somebody sets, as when the network comes up after a boot: what has begun has no more and no less time."""
+"""A clock that somebody sets, as when a network comes up after a boot: what has begun has no more and no less time."""
 
 from __future__ import annotations
 
