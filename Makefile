@@ -1,7 +1,7 @@
 # Everything here assumes `./bootstrap build` has run once; each target runs it, and the second time it is quick.
 PY := .venv/bin/python
 
-.PHONY: help build check test bench bench-addons bench-addons-memory pictures bench-layers bench-cri many-cri demo conformance critest containerd-2 victoria-logs kubelet control-plane e2e-node fuzz fuzz-layer fuzz-dataplane fuzz-dns bench-proxy flood-proxy bench-proxy-memory bench-proxy-plan bench-dns asan vm vm-shell vm-test vm-engines box soak clean
+.PHONY: help build check test bench bench-addons bench-addons-memory pictures bench-layers bench-cri many-cri demo conformance critest containerd-2 victoria-logs kubelet control-plane e2e-node fuzz fuzz-layer fuzz-dataplane fuzz-dns bench-proxy flood-proxy bench-proxy-memory bench-proxy-plan bench-dns broken-dns asan vm vm-shell vm-test vm-engines box soak clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ fuzz-layer: build  ## fuzz the unpacker of layers for a minute (root; needs clan
 
 bench-dns: build  ## pyrun-dns against CoreDNS, unbound and dnsmasq, interleaved (root)
 	$(PY) -m tests.bench.dns
+
+broken-dns: build  ## a million broken objects at the DNS: named, the rest served, in bounded memory
+	$(PY) -m tests.bench.dns_broken $(ARGS)
 
 fuzz-dns: build  ## fuzz pyrun-dns' queries, tables and control messages for a minute (needs clang)
 	$(PY) cffi_build/build.py --fuzz-dns --seconds 60

@@ -14,8 +14,9 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from .. import inotify
 from ..errors import PyrunError, reason
@@ -30,7 +31,7 @@ from .forward import FAILED_TTL_S, Forwarder
 from .look import SOCKET, look_json, question_of
 from .loop import Loop
 from .metrics import render
-from .objects import Fault
+from .objects import FAULTS_MOST, Faults
 from .plan import Options, plan_dns
 from .program import PROGRAM, end_program, sockets_at, start
 from .reply import NOTHING, Said, make_query
@@ -313,7 +314,7 @@ class Daemon:
             searches=self.searches,
         )
         table = plan_dns(objects.services, objects.slices, objects.pods, options)
-        faults: list[Fault] = []
+        faults = Faults()
         generation = self.responder.generation + 1
         data = encode_table(table, generation, faults)
         self._tell(objects, table, faults)
@@ -330,9 +331,10 @@ class Daemon:
         self.loop.after(0, self._questions)  # those that came while the program was waited for: nothing tells of them
         self._save(data)
 
-    def _tell(self, objects: Objects, table: Table, faults: Sequence[Fault]) -> None:
+    def _tell(self, objects: Objects, table: Table, faults: Faults) -> None:
         """Each fault once, as long as it is there."""
-        lines = {*all_faults(objects, [*table.refused, *faults]), *map(str, self.store.faults())}
+        named = all_faults(objects, [*table.refused, *faults], table.refused_more + faults.more)
+        lines = {*named, *map(str, islice(self.store.faults(), FAULTS_MOST))}
         for line in sorted(lines - self.faults):
             self.say(line)
         self.faults = lines

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+FAULTS_MOST = 10_000
 SERVICE_NAME = "kubernetes.io/service-name"
 
 
@@ -98,6 +99,18 @@ class Fault:
     why: str
 
 
+class Faults(list[Fault]):
+    """As many as are named; more: how many there are beside these, which take no memory."""
+
+    more = 0
+
+    def append(self, fault: Fault) -> None:
+        if len(self) < FAULTS_MOST:
+            super().append(fault)
+        else:
+            self.more += 1
+
+
 def read_service(value: Mapping[str, Any], origin: Origin, faults: list[Fault]) -> Service:
     meta, spec = value.get("metadata") or {}, value.get("spec") or {}
     namespace, name = meta.get("namespace") or "default", meta.get("name") or ""
@@ -120,6 +133,9 @@ def read_slice(value: Mapping[str, Any], origin: Origin, faults: list[Fault]) ->
     """None for one that belongs to no service, or has no addresses (FQDN)."""
     meta = value.get("metadata") or {}
     service = (meta.get("labels") or {}).get(SERVICE_NAME)
+    if service and not isinstance(service, str):
+        faults.append(Fault(origin.at("/metadata/labels"), f"{SERVICE_NAME} is no text"))
+        return None
     if not service or value.get("addressType") not in ("IPv4", "IPv6"):
         return None
     size = 4 if value["addressType"] == "IPv4" else 16
@@ -128,9 +144,12 @@ def read_slice(value: Mapping[str, Any], origin: Origin, faults: list[Fault]) ->
         pointer = f"/endpoints/{number}"
         conditions = endpoint.get("conditions") or {}
         ready = conditions.get("ready") is not False  # nil is true
+        if not isinstance(hostname := endpoint.get("hostname") or "", str):
+            faults.append(Fault(origin.at(f"{pointer}/hostname"), f"{hostname!r} is no name"))
+            continue
         for address in _address((endpoint.get("addresses") or [""])[0], origin.at(f"{pointer}/addresses/0"), faults):
             if len(address) == size:
-                endpoints.append(Endpoint(address, endpoint.get("hostname") or "", ready, pointer))
+                endpoints.append(Endpoint(address, hostname, ready, pointer))
             else:
                 faults.append(Fault(origin.at(f"{pointer}/addresses/0"), f"no address of {value['addressType']}"))
     ports = tuple(_ports(value.get("ports") or (), "/ports", origin, faults))
@@ -161,10 +180,13 @@ def _ports(values: Any, pointer: str, origin: Origin, faults: list[Fault]) -> It
         port = value.get("port")
         if port is None:
             continue  # of an EndpointSlice: every port
-        if not isinstance(port, int) or not 0 < port < 65536:
+        if not isinstance(port, int) or isinstance(port, bool) or not 0 < port < 65536:
             faults.append(Fault(origin.at(f"{pointer}/{number}/port"), f"{port!r} is no port"))
             continue
-        yield Port(value.get("name") or "", str(value.get("protocol") or "TCP").lower(), port)
+        if not isinstance(name := value.get("name") or "", str):
+            faults.append(Fault(origin.at(f"{pointer}/{number}/name"), f"{name!r} is no name"))
+            continue
+        yield Port(name, str(value.get("protocol") or "TCP").lower(), port)
 
 
 def _address(text: Any, where: Where, faults: list[Fault]) -> Iterator[bytes]:

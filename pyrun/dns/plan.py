@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from . import wire
-from .objects import Endpoint, Fault, Origin, Pod, Port, Service, Slice, Where
+from .objects import Endpoint, Fault, Faults, Origin, Pod, Port, Service, Slice, Where
 from .table import Entry, Node, Path, Table, Zone
 
 VERSION = "1.1.0"
@@ -81,13 +81,13 @@ class _Draft:
         self.zone = wire.lower(wire.name_of(options.zone))
         self.records: dict[bytes, dict[RRType, dict[bytes, Entry]]] = {}
         self.targets: dict[bytes, bytes] = {}
-        self.faults: list[Fault] = []
+        self.faults = Faults()
         self.clients: dict[bytes, Path | None] = {}  # None: pods that would try different names have the same address
         self.paths: dict[tuple[str, tuple[str, ...]], Path] = {}
 
     def name(self, *labels: str) -> bytes:
         """The name of these labels in the zone. WireError."""
-        own = [label.lower().encode() for label in labels]
+        own = [wire.label_of(label.lower()) for label in labels]
         return wire.join(own + wire.labels_of(self.zone), ".".join([*labels, self.options.zone]))
 
     def add(self, name: bytes, kind: RRType, data: bytes, origin: Where) -> None:
@@ -151,7 +151,7 @@ class _Draft:
         if not port.name:
             return
         try:
-            labels = [f"_{port.name}".lower().encode(), f"_{port.protocol}".encode()]
+            labels = [wire.label_of(f"_{port.name}".lower()), wire.label_of(f"_{port.protocol}")]
             self.add(wire.join(labels + wire.labels_of(name), port.name), wire.SRV, data, origin)
         except wire.WireError as error:
             self.faults.append(Fault(origin, str(error)))
@@ -239,7 +239,7 @@ class _Draft:
         longest = sorted(zones, key=lambda zone: (-len(zone), zone))
         clients = {address: path for address, path in self.clients.items() if path is not None}
         apexes = tuple(Zone(zone, self.soa(zone)) for zone in longest)
-        return Table(apexes, nodes, self.options.ttl, tuple(self.faults), clients)
+        return Table(apexes, nodes, self.options.ttl, tuple(self.faults), clients, self.faults.more)
 
 
 def dashed(address: bytes) -> str:

@@ -56,11 +56,12 @@ class Path:
 @dataclass(frozen=True, slots=True)
 class Table:
     """ttl: seconds, of every record and negative answer. zones: the longest names first. A node outside all zones is
-    answered from here too, its neighbours are not. clients: the search path of who asks from an address of 16 bytes
-    (IPv4's mapped into IPv6), for autopath."""
+    answered from here too, its neighbours are not. refused: as many as are named; refused_more: the others' number.
+    clients: the search path of who asks from an address of 16 bytes (IPv4's mapped into IPv6), for autopath."""
 
     zones: tuple[Zone, ...] = ()
     nodes: Mapping[bytes, Node] = field(default_factory=dict)
     ttl: int = 5
     refused: tuple[Fault, ...] = ()
     clients: Mapping[bytes, Path] = field(default_factory=dict)
+    refused_more: int = 0

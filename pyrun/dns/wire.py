@@ -54,12 +54,20 @@ class Message:
         return self.flags & 15
 
 
+def label_of(text: str) -> bytes:
+    """WireError for what is in JSON, and is no text: half of a surrogate pair."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raise WireError(f"{text!r} is no text") from None
+
+
 def name_of(text: str) -> bytes:
     """The wire form of a name in presentation form; a dot at its end changes nothing. WireError."""
     if text in ("", "."):
         return ROOT
     labels, label, at = [], bytearray(), 0
-    raw = text.encode("utf-8", "surrogateescape")
+    raw = label_of(text)
     while at < len(raw):
         byte = raw[at]
         at += 1

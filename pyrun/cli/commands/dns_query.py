@@ -74,7 +74,7 @@ def planned(g: Globals, o: Options, *, autopath: bool = False) -> Table:
         table = plan_dns(found.services, found.slices, found.pods, options)
     except wire.WireError as error:
         raise PyrunError(f"--zone {error}")
-    for line in all_faults(found, table.refused):
+    for line in all_faults(found, table.refused, table.refused_more):
         g.warn(line)
     return table
 

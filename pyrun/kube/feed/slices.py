@@ -102,8 +102,8 @@ def _named(pod: Object, name: str, protocol: str) -> int | None:
     for container in [*(spec.get("containers") or ()), *sidecars]:
         for port in container.get("ports") or ():
             if port.get("name") == name and (port.get("protocol") or "TCP") == protocol:
-                number: int | None = port.get("containerPort")
-                return number
+                number = port.get("containerPort")
+                return number if isinstance(number, int) else None
     return None
 
 
