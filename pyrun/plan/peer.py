@@ -6,11 +6,22 @@ mount namespace of the maker's: the container's is made of that one, and the nod
 be unmounted whoever is killed.
 
     Unshare(NEWNS)                                          only for a create
+    MountSetattr("/", slave)                                only for a user namespace
     Prctl(subreaper), Bind(console)
+    OpenTree, MountSetattr, Openat2, Dup3                   a standard stream that is /dev/null
     mount the overlay on `root`                             only for a create
     Spawn(RUNTIME create --pid-file pid …)                  with the container's streams
     ReceiveFd(console), SendFd                              the terminal, to the supervisor or the client
     AdoptPid(pid)
+
+Into a user namespace the runtime's init goes before it takes the root, and is nobody of the node's then: it could not
+reach one below directories of ours, which are root's alone. So that root is ROOT, which everyone may go through; what
+is mounted there is the maker's alone, and its namespace gives nothing back to the node's, as a container's in a user
+namespace may not either.
+
+A runtime gives the standard streams to the container's user. crun 1.8 does so with /dev/null too, the node's own: an
+exec's user could take it from all. So what is /dev/null is opened by a read-only mount of it, through which nobody can
+change its owner or mode, and everyone writes.
 
 What the runtime is told by relative names (pid file, console socket, log) lies in its working directory: an address of
 a socket may be 107 bytes long at most.
@@ -26,7 +37,9 @@ from .model.steps import (
     AdoptPid,
     Bind,
     Dup,
+    Dup3,
     MakeTarget,
+    MountSetattr,
     MoveMount,
     Openat2,
     OpenTree,
@@ -36,8 +49,9 @@ from .model.steps import (
     Spawn,
     Unshare,
 )
+from .rootfs.mount_options import MS_SLAVE, RDONLY
 from .rootfs.overlay import NEWNS, mount_overlay
-from .rootfs.rootfs_plan import BY_FD, CLONE_FD, clean_path
+from .rootfs.rootfs_plan import AT_EMPTY_PATH, AT_RECURSIVE, BY_FD, CLONE_FD, NONE, OPEN_TREE_CLONE, clean_path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,7 +61,10 @@ PID_FILE, CONSOLE, LOG, PROCESS = "pid", "console", "log.json", "process.json"
 CONSOLE_FD = 3  # where a maker has the socket that the terminal goes to
 PR_SET_CHILD_SUBREAPER = 36
 UNDO_MS = 30_000
+NULL = "/dev/null"
+O_RDWR = 2
 AT = "/runtime_handler"
+ROOT = "/run/pyrun-root"  # in a user namespace; empty for all but a maker
 
 
 class Peer:
@@ -70,18 +87,29 @@ def plan_peer_create(
     overlay: Overlay,
     *,
     tty: bool,
+    nulls: tuple[int, ...],
     timeout_ms: int,
     label: str | None = None,
     readonly: bool = False,
+    userns: str | None = None,
 ) -> Plan:
-    """directory: the bundle. root: where its config.json has the root, an empty directory on a mount that propagates
-    to nobody. readonly: the root will be, and the image's volumes will not."""
+    """directory: the bundle. root: where its config.json has the root, an empty directory, on a mount that propagates
+    to nobody. nulls: the standard streams that are /dev/null. readonly: the root will be, and the image's volumes will
+    not. userns: the file of the user namespace that the container joins; root is ROOT then."""
     b = Builder()
     b.add(PARENT, Unshare(flags=NEWNS, at=AT, why="what is mounted is seen by the container alone"))
-    there, listener = _begin(b, directory, tty)
+    maps = NONE
+    if userns is not None:
+        maps, why = b.slot("user-namespace"), "nor by the node, whose mounts are this namespace's from here on"
+        b.add(
+            PARENT,
+            MountSetattr(path="/", at_flags=AT_RECURSIVE, propagation=MS_SLAVE, at=AT, why=why),
+            Openat2(path=userns, flags=0, out=maps, at=AT, why="whose mappings the layers take"),
+        )
+    there, listener = _begin(b, directory, tty, nulls)
     base, top = b.slot("root-directory"), b.slot("root")
     b.add(PARENT, Openat2(path=root + "/", flags=O_PATH, out=base, at=AT))
-    mount_overlay(b, PARENT, label, overlay, base)
+    mount_overlay(b, PARENT, label, overlay, base, maps)
     b.add(PARENT, Openat2(path=root + "/", flags=O_PATH, out=top, at=AT, why="what was mounted"))
     _volumes(b, overlay, top, readonly)
     words = ("create", "--pid-file", PID_FILE, *(("--console-socket", CONSOLE) if tty else ()), id)
@@ -92,10 +120,20 @@ def plan_peer_create(
     return b.plan()
 
 
-def plan_peer_exec(peer: Peer, id: str, directory: str, *, cgroup: str | None, tty: bool, timeout_ms: int) -> Plan:
-    """directory: of this exec, with process.json. cgroup: the one below the container's that it is to be in."""
+def plan_peer_exec(
+    peer: Peer,
+    id: str,
+    directory: str,
+    *,
+    cgroup: str | None,
+    tty: bool,
+    nulls: tuple[int, ...],
+    timeout_ms: int,
+) -> Plan:
+    """directory: of this exec, with process.json. cgroup: the one below the container's that it is to be in. nulls: as
+    plan_peer_create() has them."""
     b = Builder()
-    there, listener = _begin(b, directory, tty)
+    there, listener = _begin(b, directory, tty, nulls)
     words = ["exec", "--detach", "--process", PROCESS, "--pid-file", PID_FILE]
     words += ["--console-socket", CONSOLE] if tty else []
     words += ["--cgroup", cgroup] if cgroup else []
@@ -104,7 +142,7 @@ def plan_peer_exec(peer: Peer, id: str, directory: str, *, cgroup: str | None, t
     return b.plan()
 
 
-def _begin(b: Builder, directory: str, tty: bool) -> tuple[int, int | None]:
+def _begin(b: Builder, directory: str, tty: bool, nulls: tuple[int, ...]) -> tuple[int, int | None]:
     """Slots: the working directory, and with a terminal the socket that it comes to."""
     there, listener = b.slot("directory"), None
     b.add(
@@ -112,10 +150,26 @@ def _begin(b: Builder, directory: str, tty: bool) -> tuple[int, int | None]:
         Prctl(option=PR_SET_CHILD_SUBREAPER, arg2=1, at=AT, why="what the runtime leaves running is left to us"),
         Openat2(path=directory + "/", flags=0, out=there, at=AT),
     )
+    if nulls:
+        _keep_null(b, nulls)
     if tty:
         listener = b.slot("console")
         b.add(PARENT, Bind(dir=there, name=CONSOLE, mode=0o600, listen=1, out=listener, at="/tty"))
     return there, listener
+
+
+def _keep_null(b: Builder, nulls: tuple[int, ...]) -> None:
+    """What of a mount that is attached nowhere is opened by its descriptor's name, so that gets a number we know."""
+    mount, null, why = b.slot("null-mount"), b.slot("null"), "the node's, whose owner stays"
+    first, path = nulls[0], f"/proc/self/fd/{nulls[0]}"
+    b.add(
+        PARENT,
+        OpenTree(path=NULL, flags=OPEN_TREE_CLONE, out=mount, at=AT, why=why),
+        MountSetattr(mount=mount, at_flags=AT_EMPTY_PATH, set=RDONLY, at=AT),
+        Dup3(fd=mount, number=first, at=AT),
+        Openat2(path=path, flags=O_RDWR, out=null, at=AT),
+        *(Dup3(fd=null, number=number, at=AT) for number in nulls),
+    )
 
 
 def _volumes(b: Builder, overlay: Overlay, top: int, readonly: bool) -> None:

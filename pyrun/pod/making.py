@@ -45,7 +45,7 @@ def make(pods: NodeState, c: Container) -> None:
     sandbox = pod.sandbox
     if sandbox is None or pod.supervisor is None:
         raise FailedPrecondition(f"pod {pod.id[:13]} has no supervisor", hint="it has been stopped")
-    pods.handler(pod).check(config)
+    pods.handler(pod).check(config, sandbox)
     c.record.log_path = log_path(config, pod.config)
     log_rate(config, pod.config)
     reached("create:begin")

@@ -217,14 +217,10 @@ def test_what_is_said_of_them(node: Node) -> None:
     installed = [name for name in PEERS if shutil.which(name)]
     assert sorted(features) == sorted(["", "pyrun", *installed])
     assert features["pyrun"].user_namespaces
-    users = {"mode": "POD", "uids": MAPS, "gids": MAPS}
-    linux = {"security_context": {"namespace_options": {"pid": "CONTAINER", "userns_options": users}}}
     for name in installed:
-        assert not features[name].user_namespaces
         said = subprocess.run([name, "features"], capture_output=True, text=True, check=False)
+        assert features[name].user_namespaces == ("mountExtensions" in said.stdout)
         assert features[name].recursive_read_only_mounts == ('"rro"' in said.stdout)
-        with pytest.raises(InvalidArgument, match=f"userns_options: the runtime of handler {name}"):
-            run_pod(node, name, linux=linux)
         pod = run_pod(node, name)
         mount = {"container_path": "/v", "host_path": "/usr", "uidMappings": MAPS, "gidMappings": MAPS}
         if "mountExtensions" not in said.stdout:
@@ -237,6 +233,43 @@ def test_what_is_said_of_them(node: Node) -> None:
             with pytest.raises(InvalidArgument, match="mounts.0.recursive_read_only: the runtime of handler"):
                 node.create(pod, mounts=[read_only])
         node.clear()
+
+
+@pytest.mark.parametrize("pid", ["CONTAINER", "POD"])
+@pytest.mark.parametrize("handler", HANDLERS)
+def test_a_user_namespace(node: Node, handler: str, pid: str) -> None:
+    """Its root is nobody of the node's, and writes to all of its image; the node keeps its files and mounts."""
+    users = {"mode": "POD", "uids": MAPS, "gids": MAPS}
+    linux = {"security_context": {"namespace_options": {"pid": pid, "userns_options": users}}}
+    pod = run_pod(node, handler, linux=linux)
+    shared = node.path / "shared-with-users"
+    shared.mkdir(exist_ok=True)
+    shared.chmod(0o777)
+    mount = {"container_path": "/v", "host_path": str(shared)}
+    before = Path("/proc/self/mountinfo").read_text()
+    script = "cat /proc/self/uid_map; id -u; touch /bin/x /v/x; hostname; cat /etc/hostname; exec sleep 4327"
+    id = node.run(pod, script=script, linux=linux, mounts=[mount], image={"image": WITH_VOLUME})
+    _wait(lambda: len(node.log()) == 4)
+    assert node.log()[0].split() == ["0", "100000", "65536"] and node.log()[1:] == ["0", "p", "p"]
+    assert (shared / "x").stat().st_uid == 100_000
+    assert Path("/proc/self/mountinfo").read_text() == before and list(Path("/run/pyrun-root").iterdir()) == []
+    done = node.call("ExecSync", container_id=id, cmd=["sh", "-c", "echo a > /data/in/b; ls /bin/x; id -u"])
+    assert (done.exit_code, done.stdout) == (0, b"/bin/x\n0\n"), done.stderr
+    image = {"container_path": "/i", "image": {"image": WITH_VOLUME}, "readonly": True}
+    with pytest.raises(InvalidArgument, match=r"mounts.0.image: the runtime of handler .* in a user namespace"):
+        node.create(pod, "image", linux=linux, mounts=[image])
+
+
+@pytest.mark.parametrize("handler", HANDLERS)
+def test_the_nodes_null_stays(node: Node, handler: str) -> None:
+    """crun gives an exec's standard streams to its user; with /dev/null that user could take it from the whole node."""
+    user = {"security_context": {"namespace_options": {"pid": "CONTAINER"}, "run_as_user": {"value": 7}}}
+    id = node.run(run_pod(node, handler), linux=user)
+    script = "id -u; chmod 600 /proc/self/fd/0; echo x > /proc/self/fd/0 && cat"
+    done = node.call("ExecSync", container_id=id, cmd=["sh", "-c", script])
+    assert (done.exit_code, done.stdout) == (0, b"7\n"), done.stderr
+    found = os.stat("/dev/null")
+    assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (0, 0, 0o666)
 
 
 @pytest.mark.parametrize("handler", HANDLERS)

@@ -42,7 +42,7 @@ def test_features() -> None:
     assert (old.version, old.recursive_read_only, old.idmap, old.user_namespaces) == ("runc 1.1", True, False, False)
     assert old.mount_options == USUAL | {"rro", "nosymfollow"}
     new = read_features('{"linux": {"mountExtensions": {"idmap": {"enabled": true}}}}', "")
-    assert new.idmap and not new.recursive_read_only
+    assert new.idmap and new.user_namespaces and not new.recursive_read_only
 
 
 @pytest.mark.parametrize("text", ["", "unknown command features", "[]", '{"mountOptions": 3, "linux": []}', "null"])

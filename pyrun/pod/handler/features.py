@@ -12,7 +12,8 @@ USUAL = frozenset(
 
 
 class Features:
-    """version: for people. mount_options: of binds. idmap: mounts with mappings of owners."""
+    """version: for people. mount_options: of binds. idmap: mounts with mappings of owners. user_namespaces: all that a
+    kubelet wants of a pod in one, whose volumes it has mapped."""
 
     __slots__ = ("idmap", "mount_options", "recursive_read_only", "user_namespaces", "version")
 
@@ -43,7 +44,8 @@ def read_features(text: str, version: str) -> Features:
     options = said.get("mountOptions")
     options = frozenset(o for o in options if isinstance(o, str)) if isinstance(options, list) else frozenset()
     idmap = _at(said, "linux", "mountExtensions", "idmap", "enabled") is True
-    return Features(version, mount_options=USUAL | options, recursive_read_only="rro" in options, idmap=idmap)
+    words: dict[str, bool] = {"recursive_read_only": "rro" in options, "idmap": idmap, "user_namespaces": idmap}
+    return Features(version, mount_options=USUAL | options, **words)
 
 
 def _at(value: object, *keys: str) -> object:

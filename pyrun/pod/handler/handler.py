@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ...plan.model.overlay import Overlay
     from ..carried import Exec
     from ..pod import Container
+    from ..sandbox import Sandbox
     from .features import Features
 
 
@@ -26,8 +27,8 @@ class Handler(ABC):
         """InvalidArgument names what of a PodSandboxConfig it can't do."""
 
     @abstractmethod
-    def check(self, config: Any) -> None:
-        """The same of a ContainerConfig."""
+    def check(self, config: Any, sandbox: Sandbox) -> None:
+        """The same of a ContainerConfig, in this pod."""
 
     @abstractmethod
     def create(self, c: Container, doc: dict[str, Any], overlay: Overlay, log: int) -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ...plan.model.overlay import Overlay
     from ..carried import Exec
     from ..pod import Container
+    from ..sandbox import Sandbox
     from ..supervisor import Supervisor
 
 
@@ -42,7 +43,7 @@ class Own(Handler):
     def check_pod(self, config: Any) -> None:
         return
 
-    def check(self, config: Any) -> None:
+    def check(self, config: Any, sandbox: Sandbox) -> None:
         return
 
     def create(self, c: Container, doc: dict[str, Any], overlay: Overlay, log: int) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import stat
 import subprocess
 
 from ...errors import FailedPrecondition, InvalidArgument, PyrunError, reason
@@ -13,11 +14,14 @@ from ...executor import StepFailed
 from ...facts import read_text
 from ...plan.model.steps import Spawn
 from ...plan.peer import LOG, PROCESS, plan_peer_create, plan_peer_exec
+from ...plan.peer import ROOT as MAPPED_ROOT
 from ...plan.peer import Peer as Program
+from ...plan.rootfs.overlay import IDMAPPED_LAYERS
 from ...plan.words.step_errors import explain_failure
 from ...runtime.prepare import Config
 from ..carried import MakerDied
 from ..records import remove_directory
+from ..spec.mounts import mappings
 from ..spec.namespaces import POD
 from ..spec.signals import parse_signal
 from .features import Features, read_features
@@ -33,6 +37,7 @@ if TYPE_CHECKING:
     from ...plan.model.plan import Plan
     from ..carried import Exec
     from ..pod import Container
+    from ..sandbox import Sandbox
 
 ENV = ("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",)
 OCI_VERSION = "1.0.0"  # crun refuses newer ones than it knows; what is of a newer one here, features tell of
@@ -41,6 +46,8 @@ CREATE_S = 200.0  # less than the supervisor's client waits
 TEXT = 1000
 ECHILD = 10
 CONFIG, ROOT = "config.json", "root"
+ALL = (0, 1, 2)  # standard streams
+NULL = os.makedev(1, 3)
 POD_USERNS = "linux.security_context.namespace_options.userns_options"
 
 
@@ -60,12 +67,14 @@ class Peer(Handler):
     def check_pod(self, config: Any) -> None:
         options = config.linux.security_context.namespace_options
         asked = options.HasField("userns_options") and options.userns_options.mode == POD
-        if asked and not self.features.user_namespaces:
-            self._refuse(POD_USERNS, "makes no containers in a user namespace")
+        if asked and self._facts.kernel < IDMAPPED_LAYERS:
+            raise InvalidArgument(f"{POD_USERNS}: layers in a user namespace need Linux 5.19 or newer")
 
-    def check(self, config: Any) -> None:
+    def check(self, config: Any, sandbox: Sandbox) -> None:
         for index, mount in enumerate(config.mounts):
             place = f"mounts.{index}"
+            if mount.image.image and sandbox.user:
+                self._refuse(f"{place}.image", "can't mount an image in a user namespace")
             if mount.recursive_read_only and not self.features.recursive_read_only:
                 self._refuse(f"{place}.recursive_read_only", "does not say that it makes mounts so")
             if (mount.uidMappings or mount.gidMappings) and not self.features.idmap:
@@ -86,12 +95,15 @@ class Peer(Handler):
     def create(self, c: Container, doc: dict[str, Any], overlay: Overlay, log: int) -> None:
         sandbox, supervisor = c.pod.sandbox, supervisor_of(c)
         systemd = bool(sandbox and sandbox.slice)
-        root = f"{c.pod.run_directory}/{ROOT}"
+        userns = sandbox.user if sandbox else None
+        root = MAPPED_ROOT if userns else f"{c.pod.run_directory}/{ROOT}"
         doc["ociVersion"], doc["root"]["path"] = OCI_VERSION, root
+        if sandbox and sandbox.user:
+            self._map(doc, sandbox)
         data = json.dumps(doc).encode()
         c.record.cgroup = self._cgroup(c.id, data, systemd)
         for directory in (self._root, root):
-            _make(directory)
+            _make(directory, 0o711 if directory == MAPPED_ROOT else 0o700)
         _write(f"{c.directory}/{CONFIG}", data)
         plan = plan_peer_create(
             self._peer(systemd),
@@ -100,9 +112,11 @@ class Peer(Handler):
             root,
             overlay,
             tty=c.config.tty,
+            nulls=ALL if c.config.tty else () if c.config.stdin else (0,),
             timeout_ms=int(CREATE_S * 1000),
             label=doc["linux"].get("mountLabel"),
             readonly=doc["root"]["readonly"],
+            userns=userns,
         )
         try:
             made = supervisor.carry_create(c.id, plan, c.record.cgroup, **streams_of(c, log))
@@ -113,6 +127,16 @@ class Peer(Handler):
             raise
         c.record.cgroup = self._cgroup_of(made.pid, c.record.cgroup)
         made.close()
+
+    def _map(self, doc: dict[str, Any], sandbox: Sandbox) -> None:
+        """These runtimes want a user namespace's mappings told though they join it. Files of ours in /etc are nobody's
+        in it where mounts can't be mapped."""
+        doc["linux"] |= mappings(sandbox)
+        if not self.features.idmap:
+            for mount in doc["mounts"]:
+                if mount["source"].startswith(sandbox.directory + "/"):
+                    mount.pop("uidMappings", None)
+                    mount.pop("gidMappings", None)
 
     def _cgroup_of(self, pid: int, planned: str) -> str:
         """Where the init is, if that is below: crun makes `container` in a scope of systemd's, to which its execs'
@@ -201,7 +225,8 @@ class Peer(Handler):
         try:
             _write(f"{directory}/{PROCESS}", json.dumps(process).encode())
             words: dict[str, Any] = {"cgroup": cgroup, "tty": stdio is None, "timeout_ms": int(CREATE_S * 1000)}
-            plan = plan_peer_exec(self._peer(), c.id, directory, **words)
+            nulls = ALL if stdio is None else tuple(number for number in ALL if _is_null(stdio[number]))
+            plan = plan_peer_exec(self._peer(), c.id, directory, nulls=nulls, **words)
             try:
                 return supervisor_of(c).carry_exec(c.id, plan, stdio, console=console)
             except StepFailed as failure:
@@ -296,9 +321,10 @@ def _short(text: str) -> str:
     return words if len(words) <= TEXT else "\u2026" + words[-TEXT:]
 
 
-def _make(directory: str) -> None:
+def _make(directory: str, mode: int = 0o700) -> None:
     try:
-        os.makedirs(directory, 0o700, exist_ok=True)
+        os.makedirs(directory, mode, exist_ok=True)
+        os.chmod(directory, mode)  # whatever our umask
     except OSError as error:
         raise PyrunError(f"{directory}: {reason(error)}") from None
 
@@ -309,6 +335,11 @@ def _write(path: str, data: bytes) -> None:
             file.write(data)
     except OSError as error:
         raise PyrunError(f"{path}: {reason(error)}") from None
+
+
+def _is_null(fd: int) -> bool:
+    found = os.fstat(fd)
+    return stat.S_ISCHR(found.st_mode) and found.st_rdev == NULL
 
 
 def _kill_cgroup(path: str) -> bool:

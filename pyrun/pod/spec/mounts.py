@@ -80,7 +80,7 @@ def _usual(config: Any, sandbox: Any, node: Node) -> list[tuple[dict[str, Any], 
     for name, path in zip(ETC, (sandbox.hostname_file, sandbox.hosts, sandbox.resolv_conf), strict=True):
         mount = _mount(f"/etc/{name}", "bind", path, "rbind", "rprivate", *QUIET, readonly)
         if sandbox.user and node.facts.kernel >= TMPFS_IDMAP:
-            _map(mount, sandbox)
+            mount |= mappings(sandbox)
         made.append((mount, "pod.dns_config" if name == "resolv.conf" else "pod.hostname"))
     return made
 
@@ -97,9 +97,12 @@ def _mount(destination: str, type: str, source: str, *options: str) -> dict[str,
     return {"destination": destination, "type": type, "source": source, "options": list(options)}
 
 
-def _map(mount: dict[str, Any], sandbox: Any) -> None:
-    for key, maps in (("uidMappings", sandbox.uid_mappings), ("gidMappings", sandbox.gid_mappings)):
-        mount[key] = [{"containerID": m.container_id, "hostID": m.host_id, "size": m.size} for m in maps]
+def mappings(sandbox: Any) -> dict[str, list[dict[str, int]]]:
+    """Of its user namespace, as config.json has them."""
+    return {
+        key: [{"containerID": m.container_id, "hostID": m.host_id, "size": m.size} for m in maps]
+        for key, maps in (("uidMappings", sandbox.uid_mappings), ("gidMappings", sandbox.gid_mappings))
+    }
 
 
 def _bind(index: int, m: Any, dest: str, node: Node) -> dict[str, Any]:
@@ -144,5 +147,5 @@ def _image_mount(index: int, m: Any, dest: str, images: dict[int, ImageMount], s
         refuse(f"{place}.image", f"{m.image.image} is not on this node", hint="pull it first")
     mount = images[index].mount(dest)
     if sandbox.user:
-        _map(mount, sandbox)
+        mount |= mappings(sandbox)
     return mount
