@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
+from functools import lru_cache
 
 _FORM = re.compile(r"([+-]?)(\d+(?:\.\d*)?|\.\d+)(?:([numkMGTPE]|[KMGTPE]i)|[eE]([+-]?\d{1,3}))?", re.ASCII)
 _SUFFIXES: dict[str | None, Fraction] = {
@@ -16,8 +17,10 @@ _SUFFIXES: dict[str | None, Fraction] = {
     **{f"{s}i": Fraction(1024) ** e for e, s in enumerate("KMGTPE", 1)},
 }
 LONGEST = 64
+_kept = lru_cache(4096, typed=True)  # a plan asks for the same few again and again
 
 
+@_kept
 def parse(value: str | int | float) -> Fraction:
     """ValueError where it is none."""
     text = str(value)
@@ -29,11 +32,13 @@ def parse(value: str | int | float) -> Fraction:
     return -number if sign == "-" else number
 
 
+@_kept
 def milli(value: str | int | float) -> int:
     """In thousandths, rounded up, as the kubelet takes cpu."""
     return _up(parse(value) * 1000)
 
 
+@_kept
 def whole(value: str | int | float) -> int:
     """Rounded up: bytes, and counts."""
     return _up(parse(value))

@@ -35,5 +35,11 @@ def test_none(text: str) -> None:
         milli(text)
 
 
+def test_what_equals_a_number_is_none() -> None:
+    assert milli(1) == 1000
+    with pytest.raises(ValueError, match="'True' is not a quantity"):
+        milli(True)
+
+
 def test_for_people() -> None:
     assert [human_bytes(n) for n in (512, 1 << 20, 3 << 29)] == ["512", "1 Mi", "1.5 Gi"]

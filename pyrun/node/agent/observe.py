@@ -14,7 +14,7 @@ from .record import Record
 
 def pods_of(uid: str, pods: Iterable[Pod]) -> list[Pod]:
     """The sandboxes of a pod, oldest first."""
-    found = [pod for pod in pods if pod.visible and pod.config.metadata.uid == uid]
+    found = [pod for pod in pods if pod.uid == uid and pod.visible]
     return sorted(found, key=lambda pod: pod.config.metadata.attempt)
 
 
