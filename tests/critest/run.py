@@ -1,11 +1,11 @@
 """Runs critest, the validation of the CRI by Kubernetes' own project, against `pyrun cri`.
 
-    python -m tests.critest.run [--focus REGEX] [--skip REGEX] [--json]
+    python -m tests.critest.run [--focus REGEX] [--skip REGEX] [--websocket] [--json]
 
 In tests/view, as root: it goes into a network namespace of its own, serves critest's images (of
 tests/support/cri/images.py) from a registry on loopback, which the daemon finds by hosts.toml as any mirror, and starts
 the daemon. KNOWN.md names the specs that do not pass and why; exit status 1 means that one failed or was skipped which
-is not in it.
+is not in it. --websocket: exec, attach and port-forward by WebSocket; else by SPDY, as a kubelet has them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ from tests.support.registry.stub import Stub
 
 KNOWN = Path(__file__).resolve().parent / "KNOWN.md"
 TIMEOUT_S = 600
+WATCHED_S = 3600  # by a person, who may have a slow machine
 START_S = 30
+WEBSOCKET = ("-websocket-exec", "-websocket-attach", "-websocket-portforward")
 # Of specs that wait for a minute for what a host without the controller can't do.
 NEEDS_MEMORY = "OOMKilled"
 CONTROLLERS = Path("/sys/fs/cgroup/cgroup.controllers")
@@ -66,7 +68,9 @@ def unknown(specs: list[Spec]) -> list[Spec]:
     return [spec for spec in specs if spec.state != "passed" and cause_of(spec.name, known) is None]
 
 
-def run_critest(*, focus: str = "", skip: str = "") -> list[Spec]:
+def run_critest(
+    *, focus: str = "", skip: str = "", websocket: bool = False, timeout_s: float = TIMEOUT_S
+) -> list[Spec]:
     """What became of each spec that was to run. Raises Unavailable where critest can't be had."""
     critest = program("critest")
     hopeless = "" if "memory" in CONTROLLERS.read_text().split() else NEEDS_MEMORY
@@ -75,12 +79,12 @@ def run_critest(*, focus: str = "", skip: str = "") -> list[Spec]:
         with _daemon(directory) as address:
             report = directory / "report.json"
             argv = [str(critest), f"-runtime-endpoint={address}", f"-image-endpoint={address}", "--ginkgo.no-color"]
-            argv += [f"--ginkgo.json-report={report}"]
+            argv += [f"--ginkgo.json-report={report}", *(WEBSOCKET if websocket else ())]
             argv += [f"--ginkgo.{word}={value}" for word, value in (("focus", focus), ("skip", skip)) if value]
             argv += [f"--ginkgo.skip={hopeless}"] if hopeless else []
             env = os.environ | {"TMPDIR": name}
             with open(directory / "critest.log", "wb") as log:
-                subprocess.run(argv, env=env, stdout=log, stderr=log, timeout=TIMEOUT_S, check=False)
+                subprocess.run(argv, env=env, stdout=log, stderr=log, timeout=timeout_s, check=False)
             if not report.exists():
                 raise AssertionError((directory / "critest.log").read_text()[-3000:])
             return list(_read(json.loads(report.read_text()), bool(focus or skip)))
@@ -133,10 +137,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="critest against pyrun cri")
     parser.add_argument("--focus", default="")
     parser.add_argument("--skip", default="")
+    parser.add_argument("--websocket", action="store_true")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     try:
-        specs = run_critest(focus=options.focus, skip=options.skip)
+        words = {"focus": options.focus, "skip": options.skip, "websocket": options.websocket}
+        specs = run_critest(**words, timeout_s=WATCHED_S)
     except Unavailable as error:
         sys.exit(str(error))
     surprises = unknown(specs)

@@ -10,6 +10,7 @@ from tests.support.engines.golang import Unavailable
 SPECS = 142
 # That a run which chose few, or skipped most, is no success.
 AT_LEAST = 112
+STREAMS = 5  # exec with and without a terminal, attach, port-forward, and in the node's network
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +42,17 @@ def test_every_spec_passes_that_can(specs: list[Spec]) -> None:
 def test_all_of_them_ran(specs: list[Spec]) -> None:
     assert len(specs) == SPECS
     assert sum(spec.state == "passed" for spec in specs) >= AT_LEAST
+
+
+@pytest.mark.root
+def test_streams_by_websocket() -> None:
+    """Above they are by SPDY, as a kubelet has them."""
+    try:
+        specs = run_critest(focus="Streaming runtime should support", websocket=True)
+    except Unavailable as error:
+        pytest.skip(str(error))
+    assert len(specs) == STREAMS
+    assert all(spec.state == "passed" for spec in specs), specs
 
 
 def test_known_gives_causes() -> None:

@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 
 from tests.support.container.runner import REPO
+from tests.support.cri.tools import NNP, program
 from tests.support.registry.made import Made, make_image, small_tar, tree_tar
 
 PUBLIC = "registry.k8s.io/e2e-test-images/"
@@ -42,8 +43,6 @@ echo $$ >/var/run/nginx.pid
 httpd -f -p "${1:-80}" -h /www &
 wait
 """
-# The setuid program of e2e-test-images/nonewprivs.
-NNP = '#include <stdio.h>\n#include <unistd.h>\nint main(void) { printf("Effective uid: %d\\n", geteuid()); }\n'
 ACCOUNTS = {
     "passwd": "root:x:0:0:root:/root:/bin/sh\nwww-data:x:33:33::/:/bin/sh\ndefault-user:x:1000:1000::/:/bin/sh\n"
     "nobody:x:65534:65534::/:/bin/sh\n",
@@ -112,8 +111,6 @@ def _base() -> bytes:
             (tree / "etc" / name).write_text(text)
         (tree / "www").mkdir()
         (tree / "www/index.html").write_text("<title>Welcome to nginx!</title>\n")
-        subprocess.run(
-            ["gcc", "-Os", "-static", "-s", "-x", "c", "-o", tree / "nnp", "-"], input=NNP.encode(), check=True
-        )
-        (tree / "nnp").chmod(0o4755)
+        shutil.copy(program(NNP), tree / NNP)
+        (tree / NNP).chmod(0o4755)
         return tree_tar(tree)

@@ -1,5 +1,6 @@
 """crictl and critest of the CRI that pyrun speaks, built from their Go module once and kept. critest's package has only
-tests, which `go install` refuses, so both are built in a module of ours that requires theirs."""
+tests, which `go install` refuses, so both are built in a module of ours that requires theirs. With them NNP, a program
+of one of critest's images: a guest has no compiler."""
 
 from __future__ import annotations
 
@@ -14,6 +15,9 @@ from tests.support.engines.golang import STRIPPED, TIMEOUT_S, Unavailable, build
 MODULE = "sigs.k8s.io/cri-tools"
 VERSION = "v1.37.0"
 CACHE = REPO / ".cache" / "cri-tools" / VERSION
+# The setuid program of e2e-test-images/nonewprivs.
+NNP = "nnp"
+NNP_SOURCE = '#include <stdio.h>\n#include <unistd.h>\nint main(void) { printf("Effective uid: %d\\n", geteuid()); }\n'
 COMMANDS = {
     "crictl": ("build", *STRIPPED, f"{MODULE}/cmd/crictl"),
     "critest": ("test", "-c", *STRIPPED, f"{MODULE}/cmd/critest"),
@@ -26,6 +30,10 @@ def program(name: str) -> Path:
 
 
 def _build(path: Path) -> None:
+    if path.name == NNP:
+        compiler = ["gcc", "-Os", "-static", "-s", "-x", "c", "-o", str(path), "-"]
+        subprocess.run(compiler, input=NNP_SOURCE, text=True, check=True)
+        return
     source = CACHE / "source"
     source.mkdir(exist_ok=True)
     go = find_go(source)
@@ -49,6 +57,6 @@ def _minor(go: str) -> str:
 
 if __name__ == "__main__":
     try:
-        print(*[program(name) for name in COMMANDS])
+        print(*[program(name) for name in (*COMMANDS, NNP)])
     except Unavailable as error:
         sys.exit(str(error))
