@@ -1,7 +1,7 @@
 # Everything here assumes `./bootstrap build` has run once; each target runs it, and the second time it is quick.
 PY := .venv/bin/python
 
-.PHONY: help build check test bench bench-addons bench-addons-memory pictures bench-layers bench-cri many-cri demo conformance critest containerd-2 victoria-logs kubelet control-plane e2e-node fuzz fuzz-layer fuzz-dataplane fuzz-dns bench-proxy flood-proxy bench-proxy-memory bench-proxy-plan bench-dns broken-dns asan vm vm-shell vm-test vm-engines box soak clean
+.PHONY: help build check test bench bench-addons bench-addons-memory pictures bench-layers bench-cri bench-node many-cri demo conformance critest containerd-2 victoria-logs kubelet control-plane e2e-node fuzz fuzz-layer fuzz-dataplane fuzz-dns bench-proxy flood-proxy bench-proxy-memory bench-proxy-plan bench-dns broken-dns asan vm vm-shell vm-test vm-engines box soak clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -99,6 +99,9 @@ bench-layers: build  ## unpacking and removing a layer against GNU tar (root)
 bench-cri: build  ## the CRI's calls against containerd's and runc's (root; builds these with Go the first time)
 	$(PY) -c 'from tests.bench.cri import build_programs; build_programs()'
 	tests/view unshare -n $(PY) -m tests.bench.cri $(ARGS)
+
+bench-node: build  ## pyrun node run: how quick pods come and go, what probes and idling take, a kill under a hundred pods (root)
+	tests/view $(PY) -m tests.bench.node $(ARGS)
 
 many-cri: build  ## a thousand containers on one pyrun cri, which is killed in between; nothing may be left (root)
 	tests/view $(PY) -m tests.bench.cri_many $(ARGS)
