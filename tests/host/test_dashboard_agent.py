@@ -138,6 +138,58 @@ def test_images_have_the_plan_of_garbage_collection(browser: Browser, dashboard:
     assert not browser.complaints, browser.complaints
 
 
+EVIL = "<img src=x onerror=alert(1)><script>alert(2)</script>\"'`${7*7}"
+FORGED = "\x1b]0;title\x07\x1b]52;c;ZXZpbA==\x07\x1b[2J\x1b[31mred"
+MISLEADS = r"printf '\033]0;title\007\033]52;c;ZXZpbA==\007\033[2J\033[31mred \342\200\256reversed\377 '; "
+
+
+def test_hostile_words_of_pods_stay_words(browser: Browser, dashboard: Served, agent: AgentNode) -> None:
+    """What a probe and a program say, names of images, of objects and of files, annotations: in the list of what is
+    broken, in events, the plan and the YAML of a pod they are text, and obeyed by nobody."""
+    says = f"{MISLEADS} echo '{EVIL.replace(chr(39), '')}'"
+    probe = {"exec": {"command": ["sh", "-c", f"({says}) >&2; exit 1"]}, "periodSeconds": 1}
+    dies = sh("dies", f"({says}) > /dev/termination-log; exit 3")
+    made = pod("evil", sh("app", WAITS, readinessProbe=probe), dies)
+    made["metadata"]["annotations"] = {"note": EVIL + FORGED}
+    agent.write("evil", made)
+    agent.write("evil-image", pod("evil-image", {**sh("app", "true"), "image": EVIL}))
+    named = pod("evil-name", sh("app", "true"))
+    named["metadata"]["name"] = EVIL
+    agent.write("evil <img src=x onerror=alert(3)>", named)
+    try:
+        browser.visit(dashboard.url)
+        browser.type("#token", dashboard.token)
+        browser.press("Enter")
+        shown = EVIL.replace("'", "")
+        for text in (shown, "onerror=alert(3)>.yaml", "evil-image"):
+            browser.wait_text(text)
+        check_words(browser)
+        for page, text in (("#/events", shown), ("#/pods", "evil"), ("#/node", "onerror=alert(3)>.yaml")):
+            browser.run(f"location.hash = {json.dumps(page)}")
+            browser.wait_text(text)
+            check_words(browser)
+        browser.run("location.hash = '#/pods'")
+        open_tab(browser, "evil", "Conditions")
+        browser.wait_text(EVIL)  # the annotation
+        check_words(browser)
+        for tab, text in (("Timeline", shown), ("Plan", "to come"), ("YAML", "${7*7}")):
+            open_tab(browser, tab, text)
+            check_words(browser)
+        assert not browser.complaints, browser.complaints
+        assert all(url.startswith(dashboard.url) for url in browser.requests if url != "about:blank"), browser.requests
+    finally:
+        for path in agent.manifests.glob("evil*"):
+            path.unlink()
+        agent.wait(lambda pods: not [name for name in pods if name.startswith("evil")])
+
+
+def check_words(browser: Browser) -> None:
+    """No element that none of ours makes, and nothing that a terminal or the direction of text obeys."""
+    assert browser.run("document.querySelectorAll('img, iframe, main script, [onerror]').length") == 0
+    found = browser.run(r"document.body.innerText.match(/[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]/)")
+    assert found is None, found
+
+
 PAGES = {
     "#/": "Most CPU",
     "#/pods": "Filter",
