@@ -88,7 +88,8 @@ def plan_mark_table(reuse: str) -> str:
     reuse: what tcp_tw_reuse was, which the table tells whoever takes it away; "" where it can't be read."""
     note = f'comment "{_NOTE}{reuse}"\n' if reuse else ""
     name = f"inet {MARK_TABLE}"
-    rule = f"meta l4proto {{ tcp, udp, sctp }} socket transparent 1 meta mark set meta mark or {MARK:#x}"
+    kinds = "tcp, udp, sctp, icmp, ipv6-icmp"  # of ICMP: what routers tell of a socket's packets, which it is meant for
+    rule = f"meta l4proto {{ {kinds} }} socket transparent 1 meta mark set meta mark or {MARK:#x}"
     chain = f"chain prerouting {{\ntype filter hook prerouting priority mangle; policy accept;\n{rule}\n}}"
     return f"table {name}\ndelete table {name}\ntable {name} {{\n{note}{chain}\n}}\n"
 
@@ -263,7 +264,8 @@ def _change_table(text: str) -> None:
     """The one table that marks packets of transparent sockets. Services never pass by it."""
     from ..nft import run_nft
 
-    run_nft(text, "carries the base rules out", "maps, NAT, numgen, fib and socket")
+    way = "--mode nftables works without it"
+    run_nft(text, "marks what belongs to a socket with a client's address", "`socket` (CONFIG_NFT_SOCKET)", way)
 
 
 def _noted_reuse() -> str:

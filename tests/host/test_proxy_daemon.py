@@ -7,11 +7,10 @@ import select
 import signal
 import socket
 import subprocess
-import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -19,32 +18,16 @@ from pyrun.cli.main import main
 from pyrun.errors import PyrunError
 from pyrun.proxy.cleanup import clean_up
 from pyrun.proxy.sctp import probe
-from tests.support.proxy.answers import Answer, Server, ask
+from tests.support.proxy.answers import Answer, ask
 from tests.support.proxy.objects import service, slice_of
 from tests.support.proxy.running import PATIENCE_S, Proxy, running, until
-from tests.support.proxy.topology import NODE4, Place, Topology, topology
-
-VIP = "10.96.0.1"
-PODS = [(f"10.1.0.{n}", f"fd01::{n}") for n in (1, 2, 3, 4)]
-WEB = service("web", VIP)
+from tests.support.proxy.topology import NODE4, Place, topology
+from tests.support.proxy.world import PODS, VIP, WEB, Load, World, answers, nobody, pods, settled
 
 
 @pytest.fixture(params=["userspace", "nftables"])
 def mode(request: pytest.FixtureRequest) -> str:
     return str(request.param)
-
-
-class World:
-    def __init__(self, net: Topology) -> None:
-        self.pods = [net.host(*addresses) for addresses in PODS]
-        self.client = net.host("10.1.0.9", "fd01::9")
-        self.outside = net.host("203.0.113.2", "2600:5200::2")
-        self.servers = [Server(pod, 8080) for pod in self.pods]
-        self.node = net.node
-
-    def close(self) -> None:
-        for server in self.servers:
-            server.close()
 
 
 @pytest.fixture
@@ -55,26 +38,6 @@ def world() -> Iterator[World]:
             yield made
         finally:
             made.close()
-
-
-def pods(*numbers: int, **more: Any) -> str:
-    return slice_of("web", *[PODS[number][0] for number in numbers], **more)
-
-
-def answers(client: Place, count: int, address: str = VIP, port: int = 80, *, udp: bool = False) -> list[str]:
-    """The addresses of those who answered, in order; what else came of it as it is."""
-    found = [ask(client, address, port, udp=udp) for _ in range(count)]
-    return [one.endpoint.rpartition(":")[0] if isinstance(one, Answer) else one for one in found]
-
-
-def settled(client: Place, right: set[str], address: str = VIP, port: int = 80, *, udp: bool = False) -> None:
-    """Waits until all of these answer and no other."""
-    until(lambda: set(answers(client, 3 * len(right), address, port, udp=udp)) == right, f"{right} have it never")
-
-
-def nobody(client: Place, address: str) -> bool:
-    """No Service has this address."""
-    return not isinstance(ask(client, address, 80, silent=True), Answer)
 
 
 def top(proxy: Proxy, capfd: pytest.CaptureFixture[str], *options: str) -> list[str]:
@@ -143,6 +106,8 @@ def test_no_endpoints_and_health_checks(world: World, tmp_path: Path, mode: str)
         settled(world.client, {PODS[0][0]})
         until(lambda: proxy.get(32100)[0] == 200, "the load balancer never hears of the endpoint")
         assert '"localEndpoints": 1' in proxy.get(32100, host=NODE4)[1]
+        with urllib.request.urlopen(f"http://{NODE4}:32100/healthz", timeout=20) as answered:
+            assert answered.headers["X-Load-Balancing-Endpoint-Weight"] == "1"
         answer = ask(world.outside, NODE4, 30080)
         assert isinstance(answer, Answer) and answer.source == world.outside.address4
         proxy.write(text + pods(0, node="n2"))
@@ -280,35 +245,6 @@ def test_a_stop_takes_everything_away(world: World, tmp_path: Path, mode: str) -
         assert left() == before
         assert proxy.plane_pid() == 0
         assert main(["proxy", "cleanup", "--state", str(proxy.state)]) == 0  # nothing is no fault
-
-
-class Load:
-    """A client that asks without a pause, and counts what went wrong."""
-
-    def __init__(self, client: Place) -> None:
-        self._client = client
-        self._ended = threading.Event()
-        self.good = 0
-        self.bad: list[object] = []
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        while not self._ended.is_set():
-            found = ask(self._client, VIP, 80)
-            if isinstance(found, Answer):
-                self.good += 1
-            else:
-                self.bad.append(found)
-
-    def more(self, count: int) -> None:
-        """Waits for so many good answers from now on."""
-        wanted = self.good + count
-        until(lambda: self.good >= wanted or self.bad, "no answer comes")
-
-    def end(self) -> None:
-        self._ended.set()
-        self._thread.join(60)
 
 
 def test_a_killed_daemon_is_not_missed(world: World, tmp_path: Path, mode: str) -> None:
@@ -492,3 +428,33 @@ def test_terminating_endpoints_serve_to_the_end(world: World, tmp_path: Path, mo
         settled(world.client, {PODS[3][0]})
         load.end()
         assert not load.bad
+
+
+def test_policies_that_change_under_load(world: World, tmp_path: Path, mode: str) -> None:
+    """Scenario 11: each change of a policy, or of who is here, is in force, and no connection fails meanwhile."""
+    here, there = "nodeName: n1", "nodeName: n2"
+    ends = "conditions: {ready: false, serving: true, terminating: true}"
+
+    def text(inner: str, outer: str, **extra: str) -> str:
+        spec = f"type: NodePort, internalTrafficPolicy: {inner}, externalTrafficPolicy: {outer}"
+        web = service("web", VIP, spec, ports="{name: tcp, port: 80, nodePort: 30080}")
+        return web + pods(*[int(n[1:]) for n in extra], extra={int(n[1:]): fields for n, fields in extra.items()})
+
+    with running(tmp_path, mode, text("Cluster", "Cluster", p0=here, p1=there)) as proxy:
+        settled(world.client, {PODS[0][0], PODS[1][0]})
+        inside, outside = Load(world.client), Load(world.outside, NODE4, 30080)
+        for step, from_inside, from_outside in (
+            (text("Local", "Cluster", p0=here, p1=there), {0}, {0, 1}),
+            (text("Local", "Local", p0=here, p1=there, p2=here), {0, 2}, {0, 2}),
+            (text("Local", "Local", p0=f"{here}, {ends}", p1=there, p2=here), {2}, {2}),
+            (text("Local", "Local", p0=f"{here}, {ends}", p1=there, p2=f"{here}, {ends}"), {0, 2}, {0, 2}),
+            (text("Cluster", "Local", p1=there, p3=here), {1, 3}, {3}),
+            (text("Cluster", "Cluster", p1=there), {1}, {1}),
+        ):
+            proxy.write(step)
+            settled(world.client, {PODS[number][0] for number in from_inside})
+            settled(world.outside, {PODS[number][0] for number in from_outside}, NODE4, 30080)
+        for load in (inside, outside):
+            load.more(20)
+            load.end()
+            assert not load.bad
