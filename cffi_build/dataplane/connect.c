@@ -81,6 +81,13 @@ void connect_next(struct connection *c) {
             c->backend = b;
             return;
         }
+        if (is_shortage(error)) { /* of ours: no other endpoint helps, and none is at fault */
+            refused_by_limit++;
+            c->frontend->refused++;
+            tcp_pause();
+            tcp_abort(c);
+            return;
+        }
         b->failed++;
         c->frontend->retried++;
         c->tried[c->n_tried++] = b; /* held by it */

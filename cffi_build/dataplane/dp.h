@@ -163,6 +163,7 @@ void source_drop(struct source *s);
 size_t source_count(void);
 bool limit_connection(const struct source *s, uint32_t connections); /* false: it has to be refused */
 uint32_t limit_flows(void); /* at a time, of all clients */
+bool is_shortage(int error); /* of descriptors or memory */
 
 /* ---- TCP (tcp.c: from accept to the end; pump.c: the bytes) */
 
@@ -213,6 +214,8 @@ void tcp_continue(void);         /* connections whose budget was used up */
 bool tcp_has_more(void);
 void tcp_free_dead(void);
 void tcp_abort(struct connection *c); /* RST to both */
+void tcp_pause(void);                 /* accepts nothing for a moment, as there is nothing to do it with */
+bool tcp_is_short(void);              /* that was so within the last seconds */
 void tcp_take_of(const struct own_socket *o); /* what waits at a socket of SCTP */
 
 /* The buffer of a socket to an endpoint, which the kernel doubles (and net.core.rmem_max bounds): what may lie in it when the client takes

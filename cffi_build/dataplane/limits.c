@@ -78,4 +78,7 @@ bool limit_connection(const struct source *s, uint32_t open) {
     return open < connection_limit && s->connections < (share > SHARE_LEAST ? share : SHARE_LEAST);
 }
 
+/* The machine's, or of our descriptors: it will be there again. */
+bool is_shortage(int error) { return error == EMFILE || error == ENFILE || error == ENOMEM || error == ENOBUFS; }
+
 uint32_t limit_flows(void) { return settings.udp_flows < flow_ceiling ? settings.udp_flows : flow_ceiling; }

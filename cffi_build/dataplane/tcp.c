@@ -11,7 +11,7 @@
 
 #include "tcp.h"
 
-enum { ACCEPTED_AT_ONCE = 64, LISTENERS_MOST = 16, EMPTIED_MOST = 256, PAUSE_MS = 20, YOUNG_MS = 20000 };
+enum { ACCEPTED_AT_ONCE = 64, LISTENERS_MOST = 16, EMPTIED_MOST = 256, PAUSE_MS = 20, SHORT_MS = 10000, YOUNG_MS = 20000 };
 
 uint32_t connections;
 uint64_t accepted_total;
@@ -20,7 +20,7 @@ static struct list old = {&old, &old};
 static struct list more = {&more, &more}, dead = {&dead, &dead}; /* by their `ready` */
 static struct watched listeners[LISTENERS_MOST];
 static uint32_t n_listeners;
-static int64_t paused_until, drained_at;
+static int64_t paused_until, short_until, drained_at;
 
 /* ---- the end */
 
@@ -238,6 +238,13 @@ static void pause_listeners(bool pause) {
     paused_until = pause ? now_ms + PAUSE_MS : 0;
 }
 
+void tcp_pause(void) {
+    pause_listeners(true);
+    short_until = now_ms + SHORT_MS;
+}
+
+bool tcp_is_short(void) { return now_ms < short_until; }
+
 /* false: there is none waiting, or nothing to take it with. f: as of take(). */
 static bool accept_some(const struct watched *w, struct frontend *f) {
     for (int k = 0; k < ACCEPTED_AT_ONCE; k++) {
@@ -246,11 +253,12 @@ static bool accept_some(const struct watched *w, struct frontend *f) {
         int fd = accept4(w->fd, (struct sockaddr *)&peer, &n, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd >= 0) {
             take(fd, &peer, f);
-            continue;
+        } else if (is_shortage(errno)) {
+            tcp_pause();
+        } else if (errno == EAGAIN) {
+            return false;
         }
-        if (errno == ENFILE || errno == EMFILE || errno == ENOMEM || errno == ENOBUFS) /* the machine's: it will be there again */
-            pause_listeners(true);
-        if (errno == EAGAIN || paused_until)
+        if (paused_until)
             return false;
     }
     return true;

@@ -55,9 +55,11 @@ struct wire_reply {
     char text[104];
 };
 
+enum { WIRE_RETIRING = 1, WIRE_SHORT = 2 }; /* short: it had no descriptor or memory for a connection within the last seconds */
+
 struct wire_state {
     uint64_t generation, connections, flows, frontends, sets, accepted, refused_by_limit;
-    uint32_t pid, retiring, listeners, limit; /* limit: connections at a time */
+    uint32_t pid, flags, listeners, limit; /* flags: WIRE_RETIRING, WIRE_SHORT; limit: connections at a time */
 };
 
 struct wire_settings {

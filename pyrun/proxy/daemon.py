@@ -34,7 +34,7 @@ from .follow import Follower
 from .frontends import LOOPBACKS
 from .health import Health, Web
 from .hostports import bound_ports, clashes, ephemeral_overlap
-from .messages import EndpointCounters, Settings
+from .messages import EndpointCounters, Settings, State
 from .metrics import Metrics
 from .model import Node, Options
 from .rules import PROTOCOLS, SCTP, TCP, Change, Frontend, Key, Refusal, Rules
@@ -52,6 +52,7 @@ AGAIN_S = (0.5, 10.0)  # after a change that could not be carried out
 ON_LOOPBACK = "the kernel carries nothing from loopback to a pod, as route_localnet stays off; --mode userspace does"
 FAULTS_MOST = 10_000  # that a status names
 WAITS_S = 30.0  # for a source, before that is said, and again each time
+BOUND_S = 60.0  # what the data plane has no room for is said so often
 SOCKET = "proxy.sock"
 
 
@@ -151,6 +152,8 @@ class Daemon:
         self._again = 0.0  # when to try again what failed
         self._delay = AGAIN_S[0]
         self._say_at = time.monotonic() + WAITS_S  # that a source has not told of itself yet
+        self._refused = 0  # connections by the data plane, of which that has been said
+        self._bound_at = 0.0  # when it may be said again
         self._check_faults: list[Refusal] = []
         self._refused_told: set[Refusal] = set()
         self._beside: tuple[object, object] = ((), ())  # refusals and health checks of the rules last carried out
@@ -361,6 +364,7 @@ class Daemon:
             self.told(f"no rule is changed until this is heard of, for without it some would be missing: {missing}")
         if self.carrier is not None and self.health.applied:
             self.carrier.renew()
+            self._tell_bound(now)
         if self._check_faults:
             self._check_faults = self.web.set_checks(self.health.rules.health)
         if (sctp := probe()) != self._sctp:
@@ -388,6 +392,22 @@ class Daemon:
             refused = (*self.health.rules.refused, *self._check_faults)
             self.events.set(notices(refused, self.follower.faults, self.given.node.name))
 
+    def _tell_bound(self, now: float) -> None:
+        state = self._state()
+        if state is None or now < self._bound_at:
+            return
+        if line := bound_line(state, self._refused):
+            self._bound_at = now + BOUND_S
+            self.told(line)
+        self._refused = state.refused_by_limit
+
+    def _state(self) -> State | None:
+        """The data plane's; None where there is none, or it does not answer."""
+        carrier = self.carrier
+        with contextlib.suppress(PyrunError):
+            return carrier.state() if carrier is not None else None
+        return None
+
     def _warn_of_ports(self, rules: Rules) -> None:
         own = set(self.follower.node.addresses)
         line = ephemeral_overlap(one.port for one in rules.frontends if one.address in own)
@@ -413,6 +433,7 @@ class Daemon:
             "frontends": len(rules.frontends),
             "endpoints": sum(len(one.endpoints) for one in rules.sets),
             "faults": self._fault_lines() + [line for line in sources if line],
+            "bound": bound_line(state) if (state := self._state()) is not None else "",
             "refused": [_line(one) for one in (*rules.refused, *self._check_faults)],
         }
 
@@ -444,18 +465,30 @@ class Daemon:
         }
 
     def _render(self) -> str:
-        carrier = self.carrier
-        counters = state = None
-        if carrier is not None:
-            with contextlib.suppress(PyrunError):
-                counters, state = carrier.counters(), carrier.state()
-        return self.metrics.render(self.health.rules, counters, state)
+        carrier, counters = self.carrier, None
+        with contextlib.suppress(PyrunError):
+            counters = carrier.counters() if carrier is not None else None
+        return self.metrics.render(self.health.rules, counters, self._state())
 
 
 def _endpoint_row(one: EndpointCounters, key: str) -> dict[str, Any]:
     """key: its set's; "" where that is gone."""
     row: dict[str, Any] = {slot: getattr(one, slot) for slot in one.__slots__ if slot != "set"}
     return row | {"address": address_text(one.address), "set": key}
+
+
+def bound_line(state: State, before: int = 0) -> str:
+    """What the data plane had no room for; "" for nothing. before: so many refusals have been told of."""
+    more = state.refused_by_limit
+    more -= before if before <= more else 0  # it counts anew after its start
+    if state.is_short:
+        way = f"LimitNOFILE, or `prlimit --pid {state.pid} --nofile`"
+        is_open = f"{state.connections} connections are open"
+        return f"the data plane is out of descriptors or memory: {is_open}, and others wait or are reset ({way})"
+    if more:
+        is_open = f"{state.connections} of {state.limit} are open"
+        return f"the data plane has reset {more} connections for a bound: {is_open} (LimitNOFILE)"
+    return ""
 
 
 def _line(one: Refusal) -> str:

@@ -12,6 +12,7 @@ HELLO, SETTINGS, LISTEN, APPLY, COUNTERS, GIVE, RETIRE, END = range(1, 9)
 KEEP, KEPT, GIVE_SOCKETS, TAKE_SOCKETS, GIVE_FLOWS, TAKE_FLOWS, GIVE_PINS, TAKE_PINS = range(9, 17)
 INLINE_MOST = 60000  # bytes of an image in a message; a longer one goes as a memfd
 REPLY_MOST = 8192
+RETIRING, SHORT = 1, 2  # flags of a State
 
 REQUEST = struct.Struct("<IHHQ")
 REPLY = struct.Struct("<IHHiIQ104s")
@@ -61,9 +62,15 @@ class State:
     accepted: int
     refused_by_limit: int
     pid: int
-    retiring: int
+    flags: int
     listeners: int
     limit: int
+
+    @property
+    def is_short(self) -> bool:
+        """Within the last seconds it had no descriptor or no memory for a connection: those that came wait, or were
+        reset."""
+        return bool(self.flags & SHORT)
 
 
 @dataclass(frozen=True, slots=True)

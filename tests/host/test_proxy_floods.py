@@ -4,6 +4,7 @@ flood-proxy. Those of datagrams are in test_dataplane_udp.py."""
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import resource
 import selectors
@@ -15,9 +16,10 @@ from pathlib import Path
 
 import pytest
 
+from pyrun.proxy import client
 from pyrun.proxy.messages import Settings
 from pyrun.proxy.rules import Endpoint
-from tests.support.dataplane import PATIENCE_S, Plane, packed
+from tests.support.dataplane import PATIENCE_S, Plane, packed, servers
 from tests.support.proxy.answers import Answer, Server, ask
 from tests.support.proxy.objects import service, slice_of
 from tests.support.proxy.running import running, until
@@ -188,3 +190,75 @@ def test_of_connections_that_send_a_byte_now_and_then(tmp_path: Path, holder: Ho
         for s in held:
             s.close()
         plane.close()
+
+
+# --- of what the machine gives ----------------------------------------------------------------------------------------
+
+
+def keep(s: socket.socket) -> None:
+    while part := s.recv(10):
+        s.sendall(part)
+
+
+@contextlib.contextmanager
+def plane_with(directory: Path, descriptors: int) -> Iterator[Plane]:
+    """A data plane that can have no more."""
+    real, directory = client.BINARY, directory / str(descriptors)
+    directory.mkdir()
+    wrapper = directory / "pyrun-dataplane"
+    wrapper.write_text(f'#!/bin/sh\nulimit -n {descriptors}\nexec {real} "$@"\n')
+    wrapper.chmod(0o755)
+    client.BINARY = str(wrapper)
+    try:
+        made = Plane(directory)
+    finally:
+        client.BINARY = real
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def test_no_descriptor_is_left(tmp_path: Path) -> None:
+    """EMFILE: what is connected goes on, it is said, no endpoint is blamed, and all is well when there are some
+    again."""
+    with servers(1, handler=keep) as (server,):
+        with plane_with(tmp_path, 512) as plane:
+            plane.serve(server)
+            with plane.connect() as s:
+                assert echoed(s)
+            until(lambda: plane.it.hello().connections == 0, "a connection stays for ever")
+            used = len(os.listdir(f"/proc/{plane.it.pid}/fd"))
+        refused = 0
+        for spare in (6, 7):  # a connection takes two: it finds none, or one, and is reset
+            with plane_with(tmp_path, used + spare) as plane:
+                plane.serve(server)
+                refused += use_up(plane)
+        assert refused
+
+
+def use_up(plane: Plane) -> int:
+    """Of its descriptors all, by three connections and some that wait; returns how many were refused."""
+    with contextlib.ExitStack() as stack:
+        held = [stack.enter_context(plane.connect()) for _ in range(3)]
+        assert all(echoed(s) for s in held)
+        more = [stack.enter_context(plane.connect()) for _ in range(4)]
+        until(lambda: plane.it.hello().is_short, "it never says that it has no descriptor")
+        assert all(echoed(s) for s in held)
+        for s in (*held, *more[:2]):
+            s.close()
+        for s in more[2:]:
+            with contextlib.suppress(ConnectionError):
+                assert echoed(s)
+            s.close()
+        with plane.connect() as s:
+            assert echoed(s)
+        until(lambda: plane.it.hello().connections == 0, "connections stay for ever")
+        (endpoint,) = plane.it.counters().endpoints
+        assert endpoint.failed == 0
+        return plane.it.hello().refused_by_limit
+
+
+def echoed(s: socket.socket) -> bool:
+    s.sendall(b"x")
+    return s.recv(1) == b"x"

@@ -30,6 +30,8 @@ def _lines(found: dict[str, Any]) -> list[str]:
     if found["waits_for"]:
         lines.append(f"  waits for {', '.join(found['waits_for'])}")
     lines.append(f"  serves {found['frontends']} addresses and ports with {found['endpoints']} endpoints")
+    if found["bound"]:
+        lines.append(f"  {found['bound']}")
     for title, key in (("wrong", "faults"), ("refused", "refused")):
         lines += [f"  {title}: {line}" for line in found[key]]
     return lines
