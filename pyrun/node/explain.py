@@ -20,6 +20,8 @@ from .plan.probes import probe_of
 from .plan.restart import is_sidecar, policy_of
 from .qos import PERIOD_US, cgroup_path, container_limits, oom_score_adj, pod_limits, pod_requests, qos_class
 
+PULLS = {"Always": "ask the registry each time", "IfNotPresent": "pull if it is not here", "Never": "must be here"}
+
 
 class Line(NamedTuple):
     """part: admission, images, cgroup, volumes, start, probes, stop. pointer: the field that asks; "" for none."""
@@ -101,13 +103,12 @@ def _images(spec: PodSpec) -> Iterator[Line]:
         if c.image in seen:
             continue
         seen.add(c.image)
-        how = {
-            "Always": "ask the registry each time",
-            "IfNotPresent": "pull if it is not here",
-            "Never": "must be here",
-        }
-        given = how[c.imagePullPolicy or "Always"]
+        given = PULLS[c.imagePullPolicy or "Always"]
         yield Line("images", f"{c.image}: {c.imagePullPolicy}, {given}", f"{at}/image")
+    for i, volume in enumerate(spec.volumes or ()):
+        if (image := volume.image) is not None:
+            text = f"{image.reference}: {image.pullPolicy}, {PULLS[image.pullPolicy or 'Always']}, of a volume"
+            yield Line("images", text, f"/spec/volumes/{i}/image/reference")
 
 
 def _cgroups(spec: PodSpec, node: Allocatable, uid: str) -> Iterator[Line]:
@@ -134,13 +135,13 @@ def _limits(shares: int, quota: int, memory: int | None) -> str:
 
 
 def _volumes(spec: PodSpec) -> Iterator[Line]:
-    filled = {v.name for v in spec.volumes or () if kind_of(v) in FILLED}
+    fixed = {v.name for v in spec.volumes or () if kind_of(v) in (*FILLED, "image")}
     for i, volume in enumerate(spec.volumes or ()):
         kind = kind_of(volume)
         yield Line("volumes", f"{volume.name}: {_told(volume, kind)}", f"/spec/volumes/{i}/{kind}")
     for c, at in _all(spec):
         for i, mount in enumerate(c.volumeMounts or ()):
-            how = "read-only" if mount.readOnly or mount.name in filled else "read-write"
+            how = "read-only" if mount.readOnly or mount.name in fixed else "read-write"
             path = f"/{sub}" if (sub := mount.subPath or mount.subPathExpr) else ""
             text = f"{c.name}: {mount.name}{path} at {mount.mountPath}, {how}"
             if mount.mountPropagation not in (None, "None"):
@@ -165,6 +166,8 @@ def _told(volume: Volume, kind: str) -> str:
         return f"secret {secret.secretName}, mode {secret.defaultMode or 0:04o}{_optional(secret.optional)}"
     if volume.downwardAPI is not None:
         return f"downwardAPI, {len(volume.downwardAPI.items or ())} files"
+    if volume.image is not None:
+        return f"image {volume.image.reference}, nothing of it can be written"
     if volume.projected is not None:
         named = [_told_source(one) for one in volume.projected.sources or ()]
         return f"projected of {', '.join(named)}" if named else "projected of nothing"

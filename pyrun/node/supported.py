@@ -18,12 +18,11 @@ from ..kube.strict import Fault, escaped
 from ..kube.validate.apps import TEMPLATE, pod_of
 from ..kube.validate.volumes import SOURCES
 
-VOLUMES = ("emptyDir", "hostPath", "configMap", "secret", "downwardAPI", "projected")
+VOLUMES = ("emptyDir", "hostPath", "configMap", "secret", "downwardAPI", "projected", "image")
 ALIKE = ("containers", "initContainers")
 SCHEDULED = "who puts a pod in a directory has chosen the node"
 HINTS = {
     "gitRepo": "it was taken out of Kubernetes (CVE-2024-10220, CVE-2025-1767); clone in an init container",
-    "image": "image volumes are not in this node yet",
     "persistentVolumeClaim": "there is no API server to bind claims; hostPath is what this node has",
     "nfs": "mount it on the node, and take hostPath",
 }

@@ -274,6 +274,32 @@ def test_pods_with_users_of_their_own(agent: AgentNode) -> None:
     assert firsts[0] != firsts[1]
 
 
+def test_an_image_as_a_volume(agent: AgentNode) -> None:
+    """All of it and a path in it, read-only, whoever the pod's users are; one that is not here is waited for."""
+    mounts = [{"name": "v", "mountPath": "/all"}, {"name": "v", "mountPath": "/sub", "subPath": "bin"}]
+    script = "ls /all/bin/busybox /sub/busybox; touch /all/x 2>&1; stat -c %u /all/bin; touch /sub/x 2>&1; echo said;"
+    script += WAIT
+    volume = {"name": "v", "image": {"reference": "registry.test/busybox:1", "pullPolicy": "Never"}}
+    never = {"name": "v", "image": {"reference": "registry.test/none:1", "pullPolicy": "Never"}}
+    odd = [{"name": "v", "mountPath": "/v", "subPath": "no/such"}]
+    agent.write(
+        "images",
+        pod("one", sh("c", script, volumeMounts=mounts), volumes=[volume]),
+        pod("own", sh("c", script, volumeMounts=mounts), volumes=[volume], hostUsers=False),
+        pod("none", sh("c", script, volumeMounts=mounts), volumes=[never]),
+        pod("odd", sh("c", script, volumeMounts=odd), volumes=[volume]),
+    )
+    agent.wait(lambda _: all("said" in agent.run("logs", name).out for name in ("one", "own")))
+    for name in ("one", "own"):
+        lines = agent.run("logs", name).ok().out.splitlines()
+        assert lines[:2] == ["/all/bin/busybox", "/sub/busybox"] and "Read-only file system" in lines[2]
+        assert lines[3] == "0" and "Read-only file system" in lines[4]
+    found = agent.wait(lambda pods: _waiting(pods["none"]) and pods["none"])
+    assert _waiting(found)["reason"] == "ErrImageNeverPull" and "none:1" in _waiting(found)["message"]
+    found = agent.wait(lambda pods: "no/such" in str(_waiting(pods["odd"])) and pods["odd"])
+    assert _waiting(found)["reason"] == "CreateContainerError"
+
+
 def test_probes_and_hooks(agent: AgentNode) -> None:
     """A liveness probe that fails ends its container, which runs again; readiness comes and goes; hooks run."""
     flag = {"name": "flags", "mountPath": "/flags"}

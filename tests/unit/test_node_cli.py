@@ -257,6 +257,7 @@ def refused(spec: dict[str, Any], container: dict[str, Any]) -> list[str]:
             "",
             "/spec/volumes/0/projected/sources/0/serviceAccountToken",
         ),
+        ("volumes: [{name: v, image: {reference: 'a:1'}}]", "volumeMounts: [{name: v, mountPath: /v, subPath: a}]", ""),
         ("automountServiceAccountToken: false", "", ""),
         ("tolerations: [{operator: Exists}]", "", ""),
         ("", "stdin: true", ""),

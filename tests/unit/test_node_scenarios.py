@@ -287,6 +287,30 @@ def test_never_does_not_pull() -> None:
     assert waiting is not None and waiting.reason == "ErrImageNeverPull"
 
 
+OF_IMAGES = """
+initContainers: [{name: first}]
+containers: [{name: web, volumeMounts: [{name: v, mountPath: /v}]}, {name: other}]
+volumes: [{name: v, image: {reference: "data:1"}}, {name: unused, image: {reference: "none:1"}}]
+"""
+
+
+def test_who_mounts_an_image_waits_for_it_and_nobody_else_does() -> None:
+    w = World(OF_IMAGES, programs={"first": [done()]}, pulls={"data:1": [Work(2, "not found"), Work(3)]}).run(9)
+    assert (w.when("pull data:1"), w.when("pull i:1"), w.when("pull none")) == ([0], [0], [])
+    assert (w.when("run first"), w.when("run other"), w.when("run web")) == ([0], [1], [])
+    waiting = w.container("web").state.waiting  # type: ignore[union-attr]
+    assert waiting is not None and waiting.reason == "ImagePullBackOff" and "'data:1'" in str(waiting.message)
+    w.run(20)
+    assert (w.when("pull data:1"), w.when("run web")) == ([0, 12], [15])
+
+
+def test_an_image_of_a_volume_that_must_be_here() -> None:
+    w = World(OF_IMAGES.replace('"data:1"', '"data:1", pullPolicy: Never')).run(9)
+    assert (w.when("pull data"), w.when("run web")) == ([], [])
+    waiting = w.container("web").state.waiting  # type: ignore[union-attr]
+    assert waiting is not None and waiting.reason == "ErrImageNeverPull"
+
+
 # --- admission and deadlines ------------------------------------------------------------------------------------------
 
 

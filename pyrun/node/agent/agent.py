@@ -32,7 +32,6 @@ from ..admission import Allocatable, Neighbour, refusal, resize_refusal
 from ..eviction.plan import is_critical
 from ..eviction.signals import collect_signals
 from ..plan.observed import NodeFacts
-from ..plan.pod import containers_of
 from ..plan.resize import is_resize
 from ..probes import Prober
 from ..qos import BURSTABLE, pod_requests, qos_class
@@ -45,6 +44,7 @@ from .events import Events, of_node
 from .evictor import Eviction, Evictor
 from .garbage import ImageGarbage
 from .host import Host
+from .images import every_image
 from .record import Record, Records
 from .rotation import rotate_for_ever
 from .sandbox_config import API, FILE, SOURCE, Dns, read_resolv
@@ -423,8 +423,8 @@ class Agent:
         records = [actor.record for actor in self.actors.values() if not actor.is_finished]
         found = {}
         for record in [*records, *self.next.values()]:
-            for c in containers_of(record.desired()).values():
-                found[c.image or ""] = "/".join(record.key)
+            for image, _ in every_image(record.desired()):
+                found[image] = "/".join(record.key)
         return found
 
     def _room(self) -> None:

@@ -22,6 +22,7 @@ from ...pod.records import CREATED, EXITED
 from ..downward import PodFacts
 from ..plan import actions as act
 from ..plan.back_off import after
+from ..plan.images import images_of
 from ..plan.observed import BackOff, CgroupLimits, Hook, ProbeState
 from ..plan.pod import containers_of
 from ..plan.probes import fold, probe_of
@@ -263,8 +264,9 @@ class Carrier:
 
     def _not_made(self, c: Container | EphemeralContainer, error: Exception) -> None:
         reason = "CreateContainerConfigError" if isinstance(error, ConfigFault) else "CreateContainerError"
-        if isinstance(error, NotFound):  # the image was removed meanwhile
-            self.images.pop(c.image or "", None)
+        if isinstance(error, NotFound):  # an image was removed meanwhile
+            for image, _ in images_of(self._kept.record.desired().spec, c):
+                self.images.pop(image, None)
         now, before = time.time(), self.creations.get(c.name)
         back_off = after(before, before.failed if before else now, now, self._host.facts.longest_back_off)
         self.creations[c.name] = replace(back_off, failed=now, error=f"{reason}: {error}")
@@ -296,8 +298,9 @@ class Carrier:
         record.resources[done.container_id] = c.resources or ResourceRequirements()
         kept.save()
         kept.events.add("Normal", "Created", f"Created container: {c.name}")
-        if c.imagePullPolicy == "Always":  # the next one asks the registry again
-            self.images.pop(c.image or "", None)
+        for name, policy in images_of(record.desired().spec, c):
+            if policy == "Always":  # the next one asks the registry again
+                self.images.pop(name, None)
         return str(done.container_id)
 
     def _facts(self, addresses: tuple[str, ...]) -> PodFacts:
@@ -325,7 +328,7 @@ class Carrier:
         kept = self._kept
         volumes, uid = self._host.volumes, kept.record.uid
         async with self._volumes:
-            found = await asyncio.to_thread(volumes.mounts, kept.record.pod, uid, c, env)
+            found = await asyncio.to_thread(volumes.mounts, kept.record.pod, uid, c, env, self.images)
         if all(mount.mountPath != "/etc/hosts" for mount in c.volumeMounts or ()):
             path = f"{kept.directory}/hosts"
             await asyncio.to_thread(hosts_file, path, kept.record.pod, self._addresses(), self._host.dns.domain)
@@ -335,7 +338,7 @@ class Carrier:
             await asyncio.to_thread(make_file, path)
             found.append(v1.Mount(container_path=c.terminationMessagePath, host_path=path))
         if ids := self._ids():  # what lies there belongs to the pod's users by the numbers that they have inside
-            for one in found:
+            for one in [one for one in found if not one.image.image]:  # the runtime does that with an image's itself
                 one.uidMappings.append(mapping(ids))
                 one.gidMappings.append(mapping(ids))
         return found

@@ -6,20 +6,26 @@ import asyncio
 
 from ...errors import NotFound
 from ...image.store import Images
+from ..plan.images import Wanted, images_of
 from ..plan.observed import Desired
 from ..plan.pod import containers_of
 
 
 async def known_images(images: Images, desired: Desired, found: dict[str, str]) -> None:
     """Adds what is here to `found`, image reference → id."""
-    for c in containers_of(desired).values():
-        if c.image and c.image not in found and c.imagePullPolicy in ("IfNotPresent", "Never"):
+    for image, policy in every_image(desired):
+        if image and image not in found and policy in ("IfNotPresent", "Never"):
             try:
-                found[c.image] = (await asyncio.to_thread(images.find, c.image)).id
+                found[image] = (await asyncio.to_thread(images.find, image)).id
             except NotFound:
                 pass
 
 
+def every_image(desired: Desired) -> list[Wanted]:
+    """Of its containers, and of the volumes that these mount."""
+    return [one for c in containers_of(desired).values() for one in images_of(desired.spec, c)]
+
+
 def waits_for_import(desired: Desired, found: dict[str, str]) -> bool:
     """An image that must not be pulled is not here."""
-    return any(c.imagePullPolicy == "Never" and c.image not in found for c in containers_of(desired).values())
+    return any(policy == "Never" and image not in found for image, policy in every_image(desired))

@@ -3,21 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
+from ...kube.objects.pods import PodSpec
 from .actions import Pull
 from .back_off import FIRST_S, after, waits_until
 from .observed import AnyContainer, BackOff, Desired, NodeFacts, Observed
 
 
-def is_here(observed: Observed, c: AnyContainer) -> bool:
-    """The image may be used: here, and asked for anew where the policy wants that (an answer of this agent's life)."""
-    return (c.image or "") in observed.images
+class Wanted(NamedTuple):
+    """policy: Always, IfNotPresent or Never."""
+
+    image: str
+    policy: str
 
 
-def pull(desired: Desired, observed: Observed, c: AnyContainer, node: NodeFacts, now: float) -> Iterator[Pull | float]:
+def images_of(spec: PodSpec, c: AnyContainer) -> list[Wanted]:
+    """What a container can't start without: its own, and those of the volumes that it mounts (KEP-4639)."""
+    mounted = {mount.name for mount in c.volumeMounts or ()}
+    volumes = [volume.image for volume in spec.volumes or () if volume.name in mounted and volume.image is not None]
+    return [
+        Wanted(c.image or "", c.imagePullPolicy or "Always"),
+        *(Wanted(image.reference or "", image.pullPolicy or "Always") for image in volumes),
+    ]
+
+
+def is_here(desired: Desired, observed: Observed, c: AnyContainer) -> bool:
+    """Its images may be used: here, and asked for anew where the policy wants that (an answer of this agent's life)."""
+    return all(image in observed.images for image, _ in images_of(desired.spec, c))
+
+
+def pull(desired: Desired, observed: Observed, wanted: Wanted, node: NodeFacts, now: float) -> Iterator[Pull | float]:
     """A pull to begin now, or when the next may be; nothing where the image is here or must not be pulled."""
-    image = c.image or ""
-    if image in observed.images or c.imagePullPolicy == "Never":
+    image, policy = wanted
+    if image in observed.images or policy == "Never":
         return
     failed = observed.pulls.get(image)
     if failed is None:
@@ -30,12 +49,16 @@ def pull(desired: Desired, observed: Observed, c: AnyContainer, node: NodeFacts,
         yield begin
 
 
-def why_waiting(observed: Observed, c: AnyContainer, now: float) -> tuple[str, str] | None:
-    """(reason, message) of a container whose image is not here, as a kubelet has it."""
-    image = c.image or ""
+def why_waiting(desired: Desired, observed: Observed, c: AnyContainer, now: float) -> tuple[str, str] | None:
+    """(reason, message) of a container an image of which is not here, as a kubelet has it."""
+    return next((why for one in images_of(desired.spec, c) if (why := _why_not_here(observed, one, now))), None)
+
+
+def _why_not_here(observed: Observed, wanted: Wanted, now: float) -> tuple[str, str] | None:
+    image, policy = wanted
     if image in observed.images:
         return None
-    if c.imagePullPolicy == "Never":
+    if policy == "Never":
         return "ErrImageNeverPull", f"Container image {image!r} is not present with pull policy of Never"
     failed = observed.pulls.get(image)
     if failed is None or not failed.error:

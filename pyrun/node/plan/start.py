@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from ...kube.objects.containers import Container
 from .actions import Action, Run
 from .back_off import after, waits_until
-from .images import is_here, pull
+from .images import Wanted, images_of, is_here, pull
 from .observed import AnyContainer, Attempt, Desired, NodeFacts, Observed
 from .probes import is_started
 from .restart import is_changed, is_over, is_sidecar, restarts
@@ -82,7 +82,7 @@ def start(desired: Desired, observed: Observed, node: NodeFacts, now: float) -> 
 
 def start_one(desired: Desired, observed: Observed, c: AnyContainer, node: NodeFacts, now: float) -> Iterator[Step]:
     """Itself, when its image is here (pulls() is about that) and nothing is waited for."""
-    if not is_here(observed, c) or ("resize",) in observed.busy:
+    if not is_here(desired, observed, c) or ("resize",) in observed.busy:
         return
     failed = observed.creations.get(c.name)
     if failed is not None and (begin := waits_until(failed, failed.failed, desired.retried, now)) > now:
@@ -117,13 +117,12 @@ def pulls(desired: Desired, observed: Observed, node: NodeFacts, now: float) -> 
         *(c for c in spec.containers if not is_over(desired, c, observed.last(c.name))),
         *(c for c in spec.ephemeralContainers or () if observed.last(c.name) is None),
     ]
-    asked = set()
-    for c in wanted:
-        last = observed.last(c.name)
-        if c.image in asked or (last is not None and not last.ended):
-            continue
-        asked.add(c.image)
-        for step in pull(desired, observed, c, node, now):
+    coming = [c for c in wanted if (last := observed.last(c.name)) is None or last.ended]
+    images: dict[str, Wanted] = {}
+    for one in (one for c in coming for one in images_of(spec, c)):
+        images.setdefault(one.image, one)
+    for one in images.values():
+        for step in pull(desired, observed, one, node, now):
             if isinstance(step, float):
                 yield step
             elif running < node.parallel_pulls and step.key not in observed.busy:

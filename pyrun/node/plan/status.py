@@ -176,7 +176,7 @@ def _why(
     desired: Desired, observed: Observed, c: AnyContainer, a: Attempt | None, now: float, init: bool
 ) -> tuple[str, str | None]:
     """Why a container does not run yet."""
-    if found := why_waiting(observed, c, now):
+    if found := why_waiting(desired, observed, c, now):
         return found
     failed = observed.creations.get(c.name)
     if failed is not None:

@@ -52,7 +52,8 @@ def plan_volumes(pod: Pod, uid: str, objects: Objects) -> list[Planned]:
     """VolumeError names the first volume that can't be had, be it for an object that is missing."""
     assert pod.spec is not None
     group = pod.spec.securityContext.fsGroup if pod.spec.securityContext else None
-    return [_plan(volume, pod, uid, objects, group) for volume in pod.spec.volumes or ()]
+    volumes = [volume for volume in pod.spec.volumes or () if volume.image is None]  # that is the runtime's to mount
+    return [_plan(volume, pod, uid, objects, group) for volume in volumes]
 
 
 def _plan(volume: Volume, pod: Pod, uid: str, objects: Objects, group: int | None) -> Planned:

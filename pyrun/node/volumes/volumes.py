@@ -12,6 +12,7 @@ import os
 import re
 import stat
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from ... import cri_api as v1
@@ -124,12 +125,23 @@ class Volumes:
 
     # --- a container's ------------------------------------------------------------------------------------------------
 
-    def mounts(self, pod: Pod, uid: str, container: AnyContainer, env: Mapping[str, str]) -> list[Any]:
-        """Its volumeMounts for a CreateContainer, with their subPaths in place. env: its variables. VolumeError."""
+    def mounts(
+        self,
+        pod: Pod,
+        uid: str,
+        container: AnyContainer,
+        env: Mapping[str, str],
+        images: Mapping[str, str] = MappingProxyType({}),
+    ) -> list[Any]:
+        """Its volumeMounts for a CreateContainer, with their subPaths in place. env: its variables. images: reference →
+        id. VolumeError."""
         volumes = {v.name: v for v in (pod.spec and pod.spec.volumes) or ()}
         found = []
         for index, mount in enumerate(container.volumeMounts or ()):
             volume = volumes[mount.name]
+            if volume.image is not None:
+                found.append(_image(mount, images.get(volume.image.reference or "", volume.image.reference), env))
+                continue
             source = self._source(volume, uid)
             if path := _sub_path(mount, env):
                 source = self._sub_path(volume, source, path, uid, mount, f"sub.{container.name}.{index}")
@@ -247,6 +259,16 @@ def _mount(mount: VolumeMount, volume: Volume, source: str) -> Any:
         selinux_relabel=kind_of(volume) != "hostPath",
         recursive_read_only=mount.recursiveReadOnly in ("IfPossible", "Enabled"),
         mount_options=mount.bindMountOptions or [],
+    )
+
+
+def _image(mount: VolumeMount, image: str | None, env: Mapping[str, str]) -> Any:
+    """The subPath is looked up by the runtime, in the image."""
+    return v1.Mount(
+        container_path=mount.mountPath if mount.mountPath.startswith("/") else f"/{mount.mountPath}",
+        image=v1.ImageSpec(image=image or ""),
+        image_sub_path=_sub_path(mount, env),
+        readonly=True,
     )
 
 
