@@ -65,7 +65,6 @@ CONTAINER = {
     "resources/claims": "dynamic resources are not in this node",
     "resources/limits/ephemeral-storage": "disk limits are not in this node yet",
     "resources/requests/ephemeral-storage": "disk limits are not in this node yet",
-    "env/*/valueFrom/fileKeyRef": "not in this node yet",
     "lifecycle/*/tcpSocket": "a deprecated hook that does nothing; take httpGet or exec",
     "securityContext/windowsOptions": "this node runs Linux",
     **{f"{where}/httpGet/protocol": "probes and hooks speak HTTP/1.1 here"

@@ -160,7 +160,7 @@ SECRET = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "key"}, "st
 def whole_pod() -> dict[str, Any]:
     """One that takes variables and files from everywhere, and has init containers and a sidecar."""
     show = (
-        "echo $COLOR $PRE_size $WORD $NAME $IP $CPU $WHOLE; cat /conf/color /labels; cat /etc/hosts >/data/hosts;"
+        "echo $COLOR $PRE_size $WORD $NAME $IP $CPU $MADE $WHOLE; cat /conf/color /labels; cat /etc/hosts >/data/hosts;"
         ' echo "$0" "$1"; cat /data/order; '
     )
     ref = {"configMapKeyRef": {"name": "conf", "key": "color"}}
@@ -172,6 +172,7 @@ def whole_pod() -> dict[str, Any]:
         {"name": "NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
         {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
         {"name": "CPU", "valueFrom": {"resourceFieldRef": {"resource": "requests.cpu", "divisor": "1m"}}},
+        {"name": "MADE", "valueFrom": {"fileKeyRef": {"volumeName": "data", "path": "env", "key": "MADE"}}},
         {"name": "WHOLE", "value": "$(NAME)-$(COLOR)-$$(NAME)-$(NOBODY)"},
     ]
     data = {"name": "data", "mountPath": "/data"}
@@ -192,7 +193,7 @@ def whole_pod() -> dict[str, Any]:
         {"name": "down", "downwardAPI": {"items": [{"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}]}},
     ]
     inits = [
-        sh("one", "echo one >>/data/order", volumeMounts=[data]),
+        sh("one", "echo one >>/data/order; echo \"MADE='by one'\" >/data/env", volumeMounts=[data]),
         sh("side", f"echo side >>/data/order; {SLEEP}", volumeMounts=[data], restartPolicy="Always",
            startupProbe={"exec": {"command": ["test", "-e", "/data/order"]}, "periodSeconds": 1}),
         sh("two", "echo two >>/data/order", volumeMounts=[data]),
@@ -219,7 +220,7 @@ def test_variables_files_and_order(agent: AgentNode) -> None:
     agent.wait(lambda _: "two" in agent.run("logs", "whole").out.splitlines())  # the last that it says
     lines = agent.run("logs", "whole").ok().out.splitlines()
     ip = found["status"]["podIP"]
-    assert lines[0] == f"red 2 open sesame whole {ip} 20 whole-red-$(NAME)-$(NOBODY)"
+    assert lines[0] == f"red 2 open sesame whole {ip} 20 by one whole-red-$(NAME)-$(NOBODY)"
     assert lines[1:] == ['redapp="web"whole red', "one", "side", "two"]
     hosts = (agent.node.root / "node/volumes" / found["metadata"]["uid"] / "data/hosts").read_text()
     assert f"{ip}\twhole\n" in hosts and "10.9.9.9\telsewhere\n" in hosts

@@ -314,6 +314,32 @@ def test_cve_2017_1002101_links_that_lead_out_of_a_volume(world: World, link: st
     assert not os.path.lexists("/etc/new")
 
 
+def of_file(path: str) -> Container:
+    ref = {"volumeName": "empty", "path": path, "key": "A"}
+    return msgspec.convert({"name": "c", "env": [{"name": "A", "valueFrom": {"fileKeyRef": ref}}]}, Container)
+
+
+def test_files_of_variables_lie_in_the_volume(world: World) -> None:
+    """What the pod makes of them neither leads out, nor holds up the agent, nor fills its memory."""
+    world.make(EMPTY)
+    empty = world.path("empty")
+    (empty / "dir").mkdir()
+    (empty / "dir/env").write_text("A='1'")
+    (empty / "inside").symlink_to("dir/env")
+    for path in ("dir/env", "inside"):
+        assert world.volumes.texts(world.pod, UID, of_file(path)) == {("empty", path): "A='1'"}
+    assert world.volumes.texts(world.pod, UID, of_file("none")) == {}
+    (empty / "out").symlink_to("/etc/passwd")
+    (empty / "up").symlink_to("../../../../../../../../etc/passwd")
+    os.mkfifo(empty / "fifo")
+    with open(empty / "huge", "wb") as file:
+        file.truncate(1 << 40)
+    faults = {"out": "leads out", "up": "leads out", "fifo": "no file", "dir": "directory", "huge": "more than"}
+    for path, told in faults.items():
+        with pytest.raises(VolumeError, match=told):
+            world.volumes.texts(world.pod, UID, of_file(path))
+
+
 # argv: two names in one directory, which it exchanges for as long as it lives.
 EXCHANGE = """
 import ctypes, os, sys

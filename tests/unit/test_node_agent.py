@@ -35,7 +35,7 @@ from pyrun.node.downward import PodFacts
 from pyrun.node.plan.observed import BackOff, Hook, ProbeState, Stop
 from pyrun.node.plan.pod import Decision
 from pyrun.node.qos import pod_limits
-from pyrun.node.volumes import Objects
+from pyrun.node.volumes import Objects, value_in
 from tests.support.node.world import pod_of
 
 GIB = 1 << 30
@@ -262,11 +262,11 @@ MISSING = {
 }
 
 
-def variables(env: str, more: str = "") -> dict[str, str]:
-    pod = pod_of(f"containers: [{{name: c, env: {env}{more}}}]")
+def variables(env: str, more: str = "", spec: str = "") -> dict[str, str]:
+    pod = pod_of(f"containers: [{{name: c, env: {env}{more}}}]\n{spec}")
     assert pod.spec is not None
     facts = PodFacts(node_name="n1", pod_ips=("10.0.0.2",), host_ips=("192.0.2.1",))
-    return environment(pod.spec.containers[0], pod, "uid-1", OBJECTS, facts)
+    return environment(pod.spec.containers[0], pod, "uid-1", OBJECTS, facts, {("v", "env"): FILE})
 
 
 def test_variables() -> None:
@@ -291,6 +291,43 @@ def test_a_variable_that_is_missing(ref: str) -> None:
     with pytest.raises(ConfigFault) as found:
         variables(f"[{{name: a, valueFrom: {ref}}}]")
     assert found.value.text == MISSING[ref]
+
+
+FILE = """# made by an init container
+A='one'  # first
+  B='two $A "x" \\n # no comment
+ and three'
+C= 'ignored'
+A='again'
+D=''
+E
+"""
+
+
+def test_variables_of_a_file() -> None:
+    found = [value_in(FILE.removesuffix("E\n"), key) for key in ("A", "B", "C", "D", "E")]
+    assert found == ["one", 'two $A "x" \\n # no comment\n and three', "", "", None]
+    assert value_in("A='1'\r\nB='2\r\n3'\r\n", "B") == "2\n3"
+    assert value_in(FILE, "D") == "", "what is wrong comes after it"
+    faults = {"E": "line 8: is no NAME", "A": "line 1: nothing", "B": "line 1: the value", "C": "line 1: its quote",
+              "F": "line 1: 'x'", "G": "line 1: is no"}  # fmt: skip
+    texts = {"E": FILE, "A": "A ='1'", "B": "B=1", "C": "C='1\n", "F": "F='1' x", "G": "='1'"}
+    for key, told in faults.items():
+        with pytest.raises(ValueError, match=told):
+            value_in(texts[key], key)
+
+
+def of_file(key: str, more: str = "", path: str = "env") -> dict[str, str]:
+    env = f"[{{name: X, valueFrom: {{fileKeyRef: {{volumeName: v, path: {path}, key: {key}{more}}}}}}}]"
+    return variables(env, spec="volumes: [{name: v, emptyDir: {}}]")
+
+
+def test_a_variable_of_a_file() -> None:
+    assert of_file("A") == {"X": "one"} and of_file("D") == {"X": ""}
+    assert of_file("Z", ", optional: true", "none") == {}
+    for words, told in (("A", "none"), "file none of volume v is not there"), (("E", "env"), "of volume v: line 8"):
+        with pytest.raises(ConfigFault, match=told):
+            of_file(words[0], path=words[1])
 
 
 def test_pull_secrets() -> None:

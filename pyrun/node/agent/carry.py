@@ -283,13 +283,8 @@ class Carrier:
         await self._make_volumes()
         addresses = self._addresses()
         pod = record.desired().pod
-        env = environment(
-            c,
-            pod,
-            record.uid,
-            await kept.objects(),
-            self._facts(addresses),
-        )
+        texts = await asyncio.to_thread(host.volumes.texts, pod, record.uid, c)
+        env = environment(c, pod, record.uid, await kept.objects(), self._facts(addresses), texts)
         mounts = await self._mounts(c, attempt, env)
         made = Made(record.uid, attempt, (image.id, image.config.user), env, mounts, host.memory, self._ids())
         config = container_config(pod, c, made, self._target(c))

@@ -7,20 +7,32 @@ Services' come before all; a node without an API server has none.
 from __future__ import annotations
 
 from base64 import b64decode
+from collections.abc import Mapping
 
-from ...kube.objects.containers import Container, EnvFromSource, EnvVarSource, EphemeralContainer
+from ...kube.objects.containers import (
+    Container,
+    EnvFromSource,
+    EnvVarSource,
+    EphemeralContainer,
+    FileKeySelector,
+)
 from ...kube.objects.pods import Pod
 from ...kube.objects.volumes import ResourceFieldSelector
 from ..downward import PodFacts, field_value, resource_value
 from ..expansion import expand
-from ..volumes import Objects
+from ..volumes import Objects, value_in
 from .container_config import ConfigFault
 
 
 def environment(
-    c: Container | EphemeralContainer, pod: Pod, uid: str, objects: Objects, facts: PodFacts
+    c: Container | EphemeralContainer,
+    pod: Pod,
+    uid: str,
+    objects: Objects,
+    facts: PodFacts,
+    texts: Mapping[tuple[str, str], str],
 ) -> dict[str, str]:
-    """ConfigFault names what is missing."""
+    """texts: (volume, path) → what files hold. ConfigFault names what is missing."""
     assert pod.metadata is not None
     namespace = pod.metadata.namespace or "default"
     found: dict[str, str] = dict(objects.variables)
@@ -34,6 +46,9 @@ def environment(
             found[variable.name] = _field(pod, uid, given.fieldRef.fieldPath, facts)
         elif given.resourceFieldRef is not None:
             found[variable.name] = _resource(c, pod, given.resourceFieldRef, objects)
+        elif given.fileKeyRef is not None:
+            if (value := _of_file(given.fileKeyRef, texts)) is not None:
+                found[variable.name] = value
         elif (value := _value_of(given, namespace, objects)) is not None:
             found[variable.name] = value
     return found
@@ -53,6 +68,18 @@ def _resource(c: Container | EphemeralContainer, pod: Pod, ref: ResourceFieldSel
         return resource_value(ref, every[ref.containerName or c.name], objects.allocatable)
     except (KeyError, ValueError) as error:
         raise ConfigFault(f"resourceFieldRef {ref.resource}: {error}") from None
+
+
+def _of_file(ref: FileKeySelector, texts: Mapping[tuple[str, str], str]) -> str | None:
+    """≠ a kubelet: an empty value is one, and optional is about the file as well, as the API has it."""
+    where, text = f"file {ref.path} of volume {ref.volumeName}", texts.get((ref.volumeName, ref.path))
+    try:
+        value = None if text is None else value_in(text, ref.key)
+    except ValueError as error:
+        raise ConfigFault(f"{where}: {error}") from None
+    if value is None and not ref.optional:
+        raise ConfigFault(f"{where} is not there" if text is None else f"{where} has no {ref.key}")
+    return value
 
 
 def _values(objects: Objects, kind: str, namespace: str, name: str) -> dict[str, str] | None:

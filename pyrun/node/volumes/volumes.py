@@ -45,6 +45,7 @@ from .limits import disk_limits, over_limit
 from .ownership import set_group
 from .plan import Directory, Filled, HostPath, Planned, plan_volumes
 from .sub_path import open_sub_path
+from .variables_file import read_beneath
 
 UID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,252}")
 PROPAGATION = {"HostToContainer": 1, "Bidirectional": 2}  # v1.MountPropagation; None is 0
@@ -146,6 +147,27 @@ class Volumes:
             if path := _sub_path(mount, env):
                 source = self._sub_path(volume, source, path, uid, mount, f"sub.{container.name}.{index}")
             found.append(_mount(mount, volume, source))
+        return found
+
+    def texts(self, pod: Pod, uid: str, container: AnyContainer) -> dict[tuple[str, str], str]:
+        """(volume, path) → what the files hold that its variables are taken from; those that are there. VolumeError."""
+        volumes = {v.name: v for v in (pod.spec and pod.spec.volumes) or ()}
+        refs = [one.valueFrom.fileKeyRef for one in container.env or () if one.valueFrom and one.valueFrom.fileKeyRef]
+        found = {}
+        for name, path in {(ref.volumeName, ref.path) for ref in refs}:
+            if volumes[name].image is not None:
+                raise VolumeError(name, "variables can't be taken from an image")
+            try:
+                root = os.open(self._source(volumes[name], uid), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                try:
+                    text = read_beneath(root, path)
+                finally:
+                    os.close(root)
+            except OSError as error:
+                told = "it leads out of the volume" if error.errno == errno.EXDEV else reason(error)
+                raise VolumeError(name, f"file {path!r} of variables: {told}") from None
+            if text is not None:
+                found[name, path] = text
         return found
 
     def release(self, uid: str, container: str) -> None:
