@@ -16,6 +16,7 @@ from .objects.volumes import (
     ResourceFieldSelector,
     Volume,
 )
+from .resources import container_requests
 
 FILE_MODE = 0o644
 TOKEN_SECONDS = 3600
@@ -69,7 +70,8 @@ def default_spec(spec: PodSpec) -> None:
         _container(app, spec)
     for ephemeral in spec.ephemeralContainers or ():
         _container(ephemeral, spec)
-    _requests(spec.resources)
+    if spec.resources is not None:
+        _whole(spec.resources, spec)
 
 
 def _container(c: Container | EphemeralContainer, spec: PodSpec) -> None:
@@ -104,6 +106,23 @@ def pull_policy(image: str) -> str:
     name, at, _ = image.partition("@")
     tag = name.rpartition("/")[2].partition(":")[2]
     return "IfNotPresent" if at or tag not in ("", "latest") else "Always"
+
+
+def _whole(found: ResourceRequirements, spec: PodSpec) -> None:
+    """A request of the pod that is not given is what its containers request, or where none does, its limit (KEP-2837).
+    Of what is malformed nothing is made."""
+    given = dict(found.requests or {})
+    try:
+        total = container_requests(spec)
+    except ValueError:
+        total = {}
+    for name in ("cpu", "memory"):
+        if name in total:
+            given.setdefault(name, f"{total[name]}m" if name == "cpu" else total[name])
+    for name, limit in (found.limits or {}).items():
+        given.setdefault(name, limit)
+    if given:
+        found.requests = given
 
 
 def _requests(found: ResourceRequirements | None) -> None:

@@ -70,6 +70,8 @@ def resize_refusal(
     """(Infeasible or Deferred, message) of why a pod does not get other resources now. Less is always given."""
     if qos_class(before) != qos_class(after):
         return INFEASIBLE, f"its quality of service may not change: {qos_class(before)} now, {qos_class(after)} wanted"
+    if before.resources != after.resources:
+        return INFEASIBLE, "resources of a pod as a whole do not change while it runs on this node"
     if name := loses_limit(before, after):
         return INFEASIBLE, f"container {name} has a limit of memory, which is not taken away while it runs"
     has, wanted, used = pod_requests(before), pod_requests(after), [pod_requests(other.spec) for other in others]

@@ -12,8 +12,8 @@ from ..kube.objects.containers import Container
 from ..kube.objects.pods import Pod
 from ..kube.objects.volumes import ResourceFieldSelector
 from ..kube.quantity import milli, parse, whole
+from ..kube.resources import limits, requests
 from ..kube.validate.fields import keyed
-from .qos import limits, requests
 
 _ESCAPES = {"\a": "\\a", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\v": "\\v"}
 

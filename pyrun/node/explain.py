@@ -18,7 +18,7 @@ from .deployments.plan import bounds
 from .plan.observed import KINDS
 from .plan.probes import probe_of
 from .plan.restart import is_sidecar, policy_of
-from .qos import PERIOD_US, cgroup_path, container_limits, oom_score_adj, pod_limits, pod_requests, qos_class
+from .qos import PERIOD_US, cgroup_path, container_limits, has_own, oom_score_adj, pod_limits, pod_requests, qos_class
 
 PULLS = {"Always": "ask the registry each time", "IfNotPresent": "pull if it is not here", "Never": "must be here"}
 
@@ -85,6 +85,7 @@ def _admission(spec: PodSpec, node: Allocatable) -> Iterator[Line]:
     cpu, memory = wanted.get("cpu", 0), wanted.get("memory", 0)
     no = refusal(spec, node, ())
     at = next((f"{at}/resources" for c, at in _all(spec) if c.resources and c.resources.requests), "")
+    at = "/spec/resources" if has_own(spec) else at
     if no is not None:
         yield Line("admission", f"refused, {no[0]}: {no[1]}", at)
     else:
@@ -115,9 +116,10 @@ def _cgroups(spec: PodSpec, node: Allocatable, uid: str) -> Iterator[Line]:
     qos = qos_class(spec)
     found = pod_limits(spec)
     path = cgroup_path(uid, qos)
-    yield Line("cgroup", f"{path}  {qos}: {_limits(found.shares, found.quota, found.memory)}", "/spec/containers")
+    text = f"{path}  {qos}: {_limits(found.shares, found.quota, found.memory)}"
+    yield Line("cgroup", text, "/spec/resources" if has_own(spec) else "/spec/containers")
     for c, at in _all(spec):
-        own = container_limits(c)
+        own = container_limits(c, spec)
         score = oom_score_adj(c, spec, node.memory)
         text = f"{path}/{c.name}  {_limits(own.shares, own.quota, own.memory)}, oom_score_adj {score}"
         yield Line("cgroup", text, f"{at}/resources")

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from ..kube.objects.base import Quantity
 from ..kube.objects.containers import Container, ResourceRequirements
 from ..kube.objects.pods import PodSpec
-from ..kube.quantity import milli, whole
+from ..kube.quantity import milli
+from ..kube.resources import container_requests, counted, limits, requests, summed
 from .plan.observed import CgroupLimits
 from .plan.restart import is_sidecar
 
@@ -24,7 +25,7 @@ LEAST_SHARES, MOST_SHARES = 2, 262_144
 
 def qos_class(spec: PodSpec) -> str:
     """Guaranteed: all have limits of cpu and memory and request just those. The pod's own resources count first."""
-    found = [spec.resources] if spec.resources is not None else _resources(spec)
+    found = [spec.resources] if has_own(spec) else _resources(spec)
     set_ = [amounts for r in found if r for amounts in (_positive(r.requests), _positive(r.limits)) if amounts]
     if not set_:
         return BEST_EFFORT
@@ -35,6 +36,12 @@ def qos_class(spec: PodSpec) -> str:
     return GUARANTEED
 
 
+def has_own(spec: PodSpec) -> bool:
+    """Resources of the pod as a whole (KEP-2837)."""
+    own = spec.resources
+    return own is not None and any(n in ("cpu", "memory") for n in (*(own.requests or ()), *(own.limits or ())))
+
+
 def _resources(spec: PodSpec) -> list[ResourceRequirements | None]:
     return [c.resources for c in [*(spec.initContainers or ()), *spec.containers]]
 
@@ -43,44 +50,12 @@ def _positive(found: Mapping[str, Quantity] | None) -> dict[str, int]:
     return {n: milli(q) for n, q in (found or {}).items() if n in ("cpu", "memory") and milli(q) > 0}
 
 
-def requests(c: Container) -> dict[str, int]:
-    """cpu in thousandths, all else as it is."""
-    return _amounts(c.resources.requests if c.resources else None)
-
-
-def limits(c: Container) -> dict[str, int]:
-    return _amounts(c.resources.limits if c.resources else None)
-
-
-def _amounts(found: Mapping[str, Quantity] | None) -> dict[str, int]:
-    return {name: milli(q) if name == "cpu" else whole(q) for name, q in (found or {}).items()}
-
-
 def pod_requests(spec: PodSpec) -> dict[str, int]:
-    """What the pod needs of a node: apps and sidecars together, or an init container with the sidecars before it, if
-    that is more (KEP-753); what the pod itself says counts first; overhead is added."""
-    total: dict[str, int] = {}
-    sidecars: dict[str, int] = {}
-    highest: dict[str, int] = {}
-    for c in spec.initContainers or ():
-        if is_sidecar(c):
-            sidecars = _sum(sidecars, requests(c))
-            highest = _most(highest, sidecars)
-        else:
-            highest = _most(highest, _sum(sidecars, requests(c)))
-    for c in spec.containers:
-        total = _sum(total, requests(c))
-    total = _most(_sum(total, sidecars), highest)
-    total.update(_amounts(spec.resources.requests if spec.resources else None))
-    return _sum(total, _amounts(spec.overhead))
-
-
-def _sum(a: dict[str, int], b: dict[str, int]) -> dict[str, int]:
-    return {name: a.get(name, 0) + b.get(name, 0) for name in a.keys() | b.keys()}
-
-
-def _most(a: dict[str, int], b: dict[str, int]) -> dict[str, int]:
-    return {name: max(a.get(name, 0), b.get(name, 0)) for name in a.keys() | b.keys()}
+    """What the pod needs of a node: what its containers request, but what the pod itself says counts first; overhead is
+    added."""
+    total = container_requests(spec)
+    total.update(counted(spec.resources.requests if spec.resources else None))
+    return summed(total, counted(spec.overhead))
 
 
 def shares(thousandths: int) -> int:
@@ -95,7 +70,7 @@ def quota(thousandths: int) -> int:
 def pod_limits(spec: PodSpec) -> CgroupLimits:
     """Of the pod's cgroup. A limit of all containers only where each of them has one; 0 is none."""
     wanted = pod_requests(spec)
-    own = _amounts(spec.resources.limits if spec.resources else None)
+    own = counted(spec.resources.limits if spec.resources else None)
     kept: list[Container] = [*(c for c in spec.initContainers or () if is_sidecar(c)), *spec.containers]
     once: list[Container] = [c for c in spec.initContainers or () if not is_sidecar(c)]
 
@@ -109,9 +84,12 @@ def pod_limits(spec: PodSpec) -> CgroupLimits:
     return CgroupLimits(shares(wanted.get("cpu", 0)), quota(limit("cpu") or 0), limit("memory"))
 
 
-def container_limits(c: Container) -> CgroupLimits:
-    found = limits(c)
-    return CgroupLimits(shares(requests(c).get("cpu", 0)), quota(found.get("cpu", 0)), found.get("memory") or None)
+def container_limits(c: Container, spec: PodSpec | None = None) -> CgroupLimits:
+    """spec: its pod's, whose own limits are those of a container that has none."""
+    whole = counted(spec.resources.limits if spec is not None and spec.resources else None)
+    own, wanted = limits(c), requests(c)
+    found = {name: own.get(name) or whole.get(name, 0) for name in ("cpu", "memory")}
+    return CgroupLimits(shares(wanted.get("cpu", found["cpu"])), quota(found["cpu"]), found["memory"] or None)
 
 
 def cgroup_path(uid: str, qos: str) -> str:
@@ -133,11 +111,19 @@ def oom_score_adj(c: Container, spec: PodSpec, capacity: int, *, critical: bool 
         return -997
     if qos == BEST_EFFORT:
         return 1000
-    own = _score(c, capacity)
+    more = _left_for_each(spec)
+    own = _score(c, more, capacity)
     if is_sidecar(c):
-        return min([own, *(_score(app, capacity) for app in spec.containers)])
+        return min([own, *(_score(app, more, capacity) for app in spec.containers)])
     return own
 
 
-def _score(c: Container, capacity: int) -> int:
-    return min(max(3, 1000 - 1000 * requests(c).get("memory", 0) // max(capacity, 1)), 999)
+def _left_for_each(spec: PodSpec) -> int:
+    """Bytes of what the pod as a whole requests and no container does, evenly."""
+    whole = counted(spec.resources.requests if spec.resources else None).get("memory", 0)
+    left = whole - container_requests(spec).get("memory", 0) if whole else 0
+    return left // (len(spec.containers) + len(spec.initContainers or ()))
+
+
+def _score(c: Container, more: int, capacity: int) -> int:
+    return min(max(3, 1000 - 1000 * (requests(c).get("memory", 0) + more) // max(capacity, 1)), 999)

@@ -42,7 +42,6 @@ POD = {
     "runtimeClassName": "there are no RuntimeClasses here",
     "overhead": "it comes of a RuntimeClass, and there are none here",
     "resourceClaims": "dynamic resources are not in this node",
-    "resources": "resources of a pod as a whole are not in this node yet",
     "evictionResponders": "eviction is not in this node yet",
     "securityContext/seLinuxChangePolicy": "SELinux is not in this node",
     "securityContext/windowsOptions": "this node runs Linux",
@@ -149,6 +148,9 @@ def _values(pod: Pod, node: str, served: bool) -> Iterator[Fault]:
         yield Fault("/spec/os/name", "is not supported: this node runs Linux")
     if spec.schedulerName not in (None, "default-scheduler") and not served:
         yield Fault("/spec/schedulerName", f"is not supported: {SCHEDULED}")
+    own = spec.resources
+    for name in sorted({*((own and own.limits) or {}), *((own and own.requests) or {})} - {"cpu", "memory"}):
+        yield Fault(f"/spec/resources/limits/{escaped(name)}", "is not supported: huge pages are not in this node yet")
     for field in ALIKE:
         for i, c in enumerate(getattr(spec, field) or ()):
             at = f"/spec/{field}/{i}"

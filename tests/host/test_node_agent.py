@@ -108,6 +108,18 @@ def test_a_changed_file_resizes_its_pod_in_place(agent: AgentNode) -> None:
     assert [c["restartCount"] for c in last["status"]["containerStatuses"]] == [0, 1]
 
 
+def test_resources_of_a_pod_as_a_whole(agent: AgentNode) -> None:
+    """They are its cgroup's, and those of a container that has none of its own."""
+    own = {"requests": {"cpu": "100m", "memory": "16Mi"}, "limits": {"memory": "64Mi"}}
+    most = {"cpu": "300m", "memory": "128Mi"}
+    whole = {"limits": most, "requests": most}
+    agent.write("whole", pod("whole", sh("own", WAIT, resources=own), sh("none", WAIT), resources=whole))
+    found = agent.wait_ready("whole")
+    assert found["status"]["qosClass"] == "Guaranteed"
+    files = _cgroup_files(agent, found)
+    assert files in ({}, {"pod": str(128 << 20), "own": str(64 << 20), "none": str(128 << 20)})
+
+
 def test_a_changed_file_of_a_pod_that_waits_or_is_over(agent: AgentNode) -> None:
     """One that has no room has it with less; one that is over is another pod."""
 

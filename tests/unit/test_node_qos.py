@@ -6,6 +6,7 @@ import pytest
 
 from pyrun.kube.objects.pods import PodSpec
 from pyrun.node import qos
+from pyrun.node.plan.observed import CgroupLimits
 from tests.support.node.world import pod_of
 
 
@@ -78,6 +79,35 @@ def test_a_limit_only_where_all_have_one() -> None:
     )
     assert qos.pod_limits(zero).memory is None and qos.pod_limits(zero).quota == 0  # 0 is no limit
     assert qos.container_limits(zero.containers[0]).memory is None
+
+
+def test_a_pod_as_a_whole() -> None:
+    """KEP-2837: its own words count first; who has no limit has the pod's, and what nobody requests is all's evenly."""
+    found = spec(
+        """
+resources: {limits: {cpu: 2, memory: 4Gi}, requests: {memory: 3Gi}}
+initContainers: [{name: s, restartPolicy: Always}]
+containers:
+- {name: a, resources: {requests: {cpu: 100m, memory: 1Gi}, limits: {memory: 2Gi}}}
+- {name: b}
+- {name: c, resources: {limits: {cpu: 500m}}}
+"""
+    )
+    assert found.resources is not None and found.resources.requests == {"cpu": "600m", "memory": "3Gi"}
+    assert qos.qos_class(found) == "Burstable" and qos.pod_requests(found) == {"cpu": 600, "memory": 3 * GIB}
+    assert qos.pod_limits(found) == CgroupLimits(614, 200_000, 4 * GIB)
+    limits = [qos.container_limits(c, found) for c in found.containers]
+    assert limits == [
+        CgroupLimits(102, 200_000, 2 * GIB),
+        CgroupLimits(2048, 200_000, 4 * GIB),
+        CgroupLimits(512, 50_000, 4 * GIB),
+    ]
+    scores = [qos.oom_score_adj(c, found, 8 * GIB) for c in found.containers]
+    assert scores == [813, 938, 938], "half a GiB more for each of four: 1.5, 0.5 and 0.5 of 8 GiB"
+    whole = "containers: [{name: a, resources: {requests: {cpu: 1m}}}]\nresources: {limits: {cpu: 1, memory: 1Gi}}"
+    assert qos.qos_class(spec(whole)) == "Burstable", "it requests what its containers do"
+    assert qos.qos_class(spec(whole.replace(", resources: {requests: {cpu: 1m}}", ""))) == "Guaranteed"
+    assert qos.qos_class(spec("containers: [{name: a, resources: {requests: {cpu: 1}}}]\nresources: {}")) == "Burstable"
 
 
 def test_names_of_cgroups_are_the_kubelets() -> None:

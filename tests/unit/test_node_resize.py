@@ -240,6 +240,20 @@ def test_the_node_says_what_it_can_not_give_now_or_ever() -> None:
     )  # fmt: skip
 
 
+def test_resources_of_the_pod_as_a_whole_stay() -> None:
+    """An API server that asks for others is told that it does not get them; a file's pod is another one then."""
+    before, after = (pod_of(pod("{name: web}", more=f"resources: {{limits: {{cpu: {n}, memory: 1Gi}}}}")) for n in "12")
+    assert not is_resize(before, after)
+    record = Record(uid="u", file="", pod=before, created=0.0, admitted=True, api=True)
+    know_resources(record, [])
+    record.pod = after
+    wanted = record.desired()
+    assert wanted.asked is after and wanted.spec == before.spec
+    assert after.spec is not None
+    found = resize_refusal(wanted.spec, after.spec, Allocatable(4000, 8 * GIB, 10), [])
+    assert found is not None and found[0] == "Infeasible" and "pod as a whole" in found[1]
+
+
 def test_a_limit_of_memory_is_not_taken_away() -> None:
     """0 is none, and neither a pod without any memory."""
     now, none = (pod_of(BURST_OF + f"{{memory: {memory}}}}}}}]").spec for memory in ("1Gi", "0"))

@@ -9,7 +9,7 @@ from ..strict import Fault
 from .containers import validate_containers
 from .meta import validate_meta
 from .names import at_least, check, ip_fault, key_fault, label_fault, one_of, subdomain_fault
-from .resources import validate_resources
+from .resources import validate_resources, validate_whole
 from .security import validate_pod_security
 from .volumes import validate_volumes
 
@@ -34,6 +34,7 @@ def validate_pod_spec(spec: PodSpec) -> Iterator[Fault]:
     yield from at_least(spec.activeDeadlineSeconds, 1, "/spec/activeDeadlineSeconds")
     yield from validate_pod_security(spec.securityContext, spec, "/spec/securityContext")
     yield from validate_resources(spec.resources, "/spec/resources", of_pod=True)
+    yield from validate_whole(spec)
     yield from _names(spec)
     yield from _dns(spec)
     yield from _namespaces(spec)

@@ -7,7 +7,9 @@ from fractions import Fraction
 
 from ..objects.base import Quantity
 from ..objects.containers import ResourceRequirements
+from ..objects.pods import PodSpec
 from ..quantity import parse
+from ..resources import container_requests, counted, limits
 from ..strict import Fault, escaped
 from .names import key_fault
 
@@ -39,6 +41,29 @@ def validate_resources(found: ResourceRequirements | None, at: str, *, of_pod: b
     for i, claim in enumerate(found.claims or ()):
         if not claim.name:
             yield Fault(f"{at}/claims/{i}/name", "is empty")
+
+
+def validate_whole(spec: PodSpec) -> Iterator[Fault]:
+    """The pod's own against its containers': no limit of one is above the pod's, nor what they request together."""
+    own = spec.resources
+    if own is None:
+        return
+    for name in OF_PODS:
+        try:
+            asked, has = (own.requests or {}).get(name), container_requests(spec).get(name, 0)
+            if asked is not None and has > counted({name: asked})[name]:
+                unit = "m" if name == "cpu" else ""
+                yield Fault(
+                    f"/spec/resources/requests/{name}", f"{asked} is less than the {has}{unit} of its containers"
+                )
+            most = counted(own.limits).get(name)
+            for field in ("initContainers", "containers"):
+                for i, c in enumerate(getattr(spec, field) or ()):
+                    if most is not None and limits(c).get(name, 0) > most:
+                        text = f"is more than the pod's limit {(own.limits or {})[name]}"
+                        yield Fault(f"/spec/{field}/{i}/resources/limits/{name}", text)
+        except ValueError:  # told of each quantity that is none
+            continue
 
 
 def _overcommits(name: str) -> bool:

@@ -83,7 +83,7 @@ def container_config(pod: Pod, c: Container | EphemeralContainer, made: Made, ta
 
 
 def _resources(found: Any, c: Container, spec: PodSpec, memory: int) -> None:
-    limits = container_limits(c)
+    limits = container_limits(c, spec)
     found.cpu_period, found.cpu_quota, found.cpu_shares = PERIOD_US, limits.quota, limits.shares
     found.memory_limit_in_bytes = limits.memory or 0
     found.oom_score_adj = oom_score_adj(c, spec, memory)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from ...kube.resources import requests
 from ...pod.pod import Pod as Sandbox
 from ..admission import tolerates_memory_pressure
 from ..eviction.plan import (
@@ -30,7 +31,7 @@ from ..eviction.plan import (
 from ..eviction.thresholds import DISK, HARD, MEMORY, PIDS, Threshold, parse_thresholds
 from ..eviction.usage import container_usage, directory_usage, total
 from ..plan.pod import containers_of
-from ..qos import pod_requests, qos_class, requests
+from ..qos import pod_requests, qos_class
 from .actor import Actor
 from .events import Events
 from .garbage import ImageGarbage

@@ -122,7 +122,7 @@ def _memory(kept: Kept, id: str, parent: str) -> int:
 
 
 async def _write(kept: Kept, write: act.Write, resources: ResourceRequirements) -> None:
-    limits = container_limits(Container(name=write.name, resources=resources))
+    limits = container_limits(Container(name=write.name, resources=resources), kept.record.desired().spec)
     if write.resource == CPU:
         given = v1.LinuxContainerResources(cpu_period=PERIOD_US, cpu_shares=limits.shares, cpu_quota=limits.quota or -1)
     else:

@@ -26,6 +26,7 @@ from .start import Step
 
 MEMORY, CPU = "memory", "cpu"
 RESOURCES = (MEMORY, CPU)  # in the order in which they are written
+WHOLE = ""  # the pod's, as no container has it for a name
 PENDING, IN_PROGRESS = "PodResizePending", "PodResizeInProgress"
 DEFERRED, INFEASIBLE, ERROR = "Deferred", "Infeasible", "Error"
 AGAIN_S = 10.0  # after a write that failed, as a kubelet's next look at the pod
@@ -58,16 +59,18 @@ def resizable(spec: PodSpec) -> list[Container]:
 
 
 def allocation_of(pod: Pod) -> dict[str, ResourceRequirements]:
-    """What its words ask for, by container."""
+    """What its words ask for, by container; by no name what the pod as a whole does."""
     assert pod.spec is not None
-    return {c.name: c.resources or ResourceRequirements() for c in resizable(pod.spec)}
+    whole = {WHOLE: pod.spec.resources} if pod.spec.resources is not None else {}
+    return whole | {c.name: c.resources or ResourceRequirements() for c in resizable(pod.spec)}
 
 
 def with_allocation(pod: Pod, given: Mapping[str, ResourceRequirements]) -> Pod:
     """Itself where that is what it asks for, or nothing was given yet."""
     assert pod.spec is not None
     others = {c.name for c in resizable(pod.spec) if c.name in given and not _same(c.resources, given[c.name])}
-    if not others:
+    whole = given.get(WHOLE, pod.spec.resources)
+    if not others and whole == pod.spec.resources:
         return pod
 
     def allocated(found: list[Container] | None) -> list[Container] | None:
@@ -76,7 +79,10 @@ def with_allocation(pod: Pod, given: Mapping[str, ResourceRequirements]) -> Pod:
         return [msgspec.structs.replace(c, resources=given[c.name]) if c.name in others else c for c in found]
 
     spec = msgspec.structs.replace(
-        pod.spec, containers=allocated(pod.spec.containers), initContainers=allocated(pod.spec.initContainers)
+        pod.spec,
+        containers=allocated(pod.spec.containers),
+        initContainers=allocated(pod.spec.initContainers),
+        resources=whole,
     )
     return msgspec.structs.replace(pod, spec=spec)
 
@@ -86,6 +92,8 @@ def is_resize(before: Pod, after: Pod) -> bool:
     service is the same."""
     assert before.spec is not None and after.spec is not None
     if before == after or with_allocation(after, allocation_of(before)) != before:
+        return False
+    if before.spec.resources != after.spec.resources:
         return False
     there = allocation_of(before)
     for c in resizable(after.spec):

@@ -113,6 +113,24 @@ row("huge pages alone", f"{C}/resources", resources={"limits": {"hugepages-2Mi":
 row("huge pages", resources={"limits": {"hugepages-2Mi": "2Mi", "memory": "1Mi"}})
 row("pod's resources", spec={"resources": {"limits": {"cpu": "1", "memory": "1Gi"}}})
 row(
+    "pod's requests are its containers'",
+    spec={"resources": {"limits": {"cpu": "1", "memory": "1Gi"}}, "initContainers": [
+        {"name": "i", "image": "i:1", "resources": {"requests": {"cpu": "300m"}}}]},
+    resources={"requests": {"cpu": "200m"}},
+)  # fmt: skip
+row(
+    "containers request more than the pod",
+    "/spec/resources/requests/cpu",
+    spec={"resources": {"requests": {"cpu": "100m"}}},
+    resources={"requests": {"cpu": "200m"}},
+)
+row(
+    "a container's limit above the pod's",
+    f"{C}/resources/limits/memory",
+    spec={"resources": {"limits": {"memory": "1Gi"}}},
+    resources={"requests": {"memory": "1Mi"}, "limits": {"memory": "2Gi"}},
+)
+row(
     "pod's disk",
     "/spec/resources/limits/ephemeral-storage",
     spec={"resources": {"limits": {"ephemeral-storage": "1Gi"}}},
