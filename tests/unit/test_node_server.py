@@ -88,6 +88,19 @@ def test_the_node_has_what_a_scheduler_asks_for() -> None:
     assert {c["type"]: c["status"] for c in status["conditions"]}["Ready"] == "True"
 
 
+def test_the_node_has_its_largest_images() -> None:
+    """A scheduler prefers nodes with them. 50, the largest first, of each five names at most; an order of its own."""
+    from dataclasses import replace
+
+    images = tuple(((f"r/{n}@sha256:1", *(f"r/{n}:{tag}" for tag in range(n))), 100 + n) for n in range(60))
+    found = node_status(replace(MACHINE, images=images), {}, 0.0)
+    assert [one["sizeBytes"] for one in found["images"]] == list(range(159, 109, -1))
+    assert found["images"][0]["names"] == ["r/59@sha256:1", "r/59:0", "r/59:1", "r/59:2", "r/59:3"]
+    assert same(found, node_status(replace(MACHINE, images=images[::-1]), {}, 60.0))
+    assert not same(found, node_status(replace(MACHINE, images=images[:-1]), {}, 60.0))
+    assert node_status(MACHINE, {}, 0.0)["images"] == []
+
+
 def test_conditions_keep_the_time_when_they_became_so() -> None:
     from dataclasses import replace
 

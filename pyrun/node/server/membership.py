@@ -160,6 +160,7 @@ class Membership:
             disk=at.f_blocks * at.f_frsize,
             pods=settings.pods,
             info=self._info,
+            images=tuple(((*one.digests, *one.tags), one.size) for one in self._cri.images.list()),
             pressures=self._agent.evictor.conditions,
             unready="node is shutting down"
             if self._agent.closing

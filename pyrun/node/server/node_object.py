@@ -14,6 +14,7 @@ from ... import __version__
 from ..plan.status import rfc3339
 
 API = "v1.37.0"  # whose objects and behaviour these are
+MOST_IMAGES, MOST_NAMES = 50, 5  # nodeStatusMaxImages, the largest first; names of each
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 # type → (reason and message while all is well, reason and message otherwise)
 PRESSURES = {
@@ -35,7 +36,7 @@ PRESSURES = {
 @dataclass(frozen=True, slots=True)
 class Machine:
     """cpu in thousandths; memory, disk in bytes. pressures: the types of those that there are. unready: why the
-    runtime can't run pods; empty: it can."""
+    runtime can't run pods; empty: it can. images: those that are here, (digests and tags, bytes)."""
 
     name: str
     addresses: tuple[str, ...]
@@ -47,6 +48,7 @@ class Machine:
     info: dict[str, str]
     pressures: frozenset[str] = frozenset()
     unready: str = ""
+    images: tuple[tuple[tuple[str, ...], int], ...] = ()
 
 
 def node_labels(name: str, architecture: str) -> dict[str, str]:
@@ -92,6 +94,11 @@ def node_status(machine: Machine, since: dict[str, tuple[str, str]], now: float)
         ],
         "conditions": [_dated(one, since, now) for one in _conditions(machine)],
         "nodeInfo": machine.info,
+        "images": [
+            {"names": list(names[:MOST_NAMES]), "sizeBytes": size}
+            for names, size in sorted(machine.images, key=lambda image: (-image[1], image[0]))[:MOST_IMAGES]
+        ],
+        "features": {"supplementalGroupsPolicy": True},
         **({"daemonEndpoints": {"kubeletEndpoint": {"Port": machine.port}}} if machine.port else {}),
     }
 
