@@ -17,9 +17,12 @@ from pyrun.cli.main import Globals
 from pyrun.cli.parse import parse
 from pyrun.kube.objects.pods import Pod
 from pyrun.kube.validate.objects import read_object
+from pyrun.node.admission import Allocatable
 from pyrun.node.agent import ask
+from pyrun.node.explain import explain_pod
 from pyrun.node.supported import CONTAINER, POD, ROWS, unsupported
 from tests.support.kube.pod_table import BASE
+from tests.support.node.world import pod_of
 
 POD_YAML = """\
 apiVersion: v1
@@ -165,6 +168,27 @@ def test_explain_says_what_volumes_are(tmp_path: Path) -> None:
         "all within 30 s, preStop included; who is left is killed then",
         "web: its stop signal",
     ]
+
+
+def test_explain_says_whose_names_users_and_resources_a_pod_has() -> None:
+    pod = pod_of(
+        "hostUsers: false\nsetHostnameAsFQDN: true\nhostname: h\nsubdomain: s\n"
+        "resources: {limits: {cpu: 1, memory: 1Gi}}\nsecurityContext: {supplementalGroupsPolicy: Strict}\n"
+        "containers: [{name: c, securityContext: {procMount: Unmasked}, volumeMounts: [{name: v, mountPath: /v}]}]\n"
+        "volumes: [{name: v, image: {reference: 'data:1'}}]"
+    )
+    found = {line.pointer: line.text for line in explain_pod(pod, Allocatable(2000, 4 << 30))}
+    assert found["/spec/hostUsers"].startswith("users of its own: 65536")
+    assert found["/spec/setHostnameAsFQDN"].startswith("host name h.s.NAMESPACE.svc.DOMAIN")
+    assert "Guaranteed: cpu.weight 100, cpu.max 100000" in found["/spec/resources"]
+    assert "gives none" in found["/spec/securityContext/supplementalGroupsPolicy"]
+    assert found["/spec/containers/0/securityContext/procMount"].startswith("c: all of /proc")
+    assert found["/spec/containers/0/volumeMounts/0"] == "c: v at /v, read-only"
+    assert found["/spec/volumes/0/image"] == "v: image data:1, nothing of it can be written"
+    assert found["/spec/volumes/0/image/reference"] == "data:1: IfNotPresent, pull if it is not here, of a volume"
+    other = pod_of("hostnameOverride: a.b\ncontainers: [{name: c}]")
+    told = [line.text for line in explain_pod(other, Allocatable(2000, 4 << 30)) if line.pointer.endswith("Override")]
+    assert told == ["host name a.b, whatever the pod's name and domain are"]
 
 
 DEPLOYMENT_YAML = """\
