@@ -102,6 +102,7 @@ class Door:
     theirs: socket.socket
     doors: Doors
     pid: int = 0
+    program: subprocess.Popen[bytes] | None = None  # one that nobody refers to is waited for by the next Popen()
 
     @property
     def address(self) -> tuple[str, int]:
@@ -113,7 +114,8 @@ class Door:
         control, fds = self.theirs.fileno(), {name: one.fileno() for name, one in self.doors.items()}
         given = {"path": sys.path, "wanted": asdict(self.wanted), "control": control, "doors": fds}
         argv = [sys.executable, "-I", "-S", "-c", _RUN, json.dumps(given)]
-        self.pid = subprocess.Popen(argv, stdin=subprocess.DEVNULL, pass_fds=(control, *fds.values())).pid
+        self.program = subprocess.Popen(argv, stdin=subprocess.DEVNULL, pass_fds=(control, *fds.values()))
+        self.pid = self.program.pid
 
     async def ended(self) -> int:
         """Its exit code, when it has one."""
