@@ -22,6 +22,7 @@
 #include "layer.h"
 
 enum { CHUNK = 256 << 10, ATTRIBUTES = 64 << 10, REPORT_NS = 100 * 1000 * 1000 };
+enum { TO_READ = O_RDONLY | O_NOATIME | O_NONBLOCK };
 static const uint64_t INSIDE = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV;
 
 struct walk {
@@ -92,15 +93,20 @@ static void sort(struct names *all) {
     }
 }
 
-static void add_name(struct names *all, size_t *room, const char *name) {
+/* type: of an entry as its directory tells it (DT_REG, …; DT_UNKNOWN where it does not), kept behind the name. */
+static void add_name(struct names *all, size_t *room, const char *name, unsigned char type) {
+    size_t length = strlen(name);
     if (all->count == *room) {
         *room = *room ? 2 * *room : 16;
         all->list = realloc(all->list, *room * sizeof *all->list);
         if (!all->list)
             fail(ENOMEM, NULL, "names of a directory");
     }
-    if (!(all->list[all->count++] = strdup(name)))
+    char *kept = all->list[all->count++] = malloc(length + 2);
+    if (!kept)
         fail(ENOMEM, NULL, "names of a directory");
+    memcpy(kept, name, length + 1);
+    kept[length + 1] = (char)type;
 }
 
 static struct names read_names(struct walk *w, int fd) {
@@ -112,7 +118,7 @@ static struct names read_names(struct walk *w, int fd) {
             struct linux_dirent64 *entry = (struct linux_dirent64 *)(void *)(w->chunk + at);
             at += entry->reclen;
             if (strcmp(entry->name, ".") != 0 && strcmp(entry->name, "..") != 0)
-                add_name(&all, &room, entry->name);
+                add_name(&all, &room, entry->name, entry->type);
         }
     if (n < 0)
         fail(errno, here(w), "reading the directory");
@@ -136,7 +142,7 @@ static void add_attributes(struct walk *w, struct sha256_ctx *sum, int fd) {
     size_t room = 0;
     for (ssize_t at = 0; at < n; at += (ssize_t)strlen(w->names + at) + 1)
         if (!is_the_nodes(w->names + at))
-            add_name(&all, &room, w->names + at);
+            add_name(&all, &room, w->names + at, DT_UNKNOWN);
     sort(&all);
     add_number(sum, all.count);
     for (size_t i = 0; i < all.count; i++) {
@@ -170,11 +176,13 @@ static void add_owner(struct sha256_ctx *sum, const struct stat *st) {
     add_number(sum, st->st_gid);
 }
 
-/* path: of the entry, `length` bytes; the last component is what its directory calls it. */
+/* path: of the entry, `length` bytes; the last component is what its directory calls it, `name`, of read_names(). */
 static void add_entry(struct walk *w, struct sha256_ctx *sum, size_t length, const char *name) {
     struct stat st;
     uint8_t held[DIGEST];
-    int fd = open_here(w, O_PATH);
+    unsigned char type = (unsigned char)name[strlen(name) + 1];
+    bool readable = type == DT_REG || type == DT_DIR;
+    int fd = open_here(w, readable ? TO_READ : O_PATH);
     if (fstat(fd, &st))
         fail(errno, w->path, "fstat");
     add_bytes(sum, name, strlen(name));
@@ -186,8 +194,10 @@ static void add_entry(struct walk *w, struct sha256_ctx *sum, size_t length, con
         add_number(sum, (uint64_t)st.st_mtim.tv_nsec);
     }
     if (S_ISREG(st.st_mode) || S_ISDIR(st.st_mode)) {
-        close(fd);
-        fd = open_here(w, O_RDONLY | O_NOATIME | O_NONBLOCK);
+        if (!readable) {
+            close(fd);
+            fd = open_here(w, TO_READ);
+        }
         add_number(sum, S_ISREG(st.st_mode) ? st.st_nlink : 0);
         add_attributes(w, sum, fd);
         if (S_ISREG(st.st_mode)) {

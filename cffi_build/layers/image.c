@@ -248,7 +248,8 @@ uint64_t take_blocks(struct image *image, uint64_t bytes, const char *path) {
     return at;
 }
 
-static struct place image_file(struct writer *w, const char *path, int64_t size) {
+static struct place image_file(struct writer *w, const char *path, int64_t size, const struct meta *meta) {
+    (void)meta;
     struct inode *made = add(of(w), path, S_IFREG | 0600);
     made->size = (uint64_t)size;
     uint64_t at = take_blocks(of(w), made->size, path);

@@ -78,6 +78,7 @@ struct place { /* of a file's bytes: `base` of the descriptor is its first one *
 struct writer {
     const struct limits *limits;
     uint64_t entries, implied;
+    bool sync; /* all will be written out at the end */
     void (*directory)(struct writer *w, const char *path, const struct meta *meta);
     void (*symlink)(struct writer *w, const char *path, const char *target, const struct meta *meta);
     void (*fifo)(struct writer *w, const char *path, const struct meta *meta);
@@ -85,7 +86,7 @@ struct writer {
     void (*whiteout)(struct writer *w, const char *path);
     void (*opaque)(struct writer *w, const char *directory);
     void (*drop)(struct writer *w, const char *path); /* what an entry that is not made would have replaced */
-    struct place (*file)(struct writer *w, const char *path, int64_t size);
+    struct place (*file)(struct writer *w, const char *path, int64_t size, const struct meta *meta);
     /* end: where the last byte was written, below `size` where the file ends in a hole */
     void (*file_done)(struct writer *w, struct place place, const char *path, const struct meta *meta, int64_t size, int64_t end);
 };

@@ -73,6 +73,7 @@ static void unpack(const struct options *o, bool as_image) {
         tree_open(&tree, DIRECTORY, &o->limits);
     }
     struct writer *writer = image ? image_writer(image) : &tree.writer;
+    writer->sync = o->sync != 0;
     untar(stream, writer, &o->limits, &counts);
     if (image)
         image_finish(image);

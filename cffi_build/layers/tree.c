@@ -189,10 +189,13 @@ static void set_xattr(void *fd, const char *name, const void *value, size_t size
         fail(errno, path, "setting the extended attribute %.100s", name);
 }
 
-static void set_meta(int fd, const char *path, const struct meta *meta) {
-    if (fchown(fd, meta->uid, meta->gid))
+/* What the entry says, where the new one (`now`, empty but for its bytes) is not so already: most are root's, and each
+ * change is one of the file system's journal. */
+static void set_meta(int fd, const char *path, const struct meta *meta, const struct stat *now) {
+    bool chown = now->st_uid != meta->uid || now->st_gid != meta->gid;
+    if (chown && fchown(fd, meta->uid, meta->gid))
         fail(errno, path, "fchown");
-    if (fchmod(fd, meta->mode & MODE))
+    if ((chown || (now->st_mode & MODE) != (meta->mode & MODE)) && fchmod(fd, meta->mode & MODE))
         fail(errno, path, "fchmod");
     each_xattr(meta, set_xattr, &fd, path);
     if (futimens(fd, meta->times))
@@ -214,12 +217,11 @@ static void tree_directory(struct writer *w, const char *path, const struct meta
         fail(errno, path, "opening the directory");
     if (way == IS_DIRECTORY)
         leave_parent(t);
-    struct stat before = {0}, st;
-    if (way == IS_DIRECTORY)
-        see(fd, &before, path);
+    struct stat before, st;
+    see(fd, &before, path);
     if (way == HID_LOWER)
         make_opaque(fd, path);
-    set_meta(fd, path, meta);
+    set_meta(fd, path, meta, &before);
     see(fd, &st, path);
     if (way == IS_DIRECTORY)
         t->bytes += (uint64_t)(st.st_blocks - before.st_blocks) * 512;
@@ -228,12 +230,12 @@ static void tree_directory(struct writer *w, const char *path, const struct meta
     close(fd);
 }
 
-static struct place tree_file(struct writer *w, const char *path, int64_t size) {
+static struct place tree_file(struct writer *w, const char *path, int64_t size, const struct meta *meta) {
     struct tree *t = of(w);
     const char *name;
-    int parent = parent_of(t, path, &name), fd;
+    int parent = parent_of(t, path, &name), fd, flags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
     (void)size;
-    while ((fd = open_beneath(parent, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600, PLAIN)) < 0) {
+    while ((fd = open_beneath(parent, name, flags, meta->mode & 0777, PLAIN)) < 0) {
         if (errno != EEXIST)
             fail(errno, path, "creating the file");
         clear(t, parent, name, path, false);
@@ -246,8 +248,10 @@ static void tree_file_done(struct writer *w, struct place place, const char *pat
     struct stat st;
     if (end < size && ftruncate(place.fd, size))
         fail(errno, path, "a hole up to byte %lld", (long long)size);
-    set_meta(place.fd, path, meta);
     see(place.fd, &st, path);
+    set_meta(place.fd, path, meta, &st);
+    if (meta->xattrs) /* they may take blocks */
+        see(place.fd, &st, path);
     add(of(w), &st);
     close(place.fd);
 }

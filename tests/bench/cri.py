@@ -214,20 +214,20 @@ def oci_archive(made: Made, names: list[str], work: Path) -> Path:
     return work / "images.tar"
 
 
-def start_pyrun(work: Path, made: Made) -> Peer:
+def start_pyrun(work: Path, made: Made, layers: str = "dir") -> Peer:
     images = Images(f"{work}/root/image")
     images.add(made.source(), [parse_reference(IMAGE)])
     images.close()
     socket = work / "s"
     config = work / "config.toml"
-    config.write_text('cni_conf_dir = ""\n')
+    config.write_text(f'cni_conf_dir = ""\nlayers = "{layers}"\n')
     argv = [f"{REPO}/pyrun/bin/pyrun", "cri", "--root", f"{work}/root", "--state", f"{work}/state"]
     argv += ["--listen", f"unix://{socket}", "--config", str(config)]
     with (work / "log").open("wb") as log:
         return Peer("pyrun", socket, subprocess.Popen(argv, stdout=log, stderr=log))
 
 
-def start_containerd(work: Path, programs: Path, made: Made) -> Peer:
+def start_containerd(work: Path, programs: Path, made: Made, syncs: bool = False) -> Peer:
     wrapper = work / "runc-without-limits"
     source = f'#define RUNC "{programs / "runc"}"\n{WITHOUT_LIMITS}'
     subprocess.run(["cc", "-O2", "-static", "-x", "c", "-o", wrapper, "-"], input=source, text=True, check=True)
@@ -244,6 +244,8 @@ state = "{work}/state"
 disabled_plugins = {json.dumps(disabled)}
 [grpc]
   address = "{socket}"
+[plugins."io.containerd.cri.v1.images"]
+  image_pull_with_sync_fs = {json.dumps(syncs)}
 [plugins."io.containerd.cri.v1.images".registry]
   config_path = "{work}/certs.d"
 [plugins."io.containerd.cri.v1.images".pinned_images]
@@ -291,6 +293,8 @@ def main() -> None:
     options.add_argument("--rounds", type=int, default=20)
     options.add_argument("--pods", type=int, default=30)
     options.add_argument("--pulls", type=int, default=3, help="of each peer; 0: no pulls and no logs")
+    options.add_argument("--layers", choices=("dir", "erofs"), default="dir", help="what pyrun's layers become")
+    options.add_argument("--sync", action="store_true", help="containerd writes what it unpacks out, too")
     given = options.parse_args()
     programs = given.bin or build_programs()
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
@@ -300,8 +304,8 @@ def main() -> None:
         made = busybox()
         for name in ("pyrun", "containerd"):
             (work / name).mkdir()
-        peers.append(start_pyrun(work / "pyrun", made))
-        peers.append(start_containerd(work / "containerd", programs.resolve(), made))
+        peers.append(start_pyrun(work / "pyrun", made, given.layers))
+        peers.append(start_containerd(work / "containerd", programs.resolve(), made, given.sync))
         try:
             asyncio.run(measure(peers, given.rounds, given.pods, given.pulls))
         finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
 import subprocess
 import tarfile
 from collections.abc import Iterator
@@ -148,6 +149,18 @@ def test_set_gid_directory_hands_nothing_on(tmp_path: Path) -> None:
     for name in ("d/f", "d/e", "d/i", "d/i/f"):
         st = os.stat(tmp_path / name)
         assert st.st_gid == 0 and not st.st_mode & 0o2000, name
+
+
+def test_default_acl_takes_nothing_from_a_mode(tmp_path: Path) -> None:
+    """In a directory with a default ACL a new entry has no more rights than that gives: the tar's word holds."""
+    entries = ((1, 6), (4, 4), (0x20, 0))  # u::rw-, g::r--, o::---
+    acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", tag, rights, 0) for tag, rights in entries)
+    records = {"SCHILY.xattr.system.posix_acl_default": acl.decode()}
+    tar = Tar().dir("d", pax_headers=records).file("d/f", b"x", mode=0o666).file("d/run", mode=0o4755, uid=7)
+    unpack_into(tmp_path, tar.dir("d/e", mode=0o777).bytes())
+    assert "system.posix_acl_default" in os.listxattr(tmp_path / "d")
+    found = {name: stat.S_IMODE(os.stat(tmp_path / "d" / name).st_mode) for name in ("f", "run", "e")}
+    assert found == {"f": 0o666, "run": 0o4755, "e": 0o777}
 
 
 # ---- overlayfs' view

@@ -1,4 +1,7 @@
-"""A private key that has a password is refused by its file's name, by whoever is given it: nobody is asked for one."""
+"""A private key that has a password is refused by its file's name, by whoever is given it: nobody is asked for one.
+
+Plain HTTP reads no certificate at all.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +49,25 @@ def test_by_every_client(pair: tuple[str, str]) -> None:
     with pytest.raises(InvalidArgument, match="--ship syslog.*needs a password"):
         SyslogTarget(f"tls://127.0.0.1:1?cert={certificate}&key={key}")
     with pytest.raises(PyrunError, match="needs a password"):
-        transport._make_pool(None, (), ((certificate, key),), False)
+        transport._make_context((), ((certificate, key),), False)
+
+
+def test_plain_http_reads_no_authorities(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which takes longer than many a pull. Where TLS is spoken, to the registry or to the proxy, they are read."""
+
+    def read() -> ssl.SSLContext:
+        raise LookupError("authorities are read")
+
+    monkeypatch.setattr(ssl, "create_default_context", read)
+    transport.Transport(1.0, {})._pool(None, "http://registry/v2/")
+    transport.Transport(1.0, {"http_proxy": "http://proxy:3128"})._pool(None, "http://registry/v2/")
+    for url, environment in (
+        ("https://registry/v2/", {}),
+        ("HTTPS://registry/v2/", {}),
+        ("http://registry/v2/", {"http_proxy": "https://proxy:3128"}),
+    ):
+        with pytest.raises(LookupError):
+            transport.Transport(1.0, environment)._pool(None, url)
 
 
 def test_there_is_one_place_that_reads_them() -> None:

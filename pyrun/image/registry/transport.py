@@ -30,6 +30,7 @@ AGENT = f"pyrun/{__version__}"
 MOVED = frozenset({301, 302, 303, 307, 308})
 
 Response = urllib3.BaseHTTPResponse
+Tls = tuple[tuple[str, ...], tuple[tuple[str, str], ...], bool]  # of an endpoint: ca, client, skip_verify
 
 
 class Transport:
@@ -79,11 +80,13 @@ class Transport:
 
     def _pool(self, endpoint: Endpoint | None, url: str) -> urllib3.PoolManager:
         proxy = proxy_for(url, self._environment)
-        tls = (endpoint.ca, endpoint.client, endpoint.skip_verify) if endpoint else ((), (), False)
+        tls: Tls | None = None
+        if "https" in (urlsplit(url).scheme, urlsplit(proxy or "").scheme):
+            tls = (endpoint.ca, endpoint.client, endpoint.skip_verify) if endpoint else ((), (), False)
         with self._lock:
             pool = self._pools.get((proxy, tls))
             if pool is None:
-                pool = self._pools[(proxy, tls)] = _make_pool(proxy, *tls)
+                pool = self._pools[(proxy, tls)] = _make_pool(proxy, tls)
             return pool
 
 
@@ -93,9 +96,15 @@ def discard(response: Response) -> None:
     response.release_conn()
 
 
-def _make_pool(
-    proxy: str | None, ca: tuple[str, ...], client: tuple[tuple[str, str], ...], skip_verify: bool
-) -> urllib3.PoolManager:
+def _make_pool(proxy: str | None, tls: Tls | None) -> urllib3.PoolManager:
+    """tls: None where nothing is encrypted; to read the authorities that are trusted takes 40 ms."""
+    context = None if tls is None else _make_context(*tls)
+    if proxy is None:
+        return urllib3.PoolManager(maxsize=POOL_SIZE, ssl_context=context)
+    return urllib3.ProxyManager(proxy, maxsize=POOL_SIZE, ssl_context=context)
+
+
+def _make_context(ca: tuple[str, ...], client: tuple[tuple[str, str], ...], skip_verify: bool) -> ssl.SSLContext:
     context = ssl.create_default_context()
     try:
         for file in ca:
@@ -108,9 +117,7 @@ def _make_pool(
         warnings.simplefilter("ignore", urllib3.exceptions.InsecureRequestWarning)
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    if proxy is None:
-        return urllib3.PoolManager(maxsize=POOL_SIZE, ssl_context=context)
-    return urllib3.ProxyManager(proxy, maxsize=POOL_SIZE, ssl_context=context)
+    return context
 
 
 def _origin(url: str) -> tuple[str, str]:
