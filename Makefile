@@ -1,7 +1,7 @@
 # Everything here assumes `./bootstrap build` has run once; each target runs it, and the second time it is quick.
 PY := .venv/bin/python
 
-.PHONY: help build check test bench bench-addons bench-addons-memory pictures bench-layers bench-cri bench-node many-cri demo conformance critest containerd-2 victoria-logs kubelet control-plane e2e-node fuzz fuzz-layer fuzz-dataplane fuzz-dns bench-proxy flood-proxy bench-proxy-memory bench-proxy-plan bench-dns broken-dns asan vm vm-shell vm-test vm-engines box soak clean
+.PHONY: help build check test bench bench-addons bench-addons-memory pictures bench-layers bench-cri bench-node many-cri demo conformance critest containerd-2 victoria-logs kubelet control-plane e2e-node fuzz fuzz-layer fuzz-dataplane fuzz-dns bench-proxy flood-proxy bench-proxy-memory bench-proxy-plan bench-dns broken-dns asan vm vm-shell vm-test vm-engines vm-trixie box soak clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -120,6 +120,9 @@ vm-test:  ## the tests that need a kernel of their own, in the guest (root)
 
 vm-engines:  ## containerd, podman and docker on pyrun, each in a guest of its own (root)
 	./bootstrap test tests/vm/engines $(ARGS)
+
+vm-trixie:  ## vm-test and vm-engines with Debian 13's kernel, systemd, engines and Python (root)
+	PYRUN_VM_SUITE=trixie ./bootstrap test tests/vm $(ARGS)
 
 box:  ## packs the guest as a box for Vagrant and prints its path (root)
 	@vagrant/make-box

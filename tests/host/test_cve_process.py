@@ -12,12 +12,10 @@ from pathlib import Path
 import pytest
 
 from tests.support.container.bundle import CAPABILITIES, Bundle, BundleMaker
-from tests.support.container.gate import start_gated
-from tests.support.container.leaks import CGROUP_ROOT
+from tests.support.container.gated import ATTACKER, Gated, attack
 from tests.support.container.runner import REPO, Runner, wait_for
 
 IDLE = ["sleep", "1000"]
-ATTACKER = REPO / "tests" / "support" / "container" / "attacker.py"
 CAPS = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 
 
@@ -26,49 +24,6 @@ def gated(bundle: BundleMaker) -> Bundle:
     made = bundle(IDLE)
     os.mkfifo(made.rootfs / "gate")
     return made
-
-
-class Gated:
-    """A container in which an exec waits at a gate: pid and its number inside."""
-
-    def __init__(self, pyrun: Runner, made: Bundle, position: str, *options: str) -> None:
-        self.id = pyrun.create_started(made)
-        self.init = pyrun.pid(self.id)
-        self.gate = made.rootfs / "gate"
-        self.process = start_gated(pyrun.root, self.id, position, *options)
-        own = Path(f"/proc/{self.init}/cgroup").read_text().rpartition("0::")[2].strip()
-        self.procs = Path(f"{CGROUP_ROOT}{own}/cgroup.procs")
-        wait_for(self._waits, 10, "the exec to come to its gate")
-
-    def _waits(self) -> bool:
-        others = [int(pid) for pid in self.procs.read_text().split() if int(pid) != self.init]
-        if len(others) != 1:
-            return False
-        self.pid = others[0]
-        status = Path(f"/proc/{self.pid}/status").read_text()
-        self.inside = int(status.partition("NSpid:")[2].splitlines()[0].split()[-1])
-        wchan = Path(f"/proc/{self.pid}/wchan").read_text()
-        return self.inside != self.pid and ("fifo" in wchan or "wait_for_partner" in wchan)
-
-    def release(self) -> int:
-        os.close(os.open(self.gate, os.O_WRONLY))
-        return self.process.wait(10)
-
-    def __enter__(self) -> Gated:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-
-
-def attack(at: Gated, capabilities: list[str]) -> list[str]:
-    """What a process with the container's capabilities and in its PID namespace can do to the one at the gate."""
-    names = ",".join(["-all", *(f"+{name.removeprefix('CAP_').lower()}" for name in capabilities)])
-    command = ["nsenter", "-t", str(at.init), "--pid", "--", "setpriv", "--bounding-set", names, "--inh-caps", "-all"]
-    command += [sys.executable, str(ATTACKER), str(at.pid), str(at.inside)]
-    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()
 
 
 # --- CVE-2016-9962: a process that joins is traced, and its descriptors opened ---------------------------------------

@@ -17,6 +17,7 @@ from pyrun.executor import StepFailed, drop_image, run_plan
 from pyrun.plan.model.plan import Builder
 from pyrun.plan.model.steps import PARENT, Await, AwaitPid, Clone3
 from tests.support.container.bundle import CAPABILITIES, Bundle, BundleMaker
+from tests.support.container.gated import Gated, attack, ways_to
 from tests.support.container.runner import REPO, Runner, wait_for
 
 ROUNDS = int(os.environ.get("PYRUN_ESCAPE_ROUNDS", "300"))
@@ -91,6 +92,40 @@ def test_exec_into_a_chroot_neither(pyrun: Runner, watching: Bundle) -> None:
         assert ways_out(watching) == []
     finally:
         subprocess.run(["umount", "-l", watching.rootfs / "proc"], check=True)
+
+
+@pytest.fixture(params=["joined", "user", "exec"])
+def position(request: pytest.FixtureRequest) -> str:
+    """Where an exec waits while it is attacked."""
+    return str(request.param)
+
+
+def test_an_exec_can_be_traced_and_has_nothing_of_the_hosts(
+    pyrun: Runner, watching: Bundle, tmp_path: Path, position: str
+) -> None:
+    """On any runtime: SECURITY.md says what that means."""
+    watching.update(process={"args": ["sleep", "1000"]})
+    os.mkfifo(watching.rootfs / "gate")
+    with Gated(pyrun, watching, position) as at:
+        assert "ptrace" in attack(at, [*CAPABILITIES, "CAP_SYS_PTRACE"])
+        assert ways_to(at.pid, tmp_path / "marker") == []
+        assert at.release() == 0
+
+
+def test_in_a_user_namespace_it_is_of_no_use_against_an_exec(
+    pyrun: Runner, watching: Bundle, tmp_path: Path, position: str
+) -> None:
+    """Nothing of the exec's can be opened or traced."""
+    for directory in (tmp_path, *tmp_path.parents[:2]):
+        directory.chmod(0o755)
+    ids = [{"containerID": 0, "hostID": 100000, "size": 65536}]
+    watching.update(process={"args": ["sleep", "1000"]}, linux={"uidMappings": ids, "gidMappings": ids})
+    watching.add_namespace("user")
+    os.mkfifo(watching.rootfs / "gate")
+    subprocess.run(["chown", "-Rh", "100000:100000", watching.rootfs], check=True)
+    with Gated(pyrun, watching, position) as at:
+        assert attack(at, [*CAPABILITIES, "CAP_SYS_PTRACE"], "user") == []
+        assert at.release() == 0
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import subprocess
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.container.bundle import Bundle, BundleMaker
+from tests.support.container.gated import Gated, ways_to
 from tests.support.container.runner import Runner
 from tests.support.vm.cgroup import all_capabilities, use_host_tools
 
@@ -102,6 +104,23 @@ def test_apparmor_of_exec(pyrun: Runner, bundle: BundleMaker, profile: str) -> N
     id = pyrun.create_started(guarded(bundle, None, "sleep", "1000"))
     pyrun.exec(id, "cat", "/secret").ok()
     assert pyrun.exec(id, "cat", "/secret", options=["--apparmor", profile]).rc == 1
+
+
+@pytest.mark.parametrize("position", ["joined", "user", "exec"])
+def test_an_exec_with_a_profile_holds_nothing_of_the_hosts(
+    pyrun: Runner, bundle: BundleMaker, profile: str, tmp_path: Path, position: str
+) -> None:
+    """A profile is set through the host's /proc, and a container with CAP_SYS_PTRACE may open what an exec has open."""
+    marker = tmp_path / "marker"
+    marker.touch()
+    made = guarded(bundle, profile, "sleep", "1000")
+    os.mkfifo(made.rootfs / "gate")
+    directory = os.open(tmp_path, os.O_PATH)
+    assert {"root", "cwd", f"fd/{directory}"} <= set(ways_to(os.getpid(), marker))
+    os.close(directory)
+    with Gated(pyrun, made, position) as at:
+        assert ways_to(at.pid, marker) == []
+        assert at.release() == 0
 
 
 def test_an_unknown_profile_is_named(pyrun: Runner, bundle: BundleMaker) -> None:
