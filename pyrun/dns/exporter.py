@@ -77,6 +77,8 @@ class Exporter:
                 asked.set_result(page())
             except PyrunError as error:
                 asked.set_exception(error)
+            except Exception as error:  # a bug of a page is no reason to answer no client any more
+                asked.set_exception(PyrunError(f"internal error: {type(error).__name__}: {error}"))
 
     def close(self) -> None:
         for server in self._servers:

@@ -117,7 +117,8 @@ def _outcome(found: dict[str, Any]) -> str:
         case _:
             where = f"table {found['generation']}"
     said = found["rcode"]
-    if said == "NOERROR" and not [one for one in found["answers"] if one["type"] != "CNAME"]:
+    wanted = [one for one in found["answers"] if one["type"] != "CNAME" or found["type"] in ("CNAME", "ANY")]
+    if said == "NOERROR" and not wanted:
         said = "NODATA"
     return f"{said}: {where}"
 

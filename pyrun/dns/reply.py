@@ -16,6 +16,7 @@ from .respond import Sections, sections
 from .wire import Record
 
 POSITIVE_MOST_S, NEGATIVE_MOST_S, ALIAS_MOST_S = 3600, 1800, 30
+BODY_MOST = 65_535 - 12 - 255 - 4 - 11  # bytes, as pyrun-dns has it: beside the head, the question and an OPT record
 MATCH, CASE, OTHER = "match", "case", "other"
 
 
@@ -73,12 +74,20 @@ def read_reply(data: bytes, name: bytes) -> Said:
     wanted = message.question[1] if message.question else 0
     if any(record.type == wanted for record in chain) and rcode == wire.NOERROR:
         ttl = min(POSITIVE_MOST_S, min(record.ttl for record in chain))
-        return Said(rcode, sections(name, Answer(rcode, chain)), ttl)
+        return Said(rcode, _body(name, Answer(rcode, chain)), ttl)
     soa = tuple(_plain(record) for record in message.authority if record.type == wire.SOA)[:1]
     ttl = min([NEGATIVE_MOST_S, *(record.ttl for record in chain)]) if soa else 0
     for record in soa:
         ttl = min(ttl, record.ttl, struct.unpack("!I", record.data[-4:])[0])
-    return Said(rcode, sections(name, Answer(rcode, chain, soa)), ttl)
+    return Said(rcode, _body(name, Answer(rcode, chain, soa)), ttl)
+
+
+def _body(name: bytes, found: Answer) -> Sections:
+    """WireError for what is too long to be said: names in records' data came compressed, and go on as they are."""
+    body = sections(name, found)
+    if len(body.data) > BODY_MOST:
+        raise wire.WireError(f"the records of a reply have {len(body.data)} bytes without compression")
+    return body
 
 
 NAME_FIRST = {wire.CNAME: 0, wire.NS: 0, wire.PTR: 0, wire.SRV: 6, wire.MX: 2}
@@ -123,4 +132,4 @@ def behind_alias(name: bytes, aliases: tuple[Record, ...], target: bytes, data: 
     chain = _chain(wire.lower(target), message.answers)
     positive = said.body.counts[1] == 0
     soa = () if positive else tuple(_plain(record) for record in message.authority if record.type == wire.SOA)[:1]
-    return Said(said.rcode, sections(name, Answer(said.rcode, own + chain, soa)), ttl)
+    return Said(said.rcode, _body(name, Answer(said.rcode, own + chain, soa)), ttl)

@@ -222,11 +222,25 @@ def decode(data: bytes) -> Message:
             record, cls, at = read_record(data, at)
             if record.type == OPT:
                 payload = cls
+            elif not _is_whole(record):
+                raise WireError(f"{len(record.data)} bytes are no data of a record of type {TYPE_NAMES[record.type]}")
             else:
                 records.append(record)
         sections.append(tuple(records))
         sizes.append(at)
     return Message(id, flags, question, sections[0], sections[1], sections[2], payload, (sizes[0], sizes[1], sizes[2]))
+
+
+def _is_whole(record: Record) -> bool:
+    """Whether its data has the length of its type, where that is sure."""
+    if record.type in (A, AAAA):
+        return len(record.data) == (4 if record.type == A else 16)
+    if record.type not in NAMES_IN:
+        return True
+    at, names = NAMES_IN[record.type]
+    for _ in range(names):
+        _, at = read_name(record.data, at)
+    return len(record.data) - at == (20 if record.type == SOA else 0)
 
 
 def read_name(data: bytes, at: int) -> tuple[bytes, int]:

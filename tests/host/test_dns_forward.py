@@ -9,6 +9,7 @@ import select
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import tempfile
 import threading
@@ -245,6 +246,33 @@ def test_a_server_that_fails_is_passed_over() -> None:
 
     with Strange(act) as failing, unbound() as port, serving(at(failing.port, port)) as served:
         assert served.udp("www.example.test")[1] == ["www.example.test. 60 A 192.0.2.1"]
+
+
+def test_no_reply_of_another_server_ends_the_daemon() -> None:
+    """Data that is too short for its type, and names whose 14 bytes are 267 without compression: more than a message
+    may have."""
+    long = b"".join(bytes((63,)) + bytes((97 + n,)) * 63 for n in range(3)) + bytes((61,)) + b"d" * 61 + b"\0"
+
+    def record(kind: int, data: bytes) -> bytes:
+        return b"\xc0\x0c" + struct.pack("!HHIH", kind, 1, 60, len(data)) + data
+
+    def act(query: bytes, source: tuple[str, int], server: socket.socket) -> None:
+        question = query[12:-11]
+        at = 12 + len(question) + 12
+        same = record(wire.PTR, struct.pack("!H", 0xC000 | at))
+        made = {
+            b"a": (1, 0, record(wire.A, b"\1\2\3")),
+            b"s": (0, 1, record(wire.SOA, b"\0\0")),
+            b"p": (251, 0, record(wire.PTR, long) + same * 250),
+        }
+        answers, authority, body = made[query[13:14].lower()]
+        server.sendto(query[:2] + struct.pack("!5H", 0x8180, 1, answers, authority, 0) + question + body, source)
+
+    with Strange(act) as hostile, serving(at(hostile.port)) as served:
+        for name, kind in (("a.test", "A"), ("s.test", "A"), ("p.test", "PTR")):
+            assert served.udp(name, kind)[0] == "SERVFAIL"
+        assert {query[13:14].lower() for query in hostile.queries} == {b"a", b"s", b"p"}
+        assert served.daemon.loop.running and served.udp(f"web.{SVC}")[1]
 
 
 def test_a_server_that_leads_back_to_us_is_found_out() -> None:

@@ -13,8 +13,11 @@ from typing import Any
 
 import pytest
 
+import pyrun.dns.daemon
 from pyrun.cli.main import main
+from pyrun.dns import wire
 from pyrun.dns.daemon import Daemon, Settings
+from pyrun.dns.look import target_of
 from pyrun.dns.plan import Options
 from pyrun.dns.program import end_program
 from pyrun.dns.servers import Servers
@@ -82,6 +85,8 @@ def test_from_the_table_with_its_objects(served: Served, capfd: pytest.CaptureFi
     assert re.match(rf"; NOERROR: table \d+\n_http._tcp.web.{SVC}. 5 IN SRV 0 100 80 web.{SVC}.  ; Ser", found["text"])
     assert query(served, capfd, "none.cluster.local")["text"].startswith("; NXDOMAIN: table ")
     assert query(served, capfd, f"web.{SVC}", "AAAA")["text"].startswith("; NODATA: table ")
+    assert query(served, capfd, f"alias.{SVC}", "CNAME")["text"].startswith("; NOERROR: table ")
+    assert query(served, capfd, f"dangling.{SVC}", "A")["text"].startswith("; NXDOMAIN: table ")
     assert query(served, capfd, f"web.{SVC}", "ANY")["answers"][0]["from"] == "RFC 8482"
     assert counted(served) == before and "coredns_dns_requests_total 0" in before
 
@@ -196,6 +201,14 @@ def _listens(state: str) -> bool:
 def test_what_is_no_question(served: Served, target: str) -> None:
     status, body = request(f"{served.daemon.settings.state}/query.sock", target, hint="")
     assert (status, b"no question" in body) == (503, True)
+
+
+def test_a_bug_of_a_page_ends_nothing(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    where, target = f"{served.daemon.settings.state}/query.sock", target_of(wire.name_of(f"web.{SVC}"), wire.A, None)
+    with monkeypatch.context() as patched:
+        patched.setattr(pyrun.dns.daemon, "look_json", lambda *_: dict[str, int]()["no such key"])
+        assert request(where, target, hint="") == (503, b"internal error: KeyError: 'no such key'\n")
+    assert request(where, target, hint="")[0] == 200 and served.udp(f"web.{SVC}")[1]
 
 
 def test_no_server_runs(capfd: pytest.CaptureFixture[str]) -> None:

@@ -87,6 +87,10 @@ BROKEN = {
     "two pointers in a circle": b"\0\1\x80\0\0\1\0\1\0\0\0\0\1a\xc0\x0c\0\1\0\1",
     "a record that ends early": b"\0\1\x80\0\0\0\0\1\0\0\0\0\0\0\1\0\1\0\0\0\0\0\4\1\2",
     "more records than there are": b"\0\1\x80\0\0\0\xff\xff\0\0\0\0",
+    "an address that is too short": b"\0\1\x80\0\0\0\0\1\0\0\0\0\0\0\1\0\1\0\0\0\0\0\3\1\2\3",
+    "an address that is too long": b"\0\1\x80\0\0\0\0\1\0\0\0\0\0\0\x1c\0\1\0\0\0\0\0\x11" + b"\1" * 17,
+    "an SOA without its numbers": b"\0\1\x80\0\0\0\0\1\0\0\0\0\0\0\6\0\1\0\0\0\0\0\2\0\0",
+    "something behind a name": b"\0\1\x80\0\0\0\0\1\0\0\0\0\0\0\5\0\1\0\0\0\0\0\2\0\1",
     "a name in data that leaves it": b"\0\1\x80\0\0\0\0\1\0\0\0\0\0\0\5\0\1\0\0\0\0\0\1\1a\0",
 }
 
