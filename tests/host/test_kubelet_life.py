@@ -61,7 +61,10 @@ def _descriptors(pid: int) -> set[str]:
     """Their kinds."""
     found = set()
     for fd in Path(f"/proc/{pid}/fd").iterdir():
-        where = os.readlink(fd)
+        try:
+            where = os.readlink(fd)
+        except FileNotFoundError:  # a connection that has ended meanwhile
+            continue
         found.add(where.partition(":")[0] if ":" in where else where.rpartition("/")[2].rpartition(".")[2])
     return found
 
