@@ -45,7 +45,7 @@ class Gone(PyrunError):
 class DataPlane:
     """One that runs. Not for several threads at a time. Closing it ends our connection, and nothing else."""
 
-    def __init__(self, directory: str, control: socket.socket, pid: int, generation: int, child: bool) -> None:
+    def __init__(self, directory: str, control: _Control, pid: int, generation: int, child: bool) -> None:
         self.directory = directory
         self.pid = pid
         self.generation = generation
@@ -115,9 +115,10 @@ class DataPlane:
                 s.connect(f"/proc/self/fd/{held}/{name}")
             except OSError as e:
                 raise Gone(f"no data plane in {directory}: {reason(e)}") from None
-            reply, _ = _call(s, m.request(m.HELLO))
+            control = _Control(s)
+            reply, _ = control.ask(m.request(m.HELLO))
             state = m.read_state(reply.body)
-            return cls(directory, s, state.pid, state.generation, child)
+            return cls(directory, control, state.pid, state.generation, child)
         except BaseException:
             s.close()
             raise
@@ -269,7 +270,7 @@ class DataPlane:
         return self.generation
 
     def _ask(self, request: bytes, *fds: int) -> tuple[m.Reply, list[int]]:
-        return _call(self._control, request, *fds)
+        return self._control.ask(request, *fds)
 
 
 def _hand_over(old: DataPlane, new: DataPlane, give: int, take: int) -> None:
@@ -286,23 +287,42 @@ def _hand_over(old: DataPlane, new: DataPlane, give: int, take: int) -> None:
             return
 
 
-def _call(s: socket.socket, request: bytes, *fds: int) -> tuple[m.Reply, list[int]]:
-    """One request, one reply. Gone; PyrunError where it is refused."""
-    try:
-        send_message(s, request, fds)
-        data, got = receive_message(s, m.REPLY_MOST, 64)
-    except BlockingIOError:
-        raise PyrunError(f"the data plane did not answer within {CALL_S:g} s", hint="is it stopped?") from None
-    except OSError as e:
-        raise Gone(f"the data plane has ended: {reason(e)}") from None
-    if not data:
-        raise Gone("the data plane has ended")
-    reply = m.read_reply(data)
-    if reply.error:
-        for fd in got:
-            os.close(fd)
-        raise PyrunError(f"the data plane refuses it: {reply.text} ({os.strerror(reply.error).lower()})")
-    return reply, got
+class _Control:
+    """Requests, and a reply to each, in their order. late: how many are still to come of those that took too long."""
+
+    def __init__(self, s: socket.socket) -> None:
+        self._socket = s
+        self._late = 0
+
+    def ask(self, request: bytes, *fds: int) -> tuple[m.Reply, list[int]]:
+        """One request, one reply. Gone; PyrunError where it is refused."""
+        try:
+            while self._late:
+                for fd in self._receive()[1]:
+                    os.close(fd)
+            send_message(self._socket, request, fds)
+            self._late += 1
+            data, got = self._receive()
+        except BlockingIOError:
+            raise PyrunError(f"the data plane did not answer within {CALL_S:g} s", hint="is it stopped?") from None
+        except OSError as e:
+            raise Gone(f"the data plane has ended: {reason(e)}") from None
+        reply = m.read_reply(data)
+        if reply.error:
+            for fd in got:
+                os.close(fd)
+            raise PyrunError(f"the data plane refuses it: {reply.text} ({os.strerror(reply.error).lower()})")
+        return reply, got
+
+    def _receive(self) -> tuple[bytes, list[int]]:
+        data, got = receive_message(self._socket, m.REPLY_MOST, 64)
+        if not data:
+            raise Gone("the data plane has ended")
+        self._late -= 1
+        return data, got
+
+    def close(self) -> None:
+        self._socket.close()
 
 
 def installed() -> bytes:

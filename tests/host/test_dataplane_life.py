@@ -7,6 +7,7 @@ import os
 import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -165,6 +166,27 @@ def test_datagrams_wait_for_the_next_data_plane(plane: Plane) -> None:
         while len(one.got) < 51:
             assert time.monotonic() < deadline, len(one.got)
             time.sleep(0.01)
+
+
+def test_replies_that_come_late_are_no_other_requests(plane: Plane) -> None:
+    """It was stopped for longer than we wait. Each reply is its own request's afterwards, and no descriptor stays."""
+    before = len(os.listdir("/proc/self/fd"))
+    os.kill(plane.it.pid, signal.SIGSTOP)
+    wait_at_most(plane, 1)
+    with pytest.raises(PyrunError, match="did not answer"):
+        plane.it.counters()
+    with pytest.raises(PyrunError, match="did not answer"):
+        plane.it.hello()
+    wait_at_most(plane, PATIENCE_S)
+    os.kill(plane.it.pid, signal.SIGCONT)
+    assert plane.it.hello().pid == plane.it.pid and plane.it.counters().endpoints == ()
+    with pytest.raises(PyrunError, match="no TCP socket that listens"), socket.socket(type=socket.SOCK_DGRAM) as s:
+        plane.it.listen([s])
+    assert plane.it.hello().pid == plane.it.pid and len(os.listdir("/proc/self/fd")) == before
+
+
+def wait_at_most(plane: Plane, seconds: float) -> None:
+    plane.it._control._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", int(seconds), 0))
 
 
 def test_an_upgrade_that_fails_leaves_all_as_it_was(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
