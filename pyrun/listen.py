@@ -67,7 +67,10 @@ def private_directory(path: str) -> None:
 def only_one(directory: str, program: str = "pyrun cri") -> Iterator[None]:
     """Holds the directory's lock. FailedPrecondition where another daemon has it."""
     path = f"{directory}/lock"
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise PyrunError(f"{path}: {reason(error)}", hint="is the disk full, or read-only?") from None
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -78,7 +81,8 @@ def only_one(directory: str, program: str = "pyrun cri") -> Iterator[None]:
                 hint="stop that one, or give this one a --root and a --state of its own",
             ) from None
         os.ftruncate(fd, 0)
-        os.pwrite(fd, b"%d\n" % os.getpid(), 0)
+        with suppress(OSError):  # of a full disk: it is but a word to the next one
+            os.pwrite(fd, b"%d\n" % os.getpid(), 0)
         yield
     finally:
         os.close(fd)

@@ -15,7 +15,7 @@ import time
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
-from ..errors import InvalidArgument, NotFound, PyrunError
+from ..errors import InvalidArgument, NotFound, PyrunError, Unavailable
 from ..http.server import Exchange, Server
 from ..listen import only_one, private_directory
 from .block import SECOND
@@ -97,12 +97,14 @@ class Exporter:
         self._before = readings.node
         return readings
 
-    async def keep(self, store: Store, period: float) -> None:
-        """Reads and keeps each `period` seconds, for ever. What can't be kept is counted, and told once."""
-        said = ""
+    async def keep(self, begin: Callable[[], Store], store: Store | None, period: float, said: str = "") -> None:
+        """Reads and keeps each `period` seconds, for ever. What can't be kept is counted, and told once; a store
+        that is not there is begun. said: what was told of that."""
         while True:
             await asyncio.sleep(period - time.time() % period)
             try:
+                if store is None:
+                    store = await asyncio.to_thread(begin)
                 readings = await self._readings()
                 at = readings.node.time * SECOND // 1_000_000_000
                 await asyncio.to_thread(store.append, at, plan_samples(readings))
@@ -110,9 +112,9 @@ class Exporter:
                 if said:
                     _say(f"readings are kept again; {self._told.lost} were lost since the start")
                 said = ""
-            except (PyrunError, sqlite3.Error, ValueError, OverflowError) as error:
+            except Exception as error:  # whatever it was: a task that ends keeps nothing any more
                 self._told.lost += 1
-                if said != (said := error.text if isinstance(error, PyrunError) else str(error)):
+                if said != (said := _told(error)):
                     _say(f"readings are not kept: {said}")
 
     async def _handle(self, exchange: Exchange) -> None:
@@ -162,6 +164,12 @@ class Exporter:
             await exchange.respond(200, json.dumps(found), "application/json")
 
 
+def _told(error: Exception) -> str:
+    if isinstance(error, PyrunError):
+        return error.text
+    return str(error) if isinstance(error, sqlite3.Error | OSError) else f"{type(error).__name__}: {error}"
+
+
 def _say(text: str) -> None:
     with suppress(OSError):
         sys.stderr.write(f"pyrun: metrics: {text}\n")
@@ -205,14 +213,23 @@ async def serve(
     cri: str, node: str, host: str, port: int, ended: asyncio.Event, ready: Ready, kept: Kept | None = None
 ) -> None:
     """Until `ended` is set. ready: told the address that it has. Raises OSError where it can't be had, PyrunError where
-    the store can't."""
+    the store can't be it now nor later; a disk that is full is waited for."""
     with ExitStack() as stack:
-        store = None
+        store, said = None, ""
         if kept is not None:
             private_directory(kept.directory)
             stack.enter_context(only_one(kept.directory, "pyrun metrics"))
-            store = Store(kept.directory, kept.keep)
-            stack.callback(store.close)
+
+            def begin() -> Store:
+                made = Store(kept.directory, kept.keep)
+                stack.callback(made.close)
+                return made
+
+            try:
+                store = begin()
+            except Unavailable as error:
+                said = error.text
+                _say(f"readings are not kept: {said}")
         exporter = Exporter(cri, node, kept.directory if kept else None)
         address = await exporter.listen(host, port)
         if kept is not None and kept.remote_write:
@@ -221,7 +238,7 @@ async def serve(
             exporter.remote = RemoteWriter(kept.remote_write, kept.directory, node, kept.period, kept.keep.seconds)
             exporter.remote.start()
             stack.callback(exporter.remote.stop)
-        keeping = asyncio.create_task(exporter.keep(store, kept.period)) if store and kept else None
+        keeping = asyncio.create_task(exporter.keep(begin, store, kept.period, said)) if kept else None
         ready(address)
         try:
             await ended.wait()

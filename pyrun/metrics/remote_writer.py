@@ -118,7 +118,8 @@ class RemoteWriter:
         with suppress(OSError, ValueError), open(os.path.join(self._directory, SENT)) as file:
             return int(file.read())
         now = int(time.time() * SECOND)
-        self._remember(now)
+        with suppress(OSError):  # a full disk: it is written when something was sent
+            self._remember(now)
         return now
 
     def _remember(self, sent: int) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from ..errors import PyrunError
+from ..errors import PyrunError, Unavailable, reason
 from .block import SECOND, decode_scrape, encode_block, encode_scrape
 from .rollup import LEVELS, Point, decode_points, encode_points, roll
 from .samples import COUNTERS, Series
@@ -50,13 +50,23 @@ class Keep:
 
 
 class Store:
-    """The writer. directory: exists, and is held by nobody else (listen.only_one)."""
+    """The writer. directory: exists, and is held by nobody else (listen.only_one). Unavailable where the disk is full,
+    or fails: it may be tried again; PyrunError where that is of no use."""
 
     def __init__(self, directory: str, keep: Keep) -> None:
         self._keep = keep
-        self._db = _open_or_begin(f"{directory}/{FILE}")
-        self._ids = {Series(*row[1:]): row[0] for row in self._db.execute(f"SELECT id, {COLUMNS} FROM series")}
-        newest = self._db.execute("SELECT max(time) FROM scrapes").fetchone()[0]
+        path = f"{directory}/{FILE}"
+        try:
+            self._db = _open_or_begin(path)
+            try:
+                self._ids = {Series(*row[1:]): row[0] for row in self._db.execute(f"SELECT id, {COLUMNS} FROM series")}
+                newest = self._db.execute("SELECT max(time) FROM scrapes").fetchone()[0]
+            except BaseException:
+                self._db.close()
+                raise
+        except (sqlite3.Error, OSError) as error:
+            told = reason(error) if isinstance(error, OSError) else error
+            raise Unavailable(f"{path}: {told}", hint="is the disk full, or read-only?") from None
         self._newest: int = newest or 0
 
     def append(self, time: int, samples: dict[Series, int]) -> None:
@@ -194,7 +204,7 @@ def _open_or_begin(path: str) -> sqlite3.Connection:
         return _open(path)
     except sqlite3.DatabaseError as error:
         if isinstance(error, sqlite3.OperationalError):
-            raise PyrunError(f"{path}: {error}", hint="is the disk full, or read-only?") from None
+            raise
         for suffix in ("", "-wal", "-shm"):
             if os.path.exists(path + suffix):
                 os.rename(path + suffix, f"{path}.damaged{suffix}")

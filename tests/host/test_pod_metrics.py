@@ -219,6 +219,33 @@ def test_a_full_disk_below_the_store(node: Node, tmp_path: Path) -> None:
         unmount(store)
 
 
+def test_a_disk_that_is_full_at_the_start(node: Node, tmp_path: Path) -> None:
+    """It serves, says once what it can't do, and keeps what it reads as soon as there is room."""
+    store, said = tmp_path / "store", tmp_path / "said"
+    store.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "none", store], check=True)
+    argv = [sys.executable, "-m", "pyrun", "metrics", "--address", "127.0.0.1:0", "--listen", f"unix://{node.socket}"]
+    argv += ["--store", str(store), "--every", "1s", "--remote-write", "http://127.0.0.1:9/"]
+    with (store / "filler").open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(512))
+    with said.open("wb") as file:
+        process = subprocess.Popen(argv, stderr=file)
+    try:
+        place = wait(lambda: re.findall(r"http://([^/]+)/metrics/", said.read_text()))[0]
+        wait(lambda: int(re.findall(r"^pyrun_metrics_store_lost_total (\d+)$", get(place, "/metrics"), re.M)[0]) > 1)
+        assert "node_cpu_usage_seconds_total" in get(place, "/metrics/resource")
+        (store / "filler").unlink()
+        wait(lambda: "are kept again" in said.read_text())
+        text = said.read_text()
+        assert text.count("readings are not kept: ") == 1 and f"{store}/{FILE}: " in text, text
+        wait(lambda: json.loads(get(place, "/history?seconds=600&step=1"))["series"])
+    finally:
+        process.kill()
+        process.wait(PATIENCE_S)
+        unmount(store)
+
+
 def test_many_scrapers_cost_one_reading(node: Node, exporter: str) -> None:
     del node
     with ThreadPoolExecutor(20) as threads:
