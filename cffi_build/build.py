@@ -48,7 +48,7 @@ DATAPLANE_PARTS = (
     "hash image table apply choose limits tcp connect pump sctp udp own_socket flow hand_over control counters loop"
 )
 DATAPLANE = [f"dataplane/{name}.c" for name in ("main", "sandbox", *DATAPLANE_PARTS.split())]
-DNS_NAMES = ("query", "table", "answer", "path", "cache", "limit", "waiting", "serve", "tcp", "control")
+DNS_NAMES = ("query", "table", "answer", "path", "cache", "limit", "waiting", "serve", "count", "tcp", "control")
 DNS_PARTS = [f"dns/{name}.c" for name in DNS_NAMES]
 DNS = [*DNS_PARTS, "dns/udp.c", "dns/sandbox.c", "dns/main.c"]
 sys.path.insert(0, str(PKG.parent))

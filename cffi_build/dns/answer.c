@@ -59,7 +59,7 @@ size_t reply_limit(const struct query *q, int tcp) {
 }
 
 size_t reply_bare(const uint8_t *p, unsigned rcode, uint8_t *out) {
-    server.n.rcodes[rcode <= REFUSED ? rcode : FORMERR]++;
+    server.n.unread[rcode <= REFUSED ? rcode : FORMERR]++;
     memset(out, 0, HEAD);
     memcpy(out, p, 2);
     put16(out + 2, QR | (be16(p + 2) & (OPCODE | RD)) | rcode);

@@ -7,10 +7,11 @@
 
 enum { BUCKETS = 1 << 14 };
 static struct cached *buckets[BUCKETS], *newest, *oldest;
-static size_t bytes, entries, most = 16 << 20;
+static size_t bytes, entries[2], most = 16 << 20;
 
 size_t cache_bytes(void) { return bytes; }
-size_t cache_entries(void) { return entries; }
+size_t cache_entries(int denials) { return entries[denials]; }
+int is_denial(unsigned rcode, unsigned an) { return rcode != NOERROR || !an; }
 
 static void unlink_use(struct cached *c) {
     *(c->newer ? &c->newer->older : &newest) = c->older;
@@ -29,7 +30,7 @@ static void drop(struct cached *c) {
         at = &(*at)->next;
     *at = c->next;
     unlink_use(c);
-    bytes -= c->size, entries--;
+    bytes -= c->size, entries[is_denial(c->rcode, c->an)]--;
     free(c);
 }
 
@@ -73,7 +74,7 @@ int cache_put(const uint8_t *name, size_t n, unsigned kind, const struct found *
     c->next = buckets[c->hash % BUCKETS];
     buckets[c->hash % BUCKETS] = c;
     link_use(c);
-    bytes += size, entries++;
+    bytes += size, entries[is_denial(c->rcode, c->an)]++;
     return 1;
 }
 

@@ -157,8 +157,9 @@ static void give(void) {
 }
 
 static void status(void) {
-    struct { uint32_t op, connections; uint64_t generation, names, cache_entries, cache_bytes, waiting; struct counters n; } s = {
-        OP_STATUS_IS, (uint32_t)tcp_count(), server.table.generation, server.table.nodes_n, cache_entries(), cache_bytes(), wait_count(), server.n};
+    struct { uint32_t op, connections; uint64_t generation, names, cache[2], cache_bytes, waiting; struct counters n; } s = {
+        OP_STATUS_IS, (uint32_t)tcp_count(), server.table.generation, server.table.nodes_n,
+        {cache_entries(0), cache_entries(1)}, cache_bytes(), wait_count(), server.n};
     tell(&s, sizeof s, NULL, 0);
 }
 

@@ -29,6 +29,7 @@ struct query {
     uint16_t id, flags, kind, cls;
     int payload; /* -1: without EDNS */
     uint8_t version, name_n, lower_n, step;
+    int64_t came_ns;
     uint8_t name[NAME_MOST];  /* as it came */
     uint8_t lower[NAME_MOST]; /* as it is looked up: the same, or with `step` that name of the asker's search path */
 };
@@ -116,7 +117,8 @@ int cache_put(const uint8_t *name, size_t n, unsigned kind, const struct found *
 void cache_found(const struct cached *c, int64_t now, int stale, struct found *f);
 void cache_drop(int aliases_only);
 size_t cache_bytes(void);
-size_t cache_entries(void);
+size_t cache_entries(int denials);
+int is_denial(unsigned rcode, unsigned an); /* an answer without a record */
 
 /* ---- limit.c */
 struct source { uint64_t key; uint32_t tokens, stamp; uint16_t waiting, used; };
@@ -152,19 +154,32 @@ struct look { /* left: seconds for which the answer is kept; of others, for whic
 /* What serve() would reply over TCP now: the same, but that nobody is asked or waits, and nothing is counted. */
 size_t look(const uint8_t *p, size_t n, const uint8_t source[16], uint8_t *out, struct look *l);
 
+/* ---- count.c */
+enum { KIND_UNREAD, KIND_OTHER, KINDS = 20, TIMES = 17, TIME_LEAST_NS = 250000 }; /* CoreDNS' bounds: 0.25 ms, each twice the one before; the last: more */
+unsigned kind_index(unsigned kind);
+uint64_t *count_of(const struct peer *peer); /* queries of its transport and family, by kind_index() */
+int64_t clock_read(void);                    /* into server.now_ns */
+void count_reply(unsigned index);            /* one that goes out with the batch, of which count_sent() tells */
+void count_sent(void);
+void count_waited(unsigned kind, int64_t came_ns);
+
 /* ---- udp.c, tcp.c, control.c, main.c */
 extern struct server {
     struct table table;
     int epoll, control_listener, control, draining, forwards;
-    int64_t now, drain_until;
+    int64_t now, now_ns, drain_until; /* now_ns: the same clock, read once more behind each batch */
     struct { int fd, wildcard, family; } udp[SOCKETS_MOST];
     int udp_n;
     int tcp[SOCKETS_MOST], tcp_n;
     unsigned turn;
     struct look *look; /* only while look() goes on */
     struct counters {
-        uint64_t queries, answers, nxdomain, nodata, dropped_source, dropped_rate, malformed, refused, truncated, asked, cache_hits,
-            stale, failed, tcp_accepted, tcp_refused, send_failed, shared, autopath, misses, refreshed, rcodes[6]; /* rcodes: replies by NOERROR to REFUSED */
+        uint64_t answers, nxdomain, nodata, dropped_source, dropped_rate, malformed, refused, truncated, asked, stale, failed,
+            tcp_accepted, tcp_refused, send_failed, shared, autopath, misses, refreshed;
+        uint64_t hits[2];                  /* of answers with a record, of denials */
+        uint64_t rcodes[6], unread[6];     /* replies by NOERROR to REFUSED; to what could not be read */
+        uint64_t queries[2][2][KINDS];     /* UDP, TCP; IPv4, IPv6 */
+        uint64_t times[KINDS][TIMES], time_ns[KINDS];
     } n;
 } server;
 enum { KIND_CONTROL_LISTENER, KIND_CONTROL, KIND_UDP, KIND_TCP_LISTENER, KIND_TCP };

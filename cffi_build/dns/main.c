@@ -7,7 +7,6 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "dns.h"
@@ -36,12 +35,6 @@ void stop_serving(void) {
         epoll_ctl(server.epoll, EPOLL_CTL_DEL, server.tcp[i], NULL);
     server.draining = 1;
     server.drain_until = server.now + DRAIN_MS;
-}
-
-static int64_t now_ms(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
-    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
 static int patience(void) {
@@ -75,13 +68,13 @@ int main(int argc, char **argv) {
     if (server.epoll < 0)
         die("epoll_create1", errno);
     hash_seed();
-    server.now = now_ms();
+    server.now = clock_read() / 1000000;
     server.control_listener = CONTROL_LISTENER;
     watch(CONTROL_LISTENER, KIND_CONTROL_LISTENER, 0, EPOLLIN, EPOLL_CTL_ADD);
     sandbox((unsigned)strtoul(argv[1], NULL, 10), (unsigned)strtoul(argv[2], NULL, 10));
     for (;;) {
         const int n = epoll_wait(server.epoll, events, EVENTS, patience());
-        server.now = now_ms();
+        server.now = clock_read() / 1000000;
         if (n < 0 && errno != EINTR)
             die("epoll_wait", errno);
         for (int i = 0; i < n; i++)

@@ -33,7 +33,7 @@ int from_cache(const struct query *q, const struct peer *peer, int alias, struct
     const int stale = now >= c->until_ms;
     cache_found(c, now, stale, f);
     f->flags |= RA;
-    server.n.cache_hits++;
+    server.n.hits[is_denial(f->rcode, f->an)]++;
     server.n.stale += (unsigned)stale;
     /* What is asked for often is asked anew before its time is over. */
     if (!stale && !server.look && ++c->hits >= REFRESH_HITS && !c->asked && c->until_ms - c->made_ms >= REFRESH_LEAST_MS &&
@@ -44,11 +44,12 @@ int from_cache(const struct query *q, const struct peer *peer, int alias, struct
     return 1;
 }
 
-size_t serve(const uint8_t *p, size_t n, const struct peer *peer, uint8_t *out) {
+/* index: of the query's kind, when it could be read. */
+static size_t serve_one(const uint8_t *p, size_t n, const struct peer *peer, uint8_t *out, unsigned *index) {
     static struct query q;
     struct found f;
     int alias, may = 1;
-    server.n.queries++;
+    *index = KIND_UNREAD;
     if (!source_allowed(peer->source)) {
         server.n.dropped_source++;
         return 0;
@@ -62,6 +63,7 @@ size_t serve(const uint8_t *p, size_t n, const struct peer *peer, uint8_t *out) 
         server.n.malformed++;
         return wrong < 0 || may < 0 ? 0 : reply_bare(p, (unsigned)wrong, out);
     }
+    *index = kind_index(q.kind), q.came_ns = server.now_ns;
     if (may < 0) {
         f = (struct found){.flags = TC};
         server.n.truncated++;
@@ -94,6 +96,15 @@ size_t serve(const uint8_t *p, size_t n, const struct peer *peer, uint8_t *out) 
     server.n.refused += f.rcode == REFUSED;
     size = reply(&q, &f, server.turn++, out, reply_limit(&q, peer->tcp));
     server.n.truncated += (be16(out + 2) & TC) != 0;
+    return size;
+}
+
+size_t serve(const uint8_t *p, size_t n, const struct peer *peer, uint8_t *out) {
+    unsigned index;
+    const size_t size = serve_one(p, n, peer, out, &index);
+    count_of(peer)[index]++;
+    if (size && index != KIND_UNREAD && !server.look)
+        count_reply(index);
     return size;
 }
 

@@ -134,7 +134,9 @@ static int take(struct connection *c) {
 }
 
 static void go_on(struct connection *c) {
-    if (!take(c))
+    const int there = take(c);
+    count_sent();
+    if (!there)
         return;
     if (c->ended && !c->out_n && !c->waiting) {
         drop(c);

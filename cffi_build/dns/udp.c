@@ -129,6 +129,7 @@ void udp_read(int index) {
         if (n <= 0)
             return;
         flush(server.udp[index].fd, answer_batch(index, n));
+        count_sent();
         if (n < BATCH)
             return;
     }

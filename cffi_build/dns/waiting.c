@@ -21,6 +21,7 @@ static struct waiter {
     int next;
     uint16_t id, flags;
     int payload;
+    int64_t came_ns;
     struct peer peer;
     uint8_t step, name_n, name[NAME_MOST]; /* as it came; `step` of a search path is the name that is asked for */
 } waiters[WAITERS];
@@ -91,7 +92,7 @@ static int add_waiter(int i, const struct query *q, const struct peer *peer, int
     if (w == NONE)
         return -1;
     waiters[w] = (struct waiter){.next = questions[i].waiters, .id = q->id, .flags = q->flags, .payload = q->payload, .peer = *peer,
-                                .step = q->step, .name_n = q->name_n};
+                                .came_ns = q->came_ns, .step = q->step, .name_n = q->name_n};
     memcpy(waiters[w].name, q->name, q->name_n);
     questions[i].waiters = w;
     source->waiting++;
@@ -106,7 +107,7 @@ static size_t tell_one(const struct waiter *one, const struct question *asked, c
     size_t n = 0;
     int alias;
     q = (struct query){.id = one->id, .flags = one->flags, .kind = asked->kind, .cls = 1, .payload = one->payload,
-                       .name_n = one->name_n, .lower_n = asked->name_n, .step = one->step};
+                       .name_n = one->name_n, .lower_n = asked->name_n, .step = one->step, .came_ns = one->came_ns};
     memcpy(q.name, one->name, one->name_n);
     memcpy(q.lower, asked->name, asked->name_n);
     if (q.step && f->rcode == NXDOMAIN) {
@@ -140,6 +141,7 @@ static void tell(int i, const struct found *f, int64_t now) {
             continue;
         (one.peer.tcp ? tcp_send : udp_send)(&one.peer, out, n);
         server.n.answers++;
+        count_waited(asked->kind, one.came_ns);
     }
 }
 

@@ -231,7 +231,8 @@ class Daemon:
         return self.responder.status()
 
     def _metrics(self, _: Words) -> str:
-        return render(self._status(), {str(server): server.counts() for server in self.forwarder.upstreams})
+        upstreams = {str(server): server.counts() for server in self.forwarder.upstreams}
+        return render(self._status(), upstreams, self.settings.listen)
 
     def _health(self, _: Words) -> str:
         """PyrunError where the program does not answer."""

@@ -31,22 +31,23 @@ ASK_HEAD = struct.Struct("<IHBB16s")
 LOOKED_HEAD = struct.Struct("<IBBHQI4x")
 NOBODY, TABLE_HAS, CACHE_HAS, OLD, OTHERS = range(5)
 SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
-COUNTERS = (
-    *(
-        "queries",
-        "answers",
-        "nxdomain",
-        "nodata",
-        "dropped_source",
-        "dropped_rate",
-        "malformed",
-        "refused",
-        "truncated",
-    ),
-    *("asked", "cache_hits", "stale", "failed", "tcp_accepted", "tcp_refused", "send_failed", "shared", "autopath"),
-    *("misses", "refreshed", *(f"rcode_{number}" for number in range(6))),
+# Of queries as CoreDNS counts them: "dropped" are those that were not read.
+KINDS = (
+    *("dropped", "other", "A", "NS", "CNAME", "SOA", "PTR", "MX", "TXT", "AAAA", "SRV", "DS", "RRSIG", "NSEC"),
+    *("DNSKEY", "NSEC3", "HTTPS", "IXFR", "AXFR", "ANY"),
 )
-STATE = ("names", "cache_entries", "cache_bytes", "waiting")
+TIMES = 17
+QUERIES = [f"queries_{proto}_{family}_{kind}" for proto in ("udp", "tcp") for family in "12" for kind in KINDS]
+COUNTERS = (
+    *("answers", "nxdomain", "nodata", "dropped_source", "dropped_rate", "malformed", "refused", "truncated", "asked"),
+    *("stale", "failed", "tcp_accepted", "tcp_refused", "send_failed", "shared", "autopath", "misses", "refreshed"),
+    *("hits_success", "hits_denial"),
+    *(f"{prefix}_{number}" for prefix in ("rcode", "unread_rcode") for number in range(6)),
+    *QUERIES,
+    *(f"time_{kind}_{place}" for kind in KINDS for place in range(TIMES)),
+    *(f"time_ns_{kind}" for kind in KINDS),
+)
+STATE = ("names", "entries_success", "entries_denial", "cache_bytes", "waiting")
 
 
 class Ended(PyrunError):
@@ -157,7 +158,10 @@ class Responder:
         self._send(STATUS, b"")
         message, _ = self._wait(STATUS_IS)
         connections, *values = struct.unpack_from(f"<I{1 + len(STATE) + len(COUNTERS)}Q", message, 4)
-        return {"connections": connections, **dict(zip(("generation", *STATE, *COUNTERS), values, strict=True))}
+        found = dict(zip(("generation", *STATE, *COUNTERS), values, strict=True))
+        found["queries"] = sum(found[key] for key in QUERIES)
+        found["cache_entries"] = found["entries_success"] + found["entries_denial"]
+        return {"connections": connections, **found}
 
     def answer(
         self, question: Question, rcode: int, body: Sections, ttl: int, stale: int, *, generation: int, failed: bool

@@ -46,13 +46,10 @@ class Metrics:
     def render(self, rules: Rules, counters: Counters | None, state: State | None) -> str:
         out: list[str] = []
         p = "kubeproxy_"
-        _histogram(out, f"{p}sync_proxy_rules_duration_seconds", "Seconds that a change of the rules took.", self.sync)
-        _histogram(
-            out,
-            f"{p}network_programming_duration_seconds",
-            "Seconds from the change of a pod to its being in force here.",
-            self.programming,
-        )
+        help = "Seconds that a change of the rules took."
+        histogram(out, f"{p}sync_proxy_rules_duration_seconds", help, [({}, self.sync)])
+        help = "Seconds from the change of a pod to its being in force here."
+        histogram(out, f"{p}network_programming_duration_seconds", help, [({}, self.programming)])
         for name, help, value in (
             ("sync_proxy_rules_last_timestamp_seconds", "When the rules were changed last.", self.last_sync),
             ("sync_proxy_rules_last_queued_timestamp_seconds", "When a change was last heard of.", self.last_queued),
@@ -137,14 +134,15 @@ def family(out: list[str], name: str, kind: str, help: str, samples: Iterable[Sa
     out += [f"{name}{_labels(labels)} {_number(value)}" for labels, value in samples]
 
 
-def _histogram(out: list[str], name: str, help: str, histogram: Histogram) -> None:
+def histogram(out: list[str], name: str, help: str, samples: Iterable[tuple[dict[str, str], Histogram]]) -> None:
     out += [f"# HELP {name} {help}", f"# TYPE {name} histogram"]
-    total = 0
-    for bound, count in zip((*histogram.buckets, float("inf")), list(histogram.counts), strict=True):
-        total += count
-        text = "+Inf" if bound == float("inf") else f"{bound:g}"
-        out.append(f'{name}_bucket{{le="{text}"}} {total}')
-    out += [f"{name}_sum {_number(histogram.sum)}", f"{name}_count {total}"]
+    for labels, one in samples:
+        total = 0
+        for bound, count in zip((*one.buckets, float("inf")), list(one.counts), strict=True):
+            total += count
+            text = "+Inf" if bound == float("inf") else f"{bound:g}"
+            out.append(f"{name}_bucket{_labels({**labels, 'le': text})} {total}")
+        out += [f"{name}_sum{_labels(labels)} {_number(one.sum)}", f"{name}_count{_labels(labels)} {total}"]
 
 
 def _labels(labels: dict[str, str]) -> str:

@@ -27,7 +27,7 @@ from pyrun.dns.table import Entry, Node, Table
 from tests.support.dns import CLUSTER, ask, pod, service, shown, table_of
 from tests.support.dns_daemon import REPO
 from tests.support.dns_program import PATIENCE_S, Running, framed, read_framed, running
-from tests.support.dns_served import Served, at, serving, wait_until
+from tests.support.dns_served import Served, at, serving, total, wait_until
 from tests.support.dns_upstream import Strange, free_port, positive
 
 BEGIN, PROD = "default.svc.cluster.local", "prod.svc.cluster.local"
@@ -166,12 +166,10 @@ def test_other_servers_are_asked_in_the_paths_order(ttl: int) -> None:
         assert counted(served) == 6
 
 
-def counted(served: Served) -> int:
+def counted(served: Served) -> float:
     """Of the metrics, in the daemon's thread."""
     with urllib.request.urlopen(f"http://{served.daemon.settings.metrics}/metrics", timeout=PATIENCE_S) as answer:
-        found = re.search(r"^coredns_autopath_success_total (\d+)$", answer.read().decode(), re.M)
-    assert found
-    return int(found[1])
+        return total(answer.read().decode(), "coredns_autopath_success_total")
 
 
 def test_a_name_that_nobody_has_and_a_server_that_fails() -> None:
@@ -246,7 +244,7 @@ words = ["--objects", f"{directory}/objects", "--state", f"{directory}/state", *
 daemon = subprocess.Popen([sys.executable, "-m", "pyrun", "dns", "run", *words])
 def count():
     text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=20).read().decode()
-    return float(re.search(r"^coredns_dns_requests_total (.*)$", text, re.M)[1])
+    return sum(map(float, re.findall(r"^coredns_dns_requests_total{.*} (.*)$", text, re.M)))
 def resolve(name):
     return [found[4][0] for found in socket.getaddrinfo(name, 80, socket.AF_INET, socket.SOCK_STREAM)]
 try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
+import re
 import select
 import shutil
 import signal
@@ -31,8 +32,8 @@ from pyrun.dns.servers import Servers, read_upstreams
 from pyrun.errors import PyrunError
 from pyrun.kube.feed.store import Store, Told
 from tests.support.dns import CLUSTER, ask, shown
-from tests.support.dns_program import LOOPBACK, PATIENCE_S
-from tests.support.dns_served import Served, at, serving, tell_cluster, wait_until
+from tests.support.dns_program import LOOPBACK, PATIENCE_S, framed, read_framed
+from tests.support.dns_served import Served, at, serving, tell_cluster, total, wait_until
 from tests.support.dns_upstream import Strange, dnsmasq, free_port, positive, unbound
 
 SVC = "default.svc.cluster.local."
@@ -340,14 +341,60 @@ def test_metrics() -> None:
             text = answer.read().decode()
         samples = [line.split(" ") for line in text.splitlines() if not line.startswith("#")]
         found = {name: float(value) for name, value in samples}
-        assert found["coredns_dns_requests_total"] == 4 and found["pyrun_dns_nxdomain_total"] == 1
-        assert found['coredns_dns_responses_total{rcode="NOERROR"}'] == 3
-        assert found['coredns_dns_responses_total{rcode="NXDOMAIN"}'] == 1
-        assert found["coredns_cache_entries"] == 0 and found["pyrun_dns_names"] > 0
-        names = {name.partition("{")[0] for name in found}
+        assert total(text, "coredns_dns_requests_total") == 4 and found["pyrun_dns_nxdomain_total"] == 1
+        assert total(text, "coredns_dns_responses_total", rcode="NOERROR") == 3
+        assert total(text, "coredns_dns_responses_total", rcode="NXDOMAIN") == 1
+        assert total(text, "coredns_cache_entries") == 0 and found["pyrun_dns_names"] > 0
+        took = "coredns_dns_request_duration_seconds"
+        names = {took if name.startswith(took) else name.partition("{")[0] for name in found}
         assert all(f"# TYPE {name} " in text and f"# HELP {name} " in text for name in names)
         with pytest.raises(PyrunError, match="another program has this port|metrics: "):
             Daemon(Settings(served.daemon.settings.state, (), LOOPBACK, metrics=where), Store(), print)
+
+
+def test_metrics_have_the_labels_of_coredns() -> None:
+    """By transport, family and type as far as CoreDNS tells types apart; what was not read is of the zone dropped."""
+    where, late_s = f"127.0.0.1:{free_port()}", 0.3
+
+    def late(query: bytes, source: tuple[str, int], server: socket.socket) -> None:
+        time.sleep(late_s)
+        send(server, positive(query), source)
+
+    with Strange(late) as server, serving(at(server.port), metrics=where) as served:
+        for kind in ("A", "A", "CAA", "HTTPS"):
+            assert served.udp(f"web.{SVC}", kind)[0] == "NOERROR"
+        assert shown(served.raw(b"\0\1\1\0\0\2" + bytes(6)))[0] == "FORMERR"
+        with socket.create_connection(("127.0.0.1", served.port), PATIENCE_S) as client:
+            client.sendall(framed(ask(f"none.{SVC}", "SRV")))
+            assert shown(read_framed(client))[0] == "NXDOMAIN"
+        for _ in range(2):
+            assert served.udp("www.example.test", "A")[1]
+        with urllib.request.urlopen(f"http://{where}/metrics", timeout=PATIENCE_S) as answer:
+            text = answer.read().decode()
+        own = f'server="dns://127.0.0.1:{served.port}"'
+        kinds = {"A": 4, "other": 1, "HTTPS": 1}
+        begin = f'coredns_dns_requests_total{{{own},proto="udp",family="1",zone="."'
+        lines = {f'{begin},view="",type="{kind}"}} {count}' for kind, count in kinds.items()}
+        lines.add(begin.replace('"."', '"dropped"') + ',view="",type="other"} 1')
+        lines.add(begin.replace("udp", "tcp") + ',view="",type="SRV"} 1')
+        assert {line for line in text.splitlines() if line.startswith("coredns_dns_requests_total{")} == lines
+        rcodes = [("NOERROR", ".", 6), ("NXDOMAIN", ".", 1), ("FORMERR", "dropped", 1), ("FORMERR", ".", 0)]
+        for rcode, zone, count in rcodes:
+            assert f'coredns_dns_responses_total{{{own},zone="{zone}",view="",rcode="{rcode}"}} {count}\n' in text
+        cache = f'{{{own},zones=".",view=""'
+        assert f'coredns_cache_hits_total{cache},type="success"}} 1\n' in text
+        assert f'coredns_cache_entries{cache},type="success"}} 1\n' in text
+        assert f"coredns_cache_misses_total{cache}}} 1\n" in text
+        assert f"coredns_cache_requests_total{cache}}} 2\n" in text
+        took = "coredns_dns_request_duration_seconds"
+        assert f"# TYPE {took} histogram\n" in text
+        series = f'{{{own},zone=".",view="",type="A"'
+        within = re.search(rf'^{took}_bucket{re.escape(series)},le="0.256"}} (.*)$', text, re.M)
+        assert within and int(within[1]) <= 3, "one took longer"
+        assert f"{took}_count{series}}} 4\n" in text and f'{took}_bucket{series},le="+Inf"}} 4\n' in text
+        seconds = re.search(rf"^{took}_sum{re.escape(series)}}} (.*)$", text, re.M)
+        assert seconds and late_s <= float(seconds[1]) < PATIENCE_S, "the wait for another server is in it"
+        assert f'{took}_count{{{own},zone=".",view="",type="SRV"}} 1\n' in text and 'type="MX"' not in text
 
 
 def test_health_and_what_other_servers_did(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -370,7 +417,7 @@ def test_health_and_what_other_servers_did(monkeypatch: pytest.MonkeyPatch) -> N
             text = get("/metrics")[1]
             assert f'pyrun_dns_upstream_failed_total{{to="127.0.0.1:{server.port}"}} 0' in text
             assert f'pyrun_dns_upstream_asked_total{{to="127.0.0.1:{server.port}"}} 2' in text, "one looked for a loop"
-            assert "coredns_cache_misses_total 1\n" in text and "coredns_cache_hits_total 1\n" in text
+            assert total(text, "coredns_cache_misses_total") == 1 and total(text, "coredns_cache_hits_total") == 1
             served.store.expect("an API server that has gone")
             assert get("/ready") == (200, "OK, by the table of last time: not all objects have been read\n")
     with tempfile.TemporaryDirectory(prefix="pyrun-dns-") as directory:

@@ -22,7 +22,7 @@ from pyrun.dns.encode import encode_table
 from pyrun.dns.plan import Options
 from pyrun.dns.program import start
 from pyrun.dns.respond import respond
-from pyrun.dns.responder import Responder
+from pyrun.dns.responder import KINDS, QUERIES, TIMES, Responder
 from pyrun.errors import PyrunError
 from tests.support.dns import CLUSTER, ask, service, shown, table_of
 from tests.support.dns_program import PATIENCE_S, PROGRAM_TESTED, Running, end, framed, read_framed, running
@@ -212,6 +212,30 @@ def test_the_address_that_was_asked_answers(address: str, other: str) -> None:
         server.address = other
         assert server.udp(ask(f"web.{SVC}", "A"))
         assert server.tcp(ask(f"web.{SVC}", "A"))
+
+
+@pytest.mark.parametrize("address, family", [("127.0.0.1", "1"), ("::1", "2")])
+def test_what_is_counted_by_transport_family_and_type(address: str, family: str) -> None:
+    with running(address=address) as server:
+        server.responder.put_table(encode_table(TABLE, 1))
+        for _ in range(2):
+            assert server.tcp(ask(f"web.{SVC}", "AAAA"))
+        assert server.udp(ask(f"web.{SVC}", "A")) and server.udp(ask(f"web.{SVC}", "TYPE321"))
+        status = server.responder.status()
+        found = {key: status[key] for key in QUERIES if status[key]}
+        counts = {f"udp_{family}_A": 1, f"udp_{family}_other": 1, f"tcp_{family}_AAAA": 2}
+        assert found == {f"queries_{key}": count for key, count in counts.items()} and status["queries"] == 4
+        for kind in KINDS:
+            replies = sum(status[f"time_{kind}_{place}"] for place in range(TIMES))
+            assert replies == {"AAAA": 2, "A": 1, "other": 1}.get(kind, 0), kind
+
+
+def test_every_type_of_coredns_is_told_apart(server: Running) -> None:
+    for kind in KINDS[2:]:
+        before = server.responder.status()
+        assert server.udp(ask(f"web.{SVC}", kind))
+        after = server.responder.status()
+        assert [one for one in QUERIES if after[one] != before[one]] == [f"queries_udp_1_{kind}"]
 
 
 def test_generations_change_without_a_wrong_answer(server: Running) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import re
 import socket
 import tempfile
 import threading
@@ -90,6 +91,17 @@ def serving(
             os.close(stop)
             end_program(daemon.responder.pid)
             store.close()
+
+
+def total(text: str, name: str, **labels: str) -> float:
+    """The sum over a metric's samples with these labels. AssertionError where there is no such metric."""
+    assert f"# TYPE {name} " in text, name
+    found = 0.0
+    for line in text.splitlines():
+        sample = re.fullmatch(rf"{name}(?:{{(.*)}})? (\S+)", line)
+        if sample and labels.items() <= dict(re.findall(r'(\w+)="([^"]*)"', sample[1] or "")).items():
+            found += float(sample[2])
+    return found
 
 
 def at(*ports: int) -> Servers:
