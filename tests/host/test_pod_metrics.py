@@ -171,18 +171,25 @@ def test_a_full_disk_below_the_store(node: Node, tmp_path: Path) -> None:
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", store], check=True)
     argv = [sys.executable, "-m", "pyrun", "metrics", "--address", "127.0.0.1:0", "--listen", f"unix://{node.socket}"]
 
-    def start() -> tuple[subprocess.Popen[bytes], str]:
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start() -> str:
         with (tmp_path / "said").open("wb") as file:
-            process = subprocess.Popen([*argv, "--store", str(store), "--every", "1s"], stderr=file)
-        return process, wait(lambda: re.findall(r"http://([^/]+)/", (tmp_path / "said").read_text()))[0]
+            started.append(subprocess.Popen([*argv, "--store", str(store), "--every", "1s"], stderr=file))
+        return str(wait(lambda: re.findall(r"http://([^/]+)/", (tmp_path / "said").read_text()))[0])
+
+    def end() -> None:
+        for process in started:
+            process.kill()
+            process.wait(PATIENCE_S)
 
     def count(name: str) -> int:
         found = re.search(rf"^pyrun_metrics_store_{name}_total (\d+)$", get(place, "/metrics"), re.MULTILINE)
         assert found is not None
         return int(found[1])
 
-    process, place = start()
     try:
+        place = start()
         wait(lambda: count("scrapes") > 3)
         with (store / "filler").open("wb", buffering=0) as file, suppress(OSError):
             while True:
@@ -202,10 +209,9 @@ def test_a_full_disk_below_the_store(node: Node, tmp_path: Path) -> None:
                 file.write(bytes(512))
         lost = count("lost")
         wait(lambda: count("lost") > lost)
-        process.kill()
-        process.wait(PATIENCE_S)
+        end()
         (store / "filler").unlink()
-        process, place = start()
+        place = start()
         kept = count("scrapes")
         wait(lambda: count("scrapes") > kept)
         after = json.loads(get(place, "/history?seconds=600&step=1"))["series"]
@@ -214,8 +220,7 @@ def test_a_full_disk_below_the_store(node: Node, tmp_path: Path) -> None:
             assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         assert not list(store.glob("*.damaged*"))
     finally:
-        process.kill()
-        process.wait(PATIENCE_S)
+        end()
         unmount(store)
 
 
