@@ -173,6 +173,14 @@ def test_memory_is_not_taken_while_it_is_used() -> None:
     assert resources(w)["limits"]["memory"] == "1Gi" and w.when("run web") == [0]
 
 
+def test_what_could_not_be_written_does_not_wait_a_day_longer_when_the_clock_is_set_back() -> None:
+    w = World(pod(one("1", "2Gi")), used=lambda t: {"web": 3 * GIB // 2} if t > 0 else {})
+    w.resize(5, pod(one("1", "1Gi")))
+    w.run(6).set_clock(-86400)
+    w.run(8 - 86400)
+    assert w.when("resize") == [5, 6 - 86400] and resources(w)["limits"]["memory"] == "1Gi"
+
+
 def test_nothing_is_written_of_a_pod_that_is_about_to_end() -> None:
     w = World(pod(one("1", "1Gi")), programs={"web": [Program(term=None)]})
     w.delete(4, 20)

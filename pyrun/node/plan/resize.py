@@ -20,6 +20,7 @@ from ...kube.objects.status import PodCondition
 from ...kube.quantity import milli, whole
 from ..qos import pod_limits, qos_class
 from .actions import Allocate, Resize, Write
+from .back_off import waits_until
 from .observed import Attempt, BackOff, CgroupLimits, Desired, Observed
 from .restart import is_sidecar
 from .start import Step
@@ -141,8 +142,8 @@ def resize(desired: Desired, observed: Observed, now: float) -> Iterator[Step]:
     if not writes:
         return
     failed = observed.resize_error
-    if failed is not None and failed.failed + failed.seconds > now:
-        yield failed.failed + failed.seconds
+    if failed is not None and (again := waits_until(failed, failed.failed, 0.0, now)) > now:
+        yield again
     else:
         yield Resize(writes)
 
