@@ -21,7 +21,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import Any, NoReturn
 
-from ..errors import InvalidArgument, reason
+from ..errors import InvalidArgument, PyrunError, reason
 from ..http.server import Server
 from ..kube.certificates import Subject, read_pair
 from ..listen import private_directory
@@ -210,7 +210,11 @@ def begin() -> NoReturn:
     given = json.loads(sys.argv[1])
     wanted = Wanted(**given["wanted"])
     doors = {name: socket.socket(fileno=fd) for name, fd in given["doors"].items()}
-    _be_web(socket.socket(fileno=given["control"]), doors, _tls(wanted), wanted.anonymous, find_user(wanted.user))
+    try:
+        tls, user = _tls(wanted), find_user(wanted.user)
+    except PyrunError as error:
+        sys.exit("pyrun: kubelet: " + "; ".join(error.lines()))
+    _be_web(socket.socket(fileno=given["control"]), doors, tls, wanted.anonymous, user)
 
 
 def _be_web(control: socket.socket, doors: Doors, tls: ssl.SSLContext, anonymous: bool, user: Any) -> NoReturn:

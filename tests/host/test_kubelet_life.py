@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from pyrun.kubelet.start import Door, Wanted
 from tests.support.kube.authority import Authority, KubeletClient, children
 from tests.support.node.agent import WAIT, AgentNode, an_agent, pod, sh
 
@@ -49,6 +51,23 @@ def test_the_process_with_the_port_comes_back(other: tuple[AgentNode, KubeletCli
     _wait(lambda: _has_ended(held))
     os.close(held)
     agent.node.start()
+
+
+def test_why_it_does_not_come_back_is_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """As when the certificate was taken away meanwhile."""
+    lost = str(tmp_path / "lost.pem")
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    door = Door(
+        Wanted(str(tmp_path), "node", (), tls=(lost, lost)), ours, theirs, {"api": socket.create_server((HOST, 0))}
+    )
+    try:
+        door.begin_again()
+        assert door.program is not None and door.program.wait(60) == 1
+    finally:
+        door.pid = 0
+        door.close()
+    said = capfd.readouterr().err
+    assert said.startswith(f"pyrun: kubelet: --tls-cert-file {lost}, ") and said.count("\n") == 1, said
 
 
 def _rights(pid: int) -> dict[str, list[str]]:
