@@ -27,8 +27,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.bench.dns import cpu_s, pss_mb
+from tests.support.daemon import until
 from tests.support.proxy.objects import service, slice_of
-from tests.support.proxy.running import running, until
+from tests.support.proxy.running import running
 from tests.support.proxy.topology import NODE4, Place, topology
 
 CLIENT, PORT = "10.1.0.9", 8080

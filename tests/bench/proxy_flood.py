@@ -31,10 +31,11 @@ from typing import Any
 from pyrun.proxy.model import Fault
 from pyrun.proxy.readers import read_service
 from tests.bench.dns import cpu_s, pss_mb
+from tests.support.daemon import until
 from tests.support.dataplane import packed
 from tests.support.proxy.answers import Answer, Server, ask
 from tests.support.proxy.objects import service, slice_of
-from tests.support.proxy.running import Proxy, running, until
+from tests.support.proxy.running import Proxy, running
 from tests.support.proxy.topology import Place, topology
 
 VIP, PODS, CLIENT, ENEMY = "10.96.0.1", ("10.1.0.1", "10.1.0.2"), "10.1.0.9", "10.1.0.66"

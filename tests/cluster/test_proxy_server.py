@@ -15,9 +15,10 @@ import pytest
 from pyrun.kube.client import Client, path
 from pyrun.proxy.event_writer import EventWriter
 from pyrun.proxy.events import Notice
+from tests.support.daemon import until
 from tests.support.kube.control_plane import ControlPlane, a_control_plane
 from tests.support.proxy.answers import Answer, Server, ask
-from tests.support.proxy.running import Proxy, until
+from tests.support.proxy.running import Proxy
 from tests.support.proxy.topology import Topology, topology
 
 PODS = [(f"10.1.0.{n}", f"fd01::{n}") for n in (1, 2, 3)]

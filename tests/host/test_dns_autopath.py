@@ -24,8 +24,8 @@ from pyrun.dns.objects import Origin, Where
 from pyrun.dns.plan import MAPPED, Options
 from pyrun.dns.respond import respond
 from pyrun.dns.table import Entry, Node, Table
+from tests.support.daemon import REPO
 from tests.support.dns import CLUSTER, ask, pod, service, shown, table_of
-from tests.support.dns_daemon import REPO
 from tests.support.dns_program import PATIENCE_S, Running, framed, read_framed, running
 from tests.support.dns_served import Served, at, serving, total, wait_until
 from tests.support.dns_upstream import Strange, free_port, positive

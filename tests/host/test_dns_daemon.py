@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.daemon import until
 from tests.support.dns import shown
-from tests.support.dns_daemon import DnsDaemon, Load, is_there, until
+from tests.support.dns_daemon import DnsDaemon, Load, is_there
 
 WEB = """\
 apiVersion: v1

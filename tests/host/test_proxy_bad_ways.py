@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from pyrun.cli.main import main
+from tests.support.daemon import until
 from tests.support.proxy.answers import text_of
 from tests.support.proxy.objects import service, slice_of
-from tests.support.proxy.running import Proxy, running, until
+from tests.support.proxy.running import Proxy, running
 from tests.support.proxy.topology import Place, Topology, topology
 from tests.support.proxy.world import PODS, VIP, World, answers
 

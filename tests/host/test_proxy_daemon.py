@@ -18,9 +18,10 @@ from pyrun.cli.main import main
 from pyrun.errors import PyrunError
 from pyrun.proxy.cleanup import clean_up
 from pyrun.proxy.sctp import probe
+from tests.support.daemon import PATIENCE_S, until
 from tests.support.proxy.answers import Answer, ask
 from tests.support.proxy.objects import service, slice_of
-from tests.support.proxy.running import PATIENCE_S, Proxy, running, until
+from tests.support.proxy.running import Proxy, running
 from tests.support.proxy.topology import NODE4, Place, topology
 from tests.support.proxy.world import PODS, VIP, WEB, Load, World, answers, nobody, pods, settled
 

@@ -19,10 +19,11 @@ import pytest
 from pyrun.proxy import client
 from pyrun.proxy.messages import Settings
 from pyrun.proxy.rules import Endpoint
+from tests.support.daemon import until
 from tests.support.dataplane import PATIENCE_S, Plane, packed, servers
 from tests.support.proxy.answers import Answer, Server, ask
 from tests.support.proxy.objects import service, slice_of
-from tests.support.proxy.running import running, until
+from tests.support.proxy.running import running
 from tests.support.proxy.topology import NODE4, Place, topology
 
 VIP, POD, CLIENT, ENEMY = "10.96.0.1", "10.1.0.1", "10.1.0.9", "10.1.0.66"

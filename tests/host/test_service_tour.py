@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.cri.node import Node, a_node
-from tests.support.proxy.running import until
+from tests.support.daemon import until
 from tests.support.proxy.topology import REPO
 
 ADDRESS = "10.77.0.1"  # the node's, where the DNS listens

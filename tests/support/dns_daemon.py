@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -13,55 +12,22 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from pyrun.dns.program import end_program
+from tests.support.daemon import PATIENCE_S, Daemon, until
 from tests.support.dns import ask
 from tests.support.dns_program import framed, read_framed
 from tests.support.dns_upstream import free_port
 
-REPO = Path(__file__).resolve().parents[2]
-PATIENCE_S = 60.0
 
-
-def until(right: Callable[[], Any], what: Callable[[], str]) -> Any:
-    """What `right` returns once that is true. AssertionError with what() when it never is."""
-    deadline = time.monotonic() + PATIENCE_S
-    while True:
-        if found := right():
-            return found
-        assert time.monotonic() < deadline, what()
-        time.sleep(0.02)
-
-
-class DnsDaemon:
+class DnsDaemon(Daemon):
     """The daemon over a directory of objects. upstream: a port of loopback; None: nobody is asked."""
 
     def __init__(self, directory: Path, *words: str) -> None:
-        self.objects, self.state, self.log = directory / "objects", directory / "state", directory / "log"
+        super().__init__(directory, "pyrun-dns")
         self.port = free_port()
         self.words = list(words)
-        self.home = REPO  # where its package is
-        self.process: subprocess.Popen[bytes] | None = None
         self.programs: list[int] = []  # all that there were
-        self.objects.mkdir()
-
-    def install(self, home: Path) -> Path:
-        """The package in another place, with a program of its own, for start()."""
-        package, programs = home / "pyrun", home / "pyrun" / "bin"
-        programs.mkdir(parents=True)
-        for one in (REPO / "pyrun").iterdir():
-            if one.name != "bin":
-                (package / one.name).symlink_to(one)
-        shutil.copy(REPO / "pyrun" / "bin" / "pyrun-dns", programs)
-        self.home = home
-        return programs / "pyrun-dns"
-
-    def write(self, text: str, name: str = "objects.yaml") -> None:
-        """A file of objects, moved into place."""
-        path = self.objects / f".{name}.new"
-        path.write_text(text)
-        path.rename(self.objects / name)
 
     def start(self) -> None:
         """Returns when it answers."""
@@ -108,15 +74,6 @@ class DnsDaemon:
         if self.process is not None and self.process.poll() is None:
             self.programs += [pid for pid in self._children() if pid not in self.programs]
         return next((pid for pid in reversed(self.programs) if is_there(pid)), 0)
-
-    def said(self) -> str:
-        return self.log.read_text() if self.log.exists() else ""
-
-    def kill(self) -> None:
-        """As the kernel's OOM killer does it."""
-        assert self.process is not None
-        self.process.kill()
-        self.process.wait()
 
     def leave(self) -> None:
         """As `systemctl kill -s USR2 --kill-whom=main` does it: the program stays."""

@@ -6,62 +6,28 @@ import contextlib
 import http.client
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from pyrun.cli.main import main
-from tests.support.proxy.topology import NODE4, NODE6, REPO
+from tests.support.daemon import PATIENCE_S, Daemon, until
+from tests.support.proxy.topology import NODE4, NODE6
 
-PATIENCE_S = 60.0
 OPTIONS = ["--node", "n1", "--node-ip", NODE4, "--node-ip", NODE6]
 OPTIONS += ["--cluster-cidr", "10.1.0.0/16", "--cluster-cidr", "fd01::/64"]
 OPTIONS += ["--service-cidr", "10.96.0.0/16", "--service-cidr", "fd96::/112"]
 
 
-def until(right: Callable[[], Any], what: str, patience_s: float = PATIENCE_S) -> Any:
-    """What `right` returns once that is true. AssertionError with `what` when it never is."""
-    deadline = time.monotonic() + patience_s
-    while True:
-        if found := right():
-            return found
-        assert time.monotonic() < deadline, what
-        time.sleep(0.02)
-
-
-class Proxy:
+class Proxy(Daemon):
     """The daemon. Its thread of the test is in the node's namespace, and so is what it starts."""
 
     def __init__(self, directory: Path, mode: str) -> None:
-        self.objects = directory / "objects"
-        self.state = directory / "state"
-        self.log = directory / "log"
+        super().__init__(directory, "pyrun-dataplane")
         self.mode = mode
-        self.process: subprocess.Popen[bytes] | None = None
-        self.home = REPO  # where its package is
-        self.objects.mkdir()
-
-    def install(self, home: Path) -> Path:
-        """The package in another place, with programs of its own, and the data plane's among them; for start()."""
-        package, programs = home / "pyrun", home / "pyrun" / "bin"
-        programs.mkdir(parents=True)
-        for one in (REPO / "pyrun").iterdir():
-            if one.name != "bin":
-                (package / one.name).symlink_to(one)
-        shutil.copy(REPO / "pyrun" / "bin" / "pyrun-dataplane", programs)
-        self.home = home
-        return programs / "pyrun-dataplane"
-
-    def write(self, text: str, name: str = "objects.yaml") -> None:
-        """A file of objects, moved into place."""
-        path = self.objects / f".{name}.new"
-        path.write_text(text)
-        path.rename(self.objects / name)
 
     def start(self, *options: str) -> None:
         words = ["--objects", str(self.objects), "--state", str(self.state), "--mode", self.mode, *OPTIONS, *options]
@@ -91,15 +57,6 @@ class Proxy:
         assert main(["proxy", "status", "--state", str(self.state), "--format", "json"]) in (0, 1)
         found: dict[str, Any] = json.loads(capfd.readouterr().out)
         return found
-
-    def said(self) -> str:
-        return self.log.read_text()
-
-    def kill(self) -> None:
-        """As the kernel's OOM killer does it: what is in force stays."""
-        assert self.process is not None
-        self.process.kill()
-        self.process.wait()
 
     def stop(self) -> None:
         """As systemd does it: all is taken away."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+from tests.support.daemon import until
 from tests.support.proxy.answers import Answer, Server, ask
 from tests.support.proxy.objects import service, slice_of
-from tests.support.proxy.running import until
 from tests.support.proxy.topology import Place, Topology
 
 VIP = "10.96.0.1"
