@@ -262,6 +262,15 @@ def test_resources_of_the_pod_as_a_whole_stay() -> None:
     assert found is not None and found[0] == "Infeasible" and "pod as a whole" in found[1]
 
 
+def test_a_pod_without_resources_as_a_whole_gets_none_while_it_runs() -> None:
+    before, after = pod_of(pod(one("1", "1Gi"))), pod_of(pod(one("1", "1Gi"), more="resources: {limits: {cpu: 3}}"))
+    assert not is_resize(before, after)
+    record = Record(uid="u", file="", pod=before, created=0.0, admitted=True, api=True)
+    know_resources(record, [])
+    record.pod = after
+    assert record.desired().asked is after and record.desired().spec == before.spec
+
+
 def test_a_limit_of_memory_is_not_taken_away() -> None:
     """0 is none, and neither a pod without any memory."""
     now, none = (pod_of(BURST_OF + f"{{memory: {memory}}}}}}}]").spec for memory in ("1Gi", "0"))

@@ -70,7 +70,7 @@ def with_allocation(pod: Pod, given: Mapping[str, ResourceRequirements]) -> Pod:
     """Itself where that is what it asks for, or nothing was given yet."""
     assert pod.spec is not None
     others = {c.name for c in resizable(pod.spec) if c.name in given and not _same(c.resources, given[c.name])}
-    whole = given.get(WHOLE, pod.spec.resources)
+    whole = given.get(WHOLE) if given else pod.spec.resources
     if not others and whole == pod.spec.resources:
         return pod
 
