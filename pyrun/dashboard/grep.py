@@ -67,7 +67,7 @@ def search(logs: str, asked: Asked, patience_s: float) -> list[dict[str, Any]]:
         for pipe in (process.stdout, process.stderr):
             if pipe is not None:
                 pipe.close()
-    if code not in (0, 1) or (said and not out):
+    if code not in (0, 1) or (said and (code or not out)):  # a part of what there is would be taken for all of it
         text = clean(said.decode("utf-8", "replace").strip().removeprefix("pyrun: logs: ").replace("\n", ";"), 1000)
         if code < 0:
             raise ResourceExhausted(f"the search took more than {LIMIT_S} s", hint="pyrun logs has all the time")

@@ -14,10 +14,10 @@ import pytest
 
 from pyrun.dashboard.acts import Acts
 from pyrun.dashboard.audit import Audit
-from pyrun.dashboard.grep import MOST_MEMORY
+from pyrun.dashboard.grep import MOST_MEMORY, Asked, search
 from pyrun.dashboard.guard import Guard, digest
 from pyrun.dashboard.tokens import Tokens
-from pyrun.errors import InvalidArgument
+from pyrun.errors import InvalidArgument, ResourceExhausted
 from tests.support.dashboard import Served, a_dashboard
 
 PATIENCE_S = 60.0
@@ -224,3 +224,10 @@ def test_an_expression_that_would_take_for_ever(served: Served) -> None:
     status, _, told = served.ask(f"{of}&regex&word=(a%2B)%2B$", authorization=f"Bearer {served.token}")
     assert status == 429 and "took too long" in told
     assert served.ask("/healthz")[0] == 200
+
+
+def test_a_part_of_what_was_found_is_not_told_as_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    ends = "import os; os.write(1, b'{}\\n'); os.write(2, b'pyrun: logs: out of memory\\n'); os._exit(1)"
+    monkeypatch.setattr("pyrun.dashboard.grep._RUN", ends)
+    with pytest.raises(ResourceExhausted, match="too much was found"):
+        search("/", Asked("", "", "", "", (), False, "", 10, 0, False, False), 60.0)
