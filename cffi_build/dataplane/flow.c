@@ -88,7 +88,7 @@ static void make_room(const struct source *s) {
         flow_end(CONTAINER(answered.next, struct flow, by_use));
 }
 
-/* A socket that is connected to the endpoint; -1: it can't be. */
+/* A socket that is connected to the endpoint; -1: it can't be, by errno. */
 static int connect_to(const struct backend *b, const struct address *client, bool keep) {
     struct sockaddr_storage to;
     socklen_t n = address_write(&b->address, b->port, &to);
@@ -97,7 +97,9 @@ static int connect_to(const struct backend *b, const struct address *client, boo
         return -1;
     setsockopt(fd, SOL_UDP, UDP_GRO, &one, sizeof one);
     if ((keep && !bind_source(fd, client, true)) || connect(fd, (struct sockaddr *)&to, n)) {
+        int error = errno;
         close(fd);
+        errno = error;
         return -1;
     }
     return fd;
@@ -114,9 +116,12 @@ static struct backend *find_endpoint(struct frontend *f, const struct address *c
         *fd = connect_to(b, client, keeps_source(ch, b, client));
         if (*fd >= 0)
             return b;
-        b->failed++;
-        f->retried++;
+        bool is_ours = is_shortage(errno); /* no other endpoint helps, and none is at fault */
+        b->failed += !is_ours;
+        f->retried += !is_ours;
         backend_drop(b);
+        if (is_ours)
+            return NULL;
         tried[n] = b;
     }
     return NULL;

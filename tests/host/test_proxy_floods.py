@@ -16,11 +16,13 @@ from pathlib import Path
 
 import pytest
 
+from pyrun.errors import PyrunError
 from pyrun.proxy import client
-from pyrun.proxy.messages import Settings
-from pyrun.proxy.rules import Endpoint
+from pyrun.proxy.messages import Counters, Settings
+from pyrun.proxy.rules import UDP, Endpoint, EndpointSet, Frontend, Rules
+from tests.host import test_dataplane_udp as udp
 from tests.support.daemon import until
-from tests.support.dataplane import PATIENCE_S, Plane, packed, servers
+from tests.support.dataplane import PATIENCE_S, Plane, forward, packed, servers
 from tests.support.proxy.answers import Answer, Server, ask
 from tests.support.proxy.objects import service, slice_of
 from tests.support.proxy.running import running
@@ -236,6 +238,45 @@ def test_no_descriptor_is_left(tmp_path: Path) -> None:
                 plane.serve(server)
                 refused += use_up(plane)
         assert refused
+
+
+def test_no_descriptor_is_left_for_datagrams(tmp_path: Path) -> None:
+    """No endpoint is blamed, and the client's next datagram is tried anew."""
+    port = udp.free_port()
+    with servers(1, handler=keep) as (server,), udp.echoes(1, 2) as all, udp.client(port) as s:
+        where = Frontend("u", UDP, packed(udp.VIP), port, forward("u"))
+        endpoints = EndpointSet("u", tuple(one.endpoint for one in all))
+
+        def serve(plane: Plane) -> int:
+            plane.serve(server)
+            plane.it.apply(Rules((*plane.rules.frontends, where), (*plane.rules.sets, endpoints)))
+            return len(os.listdir(f"/proc/{plane.it.pid}/fd"))
+
+        with plane_with(tmp_path, 512) as plane:
+            used = serve(plane)
+        with plane_with(tmp_path, used + 6) as plane, contextlib.ExitStack() as stack:
+            serve(plane)
+            for _ in range(8):
+                with contextlib.suppress(ConnectionError):
+                    stack.enter_context(plane.connect())
+            until(lambda: plane.it.hello().is_short, "it never says that it has no descriptor")
+            for one in (stack.enter_context(udp.client(port)) for _ in range(3)):  # for one there may be one yet
+                one.send(b"x")
+            s.send(b"lost")
+            for _ in range(5):  # turns of its loop
+                assert plane.it.hello().flows < 3
+            stack.close()
+            counters = until(lambda: counters_of(plane), "it has no descriptor for ever")
+            (mine,) = [one for one in counters.frontends if one.protocol == UDP]
+            assert mine.failed and not mine.retried and not [one for one in counters.endpoints if one.failed]
+            assert udp.ask(s) and b"lost" not in [part for one in all for part in one.got]
+
+
+def counters_of(plane: Plane) -> Counters | None:
+    """Once nothing is connected. They take a descriptor, which what waits to be accepted may take first."""
+    with contextlib.suppress(PyrunError):
+        return plane.it.counters() if plane.it.hello().connections == 0 else None
+    return None
 
 
 def use_up(plane: Plane) -> int:
