@@ -20,6 +20,7 @@ from ..errors import FailedPrecondition, PyrunError, reason
 from ..plan.namespace.netlink import NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, attribute, message
 from .netlink import NETFILTER, ROUTE, Netlink, attributes
 from .nft import messages
+from .rules import SCTP, TCP, UDP
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ FRA_PRIORITY, FRA_FWMARK, FRA_TABLE, FRA_FWMASK, FRA_PROTOCOL = 6, 10, 15, 16, 2
 RTN_UNICAST, RTN_LOCAL, SCOPE_HOST, SCOPE_UNIVERSE, FR_ACT_TO_TBL = 1, 2, 254, 0, 1
 RT_TABLE_COMPAT, RT_TABLE_LOCAL = 252, 255
 AF_INET, AF_INET6 = 2, 10
+_ICMP, _ICMPV6 = 1, 58  # IANA protocol numbers
 # Connections with a client's address come from some thousand ports, which an ended one holds for a minute unless "1".
 REUSE = "/proc/sys/net/ipv4/tcp_tw_reuse"
 LOOPBACK = 1  # the index of lo in every namespace
@@ -88,7 +90,9 @@ def plan_mark_table(reuse: str) -> str:
     reuse: what tcp_tw_reuse was, which the table tells whoever takes it away; "" where it can't be read."""
     note = f'comment "{_NOTE}{reuse}"\n' if reuse else ""
     name = f"inet {MARK_TABLE}"
-    kinds = "tcp, udp, sctp, icmp, ipv6-icmp"  # of ICMP: what routers tell of a socket's packets, which it is meant for
+    # By number: nft asks /etc/protocols for a name, which a minimal Debian has not got. Of ICMP it is what routers tell
+    # of a socket's packets, which is meant for it.
+    kinds = ", ".join(str(protocol) for protocol in (TCP, UDP, SCTP, _ICMP, _ICMPV6))
     rule = f"meta l4proto {{ {kinds} }} socket transparent 1 meta mark set meta mark or {MARK:#x}"
     chain = f"chain prerouting {{\ntype filter hook prerouting priority mangle; policy accept;\n{rule}\n}}"
     return f"table {name}\ndelete table {name}\ntable {name} {{\n{note}{chain}\n}}\n"

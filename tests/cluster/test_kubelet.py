@@ -146,7 +146,7 @@ def test_what_fails_begins_again_with_a_back_off_and_says_why(k: Kubelet) -> Non
     last = one["lastState"]["terminated"]
     assert (last["exitCode"], last["reason"], last["message"]) == (3, "Error", "because")
     k.wait(lambda: k.state("crash")["state"].get("waiting", {}).get("reason") == "CrashLoopBackOff")
-    # The kubelet looks for the container that its last status names, which a new restart may have had removed meanwhile.
+    # The kubelet looks for the container that its last status names, which a restart may have had removed.
     k.wait(lambda: k.log("crash", previous="true") == "one more\n")
 
 
