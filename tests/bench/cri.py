@@ -31,6 +31,7 @@ from pyrun import cri_api as v1
 from pyrun.image.reference import parse_reference
 from pyrun.image.store import Images
 from tests.bench.cri_load import idle, measure_load
+from tests.support.container.disk import unmount_below
 from tests.support.container.runner import REPO
 from tests.support.engines.golang import STRIPPED, find_go
 from tests.support.registry.made import Made, make_image, tree_tar
@@ -314,9 +315,7 @@ def main() -> None:
         for peer in peers:
             peer.process.terminate()
             peer.process.wait(30)
-        for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
-            if line.split()[4].startswith(str(work)):
-                subprocess.run(["umount", "-l", line.split()[4]], check=False)
+        unmount_below(work)
         shutil.rmtree(work, ignore_errors=True)
 
 

@@ -13,7 +13,6 @@ import contextlib
 import os
 import shutil
 import statistics
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench.node_run import BenchNode, Said, cpu_of, main_pid
-from tests.support.container.disk import unmount
+from tests.support.container.disk import unmount, unmount_below
 from tests.support.container.leaks import CGROUP_ROOT
 from tests.support.container.runner import REPO
 from tests.support.cri.node import a_node
@@ -259,9 +258,7 @@ def main() -> None:
             finally:
                 report(figures)
     finally:
-        for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
-            if line.split()[4].startswith(str(work)):
-                subprocess.run(["umount", "-l", line.split()[4]], check=False)
+        unmount_below(work)
         shutil.rmtree(work, ignore_errors=True)
 
 

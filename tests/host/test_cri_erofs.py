@@ -11,6 +11,7 @@ import pytest
 
 from pyrun import cri_api as v1
 from pyrun.errors import FailedPrecondition, NotFound
+from tests.support.container.disk import mounts_below
 from tests.support.cri.node import BUSYBOX, Node, a_node
 from tests.support.layers import needs_images
 
@@ -32,8 +33,7 @@ def node(tmp_path: Path, busybox_rootfs: Path) -> Iterator[Node]:
 
 
 def layer_mounts(node: Node) -> list[str]:
-    found = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-    return [one for one in found if one.startswith(f"{node.root}/image/")]
+    return mounts_below(node.root / "image")
 
 
 @pytest.mark.parametrize("how", OPTIONS)

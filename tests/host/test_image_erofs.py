@@ -19,6 +19,7 @@ from pyrun.image.archive.write import export
 from pyrun.image.merged import read_file
 from pyrun.image.reference import parse_reference
 from pyrun.image.store import Image, Images
+from tests.support.container.disk import mounts_below
 from tests.support.layers import Tar, needs_images, snapshot, wait_unfilled
 from tests.support.registry.made import Made, make_image
 
@@ -29,12 +30,6 @@ OVER = Tar().file("etc/.wh.passwd").file("etc/hosts", b"h").file("tmp/made", b"x
 TWO = make_image([BASE.bytes(), OVER.bytes()])
 
 
-def mounts(root: Path) -> list[str]:
-    """Where something is mounted below a directory."""
-    found = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-    return sorted(one for one in found if one.startswith(f"{root}/"))
-
-
 def add(images: Images, made: Made = TWO, name: str = "q.io/a:1") -> Image:
     return images.add(made.source(), [parse_reference(name)])
 
@@ -42,7 +37,7 @@ def add(images: Images, made: Made = TWO, name: str = "q.io/a:1") -> Image:
 @pytest.fixture
 def root(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path / "image"
-    for path in mounts(tmp_path):
+    for path in mounts_below(tmp_path):
         subprocess.run(["umount", "-l", path], check=True)
 
 
@@ -58,7 +53,7 @@ def test_image_of_two_layers(images: Images, root: Path) -> None:
     image = add(images)
     lowers = images.hold(image.id, "c")
     assert [Path(lower).name == "root" for lower in lowers] == [False, True, True]
-    assert mounts(root) == sorted(lowers[1:])
+    assert sorted(mounts_below(root)) == sorted(lowers[1:])
     assert read_file(lowers, "/etc/passwd", 100) is None and read_file(lowers, "/etc/hosts", 100) == b"h"
     merged = root.parent / "merged"
     merged.mkdir()
@@ -94,10 +89,10 @@ def test_removal_is_refused_while_used_and_leaves_nothing(images: Images, root: 
     images.hold(image.id, "c")
     with pytest.raises(FailedPrecondition, match="in use by c"):
         images.remove("q.io/a:1")
-    assert len(mounts(root)) == 2
+    assert len(mounts_below(root)) == 2
     images.release("c")
     images.remove("q.io/a:1")
-    assert mounts(root) == [] and os.listdir(root / "layers") == os.listdir(root / "ingest") == []
+    assert mounts_below(root) == [] and os.listdir(root / "layers") == os.listdir(root / "ingest") == []
 
 
 def test_mounts_of_what_is_held_outlive_the_store(root: Path) -> None:
@@ -107,14 +102,14 @@ def test_mounts_of_what_is_held_outlive_the_store(root: Path) -> None:
     first.hold(held.id, "c")
     first.hold(other.id, "d")
     first.release("d")
-    assert len(mounts(root)) == 3
+    assert len(mounts_below(root)) == 3
     first.close()
-    assert len(mounts(root)) == 2
+    assert len(mounts_below(root)) == 2
     again = Images(str(root))
-    assert len(mounts(root)) == 2 and len(again.lowers(held.id)) == 3
+    assert len(mounts_below(root)) == 2 and len(again.lowers(held.id)) == 3
     again.release("c")
     again.close()
-    assert mounts(root) == []
+    assert mounts_below(root) == []
 
 
 def test_both_kinds_in_one_store(root: Path) -> None:
@@ -199,10 +194,10 @@ def test_killed_while_it_tries_a_mount(root: Path, monkeypatch: pytest.MonkeyPat
             Images(str(root), layers="erofs")
         finally:
             os._exit(1)
-    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL and len(mounts(root)) == 1
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL and len(mounts_below(root)) == 1
     again = Images(str(root))
     again.settle()
-    assert mounts(root) == [] and os.listdir(root / "ingest") == []
+    assert mounts_below(root) == [] and os.listdir(root / "ingest") == []
     again.close()
 
 
@@ -238,5 +233,5 @@ def test_killed_at_any_moment_of_a_pull(root: Path) -> None:
             again.release("c")
             again.remove("q.io/a:1")
         again.close()
-        assert mounts(root) == []
+        assert mounts_below(root) == []
     assert 1 in seen

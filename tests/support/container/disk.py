@@ -1,4 +1,4 @@
-"""Changes to a mount that the kernel refuses while somebody still has a file open there.
+"""What is mounted, and changes to a mount that the kernel refuses while somebody still has a file open there.
 
 A program that has been started, or has ended, closes what it had open a moment after others can see that: the last
 reference to a file that was removed goes when the process comes back from the kernel. So these wait, for as long as a
@@ -23,6 +23,18 @@ def remount(path: Path, options: str) -> None:
 
 def unmount(path: Path, *options: str) -> None:
     _until_not_busy("umount", *options, str(path))
+
+
+def mounts_below(directory: Path) -> list[str]:
+    """Where something is mounted below a directory, in the order in which it was."""
+    found = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    return [path for path in found if path.startswith(f"{directory}/")]
+
+
+def unmount_below(directory: Path) -> None:
+    """All of it, the last first."""
+    for path in reversed(mounts_below(directory)):
+        subprocess.run(["umount", "-l", path], check=False)
 
 
 def _until_not_busy(*command: str) -> None:
