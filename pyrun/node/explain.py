@@ -17,7 +17,7 @@ from .admission import Allocatable, Neighbour, host_ports, refusal
 from .deployments.plan import bounds
 from .plan.observed import KINDS
 from .plan.probes import probe_of
-from .plan.restart import is_sidecar, policy_of
+from .plan.restart import RESTART_ALL, is_sidecar, policy_of
 from .qos import PERIOD_US, cgroup_path, container_limits, has_own, oom_score_adj, pod_limits, pod_requests, qos_class
 
 PULLS = {"Always": "ask the registry each time", "IfNotPresent": "pull if it is not here", "Never": "must be here"}
@@ -237,6 +237,8 @@ def _again(c: Container, spec: PodSpec, *, init: bool) -> str:
     text = words[policy_of(c, spec, init=init)]
     if c.restartPolicyRules:
         text += f", but for {len(c.restartPolicyRules)} rules by exit code"
+        if any(rule.action == RESTART_ALL for rule in c.restartPolicyRules):
+            text += ", some of which restart all containers"
     return text
 
 

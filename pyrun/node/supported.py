@@ -161,6 +161,3 @@ def _values(pod: Pod, node: str, served: bool) -> Iterator[Fault]:
                 if name not in ("cpu", "memory", "ephemeral-storage"):
                     pointer = f"{at}/resources/limits/{escaped(name)}"
                     yield Fault(pointer, "is not supported: devices and huge pages are not in this node yet")
-            for j, rule in enumerate(c.restartPolicyRules or ()):
-                if rule.action != "Restart":
-                    yield Fault(f"{at}/restartPolicyRules/{j}/action", f"{rule.action} is not supported yet")

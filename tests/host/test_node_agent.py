@@ -51,6 +51,28 @@ def test_a_container_that_crashes_runs_again(agent: AgentNode) -> None:
     agent.wait_ready("crash")
 
 
+def test_all_containers_restart_with_one_that_asks_for_it(agent: AgentNode) -> None:
+    """In the same sandbox, whose /dev/shm stays; the one that runs is killed."""
+    rule = {"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [42]}}
+    asks = sh("asks", f"[ -e /dev/shm/second ] || {{ touch /dev/shm/second; exit 42; }}; {SLEEP}")
+    asks |= {"restartPolicy": "Never", "restartPolicyRules": [rule]}
+    init = [sh("setup", "true")]
+    made = pod("anew", asks, sh("runs", SLEEP), initContainers=init, restartPolicy="Never")
+    agent.write("anew", made)
+
+    def again(pods: dict[str, Any]) -> Any:
+        found = pods.get("anew")
+        return found if found and is_ready(found) and _restarts(found) else None
+
+    status = agent.wait(again)["status"]
+    every = {c["name"]: c for c in [*status["initContainerStatuses"], *status["containerStatuses"]]}
+    assert {name: c["restartCount"] for name, c in every.items()} == {"setup": 1, "asks": 1, "runs": 1}
+    assert every["asks"]["lastState"]["terminated"]["exitCode"] == 42
+    assert every["runs"]["lastState"]["terminated"]["reason"] == "RestartingAllContainers"
+    conditions = {c["type"]: c["status"] for c in status["conditions"]}
+    assert (conditions["AllContainersRestarting"], conditions["Initialized"]) == ("False", "True")
+
+
 def sized(memory: str, policy: str) -> dict[str, Any]:
     """A pod of two containers that have as much as they may: one takes its memory only from its start."""
     limits = {"limits": {"cpu": "300m", "memory": memory}}

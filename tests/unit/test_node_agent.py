@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import os
+import stat
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +23,7 @@ from pyrun.kube.objects.pods import Pod
 from pyrun.kube.objects.status import PodStatus
 from pyrun.node.agent.actor import Actor
 from pyrun.node.agent.agent import Agent
+from pyrun.node.agent.applied import write_file
 from pyrun.node.agent.container_config import MASKED, READONLY, ConfigFault, Made, container_config
 from pyrun.node.agent.files import HEADER_HOST, hosts_text
 from pyrun.node.agent.messages import make_file, read_message
@@ -512,3 +516,13 @@ def test_the_oldest_logs_go(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     remove_oldest(str(tmp_path / "0.log"), 2)
     assert sorted(path.name for path in tmp_path.iterdir()) == [names[0], *names[2:]]
+
+
+def test_half_a_file_of_who_was_killed_goes_with_the_next_one_that_is_written(tmp_path: Path) -> None:
+    """Of any name, once nobody can be at it any more; others' files that begin with a dot stay."""
+    for name, age in ((".a.json.01234567.pyrun-half", 100), (".b.json.01234567.pyrun-half", 1), (".mine", 100)):
+        (tmp_path / name).write_text("half")
+        os.utime(tmp_path / name, (time.time() - age, time.time() - age))
+    write_file(str(tmp_path / "c.json"), b"{}", 0o600)
+    assert sorted(os.listdir(tmp_path)) == [".b.json.01234567.pyrun-half", ".mine", "c.json"]
+    assert stat.S_IMODE((tmp_path / "c.json").stat().st_mode) == 0o600

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from pyrun.node.plan.observed import NodeFacts
@@ -332,3 +334,122 @@ def test_a_pod_that_was_done_in_time_is_not_failed_later() -> None:
     w = World(f"restartPolicy: Never\nactiveDeadlineSeconds: 20\n{ONE}", programs={"web": [done()]}).run(60)
     assert w.phases[-1] == (1, "Succeeded")
     assert w.when("fail") == []
+
+
+# --- all containers anew (KEP-5532) -----------------------------------------------------------------------------------
+
+RULE = (
+    "restartPolicy: Never,"
+    " restartPolicyRules: [{action: RestartAllContainers, exitCodes: {operator: In, values: [42]}}]"
+)
+
+
+def test_all_containers_restart_with_one_that_asks_for_it() -> None:
+    """Init containers too, in the same sandbox; who runs is killed without its grace and its preStop."""
+    w = World(
+        "restartPolicy: Never\n"
+        "initContainers: [{name: setup}, {name: side, restartPolicy: Always}]\n"
+        f"containers: [{{name: web, {RULE}}}, {{name: two, lifecycle: {{preStop: {{sleep: {{seconds: 9}}}}}}}}]",
+        programs={"setup": [done(after=1)], "web": [done(42, after=5), Program()], "two": [Program(term=None)]},
+    ).run(30)
+    assert w.order("run ", "exit", "restart", "preStop") == [
+        "run sandbox 0", "run setup 0", "exit setup 0", "run side 0", "run web 0", "run two 0", "exit web 42",
+        "restart all: container web has ended with 42", "exit side 137", "exit two 137",
+        "run setup 1", "exit setup 0", "run side 1", "run web 1", "run two 1",
+    ]  # fmt: skip
+    assert w.phases == [(0, "Pending"), (1, "Running"), (6, "Pending"), (7, "Running")]
+    assert [w.container(name).restartCount for name in ("setup", "side", "web", "two")] == [1, 1, 1, 1]
+    assert (w.condition("AllContainersRestarting"), w.condition("Ready")) == ("False", "True")
+    before = {name: w.container(name).lastState.terminated for name in ("setup", "web", "two")}  # type: ignore[union-attr]
+    assert {name: (a.reason, a.exitCode) for name, a in before.items() if a} == {
+        "setup": ("Completed", 0), "web": ("Error", 42), "two": ("RestartingAllContainers", 137),
+    }  # fmt: skip
+
+
+def test_while_all_containers_restart_the_pod_says_so_and_stays_initialized() -> None:
+    w = World(
+        f"restartPolicy: Never\ninitContainers: [{{name: setup}}]\ncontainers: [{{name: web, {RULE}}}]",
+        programs={"setup": [done(after=1), done(after=50)], "web": [done(42)]},
+    ).run(10)
+    assert (w.condition("Initialized"), w.condition("Ready")) == ("True", "False")
+    waiting = w.container("web").state.waiting  # type: ignore[union-attr]
+    assert waiting is not None and waiting.reason == "RestartingAllContainers"
+    assert World("containers: [{name: web}]").run(1).reason("AllContainersRestarting") is None
+
+
+def test_another_code_restarts_nobody() -> None:
+    w = World(
+        f"restartPolicy: Never\ncontainers: [{{name: web, {RULE}}}, {{name: two}}]",
+        programs={"web": [done(1)], "two": [done(0, after=3)]},
+    ).run(30)
+    assert w.when("restart") == [] and w.phases[-1] == (3, "Failed")
+    assert w.reason("AllContainersRestarting") == ("PodFailed", None)
+
+
+def test_containers_that_were_done_run_once_more() -> None:
+    """Also of a pod that never restarts, and though the one that asks is the last that ran."""
+    w = World(
+        f"restartPolicy: Never\ncontainers: [{{name: web, {RULE}}}, {{name: two}}]",
+        programs={"web": [done(42, after=9), done(0)], "two": [done(0)]},
+    ).run(60)
+    assert (w.when("run two"), w.when("run web")) == ([0, 9], [0, 9])
+    assert w.phases[-1] == (10, "Succeeded")
+
+
+def test_an_init_container_may_have_all_begin_anew() -> None:
+    w = World(
+        f"restartPolicy: Never\ninitContainers: [{{name: a}}, {{name: b, {RULE}}}]\ncontainers: [{{name: web}}]",
+        programs={"a": [done()], "b": [done(42), done(0)]},
+    ).run(60)
+    assert w.order("run ") == ["run sandbox 0", "run a 0", "run b 0", "run a 1", "run b 1", "run web 0"]
+    assert w.phases[-1][1] == "Running" and w.container("web").restartCount == 0
+
+
+def test_who_has_all_restarted_again_and_again_backs_off() -> None:
+    w = World(
+        f"restartPolicy: Never\ncontainers: [{{name: web, {RULE}}}, {{name: two}}]",
+        programs={"web": [done(42)], "two": [Program()]},
+    ).run(100)
+    assert w.when("run web") == [0, 1, 12, 33, 74] and w.when("run two") == [0, 1, 2, 13, 34, 75]
+
+
+def test_nothing_is_restarted_while_a_container_is_being_started() -> None:
+    w = World(f"restartPolicy: Never\ncontainers: [{{name: web, {RULE}}}, {{name: two}}]",
+              programs={"web": [done(42), Program()]})  # fmt: skip
+    w.run(0.5)
+    w.observed = replace(w.observed, busy=frozenset({("run", "two")}))
+    w.run(5)
+    assert w.when("restart") == []
+    w.at(6, lambda: setattr(w, "observed", replace(w.observed, busy=frozenset())))
+    w.run(9)
+    assert w.when("restart") == [6] and w.condition("Ready") == "True"
+
+
+def test_a_deleted_pod_does_not_restart_all() -> None:
+    w = World(f"restartPolicy: Never\ncontainers: [{{name: web, {RULE}}}]", programs={"web": [Program(term_code=42)]})
+    w.delete(5)
+    w.run(20)
+    assert w.gone and w.when("restart") == []
+
+
+# --- what else a status has -------------------------------------------------------------------------------------------
+
+
+def test_a_status_has_the_mounts_of_each_container() -> None:
+    w = World(
+        "volumes: [{name: v, emptyDir: {}}]\n"
+        "containers: [{name: web, volumeMounts: [{name: v, mountPath: /a}, {name: v, mountPath: /b, readOnly: true},"
+        " {name: v, mountPath: /c, readOnly: true, recursiveReadOnly: IfPossible}]}]"
+    ).run(1)
+    found = [(m.mountPath, m.readOnly, m.recursiveReadOnly) for m in w.container("web").volumeMounts or ()]
+    assert found == [("/a", None, None), ("/b", True, "Disabled"), ("/c", True, "Enabled")]
+
+
+def test_a_pod_without_a_sandbox_says_which_way() -> None:
+    w = World("restartPolicy: Never\ncontainers: [{name: web}]", sandboxes=[Work(takes=5)]).run(1)
+    assert w.reason("PodReadyToStartContainers") == ("PodSandboxNotReady", "no pod sandbox exists")
+    w.run(6)
+    assert w.reason("PodReadyToStartContainers") == (None, None)
+    w.lose_sandbox(7)
+    w.run(8)
+    assert w.reason("PodReadyToStartContainers") == ("PodSandboxNotReady", "pod sandbox is not ready")

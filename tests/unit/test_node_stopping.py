@@ -378,3 +378,14 @@ def test_a_pod_that_is_being_ended_keeps_its_grace_when_the_clock_is_set(seconds
     signal = 40 + seconds if waits else 10
     assert w.when("signal web") == [signal] and w.when("kill web") == [40 + seconds + (2 if waits else 0)]
     assert w.gone
+
+
+@pytest.mark.parametrize("seconds", [-DAY, DAY])
+def test_a_pod_that_may_be_active_for_a_time_has_the_rest_of_it_when_the_clock_is_set(seconds: float) -> None:
+    w = World(f"activeDeadlineSeconds: 60\n{ONE}").run(20)
+    w.set_clock(seconds)
+    record = Record(uid="u", file="f", pod=w.desired.pod, created=0.0, started=w.observed.started)
+    record.shift(seconds)
+    w.observed = replace(w.observed, started=record.started)
+    w.run(100 + seconds)
+    assert w.when("fail DeadlineExceeded") == [60 + seconds]

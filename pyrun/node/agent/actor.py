@@ -23,6 +23,7 @@ from ..plan.observed import KINDS, Attempt, Observed, ProbeState
 from ..plan.pod import Decision, containers_of, plan_pod
 from ..plan.probes import probe_of
 from ..plan.resize import DEFERRED, IN_PROGRESS, PENDING, allocation_of
+from ..plan.restart import RESTART_ALL
 from ..plan.status import rfc3339, status_of
 from ..probes import spread
 from ..qos import GUARANTEED, qos_class
@@ -269,6 +270,7 @@ class Actor:
             conditions=record.gates,
             probes=probes,
             busy=frozenset(self.busy),
+            all_restarted=record.all_restarted,
             given=record.given,
             pending=record.pending,
             resize_error=carrier.resize_error,
@@ -392,6 +394,10 @@ class Actor:
                 if action.id not in self.record.stops:
                     self.events.add("Normal", "Killing", f"Stopping container {action.name}: {action.stop.why}")
                 self.record.stops[action.id] = action.stop
+                self.wake()
+            case act.RestartAll():
+                self.record.all_restarted = dict(action.past)
+                self.events.add("Normal", RESTART_ALL, f"All containers restart: {action.why}")
                 self.wake()
             case act.Signal():
                 self._signal(action, now)

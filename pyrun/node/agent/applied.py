@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import time
 from typing import Any
 
 from ...errors import FailedPrecondition, InvalidArgument, NotFound, PyrunError, reason
@@ -13,6 +14,7 @@ from ...kube.validate.objects import read_object
 from ..supported import unsupported
 from .source import TAKEN, Key, Source, Taken, is_url, key_of, with_suffix
 
+HALF, HALF_S = ".pyrun-half", 60.0  # how a file's name ends that is not written yet, and for how long at most
 MODE = 0o600  # a Secret's as any other's
 
 
@@ -51,10 +53,11 @@ def apply(source: Source, given: list[dict[str, Any]], node: str) -> list[dict[s
 
 
 def write_file(path: str, data: bytes, mode: int) -> None:
-    """Whole, or not at all. PyrunError."""
+    """Whole, or not at all; what somebody left who was killed here goes. PyrunError."""
     directory, name = os.path.split(path)
-    made = os.path.join(directory, f".{name}.{os.urandom(4).hex()}")  # two may apply the same at once
+    made = os.path.join(directory, f".{name}.{os.urandom(4).hex()}{HALF}")  # two may apply the same at once
     try:
+        _sweep(directory)
         fd = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
         with open(fd, "wb") as file:
             os.fchmod(fd, mode)
@@ -66,6 +69,15 @@ def write_file(path: str, data: bytes, mode: int) -> None:
         with contextlib.suppress(OSError):
             os.unlink(made)
         raise PyrunError(f"{path}: {reason(error)}") from None
+
+
+def _sweep(directory: str) -> None:
+    with os.scandir(directory) as found:
+        for one in found:
+            if one.name.startswith(".") and one.name.endswith(HALF):
+                with contextlib.suppress(FileNotFoundError):
+                    if time.time() - one.stat(follow_symlinks=False).st_mtime > HALF_S:
+                        os.unlink(one.path)
 
 
 def delete(source: Source, key: Key, *, gone: bool) -> str:

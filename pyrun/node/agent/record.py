@@ -40,6 +40,8 @@ class Record(msgspec.Struct, omit_defaults=True, kw_only=True):
     allocated: what the node has given, by container's name, where its words ask for others now; resources: what has
     been written of it, by container id, and given: for the pod's cgroup. pending: why the node does not give them.
 
+    all_restarted: by container's name, the attempt up to which all have ended as all were restarted.
+
     ids: the first of the node's users that it has for its own (user_ids.py), 0 before it has any.
     """
 
@@ -69,6 +71,7 @@ class Record(msgspec.Struct, omit_defaults=True, kw_only=True):
     resources: dict[str, ResourceRequirements] = {}
     given: CgroupLimits | None = None
     pending: tuple[str, str] | None = None
+    all_restarted: dict[str, int] = {}
     ids: int = 0
 
     def desired(self) -> Desired:
@@ -83,7 +86,10 @@ class Record(msgspec.Struct, omit_defaults=True, kw_only=True):
         return self.pod.metadata.namespace or "default", self.pod.metadata.name or ""
 
     def shift(self, seconds: float) -> None:
-        """The clock was set by so much: what is being ended keeps its grace."""
+        """The clock was set by so much: what is being ended keeps its grace, and what may be active for a time the rest
+        of its time."""
+        if self.started is not None:
+            self.started += seconds
         if self.deleted is not None:
             self.deleted += seconds
         self.stops = {id: stop.shifted(seconds) for id, stop in self.stops.items()}

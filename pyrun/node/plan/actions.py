@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ...kube.objects.containers import ResourceRequirements
@@ -210,6 +211,21 @@ class Remove:
 
 
 @dataclass(frozen=True, slots=True)
+class RestartAll:
+    """Remember that all containers up to these attempts, by name, are to end, and all begin anew. why: who asked."""
+
+    past: Mapping[str, int]
+    why: str
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        return ("restart all",)
+
+    def __str__(self) -> str:
+        return f"restart all: {self.why}"
+
+
+@dataclass(frozen=True, slots=True)
 class Fail:
     """The pod will not run again: its phase is Failed, whatever its containers say."""
 
@@ -250,6 +266,7 @@ Action = (
     | Allocate
     | Resize
     | Remove
+    | RestartAll
     | Fail
     | Forget
 )

@@ -165,6 +165,7 @@ class Observed:
     attempts: the containers that are known, oldest first. images: image reference → id, of those that are here.
     pulls, creations: what failed, by image reference, and by container. restarts: back-off by container's name.
     probes: by (container id, kind). busy: keys of actions that are under way. conditions: readiness gates by type.
+    all_restarted: by container's name, the attempt up to which all ended with a restart of all containers (KEP-5532).
     given: what the pod's cgroup has, None before it was made. pending: (reason, message) of why the node does not give
     the resources that are asked, None before it was tried. resize_error: why giving them failed.
     """
@@ -184,6 +185,7 @@ class Observed:
     probes: Mapping[tuple[str, str], ProbeState] = field(default_factory=dict)
     conditions: Mapping[str, bool] = field(default_factory=dict)
     busy: frozenset[tuple[str, ...]] = frozenset()
+    all_restarted: Mapping[str, int] = field(default_factory=dict)
     given: CgroupLimits | None = None
     pending: tuple[str, str] | None = None
     resize_error: BackOff | None = None

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from ...kube.objects.containers import Container
 from ...kube.objects.status import PodStatus
-from .actions import Action, Admit, Fail, Forget, Kill, Remove, RunHook, RunSandbox, StopSandbox
+from .actions import Action, Admit, BeginStop, Fail, Forget, Kill, Remove, RestartAll, RunHook, RunSandbox, StopSandbox
 from .back_off import waits_until
-from .observed import AnyContainer, Attempt, Desired, NodeFacts, Observed
+from .observed import AnyContainer, Attempt, Desired, NodeFacts, Observed, Stop
 from .probes import due, has_failed, post_start_done
 from .resize import must_restart, resize
-from .restart import RESIZED, is_sidecar
+from .restart import RESIZED, RESTARTING_ALL, is_past, is_sidecar, who_restarts_all
 from .start import Step, is_done, pulls, start
 from .status import status_of
 from .stop import begin_all, begin_one, has_turn, proceed
@@ -75,7 +75,19 @@ def _steps(desired: Desired, observed: Observed, node: NodeFacts, now: float) ->
         return
     yield from _keep(desired, observed, now)
     yield from resize(desired, observed, now)
-    yield from start(desired, observed, node, now)
+    if (who := who_restarts_all(desired, observed)) is not None:
+        yield from _restart_all(desired, observed, who)
+    elif all(a.ended or not is_past(observed, a) for a in observed.attempts):
+        yield from start(desired, observed, node, now)
+
+
+def _restart_all(desired: Desired, observed: Observed, who: Attempt) -> Iterator[Step]:
+    """When nothing is being started. Ephemeral containers stay."""
+    if any(key[0] == "run" for key in observed.busy):
+        return
+    every = [*(desired.spec.initContainers or ()), *desired.spec.containers]
+    lasts = {c.name: last.attempt for c in every if (last := observed.last(c.name)) is not None}
+    yield RestartAll(lasts, f"container {who.name} has ended with {who.code}")
 
 
 def _grace(desired: Desired) -> float:
@@ -119,6 +131,9 @@ def _keep(desired: Desired, observed: Observed, now: float) -> Iterator[Step]:
             continue
         if a.stop is not None:
             yield from proceed(c, a, now, turn=True)
+        elif is_past(observed, a):
+            yield BeginStop(a.id, a.name, Stop(RESTARTING_ALL, now, now))
+            continue
         elif why := _why_to_end(observed, c, a):
             yield begin_one(desired, c, a, why[0], now, why[1])
             continue

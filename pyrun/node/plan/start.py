@@ -13,16 +13,18 @@ from .back_off import after, waits_until
 from .images import Wanted, images_of, is_here, pull
 from .observed import AnyContainer, Attempt, Desired, NodeFacts, Observed
 from .probes import is_started
-from .restart import is_changed, is_over, is_sidecar, restarts
+from .restart import is_changed, is_over, is_past, is_sidecar, restarts, restarts_all
 
 Step = Action | float  # an action, or the time of the next look
 
 
 def current(observed: Observed, name: str) -> Attempt | None:
-    """The newest container of a name, if it belongs to the sandbox that is there: init containers run again in a new
-    one."""
+    """The newest container of a name, if it belongs to the sandbox that is there, and all were not restarted since:
+    init containers run again then."""
     last, sandbox = observed.last(name), observed.sandbox
-    return last if last is not None and sandbox is not None and last.made >= sandbox.made else None
+    if last is None or sandbox is None or last.made < sandbox.made or is_past(observed, last):
+        return None
+    return last
 
 
 def is_initialized(desired: Desired, observed: Observed) -> bool:
@@ -52,7 +54,7 @@ def is_done(desired: Desired, observed: Observed) -> bool:
     """Nothing of the pod will run again but sidecars, which are to end."""
     if failed_init(desired, observed) is not None:
         return True
-    return all(is_over(desired, c, observed.last(c.name)) for c in desired.spec.containers)
+    return all(is_over(desired, observed, c) for c in desired.spec.containers)
 
 
 def start(desired: Desired, observed: Observed, node: NodeFacts, now: float) -> Iterator[Step]:
@@ -76,7 +78,7 @@ def start(desired: Desired, observed: Observed, node: NodeFacts, now: float) -> 
                 return
     for c in desired.spec.containers:
         last = observed.last(c.name)
-        if last is None or (last.ended and not is_over(desired, c, last)):
+        if last is None or (last.ended and not is_over(desired, observed, c)):
             yield from start_one(desired, observed, c, node, now)
 
 
@@ -96,16 +98,21 @@ def start_one(desired: Desired, observed: Observed, c: AnyContainer, node: NodeF
     if last is None or last.finished is None:
         yield Run(c.name, 0)
         return
-    kept = None if is_changed(c, last) else observed.restarts.get(c.name)
+    kept = None if _at_once(observed, c, last) else observed.restarts.get(c.name)
     yield Run(c.name, last.attempt + 1, after(kept, last.finished, now, node.longest_back_off, desired.retried))
 
 
 def may_start(desired: Desired, observed: Observed, c: AnyContainer, now: float) -> float:
     """When the back-off of a container that ended is over; 0 for one that has not run."""
     last = observed.last(c.name)
-    if last is None or last.finished is None or is_changed(c, last):
+    if last is None or last.finished is None or _at_once(observed, c, last):
         return 0.0
     return waits_until(observed.restarts.get(c.name), last.finished, desired.retried, now)
+
+
+def _at_once(observed: Observed, c: AnyContainer, last: Attempt) -> bool:
+    """Without a back-off: it did not end by itself. ≠ a kubelet: who has all restarted waits as others that end."""
+    return is_changed(c, last) or (is_past(observed, last) and not restarts_all(c, last))
 
 
 def pulls(desired: Desired, observed: Observed, node: NodeFacts, now: float) -> Iterator[Step]:
@@ -114,7 +121,7 @@ def pulls(desired: Desired, observed: Observed, node: NodeFacts, now: float) -> 
     running = sum(key[0] == "pull" for key in observed.busy)
     wanted: list[AnyContainer] = [
         *(c for c in spec.initContainers or () if is_sidecar(c) or not _is_through(observed, c)),
-        *(c for c in spec.containers if not is_over(desired, c, observed.last(c.name))),
+        *(c for c in spec.containers if not is_over(desired, observed, c)),
         *(c for c in spec.ephemeralContainers or () if observed.last(c.name) is None),
     ]
     coming = [c for c in wanted if (last := observed.last(c.name)) is None or last.ended]

@@ -20,13 +20,22 @@ from ...kube.objects.status import (
     PodCondition,
     PodIP,
     PodStatus,
+    VolumeMountStatus,
 )
 from ..qos import qos_class
 from .images import why_waiting
 from .observed import AnyContainer, Attempt, Desired, NodeFacts, Observed
 from .probes import is_ready, is_started
 from .resize import resize_conditions
-from .restart import is_over, is_sidecar, restarts
+from .restart import (
+    RESTARTING_ALL,
+    is_over,
+    is_past,
+    is_sidecar,
+    may_restart_all,
+    restarts,
+    who_restarts_all,
+)
 from .start import current, failed_init, is_done, is_initialized, may_start
 
 
@@ -81,14 +90,15 @@ def phase(desired: Desired, observed: Observed) -> str:
 
 def _conditions(desired: Desired, observed: Observed, phase: str) -> list[PodCondition]:
     spec = desired.spec
-    has_sandbox = observed.sandbox is not None and observed.sandbox.ready
-    out = [PodCondition(type="PodScheduled", status="True"), _plain("PodReadyToStartContainers", has_sandbox)]
+    out = [PodCondition(type="PodScheduled", status="True"), _ready_to_start(observed)]
+    if may_restart_all(spec):
+        out.append(_restarting(desired, observed, phase))
     if observed.disrupted and observed.failure is not None:
         out.append(_plain("DisruptionTarget", True, observed.disrupted, observed.failure[1]))
     if phase not in ("Succeeded", "Failed"):
         out += resize_conditions(desired, observed)
     waiting = [c.name for c in spec.initContainers or () if not _init_done(observed, c)]
-    if is_initialized(desired, observed) or phase == "Succeeded":
+    if is_initialized(desired, observed) or phase == "Succeeded" or _was_initialized(desired, observed):
         out.append(_plain("Initialized", True, "PodCompleted" if phase == "Succeeded" else None))
     else:
         text = f"containers with incomplete status: [{' '.join(waiting)}]"
@@ -103,11 +113,41 @@ def _conditions(desired: Desired, observed: Observed, phase: str) -> list[PodCon
         found = [_plain(name, False, "ContainersNotReady", text) for name in ("ContainersReady", "Ready")]
         return [*out, *found]
     out.append(_plain("ContainersReady", True))
-    gates = [g.conditionType for g in spec.readinessGates or () if not observed.conditions.get(g.conditionType)]
-    if gates:
-        text = f"readiness gates that are not true: [{' '.join(gates)}]"
+    gates = [_gate(g.conditionType, observed) for g in spec.readinessGates or ()]
+    if text := ", ".join(gate for gate in gates if gate):
         return [*out, _plain("Ready", False, "ReadinessGatesNotReady", text)]
     return [*out, _plain("Ready", True)]
+
+
+def _ready_to_start(observed: Observed) -> PodCondition:
+    type, sandbox = "PodReadyToStartContainers", observed.sandbox
+    if sandbox is not None and sandbox.ready:
+        return _plain(type, True)
+    return _plain(type, False, "PodSandboxNotReady", "pod sandbox is not ready" if sandbox else "no pod sandbox exists")
+
+
+def _gate(name: str, observed: Observed) -> str:
+    """What is wrong with a readiness gate; empty: it is true."""
+    found = observed.conditions.get(name)
+    if found is None:
+        return f'corresponding condition of pod readiness gate "{name}" does not exist.'
+    return "" if found else f'the status of pod readiness gate "{name}" is not "True", but False'
+
+
+def _restarting(desired: Desired, observed: Observed, phase: str) -> PodCondition:
+    """Until nothing runs any more of what was there."""
+    type = "AllContainersRestarting"
+    if phase in ("Succeeded", "Failed"):
+        return _plain(type, False, "PodCompleted" if phase == "Succeeded" else "PodFailed")
+    past = any(is_past(observed, a) and not a.ended for a in observed.attempts)
+    if not past and who_restarts_all(desired, observed) is None:
+        return _plain(type, False)
+    return _plain(type, True, "RestartAllContainersStarted", "container exited with restart policy rule")
+
+
+def _was_initialized(desired: Desired, observed: Observed) -> bool:
+    """What has been stays so while init containers run once more, as with a kubelet from 1.36 on."""
+    return any(observed.last(c.name) is not None for c in desired.spec.containers)
 
 
 def _init_done(observed: Observed, c: Container) -> bool:
@@ -140,8 +180,21 @@ def _container(
         lastState=ContainerState(terminated=terminated(previous)) if previous else None,
         resources=_resources(c, a),
         user=ContainerUser(linux=a.user) if a and a.user else None,
+        volumeMounts=_mounts(c),
         allocatedResources=(c.resources.requests or None) if a and c.resources else None,
     )
+
+
+def _mounts(c: AnyContainer) -> list[VolumeMountStatus] | None:
+    """This runtime can make any mount read-only with all that is below it, so IfPossible is Enabled."""
+    found = []
+    for mount in c.volumeMounts or ():
+        one = VolumeMountStatus(mountPath=mount.mountPath, name=mount.name)
+        if mount.readOnly:
+            wanted = mount.recursiveReadOnly in ("IfPossible", "Enabled")
+            one.readOnly, one.recursiveReadOnly = True, "Enabled" if wanted else "Disabled"
+        found.append(one)
+    return found or None
 
 
 def _resources(c: AnyContainer, a: Attempt | None) -> ResourceRequirements | None:
@@ -168,8 +221,8 @@ def _comes_again(desired: Desired, observed: Observed, c: AnyContainer, a: Attem
     if is_sidecar(c):
         return not is_done(desired, observed)
     if init:
-        return not a.succeeded and restarts(c, desired.spec, a.code, init=True)
-    return not is_over(desired, c, a)
+        return is_past(observed, a) or (not a.succeeded and restarts(c, desired.spec, a.code, init=True))
+    return not is_over(desired, observed, c)
 
 
 def _why(
@@ -183,6 +236,8 @@ def _why(
         reason, _, text = failed.error.partition(": ")
         return reason, text or None
     begin = may_start(desired, observed, c, now)
+    if a is not None and a.ended and is_past(observed, a) and begin <= now:
+        return RESTARTING_ALL, "all containers of the pod restart"
     if a is not None and a.ended:
         left = max(0.0, begin - now)
         return "CrashLoopBackOff", f"back-off {left:.0f} s left, restarting container {c.name} of {desired.name}"
@@ -192,12 +247,18 @@ def _why(
 def terminated(a: Attempt) -> ContainerStateTerminated:
     return ContainerStateTerminated(
         exitCode=a.code,
-        reason=a.reason or ("Completed" if a.code == 0 else "Error"),
+        reason=_why_ended(a),
         message=a.message or None,
         startedAt=rfc3339(a.started if a.started is not None else a.made),
         finishedAt=rfc3339(a.finished if a.finished is not None else a.made),
         containerID=f"pyrun://{a.id}",
     )
+
+
+def _why_ended(a: Attempt) -> str:
+    if a.stop is not None and a.stop.why == RESTARTING_ALL and a.code != 0:
+        return RESTARTING_ALL
+    return a.reason or ("Completed" if a.code == 0 else "Error")
 
 
 def ready_containers(status: PodStatus) -> tuple[int, int]:

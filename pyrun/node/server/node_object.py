@@ -15,6 +15,8 @@ from ..plan.status import rfc3339
 
 API = "v1.37.0"  # whose objects and behaviour these are
 MOST_IMAGES, MOST_NAMES = 50, 5  # nodeStatusMaxImages, the largest first; names of each
+# What a scheduler asks a node for before it sends a pod that has it (KEP-5328), sorted.
+DECLARED = ("RestartAllContainersOnContainerExits", "VolumeBindMountOptions")
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 # type → (reason and message while all is well, reason and message otherwise)
 PRESSURES = {
@@ -99,6 +101,8 @@ def node_status(machine: Machine, since: dict[str, tuple[str, str]], now: float)
             for names, size in sorted(machine.images, key=lambda image: (-image[1], image[0]))[:MOST_IMAGES]
         ],
         "features": {"supplementalGroupsPolicy": True},
+        "runtimeHandlers": [{"name": "", "features": {"recursiveReadOnlyMounts": True, "userNamespaces": True}}],
+        "declaredFeatures": list(DECLARED),
         **({"daemonEndpoints": {"kubeletEndpoint": {"Port": machine.port}}} if machine.port else {}),
     }
 

@@ -252,6 +252,8 @@ class World:
                 self._run(action)
             case act.RunHook():
                 self._hook(action)
+            case act.RestartAll():
+                self._see(all_restarted=action.past)
             case act.BeginStop():
                 self._set(action.id, stop=action.stop)
             case act.Signal():
