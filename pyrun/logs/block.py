@@ -227,6 +227,7 @@ class Tokens:
 
 def unpacked(file: FileIO) -> Callable[[int], bytes]:
     """Reads the lines of a damaged block, from its beginning as far as they can be had; then raises ValueError."""
+    file.seek(0)
     stream = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True, closefd=False)
 
     def read(size: int) -> bytes:

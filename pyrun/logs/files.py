@@ -10,10 +10,12 @@ from __future__ import annotations
 import gzip
 import os
 import zlib
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 
 from .line import LONGEST, SECOND, parse_piece
 from .query import FOREVER
@@ -45,6 +47,8 @@ class End:
 Ends = Mapping[str, End]
 EVERYTHING: Ends | None = None
 CHUNK = 1 << 20
+# Of a file that can only be unpacked from its beginning, the part that is held while it is read backward.
+HELD = 32 << 20
 # Lines may stand a little out of order, by two streams and where the clock was set back; a seek goes so much further.
 SLACK = 5 * SECOND
 
@@ -62,7 +66,7 @@ def opened(container: Container, segment: Segment, query: Query, end: End | None
             yield _open_block(file, query, segment.place, end)
         elif now.compressed:
             whole = end is None or segment.place <= end.before
-            yield _Packed(gzip.GzipFile(fileobj=file).read1) if whole else File()
+            yield _Packed(lambda: _gunzipped(file)) if whole else File()
         else:
             about = os.fstat(fd)
             yield _Plain(fd, _limit((about.st_dev, about.st_ino), about.st_size, segment.place, end), query)
@@ -89,17 +93,33 @@ class File:
 
 
 class _Packed(File):
-    """One that is unpacked as a whole."""
+    """One that can only be unpacked from its beginning, which is what begin() does."""
 
-    def __init__(self, read: Callable[[int], bytes]) -> None:
-        self._read = read
+    def __init__(self, begin: Callable[[], Callable[[int], bytes]]) -> None:
+        self._begin = begin
 
     def forward(self, joiner: Joiner) -> Iterator[Known]:
-        return ((chunk, False) for chunk in _chunks(self._read))
+        return ((chunk, False) for chunk in _chunks(self._begin()))
 
     def backward(self) -> Iterator[bytes]:
-        whole = b"".join(_chunks(self._read))
-        yield from reversed(whole.removesuffix(b"\n").split(b"\n")) if whole else ()
+        before: int | None = None
+        while before != 0:  # each time up to where the last time's HELD began
+            held: deque[bytes] = deque()
+            size = number = 0
+            for chunk in islice(_chunks(self._begin()), before):
+                number += 1
+                held.append(chunk)
+                size += len(chunk)
+                while size > HELD and len(held) > 1:
+                    size -= len(held.popleft())
+            before = number - len(held)
+            while held:
+                yield from reversed(held.pop().removesuffix(b"\n").split(b"\n"))
+
+
+def _gunzipped(file: FileIO) -> Callable[[int], bytes]:
+    file.seek(0)
+    return gzip.GzipFile(fileobj=file).read1
 
 
 class _Plain(File):
@@ -178,7 +198,7 @@ def _open_block(file: FileIO, query: Query, place: Place, end: End | None) -> Fi
     try:
         block = Block(file.fileno())
     except ValueError:
-        return File() if end is not None and place > end.before else _Packed(unpacked(file))
+        return File() if end is not None and place > end.before else _Packed(lambda: unpacked(file))
     words = query.tokens()
     limit = _limit(block.about.original, block.about.size, place, end)
     return _Sealed(block, limit, query, Tokens(words) if words else None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import random
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -243,6 +244,33 @@ def test_a_damaged_compressed_file_is_told_as_far_as_it_goes(tmp_path: Path, dam
     Path(one.directory, "0.log").write_bytes(raw(6000, "the newest"))
     lines = told(list(read_container(one, Query())))
     assert len(lines) > 1000 and lines[-1] == "the newest"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_compressed_file_is_read_backward_in_parts(
+    tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pyrun.logs.files.CHUNK", 1 << 10)
+    monkeypatch.setattr("pyrun.logs.files.HELD", 5 << 10)
+    one, texts = written(tmp_path, 300, seed=seed)
+    assert told(tail(one, Query(), 5000)) == texts
+
+
+def test_reading_a_compressed_file_backward_takes_bounded_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pyrun.logs.files.HELD", 2 << 20)
+    one, number = container(tmp_path), 1200
+    data = gzip.compress(b"".join(raw(second, f" {second} " + "x" * 20_000) for second in range(number)), 1)
+    Path(one.directory, "0.log.20261127-120000.gz").write_bytes(data)
+    tracemalloc.start()
+    try:
+        found = tail(one, parse_words((" 111 x",), regex=False), 10)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert [line.content.split()[0] for line in found] == [b"111"]
+    assert peak < 12 << 20
 
 
 def test_several_containers_in_the_order_of_time(tmp_path: Path) -> None:
