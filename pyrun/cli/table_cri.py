@@ -87,6 +87,12 @@ DASHBOARD = Verb(
         text("node-name", "NAME", "the node's name (default: the host's)"),
         text("dir", "DIR", "where the logs of pods are (default: /var/log/pods)", completes=A_DIRECTORY),
         text(
+            "log-store",
+            "DIR",
+            "where pyrun collect --store seals them (default: /var/lib/pyrun-logs)",
+            completes=A_DIRECTORY,
+        ),
+        text(
             "store",
             "DIR",
             "what pyrun metrics --store keeps (default: /var/lib/pyrun-metrics)",

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import InvalidArgument, NotFound, ResourceExhausted
+from ..logs.tree import Logs
 from .clean import clean
 
 LIMIT_S = 12
@@ -47,7 +48,7 @@ class Asked:
     entries: bool
 
 
-def search(logs: str, asked: Asked, patience_s: float) -> list[dict[str, Any]]:
+def search(logs: Logs, asked: Asked, patience_s: float) -> list[dict[str, Any]]:
     """The newest lines, by time. InvalidArgument, NotFound as the command says, ResourceExhausted when it took too
     long."""
     process = subprocess.Popen(
@@ -81,14 +82,15 @@ def search(logs: str, asked: Asked, patience_s: float) -> list[dict[str, Any]]:
     return [{**one, "line": "\n".join(map(clean, one["line"].split("\n")))} for one in found[-asked.lines :]]
 
 
-def _argv(logs: str, asked: Asked) -> list[str]:
+def _argv(logs: Logs, asked: Asked) -> list[str]:
     argv = [
         "logs",
         *([] if asked.entries else ["--no-join"]),
         "--format",
         "json",
         "--dir",
-        logs,
+        logs.root,
+        *(["--store", logs.store] if logs.store else []),
         "--tail",
         str(asked.lines),
     ]

@@ -20,7 +20,7 @@ from ..logs.line import Line, parse_time
 from ..logs.query import FOREVER, Query, Where, parse_words
 from ..logs.read import tail, tail_entries
 from ..logs.show import time_text
-from ..logs.tree import Container, collect_containers, default_store
+from ..logs.tree import Container, Logs
 from .clean import clean_bytes
 
 SEARCH_S = 10.0
@@ -83,12 +83,12 @@ def parse_asked(question: dict[str, Any], *, fewest: int) -> Asked:
     return Asked(where, query, lines, until, bool(question.get("entries")), bool(question.get("previous")))
 
 
-def search(logs: str, asked: Asked, ends: Ends | None = EVERYTHING) -> list[dict[str, Any]]:
+def search(logs: Logs, asked: Asked, ends: Ends | None = EVERYTHING) -> list[dict[str, Any]]:
     """The newest lines, by time, fewer than asked where they are very long. NotFound where there is no such log;
     ResourceExhausted after SEARCH_S."""
-    chosen = [one for one in collect_containers(logs, default_store(logs)) if asked.where.takes(one)]
+    chosen = [one for one in logs.containers() if asked.where.takes(one)]
     if not chosen:
-        raise NotFound(f"{logs} has no logs of this container", hint="it may not have started yet")
+        raise NotFound(f"{logs.root} has no logs of this container", hint="it may not have started yet")
     # An entry that begins in time goes on after it.
     until = min(FOREVER, asked.until + (2 * GAP if asked.entries else 1))
     bounded = Bounded(**{one.name: getattr(asked.query, one.name) for one in fields(asked.query)})
@@ -112,7 +112,7 @@ def _tail(container: Container, query: Query, asked: Asked, ends: Ends | None, s
 
 
 def follow(
-    logs: str,
+    logs: Logs,
     asked: Asked,
     put: Callable[[dict[str, Any]], None],
     is_closed: Callable[[float], bool],
@@ -122,7 +122,7 @@ def follow(
     more."""
 
     def begin() -> Follower:
-        return Follower(logs, asked.where, Query(), default_store(logs))
+        return Follower(logs.root, asked.where, Query(), logs.store)
 
     follower = begin()
     skipped = 0

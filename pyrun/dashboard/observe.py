@@ -11,7 +11,7 @@ from .. import cri_api as v1
 from ..errors import NotFound, PyrunError
 from ..logs.query import Query
 from ..logs.read import tail
-from ..logs.tree import Container, collect_containers, default_store
+from ..logs.tree import Container, Logs
 from ..metrics.node import NodeUsage, collect_node
 from ..metrics.summary import plan_rate
 from ..rpc.client import call_all
@@ -66,7 +66,7 @@ class Observed:
 class Observer:
     """cri: the socket's path. logs: where the logs of pods are."""
 
-    def __init__(self, cri: str, logs: str) -> None:
+    def __init__(self, cri: str, logs: Logs) -> None:
         self._cri = cri
         self._logs = logs
         self._before = collect_node()
@@ -156,10 +156,7 @@ class Observer:
         if wanted := failed.keys() - known.keys():
             named = {pod.id: (pod.metadata.namespace, pod.metadata.name, pod.metadata.uid) for pod in pods}
             try:
-                there = {
-                    (c.namespace, c.pod, c.uid, c.name): c
-                    for c in collect_containers(self._logs, default_store(self._logs))
-                }
+                there = {(c.namespace, c.pod, c.uid, c.name): c for c in self._logs.containers()}
             except PyrunError:
                 there = {}
             for id in wanted:

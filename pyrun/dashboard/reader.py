@@ -29,6 +29,7 @@ from typing import Any
 
 from ..errors import InvalidArgument, PyrunError, ResourceExhausted
 from ..logs.files import EVERYTHING, Ends
+from ..logs.tree import Logs
 from ..metrics.history import collect_history, collect_metric, collect_names
 from ..web.ask import take_question
 from . import grep
@@ -48,9 +49,9 @@ Put = Callable[[Any], None]
 
 
 class Reader:
-    """cri: the socket's path. logs: the directory of pods' logs. store: that of their past. name: the node's."""
+    """cri: the socket's path. logs: where the logs of pods are. store: that of what they used. name: the node's."""
 
-    def __init__(self, cri: str, logs: str, store: str, name: str, acts: Acts) -> None:
+    def __init__(self, cri: str, logs: Logs, store: str, name: str, acts: Acts) -> None:
         self._acts = acts
         self._observer = Observer(cri, logs)
         self._logs = logs

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     import pwd
     from collections.abc import Callable
 
+    from ..logs.tree import Logs
+
 MOST_CONNECTIONS = 200
 STALLED_S = 20.0
 # A terminal in which nothing happens ends after so long.
@@ -47,13 +49,13 @@ KINDS["svg"] = "image/svg+xml"
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """cri: the runtime's socket. proxy: the state of `pyrun proxy`. logs: the directory of pods' logs. store: that of
-    their past. state: ours. name: the node's. names: further hosts by which browsers call us. user: who the web process
-    becomes. tls: certificate and key, in PEM."""
+    """cri: the runtime's socket. proxy: the state of `pyrun proxy`. logs: where the logs of pods are. store: the
+    directory of what they used. state: ours. name: the node's. names: further hosts by which browsers call us. user:
+    who the web process becomes. tls: certificate and key, in PEM."""
 
     cri: str
     proxy: str
-    logs: str
+    logs: Logs
     store: str
     state: str
     name: str

@@ -30,6 +30,17 @@ BEFORE_ALL: Place = (-1, "")
 
 
 @dataclass(frozen=True, slots=True)
+class Logs:
+    """root: the directory of pods' logs. store: of `pyrun collect`, "" where nobody seals."""
+
+    root: str
+    store: str = ""
+
+    def containers(self) -> list[Container]:
+        return collect_containers(self.root, self.store)
+
+
+@dataclass(frozen=True, slots=True)
 class Container:
     """A container's directory of logs, and the one of its sealed files ("": nobody seals). Either may not be there.
     attempt: of this one alone, where it is given."""

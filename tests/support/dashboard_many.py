@@ -19,6 +19,7 @@ from pyrun.dashboard.lines import follow, parse_asked, search
 from pyrun.dashboard.start import load_pages
 from pyrun.dashboard.web import Web
 from pyrun.http.server import Server
+from pyrun.logs.tree import Logs
 from pyrun.web.ask import Questions, take_question
 
 PATIENCE_S = 60.0
@@ -58,7 +59,7 @@ def state(pods: int, dice: random.Random) -> dict[str, Any]:
     return found
 
 
-def answer(question: bytes, stream: socket.socket, pods: int, logs: str) -> None:
+def answer(question: bytes, stream: socket.socket, pods: int, logs: Logs) -> None:
     asked = json.loads(question)
     ask, dice = asked["ask"], random.Random(1)
 
@@ -96,7 +97,7 @@ def many_pods(pods: int, logs: str = "") -> Iterator[str]:
             question, streams = take_question(theirs)
             if not question:
                 return
-            threading.Thread(target=answer, args=(question, streams[0], pods, logs), daemon=True).start()
+            threading.Thread(target=answer, args=(question, streams[0], pods, Logs(logs)), daemon=True).start()
 
     async def run() -> None:
         done = asyncio.Event()

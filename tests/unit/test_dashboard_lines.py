@@ -15,6 +15,7 @@ from pyrun.dashboard.lines import parse_asked, search
 from pyrun.errors import InvalidArgument
 from pyrun.logs.line import SECOND
 from pyrun.logs.show import time_text
+from pyrun.logs.tree import Logs
 
 BEGUN = 1_795_000_000 * SECOND
 TRACE = ["Traceback (most recent call last):", '  File "x.py", line 3, in f', "KeyError: 'unheard'"]
@@ -29,7 +30,7 @@ def pages(logs: Path, **fields: Any) -> list[str]:
     size, held, until = 400, 0, ""
     found: list[dict[str, Any]] = []
     while True:
-        got = search(str(logs), parse_asked(question(lines=size + held, until=until, **fields), fewest=1))
+        got = search(Logs(str(logs)), parse_asked(question(lines=size + held, until=until, **fields), fewest=1))
         older = got[: len(got) - held]
         assert not held or got[len(got) - held :] == found[:held]
         if not older:
@@ -82,7 +83,7 @@ def test_long_lines_are_on_more_pages(tmp_path: Path, monkeypatch: pytest.Monkey
         texts += own
         (directory / "0.log").write_text("".join(f"{time_text(time)} stdout F {text}\n" for time, text in own))
     of = ["shop", "web", "u1", ""]
-    first = search(str(tmp_path), parse_asked(question(of=of, entries=entries), fewest=1))
+    first = search(Logs(str(tmp_path)), parse_asked(question(of=of, entries=entries), fewest=1))
     assert sum(len(one["line"]) for one in first) < 20 << 10
     assert pages(tmp_path, of=of, entries=entries) == [text for _, text in sorted(texts)]
 
@@ -111,7 +112,8 @@ def test_what_comes_is_followed_also_where_nothing_can_be_said_of_what_there_is(
         return len(told) > 1
 
     asked = parse_asked(question(), fewest=0)
-    lines.follow(str(tmp_path), asked, put, is_closed, partial(search, str(tmp_path)))
+    logs = Logs(str(tmp_path))
+    lines.follow(logs, asked, put, is_closed, partial(search, logs))
     assert why in told[0]["told"] and [one["line"] for one in told[1]["lines"]] == ["new"]
 
 

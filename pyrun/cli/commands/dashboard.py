@@ -8,7 +8,7 @@ import sys
 from pyrun.cli.commands.cri import STATE, missing_package
 from pyrun.cli.commands.metrics import parse_place
 from pyrun.errors import InvalidArgument
-from pyrun.logs.tree import POD_LOGS
+from pyrun.logs.tree import POD_LOGS, Logs, default_store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,10 +34,11 @@ def run(g: Globals, o: Options) -> int:
             f"--address {host}: without TLS it is served on loopback alone",
             hint="--tls-cert and --tls-key, or a tunnel: ssh -L 9339:127.0.0.1:9339 NODE",
         )
+    root = os.path.abspath(o.dir or POD_LOGS)
     wanted = Wanted(
         cri=parse_address(o.listen, STATE),
         proxy=o.proxy_state or PROXY_STATE,
-        logs=o.dir or POD_LOGS,
+        logs=Logs(root, os.path.abspath(o.log_store) if o.log_store else default_store(root)),
         state=o.state or OWN_STATE,
         store=o.store or STORE,
         name=o.node_name or os.uname().nodename,
