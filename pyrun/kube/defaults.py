@@ -143,7 +143,7 @@ def _probe(probe: Probe) -> None:
 
 
 def _http(http: HTTPGetAction) -> None:
-    if http.path is None:
+    if not http.path:
         http.path = "/"
     http.scheme = http.scheme or "HTTP"
 

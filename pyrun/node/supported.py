@@ -75,6 +75,12 @@ SERVED = (
     "schedulingGates", "schedulingGroup", "nodeSelector", "affinity", "topologySpreadConstraints", "priorityClassName",
     "preemptionPolicy", "volumes/*/projected/sources/*/serviceAccountToken",
 )  # fmt: skip
+# By which profiles were asked for once; left out, a pod would run without them unsaid.
+ANNOTATIONS = {
+    "container.apparmor.security.beta.kubernetes.io/": "securityContext.appArmorProfile",
+    "container.seccomp.security.alpha.kubernetes.io/": "securityContext.seccompProfile",
+    "seccomp.security.alpha.kubernetes.io/": "securityContext.seccompProfile",
+}
 # What a field may have without asking for anything.
 HARMLESS: dict[str, tuple[Any, ...]] = {
     "automountServiceAccountToken": (False,),
@@ -111,6 +117,10 @@ def unsupported(found: Object, node: str = "", *, served: bool = False) -> Itera
                 why = HINTS.get(kind, f"volumes here are {', '.join(VOLUMES)}")
                 yield Fault(f"/spec/volumes/{i}/{kind}", f"is not supported: {why}")
     yield from _values(found, node, served)
+    for name in () if served else (found.metadata and found.metadata.annotations) or ():
+        for prefix, field in ANNOTATIONS.items():
+            if name.startswith(prefix):
+                yield Fault(f"/metadata/annotations/{escaped(name)}", f"is not supported: take {field}")
 
 
 def _of_deployment(found: Deployment, node: str) -> Iterator[Fault]:

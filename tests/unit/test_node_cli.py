@@ -342,3 +342,12 @@ def test_an_older_agent_that_still_runs_is_understood(
     assert capfd.readouterr().out == "pyrun node 0.0.9, node n1\n  2 pods of /m\n"
     (told,) = proxy_top.endpoints_table({"mode": "userspace", "frontends": []}, {}, 1.0)
     assert "is an older one" in told
+
+
+def test_an_annotation_that_asked_for_a_profile_is_refused_as_nobody_heeds_it() -> None:
+    old = {"container.apparmor.security.beta.kubernetes.io/web": "runtime/default"}
+    found, _ = read_object({**BASE, "metadata": {"name": "web", "annotations": {"note": "x", **old}}})
+    assert isinstance(found, Pod)
+    at = "/metadata/annotations/container.apparmor.security.beta.kubernetes.io~1web"
+    assert [f.pointer for f in unsupported(found, "n1")] == [at]
+    assert not list(unsupported(found, "n1", served=True))  # an API server has looked at it

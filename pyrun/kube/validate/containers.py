@@ -18,6 +18,7 @@ from .names import (
     one_of,
     port_name_fault,
     relative_path_fault,
+    subdomain_fault,
 )
 from .probes import refuse_probes, validate_lifecycle, validate_probes
 from .resources import validate_resources
@@ -71,19 +72,29 @@ def _any(c: AnyContainer, spec: PodSpec, at: str) -> Iterator[Fault]:
     if not isinstance(c, EphemeralContainer):
         yield from _ports(c, spec, at)
         yield from validate_resources(c.resources, f"{at}/resources")
-        for i, policy in enumerate(c.resizePolicy or ()):
-            yield from one_of(policy.resourceName, ("cpu", "memory"), f"{at}/resizePolicy/{i}/resourceName")
-            taken = ("NotRequired", "RestartContainer")
-            yield from one_of(policy.restartPolicy, taken, f"{at}/resizePolicy/{i}/restartPolicy")
+        yield from _resize_policies(c, spec, at)
         claims = {claim.name for claim in spec.resourceClaims or ()}
         for i, claim in enumerate((c.resources and c.resources.claims) or ()):
             if claim.name not in claims:
                 yield Fault(f"{at}/resources/claims/{i}/name", f"the pod has no resourceClaim {claim.name!r}")
 
 
+def _resize_policies(c: Container, spec: PodSpec, at: str) -> Iterator[Fault]:
+    names: set[str] = set()
+    for i, policy in enumerate(c.resizePolicy or ()):
+        here = f"{at}/resizePolicy/{i}"
+        yield from one_of(policy.resourceName, ("cpu", "memory"), f"{here}/resourceName")
+        if policy.resourceName in names:
+            yield Fault(f"{here}/resourceName", f"{policy.resourceName!r} is there twice")
+        names.add(policy.resourceName)
+        yield from one_of(policy.restartPolicy, ("NotRequired", "RestartContainer"), f"{here}/restartPolicy")
+        if policy.restartPolicy == "RestartContainer" and spec.restartPolicy == "Never":
+            yield Fault(f"{here}/restartPolicy", "must be NotRequired in a pod whose restartPolicy is Never")
+
+
 def _init(c: Container, grace: int, at: str) -> Iterator[Fault]:
     yield from _restarts(c, at)
-    if c.restartPolicy == "Always" and not c.restartPolicyRules:  # a sidecar
+    if c.restartPolicy == "Always":  # a sidecar
         yield from validate_probes(c, grace, at)
         yield from validate_lifecycle(c.lifecycle, c, grace, f"{at}/lifecycle")
     else:
@@ -147,8 +158,7 @@ def _variables(env: list[EnvVar] | None, spec: PodSpec, at: str) -> Iterator[Fau
             yield from check(fault, f"{here}/valueFrom/resourceFieldRef")
         for name in ("configMapKeyRef", "secretKeyRef"):
             if (ref := getattr(source, name)) is not None:
-                if not ref.name:
-                    yield Fault(f"{here}/valueFrom/{name}/name", "is missing")
+                yield from _reference(ref.name, f"{here}/valueFrom/{name}/name")
                 yield from check(config_key_fault(ref.key), f"{here}/valueFrom/{name}/key")
         if (file := source.fileKeyRef) is not None:
             if file.volumeName not in {v.name for v in spec.volumes or ()}:
@@ -165,8 +175,12 @@ def _variables_from(found: list[EnvFromSource] | None, at: str) -> Iterator[Faul
         if source.prefix:
             yield from check(env_name_fault(source.prefix), f"{here}/prefix")
         for name in ("configMapRef", "secretRef"):
-            if (ref := getattr(source, name)) is not None and not ref.name:
-                yield Fault(f"{here}/{name}/name", "is missing")
+            if (ref := getattr(source, name)) is not None:
+                yield from _reference(ref.name, f"{here}/{name}/name")
+
+
+def _reference(name: str | None, at: str) -> Iterator[Fault]:
+    yield from check(subdomain_fault(name) if name else "is missing", at)
 
 
 def _ports(c: Container, spec: PodSpec, at: str) -> Iterator[Fault]:

@@ -6,6 +6,7 @@ import re
 
 from ..objects.volumes import ObjectFieldSelector, ResourceFieldSelector
 from ..quantity import parse
+from .names import key_fault
 
 BOTH = ("metadata.name", "metadata.namespace", "metadata.uid", "spec.nodeName", "spec.serviceAccountName")
 OF_VARIABLES = ("status.hostIP", "status.hostIPs", "status.podIP", "status.podIPs")
@@ -30,8 +31,9 @@ def keyed(path: str) -> tuple[str, str] | None:
 def field_ref_fault(ref: ObjectFieldSelector, *, of_file: bool) -> str | None:
     if (ref.apiVersion or "v1") != "v1":
         return f"apiVersion must be v1, is {ref.apiVersion!r}"
-    if keyed(ref.fieldPath):
-        return None
+    if found := keyed(ref.fieldPath):
+        # A label's key as it is, an annotation's in small letters.
+        return key_fault(found[1].lower() if found[0] == "annotations" else found[1])
     taken = FILES if of_file else VARIABLES
     if ref.fieldPath not in taken:
         more = "metadata.labels['KEY'], metadata.annotations['KEY']"

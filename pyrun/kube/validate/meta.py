@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 from ..objects.config import ConfigMap, Secret
 from ..objects.meta import ObjectMeta
 from ..strict import Fault, escaped
-from .names import check, config_key_fault, keys, label_fault, subdomain_fault
+from .names import check, config_key_fault, key_fault, keys, label_fault, subdomain_fault
 
 ANNOTATIONS = 256 << 10  # bytes of all of an object's
+FINALIZERS = ("kubernetes", "orphan", "foregroundDeletion")  # those without a domain
 DATA = 1 << 20  # of a ConfigMap's or Secret's
 
 # The keys that a type of Secret must have.
@@ -41,9 +42,27 @@ def validate_meta(
         yield from check(label_fault(meta.namespace), "/metadata/namespace")
     yield from keys(meta.labels, "/metadata/labels", values=True)
     yield from keys(meta.annotations, "/metadata/annotations", values=False)
+    for i, finalizer in enumerate(meta.finalizers or ()):
+        fault = key_fault(finalizer)
+        if fault is None and "/" not in finalizer and finalizer not in FINALIZERS:
+            fault = f"{finalizer!r} must have a domain before it, such as example.com/{finalizer}"
+        yield from check(fault, f"/metadata/finalizers/{i}")
+    yield from _owners(meta)
     total = sum(len(k.encode()) + len(v.encode()) for k, v in (meta.annotations or {}).items())
     if total > ANNOTATIONS:
         yield Fault("/metadata/annotations", f"has {total} bytes; {ANNOTATIONS} are the most")
+
+
+def _owners(meta: ObjectMeta) -> Iterator[Fault]:
+    controllers = 0
+    for i, owner in enumerate(meta.ownerReferences or ()):
+        at = f"/metadata/ownerReferences/{i}"
+        for field in ("apiVersion", "kind", "name", "uid"):
+            if not getattr(owner, field):
+                yield Fault(f"{at}/{field}", "is empty")
+        controllers += bool(owner.controller)
+        if owner.controller and controllers > 1:
+            yield Fault(f"{at}/controller", "is true of another one already")
 
 
 def validate_config_map(found: ConfigMap) -> Iterator[Fault]:

@@ -8,13 +8,13 @@ from ..objects.pods import Pod, PodSpec
 from ..strict import Fault
 from .containers import validate_containers
 from .meta import validate_meta
-from .names import at_least, check, ip_fault, key_fault, label_fault, one_of, subdomain_fault
-from .resources import validate_resources, validate_whole
+from .names import check, ip_fault, key_fault, label_fault, number_range, one_of, subdomain_fault
+from .resources import validate_overhead, validate_resources, validate_whole
+from .scheduling import validate_scheduling
 from .security import validate_pod_security
 from .volumes import validate_volumes
 
 MOST_NAMESERVERS, MOST_SEARCHES, LONGEST_SEARCH = 3, 32, 2048
-TOLERATION_EFFECTS = ("", "NoSchedule", "PreferNoSchedule", "NoExecute")
 
 
 def validate_pod(pod: Pod) -> Iterator[Fault]:
@@ -31,16 +31,18 @@ def validate_pod_spec(spec: PodSpec) -> Iterator[Fault]:
     yield from validate_volumes(spec)
     yield from validate_containers(spec, grace)
     yield from _policies(spec)
-    yield from at_least(spec.activeDeadlineSeconds, 1, "/spec/activeDeadlineSeconds")
+    yield from number_range(spec.activeDeadlineSeconds, 1, (1 << 31) - 1, "/spec/activeDeadlineSeconds")
     yield from validate_pod_security(spec.securityContext, spec, "/spec/securityContext")
     yield from validate_resources(spec.resources, "/spec/resources", of_pod=True)
     yield from validate_whole(spec)
+    yield from validate_overhead(spec)
     yield from _names(spec)
     yield from _dns(spec)
     yield from _namespaces(spec)
     for i, gate in enumerate(spec.readinessGates or ()):
         yield from check(key_fault(gate.conditionType), f"/spec/readinessGates/{i}/conditionType")
-    yield from _tolerations(spec)
+    yield from validate_scheduling(spec)
+    yield from _claims(spec)
 
 
 def _policies(spec: PodSpec) -> Iterator[Fault]:
@@ -83,14 +85,15 @@ def _dns(spec: PodSpec) -> Iterator[Fault]:
     if len(servers) > MOST_NAMESERVERS:
         yield Fault("/spec/dnsConfig/nameservers", f"has {len(servers)}; {MOST_NAMESERVERS} are the most")
     for i, server in enumerate(servers):
-        yield from check(ip_fault(server), f"/spec/dnsConfig/nameservers/{i}")
+        mapped = "must not be an IPv4 address in IPv6's form" if server.lower().startswith("::ffff:") else None
+        yield from check(ip_fault(server) or mapped, f"/spec/dnsConfig/nameservers/{i}")
     if len(searches) > MOST_SEARCHES:
         yield Fault("/spec/dnsConfig/searches", f"has {len(searches)}; {MOST_SEARCHES} are the most")
     if len(" ".join(searches)) > LONGEST_SEARCH:
         yield Fault("/spec/dnsConfig/searches", f"is longer than {LONGEST_SEARCH} characters in all")
     for i, name in enumerate(searches):
         bare = name.removesuffix(".")
-        if bare:
+        if bare or not name:
             yield from check(subdomain_fault(bare.replace("_", "a")), f"/spec/dnsConfig/searches/{i}")
     for i, option in enumerate(found.options or ()):
         if not option.name:
@@ -106,17 +109,9 @@ def _namespaces(spec: PodSpec) -> Iterator[Fault]:
                 yield Fault(f"/spec/{field}", "must not be true with hostUsers: false")
 
 
-def _tolerations(spec: PodSpec) -> Iterator[Fault]:
-    for i, toleration in enumerate(spec.tolerations or ()):
-        at = f"/spec/tolerations/{i}"
-        operators = ("Exists", "Equal", "Lt", "Gt")
-        yield from one_of(toleration.operator or "Equal", operators, f"{at}/operator")
-        yield from one_of(toleration.effect, TOLERATION_EFFECTS, f"{at}/effect")
-        if toleration.key:
-            yield from check(key_fault(toleration.key), f"{at}/key")
-        elif (toleration.operator or "Equal") != "Exists":
-            yield Fault(f"{at}/operator", "must be Exists where there is no key")
-        if toleration.operator == "Exists" and toleration.value:
-            yield Fault(f"{at}/value", "is not for operator Exists")
-        if toleration.tolerationSeconds is not None and toleration.effect != "NoExecute":
-            yield Fault(f"{at}/effect", "must be NoExecute with tolerationSeconds")
+def _claims(spec: PodSpec) -> Iterator[Fault]:
+    for i, claim in enumerate(spec.resourceClaims or ()):
+        at = f"/spec/resourceClaims/{i}"
+        yield from check(label_fault(claim.name), f"{at}/name")
+        if (claim.resourceClaimName is None) == (claim.resourceClaimTemplateName is None):
+            yield Fault(at, "must have one of resourceClaimName and resourceClaimTemplateName")

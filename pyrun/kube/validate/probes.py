@@ -68,8 +68,6 @@ def _one_handler(found: Probe | LifecycleHandler, taken: tuple[str, ...], c: Con
 def _http(http: HTTPGetAction, c: Container, at: str) -> Iterator[Fault]:
     yield from _port(http, c, at)
     yield from one_of(http.scheme, ("HTTP", "HTTPS"), f"{at}/scheme")
-    if http.path == "":
-        yield Fault(f"{at}/path", "is empty")
     for i, header in enumerate(http.httpHeaders or ()):
         if not header.name or not all(ch.isascii() and (ch.isalnum() or ch in "!#$%&'*+-.^_`|~") for ch in header.name):
             yield Fault(f"{at}/httpHeaders/{i}/name", f"{header.name!r} is no header's name")

@@ -13,6 +13,7 @@ from ..resources import container_requests, counted, limits
 from ..strict import Fault, escaped
 from .names import key_fault
 
+HUGE = "hugepages-"
 KNOWN = ("cpu", "memory", "ephemeral-storage")
 OF_PODS = ("cpu", "memory")  # and hugepages-*: KEP-2837
 
@@ -35,12 +36,23 @@ def validate_resources(found: ResourceRequirements | None, at: str, *, of_pod: b
                 yield Fault(f"{at}/limits/{escaped(name)}", f"is missing; {name} can't be requested without a limit")
             elif limit != request:
                 yield Fault(path, f"must equal the limit, as {name} is never overcommitted")
-    huge = [n for n in limits.keys() | requests.keys() if n.startswith("hugepages-")]
+    huge = [n for n in limits.keys() | requests.keys() if n.startswith(HUGE)]
     if huge and not of_pod and not {"cpu", "memory"} & (limits.keys() | requests.keys()):
         yield Fault(at, f"{sorted(huge)[0]} needs cpu or memory as well")
+    names: set[str] = set()
     for i, claim in enumerate(found.claims or ()):
-        if not claim.name:
-            yield Fault(f"{at}/claims/{i}/name", "is empty")
+        here = f"{at}/claims/{i}/name"
+        if of_pod:
+            yield Fault(here, "is not for a pod as a whole")
+        elif not claim.name:
+            yield Fault(here, "is empty")
+        elif claim.name in names:
+            yield Fault(here, f"{claim.name!r} is there twice")
+        names.add(claim.name)
+
+
+def validate_overhead(spec: PodSpec) -> Iterator[Fault]:
+    yield from _quantities(spec.overhead, "/spec/overhead", of_pod=False)
 
 
 def validate_whole(spec: PodSpec) -> Iterator[Fault]:
@@ -94,13 +106,23 @@ def _quantities(
             yield Fault(path, f"{text} is finer than 1m, a thousandth of a processor")
         elif name != "cpu" and amount.denominator != 1:
             yield Fault(path, f"{text} is no whole number" + (", did you mean Mi?" if str(text).endswith("m") else ""))
+        elif name.startswith(HUGE) and not _pages(name, amount):
+            yield Fault(path, f"{text} is no whole number of pages of {name.removeprefix(HUGE)}")
         else:
             good[name] = amount
     return good
 
 
+def _pages(name: str, amount: Fraction) -> bool:
+    try:
+        size = parse(name.removeprefix(HUGE))
+    except ValueError:
+        return False
+    return size > 0 and amount > 0 and amount % size == 0
+
+
 def _name_fault(name: str, of_pod: bool) -> str | None:
-    if name.startswith("hugepages-"):
+    if name.startswith(HUGE):
         return None
     if of_pod:
         return None if name in OF_PODS else f"{name} is not for a pod as a whole: cpu, memory and hugepages-SIZE are"

@@ -9,6 +9,7 @@ from ..objects.pods import PodSecurityContext, PodSpec
 from ..strict import Fault
 from .names import check, number_range, one_of, relative_path_fault, sysctl_fault
 
+MOST_NAME = 4095  # bytes of an AppArmor profile's
 MAX_ID = (1 << 31) - 1
 # Sysctls of namespaces that a pod on the host's has not: the kernel's names by what must not be shared.
 NET_SYSCTLS = ("net.",)
@@ -68,5 +69,9 @@ def profiles(seccomp: SeccompProfile | None, apparmor: AppArmorProfile | None, a
                 yield Fault(f"{here}/localhostProfile", "is missing: Localhost needs a profile's name")
             elif field == "seccompProfile":
                 yield from check(relative_path_fault(found.localhostProfile or ""), f"{here}/localhostProfile")
+            elif found.localhostProfile != (found.localhostProfile or "").strip():
+                yield Fault(f"{here}/localhostProfile", "must not begin or end with white space")
+            elif len((found.localhostProfile or "").encode()) > MOST_NAME:
+                yield Fault(f"{here}/localhostProfile", f"is longer than {MOST_NAME} bytes")
         elif found.localhostProfile is not None:
             yield Fault(f"{here}/localhostProfile", f"is for type Localhost, not {found.type}")

@@ -88,11 +88,19 @@ def _source(kind: str, source: Any, at: str) -> Iterator[Fault]:
             yield from _projected(source, at)
         case "image":
             yield from one_of(source.pullPolicy, ("Always", "IfNotPresent", "Never"), f"{at}/pullPolicy")
-            if source.reference is not None and source.reference != source.reference.strip():
+            if not source.reference:
+                yield Fault(f"{at}/reference", "is missing")
+            elif source.reference != source.reference.strip():
                 yield Fault(f"{at}/reference", "must not begin or end with white space")
         case "persistentVolumeClaim":
             if not source.claimName:
                 yield Fault(f"{at}/claimName", "is missing")
+        case "csi":
+            if not source.driver:
+                yield Fault(f"{at}/driver", "is missing")
+        case "ephemeral":
+            if source.volumeClaimTemplate is None:
+                yield Fault(f"{at}/volumeClaimTemplate", "is missing")
         case "nfs":
             for field in ("server", "path"):
                 if not getattr(source, field):
@@ -155,6 +163,8 @@ def _projected(source: ProjectedVolumeSource, at: str) -> Iterator[Fault]:
                 yield from _items(found.items, f"{here}/{kind}/items")
         if one.downwardAPI is not None:
             yield from _downward(one.downwardAPI.items, f"{here}/downwardAPI/items")
+        if (bundle := one.clusterTrustBundle) is not None and not (bundle.name or bundle.signerName):
+            yield Fault(f"{here}/clusterTrustBundle", "must have one of name and signerName")
         if (token := one.serviceAccountToken) is not None:
             yield from _file_path(token.path, f"{here}/serviceAccountToken/path")
             yield from number_range(
@@ -188,9 +198,14 @@ def validate_mounts(c: Container | EphemeralContainer, spec: PodSpec, at: str) -
             yield Fault(f"{here}/mountPath", f"{mount.mountPath!r} is the path of another mount")
         paths.add(mount.mountPath)
         yield from _mount(mount, volumes.get(mount.name), c, here)
+    mounted = {mount.name for mount in c.volumeMounts or ()}
     for i, device in enumerate(c.volumeDevices or ()):
         if device.name not in volumes:
             yield Fault(f"{at}/volumeDevices/{i}/name", f"the pod has no volume {device.name!r}")
+        elif device.name in mounted or device.devicePath in paths:
+            yield Fault(f"{at}/volumeDevices/{i}", "is mounted as a file system, too")
+        elif spec.hostUsers is False:
+            yield Fault(f"{at}/volumeDevices/{i}", "is not for a pod with hostUsers: false")
         elif volumes[device.name].persistentVolumeClaim is None and volumes[device.name].ephemeral is None:
             yield Fault(f"{at}/volumeDevices/{i}/name", "must be a persistentVolumeClaim or ephemeral volume")
 
