@@ -64,6 +64,8 @@ class Actor:
         self._clock = Clock()
         self._woken = asyncio.Event()
         self._clearing = False
+        self._plans = 0
+        self._probes: dict[tuple[str, ...], asyncio.TimerHandle] = {}  # to come
         self._tasks: set[asyncio.Task[None]] = set()
         know_resources(record, self.kept.sandboxes())
 
@@ -184,16 +186,21 @@ class Actor:
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+            self._forget_probes()
 
     async def _plan(self) -> float | None:
         """Begins what is to be done now. When to plan again although nothing happens."""
         self._woken.clear()
+        self._plans += 1
+        self._forget_probes()
         now = self._follow_clock()
         await known_images(self.host.cri.images, self.record.desired(), self.carrier.images)
         self.decision = self._settled(plan_pod(self.record.desired(), self.observe(), self.host.facts, now))
         self._note(now)
         for action in self.decision.actions:
             self._begin(action, now)
+        for later in self.decision.probes:
+            self._begin_at(later.at, later.probe)
         if not waits_for_import(self.record.desired(), self.carrier.images):
             return self.decision.wake
         return min(self.decision.wake or now + IMPORT_S, now + IMPORT_S)
@@ -411,14 +418,31 @@ class Actor:
                 self.busy.add(action.key)
                 self.begin(self._carry_out(action))
 
+    def _begin_at(self, at: float, action: act.RunProbe) -> None:
+        """A probe without a plan of its own; the next plan decides anew."""
+
+        def now() -> None:
+            self._probes.pop(action.key)
+            self._begin(action, time.time())
+
+        if action.key not in self.busy:
+            delay = max(0.0, at - time.time())
+            self._probes[action.key] = asyncio.get_running_loop().call_later(delay, now)
+
+    def _forget_probes(self) -> None:
+        for timer in self._probes.values():
+            timer.cancel()
+        self._probes.clear()
+
     def begin(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _carry_out(self, action: act.Action) -> None:
+        again, plans = None, self._plans
         try:
-            await self.carrier.carry_out(action)
+            again = await self.carrier.carry_out(action)
         except PyrunError as error:
             self.events.add("Warning", "FailedSync", f"{action}: {error}")
             await asyncio.sleep(AGAIN_S)
@@ -428,7 +452,10 @@ class Actor:
             await asyncio.sleep(AGAIN_S)
         finally:
             self.busy.discard(action.key)
-            self.wake()
+            if again is not None and plans == self._plans and isinstance(action, act.RunProbe):
+                self._begin_at(again, action)
+            else:
+                self.wake()
             if self.kept.gone and not self.ended.is_set():
                 self.ended.set()
                 self.done.set()

@@ -25,7 +25,7 @@ from ..plan.back_off import after
 from ..plan.images import images_of
 from ..plan.observed import BackOff, CgroupLimits, Hook, ProbeState
 from ..plan.pod import containers_of
-from ..plan.probes import fold, probe_of
+from ..plan.probes import fold, next_time, probe_of
 from ..plan.resize import failure
 from ..probes import Target
 from ..qos import pod_limits
@@ -68,8 +68,9 @@ class Carrier:
         for id in self.probes.keys() - alive:
             del self.probes[id]
 
-    async def carry_out(self, action: act.Action) -> None:
-        """PyrunError where it could not be done, and no back-off is made of that."""
+    async def carry_out(self, action: act.Action) -> float | None:
+        """PyrunError where it could not be done, and no back-off is made of that. When the same is to be done again,
+        where nothing has come of it that a plan would look at."""
         match action:
             case act.RunSandbox():
                 await self._run_sandbox(action)
@@ -80,7 +81,7 @@ class Carrier:
             case act.Run():
                 await self._run(action)
             case act.RunProbe():
-                await self._probe(action)
+                return await self._probe(action)
             case act.RunHook():
                 await self._hook(action)
             case act.Resize():
@@ -94,6 +95,7 @@ class Carrier:
                 await self._forget()
             case _:
                 raise PyrunError(f"{action}: is not for a carrier")
+        return None
 
     # --- the sandbox ---
 
@@ -357,7 +359,7 @@ class Carrier:
         found = self._addresses()
         return found[0] if found else ""
 
-    async def _probe(self, action: act.RunProbe) -> None:
+    async def _probe(self, action: act.RunProbe) -> float | None:
         record, begun = self._kept.record, time.time()
         c = containers_of(record.desired())[action.name]
         probe = probe_of(c, action.kind)
@@ -365,13 +367,13 @@ class Carrier:
         result = await self._host.prober.run(probe, Target(action.id, c, self._address()))
         self.probed[c.name, action.kind, RESULTS[result.good]] += 1
         if self._host.cri.pods.containers.get(action.id) is None:
-            return
+            return None
         found = self.probes.setdefault(action.id, {})
         before = found.get(action.kind)
         if result.good is None:
-            found[action.kind] = replace(before or ProbeState(), last=begun, output=result.output)
+            state = found[action.kind] = replace(before or ProbeState(), last=begun, output=result.output)
             self._kept.events.add("Warning", "ProbeError", f"{action.kind} probe of {c.name}: {result.output}")
-            return
+            return next_time(before, state, probe)
         state = found[action.kind] = fold(before, probe, result.good, begun, result.output)
         if state.verdict != (before.verdict if before else None):  # all else is found out again soon enough
             record.probes.setdefault(action.id, {})[action.kind] = state
@@ -379,6 +381,7 @@ class Carrier:
             reason = "ProbeWarning" if result.good else "Unhealthy"
             text = f"{action.kind.capitalize()} probe {'warning' if result.good else 'failed'}: {result.output}"
             self._kept.events.add("Warning", reason, text)
+        return next_time(before, state, probe)
 
     # --- the end ---
 

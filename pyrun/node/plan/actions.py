@@ -241,6 +241,14 @@ class Fail:
 
 
 @dataclass(frozen=True, slots=True)
+class Later:
+    """A probe that comes next at that time, and needs no other plan for it."""
+
+    at: float
+    probe: RunProbe
+
+
+@dataclass(frozen=True, slots=True)
 class Forget:
     """All of a deleted pod has ended: remove its sandbox, volumes and records."""
 

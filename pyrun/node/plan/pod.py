@@ -7,7 +7,20 @@ from dataclasses import dataclass
 
 from ...kube.objects.containers import Container
 from ...kube.objects.status import PodStatus
-from .actions import Action, Admit, BeginStop, Fail, Forget, Kill, Remove, RestartAll, RunHook, RunSandbox, StopSandbox
+from .actions import (
+    Action,
+    Admit,
+    BeginStop,
+    Fail,
+    Forget,
+    Kill,
+    Later,
+    Remove,
+    RestartAll,
+    RunHook,
+    RunSandbox,
+    StopSandbox,
+)
 from .back_off import waits_until
 from .observed import AnyContainer, Attempt, Desired, NodeFacts, Observed, Stop
 from .probes import due, has_failed, post_start_done
@@ -22,23 +35,29 @@ UNHEALTHY = {"startup": "its startup probe failed", "liveness": "its liveness pr
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """actions: to be begun now, in this order and side by side. wake: when to plan again although nothing happens."""
+    """actions: to be begun now, in this order and side by side. wake: when to plan again although nothing happens.
+
+    probes: to be begun then, and again by probes.next_time(), until there is another plan."""
 
     actions: tuple[Action, ...]
     wake: float | None
     status: PodStatus
+    probes: tuple[Later, ...] = ()
 
 
 def plan_pod(desired: Desired, observed: Observed, node: NodeFacts, now: float) -> Decision:
     """What to do for one pod. To be asked anew after everything that happens to it, and at `wake`."""
     actions: dict[tuple[str, ...], Action] = {}
     wake: float | None = None
+    probes: list[Later] = []
     for step in _steps(desired, observed, node, now):
         if isinstance(step, float):
             wake = step if wake is None else min(wake, step)
+        elif isinstance(step, Later):
+            probes.append(step)
         elif step.key not in observed.busy:
             actions.setdefault(step.key, step)
-    return Decision(tuple(actions.values()), wake, status_of(desired, observed, node, now))
+    return Decision(tuple(actions.values()), wake, status_of(desired, observed, node, now), tuple(probes))
 
 
 def containers_of(desired: Desired) -> dict[str, AnyContainer]:

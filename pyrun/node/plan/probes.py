@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ...kube.objects.containers import Container, Probe
-from .actions import RunProbe
+from .actions import Later, RunProbe
 from .observed import KINDS, LIVENESS, READINESS, STARTUP, AnyContainer, Attempt, Observed, ProbeState
 
 MAX_OUTPUT = 10 << 10  # characters of a probe's output that are kept
@@ -26,6 +26,14 @@ def fold(state: ProbeState | None, probe: Probe, good: bool, begun: float, outpu
     threshold = (probe.successThreshold or 1) if good else (probe.failureThreshold or 3)
     verdict = good if in_row >= threshold else before.verdict
     return ProbeState(in_row if good else 0, 0 if good else in_row, begun, verdict, output[:MAX_OUTPUT])
+
+
+def next_time(before: ProbeState | None, after: ProbeState, probe: Probe) -> float | None:
+    """When it comes again if nothing else happens to the pod; None where its result is to be planned for: a plan looks
+    at verdicts, and at nothing else of a probe."""
+    if after.last is None or after.verdict != (before.verdict if before else None):
+        return None
+    return after.last + (probe.periodSeconds or 10)
 
 
 def verdict(observed: Observed, a: Attempt, kind: str) -> bool | None:
@@ -60,8 +68,8 @@ def has_failed(observed: Observed, c: AnyContainer, a: Attempt) -> str | None:
     return None
 
 
-def due(observed: Observed, c: AnyContainer, a: Attempt, now: float, *, stopping: bool) -> Iterator[RunProbe | float]:
-    """Probes to run now, and the times of those to come. stopping: only readiness goes on. Where the clock was set back
+def due(observed: Observed, c: AnyContainer, a: Attempt, now: float, *, stopping: bool) -> Iterator[RunProbe | Later]:
+    """Probes to run now, and those to come. stopping: only readiness goes on. Where the clock was set back
     behind the last one, or behind the container's start, the next one is now."""
     started = is_started(observed, c, a)
     for kind in KINDS:
@@ -76,7 +84,5 @@ def due(observed: Observed, c: AnyContainer, a: Attempt, now: float, *, stopping
         begin = a.started + (probe.initialDelaySeconds or 0) if a.started <= now else now
         if state is not None and state.last is not None and state.last <= now:
             begin = max(begin, state.last + (probe.periodSeconds or 10))
-        if begin <= now:
-            yield RunProbe(a.id, c.name, kind)
-        else:
-            yield begin
+        found = RunProbe(a.id, c.name, kind)
+        yield found if begin <= now else Later(begin, found)

@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ...kube.objects.containers import Container
-from .actions import Action, Run
+from .actions import Action, Later, Run
 from .back_off import after, waits_until
 from .images import Wanted, images_of, is_here, pull
 from .observed import AnyContainer, Attempt, Desired, NodeFacts, Observed
 from .probes import is_started
 from .restart import is_changed, is_over, is_past, is_sidecar, restarts, restarts_all
 
-Step = Action | float  # an action, or the time of the next look
+Step = Action | Later | float  # an action, now or later, or the time of the next look
 
 
 def current(observed: Observed, name: str) -> Attempt | None:

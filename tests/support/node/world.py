@@ -20,7 +20,7 @@ from pyrun.kube.validate.objects import read_object
 from pyrun.node.plan import actions as act
 from pyrun.node.plan.observed import Attempt, BackOff, Desired, Hook, NodeFacts, Observed, Sandbox
 from pyrun.node.plan.pod import Decision, containers_of, plan_pod
-from pyrun.node.plan.probes import fold, probe_of
+from pyrun.node.plan.probes import fold, next_time, probe_of
 from pyrun.node.plan.resize import allocation_of, failure, with_allocation
 from pyrun.node.qos import container_limits, pod_limits
 
@@ -92,7 +92,8 @@ class World:
         while not self.gone:
             self._settle()
             decision = self._plan()
-            times = [t for t in (decision.wake, self._events[0][0] if self._events else None) if t is not None]
+            next = (decision.wake, self._events[0][0] if self._events else None, *(p.at for p in decision.probes))
+            times = [t for t in next if t is not None]
             if not times or min(times) > EPOCH + until:
                 break
             assert min(times) >= self.now, f"wake {min(times) - self.now} s ago"
@@ -369,8 +370,17 @@ class World:
         key = (action.id, action.kind)
         answers = self.probes.get((action.name, action.kind))
         good = answers is None or answers(self.now - EPOCH)
-        state = fold(self.observed.probes.get(key), probe, good, self.now)
+        before = self.observed.probes.get(key)
+        state = fold(before, probe, good, self.now)
+        planned = self._but_probes()
         self._see(probes={**self.observed.probes, key: state})
+        if next_time(before, state, probe) is not None:
+            assert self._but_probes() == planned, "an agent makes no plan after this"
+
+    def _but_probes(self) -> tuple[Any, ...]:
+        found = plan_pod(self.desired, self.observed, self.node, self.now)
+        actions = [action for action in found.actions if not isinstance(action, act.RunProbe)]
+        return actions, found.wake, found.status
 
 
 def pod_of(text: str) -> Pod:

@@ -1,0 +1,84 @@
+"""When probes run again: what an actor plans for, and what it only repeats."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+from pyrun.kube.objects.containers import Probe
+from pyrun.node.agent.actor import Actor
+from pyrun.node.plan.actions import RunProbe
+from pyrun.node.plan.probes import fold, next_time
+
+
+class Asked:
+    """As much of a carrier as probes: when each comes again, None where its result is to be planned for."""
+
+    def __init__(self, *again: float | None) -> None:
+        self.again, self.came = list(again), asyncio.Event()
+
+    async def carry_out(self, action: Any) -> float | None:
+        found = self.again.pop(0)
+        if not self.again:
+            self.came.set()
+        return found
+
+
+def probing(carrier: Any) -> Actor:
+    actor = Actor.__new__(Actor)
+    actor.carrier, actor.busy, actor._woken, actor._tasks = carrier, set(), asyncio.Event(), set()
+    actor._plans, actor._probes, actor.kept = 1, {}, SimpleNamespace(gone=False)  # type: ignore[assignment]
+    return actor
+
+
+def test_a_probe_that_says_the_same_comes_again_without_a_plan() -> None:
+    async def main() -> None:
+        carrier = Asked(0.0, 0.0, None)
+        actor = probing(carrier)
+        actor._begin_at(0.0, RunProbe("id", "c", "readiness"))
+        async with asyncio.timeout(60):
+            await carrier.came.wait()
+            await actor._woken.wait()
+        assert not carrier.again and not actor._probes and not actor.busy
+
+    asyncio.run(main())
+
+
+def test_a_plan_decides_anew_when_a_probe_comes() -> None:
+    """One that waits is forgotten, one that runs is planned for when it ends, one that is busy is not begun again."""
+
+    async def main() -> None:
+        actor, later = probing(Asked(1e12)), RunProbe("id", "c", "readiness")
+        actor._begin_at(1e12, later)
+        actor._forget_probes()
+        assert not actor._probes
+        work = asyncio.create_task(actor._carry_out(later))
+        actor.busy.add(later.key)
+        actor._begin_at(0.0, later)
+        assert not actor._probes
+        await asyncio.sleep(0)
+        await work
+        assert list(actor._probes) == [later.key] and not actor._woken.is_set()
+        actor._forget_probes()
+
+        async def planned(action: Any) -> float:
+            actor._plans += 1
+            return 0.0
+
+        actor.carrier = SimpleNamespace(carry_out=planned)  # type: ignore[assignment]
+        await actor._carry_out(later)
+        assert not actor._probes and actor._woken.is_set()
+
+    asyncio.run(main())
+
+
+def test_what_a_plan_looks_at_of_a_probe() -> None:
+    probe = Probe(periodSeconds=7)
+    first = fold(None, probe, True, 100.0)
+    assert next_time(None, first, probe) is None
+    assert next_time(first, fold(first, probe, True, 107.0), probe) == 114.0
+    bad = fold(first, probe, False, 107.0)
+    assert bad.verdict is True and next_time(first, bad, probe) == 114.0
+    worse = fold(fold(bad, probe, False, 114.0), probe, False, 121.0)
+    assert worse.verdict is False and next_time(bad, worse, probe) is None
