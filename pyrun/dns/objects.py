@@ -147,11 +147,13 @@ def read_slice(value: Mapping[str, Any], origin: Origin, faults: list[Fault]) ->
         if not isinstance(hostname := endpoint.get("hostname") or "", str):
             faults.append(Fault(origin.at(f"{pointer}/hostname"), f"{hostname!r} is no name"))
             continue
-        for address in _address((endpoint.get("addresses") or [""])[0], origin.at(f"{pointer}/addresses/0"), faults):
-            if len(address) == size:
-                endpoints.append(Endpoint(address, hostname, ready, pointer))
-            else:
-                faults.append(Fault(origin.at(f"{pointer}/addresses/0"), f"no address of {value['addressType']}"))
+        for place, text in enumerate(endpoint.get("addresses") or [""]):
+            where = origin.at(f"{pointer}/addresses/{place}")
+            for address in _address(text, where, faults):
+                if len(address) == size:
+                    endpoints.append(Endpoint(address, hostname, ready, pointer))
+                else:
+                    faults.append(Fault(where, f"no address of {value['addressType']}"))
     ports = tuple(_ports(value.get("ports") or (), "/ports", origin, faults))
     return Slice(meta.get("namespace") or "default", service, tuple(endpoints), ports, origin)
 
