@@ -59,7 +59,7 @@ size_t reply_limit(const struct query *q, int tcp) {
 }
 
 size_t reply_bare(const uint8_t *p, unsigned rcode, uint8_t *out) {
-    server.n.unread[rcode <= REFUSED ? rcode : FORMERR]++;
+    server.n.unread[rcode]++; /* there is none beyond REFUSED */
     memset(out, 0, HEAD);
     memcpy(out, p, 2);
     put16(out + 2, QR | (be16(p + 2) & (OPCODE | RD)) | rcode);
@@ -168,13 +168,13 @@ static size_t reply_with(const struct query *q, const struct found *f, unsigned 
         return 0;
     put16(out, q->id);
     put16(out + 2, flags | (alias ? AA : 0) | (f->rcode & 15));
-    server.n.rcodes[f->rcode <= REFUSED ? f->rcode : FORMERR]++;
+    server.n.rcodes[f->rcode == BADVERS ? REFUSED + 1 : f->rcode <= REFUSED ? f->rcode : FORMERR]++;
     put16(out + 4, 1), put16(out + 6, an + (alias != 0)), put16(out + 8, ns), put16(out + 10, ar + (opt != 0));
     memcpy(out + HEAD, q->name, q->name_n);
     put16(out + HEAD + q->name_n, q->kind);
     put16(out + HEAD + q->name_n + 2, q->cls);
     if (opt) {
-        const uint8_t bytes[OPT_SIZE] = {0, 0, T_OPT, UDP_MOST >> 8, UDP_MOST & 255, (uint8_t)(f->rcode >> 4)};
+        const uint8_t bytes[OPT_SIZE] = {0, 0, T_OPT, UDP_MOST >> 8, UDP_MOST & 255, (uint8_t)(f->rcode >> 4), 0, (uint8_t)(q->edns >> 8)};
         memcpy(p, bytes, sizeof bytes);
         p += sizeof bytes;
     }

@@ -10,9 +10,9 @@
 #include <stdint.h>
 #include <sys/socket.h>
 
-enum { T_CNAME = 5, T_HINFO = 13, T_OPT = 41, T_META = 128, T_ANY = 255 };
+enum { T_CNAME = 5, T_HINFO = 13, T_OPT = 41, T_META = 128, T_IXFR = 251, T_ANY = 255 };
 enum { NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED, BADVERS = 16 };
-enum { QR = 0x8000, AA = 0x0400, TC = 0x0200, RD = 0x0100, RA = 0x0080, CD = 0x0010, OPCODE = 0x7800 };
+enum { QR = 0x8000, AA = 0x0400, TC = 0x0200, RD = 0x0100, RA = 0x0080, CD = 0x0010, OPCODE = 0x7800, DO = 0x8000 };
 enum { HEAD = 12, NAME_MOST = 255, UDP_LEAST = 512, UDP_MOST = 1232, TCP_MOST = 65535, OPT_SIZE = 11 };
 enum { SOCKETS_MOST = 64, STALE_TTL = 30 };
 enum { STALE_AFTER_MS = 1800, GIVE_UP_MS = 5000, STALE_HOLD_MS = 5000, FAILED_HOLD_MS = 5000 };
@@ -26,8 +26,8 @@ static inline void put32(uint8_t *p, uint32_t v) { put16(p, v >> 16), put16(p + 
 struct peer;
 /* ---- query.c */
 struct query {
-    uint16_t id, flags, kind, cls;
-    int payload; /* -1: without EDNS */
+    uint16_t id, flags, kind, cls, edns; /* edns: flags of the OPT record that come back */
+    int payload;                         /* -1: without EDNS */
     uint8_t version, name_n, lower_n, step;
     int64_t came_ns;
     uint8_t name[NAME_MOST];  /* as it came */
@@ -177,7 +177,7 @@ extern struct server {
         uint64_t answers, nxdomain, nodata, dropped_source, dropped_rate, malformed, refused, truncated, asked, stale, failed,
             tcp_accepted, tcp_refused, send_failed, shared, autopath, misses, refreshed;
         uint64_t hits[2];                  /* of answers with a record, of denials */
-        uint64_t rcodes[6], unread[6];     /* replies by NOERROR to REFUSED; to what could not be read */
+        uint64_t rcodes[7], unread[7];     /* replies by NOERROR to REFUSED, and BADVERS; to what could not be read */
         uint64_t queries[2][2][KINDS];     /* UDP, TCP; IPv4, IPv6 */
         uint64_t times[KINDS][TIMES], time_ns[KINDS];
     } n;

@@ -53,7 +53,7 @@ int query_read(const uint8_t *p, size_t n, struct query *q) {
         return -1;
     if (q->flags & OPCODE)
         return (q->flags & OPCODE) == 5 << 11 ? REFUSED : NOTIMP;
-    if (be16(p + 4) != 1 || be16(p + 6) || be16(p + 8))
+    if (be16(p + 4) != 1 || be16(p + 6))
         return FORMERR;
     const size_t name = name_size(p + HEAD, n - HEAD);
     if (!name || n - HEAD - name < 4)
@@ -63,7 +63,9 @@ int query_read(const uint8_t *p, size_t n, struct query *q) {
     lower_name(q->lower, q->name, name);
     size_t at = HEAD + name;
     q->kind = be16(p + at), q->cls = be16(p + at + 2);
-    q->payload = -1, q->version = 0;
+    q->payload = -1, q->version = 0, q->edns = 0;
+    if (be16(p + 8)) /* of a zone that somebody has already (RFC 1995) */
+        return q->kind == T_IXFR ? REFUSED : FORMERR;
     at += 4;
     for (unsigned more = be16(p + 10); more; more--) {
         const size_t end = record_end(p, at, n);
@@ -78,6 +80,7 @@ int query_read(const uint8_t *p, size_t n, struct query *q) {
                 return FORMERR;
             q->payload = be16(p + fixed + 2);
             q->version = p[fixed + 5];
+            q->edns = be16(p + fixed + 6) & DO; /* RFC 3225 3 */
         }
         at = end;
     }

@@ -19,7 +19,7 @@ static struct question {
 } questions[QUESTIONS];
 static struct waiter {
     int next;
-    uint16_t id, flags;
+    uint16_t id, flags, edns;
     int payload;
     int64_t came_ns;
     struct peer peer;
@@ -91,8 +91,8 @@ static int add_waiter(int i, const struct query *q, const struct peer *peer, int
     const int w = take_waiter();
     if (w == NONE)
         return -1;
-    waiters[w] = (struct waiter){.next = questions[i].waiters, .id = q->id, .flags = q->flags, .payload = q->payload, .peer = *peer,
-                                .came_ns = q->came_ns, .step = q->step, .name_n = q->name_n};
+    waiters[w] = (struct waiter){.next = questions[i].waiters, .id = q->id, .flags = q->flags, .edns = q->edns, .payload = q->payload,
+                                .peer = *peer, .came_ns = q->came_ns, .step = q->step, .name_n = q->name_n};
     memcpy(waiters[w].name, q->name, q->name_n);
     questions[i].waiters = w;
     source->waiting++;
@@ -106,7 +106,7 @@ static size_t tell_one(const struct waiter *one, const struct question *asked, c
     struct found none;
     size_t n = 0;
     int alias;
-    q = (struct query){.id = one->id, .flags = one->flags, .kind = asked->kind, .cls = 1, .payload = one->payload,
+    q = (struct query){.id = one->id, .flags = one->flags, .kind = asked->kind, .cls = 1, .edns = one->edns, .payload = one->payload,
                        .name_n = one->name_n, .lower_n = asked->name_n, .step = one->step, .came_ns = one->came_ns};
     memcpy(q.name, one->name, one->name_n);
     memcpy(q.lower, asked->name, asked->name_n);

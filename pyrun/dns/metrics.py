@@ -91,7 +91,8 @@ def _requests(out: list[str], status: dict[str, int], server: str) -> None:
 
 def _responses(out: list[str], status: dict[str, int], server: str) -> None:
     samples: list[Sample] = []
-    for (key, zone), (number, rcode) in product((("rcode", "."), ("unread_rcode", _DROPPED)), enumerate(RCODES)):
+    rcodes = enumerate((*RCODES, "BADVERS"))
+    for (key, zone), (number, rcode) in product((("rcode", "."), ("unread_rcode", _DROPPED)), rcodes):
         samples.append(({"server": server, "zone": zone, "view": "", "rcode": rcode}, status[f"{key}_{number}"]))
     family(out, "coredns_dns_responses_total", "counter", "Replies, by their rcode.", samples)
 

@@ -15,12 +15,12 @@ from .table import Table
 
 UDP_LEAST, UDP_MOST, TCP_MOST = 512, 1232, 65535  # RFC 1035 §4.2.1; DNS flag day 2020
 UPDATE = 5
-BADVERS = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """The parts of a query that a reply needs. name: as it came, with its case. payload: None without EDNS."""
+    """The parts of a query that a reply needs. name: as it came, with its case. payload: None without EDNS. edns:
+    flags of the OPT record that come back."""
 
     id: int
     flags: int
@@ -29,6 +29,7 @@ class Query:
     cls: int = 0
     payload: int | None = None
     version: int = 0
+    edns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +51,16 @@ def read_query(data: bytes) -> Query | int | None:
         return None
     if opcode := flags >> 11 & 15:
         return wire.REFUSED if opcode == UPDATE else wire.NOTIMP
-    if questions != 1 or answers or authority:
+    if questions != 1 or answers:
         return wire.FORMERR
     try:
         name, at = wire.read_name(data, 12)
         if at - 12 != len(name) or at + 4 > len(data):
             return wire.FORMERR  # compressed, though nothing stands before it
         kind, cls = struct.unpack_from("!HH", data, at)
-        payload, version, at = None, 0, at + 4
+        if authority:  # of a zone that somebody has already (RFC 1995)
+            return wire.REFUSED if kind == wire.IXFR else wire.FORMERR
+        payload, version, edns, at = None, 0, 0, at + 4
         for _ in range(additional):
             start = at
             record, size, at = wire.read_record(data, at)
@@ -65,9 +68,10 @@ def read_query(data: bytes) -> Query | int | None:
                 if payload is not None or record.name != wire.ROOT:
                     return wire.FORMERR
                 payload, version = size, data[start + 6]
+                edns = struct.unpack_from("!H", data, start + 7)[0] & wire.DO  # RFC 3225 §3
     except wire.WireError:
         return wire.FORMERR
-    return Query(id, flags, name, kind, cls, payload, version)
+    return Query(id, flags, name, kind, cls, payload, version, edns)
 
 
 def sections(name: bytes, found: Answer) -> Sections:
@@ -95,7 +99,7 @@ def respond(
         flags = struct.unpack_from("!H", data, 2)[0]
         return data[:2] + struct.pack("!5H", wire.QR | flags & 0x7900 | query, 0, 0, 0, 0)
     if query.payload is not None and query.version:
-        return _reply(query, BADVERS, 0, Sections(b"", (0, 0, 0), (0, 0, 0)), TCP_MOST)
+        return _reply(query, wire.BADVERS, 0, Sections(b"", (0, 0, 0), (0, 0, 0)), TCP_MOST)
     refusal = refused(query)
     found = Answer(refusal) if refusal else answer_to(table, query.name, query.kind, client)
     if found.forward is not None:
@@ -122,7 +126,7 @@ def _reply(query: Query, rcode: int, flags: int, body: Sections, limit: int) -> 
     question = query.name + struct.pack("!HH", query.kind, query.cls)
     opt = b""
     if query.payload is not None:
-        opt = wire.ROOT + struct.pack("!HHBBHH", wire.OPT, UDP_MOST, rcode >> 4, 0, 0, 0)
+        opt = wire.ROOT + struct.pack("!HHBBHH", wire.OPT, UDP_MOST, rcode >> 4, 0, query.edns, 0)
     data, counts = body.data, list(body.counts)
     room = limit - 12 - len(question) - len(opt)
     if len(data) > room and counts[2]:

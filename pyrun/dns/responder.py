@@ -42,7 +42,7 @@ COUNTERS = (
     *("answers", "nxdomain", "nodata", "dropped_source", "dropped_rate", "malformed", "refused", "truncated", "asked"),
     *("stale", "failed", "tcp_accepted", "tcp_refused", "send_failed", "shared", "autopath", "misses", "refreshed"),
     *("hits_success", "hits_denial"),
-    *(f"{prefix}_{number}" for prefix in ("rcode", "unread_rcode") for number in range(6)),
+    *(f"{prefix}_{number}" for prefix in ("rcode", "unread_rcode") for number in range(7)),
     *QUERIES,
     *(f"time_{kind}_{place}" for kind in KINDS for place in range(TIMES)),
     *(f"time_ns_{kind}" for kind in KINDS),
@@ -52,6 +52,10 @@ STATE = ("names", "entries_success", "entries_denial", "cache_bytes", "waiting")
 
 class Ended(PyrunError):
     """The program that we speak with is no more."""
+
+
+class Refused(PyrunError):
+    """The program does not take this table, and goes on with the one that it has."""
 
 
 class Question(NamedTuple):
@@ -115,7 +119,7 @@ class Responder:
         self._do(CONFIG, body)
 
     def put_table(self, data: bytes) -> int:
-        """Its generation, once it is what is answered from. PyrunError when the program refuses it."""
+        """Its generation, once it is what is answered from. Refused."""
         fd = os.memfd_create("pyrun-dns-table", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
             view = memoryview(data)
@@ -201,7 +205,7 @@ class Responder:
                 break
         if status:
             why = message[24:].split(b"\0", 1)[0].decode()
-            raise PyrunError(f"pyrun-dns refused the table at byte {detail}: {why}")
+            raise Refused(f"pyrun-dns refused the table at byte {detail}: {why}")
         return int(detail)
 
     def _send(self, operation: int, body: bytes, fds: Sequence[int] = ()) -> None:

@@ -7,16 +7,33 @@ root is one zero byte. Text is presentation form, absolute, with \\DDD and \\X e
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-A, NS, CNAME, SOA, PTR, HINFO, MX, TXT, AAAA, SRV, OPT, AXFR, ANY = 1, 2, 5, 6, 12, 13, 15, 16, 28, 33, 41, 252, 255
+A, NS, CNAME, SOA, PTR, HINFO, MX, TXT, AAAA, SRV, OPT, IXFR, AXFR, ANY = (
+    1,
+    2,
+    5,
+    6,
+    12,
+    13,
+    15,
+    16,
+    28,
+    33,
+    41,
+    251,
+    252,
+    255,
+)
 TYPES = {"A": A, "NS": NS, "CNAME": CNAME, "SOA": SOA, "PTR": PTR, "HINFO": HINFO, "MX": MX, "TXT": TXT}
 TYPES |= {"AAAA": AAAA, "SRV": SRV, "AXFR": AXFR, "ANY": ANY}
 TYPE_NAMES = {number: name for name, number in TYPES.items()}
 IN = 1
 NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED = range(6)
+BADVERS = 16
 RCODES = ("NOERROR", "FORMERR", "SERVFAIL", "NXDOMAIN", "NOTIMP", "REFUSED")
 QR, AA, TC, RD, RA = 0x8000, 0x0400, 0x0200, 0x0100, 0x0080
+DO = 0x8000  # in an OPT record
 ROOT = b"\0"
 NAME_MOST, LABEL_MOST, POINTERS_MOST = 255, 63, 64
 
@@ -38,7 +55,8 @@ class Record:
 @dataclass(frozen=True, slots=True)
 class Message:
     """A message with one question, or none. flags: the header's second word, rcode and opcode too. payload: the UDP
-    size of its OPT record, None where it has none. The OPT record is not among additional."""
+    size of its OPT record, None where it has none. extended: what that record says of the rcode beyond 15. The OPT
+    record is not among additional."""
 
     id: int
     flags: int
@@ -47,11 +65,11 @@ class Message:
     authority: tuple[Record, ...] = ()
     additional: tuple[Record, ...] = ()
     payload: int | None = None
-    sizes: tuple[int, int, int] = field(default=(0, 0, 0), compare=False)  # where each section ends, in bytes
+    extended: int = 0
 
     @property
     def rcode(self) -> int:
-        return self.flags & 15
+        return self.flags & 15 | self.extended << 4
 
 
 def label_of(text: str) -> bytes:
@@ -202,7 +220,8 @@ def encode(message: Message) -> bytes:
 
 
 def decode(data: bytes) -> Message:
-    """The message that these bytes are. WireError when they are none, or have more than one question."""
+    """The message that these bytes are, without records of other classes than IN. WireError when they are none, or have
+    more than one question."""
     if len(data) < 12:
         raise WireError("a DNS message has at least 12 bytes")
     id, flags, questions, *counts = struct.unpack_from("!6H", data)
@@ -215,20 +234,20 @@ def decode(data: bytes) -> Message:
             raise WireError("the question ends early")
         question = (name, *struct.unpack_from("!HH", data, at))
         at += 4
-    payload, sections, sizes = None, [], []
+    payload, extended, sections = None, 0, []
     for count in counts:
         records = []
         for _ in range(count):
             record, cls, at = read_record(data, at)
             if record.type == OPT:
-                payload = cls
+                payload, extended = cls, record.ttl >> 24
             elif not _is_whole(record):
-                raise WireError(f"{len(record.data)} bytes are no data of a record of type {TYPE_NAMES[record.type]}")
-            else:
+                kind = TYPE_NAMES.get(record.type, record.type)
+                raise WireError(f"{len(record.data)} bytes are no data of a record of type {kind}")
+            elif cls == IN:
                 records.append(record)
         sections.append(tuple(records))
-        sizes.append(at)
-    return Message(id, flags, question, sections[0], sections[1], sections[2], payload, (sizes[0], sizes[1], sizes[2]))
+    return Message(id, flags, question, sections[0], sections[1], sections[2], payload, extended)
 
 
 def _is_whole(record: Record) -> bool:
@@ -270,7 +289,10 @@ def read_name(data: bytes, at: int) -> tuple[bytes, int]:
             return bytes(out), end or at
 
 
-NAMES_IN = {NS: (0, 1), CNAME: (0, 1), PTR: (0, 1), SOA: (0, 2), MX: (2, 1), SRV: (6, 1)}  # bytes before, how many
+# Names that may come compressed (RFC 3597 §4): bytes before, how many. The
+# numbers are MB, MG, MR, MINFO, RP, AFSDB, RT, PX and DNAME.
+NAMES_IN = {NS: (0, 1), CNAME: (0, 1), PTR: (0, 1), SOA: (0, 2), MX: (2, 1), SRV: (6, 1)}
+NAMES_IN |= {7: (0, 1), 8: (0, 1), 9: (0, 1), 14: (0, 2), 17: (0, 2), 18: (2, 1), 21: (2, 1), 26: (2, 2), 39: (0, 1)}
 
 
 def read_record(data: bytes, at: int) -> tuple[Record, int, int]:
@@ -294,4 +316,4 @@ def read_record(data: bytes, at: int) -> tuple[Record, int, int]:
         if at > end:
             raise WireError("a name leaves its record")
         value += data[at:end]
-    return Record(name, kind, ttl if ttl < 1 << 31 else 0, value), cls, end
+    return Record(name, kind, ttl if ttl < 1 << 31 or kind == OPT else 0, value), cls, end

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dns.edns
 import dns.flags
 import dns.message
+import dns.rrset
 import pytest
 
 from pyrun.dns import wire
@@ -162,11 +164,15 @@ def test_fifty_addresses_do_not_fit() -> None:
     assert len(reply(f"many.{SVC}", "A")[1]) == 50
 
 
+IXFR = dns.message.make_query("cluster.local", "IXFR", use_edns=False)
+IXFR.authority.append(dns.rrset.from_text("cluster.local.", 5, "IN", "SOA", "ns. me. 1 2 3 4 5"))
 REFUSED = {
     "UPDATE (CVE-2026-86003)": (b"\0\7\x28\0\0\1\0\0\0\0\0\0\0\0\6\0\1", 5),
     "NOTIFY": (b"\0\7\x20\0\0\1\0\0\0\0\0\0\0\0\6\0\1", 4),
     "CHAOS": (ask("version.bind", "TXT", rdclass="CH"), 5),
     "AXFR": (ask("cluster.local", "AXFR"), 5),
+    "IXFR, with the SOA of who has an old zone": (IXFR.to_wire(), 5),
+    "records in authority": (ask("cluster.local", "A", None)[:8] + b"\0\1" + ask("cluster.local", "A", None)[10:], 1),
     "two questions": (b"\0\7\0\0\0\2\0\0\0\0\0\0\0\0\1\0\1\0\0\1\0\1", 1),
     "a compressed question": (b"\0\7\0\0\0\1\0\0\0\0\0\0\xc0\x0c\0\1\0\1", 1),
     "a question cut short": (b"\0\7\0\0\0\1\0\0\0\0\0\0\3ww", 1),
@@ -191,6 +197,30 @@ def test_no_reply_at_all(query: bytes) -> None:
 def test_a_later_edns_version() -> None:
     query = dns.message.make_query("web", "A", use_edns=1).to_wire()
     assert dns.message.from_wire(bytes(respond(TABLE, query) or b"")).rcode() == 16  # BADVERS
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_the_do_bit_comes_back_and_nothing_else(wanted: bool) -> None:
+    """RFC 3225 §3; of other bits and of options nothing is said (RFC 6891 §6.1.2, §6.1.4)."""
+    options: list[dns.edns.Option] = [dns.edns.GenericOption(kind, bytes(8)) for kind in ("65001", "10")]
+    query = dns.message.make_query(f"web.{SVC}", "A", use_edns=0, options=options, ednsflags=0x4001)
+    query.want_dnssec(wanted)
+    got = dns.message.from_wire(bytes(respond(TABLE, query.to_wire()) or b""))
+    assert got.answer and (got.ednsflags, got.options) == (0x8000 if wanted else 0, ())
+
+
+def test_an_endpoint_has_all_its_addresses() -> None:
+    value = endpoint_slice("two", endpoint("10.3.0.1", "a"), endpoint("10.3.0.3"))
+    value["endpoints"][0]["addresses"] += ["10.3.0.2", "nonsense", "fd00::1"]
+    services, slices, _, faults = read([service("two", clusterIP="None"), value])
+    table = plan_dns(services, slices)
+    for name, wanted in (("a.two", ["10.3.0.1", "10.3.0.2"]), ("two", ["10.3.0.1", "10.3.0.2", "10.3.0.3"])):
+        data = bytes(respond(table, ask(f"{name}.{SVC}", "A")) or b"")
+        assert [line.split()[3] for line in shown(data)[1]] == wanted
+    assert [str(fault.origin).split()[-1] for fault in faults] == [
+        "/endpoints/0/addresses/2",
+        "/endpoints/0/addresses/3",
+    ]
 
 
 def test_order_of_objects_changes_nothing() -> None:
