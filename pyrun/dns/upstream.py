@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from .loop import Loop
-from .reply import CASE, MATCH, belongs, is_cut, make_query, mixed
+from .reply import CASE, MATCH, PLAIN, belongs, is_cut, make_query, mixed
 from .servers import Address
 
 POOL, USES_MOST, TCP_ATTEMPTS_MOST = 16, 100, 128
@@ -35,14 +35,14 @@ class Waits(Protocol):
 
 
 class Upstream:
-    """loops: asking it comes back to ourselves. keeps_case: it echoes the letters as they were. ignored: datagrams that
-    belonged to no question."""
+    """loops: asking it comes back to ourselves. keeps_case: it echoes the letters as they were. edns: it has not said
+    that it knows none. ignored: datagrams that belonged to no question."""
 
     def __init__(self, loop: Loop, address: Address) -> None:
         self.loop = loop
         self.address = address
         self.loops = False
-        self.keeps_case = True
+        self.keeps_case = self.edns = True
         self.failures = 0
         self.asked = self.ignored = self.tcp = self.failed = 0
         self._sockets: list[_Socket] = []
@@ -125,8 +125,12 @@ class _Socket:
         self.uses += 1
         while (id := os.urandom(2)) in self.asked:
             pass
+        self._send(id, waits)
+        return lambda: self._forget(id)
+
+    def _send(self, id: bytes, waits: Waits) -> None:
         name = mixed(waits.name, CHANCE.getrandbits(256)) if self.server.keeps_case else waits.name
-        query = make_query(int.from_bytes(id, "big"), name, waits.kind)
+        query = make_query(int.from_bytes(id, "big"), name, waits.kind, self.server.edns)
         self.asked[id] = (waits, query)
         with contextlib.suppress(BlockingIOError):  # then it is lost, as datagrams may be
             try:
@@ -135,7 +139,6 @@ class _Socket:
                 raise
             except OSError:
                 self.server.loop.after(0, lambda: self._fail(id))
-        return lambda: self._forget(id)
 
     def _forget(self, id: bytes) -> None:
         self.asked.pop(id, None)
@@ -164,8 +167,12 @@ class _Socket:
     def _take(self, data: bytes) -> None:
         found = self.asked.get(data[:2])
         how = belongs(data, found[1]) if found else ""
-        if found is None or how not in (MATCH, CASE):
+        if found is None or how not in (MATCH, CASE, PLAIN):
             self.server.ignored += 1
+            return
+        if how == PLAIN:
+            self.server.edns = False
+            self._send(data[:2], found[0])
             return
         self._forget(data[:2])
         if how == CASE or is_cut(data):
@@ -194,8 +201,8 @@ class _Tcp:
 
     def __init__(self, server: Upstream, waits: Waits) -> None:
         self.server, self.waits = server, waits
-        query = make_query(int.from_bytes(os.urandom(2), "big"), mixed(waits.name, CHANCE.getrandbits(256)), waits.kind)
-        self.query = query
+        name = mixed(waits.name, CHANCE.getrandbits(256))
+        self.query = query = make_query(int.from_bytes(os.urandom(2), "big"), name, waits.kind, server.edns)
         self.left = len(query).to_bytes(2, "big") + query
         self.data = b""
         flags = socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
@@ -234,7 +241,13 @@ class _Tcp:
         size = int.from_bytes(self.data[:2], "big") if len(self.data) >= 2 else 65536
         if len(self.data) - 2 >= size:
             message = self.data[2 : 2 + size]
-            if belongs(message, self.query) in (MATCH, CASE):
+            how = belongs(message, self.query)
+            if how == PLAIN:
+                self.close()
+                self.server.edns = False
+                self.server.ask_tcp(self.waits)
+                return
+            if how in (MATCH, CASE):
                 self.close()
                 self.server.failures = 0
                 self.waits.took(self.server, message)

@@ -249,6 +249,23 @@ def test_a_server_that_fails_is_passed_over() -> None:
         assert served.udp("www.example.test")[1] == ["www.example.test. 60 A 192.0.2.1"]
 
 
+@pytest.mark.parametrize("bare", [False, True], ids=["with the question", "a bare head"])
+def test_a_server_that_knows_no_edns_is_asked_without(bare: bool) -> None:
+    def act(query: bytes, source: tuple[str, int], server: socket.socket) -> None:
+        if query[11]:
+            end = 12 if bare else len(query) - 11
+            reply = query[:2] + struct.pack("!5H", 0x8180 | wire.FORMERR, not bare, 0, 0, 0) + query[12:end]
+        else:
+            reply = positive(query + bytes(11))
+        server.sendto(reply, source)
+
+    with Strange(act) as old, serving(at(old.port)) as served:
+        for name in ("one.test", "two.test"):
+            assert served.udp(name) == ("NOERROR", [f"{name}. 60 A 192.0.2.9"])
+        assert [query[11] for query in old.queries] == [1, 0, 0]
+        assert old.queries[0][:2] == old.queries[1][:2], "the wait for it is the same one"
+
+
 def test_no_reply_of_another_server_ends_the_daemon() -> None:
     """Data that is too short for its type, and names whose 14 bytes are 267 without compression: more than a message
     may have."""
@@ -337,13 +354,16 @@ def test_metrics() -> None:
         for _ in range(3):
             assert served.udp(f"web.{SVC}")[0] == "NOERROR"
         assert served.udp(f"none.{SVC}")[0] == "NXDOMAIN"
+        assert shown(served.raw(dns.message.make_query("web", "A", use_edns=1).to_wire()))[0] == "BADVERS"
         with urllib.request.urlopen(f"http://{where}/metrics", timeout=PATIENCE_S) as answer:
             text = answer.read().decode()
         samples = [line.split(" ") for line in text.splitlines() if not line.startswith("#")]
         found = {name: float(value) for name, value in samples}
-        assert total(text, "coredns_dns_requests_total") == 4 and found["pyrun_dns_nxdomain_total"] == 1
+        assert total(text, "coredns_dns_requests_total") == 5 and found["pyrun_dns_nxdomain_total"] == 1
         assert total(text, "coredns_dns_responses_total", rcode="NOERROR") == 3
         assert total(text, "coredns_dns_responses_total", rcode="NXDOMAIN") == 1
+        assert total(text, "coredns_dns_responses_total", rcode="BADVERS") == 1
+        assert total(text, "coredns_dns_responses_total", rcode="FORMERR") == 0
         assert total(text, "coredns_cache_entries") == 0 and found["pyrun_dns_names"] > 0
         took = "coredns_dns_request_duration_seconds"
         names = {took if name.startswith(took) else name.partition("{")[0] for name in found}
@@ -450,6 +470,7 @@ def test_the_daemon_is_killed_and_another_one_takes_up() -> None:
         pid = first.responder.pid
         try:
             first.responder.close()
+            first.held.close()
             for one in first.sockets:
                 one.close()
             served = Served(first, port, store, said)
@@ -460,6 +481,7 @@ def test_the_daemon_is_killed_and_another_one_takes_up() -> None:
             assert served.udp(f"web.{SVC}")[1]
             second.responder.stop()
             second.responder.close()
+            second.held.close()
             for one in second.sockets:
                 one.close()
         finally:
