@@ -21,7 +21,7 @@ from itertools import islice
 from .. import inotify
 from ..errors import PyrunError, reason
 from ..kube.feed.store import Store
-from ..listen import listen
+from ..listen import listen, only_one
 from ..proxy.health import tcp
 from . import wire
 from .directory import KINDS, Objects, all_faults, gather
@@ -35,7 +35,7 @@ from .objects import FAULTS_MOST, Faults
 from .plan import Options, plan_dns
 from .program import PROGRAM, end_program, sockets_at, start
 from .reply import NOTHING, Said, make_query
-from .responder import Ended, Question, Responder
+from .responder import Ended, Question, Refused, Responder
 from .servers import Address, Servers, read_resolv_conf, read_searches, without
 from .table import Table
 
@@ -85,19 +85,20 @@ class Daemon:
         self.watch: inotify.Watch | None = None
         self.planned = 0  # generation of the table that the objects gave last
         self.exporter: Exporter | None = None
-        self.metrics = tcp("metrics", settings.metrics) if settings.metrics else None
-        try:
+        self.metrics: socket.socket | None = None
+        with contextlib.ExitStack() as stack:
+            if settings.metrics:
+                self.metrics = stack.enter_context(tcp("metrics", settings.metrics))
+            os.makedirs(settings.state, 0o700, exist_ok=True)
+            # Two would take the program from each other without end.
+            stack.enter_context(only_one(settings.state, "pyrun dns"))
             self.responder = self._begin()
-        except BaseException:
-            if self.metrics:
-                self.metrics.close()
-            raise
+            self.held = stack.pop_all()
 
     # --- the program and its sockets ---
 
     def _begin(self) -> Responder:
         """Takes up the program that runs, where it is the one that is installed; starts one where there is none."""
-        os.makedirs(self.settings.state, 0o700, exist_ok=True)
         old = None
         with contextlib.suppress(PyrunError):
             old = Responder.connect(self.control)
@@ -180,15 +181,15 @@ class Daemon:
 
     def run(self, ready: Callable[[str], None] = lambda text: None) -> None:
         """Until stop(). PyrunError when it can't go on."""
-        self.exporter = Exporter(self.loop, self._pages())
-        self._use_servers()
-        self.loop.read(self.responder.fileno(), self._questions)
-        self.loop.read(self.store.fileno(), self._changed)
-        self._follow_resolv_conf()
-        if self.store.is_whole():
-            self._plan()
-        self._changed()
         try:
+            self.exporter = Exporter(self.loop, self._pages())
+            self._use_servers()
+            self.loop.read(self.responder.fileno(), self._questions)
+            self.loop.read(self.store.fileno(), self._changed)
+            self._follow_resolv_conf()
+            if self.store.is_whole():
+                self._plan()
+            self._changed()
             while not self.table_bytes and self.loop.running:
                 self.loop.turn()  # queries wait in the sockets until there is a table
             ready(f"READY=1\nSTATUS=answering at {', '.join(a for a, _ in self.settings.listen)}")
@@ -214,6 +215,7 @@ class Daemon:
         if self.watch:
             self.watch.close()
         self.loop.close()
+        self.held.close()
 
     def _pages(self) -> list[tuple[socket.socket, dict[str, Page]]]:
         served: list[tuple[socket.socket, dict[str, Page]]] = []
@@ -319,18 +321,29 @@ class Daemon:
         generation = self.responder.generation + 1
         data = encode_table(table, generation, faults)
         self._tell(objects, table, faults)
-        first = not self.table_bytes
-        try:
-            self.responder.put_table(data)
-            if first:
-                self.responder.add_sockets(self.sockets)
-        except Ended:
-            self.table_bytes = data  # the next one gets it, and the sockets
-            self._again()
+        if not self._put(data):
+            return
         self.forwarder.table, self.planned = table, generation
         self.table_bytes = data
         self.loop.after(0, self._questions)  # those that came while the program was waited for: nothing tells of them
         self._save(data)
+
+    def _put(self, data: bytes) -> bool:
+        """Whether the program answers from it now; else the last one that was good goes on."""
+        why = f"{PROGRAM} ends of it"
+        for _ in range(RESTARTS):
+            try:
+                self.responder.put_table(data)
+                if not self.table_bytes:
+                    self.responder.add_sockets(self.sockets)
+                return True
+            except Ended:
+                self._again()
+            except Refused as error:
+                why = error.text
+                break
+        self.say(f"the table of these objects is not used, and what was answered before goes on: {why}")
+        return False
 
     def _tell(self, objects: Objects, table: Table, faults: Faults) -> None:
         """Each fault once, as long as it is there."""
