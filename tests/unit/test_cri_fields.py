@@ -20,6 +20,7 @@ from pyrun import cri_api as v1
 from pyrun.cri.server import functions
 from pyrun.errors import PyrunError
 from pyrun.facts import Facts
+from pyrun.oci.model import IdMapping
 from pyrun.pod.network.model import PodNet
 from pyrun.pod.sandbox.config import plan_request
 from pyrun.pod.spec import apparmor, log_path, log_rate, look_up_user, plan_root, stop_signal
@@ -152,7 +153,6 @@ CONTAINER_NOTHING = {
         for name in ("annotations", "runtime_handler", "image_ref")
     },
     "mounts.image.user_specified_image": "it is told of a container's own image, by a kubelet",
-    f"{CONTEXT}namespace_options.userns_options": "a container is in the user namespace of its pod",
 }
 
 
@@ -194,6 +194,9 @@ def put(config: Any, path: str, field: Any) -> None:
 def container_outcome(config: Any, root: str) -> str:
     """All that comes of a ContainerConfig before something is run."""
     image, pod, host = Image(), Pod(), node(facts={"lsm": frozenset(("selinux",))})
+    if config.linux.security_context.namespace_options.HasField("userns_options"):
+        maps = (IdMapping(container_id=MAP["container_id"], host_id=MAP["host_id"], size=MAP["length"]),)
+        pod = Pod(user="/ns/user", uid_mappings=maps, gid_mappings=maps)
     host.apparmor = frozenset(("x", "y", apparmor.NAME))
     paths = ("/dev/fuse", "/dev/null", "/dev/x")
     host.devices = {path: [HostDevice(path, "c", 10, minor)] for minor, path in enumerate(paths)}

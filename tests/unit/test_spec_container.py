@@ -222,6 +222,25 @@ def test_a_pod_without_a_pid_namespace() -> None:
     assert "pid" not in kinds(doc(config, pod=pod, pod_config=node_pod))
 
 
+def test_a_user_namespace_is_the_pods_or_refused() -> None:
+    """Never passed over: a container that asked for one would run as the node's root."""
+    ids = [{"host_id": 100000, "container_id": 0, "length": 65536}]
+    others = [{"host_id": 200000, "container_id": 0, "length": 65536}]
+    owner = mapped()
+
+    def asks(**users: Any) -> Any:
+        return container(**context(namespace_options={"userns_options": users}))
+
+    for config in (asks(uids=ids, gids=ids), asks(mode="POD"), container()):
+        assert kinds(doc(config, pod=owner))["user"] == owner.user
+    assert "user" not in kinds(doc(asks(mode="NODE")))
+    place = "linux.security_context.namespace_options.userns_options"
+    for config in (asks(uids=others, gids=ids), asks(uids=ids, gids=others), asks(mode="NODE"), asks(mode="CONTAINER")):
+        refused(place, config=config, pod=owner)
+    for config in (asks(uids=ids, gids=ids), asks(mode="POD"), asks(mode="TARGET")):
+        refused(place, config=config)
+
+
 def test_a_target_that_does_not_run() -> None:
     options = {"pid": "TARGET", "target_id": "t" * 64}
     config = container(**context(namespace_options=options))

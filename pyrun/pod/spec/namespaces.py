@@ -47,6 +47,20 @@ def _check_shared(options: Any, sandbox: Any) -> None:
         mode = getattr(options, name)
         if mode != POD and (mode != NODE or path):
             refuse(f"{OPTIONS}.{name}", "the pod says whose it is", hint="make the pod with it, or leave it out here")
+    if options.HasField("userns_options") and not _is_pods(options.userns_options, sandbox):
+        text = "is not what the pod has, and a container is in its pod's user namespace"
+        refuse(f"{OPTIONS}.userns_options", text, hint="make the pod with it, or leave it out here")
+
+
+def _is_pods(users: Any, sandbox: Any) -> bool:
+    """POD without mappings is whichever the pod has."""
+    if users.mode != POD or not sandbox.user:
+        return bool(users.mode == NODE and not sandbox.user)
+    return all(
+        not given
+        or [(m.container_id, m.host_id, m.length) for m in given] == [(m.container_id, m.host_id, m.size) for m in has]
+        for given, has in ((users.uids, sandbox.uid_mappings), (users.gids, sandbox.gid_mappings))
+    )
 
 
 def _add(d: Draft, found: list[dict[str, str]], kind: str, path: str, place: str) -> None:
