@@ -39,6 +39,8 @@ def test_a_plain_pod() -> None:
     assert found.cgroup == f"/sys/fs/cgroup/pyrun/{ID}/pod"
     assert found.files["resolv.conf"] == FILES["resolv.conf"]
     assert "node1" not in found.files["hosts"] and found.files["hostname"] == "web\n"
+    unnamed = request(hostname="")  # its UTS namespace is a copy of the node's, with that name
+    assert (unnamed.hostname, unnamed.files["hostname"]) == ("", "node1\n")
     assert found.sysctls["net.ipv4.ip_unprivileged_port_start"] == "0"
     assert json.loads(found.record)["cgroups"] == [found.cgroup, f"/sys/fs/cgroup/pyrun/{ID}"]
 

@@ -67,7 +67,7 @@ def plan_request(
     if own_network:
         kinds.append("uts")
     hostname = _hostname(config.hostname)
-    name = hostname if own_network or hostname else files.get("hostname", "").strip()
+    name = hostname or files.get("hostname", "").strip()
     etc = {"resolv.conf": resolv_conf(config, files.get("resolv.conf", "")), "hostname": name + "\n"}
     etc["hosts"] = LOCAL if own_network else files.get("hosts", LOCAL)
     cgroups = plan_cgroups(pod, config.linux.cgroup_parent, driver, facts)
