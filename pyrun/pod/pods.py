@@ -16,7 +16,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from .. import cri_api as v1
-from ..errors import AlreadyExists, FailedPrecondition, NotFound, PyrunError
+from ..errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, PyrunError
 from ..runtime.store import boot_id, start_time
 from . import container as containers
 from .calls import Gone
@@ -279,6 +279,12 @@ class Pods(NodeState):
     async def _create(self, pod: Pod, config: Any) -> str:
         if not pod.ready:
             raise FailedPrecondition(f"pod {pod.id[:13]} is not ready", hint="it has been stopped; make a new one")
+        privileged = config.linux.security_context.privileged
+        if privileged and not pod.config.linux.security_context.privileged:
+            raise InvalidArgument(
+                f"linux.security_context.privileged: pod {pod.id[:13]} is not",
+                hint="a pod that is to have a privileged container is made with the same field set",
+            )
         for c in pod.containers.values():
             if container_key(c.config) == container_key(config):
                 if c.record.state == CREATED and c.record.config == config.SerializeToString(deterministic=True):

@@ -61,7 +61,7 @@ def test_tour(node: Node) -> None:
         ("--image", BUSYBOX),
     ):
         assert node.crictl("ps", "-q", *filters).ok().out.strip() == ctr, filters
-    for filters in (("--name", "x"), ("--label", "tier=back"), ("--pod", NONE), ("--id", "0"), ("--state", "Exited")):
+    for filters in (("--name", "x"), ("--label", "tier=back"), ("--pod", NONE), ("--id", NONE), ("--state", "Exited")):
         assert not node.crictl("ps", "-q", "-a", *filters).ok().out, filters
     wait_for_log(node, "started")
     assert node.crictl("logs", ctr).ok().out == "started\n"
@@ -328,6 +328,46 @@ def test_an_image_that_is_not_there(node: Node) -> None:
     with pytest.raises(InvalidArgument):
         node.create(pod, image={"image": ""})
     node.check()
+
+
+def test_what_tools_look_for_in_the_verbose_info(node: Node) -> None:
+    """The pod's network to enter, the container's process and its config.json; after its end what is still known."""
+    pod = node.run_pod()
+    id = node.run(pod, envs=[{"key": "A", "value": "eA=="}])
+
+    def info(rpc: str, **words: str) -> Any:
+        return json.loads(node.call(rpc, verbose=True, **words).info["info"])
+
+    told = info("PodSandboxStatus", pod_sandbox_id=pod)
+    paths = {one["type"]: one["path"] for one in told["runtimeSpec"]["linux"]["namespaces"]}
+    assert set(paths) == {"network", "ipc", "uts"} and told["config"]["metadata"]["uid"] == "uid-p"
+    told = info("ContainerStatus", container_id=id)
+    assert os.stat(f"/proc/{told['pid']}/ns/net").st_ino == os.stat(paths["network"]).st_ino
+    assert told["sandboxID"] == pod and "A=x" in told["runtimeSpec"]["process"]["env"] and not told["privileged"]
+    assert told["config"]["image"] == {"image": BUSYBOX} and told["config"]["command"][:2] == ["sh", "-c"]
+    node.call("StopContainer", container_id=id)
+    told = info("ContainerStatus", container_id=id)
+    assert told["pid"] == 0 and "runtimeSpec" not in told and told["config"]["log_path"] == "c.log"
+    node.call("StopPodSandbox", pod_sandbox_id=pod)
+    assert "runtimeSpec" not in info("PodSandboxStatus", pod_sandbox_id=pod)
+
+
+def test_a_privileged_container_needs_a_privileged_pod(node: Node) -> None:
+    pod = node.run_pod()
+    free = {"security_context": {"namespace_options": {"pid": "CONTAINER"}, "privileged": True}}
+    with pytest.raises(InvalidArgument, match="linux.security_context.privileged: pod .* is not"):
+        node.create(pod, linux=free)
+    node.check()
+
+
+@pytest.mark.usefixtures("crictl")
+def test_an_answer_is_no_larger_than_a_client_takes(node: Node) -> None:
+    """Of a command that writes more, the beginnings of both streams."""
+    id = node.run(node.run_pod())
+    script = "head -c 20000000 /dev/zero | tr '\\0' a; head -c 20000000 /dev/zero | tr '\\0' b >&2"
+    done = node.crictl("exec", "-s", id, "sh", "-c", script).ok()
+    found = done.out.count("a"), done.out.count("b")  # crictl puts both on its output
+    assert min(found) >= 8_000_000, found
 
 
 def test_a_device_of_cdi(tmp_path: Path, busybox_rootfs: Path) -> None:

@@ -3,7 +3,7 @@ ReopenContainerLog, UpdateContainerResources."""
 
 from __future__ import annotations
 
-import json
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -13,6 +13,7 @@ from ...pod import container as life
 from ...pod.pod import Container
 from ..cri import Cri
 from ..encoded import Encoded, chunks
+from ..info import container_info
 from ..statuses import container_item, container_status, matches
 
 ITEMS = Encoded(container_item, lambda c: c.state)
@@ -56,10 +57,7 @@ async def container_status_(cri: Cri, request: Any) -> Any:
     c = cri.pods.container(request.container_id)
     response = v1.ContainerStatusResponse(status=container_status(c))
     if request.verbose:
-        pid = life.pid_of(cri.pods, c)
-        response.info["info"] = json.dumps(
-            {"pid": pid, "sandboxID": c.pod.id, "cgroup": c.record.cgroup, "warnings": c.record.warnings}
-        )
+        response.info["info"] = await asyncio.to_thread(container_info, cri.pods, c)
     return response
 
 

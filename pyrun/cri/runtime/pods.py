@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,6 +10,7 @@ from ...errors import InvalidArgument
 from ...pod.pod import Pod
 from ..cri import Cri
 from ..encoded import Encoded, chunks
+from ..info import pod_info
 from ..statuses import container_status, matches, pod_item, pod_status
 
 ITEMS = Encoded(pod_item, lambda pod: pod.state)
@@ -47,16 +47,7 @@ async def pod_sandbox_status(cri: Cri, request: Any) -> Any:
     response = v1.PodSandboxStatusResponse(status=pod_status(pod), timestamp=0)
     response.containers_statuses.extend(container_status(c) for c in pod.containers.values() if c.visible)
     if request.verbose:
-        sandbox = pod.sandbox
-        response.info["info"] = json.dumps(
-            {
-                "cgroup": sandbox.cgroup_parent if sandbox else "",
-                "netns": (sandbox.net if sandbox else None) or "",
-                "directory": pod.directory,
-                "state": pod.record.state,
-                "warnings": pod.record.warnings,
-            }
-        )
+        response.info["info"] = pod_info(pod)
     return response
 
 

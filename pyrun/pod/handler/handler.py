@@ -52,6 +52,10 @@ class Handler(ABC):
         """Of its init; 0: it has none."""
 
     @abstractmethod
+    def config_path(self, c: Container) -> str:
+        """Of the config.json that it was made from. There is none once it has ended."""
+
+    @abstractmethod
     def is_started(self, c: Container) -> bool:
         """Whether start() has let it go, of one whose init lives."""
 

@@ -82,6 +82,9 @@ class Own(Handler):
         except PyrunError:
             return 0
 
+    def config_path(self, c: Container) -> str:
+        return f"{self._store.directory(c.id)}/config.json"
+
     def is_started(self, c: Container) -> bool:
         return self._store.open(c.id).status() != CREATED
 

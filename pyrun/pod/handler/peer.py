@@ -192,6 +192,9 @@ class Peer(Handler):
         pid = state.get("pid")
         return pid if isinstance(pid, int) and state.get("status") != "stopped" else 0
 
+    def config_path(self, c: Container) -> str:
+        return f"{c.directory}/{CONFIG}"
+
     def is_started(self, c: Container) -> bool:
         return self._state(c).get("status") not in ("creating", "created")
 
