@@ -31,6 +31,11 @@ kube-objects:  ## Kubernetes' types, anew from lightkube-models, into pyrun/kube
 critest: build  ## Kubernetes' validation of a CRI against pyrun cri (root; needs Go)
 	tests/view $(PY) -m tests.critest.run $(ARGS)
 
+critest-vm: build  ## the same in the guest, which has every controller and AppArmor; takes ten minutes (root; needs Go)
+	$(PY) -m tests.support.cri.tools
+	$(PY) -m tests.support.vm run 'cd /job/src && export PYRUN_VIEW=vm PYTHONPATH=/job/site:/usr/local/lib/pyrun && \
+		python3 -m tests.critest.run $(ARGS)'
+
 containerd-2: build  ## containerd 2.4, made from its Go module once and kept, drives pyrun on this machine (root; needs Go)
 	$(PY) -m tests.support.engines.containerd_2
 	tests/view $(PY) -m pytest -q tests/host/test_containerd.py $(ARGS)
