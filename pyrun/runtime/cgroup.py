@@ -17,6 +17,11 @@ from .store import Held, boot_id
 
 DIRECTORY = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC
 WALK_S = 20.0
+LEAVE_S = 1.0  # what was killed takes some time to leave its cgroup
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def own_cgroup(record: rec.Record) -> Held:
@@ -37,14 +42,33 @@ def own_cgroup(record: rec.Record) -> Held:
     return Held(-1)
 
 
-def remove_claimed(record: rec.Record) -> None:
+def remove_claimed(record: rec.Record, warn: Callable[[str], None]) -> None:
     """The cgroup of a create that was killed before it could write down which one it made. There was none of the name,
-    and nothing of ours is in what has it now: so if it is empty it goes, and else it is another's."""
-    if record.cgroup == rec.CLAIMED and record.boot_id == boot_id():
-        try:
-            posix.rmdir(record.text("cgroup"))
-        except OSError:  # it was never made, or somebody uses it
-            return
+    and nothing of ours is in what has it now: so if it is empty it goes, and else it is another's. systemd's goes with
+    its unit."""
+    path = record.text("cgroup")
+    if record.cgroup != rec.CLAIMED or record.boot_id != boot_id():
+        return
+    try:
+        if not record.flags & rec.SYSTEMD:
+            posix.rmdir(path)
+        elif _is_empty(path):
+            from .systemd import stop_left_unit
+
+            stop_left_unit(path, record.text("id"))
+    except OSError:  # it was never made, or somebody uses it
+        return
+    except PyrunError as e:
+        warn("\n".join(e.lines()))
+
+
+def _is_empty(path: str) -> bool:
+    """Whether nothing is in it, or nothing any more in a moment, or it is not there."""
+    try:
+        with Held(posix.open(path, DIRECTORY)) as cgroup:
+            return wait_for_event(cgroup, "populated 0", LEAVE_S)
+    except FileNotFoundError:
+        return True
 
 
 def write_file(cgroup: int, name: str, text: str) -> bool:

@@ -13,7 +13,7 @@ from ..oci.load import load_bytes, read_file
 from ..plan.lifecycle import FILES, plan_delete, plan_poststop
 from ..plan.model.plan import Builder
 from ..plan.model.steps import PARENT, RemoveCgroup, Unlinkat
-from .cgroup import own_cgroup, pids_below, remove_claimed, wait_for_event
+from .cgroup import LEAVE_S, own_cgroup, pids_below, remove_claimed, wait_for_event
 from .kill import SIGKILL, send
 from .record import SHARED_PIDNS
 from .request import request_of
@@ -21,7 +21,6 @@ from .store import STOPPED, Container, Missing, Store, Unreadable, boot_id
 
 ENOENT, EBUSY = 2, 16
 END_MS = 10_000
-LEAVE_S = 1.0  # what was killed takes some time to leave its cgroup
 MOST_NAMED = 10
 OLD_FILES = ("exec.seen", "exec.0", "exec.1", "exec.2", "exec.3")  # of a pyrun that kept the plans of execs
 
@@ -63,7 +62,7 @@ def _delete(store: Store, container: str, held: int, force: bool, warn: Callable
             )
         if c.alive():  # by force, or what a create that was killed has left
             _kill_and_wait(c, cgroup)
-        remove_claimed(c.record)
+        remove_claimed(c.record, warn)
         _undo(c, cgroup, force, warn)
 
 

@@ -153,8 +153,7 @@ class Scope:
 
     def on_yield(self, _code: int, pid: int) -> None:
         """Makes the unit around stage 1. PyrunError."""
-        what = f"pyrun container {self.container}"
-        properties = unit_properties(self.unit, what, pid) + limit_properties(self.resources)
+        properties = unit_properties(self.unit, description(self.container), pid) + limit_properties(self.resources)
         try:
             make = lambda m: m.start(self.unit.name, m.understood(properties))  # noqa: E731
             with_manager(self.user, make, f"make {self.unit.name}")
@@ -245,6 +244,25 @@ def stop_unit(cgroup: str) -> None:
     """delete: stops the unit whose cgroup this is."""
     unit = cgroup.rpartition("/")[2]
     with_manager(is_of_user(cgroup), lambda m: m.stop(unit), f"stop {unit}")
+
+
+def description(container: str) -> str:
+    """By which people, and delete, know whose a unit is."""
+    return f"pyrun container {container}"
+
+
+def stop_left_unit(cgroup: str, container: str) -> None:
+    """delete: the unit of this cgroup, in which nothing is, if it is the one that a create was killed for while systemd
+    made it. What has ended the kernel moves into no cgroup, without a word, and then systemd waits for ever for its
+    end."""
+    name = cgroup.rpartition("/")[2]
+
+    def stop(manager: Manager) -> None:
+        (((_, what, *_), *_),) = manager.call("ListUnitsByNames", "as", ([name],))
+        if what == description(container):
+            manager.stop(name)
+
+    with_manager(is_of_user(cgroup), stop, f"stop {name}")
 
 
 def is_of_user(cgroup: str) -> bool:

@@ -26,15 +26,16 @@ from pyrun import cri_api as v1
 from pyrun.errors import Unavailable
 from pyrun.rpc.client import call_all
 from tests.support.container.bundle import BundleMaker
+from tests.support.container.leaks import CGROUP_ROOT
 from tests.support.container.runner import REPO, Runner, wait_for
 
 GRAMMAR = re.compile(r"pyrun: [a-z]+ \S+: --systemd-cgroup: .+\n  hint: .+\n")
 # pyrun with less patience, where systemd seems to run.
 PROGRAM = f"""
-import sys
+import os, sys
 sys.path.insert(0, {str(REPO)!r})
 from pyrun.runtime import systemd
-systemd.TIMEOUT_S = 2.0
+systemd.TIMEOUT_S = float(os.environ.get("PATIENCE_S", "2"))
 from pyrun.cli.main import main
 sys.exit(main(["--systemd-cgroup", *sys.argv[1:]]))
 """
@@ -49,10 +50,13 @@ ANSWERS: dict[str, tuple[str, tuple[Any, ...]]] = {
 
 
 class Bus:
-    """Authenticates if it knows EXTERNAL, and answers the methods that it knows."""
+    """Authenticates if it knows EXTERNAL, and answers the methods that it knows, with `answers` or what is usual."""
 
-    def __init__(self, path: Path, knows: tuple[str, ...]) -> None:
+    def __init__(
+        self, path: Path, knows: tuple[str, ...], answers: dict[str, tuple[str, tuple[Any, ...]]] | None = None
+    ) -> None:
         self.knows = knows
+        self.answers = ANSWERS | (answers or {})
         self.called: list[str] = []
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(str(path))
@@ -100,9 +104,9 @@ class Bus:
         self.called.append(method)
         if message.header.message_type != MessageType.method_call or method not in self.knows:
             return None
-        if method not in ANSWERS:
+        if method not in self.answers:
             return new_error(message, "org.freedesktop.systemd1.NoSuchUnit", "s", ("no such unit",))
-        return new_method_return(message, *ANSWERS[method])
+        return new_method_return(message, *self.answers[method])
 
     def close(self) -> None:
         for one in (self.listener, *self.open):
@@ -166,6 +170,61 @@ def test_a_bus_that_goes_away(pyrun: Runner, bundle: BundleMaker, tmp_path: Path
     bus.close()
     done.fails(1, "systemd does not answer: the bus closed the connection")
     assert GRAMMAR.fullmatch(done.err), done.describe()
+    assert pyrun.ids() == []
+
+
+LEFT = CGROUP_ROOT / "test-left.scope"
+
+
+@pytest.mark.parametrize("whose", ["ours", "another's", "ours, in use", "ours, without a cgroup"])
+@pytest.mark.parametrize("force", ["--force", "--force=false"])
+def test_a_create_that_is_killed_while_systemd_makes_the_unit(
+    pyrun: Runner, bundle: BundleMaker, tmp_path: Path, whose: str, force: str
+) -> None:
+    """delete stops what systemd then has in vain, and never the unit of another nor one that is in use."""
+    what = "pyrun container new" if whose != "another's" else "pyrun container old"
+    row = ("test-left.scope", what, "loaded", "active", "running", "", "/unit", 0, "", "/")
+    answers = {"ListUnitsByNames": ("a(ssssssouso)", ([row],)), "StopUnit": ("o", ("/job/8",))}
+    bus = Bus(tmp_path / "bus", ("EXTERNAL", *ANSWERS, *answers, "ResetFailedUnit"), answers)
+    env = {"DBUS_SYSTEM_BUS_ADDRESS": f"unix:path={tmp_path}/bus", "PATIENCE_S": "60"}
+    made = bundle(["sleep", "1000"], linux={"cgroupsPath": "-.slice:test:left"})
+    try:
+        with pyrun.popen("create", "--bundle", made.path, "new", env=os.environ | env) as create:
+            wait_for(lambda: "StartTransientUnit" in bus.called, 60, "the call")
+            create.kill()
+        if whose != "ours, without a cgroup":
+            LEFT.mkdir()
+        with Popen(["sleep", "1000"]) as stranger:
+            if whose == "ours, in use":
+                (LEFT / "cgroup.procs").write_text(str(stranger.pid))
+            wait_for(lambda: pyrun.state("new")["status"] == "stopped", 60, "the create to be over")
+            assert "StopUnit" not in bus.called
+            pyrun.delete("new", force, env=env).ok()
+            assert stranger.poll() is None
+            stranger.kill()
+    finally:
+        bus.close()
+        if LEFT.exists():
+            wait_for(lambda: "populated 0" in (LEFT / "cgroup.events").read_text(), 60, "the stranger to leave")
+            LEFT.rmdir()
+    assert ("StopUnit" in bus.called) == (whose in ("ours", "ours, without a cgroup"))
+    assert pyrun.ids() == []
+
+
+def test_a_delete_that_cannot_ask_systemd_of_a_killed_create(
+    pyrun: Runner, bundle: BundleMaker, tmp_path: Path
+) -> None:
+    """It says so, and removes what it can."""
+    bus = Bus(tmp_path / "bus", ("EXTERNAL", *ANSWERS))
+    env = {"DBUS_SYSTEM_BUS_ADDRESS": f"unix:path={tmp_path}/bus", "PATIENCE_S": "60"}
+    try:
+        with pyrun.popen("create", "--bundle", bundle(["true"]).path, "new", env=os.environ | env) as create:
+            wait_for(lambda: "StartTransientUnit" in bus.called, 60, "the call")
+            create.kill()
+    finally:
+        bus.close()
+    done = pyrun.delete("new", "--force", env={"DBUS_SYSTEM_BUS_ADDRESS": "unix:path=/no/such/bus"}).ok()
+    assert "no connection to the system's D-Bus" in done.err, done.describe()
     assert pyrun.ids() == []
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import pwd
+import socket
 import subprocess
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +39,8 @@ PROPERTIES = {
     "Transient": "yes",
     "ActiveState": "active",
 }
+IDS = [{"containerID": 0, "hostID": 0, "size": 65536}]
+PR_SET_CHILD_SUBREAPER = 36
 
 
 @pytest.fixture
@@ -274,6 +280,73 @@ def test_a_failed_create_leaves_no_unit(systemd: Runner, bundle: BundleMaker) ->
     made.add_mount("/missing", "/no/such/source", "bind")
     systemd("create", "--bundle", made.path, "failed").fails(1, "/no/such/source")
     assert show("test-failed.scope", "LoadState")["LoadState"] == "not-found"
+
+
+class HeldBus:
+    """A way to the system's bus on which a call that names StartTransientUnit waits for `let_go`."""
+
+    def __init__(self, path: Path) -> None:
+        self.address = f"unix:path={path}"
+        self.came, self.let_go = threading.Event(), threading.Event()
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(str(path))
+        self.listener.listen(8)
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                ours, bus = self.listener.accept()[0], socket.socket(socket.AF_UNIX)
+                bus.connect("/run/dbus/system_bus_socket")
+                threading.Thread(target=self._hand_on, args=(ours, bus), daemon=True).start()
+                threading.Thread(target=self._hand_on, args=(bus, ours), daemon=True).start()
+
+    def _hand_on(self, source: socket.socket, to: socket.socket) -> None:
+        seen = b""
+        with suppress(OSError):
+            while data := source.recv(1 << 16):
+                seen += data
+                if b"StartTransientUnit" in seen:
+                    self.came.set()
+                    self.let_go.wait(120)
+                to.sendall(data)
+
+    def close(self) -> None:
+        self.let_go.set()
+        self.listener.close()
+
+
+@pytest.mark.parametrize("userns", [False, True])
+def test_a_create_that_is_killed_while_systemd_makes_the_unit(
+    systemd: Runner, bundle: BundleMaker, tmp_path: Path, userns: bool
+) -> None:
+    """What systemd is to put into the unit has ended by then, and nobody has reaped it: systemd makes the unit, puts
+    nothing in it, and never hears of an end."""
+    made = sleeping(bundle, "system.slice:test:killed")
+    if userns:
+        made.add_namespace("user").update(linux={"uidMappings": IDS, "gidMappings": IDS})
+    bus = HeldBus(tmp_path / "bus")
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0  # or process 1 reaps what we kill create for
+    try:
+        env = os.environ | {"DBUS_SYSTEM_BUS_ADDRESS": bus.address}
+        with systemd.popen("create", "--bundle", made.path, "killed", env=env) as create:
+            assert bus.came.wait(60)
+            (child,) = map(int, Path(f"/proc/{create.pid}/task/{create.pid}/children").read_text().split())
+            create.kill()
+        wait_for(lambda: ") Z " in Path(f"/proc/{child}/stat").read_text(), 60, "its process to end")
+        bus.let_go.set()
+        state = {"ActiveState": "active", "SubState": "running"}
+        wait_for(lambda: show("test-killed.scope", *state) == state, 60, "the unit")
+        os.waitpid(child, 0)
+    finally:
+        libc.prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+        bus.close()
+    assert (CGROUP_ROOT / "system.slice" / "test-killed.scope" / "cgroup.procs").read_text() == ""
+    systemd.delete("killed", "--force").ok()
+    wait_gone("test-killed.scope")
+    assert systemd.ids() == []
+    systemd.run(bundle(["true"], linux={"cgroupsPath": "system.slice:test:killed"}), id="killed").ok()
 
 
 def test_no_bus_is_a_clear_error(systemd: Runner, bundle: BundleMaker) -> None:

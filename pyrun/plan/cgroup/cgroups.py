@@ -77,9 +77,7 @@ def plan_cgroup(
     cgroup, skipped = b.slot("cgroup", inherit=inherit), Label("no cgroup")
     # No cgroup means no limits, and a runtime without root has no device rules: only where config.json has none either.
     optional = ((EACCES, skipped), (EROFS, skipped), (EPERM, skipped)) if facts.rootless and not limits.writes else ()
-    why = "what a killed create made is removed, but not what was there"
-    claim = SaveCgroup(record=record, path=path, offset=RECORD_CGROUP, at="/linux/cgroupsPath", why=why)
-    plan_path(b, facts, path, limits.controllers, optional, cgroup, state, claim=claim)
+    plan_path(b, facts, path, limits.controllers, optional, cgroup, state, claim=claim_cgroup(record, path))
     b.add(
         PARENT,
         Openat2(path=path, flags=O_DIRECTORY, out=cgroup, on=optional, at="/linux/cgroupsPath"),
@@ -89,6 +87,12 @@ def plan_cgroup(
     plan_early_limits(b, spec, facts, cgroup)
     b.add(PARENT, skipped)
     return cgroup
+
+
+def claim_cgroup(record: int, path: str) -> SaveCgroup:
+    """Before it is made, by us or by systemd."""
+    why = "what a killed create made is removed, but not what was there"
+    return SaveCgroup(record=record, path=path, offset=RECORD_CGROUP, at="/linux/cgroupsPath", why=why)
 
 
 def save_cgroup(record: int, cgroup: int) -> SaveCgroup:

@@ -15,7 +15,7 @@ from ..model.plan import Builder
 from ..model.steps import O_DIRECTORY, PARENT, Ack, Await, Meet, Openat2, Yield
 from ..namespace.namespaces import PATIENCE_MS
 from ..process.process import cpu_mask
-from .cgroups import plan_controllers, plan_early_limits, save_cgroup
+from .cgroups import claim_cgroup, plan_controllers, plan_early_limits, save_cgroup
 from .resources import cpu_weight, io_weight, plan_resources
 
 TYPE_CHECKING = False
@@ -126,6 +126,7 @@ def plan_scope(b: Builder, spec: Spec, facts: Facts, path: str, cgroup: int, rec
     b.add(
         PARENT,
         Await(point=SCOPE, patience_ms=PATIENCE_MS, why="it is there to be moved"),
+        claim_cgroup(record, path),
         Yield(code=SCOPE, at=AT, why="systemd makes the unit, with it inside"),
         Openat2(path=path, flags=O_DIRECTORY, out=cgroup, at=AT, why="the unit's cgroup"),
         save_cgroup(record, cgroup),

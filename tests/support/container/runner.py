@@ -144,8 +144,8 @@ class Runner:
         """Waits until the container has this status."""
         wait_for(lambda: self.state(id)["status"] == status, timeout, f"{id} to be {status}")
 
-    def delete(self, id: str, *options: str) -> Result:
-        return self("delete", *options, id)
+    def delete(self, id: str, *options: str, **kwargs: Any) -> Result:
+        return self("delete", *options, id, **kwargs)
 
     def ids(self) -> list[str]:
         """The containers that have a state directory; names with a dot in front are caches."""
