@@ -115,7 +115,7 @@ def test_an_exec_can_be_traced_and_has_nothing_of_the_hosts(
 def test_in_a_user_namespace_it_is_of_no_use_against_an_exec(
     pyrun: Runner, watching: Bundle, tmp_path: Path, position: str
 ) -> None:
-    """Nothing of the exec's can be opened or traced."""
+    """Nothing of the exec's can be opened or traced; all of what belongs to the container can."""
     for directory in (tmp_path, *tmp_path.parents[:2]):
         directory.chmod(0o755)
     ids = [{"containerID": 0, "hostID": 100000, "size": 65536}]
@@ -125,6 +125,8 @@ def test_in_a_user_namespace_it_is_of_no_use_against_an_exec(
     subprocess.run(["chown", "-Rh", "100000:100000", watching.rootfs], check=True)
     with Gated(pyrun, watching, position) as at:
         assert attack(at, [*CAPABILITIES, "CAP_SYS_PTRACE"], "user") == []
+        worked = attack(at, [*CAPABILITIES, "CAP_SYS_PTRACE"], "user", init=True)
+        assert {"ptrace", "open fd", "open exe", "open cwd", "open root", "open mem", "pidfd_getfd 0"} <= set(worked)
         assert at.release() == 0
 
 

@@ -51,14 +51,15 @@ class Gated:
             self.process.wait()
 
 
-def attack(at: Gated, capabilities: list[str], *namespaces: str) -> list[str]:
-    """What a process with the container's capabilities and in its PID namespace can do to the one at the gate; it is
-    in these other namespaces of the container's as well.
+def attack(at: Gated, capabilities: list[str], *namespaces: str, init: bool = False) -> list[str]:
+    """What a process with the container's capabilities and in its PID namespace can do to the one at the gate, or to
+    the container's init; it is in these other namespaces of the container's as well.
     """
+    victim = (at.init, 1) if init else (at.pid, at.inside)
     names = ",".join(["-all", *(f"+{name.removeprefix('CAP_').lower()}" for name in capabilities)])
     enter = [f"--{name}" for name in ("pid", *namespaces)]
     command = ["nsenter", "-t", str(at.init), *enter, "--", "setpriv", "--bounding-set", names, "--inh-caps", "-all"]
-    command += [os.path.realpath(sys.executable), "-IS", "-", str(at.pid), str(at.inside)]
+    command += [os.path.realpath(sys.executable), "-IS", "-", *map(str, victim)]
     with ATTACKER.open() as program:  # a mapped root may not find it by its path
         done = subprocess.run(command, stdin=program, stdout=subprocess.PIPE, text=True, check=True)
     return done.stdout.splitlines()
