@@ -1,7 +1,7 @@
 # Everything here assumes `./bootstrap build` has run once; each target runs it, and the second time it is quick.
 PY := .venv/bin/python
 
-.PHONY: help build check test bench bench-addons bench-addons-memory pictures bench-layers bench-cri bench-node many-cri demo conformance critest containerd-2 victoria-logs kubelet control-plane e2e-node fuzz fuzz-layer fuzz-dataplane fuzz-dns bench-proxy flood-proxy bench-proxy-memory bench-proxy-plan bench-dns broken-dns asan vm vm-shell vm-test vm-engines vm-trixie box soak clean
+.PHONY: help build check test bench bench-addons bench-addons-memory pictures bench-layers bench-cri bench-node many-cri demo conformance critest containerd-2 victoria-logs kubelet control-plane metrics-server e2e-node fuzz fuzz-layer fuzz-dataplane fuzz-dns bench-proxy flood-proxy bench-proxy-memory bench-proxy-plan bench-dns broken-dns asan vm vm-shell vm-test vm-engines vm-trixie box soak clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,11 @@ kubelet: build  ## a kubelet, made from its Go module once and kept, runs pods o
 control-plane: build  ## an API server, controllers and etcd, made once and kept: the API client, the proxy (root; needs Go, 15 CPU minutes)
 	$(PY) -m tests.support.kube.build etcd kube-apiserver kube-controller-manager kube-scheduler kubectl
 	tests/view $(PY) -m pytest -q $(filter-out %/test_kubelet.py,$(wildcard tests/cluster/test_*.py)) $(ARGS)
+
+metrics-server: build  ## metrics-server, made from its Go module once and kept, asks a node for what kubectl top shows (root; needs Go, 20 CPU minutes)
+	$(PY) -m tests.support.kube.build etcd kube-apiserver kube-controller-manager kube-scheduler kubectl
+	$(PY) -m tests.support.engines.metrics_server
+	tests/view $(PY) -m pytest -q tests/cluster/test_metrics_server.py $(ARGS)
 
 e2e-node: build  ## upstream's node e2e specs with a real kubelet on pyrun cri (root; needs Go, 20 CPU minutes to build, 8 to run)
 	$(PY) -m tests.support.kube.build kubelet e2e_node.test ginkgo agnhost nonewprivs

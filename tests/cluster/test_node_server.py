@@ -26,30 +26,16 @@ import pytest
 
 from pyrun.kube.certificates import read_pair
 from pyrun.kube.client import path
-from pyrun.kube.signing import PLURAL, SERVING, VERSION
-from tests.support.container.disk import unmount
-from tests.support.container.runner import runtime_argv
-from tests.support.cri.node import BUSYBOX, a_node
+from tests.support.cri.node import BUSYBOX
 from tests.support.kube import bootstrap
-from tests.support.kube.cluster import Cluster
-from tests.support.kube.control_plane import PROGRAMS, SERVICES, ControlPlane, a_control_plane, program
-from tests.support.kube.kubelet import ADDRESS, own_address
+from tests.support.kube.cluster import Cluster, a_plane_and_node, approve
+from tests.support.kube.control_plane import ControlPlane
+from tests.support.kube.kubelet import ADDRESS
 from tests.support.node.agent import SLEEP, AgentNode, is_ready, sh
 from tests.support.registry.made import make_image, tree_tar
 from tests.support.registry.stub import Stub
 
 NODE = "n1"
-
-
-def approve(plane: ControlPlane) -> None:
-    """The serving certificate, which no controller approves."""
-
-    def waits() -> Any:
-        found = plane.admin.list(path(VERSION, PLURAL))[0]
-        return [one for one in found if one["spec"]["signerName"] == SERVING and not one["status"]]
-
-    (request,) = plane.wait("kube-apiserver", waits)
-    plane.kubectl("certificate", "approve", request["metadata"]["name"])
 
 
 def container(pod: dict[str, Any]) -> dict[str, Any]:
@@ -60,28 +46,8 @@ def container(pod: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory, busybox_rootfs: Path) -> Iterator[tuple[ControlPlane, AgentNode]]:
-    """A control plane, and a node that has joined it."""
-    for name in PROGRAMS:
-        program(name)
-    directory = tmp_path_factory.mktemp("cluster")
-    (directory / "plane").mkdir()
-    try:
-        with a_node(directory / "node", busybox_rootfs) as node:
-            own_address()
-            with a_control_plane(directory / "plane", nodes=True) as plane:
-                agent = AgentNode(node)
-                bootstrap.prepare(plane)
-                words = ("--server", plane.url, "--token", bootstrap.token(plane, "abcdef"), "--ca-file", plane.ca)
-                where = ("--root", str(node.root), "--node-name", NODE)
-                subprocess.run([*runtime_argv(), "node", "join", *where, *words], check=True, timeout=120)
-                node.words += ("--node-ip", ADDRESS, "--service-cidr", SERVICES)
-                node.start()
-                approve(plane)
-                yield plane, agent
-                subprocess.run(["ip", "link", "del", "node0"], check=True)
-                agent.clear()
-    finally:
-        unmount(directory / "node" / "state" / "volumes")
+    with a_plane_and_node(tmp_path_factory.mktemp("cluster"), busybox_rootfs, NODE) as found:
+        yield found
 
 
 @pytest.fixture
@@ -376,7 +342,7 @@ def test_kubectl_logs_exec_and_port_forward(cluster: Cluster) -> None:
     refused = cluster.try_kubectl("exec", "web", "--", "sh", "-c", "exit 7")
     assert refused.returncode == 7, refused
     with cluster.forwarded("web", 8080) as port:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/index.html", timeout=30) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/index.html", timeout=60) as answer:
             assert answer.read() == b"hello\n"
 
 
@@ -389,7 +355,7 @@ def test_the_node_s_api_asks_who_is_there_and_what_they_may(cluster: Cluster) ->
         if token:
             request.add_header("Authorization", f"Bearer {token}")
         try:
-            with urllib.request.urlopen(request, timeout=30, context=context) as answer:
+            with urllib.request.urlopen(request, timeout=60, context=context) as answer:
                 return int(answer.status)
         except urllib.error.HTTPError as error:
             return error.code
@@ -476,7 +442,7 @@ def test_services_by_the_node_s_own_credentials(cluster: Cluster, tmp_path: Path
     def ask() -> None:
         while not ended.is_set():
             try:
-                with urllib.request.urlopen(f"http://{address}/index.html", timeout=30) as answer:
+                with urllib.request.urlopen(f"http://{address}/index.html", timeout=60) as answer:
                     said.append(answer.read().decode().strip())
             except OSError as error:
                 said.append(f"{type(error).__name__}: {error}")

@@ -6,11 +6,54 @@ import contextlib
 import json
 import subprocess
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
-from tests.support.cri.node import BUSYBOX
-from tests.support.kube.control_plane import ControlPlane
+from pyrun.kube.client import path
+from pyrun.kube.signing import PLURAL, SERVING, VERSION
+from tests.support.container.disk import unmount
+from tests.support.container.runner import runtime_argv
+from tests.support.cri.node import BUSYBOX, a_node
+from tests.support.kube import bootstrap
+from tests.support.kube.control_plane import PROGRAMS, SERVICES, ControlPlane, a_control_plane, program
+from tests.support.kube.kubelet import ADDRESS, own_address
 from tests.support.node.agent import AgentNode, is_ready
+
+
+def approve(plane: ControlPlane) -> None:
+    """The serving certificate, which no controller approves."""
+
+    def waits() -> Any:
+        found = plane.admin.list(path(VERSION, PLURAL))[0]
+        return [one for one in found if one["spec"]["signerName"] == SERVING and not one["status"]]
+
+    (request,) = plane.wait("kube-apiserver", waits)
+    plane.kubectl("certificate", "approve", request["metadata"]["name"])
+
+
+@contextlib.contextmanager
+def a_plane_and_node(directory: Path, rootfs: Path, name: str) -> Iterator[tuple[ControlPlane, AgentNode]]:
+    """A control plane, and a node that has joined it. Skips where the programs have not been built."""
+    for one in PROGRAMS:
+        program(one)
+    (directory / "plane").mkdir()
+    try:
+        with a_node(directory / "node", rootfs) as node:
+            own_address()
+            with a_control_plane(directory / "plane", nodes=True) as plane:
+                agent = AgentNode(node)
+                bootstrap.prepare(plane)
+                words = ("--server", plane.url, "--token", bootstrap.token(plane, "abcdef"), "--ca-file", plane.ca)
+                where = ("--root", str(node.root), "--node-name", name)
+                subprocess.run([*runtime_argv(), "node", "join", *where, *words], check=True, timeout=120)
+                node.words += ("--node-ip", ADDRESS, "--service-cidr", SERVICES)
+                node.start()
+                approve(plane)
+                yield plane, agent
+                subprocess.run(["ip", "link", "del", "node0"], check=True)
+                agent.clear()
+    finally:
+        unmount(directory / "node" / "state" / "volumes")
 
 
 class Cluster:

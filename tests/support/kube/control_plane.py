@@ -152,6 +152,10 @@ class ControlPlane:
             f"--kubelet-client-certificate={path / 'kubelet-client.crt'}",
             f"--kubelet-client-key={path / 'kubelet-client.key'}",
             "--kubelet-preferred-address-types=InternalIP",
+            *_BY_PROXY,
+            f"--proxy-client-cert-file={path / 'aggregator.crt'}",
+            f"--proxy-client-key-file={path / 'aggregator.key'}",
+            f"--requestheader-client-ca-file={path / 'ca.crt'}",
             "--endpoint-reconciler-type=none",
             "--profiling=false",
             *[f"--feature-gates={gate}=true" for gate in self._gates],
@@ -235,7 +239,7 @@ class ControlPlane:
         """kill -9."""
         process = self._running.pop(name)
         process.send_signal(signal.SIGKILL)
-        process.wait(30)
+        process.wait(60)
 
     def end(self) -> None:
         for name in list(self._running):
@@ -268,6 +272,7 @@ class ControlPlane:
         names = f"IP:{HOST},DNS:localhost,DNS:kubernetes.default.svc"
         self.certificate("api", "/CN=kube-apiserver", f"subjectAltName={names}")
         self.certificate("kubelet-client", "/O=system:masters/CN=kube-apiserver-kubelet-client")
+        self.certificate("aggregator", "/CN=aggregator")
         self._openssl("genpkey", *_EC, "-out", "sa.key")
         self._openssl("pkey", "-in", "sa.key", "-pubout", "-out", "sa.pub")
 
@@ -282,6 +287,13 @@ class ControlPlane:
         subprocess.run(["openssl", *argv], cwd=self.path, check=True, capture_output=True)
 
 
+# Whom servers of further APIs believe who it is that asks.
+_BY_PROXY = (
+    "--requestheader-allowed-names=aggregator",
+    "--requestheader-username-headers=X-Remote-User",
+    "--requestheader-group-headers=X-Remote-Group",
+    "--requestheader-extra-headers-prefix=X-Remote-Extra-",
+)
 _EC = ("-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256")
 _NEW = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
 
