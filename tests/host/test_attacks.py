@@ -41,10 +41,10 @@ def test_what_took_a_records_place_does_not_hold_up_the_others(
             (place / "record").symlink_to("/dev/zero")
         case "directory":
             (place / "record").mkdir()
-    listed = either("list", timeout=10).ok()
+    listed = either("list", timeout=60).ok()
     assert whole in listed.out
     assert "broken" in listed.err
-    either("state", "broken", timeout=10).fails(1, "broken")
+    either("state", "broken", timeout=60).fails(1, "broken")
     if what == "directory":  # not a file of ours, so not ours to remove
         (place / "record").rmdir()
     either.delete("broken", "--force").ok()
@@ -61,8 +61,8 @@ def test_an_empty_notify_socket_is_none(pyrun: Runner, bundle: BundleMaker) -> N
     id = pyrun.new_id()
     nothing = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     environment = {**os.environ, "NOTIFY_SOCKET": ""}
-    assert pyrun.popen("create", "-b", made.path, id, env=environment, **nothing).wait(30) == 0
-    pyrun("start", id, env={"NOTIFY_SOCKET": ""}, timeout=10).ok()  # it would wait for READY=1
+    assert pyrun.popen("create", "-b", made.path, id, env=environment, **nothing).wait(60) == 0
+    pyrun("start", id, env={"NOTIFY_SOCKET": ""}, timeout=60).ok()  # it would wait for READY=1
     wait_for(lambda: (made.rootfs / "env").exists(), 30, "the program")
     assert "NOTIFY_SOCKET" not in (made.rootfs / "env").read_text()
 
@@ -107,7 +107,7 @@ def test_a_create_that_was_deleted_leaves_its_successor_alone(pyrun: Runner, bun
     pyrun.delete(id, "--force").ok()
     assert pyrun.create_started(other, id=id) == id
     gate.write_text("go\n")
-    _, said = first.communicate(timeout=30)
+    _, said = first.communicate(timeout=60)
     assert first.returncode == 1
     assert b"could not be undone" not in said, said
     assert pyrun.state(id)["status"] == "running"
@@ -191,7 +191,7 @@ def test_capabilities_that_cannot_be_had_are_warned_about_each_time(
     for i in range(3):
         log = tmp_path / f"{i}.log"
         words: list[str | Path] = ["--log", log, "--log-format", "json", verb, "-b", made.path, f"caps{i}"]
-        assert pyrun.popen(*words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL).wait(30) == 0
+        assert pyrun.popen(*words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL).wait(60) == 0
         (entry,) = [json.loads(line) for line in log.read_text().splitlines()]
         assert entry["level"] == "warning"
         assert entry["msg"].endswith("ignoring unknown or unavailable capabilities: CAP_OF_TOMORROW")
@@ -205,7 +205,7 @@ def test_a_forged_message_of_the_init_is_no_bug_of_ours(
     id = pyrun.create(bundle(SLEEP))
     status = os.open(pyrun.root / id / "status", os.O_RDWR | os.O_NONBLOCK)
     os.write(status, struct.pack("<4IiiI", 3, 2, 0xFFFFFFFF, hook << 8, 2, 0, 3) + b"abc")
-    said = either("start", id, timeout=10).fails(1).err
+    said = either("start", id, timeout=60).fails(1).err
     os.close(status)
     assert "internal error" not in said
     assert "forged" in said

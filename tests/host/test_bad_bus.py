@@ -140,7 +140,7 @@ def test_a_bus_that_falls_silent(
     env = {"DBUS_SYSTEM_BUS_ADDRESS": f"unix:path={tmp_path}/bus"}
     begin = time.monotonic()
     try:
-        done = pyrun(verb, "--bundle", bundle(["sleep", "1000"]).path, "new", env=env, timeout=30)
+        done = pyrun(verb, "--bundle", bundle(["sleep", "1000"]).path, "new", env=env, timeout=60)
         if "StartTransientUnit" in knows:  # accepted, and so ours to take back; before that it may be another's
             wait_for(lambda: "StopUnit" in bus.called, 30, "the unit to be stopped")
     finally:
@@ -165,7 +165,7 @@ def test_a_bus_that_goes_away(pyrun: Runner, bundle: BundleMaker, tmp_path: Path
     thread = threading.Thread(target=close_later)
     thread.start()
     env = {"DBUS_SYSTEM_BUS_ADDRESS": f"unix:path={tmp_path}/bus"}
-    done = pyrun("create", "--bundle", bundle(["sleep", "1000"]).path, "new", env=env, timeout=30)
+    done = pyrun("create", "--bundle", bundle(["sleep", "1000"]).path, "new", env=env, timeout=60)
     thread.join()
     bus.close()
     done.fails(1, "systemd does not answer: the bus closed the connection")

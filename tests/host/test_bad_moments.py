@@ -371,9 +371,9 @@ def test_dead_notify_socket(place: Place, bundle: BundleMaker, tmp_path: Path) -
     env = {**os.environ, "NOTIFY_SOCKET": str(dead)}
     runner = place.here()
     runner.create(sleeping(bundle), id="one", env=env)
-    runner("start", "one", env=env, timeout=20).ok()
+    runner("start", "one", env=env, timeout=60).ok()
     assert runner.state("one")["status"] == "running"
-    runner.run(bundle(), id="two", env=env, timeout=20).ok()
+    runner.run(bundle(), id="two", env=env, timeout=60).ok()
 
 
 @pytest.fixture
@@ -473,7 +473,7 @@ def test_deleted_while_its_create_stands_still(place: Place, bundle: BundleMaker
             other = sleeping(bundle)
             runner.create_started(other, id="new")
             (tmp_path / "go").touch()
-        assert process.wait(30) == 1
+        assert process.wait(60) == 1
     text = (tmp_path / "errors").read_text()
     assert GRAMMAR.fullmatch(text), text
     assert runner.state("new")["status"] == "running"

@@ -50,14 +50,14 @@ def daemon(places: Path, *more: str, env: dict[str, str] | None = None) -> Itera
     with open(places / "log", "a") as log:
         made = subprocess.Popen(argv(places, *more), stderr=log, text=True, cwd=REPO, env=os.environ | (env or {}))
     try:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while not _served(sock if not more else Path(more[-1].removeprefix("unix://"))):
             assert made.poll() is None and time.monotonic() < deadline, (places / "log").read_text()
             time.sleep(0.02)
         yield made
     finally:
         made.terminate()
-        assert made.wait(30) == 0, (places / "log").read_text()
+        assert made.wait(60) == 0, (places / "log").read_text()
 
 
 def _served(path: Path) -> bool:
@@ -71,7 +71,7 @@ def _served(path: Path) -> bool:
 
 def refused(places: Path, *more: str) -> str:
     """What it says when it does not start."""
-    done = subprocess.run(argv(places, *more), capture_output=True, text=True, timeout=30, cwd=REPO, check=False)
+    done = subprocess.run(argv(places, *more), capture_output=True, text=True, timeout=60, cwd=REPO, check=False)
     assert done.returncode == 1, done.stderr
     return done.stderr
 
@@ -90,7 +90,7 @@ def test_there_is_one(places: Path) -> None:
     with daemon(places) as first:
         assert f"process {first.pid}," in refused(places)
         other = [*PYRUN, "cri", "--root", f"{places}/root", "--state", f"{places}/other"]
-        done = subprocess.run(other, capture_output=True, text=True, timeout=30, cwd=REPO, check=False)
+        done = subprocess.run(other, capture_output=True, text=True, timeout=60, cwd=REPO, check=False)
         assert done.returncode == 1 and "/root" in done.stderr and "another pyrun cri" in done.stderr
         assert _served(places / "state/cri.sock")
 
@@ -142,7 +142,7 @@ def test_the_cgroup_driver(places: Path) -> None:
 def test_what_a_killed_one_has_left_is_no_hindrance(places: Path) -> None:
     with daemon(places) as first:
         os.kill(first.pid, 9)
-        first.wait(10)
+        first.wait(60)
         first.returncode = 0
         assert (places / "state/cri.sock").exists()
     with daemon(places):
@@ -193,7 +193,7 @@ def test_a_state_directory_whose_sockets_could_not_be_bound(verb: list[str], tmp
     """sockaddr_un has 108 bytes (unix(7)). Nothing is made."""
     state = str(tmp_path / ("d" * 100))
     command = [*PYRUN, *verb, "--root", str(tmp_path / "root"), "--state", state]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, cwd=REPO, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=REPO, check=False)
     assert done.returncode == 1 and f"--state {state}: longer than" in done.stderr, done.stderr
     assert not list(tmp_path.iterdir())
 
@@ -201,7 +201,7 @@ def test_a_state_directory_whose_sockets_could_not_be_bound(verb: list[str], tmp
 def test_systemd_hears_of_it(places: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(places / "notify"))
-        manager.settimeout(10)
+        manager.settimeout(60)
         with daemon(places, env={"NOTIFY_SOCKET": str(places / "notify")}):
             assert manager.recv(1000).startswith(b"READY=1\n")
         assert manager.recv(1000).startswith(b"STOPPING=1\n")
@@ -259,11 +259,11 @@ def test_a_signal_lets_what_was_begun_end(places: Path) -> None:
         )
         data = v1.RunPodSandboxRequest(config=config).SerializeToString().hex()
         client = subprocess.Popen([sys.executable, "-c", script, path, data], cwd=REPO, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while not list((places / "root/pods").glob("*")) and time.monotonic() < deadline:
             time.sleep(0.0005)
         first.terminate()
-        client.wait(30)
+        client.wait(60)
     with daemon(places):
         (found,) = call_all(path, [list_request], 5)
         assert [pod.state for pod in found.items] in ([], [v1.SANDBOX_READY])

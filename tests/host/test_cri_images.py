@@ -45,7 +45,7 @@ class Node:
         argv = [sys.executable, "-m", "pyrun", "cri", *places]
         with open(self.directory / "log", "ab") as log:
             daemon = subprocess.Popen([*argv, "--config", self.directory / "pyrun.toml"], stdout=log, stderr=log)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while not self.socket.exists() and daemon.poll() is None and time.monotonic() < deadline:
             time.sleep(0.02)
         assert self.socket.exists(), (self.directory / "log").read_text()
@@ -53,7 +53,7 @@ class Node:
 
     def close(self) -> None:
         self.daemon.terminate()
-        self.daemon.wait(30)
+        self.daemon.wait(60)
         self.registry.close()
         # Where namespaces are pinned; it stays for the next daemon.
         unmount(self.directory / "state" / "pods")
@@ -185,13 +185,13 @@ def kill_and_go_on(node: Node) -> None:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not node.registry.asked(made.layers[1]) and time.monotonic() < deadline:
         time.sleep(0.02)
     namespace = os.open(f"/proc/{node.daemon.pid}/ns/net", os.O_RDONLY)
     node.daemon.kill()
     node.daemon.wait()
-    client.wait(30)
+    client.wait(60)
     node.socket.unlink(missing_ok=True)
     before = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
     setns(namespace)

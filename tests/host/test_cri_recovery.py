@@ -429,7 +429,7 @@ def test_two_daemons_on_one_root(node: Node, tmp_path: Path) -> None:
     id = node.run(node.run_pod())
     for words in (["--state", str(tmp_path / "other")], ["--root", str(tmp_path / "other")]):
         argv = [*runtime_argv(), "cri", "--root", str(node.root), "--state", str(node.state), *words]
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False)
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 1 and "another pyrun cri" in done.stderr
     assert node.status(id).state == v1.CONTAINER_RUNNING
     node.check()

@@ -243,7 +243,7 @@ words = ["--metrics-bind-address", f"127.0.0.1:{port}", "--resolv-conf", "/dev/n
 words = ["--objects", f"{directory}/objects", "--state", f"{directory}/state", *words]
 daemon = subprocess.Popen([sys.executable, "-m", "pyrun", "dns", "run", *words])
 def count():
-    text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=20).read().decode()
+    text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60).read().decode()
     return sum(map(float, re.findall(r"^coredns_dns_requests_total{.*} (.*)$", text, re.M)))
 def resolve(name):
     return [found[4][0] for found in socket.getaddrinfo(name, 80, socket.AF_INET, socket.SOCK_STREAM)]

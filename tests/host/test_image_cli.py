@@ -107,7 +107,7 @@ def test_lines_that_move_on_a_terminal(store: Store, stub: Stub) -> None:
     except OSError:  # the other end is closed
         pass
     os.close(master)
-    assert process.wait(30) == 0
+    assert process.wait(60) == 0
     assert b"\x1b[1A" in seen
     assert b"done" in seen.splitlines()[-1]
 

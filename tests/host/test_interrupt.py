@@ -115,7 +115,7 @@ def test_what_a_warm_planner_planned_is_undone_as_well(
         assert pyrun.ids() == []
     finally:
         planner.terminate()
-        planner.wait(20)
+        planner.wait(60)
 
 
 def test_a_program_gives_up_by_a_descriptor_of_its_own(pyrun: Runner, bundle: BundleMaker, tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def stalled(tmp_path: Path) -> Iterator[Callable[[], int]]:
 
     yield begin
     stop.set()
-    thread.join(10)
+    thread.join(60)
     assert ended
     for fd in (read, write, into):
         os.close(fd)
@@ -103,7 +103,7 @@ def stalled(tmp_path: Path) -> Iterator[Callable[[], int]]:
 
 def child_of(parent: int) -> int:
     """The pyrun-layer among its children, once it has begun to read."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
             try:

@@ -21,7 +21,7 @@ def listener(directory: Path, kind: socket.SocketKind) -> tuple[socket.socket, P
     made.bind(str(near))
     if kind == socket.SOCK_STREAM:
         made.listen()
-    made.settimeout(30)
+    made.settimeout(60)
     far.mkdir(parents=True)
     near.rename(far / "socket")
     return made, far / "socket"
@@ -39,7 +39,7 @@ def test_a_descriptor_arrives(pyrun: Runner, bundle: BundleMaker, tmp_path: Path
     container = bundle(["sleep", "1000"], **config)
     pyrun.create(container, *words)
     with made, made.accept()[0] as peer:
-        peer.settimeout(30)
+        peer.settimeout(60)
         _, fds, _, _ = socket.recv_fds(peer, 4096, 1)
     assert len(fds) == 1
     assert what != "console" or os.isatty(fds[0])
@@ -62,5 +62,5 @@ def test_the_service_manager_hears(
             heard.append(data)
             for fd in fds:
                 os.close(fd)
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
     assert heard[0] == b"READY=1\n" and heard[2] == b"BARRIER=1"

@@ -140,7 +140,7 @@ def test_run_in_the_foreground_is_the_service_itself(
     process = subprocess.Popen(pyrun.command("run", "-b", made.path, "one"), env={**os.environ, **env})
     wait_for(lambda: len(listener.heard) == 3, 20, "the message")
     assert listener.heard == ["READY=1\n", f"MAINPID={process.pid}\n", "BARRIER=1"]
-    assert process.wait(10) == 6
+    assert process.wait(60) == 6
     assert pyrun.ids() == []
 
 

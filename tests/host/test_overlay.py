@@ -173,5 +173,5 @@ def test_in_a_pid_namespace_of_others_it_is_made_by_stage_1(
         assert "ls: /null: No such file" in root.out
     finally:
         os.kill(int(child), signal.SIGKILL)
-        holder.wait(10)
+        holder.wait(60)
         holder.stdout.close()

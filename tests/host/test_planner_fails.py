@@ -55,7 +55,7 @@ class Fake:
 
     def close(self) -> None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as last:
-            last.settimeout(10)
+            last.settimeout(60)
             last.connect(self._listener.getsockname())
             last.send(b"end")
         self._thread.join()
@@ -150,7 +150,7 @@ def pyrun_planner(pyrun: Runner) -> Iterator[Callable[[], subprocess.Popen[bytes
     yield begin
     for process in started:
         process.kill()
-        process.wait(10)
+        process.wait(60)
     (pyrun.root / NAME).unlink(missing_ok=True)
 
 
@@ -170,10 +170,10 @@ def test_by_hand(
     wait_for(lambda: interpreters(pyrun, made, tmp_path / "notes") == 0, 30, "a run without an interpreter")
     second = pyrun_planner()
     first.send_signal(signal.SIGINT)  # it does not take the name with it that is the other's now
-    first.wait(10)
+    first.wait(60)
     wait_for(lambda: interpreters(pyrun, made, tmp_path / "notes") == 0, 30, "the second one's plan")
     second.kill()
-    second.wait(10)
+    second.wait(60)
     pyrun.run(made).ok()
     pyrun_planner()  # on what the killed one left
     wait_for(lambda: interpreters(pyrun, made, tmp_path / "notes") == 0, 30, "the third one's plan")
@@ -243,7 +243,7 @@ def test_it_takes_a_socket_from_a_service_manager(pyrun: Runner, bundle: BundleM
         wait_for(lambda: interpreters(pyrun, made, tmp_path / "notes") == 0, 30, "a run without an interpreter")
     finally:
         process.kill()
-        process.wait(10)
+        process.wait(60)
         listener.close()
         (pyrun.root / NAME).unlink()
 

@@ -178,7 +178,7 @@ def test_logs_flow_while_a_hook_hangs(pod: Pod) -> None:
     size = pod.log("c0").stat().st_size
     wait_for(lambda: pod.log("c0").stat().st_size > size + 500, 10, "more of the log")
     os.close(writer)
-    thread.join(20)
+    thread.join(60)
     os.close(reader)
 
 
@@ -206,7 +206,7 @@ def test_a_maker_that_is_killed(pod: Pod, ms: int | None) -> None:
                 if time.monotonic() >= last and comm(pid) == "pyrun-make\n":
                     with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
                         os.kill(pid, signal.SIGKILL)
-    thread.join(20)
+    thread.join(60)
     (result,) = outcome
     if isinstance(result, MakerDied):
         assert "signal 9" in str(result) and pod.store.ids() == [] and pod.supervisor.hello() == []
@@ -362,7 +362,7 @@ def test_a_full_state_directory(bundle: BundleMaker, tmp_path: Path, leak_check:
 
 def shout(pod: Pod, data: bytes, fds: list[int]) -> bytes:
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as s:
-        s.settimeout(10)
+        s.settimeout(60)
         s.connect(str(pod.directory / "sock"))
         socket.send_fds(s, [data], fds)
         try:
@@ -400,7 +400,7 @@ def test_a_plan_that_is_none(pod: Pod, tmp_path: Path) -> None:
         path.write_bytes(data)
         fd = os.open(path, os.O_RDONLY)
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as s:
-            s.settimeout(10)
+            s.settimeout(60)
             s.connect(str(pod.directory / "sock"))
             socket.send_fds(s, [m.request(m.CREATE, "c1")], [fd])
             reply = m.Reply(s.recv(10_000))
@@ -428,11 +428,11 @@ def test_only_root_is_heard(pod: Pod) -> None:
     os.chmod(pod.directory / "sock", 0o777)
     script = (
         "import os, socket, sys; os.setuid(65534); s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET);"
-        f"s.connect({str(pod.directory / 'sock')!r}); s.settimeout(10)\n"
+        f"s.connect({str(pod.directory / 'sock')!r}); s.settimeout(60)\n"
         f"try: s.send({m.request(m.HELLO)!r}); sys.exit(len(s.recv(1000)))\n"
         "except (BrokenPipeError, ConnectionResetError): sys.exit(0)"
     )
-    done = subprocess.run([sys.executable, "-I", "-S", "-c", script], capture_output=True, text=True, timeout=30)
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", script], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
 
 

@@ -232,7 +232,7 @@ def test_an_exec(pod: Pod) -> None:
     os.write(in_[1], b"hello")
     os.close(in_[1])
     assert os.read(out[0], 100) == b"hello" and os.read(err[0], 100) == b"oops\n"
-    assert exit_code(ran.wait(10)) == 9
+    assert exit_code(ran.wait(60)) == 9
     for fd in (out[0], err[0]):
         assert os.read(fd, 1) == b"", "nobody keeps its streams open"
         os.close(fd)
@@ -246,7 +246,7 @@ def test_execs_that_end_at_once(pod: Pod) -> None:
     null = os.open("/dev/null", os.O_RDWR)
     for number in range(30):
         ran = pod.exec("c1", ["sh", "-c", f"exit {number}"], (null, null, null))
-        assert exit_code(ran.wait(10)) == number
+        assert exit_code(ran.wait(60)) == number
         ran.close()
     os.close(null)
 
@@ -272,7 +272,7 @@ def test_an_exec_with_a_terminal(pod: Pod) -> None:
             out += part
     except OSError:
         pass
-    assert exit_code(ran.wait(10)) == 4 and out == b"yes\r\n"
+    assert exit_code(ran.wait(60)) == 4 and out == b"yes\r\n"
     os.close(master)
     ours.close()
     ran.close()
@@ -304,7 +304,7 @@ def test_resize_without_a_terminal(pod: Pod) -> None:
 
 def read_all(s: socket.socket) -> dict[int, bytes]:
     found = {1: b"", 2: b""}
-    s.settimeout(20)
+    s.settimeout(60)
     while data := s.recv(100_000):
         found[data[0]] += data[1:]
     return found
@@ -344,7 +344,7 @@ def test_lookers_on(pod: Pod) -> None:
     reader.start()
     (b.rootfs / "go").write_text("go\n")
     assert pod.ended("c1").exit_code == 0
-    reader.join(20)
+    reader.join(60)
     assert seen[2] == b"err\n"
     assert text_of(pod.log("c1")) == b"x" * 3_000_000 + b"\n"
     cut = read_all(lookers[1])

@@ -37,7 +37,7 @@ class Node:
         self.server = net.host("10.1.0.3", "fd01::3")
         self.lookup = SkLookup()
         self.listener = socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True)
-        self.listener.settimeout(20)
+        self.listener.settimeout(60)
         self.lookup.set_listener(0, self.listener.fileno())
         self.routes = Routes([packed(NODE4), packed(NODE6)])
         self.routes.apply([prefix(RANGE4), prefix(RANGE6)])
@@ -116,7 +116,7 @@ def test_another_listener_takes_over_without_a_gap(node: Node) -> None:
     with contextlib.ExitStack() as stack:
         early = stack.enter_context(node.client.connect(VIPS[0], 80))
         new = stack.enter_context(socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True))
-        new.settimeout(20)
+        new.settimeout(60)
         node.lookup.set_listener(0, new.fileno())
         late = stack.enter_context(node.client.connect(VIPS[0], 80))
         for client, listener in ((early, node.listener), (late, new)):
@@ -203,7 +203,7 @@ def test_a_killed_daemon_changes_nothing_and_the_next_finds_all(node: Node) -> N
         inherited = node.listener.fileno(), theirs.fileno()
         command = [sys.executable, "-c", DAEMON, *map(str, inherited)]
         daemon = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=inherited, cwd=REPO)
-        ours.settimeout(20)
+        ours.settimeout(60)
         _, kept, _, _ = socket.recv_fds(ours, 1, 10)
         try:
             daemon.send_signal(signal.SIGKILL)

@@ -107,7 +107,7 @@ def test_no_endpoints_and_health_checks(world: World, tmp_path: Path, mode: str)
         settled(world.client, {PODS[0][0]})
         until(lambda: proxy.get(32100)[0] == 200, "the load balancer never hears of the endpoint")
         assert '"localEndpoints": 1' in proxy.get(32100, host=NODE4)[1]
-        with urllib.request.urlopen(f"http://{NODE4}:32100/healthz", timeout=20) as answered:
+        with urllib.request.urlopen(f"http://{NODE4}:32100/healthz", timeout=60) as answered:
             assert answered.headers["X-Load-Balancing-Endpoint-Weight"] == "1"
         answer = ask(world.outside, NODE4, 30080)
         assert isinstance(answer, Answer) and answer.source == world.outside.address4

@@ -158,7 +158,7 @@ def test_stats_come_each_interval_until_the_container_stops(pyrun: Runner, count
     while totals[-1] == totals[0]:  # on a busy machine it may not have had its turn
         totals.append(json.loads(process.stdout.readline())["data"]["cpu"]["usage"]["total"])
     pyrun("kill", id, "KILL").ok()
-    process.communicate(timeout=10)
+    process.communicate(timeout=60)
     assert process.returncode == 0
 
 
@@ -168,7 +168,7 @@ def test_events_of_an_idle_container_end_at_once_with_it(pyrun: Runner, bundle: 
     wait_for(lambda: watches(process.pid), 20, "events to watch the cgroup")
     assert process.poll() is None
     pyrun("kill", id, "KILL").ok()
-    assert process.communicate(timeout=5)[0] == b""
+    assert process.communicate(timeout=60)[0] == b""
     assert process.returncode == 0
 
 
@@ -216,7 +216,7 @@ def test_of_updates_at_once_none_is_lost(pyrun: Runner, bundle: BundleMaker) -> 
             assert process.stdin is not None
             process.stdin.close()  # now both begin
         for process in running:
-            process.wait(20)
+            process.wait(60)
         assert [process.returncode for process in running] == [0, 0]
         kept = json.loads((pyrun.root / id / "config.json").read_text())["linux"]["resources"]["unified"]
         assert kept == dict.fromkeys(names, str(number))
@@ -234,7 +234,7 @@ def test_an_update_waits_for_another(pyrun: Runner, bundle: BundleMaker) -> None
     with pytest.raises(subprocess.TimeoutExpired):
         waiting.wait(1)
     os.close(held)
-    assert waiting.wait(10) == 0
+    assert waiting.wait(60) == 0
 
 
 def test_a_failed_update_leaves_the_old_limits(pyrun: Runner, bundle: BundleMaker) -> None:

@@ -52,7 +52,7 @@ def test_exit_code_of_a_program_that_is_killed(pyrun: Runner, bundle: BundleMake
     process = start(pyrun, bundle(["sh", "-c", "echo ready; exec sleep 1000"]))
     read_line(process)
     os.kill(pyrun.pid(pyrun.ids()[0]), signal.SIGKILL)
-    assert process.wait(10) == 128 + signal.SIGKILL
+    assert process.wait(60) == 128 + signal.SIGKILL
     assert pyrun.ids() == []
 
 
@@ -85,7 +85,7 @@ def test_same_id_twice(pyrun: Runner, bundle: BundleMaker) -> None:
     pyrun.run(bundle(["true"]), id="one").fails(1, "container with given ID already exists: one")
     assert pyrun.state("one")["status"] == "running"
     pyrun.delete("one", "--force").ok()
-    assert process.wait(10) == 137
+    assert process.wait(60) == 137
 
 
 def test_deleted_and_made_anew_by_others_meanwhile(pyrun: Runner, bundle: BundleMaker) -> None:
@@ -96,7 +96,7 @@ def test_deleted_and_made_anew_by_others_meanwhile(pyrun: Runner, bundle: Bundle
     pyrun.delete("one", "--force").ok()
     pyrun.create(bundle(["sleep", "1000"]), id="one")
     process.send_signal(signal.SIGCONT)
-    assert process.wait(10) == 137
+    assert process.wait(60) == 137
     assert process.stderr is not None and process.stderr.read() == b""
     assert pyrun.state("one")["status"] == "created"
 
@@ -134,7 +134,7 @@ def test_every_signal_is_forwarded(pyrun: Runner, bundle: BundleMaker) -> None:
         process.send_signal(number)
         assert read_line(process) == f"got {number.value}"
     pyrun.delete(pyrun.ids()[0], "--force").ok()
-    assert process.wait(10) == 137
+    assert process.wait(60) == 137
 
 
 def test_real_time_signals_are_forwarded(pyrun: Runner, bundle: BundleMaker) -> None:
@@ -143,7 +143,7 @@ def test_real_time_signals_are_forwarded(pyrun: Runner, bundle: BundleMaker) -> 
     process = start(pyrun, made)
     read_line(process)
     process.send_signal(signal.SIGRTMAX)
-    assert process.wait(10) == 128 + signal.SIGRTMAX
+    assert process.wait(60) == 128 + signal.SIGRTMAX
 
 
 def test_signal_that_comes_before_the_program_is_not_lost(pyrun: Runner, bundle: BundleMaker) -> None:
@@ -151,7 +151,7 @@ def test_signal_that_comes_before_the_program_is_not_lost(pyrun: Runner, bundle:
     hook = {"path": "/bin/sh", "args": ["sh", "-c", "kill -USR1 $PPID"]}
     made = bundle(["sleep", "1000"], hooks={"createRuntime": [hook]})
     made.drop_namespace("pid")
-    assert start(pyrun, made).wait(10) == 128 + signal.SIGUSR1
+    assert start(pyrun, made).wait(60) == 128 + signal.SIGUSR1
     assert pyrun.ids() == []
 
 
@@ -172,7 +172,7 @@ def orphan_test(pyrun: Runner, bundle: BundleMaker, *options: str) -> bool:
     if is_ours:
         wait_for(lambda: not orphan.exists(), 10, "the orphan to be reaped")
     pyrun.delete(pyrun.ids()[0], "--force").ok()
-    assert process.wait(10) == 137
+    assert process.wait(60) == 137
     return is_ours
 
 
@@ -190,7 +190,7 @@ def test_children_of_the_container_die_with_it(pyrun: Runner, bundle: BundleMake
     made.drop_namespace("pid")
     process = start(pyrun, made)
     pid = read_line(process)
-    assert process.wait(10) == 0
+    assert process.wait(60) == 0
     stat = Path("/proc", pid, "stat")
     assert not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"
 
@@ -360,7 +360,7 @@ def waiting(pyrun: Runner, bundle: BundleMaker, request: pytest.FixtureRequest) 
     assert process.stdout is not None and process.stdout.readline() == b"ready\n"
     yield process
     process.terminate()
-    assert process.wait(30) == 9
+    assert process.wait(60) == 9
 
 
 @pytest.mark.parametrize("waiting", ["run", "exec"], indirect=True)

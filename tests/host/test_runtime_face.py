@@ -126,7 +126,7 @@ def test_an_exec_nobody_waits_for_does_not_keep_its_container(bundle: BundleMake
     exec = container.exec(Process(cwd="/", args=("/bin/true",)))
     wait_for(lambda: Path(f"/proc/{exec.pid}/stat").read_text().split()[2] == "Z", 10, "the exec to end")
     container.kill("KILL")
-    assert container.wait(10) == 137
+    assert container.wait(60) == 137
     assert exec.wait(0) == 0
     container.delete()
     assert (face.ids(), children()) == ([], [])
@@ -136,12 +136,12 @@ def test_an_exec_that_came_while_somebody_waited(bundle: BundleMaker, tmp_path: 
     """It keeps the init from ending no more than one that was there before."""
     face, made, codes = runtime(tmp_path), bundle(SLEEP), []
     container = face.run(config(made), id="one", bundle=str(made.path))
-    waits = threading.Thread(target=lambda: codes.append(container.wait(30)))
+    waits = threading.Thread(target=lambda: codes.append(container.wait(60)))
     waits.start()
     time.sleep(0.3)
     exec = container.exec(Process(cwd="/", args=("/bin/sleep", "1000")))
     container.kill("KILL")
-    waits.join(10)
+    waits.join(60)
     assert (codes, exec.wait(0)) == ([137], 137)
     container.delete()
     assert (face.ids(), children()) == ([], [])
@@ -249,7 +249,7 @@ Runtime({str(tmp_path / "state")!r}).run(config, id="one", bundle={str(made.path
     container = runtime(tmp_path).container("one")
     assert container.status() == "running"
     container.kill("KILL")
-    assert container.wait(10) is None
+    assert container.wait(60) is None
     container.delete()
 
 

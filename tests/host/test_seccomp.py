@@ -120,7 +120,7 @@ class Agent(threading.Thread):
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.socket.bind(self.path)
         self.socket.listen(1)
-        self.socket.settimeout(20)
+        self.socket.settimeout(60)
         self.state: dict[str, object] = {}
         self.pids: list[int] = []
 
@@ -139,7 +139,7 @@ class Agent(threading.Thread):
         os.close(fds[0])
 
     def close(self) -> None:
-        self.join(20)
+        self.join(60)
         self.socket.close()
         os.unlink(self.path)
         os.rmdir(self.directory)
@@ -195,7 +195,7 @@ def test_an_agent_that_ends_leaves_nobody_waiting(bundle: BundleMaker, pyrun: Ru
     args = ["sh", "-c", "sleep 1; mkdir /x"]
     try:
         if verb == "run":
-            result = pyrun.run(bundle(args, linux=seccomp), timeout=30)
+            result = pyrun.run(bundle(args, linux=seccomp), timeout=60)
         else:
             init = Agent(answers=False)
             init.start()
@@ -204,7 +204,7 @@ def test_an_agent_that_ends_leaves_nobody_waiting(bundle: BundleMaker, pyrun: Ru
             init.close()
             config = pyrun.root / id / "config.json"
             config.write_text(config.read_text().replace(init.path, agent.path))
-            result = pyrun.exec(id, *args, timeout=30)
+            result = pyrun.exec(id, *args, timeout=60)
     finally:
         agent.close()
     assert result.rc == 1 and "Function not implemented" in result.err, result.describe()

@@ -16,7 +16,7 @@ from pyrun.dns.responder import Responder
 from pyrun.errors import PyrunError
 
 LOOPBACK = ((bytes([127, 0, 0, 0]), 8), (bytes(15) + b"\1", 128))
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 PROGRAM_TESTED = Path(os.environ.get("PYRUN_TEST_DNS", PROGRAM))
 
 

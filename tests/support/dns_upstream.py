@@ -17,7 +17,7 @@ import pytest
 
 from tests.support.dns import ask
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 ZONE = """
   local-zone: "example.test." static
   local-data: "example.test. 300 IN SOA ns.example.test. me.example.test. 1 2 3 4 20"

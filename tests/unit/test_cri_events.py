@@ -24,7 +24,7 @@ def made() -> tuple[Pod, Container]:
 
 
 async def take(reader: AsyncIterator[bytes], count: int) -> list[Any]:
-    return [v1.ContainerEventResponse.FromString(await asyncio.wait_for(anext(reader), 30)) for _ in range(count)]
+    return [v1.ContainerEventResponse.FromString(await asyncio.wait_for(anext(reader), 60)) for _ in range(count)]
 
 
 async def begun(events: Events) -> AsyncIterator[bytes]:

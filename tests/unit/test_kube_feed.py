@@ -22,7 +22,7 @@ from pyrun.kube.feed.slices import plan_slices
 from pyrun.kube.feed.store import Held, Key, Packed, Store, Told
 
 KINDS = frozenset({"Service", "EndpointSlice", "Pod"})
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 def service(name: str = "web", **spec: Any) -> dict[str, Any]:

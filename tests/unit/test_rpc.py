@@ -85,7 +85,7 @@ def serve(tmp_path: Path, work: Callable[[str, Context], Awaitable[None]]) -> No
             await asyncio.wait_for(work(str(tmp_path / "s"), context), 120)
         finally:
             server.close()
-            await asyncio.wait_for(server.wait_closed(), 30)
+            await asyncio.wait_for(server.wait_closed(), 60)
 
     asyncio.run(run())
 
@@ -216,7 +216,7 @@ def test_a_stream_that_nobody_reads_any_more_ends(tmp_path: Path) -> None:
                 assert [(await stream.recv_message()).container_id for _ in range(3)] == ["0", "1", "2"]
                 assert not context.closed.is_set()
                 await stream.cancel()
-            await asyncio.wait_for(context.closed.wait(), 30)
+            await asyncio.wait_for(context.closed.wait(), 60)
             assert await answers(channel)
 
     serve(tmp_path, work)
@@ -232,7 +232,7 @@ def test_many_calls_wait_at_a_time(tmp_path: Path) -> None:
                 for i in range(500)
             ]
             await asyncio.sleep(0.5)
-            assert await asyncio.wait_for(answers(channel), 30)
+            assert await asyncio.wait_for(answers(channel), 60)
             context.go.set()
             await asyncio.gather(*waiting)
             assert sorted(context.done, key=int) == [str(i) for i in range(500)]
@@ -285,7 +285,7 @@ def test_garbage_ends_its_connection_only(tmp_path: Path) -> None:
                     kind, flags, id = dice.randrange(12), dice.randrange(256), dice.choice([0, 1, 3, 1 << 30])
                     writer.write(struct.pack(">I", len(body))[1:] + bytes((kind, flags)) + struct.pack(">I", id) + body)
                 writer.write_eof()
-                await asyncio.wait_for(reader.read(1 << 16), 30)
+                await asyncio.wait_for(reader.read(1 << 16), 60)
                 writer.close()
             assert await answers(channel)
 
@@ -308,7 +308,7 @@ async def by_hand(path: str, method: str, data: bytes, more: list[tuple[str, str
     writer.write(connection.data_to_send())
     found: dict[str, str] = {}
     try:
-        while got := await asyncio.wait_for(reader.read(1 << 16), 30):
+        while got := await asyncio.wait_for(reader.read(1 << 16), 60):
             for event in connection.receive_data(got):
                 if isinstance(event, h2.events.ResponseReceived | h2.events.TrailersReceived):
                     found |= {str(name): str(value) for name, value in event.headers}

@@ -23,7 +23,7 @@ class FdSocket:
         self.fd = -1
         self.name = ""
 
-    def receive(self, timeout: float = 20.0) -> int:
+    def receive(self, timeout: float = 60.0) -> int:
         """Waits for the runtime to connect and send its fd, which stays open until the socket is closed."""
         self._listener.settimeout(timeout)
         try:
@@ -38,7 +38,7 @@ class FdSocket:
         self.fd, self.name = fds[0], data.decode()
         return self.fd
 
-    def read_until(self, text: str, timeout: float = 20.0) -> str:
+    def read_until(self, text: str, timeout: float = 60.0) -> str:
         """Reads the terminal until `text` has been seen; returns all that was read."""
         seen = b""
         deadline = time.monotonic() + timeout

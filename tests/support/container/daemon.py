@@ -124,7 +124,7 @@ class Daemon:
         os.close(into)
         with open(out) as file:
             said = file.read()
-        code = made.wait(30)
+        code = made.wait(60)
         made.close()
         return f"{code} {'NOTIFY' in said} {'PATH=' in said}", f"{number % 100} False True"
 
@@ -136,7 +136,7 @@ class Daemon:
             _, ancillary, _, _ = ours.recvmsg(64, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC)
             (master,) = array.array("i", ancillary[0][2])
             line = read_line(master)
-            made.wait(30)
+            made.wait(60)
             os.close(master)
         return line.strip()
 
@@ -144,10 +144,10 @@ class Daemon:
         """By its own end, by a signal, or by force."""
         if number % 3 == 0:
             os.write(to, b"end\n")
-            self.expect("exit code", str(container.wait(30)), "3")
+            self.expect("exit code", str(container.wait(60)), "3")
         elif number % 3 == 1:
             container.kill("KILL")
-            self.expect("exit code", str(container.wait(30)), "137")
+            self.expect("exit code", str(container.wait(60)), "137")
         container.delete(force=number % 3 == 2)
 
     def expect(self, what: str, got: str, wanted: str) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.support.container.runner import wait_for
 
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 BUSY = 32  # mount(8) and umount(8): the call failed
 
 

@@ -40,7 +40,7 @@ class Gated:
 
     def release(self) -> int:
         os.close(os.open(self.gate, os.O_WRONLY))
-        return self.process.wait(10)
+        return self.process.wait(60)
 
     def __enter__(self) -> Gated:
         return self

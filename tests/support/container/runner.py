@@ -140,7 +140,7 @@ class Runner:
     def pid(self, id: str) -> int:
         return int(self.state(id)["pid"])
 
-    def wait_status(self, id: str, status: str, timeout: float = 30.0) -> None:
+    def wait_status(self, id: str, status: str, timeout: float = 60.0) -> None:
         """Waits until the container has this status."""
         wait_for(lambda: self.state(id)["status"] == status, timeout, f"{id} to be {status}")
 
@@ -166,7 +166,8 @@ class Runner:
 
 
 def wait_for(condition: Callable[[], bool], timeout: float, what: str) -> None:
-    """Polls until `condition()` holds; fails the test after `timeout` seconds."""
+    """Polls until `condition()` holds; fails the test after `timeout` seconds, or TIMEOUT_S if that is more."""
+    timeout = max(timeout, TIMEOUT_S)
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, f"waited {timeout} s for {what}"

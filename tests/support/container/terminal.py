@@ -41,7 +41,7 @@ class TerminalSession:
     def press(self, data: bytes) -> None:
         os.write(self.master, data)
 
-    def read_until(self, text: bytes, timeout: float = 20.0) -> bytes:
+    def read_until(self, text: bytes, timeout: float = 60.0) -> bytes:
         """Reads until `text` has been seen since the last call; returns what came up to and with it."""
         deadline = time.monotonic() + timeout
         while text not in self.seen:
@@ -52,7 +52,7 @@ class TerminalSession:
         part, self.seen = self.seen[:end], self.seen[end:]
         return part
 
-    def wait(self, timeout: float = 20.0) -> int:
+    def wait(self, timeout: float = 60.0) -> int:
         """The exit status, while what is written is read, so that nobody waits for us."""
         deadline = time.monotonic() + timeout
         while self.process.poll() is None:

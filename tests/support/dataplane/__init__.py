@@ -15,7 +15,7 @@ from pyrun.proxy.client import DataPlane
 from pyrun.proxy.messages import Settings
 from pyrun.proxy.rules import FORWARD, TCP, Choice, Endpoint, EndpointSet, Frontend, Rules
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 if "PYRUN_TEST_DATAPLANE" in os.environ:  # one with sanitizers
     client.BINARY = os.environ["PYRUN_TEST_DATAPLANE"]
 Handler = Callable[[socket.socket], None]

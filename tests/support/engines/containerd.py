@@ -61,11 +61,11 @@ def containerd(directory: Path, path: str | None = None) -> Iterator[Containerd]
         env = os.environ | {"PATH": path}  # where it finds its shim
         daemon = subprocess.Popen(argv, env=env, stdout=out, stderr=out, stdin=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while not socket.exists():
             assert daemon.poll() is None and time.monotonic() < deadline, log.read_text()
             time.sleep(0.05)
         yield Containerd(socket, log, path)
     finally:
         daemon.terminate()
-        daemon.wait(20)
+        daemon.wait(60)

@@ -16,7 +16,7 @@ from tests.support.engines.golang import STRIPPED, build, download_module, find_
 MODULE, VERSION = "github.com/VictoriaMetrics/VictoriaLogs", "v1.52.1"
 CACHE = REPO / ".cache" / "victoria-logs" / VERSION
 PROGRAM = CACHE / "victoria-logs"
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 
 
 def make(program: Path) -> None:

@@ -89,7 +89,7 @@ class Pod:
     def run(self, *argv: str) -> subprocess.CompletedProcess[str]:
         assert self.sandbox.net
         command = ["nsenter", f"--net={self.sandbox.net}", *argv]
-        return subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
     def serve(self, port: int) -> None:
         """A server that tells each caller by which address it sees him."""
@@ -117,7 +117,7 @@ class Pod:
 
 def ask_from_node(address: str, port: int) -> str:
     command = [sys.executable, "-c", CLIENT, address, str(port)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=20, check=False).stdout.strip()
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False).stdout.strip()
 
 
 def links() -> set[str]:

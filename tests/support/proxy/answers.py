@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from tests.support.proxy.topology import Place, family_of
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 SILENT_S = 0.5  # how long a client waits where no answer is what is right
 
 

@@ -43,7 +43,7 @@ class Proxy(Daemon):
 
     def get(self, port: int, path: str = "/", host: str = "127.0.0.1") -> tuple[int, str]:
         """Status and body by HTTP; (0, "") where nothing listens."""
-        connection = http.client.HTTPConnection(host, port, timeout=20)
+        connection = http.client.HTTPConnection(host, port, timeout=60)
         with contextlib.closing(connection):
             try:
                 connection.request("GET", path)

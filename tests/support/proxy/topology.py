@@ -17,7 +17,7 @@ from pathlib import Path
 from tests.support.pods.nets import own_network, setns
 
 CLONE_NEWNET = 0x40000000
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 NODE4, NODE6 = "10.0.0.1", "fd00::1"
 REPO = Path(__file__).resolve().parents[3]
 _libc = ctypes.CDLL(None, use_errno=True)
