@@ -335,10 +335,13 @@ def _endpoints(r: Reader, value: dict[str, Any], size: int) -> Iterator[SliceEnd
 
 
 def _conditions(r: Reader, found: dict[str, Any], pointer: str) -> tuple[bool, bool, bool]:
-    """ready, which one that says nothing is; serving, which is as ready; terminating."""
+    """ready and serving, which one that says nothing is, each by itself; terminating."""
     pointer += "/conditions"
-    ready: bool = r.get(found, "ready", bool, True, pointer)
-    return ready, r.get(found, "serving", bool, ready, pointer), r.get(found, "terminating", bool, False, pointer)
+    ready, serving, terminating = (
+        r.get(found, key, bool, default, pointer)
+        for key, default in (("ready", True), ("serving", True), ("terminating", False))
+    )
+    return ready, serving, terminating
 
 
 def _hints(r: Reader, item: dict[str, Any], pointer: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
