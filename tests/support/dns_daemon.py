@@ -21,17 +21,18 @@ from tests.support.dns_upstream import free_port
 
 
 class DnsDaemon(Daemon):
-    """The daemon over a directory of objects. upstream: a port of loopback; None: nobody is asked."""
+    """The daemon over a directory of objects, or what else `source` says."""
 
     def __init__(self, directory: Path, *words: str) -> None:
         super().__init__(directory, "pyrun-dns")
         self.port = free_port()
         self.words = list(words)
+        self.source = ["--objects", str(self.objects)]
         self.programs: list[int] = []  # all that there were
 
     def start(self) -> None:
         """Returns when it answers."""
-        words = ["--objects", str(self.objects), "--state", str(self.state), "--listen", f"127.0.0.1:{self.port}"]
+        words = [*self.source, "--state", str(self.state), "--listen", f"127.0.0.1:{self.port}"]
         before = len(self.said())
         with open(self.log, "ab") as log:
             argv = [sys.executable, "-m", "pyrun", "dns", "run", *words, *self.words]
