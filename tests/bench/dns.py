@@ -2,9 +2,11 @@
 
 Run as root: `python -m tests.bench.dns [--rounds N] [--seconds S]`. dnsperf asks: 70 % A, 15 % AAAA of names that have
 none, 15 % names that are not there. What counts is CPU time of the server (schedstat of all its threads) for a query,
-and p50 and p99 of answers at 4,000 queries a second, alone and beside a
-TCP stream over loopback. CoreDNS is taken at .cache/coredns, made once by
-`go build` of its module with the plugins file, cache and forward.
+and p50 and p99 of answers at 4,000 questions a second, alone and beside a TCP stream over loopback. These are asked at
+times that are set beforehand, and what counts is from then to when the kernel had the answer, however late it was sent:
+how late is told too, as so much of a figure is the asker's and not the server's. Servers take turns in short slices,
+and what is compared are slices of the same round. CoreDNS is taken at .cache/coredns, made once by `go build` of its
+module with the plugins bind, file, cache and forward.
 """
 
 from __future__ import annotations
@@ -141,29 +143,32 @@ def figure(text: str, pattern: str) -> float:
     return float(found[1])
 
 
-def latency_us(port: int, names: list[str], seconds: float) -> tuple[float, float]:
-    """p50 and p99 of answers to OPEN_LOOP questions a second; what is lost counts as a second. When an answer came is
-    what the kernel says, so that this process' pauses are no part of it."""
-    queries = [ask(name, "A", id=i) for i, name in enumerate(names)]
+def latency_us(port: int, queries: list[bytes], seconds: float) -> tuple[float, float, float]:
+    """p50 and p99 of answers to OPEN_LOOP questions a second, each from when it was due; what is lost counts as a
+    second. And the p99 of how late a question was sent."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.setsockopt(socket.SOL_SOCKET, TIMESTAMPS, 1)
-        client.setsockopt(socket.SOL_SOCKET, 33, 16 << 20)  # SO_RCVBUFFORCE: none is lost here
+        client.setsockopt(socket.SOL_SOCKET, 33, 16 << 20)  # SO_RCVBUFFORCE: all of them wait here until they are read
         client.connect(("127.0.0.1", port))
-        client.setblocking(False)
-        count, sent, got = int(OPEN_LOOP * seconds), [0] * len(queries), list[float]()
-        began, next_one = time.perf_counter(), 0
-        while (now := time.perf_counter()) < began + seconds + 0.5:
-            while next_one < count and began + next_one / OPEN_LOOP <= now:
-                sent[next_one % len(queries)] = time.time_ns()
-                client.send(queries[next_one % len(queries)])
-                next_one += 1
-            with contextlib.suppress(BlockingIOError):
+        count = min(int(OPEN_LOOP * seconds), len(queries))
+        began = time.time_ns() + 1_000_000
+        due = [began + number * 10**9 // OPEN_LOOP for number in range(count)]
+        late = list[float]()
+        for at, query in zip(due, queries, strict=False):
+            while (early := at - time.time_ns()) > 0:
+                time.sleep(early / 1e9)
+            client.send(query)
+            late.append((time.time_ns() - at) / 1000)
+        got = list[float]()
+        client.settimeout(1)
+        with contextlib.suppress(TimeoutError):
+            while len(got) < count:
                 data, [(_, _, stamp)], _, _ = client.recvmsg(2000, 64)
                 second, ns = struct.unpack("=qq", stamp)
-                got.append((second * 10**9 + ns - sent[int.from_bytes(data[:2], "big")]) / 1000)
+                got.append((second * 10**9 + ns - due[int.from_bytes(data[:2], "big")]) / 1000)
     got += [1e6] * (count - len(got))
-    cuts = statistics.quantiles(got, n=100)
-    return cuts[49], cuts[98]
+    cuts = statistics.quantiles(got, n=100, method="inclusive")
+    return cuts[49], cuts[98], statistics.quantiles(late, n=100, method="inclusive")[98]
 
 
 STREAM = """
@@ -190,38 +195,64 @@ def bulk() -> Iterator[None]:
             os.killpg(stream.pid, signal.SIGKILL)
 
 
+Row = dict[str, float]
+TITLES = ("queries/CPU s", "queries/s", "p50 µs", "p99 µs", "late p99", "p50 bulk", "p99 bulk", "late bulk", "PSS MB")
+
+
+def a_round(up: dict[str, tuple[int, int]], queries: Path, asked: list[bytes], seconds: float) -> dict[str, Row]:
+    """What each server did, by its name. Each takes its turn at one thing before any does the next."""
+    rows: dict[str, Row] = {name: {} for name in up}
+
+    def turns() -> Iterator[tuple[Row, int, int]]:
+        for name in random.sample(list(up), len(up)):
+            yield rows[name], *up[name]
+
+    for row, pid, port in turns():
+        before = cpu_s(pid)
+        said = dnsperf(port, queries, seconds, "-c", "8", "-q", "100")
+        row["queries/CPU s"] = figure(said, r"Queries completed:\s+(\d+)") / (cpu_s(pid) - before)
+        row["queries/s"] = figure(said, r"Queries per second:\s+([\d.]+)")
+        row["PSS MB"] = pss_mb(pid)
+    for row, _, port in turns():
+        row["p50 µs"], row["p99 µs"], row["late p99"] = latency_us(port, asked, seconds)
+    with bulk():
+        for row, _, port in turns():
+            row["p50 bulk"], row["p99 bulk"], row["late bulk"] = latency_us(port, asked, seconds)
+    return rows
+
+
+def show(rounds: list[dict[str, Row]]) -> None:
+    """Medians, and of what the others did the ratio to the first one's in the same round: median, least and most."""
+    first, *others = rounds[0]
+    print(f"{'':12}" + "".join([f"{title:>15}" for title in TITLES]))
+    for name in rounds[0]:
+        middle = [statistics.median(one[name][title] for one in rounds) for title in TITLES]
+        print(f"{name:12}" + "".join([f"{value:15,.1f}" if value < 100 else f"{value:15,.0f}" for value in middle]))
+    print(f"\n{first}'s part of another's in the same round: median (least to most)")
+    for name in others:
+        print(f"  {name}")
+        for title in TITLES:
+            ratios = sorted(one[first][title] / one[name][title] for one in rounds)
+            print(f"    {title:15}{statistics.median(ratios):8.2f}   ({ratios[0]:.2f} to {ratios[-1]:.2f})")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--seconds", type=float, default=3)
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--seconds", type=float, default=1)
     args = parser.parse_args()
     servers: dict[str, Server] = {"pyrun-dns": pyrun_dns}
     servers |= {name: made for name, made in (("unbound", unbound), ("dnsmasq", dnsmasq)) if shutil.which(name)}
     if COREDNS.is_file():
         servers["CoreDNS"] = coredns
-    rows: dict[str, list[tuple[float, ...]]] = {name: [] for name in servers}
     with tempfile.TemporaryDirectory() as made, contextlib.ExitStack() as stack:
         directory = Path(made)
         questions(directory / "queries")
-        asked = [f"n{i % NAMES}.default.{ZONE}" for i in range(20_000)]
+        asked = [ask(f"n{i % NAMES}.default.{ZONE}", "A", id=i) for i in range(20_000)]
         up = {name: stack.enter_context(server(directory)) for name, server in servers.items()}
-        for _ in range(args.rounds):
-            for name in random.sample(list(up), len(up)):
-                pid, port = up[name]
-                before = cpu_s(pid)
-                said = dnsperf(port, directory / "queries", args.seconds, "-c", "8", "-q", "100")
-                used = cpu_s(pid) - before
-                completed = figure(said, r"Queries completed:\s+(\d+)")
-                rate = figure(said, r"Queries per second:\s+([\d.]+)")
-                alone = latency_us(port, asked, args.seconds)
-                with bulk():
-                    beside = latency_us(port, asked, args.seconds)
-                rows[name].append((completed / used, rate, *alone, *beside, pss_mb(pid)))
-    title = ("queries/CPU s", "queries/s", "p50 µs", "p99 µs", "p50 bulk", "p99 bulk", "PSS MB")
-    print(f"{'':12}{title[0]:>15}" + "".join([f"{word:>12}" for word in title[1:]]))
-    for name, found in rows.items():
-        per_cpu, *more, pss = (statistics.median(column) for column in zip(*found, strict=True))
-        print(f"{name:12}{per_cpu:15,.0f}" + "".join([f"{value:12,.0f}" for value in more]) + f"{pss:12.1f}")
+        with contextlib.suppress(PermissionError):  # the asker alone, and none of its children
+            os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(1))
+        show([a_round(up, directory / "queries", asked, args.seconds) for _ in range(args.rounds)])
 
 
 if __name__ == "__main__":
