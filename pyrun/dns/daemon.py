@@ -83,6 +83,7 @@ class Daemon:
         self.started_at = 0.0
         self.leave = False
         self.watch: inotify.Watch | None = None
+        self.file_faults: list[str] = []
         self.planned = 0  # generation of the table that the objects gave last
         self.exporter: Exporter | None = None
         self.metrics: socket.socket | None = None
@@ -183,9 +184,9 @@ class Daemon:
         """Until stop(). PyrunError when it can't go on."""
         try:
             self.exporter = Exporter(self.loop, self._pages())
-            self._use_servers()
             self.loop.read(self.responder.fileno(), self._questions)
             self.loop.read(self.store.fileno(), self._changed)
+            self._use_servers()
             self._follow_resolv_conf()
             if self.store.is_whole():
                 self._plan()
@@ -362,11 +363,10 @@ class Daemon:
                 with open(self.settings.resolv_conf, encoding="utf-8", errors="replace") as file:
                     text = file.read()
             except OSError as error:
-                self.say(f"{self.settings.resolv_conf}: {reason(error)}; the servers stay as they were")
+                self._tell_of_file([f"{reason(error)}; the servers stay as they were"])
                 return
             found, faults = read_resolv_conf(text)
-            for line in faults:
-                self.say(f"{self.settings.resolv_conf}: {line}")
+            self._tell_of_file(faults)
             self._use_searches(text)
             servers = Servers({wire.ROOT: tuple(found), **(servers.zones if servers else {})})
         kept, ours = without(servers or Servers(), self.settings.listen)
@@ -381,18 +381,39 @@ class Daemon:
         self.searches = read_searches(text)
         self._changed()
 
+    def _tell_of_file(self, faults: list[str]) -> None:
+        """What is wrong with resolv.conf, and was not a moment ago."""
+        for line in faults:
+            if line not in self.file_faults:
+                self.say(f"{self.settings.resolv_conf}: {line}")
+        self.file_faults = faults
+
     def _follow_resolv_conf(self) -> None:
-        path = self.settings.resolv_conf
-        if not path:
-            return
-        self.watch = inotify.Watch()
-        for directory in {os.path.dirname(os.path.abspath(path)), os.path.dirname(os.path.realpath(path))}:
-            self.watch.add(directory, inotify.CHANGES)
-        self.loop.read(self.watch.fileno(), self._resolv_conf_changed)
+        if self.settings.resolv_conf:
+            self.watch = inotify.Watch()
+            self.loop.read(self.watch.fileno(), self._resolv_conf_changed)
+            self._resolv_conf_changed()
 
     def _resolv_conf_changed(self) -> None:
-        if self.watch and self.watch.read():
+        if self.watch and self.settings.resolv_conf:
+            self.watch.read()
+            try:
+                _watch_file(self.watch, self.settings.resolv_conf)
+            except PyrunError as error:
+                self.say(f"{error.text}; changes of {self.settings.resolv_conf} may not be seen")
             self._use_servers()
+
+
+def _watch_file(watch: inotify.Watch, path: str) -> None:
+    """The directories of the file, and of where it leads to as a link; of one that is not there yet, as of a
+    systemd-resolved that has not started, the next above it."""
+    for one in {os.path.abspath(path), os.path.realpath(path)}:
+        directory, missing = os.path.dirname(one), ""
+        while not os.path.isdir(directory):
+            directory, missing = os.path.dirname(directory), directory
+        watch.add(directory, inotify.CHANGES)
+        if missing and os.path.isdir(missing):  # it came before that was watched
+            _watch_file(watch, path)
 
 
 def _is_installed(pid: int) -> bool:

@@ -302,23 +302,6 @@ def test_a_server_that_leads_back_to_us_is_found_out() -> None:
         assert served.udp(f"web.{SVC}")[1]
 
 
-def test_a_changed_resolv_conf_is_followed(tmp_path: Path) -> None:
-    """Also one that is moved into place, as systemd-resolved and NetworkManager do. Its servers have port 53, so that
-    here nobody is asked: what is looked at is whom it would ask."""
-    path = tmp_path / "resolv.conf"
-    path.write_text("search x\nnameserver 127.0.0.53\nnameserver nonsense\n")
-    with serving(None, str(path)) as served:
-        assert served.daemon.forwarder.servers.all() == [("127.0.0.53", 53)]
-        assert any("line 3: nonsense is no IP address" in line for line in served.said)
-        new = tmp_path / "new"
-        new.write_text("nameserver 127.0.0.54\n")
-        os.rename(new, path)
-        wait_until("it is followed", lambda: served.daemon.forwarder.servers.all() == [("127.0.0.54", 53)])
-        path.unlink()
-        wait_until("it is told", lambda: any("the servers stay as they were" in line for line in served.said))
-        assert served.daemon.forwarder.servers.all() == [("127.0.0.54", 53)]
-
-
 def test_without_servers_other_names_are_refused() -> None:
     with serving(Servers({})) as served:
         assert served.udp("www.example.test")[0] == "REFUSED"
