@@ -1,7 +1,7 @@
 # Everything here assumes `./bootstrap build` has run once; each target runs it, and the second time it is quick.
 PY := .venv/bin/python
 
-.PHONY: help build check test bench bench-addons bench-addons-memory pictures bench-layers bench-cri bench-node many-cri demo conformance critest containerd-2 victoria-logs kubelet control-plane metrics-server e2e-node fuzz fuzz-layer fuzz-dataplane fuzz-dns bench-proxy flood-proxy bench-proxy-memory bench-proxy-plan bench-dns broken-dns asan vm vm-shell vm-test vm-engines vm-trixie box soak clean
+.PHONY: help build check test bench bench-addons bench-addons-memory pictures bench-layers bench-cri bench-node many-cri demo conformance critest containerd-2 victoria-logs kubelet control-plane metrics-server e2e-node histories fuzz fuzz-layer fuzz-dataplane fuzz-dns bench-proxy flood-proxy bench-proxy-memory bench-proxy-plan bench-dns broken-dns asan vm vm-shell vm-test vm-engines vm-trixie box soak clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ metrics-server: build  ## metrics-server, made from its Go module once and kept,
 e2e-node: build  ## upstream's node e2e specs with a real kubelet on pyrun cri (root; needs Go, 20 CPU minutes to build, 8 to run)
 	$(PY) -m tests.support.kube.build kubelet e2e_node.test ginkgo agnhost nonewprivs
 	tests/view $(PY) -m tests.cluster.e2e_node $(ARGS)
+
+histories: build  ## what a real kubelet and the node agent tell an API server of the same pods (root; two minutes once `make kubelet control-plane` is there)
+	tests/view $(PY) -m tests.cluster.histories $(ARGS)
 
 fuzz: build  ## fuzz the plan decoder for a minute (needs clang)
 	$(PY) cffi_build/build.py --fuzz --seconds 60

@@ -453,3 +453,41 @@ def test_a_pod_without_a_sandbox_says_which_way() -> None:
     w.lose_sandbox(7)
     w.run(8)
     assert w.reason("PodReadyToStartContainers") == ("PodSandboxNotReady", "pod sandbox is not ready")
+
+
+def test_the_end_of_a_container_that_comes_again_at_once_is_told_as_such() -> None:
+    """CrashLoopBackOff is one that waits."""
+    w = World(ONE, programs={"web": [done(2)]}).run(0.5)
+    w.now += 0.5
+    w.observed = replace(w.observed, attempts=(replace(w.observed.attempts[0], finished=w.now, code=2),))
+    state = w.container("web").state
+    assert state is not None and state.terminated is not None and state.terminated.exitCode == 2
+    assert (w.container("web").restartCount, w.container("web").lastState) == (0, None)
+    w = World(ONE, programs={"web": [done(2)]}).run(3)
+    state = w.container("web").state
+    assert state is not None and state.waiting is not None and state.waiting.reason == "CrashLoopBackOff"
+
+
+def test_a_container_runs_when_its_post_start_is_through() -> None:
+    text = "restartPolicy: Never\ncontainers: [{name: web, lifecycle: {postStart: {exec: {command: [x]}}}}]"
+    w = World(text, hooks={("web", "postStart"): Work(5)}).run(3)
+    state = w.container("web").state
+    assert state is not None and state.waiting is not None and state.waiting.reason == "ContainerCreating"
+    assert w.run(6).phases == [(0, "Pending"), (5, "Running")]
+    w = World(text, hooks={("web", "postStart"): Work(5, "exit 1")}, programs={"web": [Program(term_code=0)]}).run(9)
+    assert w.phases == [(0, "Pending"), (5, "Succeeded")]
+
+
+def test_an_init_container_that_runs_is_started_and_not_ready() -> None:
+    w = World("initContainers: [{name: a}]\ncontainers: [{name: web}]", programs={"a": [done(after=5)]}).run(2)
+    assert (w.container("a").started, w.container("a").ready) == (True, False)
+    w.run(8)
+    assert (w.container("a").started, w.container("a").ready) == (False, True)
+
+
+def test_a_pod_has_a_reason_when_it_has_failed() -> None:
+    text = "activeDeadlineSeconds: 5\nterminationGracePeriodSeconds: 30\ncontainers: [{name: web}]"
+    w = World(text, programs={"web": [Program(term=10)]}).run(8)
+    assert (w.status.phase, w.status.reason) == ("Running", None)
+    w.run(20)
+    assert (w.status.phase, w.status.reason) == ("Failed", "DeadlineExceeded")

@@ -15,7 +15,7 @@ from pyrun.kube.objects.status import PodCondition, PodIP, PodStatus
 from pyrun.node.agent.events import Event, of_pod
 from pyrun.node.server.event_sink import event_object
 from pyrun.node.server.node_object import Machine, node_object, node_status, same
-from pyrun.node.server.pods import record_of
+from pyrun.node.server.pods import ServedPods, record_of
 from pyrun.node.server.refers import refers_to, tokens_of
 from pyrun.node.server.service_variables import service_variables
 from pyrun.node.server.statuses import Statuses, differs, patch_of
@@ -48,7 +48,8 @@ def test_a_patch_takes_away_what_is_no_more_and_leaves_what_others_said() -> Non
         and patch["podIPs"] == [{"$patch": "replace"}, {"ip": "10.0.0.1"}]
     )
     assert patch["observedGeneration"] == 3
-    assert patch["conditions"] == [{"status": "True", "type": "Ready", "observedGeneration": 3}]
+    no_more = {"reason": None, "message": None}  # of when it was not ready, which a merge would leave
+    assert patch["conditions"] == [{"status": "True", "type": "Ready", "observedGeneration": 3, **no_more}]
     assert not differs(patch, PodStatus(phase="Running", conditions=[*ready, PodCondition("True", "gate")]))
     assert differs(patch, PodStatus(phase="Running", conditions=[PodCondition("False", "Ready")]))
     assert differs(patch, PodStatus(phase="Failed", conditions=ready)) and differs(patch, None)
@@ -185,3 +186,21 @@ def test_what_the_server_does_is_no_fault_of_a_pod_from_there() -> None:
     assert not list(unsupported(served(spec=spec), "n1", served=True))
     pointers = {fault.pointer for fault in unsupported(served(spec=spec), "n1")}
     assert pointers == {f"/spec/{name}" for name in spec}
+
+
+def test_a_pod_that_has_ended_here_and_comes_back_is_taken_out_and_not_begun_anew() -> None:
+    """The API server tells of the end that was written to it when nothing of the pod is left here."""
+    told: list[str] = []
+    pods = object.__new__(ServedPods)
+    pods._agent = SimpleNamespace(actors={}, serve=lambda record: told.append("served"))  # type: ignore[assignment]
+    pods._refers = SimpleNamespace(acquire=lambda record: told.append("referred"))  # type: ignore[assignment]
+    pods._statuses = SimpleNamespace(  # type: ignore[assignment]
+        seen=lambda record, there: told.append("seen"), gone=lambda record: told.append("gone")
+    )
+    there = served(status={"phase": "Failed"})
+    pods._changed(there)
+    assert told == []  # nobody has asked it to go
+    assert there.metadata is not None
+    there.metadata.deletionTimestamp = "2026-01-01T00:00:00Z"
+    pods._changed(there)
+    assert told == ["seen", "gone"]

@@ -206,9 +206,12 @@ class Actor:
         return min(self.decision.wake or now + IMPORT_S, now + IMPORT_S)
 
     def _settled(self, decision: Decision) -> Decision:
-        """With the status that the pod had when it was over."""
+        """With the status that the pod had when it was over, but for its sandbox, which ends after that."""
         if self._final is None and decision.status.phase in FINAL:
             self._final = decision.status
+        if self._final is not None:
+            now = {c.type: c for c in decision.status.conditions or () if c.type == "PodReadyToStartContainers"}
+            self._final.conditions = [now.get(c.type, c) for c in self._final.conditions or ()]
         return decision if self._final is None else replace(decision, status=self._final)
 
     async def _take_over(self) -> None:
@@ -256,7 +259,11 @@ class Actor:
     def observe(self) -> Observed:
         record, carrier = self.record, self.carrier
         pods = self.kept.sandboxes()
-        attempts = attempts_of(pods, record)
+        attempts = tuple(
+            # Whether that was the program, or why it could not be started, is known when its start is over.
+            replace(a, started=None, finished=None) if a.ended and a.id in carrier.starting else a
+            for a in attempts_of(pods, record)
+        )
         for a in attempts:
             if a.ended and a.id not in record.messages and a.id not in record.past:
                 record.messages[a.id] = self._message(a)
@@ -269,7 +276,7 @@ class Actor:
             disrupted=record.disrupted,
             sandbox=sandbox_of(pods),
             sandbox_error=carrier.sandbox_error,
-            attempts=attempts_of(pods, record),
+            attempts=attempts,
             images=carrier.images,
             pulls=carrier.pulls,
             creations=carrier.creations,

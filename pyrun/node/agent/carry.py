@@ -50,13 +50,14 @@ HOOK_FAULTS = {"postStart": "FailedPostStartHook", "preStop": "FailedPreStopHook
 class Carrier:
     """images: reference → id, of those that may be used. pulls, creations, sandbox_error, resize_error: what failed.
     probes: by container id and kind. probed: how often a probe has said what, by container's name, kind and successful,
-    failed or unknown. None of it outlives the agent, but what record.py keeps."""
+    failed or unknown. starting: ids of containers. None of it outlives the agent, but what record.py keeps."""
 
     def __init__(self, kept: Kept) -> None:
         self._kept, self._host = kept, kept.host
         self.images: dict[str, str] = {}
         self.pulls: dict[str, BackOff] = {}
         self.creations: dict[str, BackOff] = {}
+        self.starting: set[str] = set()
         self.sandbox_error: BackOff | None = None
         self.resize_error: BackOff | None = None
         self._volumes_made = False
@@ -253,6 +254,7 @@ class Carrier:
             self._not_made(c, error)
             return
         self.creations.pop(c.name, None)
+        self.starting.add(id)
         try:
             await start_container(self._host.cri, v1.StartContainerRequest(container_id=id))
         except PyrunError as error:
@@ -263,6 +265,8 @@ class Carrier:
                 self._not_made(c, error)
         else:
             self._kept.events.add("Normal", "Started", f"Started container {c.name}")
+        finally:
+            self.starting.discard(id)
 
     def _not_made(self, c: Container | EphemeralContainer, error: Exception) -> None:
         reason = "CreateContainerConfigError" if isinstance(error, ConfigFault) else "CreateContainerError"

@@ -25,7 +25,7 @@ from ...kube.objects.status import (
 from ..qos import qos_class
 from .images import why_waiting
 from .observed import AnyContainer, Attempt, Desired, NodeFacts, Observed
-from .probes import is_ready, is_started
+from .probes import is_ready, is_started, post_start_done
 from .resize import resize_conditions
 from .restart import (
     RESTARTING_ALL,
@@ -38,6 +38,8 @@ from .restart import (
 )
 from .start import current, failed_init, is_done, is_initialized, may_start
 
+BACK_OFF = "CrashLoopBackOff"
+
 
 def rfc3339(t: float) -> str:
     return datetime.fromtimestamp(t, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -49,7 +51,7 @@ def status_of(desired: Desired, observed: Observed, node: NodeFacts, now: float)
     addresses = observed.sandbox.addresses if observed.sandbox and observed.sandbox.ready else ()
     if spec.hostNetwork and observed.sandbox:
         addresses = node.addresses
-    reason, message = observed.failure or (None, None)
+    reason, message = (observed.failure if found == "Failed" else None) or (None, None)
     return PodStatus(
         phase=found,
         reason=reason,
@@ -81,11 +83,25 @@ def phase(desired: Desired, observed: Observed) -> str:
     if desired.deleted is not None and quiet and observed.attempts:
         good = all(a is not None and a.succeeded for a in lasts)
         return "Succeeded" if good else "Failed"
-    if not is_initialized(desired, observed) or any(a is None for a in lasts):
+    if not is_initialized(desired, observed) or not all(_has_begun(observed, c) for c in spec.containers):
         return "Pending"
     if is_done(desired, observed) and quiet:
         return "Succeeded" if all(a is not None and a.code == 0 for a in lasts) else "Failed"
     return "Running"
+
+
+def _has_begun(observed: Observed, c: Container) -> bool:
+    """It runs or has run: until a postStart is through it does not."""
+    a = observed.last(c.name)
+    if a is None or observed.before(c.name) is not None:
+        return a is not None
+    failing = a.ended and a.started is None and ("run", c.name) in observed.busy
+    return not _is_starting(c, a) and not failing
+
+
+def _is_starting(c: AnyContainer, a: Attempt) -> bool:
+    """It was made, and its program has not begun, or its postStart has not succeeded."""
+    return not a.ended and (a.started is None or not post_start_done(c, a))
 
 
 def _conditions(desired: Desired, observed: Observed, phase: str) -> list[PodCondition]:
@@ -174,7 +190,7 @@ def _container(
         imageID=a.image if a else "",
         containerID=f"pyrun://{a.id}" if a else None,
         ready=ready,
-        started=False if ordinary_init else is_started(observed, c, a),
+        started=is_started(observed, c, a),
         restartCount=a.attempt if a else 0,
         state=state,
         lastState=ContainerState(terminated=terminated(previous)) if previous else None,
@@ -207,11 +223,13 @@ def _resources(c: AnyContainer, a: Attempt | None) -> ResourceRequirements | Non
 def _state(
     desired: Desired, observed: Observed, c: AnyContainer, a: Attempt | None, now: float, init: bool
 ) -> ContainerState:
-    if a is not None and a.running and a.started is not None:
+    if a is not None and a.running and a.started is not None and not _is_starting(c, a):
         return ContainerState(running=ContainerStateRunning(startedAt=rfc3339(a.started)))
     if a is not None and a.ended and not _comes_again(desired, observed, c, a, init):
         return ContainerState(terminated=terminated(a))
-    reason, message = _why(desired, observed, c, a, now, init)
+    reason, message = _why(desired, observed, c, a, now)
+    if a is not None and a.ended and reason == BACK_OFF and _is_due(desired, observed, c, a, now):
+        return ContainerState(terminated=terminated(a))
     return ContainerState(waiting=ContainerStateWaiting(reason=reason, message=message))
 
 
@@ -225,8 +243,13 @@ def _comes_again(desired: Desired, observed: Observed, c: AnyContainer, a: Attem
     return not is_over(desired, observed, c)
 
 
+def _is_due(desired: Desired, observed: Observed, c: AnyContainer, a: Attempt, now: float) -> bool:
+    """The next one comes at once, and is not backed off."""
+    return a.finished is not None and may_start(desired, observed, c, now) <= a.finished
+
+
 def _why(
-    desired: Desired, observed: Observed, c: AnyContainer, a: Attempt | None, now: float, init: bool
+    desired: Desired, observed: Observed, c: AnyContainer, a: Attempt | None, now: float
 ) -> tuple[str, str | None]:
     """Why a container does not run yet."""
     if found := why_waiting(desired, observed, c, now):
@@ -240,7 +263,7 @@ def _why(
         return RESTARTING_ALL, "all containers of the pod restart"
     if a is not None and a.ended:
         left = max(0.0, begin - now)
-        return "CrashLoopBackOff", f"back-off {left:.0f} s left, restarting container {c.name} of {desired.name}"
+        return BACK_OFF, f"back-off {left:.0f} s left, restarting container {c.name} of {desired.name}"
     return "PodInitializing" if desired.spec.initContainers else "ContainerCreating", None
 
 

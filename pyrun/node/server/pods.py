@@ -98,7 +98,10 @@ class ServedPods:
         record = record_of(there)
         actor = self._agent.actors.get(record.key)
         known = actor is not None and actor.record.uid == record.uid
-        if not known and record.deleted is None and there.status is not None and there.status.phase in DONE:
+        if not known and there.status is not None and there.status.phase in DONE:
+            if record.deleted is not None:  # what is told of an end here may come back when nothing is left of it
+                self._statuses.seen(record, there)
+                self._statuses.gone(record)
             return  # it has run, and its records are lost
         self._statuses.seen(record, there)
         self._refers.acquire(record)

@@ -33,13 +33,17 @@ Call = Callable[..., Awaitable[Any]]
 
 
 def patch_of(status: PodStatus, generation: int | None, stale: Iterable[str] = ()) -> dict[str, Any]:
-    """PURE: a strategic merge patch of a pod's status. Conditions of others stay; stale: types of ours that go."""
+    """PURE: a strategic merge patch of a pod's status. Conditions of others stay; stale: types of ours that go. What
+    was the matter with one goes with it: a patch merges them, and leaves what it does not name."""
     found: dict[str, Any] = msgspec.to_builtins(status)
     for name in OURS:
         found.setdefault(name, None)
     for name in MERGED:
         if found[name] is not None:
             found[name] = [{"$patch": "replace"}, *found[name]]
+    for condition in found.get("conditions") or ():
+        condition.setdefault("reason", None)
+        condition.setdefault("message", None)
     if generation is not None:
         found["observedGeneration"] = generation
         for condition in found.get("conditions") or ():

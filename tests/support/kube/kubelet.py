@@ -34,10 +34,11 @@ UNVERIFIED = ssl._create_unverified_context()
 
 @dataclass
 class Kubelet:
-    """node: the CRI's daemon, which runs."""
+    """node: the CRI's daemon, which runs. words: options besides."""
 
     node: Node
     program: Path
+    words: tuple[str, ...] = ()
     process: subprocess.Popen[bytes] | None = None
 
     def __post_init__(self) -> None:
@@ -78,6 +79,7 @@ class Kubelet:
     def start(self) -> None:
         argv = [str(self.program), "--config", str(self.config), "--root-dir", str(self.path / "root")]
         argv += ["--cert-dir", str(self.path / "pki"), "--hostname-override", NAME, "--node-ip", ADDRESS, "--v", "2"]
+        argv += self.words
         with self.said.open("ab") as said:
             self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=said, stderr=said)
         self.wait(self._serves, UP_S)
@@ -186,20 +188,26 @@ def is_ready(pod: dict[str, Any]) -> bool:
 @contextlib.contextmanager
 def a_kubelet(path: Path, rootfs: Path, program: Path) -> Iterator[Kubelet]:
     """With a node of its own; it runs, and at its end nothing may be left of its pods."""
+    with own_directory(), a_node(path, rootfs) as node:
+        own_address()
+        node.start()
+        kubelet = Kubelet(node, program)
+        try:
+            kubelet.start()
+            yield kubelet
+        finally:
+            kubelet.end()
+            subprocess.run(["ip", "link", "del", "node0"], check=True)
+
+
+@contextlib.contextmanager
+def own_directory() -> Iterator[None]:
+    """The one whose path is fixed."""
     there = FIXED.exists()
     FIXED.mkdir(exist_ok=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=0755", "kubelet", FIXED], check=True)
     try:
-        with a_node(path, rootfs) as node:
-            own_address()
-            node.start()
-            kubelet = Kubelet(node, program)
-            try:
-                kubelet.start()
-                yield kubelet
-            finally:
-                kubelet.end()
-                subprocess.run(["ip", "link", "del", "node0"], check=True)
+        yield
     finally:
         subprocess.run(["umount", FIXED], check=True)
         if not there:
