@@ -81,15 +81,15 @@ def _escaped(c: str) -> str:
 
 
 def resource_value(ref: ResourceFieldSelector, container: Container, allocatable: Mapping[str, int]) -> str:
-    """In units of the divisor, rounded up. A limit that is not there is what the node has; a request then is nothing.
+    """In units of the divisor, rounded up. A limit that is not there, or 0, is what the node has; a request nothing.
 
     allocatable: cpu in thousandths, all else as it is. ValueError for a resource that is none."""
     which, _, name = ref.resource.partition(".")
     if which not in ("limits", "requests"):
         raise ValueError(f"{ref.resource!r} is no resource of a container")
-    amount = (limits(container) if which == "limits" else requests(container)).get(name)
-    if amount is None:
-        amount = allocatable.get(name, 0) if which == "limits" else 0
+    amount = (limits(container) if which == "limits" else requests(container)).get(name, 0)
+    if not amount and which == "limits":
+        amount = allocatable.get(name, 0)
     divisor = ref.divisor if ref.divisor and parse(ref.divisor) else 1
     unit = milli(divisor) if name == "cpu" else whole(divisor)
     return str(-(-amount // unit))

@@ -183,8 +183,9 @@ def test_resource_values(resource: str, divisor: str | None, value: str) -> None
     assert resource_value(ref, pod_of().spec.containers[0], OBJECTS.allocatable) == value  # type: ignore[union-attr]
 
 
-def test_a_limit_that_is_not_there_is_the_nodes() -> None:
-    pod = msgspec.convert({"spec": {"containers": [{"name": "c"}]}}, Pod)
+@pytest.mark.parametrize("limits", [{}, {"cpu": "0"}])
+def test_a_limit_that_is_not_there_is_the_nodes(limits: dict[str, str]) -> None:
+    pod = msgspec.convert({"spec": {"containers": [{"name": "c", "resources": {"limits": limits}}]}}, Pod)
     assert pod.spec is not None
     ref = ResourceFieldSelector(resource="limits.cpu", divisor="1m")
     assert resource_value(ref, pod.spec.containers[0], OBJECTS.allocatable) == "2000"
