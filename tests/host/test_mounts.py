@@ -345,13 +345,6 @@ def test_devpts_in_a_namespace_without_its_group(pyrun: Runner, bundle: BundleMa
     assert "ptmx" in pyrun.run(made).ok().out
 
 
-def test_remount_changes_what_is_there(pyrun: Runner, bundle: BundleMaker) -> None:
-    made = bundle(["sh", "-c", "grep ' /t ' /proc/self/mountinfo"]).add_mount("/t", "tmpfs", "size=1m", type="tmpfs")
-    made.add_mount("/t", "tmpfs", "remount", "size=2m", "noexec", type="tmpfs")
-    (line,) = pyrun.run(made).ok().out.splitlines()
-    assert line.split()[5] == "rw,noexec,relatime" and line.endswith("size=2048k")
-
-
 def test_the_hosts_proc_and_dev(pyrun: Runner, bundle: BundleMaker) -> None:
     """Bound, they are used as they are: a real procfs may lie on /proc, and nothing is put into a /dev that is
     another's.

@@ -57,7 +57,7 @@ def plan_bare_root(b: Builder, spec: Spec, rp: RootfsPlan) -> None:
         elif m.fstype == "cgroup2" and not makes_cgroup2(rp):
             rp.clones[index] = b.slot(f"mount-{index}")
             b.add(STAGE1, OpenTree(path=cgroup_source(rp), flags=_WHOLE, out=rp.clones[index], at=m.at))
-        elif index not in rp.clones:
+        elif index not in rp.clones and m.fstype != "remount":
             _check_file_system(m)
     attrs = NOSUID | NODEV | NOEXEC
     b.add(

@@ -57,13 +57,26 @@ def tree_flags(m: Entry) -> int:
     return OPEN_TREE_CLONE | (AT_RECURSIVE if m.o.recursive else 0)
 
 
-def plan_bind(b: Builder, spec: model.Spec, rp: RootfsPlan, m: Entry) -> None:
-    # A file system's own settings (size=3) mean nothing to a bind and are passed over, as mount(2) does; a single word
-    # is a mistyped flag, but for the two that podman leaves among the options of a named volume.
+def _check_words(m: Entry) -> None:
+    """A file system's own settings (size=3) mean nothing to a bind and are passed over, as mount(2) does; a single word
+    is a mistyped flag, but for the two that podman leaves among the options of a named volume."""
     words = [(key, index) for key, value, index in m.o.data if value is None and key not in ("copy", "nocopy")]
     unknown = [(f"{m.at}/options/{index}", f"{key} is not an option of a bind mount") for key, index in words]
     if unknown:
         raise ConfigError(unknown)
+
+
+def plan_remount(b: Builder, rp: RootfsPlan, m: Entry) -> None:
+    """bind and remount: the flags of what is mounted there already, and the source means nothing (mount(2))."""
+    _check_words(m)
+    if m.o.idmap or m.spec.uid_mappings:
+        raise ConfigError([(m.at, "what is mounted already can't be mapped to other ids")])
+    open_target(b, rp, m)
+    _bind_attrs(b, rp, m, rp.target)
+
+
+def plan_bind(b: Builder, spec: model.Spec, rp: RootfsPlan, m: Entry) -> None:
+    _check_words(m)
     slot, idmap = rp.clones.get(m.index, rp.mount), m.o.idmap or m.spec.uid_mappings
     if not rp.bare and (slot == rp.mount or not idmap):
         # What the parent cloned stays for a source that we may not walk to, or that has locked mounts below it.
@@ -110,9 +123,9 @@ def _bind_attrs(b: Builder, rp: RootfsPlan, m: Entry, slot: int) -> None:
     wanted, unwanted, rest = o.attrs(), o.clear | atime, BIND_FLAGS & ~(o.set | o.clear) if o.flagged else 0
     if not rp.locked:
         unwanted, rest = unwanted | rest, 0
-    kinds = o.propagation or [(MS_PRIVATE, True)]
+    kinds = o.propagation or ([] if o.remount else [(MS_PRIVATE, True)])
     args: dict[str, int] = {}
-    if not o.recursive or not (wanted or unwanted) or not kinds[0][1]:
+    if kinds and (not o.recursive or not (wanted or unwanted) or not kinds[0][1]):
         whole = AT_RECURSIVE if o.recursive and kinds[0][1] else 0
         args = {"propagation": kinds[0][0], "at_flags": AT_EMPTY_PATH | whole}
         kinds = kinds[1:]

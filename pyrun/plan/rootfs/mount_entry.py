@@ -63,7 +63,7 @@ class Entry:
         self.dest = clean_path(mount.destination)
         self.fstype = mount.type or ""
         if self.o.bind or self.fstype == "bind":
-            self.o.bind, self.fstype = True, "bind"
+            self.o.bind, self.fstype = (False, "remount") if self.o.remount else (True, "bind")
         elif self.fstype == "cgroup":
             self.fstype = "cgroup2"
 

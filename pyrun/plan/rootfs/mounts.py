@@ -19,7 +19,7 @@ from ..model.steps import (
     OpenTree,
 )
 from ..namespace.namespaces import PATIENCE_MS
-from .binds import bind_source, plan_bind, tree_flags
+from .binds import bind_source, plan_bind, plan_remount, tree_flags
 from .file_systems import needs_mount2, plan_by_mount2, plan_cgroup_mount, plan_file_system
 from .mount_entry import (
     Entry,
@@ -52,7 +52,8 @@ def is_bind_of_dev(mount: model.Mount) -> bool:
     """The host's or another container's /dev: it has its devices and must not be touched."""
     if clean_path(mount.destination) != "/dev":
         return False
-    return mount.type == "bind" or "bind" in mount.options or "rbind" in mount.options
+    bind = mount.type == "bind" or "bind" in mount.options or "rbind" in mount.options
+    return bind and "remount" not in mount.options
 
 
 def plan_mounts_parent(b: Builder, spec: model.Spec, rp: RootfsPlan, proc: int) -> None:
@@ -191,6 +192,8 @@ def plan_mounts(b: Builder, spec: model.Spec, rp: RootfsPlan) -> None:
         m = Entry(index, mount)
         if m.o.bind:
             plan_bind(b, spec, rp, m)
+        elif m.fstype == "remount":
+            plan_remount(b, rp, m)
         elif not m.fstype:
             raise ConfigError([(f"{m.at}/type", "is missing, and the options have neither bind nor rbind")])
         elif m.fstype == "cgroup2":

@@ -47,7 +47,8 @@ HINTS: dict[tuple[type[s.Step], int], str] = {
     (s.MoveMount, EINVAL): (
         "the mount point lies on a shared mount that would pass this mount on, or outside of the container"
     ),
-    (s.MountSetattr, EINVAL): "the file system can't be idmapped, or the kernel does not know one of these attributes",
+    (s.MountSetattr, EINVAL): "the file system can't be idmapped, the kernel does not know one of these attributes, or "
+    "what is to be remounted is no mount",
     (s.MountSetattr, EBADF): "the bind source is not there, or the container's ids may not go there",
     (s.MountSetattr, EPERM): "the mount has flags from outside this user namespace, which may not be taken off in it",
     (s.MountSetattr, EBUSY): "files are open for writing on it, so it can't be made read-only now",
