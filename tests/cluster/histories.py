@@ -263,8 +263,8 @@ def lasting(field: str, values: list[str]) -> list[str]:
 
 
 def agree(pod: str, theirs: list[str], ours: list[str]) -> bool:
-    """Ours has nothing that theirs has not, in the same order, and ends as theirs; who crashes has no end. A kubelet that
-    is busy may not see that a container has ended which runs again at once."""
+    """Ours has nothing that theirs has not, in the same order, and ends as theirs; who crashes has no end. A kubelet
+    that is busy may not see that a container has ended which runs again at once."""
     if pod == "crash":
         both = min(len(theirs), len(ours), 6)
         theirs, ours = theirs[:both], ours[:both]
