@@ -1,7 +1,7 @@
 # Everything here assumes `./bootstrap build` has run once; each target runs it, and the second time it is quick.
 PY := .venv/bin/python
 
-.PHONY: help build check test bench bench-addons bench-addons-memory pictures bench-layers bench-cri bench-node many-cri demo conformance critest containerd-2 victoria-logs kubelet control-plane metrics-server e2e-node histories fuzz fuzz-layer fuzz-dataplane fuzz-dns bench-proxy flood-proxy bench-proxy-memory bench-proxy-plan bench-dns broken-dns asan vm vm-shell vm-test vm-engines vm-trixie box soak clean
+.PHONY: help build check test bench bench-addons bench-addons-memory flood-logs pictures bench-layers bench-cri bench-node many-cri demo conformance critest containerd-2 victoria-logs kubelet control-plane metrics-server e2e-node histories fuzz fuzz-layer fuzz-dataplane fuzz-dns bench-proxy flood-proxy bench-proxy-memory bench-proxy-plan bench-dns broken-dns asan vm vm-shell vm-test vm-engines vm-trixie box soak clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -101,6 +101,9 @@ bench-addons: build  ## logs in blocks: sealed, searched (ARGS=1000 for a gigaby
 
 bench-addons-memory: build  ## PSS and idle CPU of metrics, collect and dashboard beside twenty pods (root)
 	tests/view unshare -n sh -c 'ip link set lo up; exec $(PY) -m tests.bench.addons_memory $(ARGS)'
+
+flood-logs: build  ## a pod that writes 50 MB/s and one with lines of 10 MB: none lost but what is counted, others unaffected (root)
+	tests/view $(PY) -m tests.bench.logs_flood $(ARGS)
 
 pictures: build  ## docs/pictures anew: what the browser of the dashboard's tests sees (root)
 	mkdir -p docs/pictures
