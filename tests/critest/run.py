@@ -35,7 +35,7 @@ from tests.support.registry.stub import Stub
 KNOWN = Path(__file__).resolve().parent / "KNOWN.md"
 TIMEOUT_S = 600
 WATCHED_S = 3600  # by a person, who may have a slow machine
-START_S = 30
+START_S = 180  # in a guest on a busy machine
 WEBSOCKET = ("-websocket-exec", "-websocket-attach", "-websocket-portforward")
 # Of specs that wait for a minute for what a host without the controller can't do.
 NEEDS_MEMORY = "OOMKilled"
