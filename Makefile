@@ -1,7 +1,7 @@
 # Everything here assumes `./bootstrap build` has run once; each target runs it, and the second time it is quick.
 PY := .venv/bin/python
 
-.PHONY: help build check test bench bench-addons bench-addons-memory flood-logs pictures bench-layers bench-cri bench-node many-cri demo conformance critest containerd-2 victoria-logs kubelet control-plane metrics-server e2e-node histories fuzz fuzz-layer fuzz-dataplane fuzz-dns bench-proxy flood-proxy bench-proxy-memory bench-proxy-plan bench-dns broken-dns asan vm vm-shell vm-test vm-engines vm-trixie box soak clean
+.PHONY: help build check test bench bench-addons bench-addons-memory flood-logs pictures bench-layers bench-cri bench-node many-cri demo conformance critest critest-vm containerd-2 victoria-logs kubelet control-plane metrics-server e2e-node histories fuzz fuzz-layer fuzz-dataplane fuzz-dns bench-proxy flood-proxy bench-proxy-memory bench-proxy-plan bench-dns broken-dns asan vm vm-shell vm-test power-cuts vm-engines vm-trixie box soak clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -133,6 +133,9 @@ vm-shell: build  ## a root shell in the guest, on this terminal; exit ends it (r
 
 vm-test:  ## the tests that need a kernel of their own, in the guest (root)
 	./bootstrap test tests/vm $(ARGS)
+
+power-cuts:  ## the power of a guest goes while containers, and pods of pyrun cri, come and go; booted again (root)
+	PYRUN_POWER_PODS=1 ./bootstrap test -rP tests/vm_host/test_power_cut.py $(ARGS)
 
 vm-engines:  ## containerd, podman and docker on pyrun, each in a guest of its own (root)
 	./bootstrap test tests/vm/engines $(ARGS)

@@ -1,7 +1,8 @@
 """The power goes in the middle of lifecycles: QEMU is killed, and the guest booted again with the same disk.
 
-PYRUN_POWER_CUTS says how often (2), PYRUN_POWER_SEED begins another sequence of moments. support/vm/power_cut.py is
-what the guest does, and what it looks at.
+PYRUN_POWER_CUTS says how often (2), PYRUN_POWER_SEED begins another sequence of moments, and with PYRUN_POWER_PODS=1
+`pyrun cri` has pods there too (`make power-cuts`; not in CI, as it takes minutes). support/vm/power_cut.py is what the
+guest does, and what it looks at.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ import pytest
 from tests.support.vm import machine as vm_machine
 from tests.support.vm.job import job_disk
 from tests.support.vm.power_cut import NOTHING_YET
+from tests.support.vm.power_cut_cri import STEADY
 
 CUTS = int(os.environ.get("PYRUN_POWER_CUTS", "2"))
 SEED = os.environ.get("PYRUN_POWER_SEED", "1")
-KEPT_MIB = 64
+PODS = os.environ.get("PYRUN_POWER_PODS") == "1"
+KEPT_MIB = 1024 if PODS else 64  # images leave some of a disk free
 SILENCE_S = 240.0
 EARLIEST_S, LATEST_S = 3.0, 15.0
 RUN = """#!/bin/sh
@@ -71,10 +74,12 @@ def test_power_cut(guest: Path, job: Path, tmp_path: Path) -> None:
     moments = random.Random(SEED)
     first, last = NOTHING_YET, f"{SEED},last"
     for cut in range(CUTS + 1):
-        words = f"{SEED}.{cut}" if cut < CUTS else last
+        words = (f"{SEED}.{cut}" if cut < CUTS else last) + (",pods" if PODS else "")
         after = moments.uniform(EARLIEST_S, LATEST_S)
         found = boot_until_cut(guest, job, tmp_path / f"console{cut}", kept, words, after)
         print(f"cut {cut}: {found}, the next after {after:.1f} s")
         if not cut:
             assert found["left"] == first
+        if PODS:
+            assert (STEADY in found["pods"]) == bool(cut), found
     assert found["left"] != first, "the cuts came before anything was written"

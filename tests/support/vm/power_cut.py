@@ -1,9 +1,10 @@
 """What a guest does whose power is cut: looks at what an earlier cut has left, and makes containers until the next one.
 
-    python3 -m tests.support.vm.power_cut SEED [last]
+    python3 -m tests.support.vm.power_cut SEED [last] [pods]
 
-The state directory is on /dev/kept, which outlives the machine; another is at its default place, on /run. What the
-host must know goes out by the second serial port. tests/vm_host/test_power_cut.py is the host's side.
+The state directory is on /dev/kept, which outlives the machine; another is at its default place, on /run. With
+`pods`, `pyrun cri` runs beside them (power_cut_cri.py). What the host must know goes out by the second serial port.
+tests/vm_host/test_power_cut.py is the host's side.
 """
 
 from __future__ import annotations
@@ -14,11 +15,17 @@ import re
 import subprocess
 import sys
 import time
+import traceback
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tests.support.container.bundle import Bundle, make_bundle, make_config
 from tests.support.container.runner import REPO, Result, Runner, runtime_argv
 from tests.support.vm.guest import send
+
+if TYPE_CHECKING:
+    from tests.support.vm.power_cut_cri import CutNode
 
 DISK = "/dev/kept"
 KEPT = Path("/mnt/kept")
@@ -91,14 +98,14 @@ def check(runner: Runner, made: Bundle) -> dict[str, object]:
     return {"left": left, "damaged": damaged}
 
 
-def work(runner: Runner, made: Bundle, chosen: random.Random) -> None:
+def work(runner: Runner, made: Bundle, node: CutNode | None, chosen: random.Random) -> None:
     """Lifecycles without an end, each container at another point of its own."""
     while True:
         id = chosen.choice(IDS)
         if not (runner.root / id).exists():
             runner.create(made, id=id)
             continue
-        match chosen.choice(["start", "exec", "update", "delete", "delete", "sync"]):
+        match chosen.choice(["start", "exec", "update", "delete", "delete", "sync", *(["pod"] if node else [])]):
             case "start":
                 runner("start", id)
             case "exec":
@@ -109,24 +116,44 @@ def work(runner: Runner, made: Bundle, chosen: random.Random) -> None:
                 runner.delete(id, "--force").ok()
             case "sync":
                 os.sync()
+            case "pod":
+                assert node is not None
+                node.work(chosen)
 
 
-def main(seed: str, last: str = "") -> int:
+def main(seed: str, *words: str) -> int:
+    if "pods" not in words:
+        return run(seed, words)
+    from tests.support.pods.nets import own_network
+    from tests.support.vm.power_cut_cri import cut_node
+
+    with own_network():
+        return run(seed, words, cut_node)
+
+
+def run(seed: str, words: tuple[str, ...], make_node: Callable[[Path], CutNode] | None = None) -> int:
     mount()
     runner, made = Runner(KEPT / "state"), bundle()
     begin = time.monotonic()
     try:
         found = check(runner, made)
+        node = make_node(KEPT) if make_node else None
+        if node is not None:
+            found["pods"] = node.look()
+            node.prepare()
     except Exception as error:
-        send("failed", text=f"{type(error).__name__}: {error}")
+        where = "".join(traceback.format_tb(error.__traceback__)[-3:])
+        send("failed", text=f"{where}{type(error).__name__}: {error}")
         return 1
     send("checked", took=time.monotonic() - begin, **found)
-    if last:
+    if "last" in words:
+        if node is not None:
+            node.end()
         return 0
     send("working")
     default = Runner(Path("/run/pyrun"))
     default.create(made, id="on-run")
-    work(runner, made, random.Random(seed))
+    work(runner, made, node, random.Random(seed))
     return 0
 
 
