@@ -14,7 +14,7 @@ enum { T_CNAME = 5, T_HINFO = 13, T_OPT = 41, T_META = 128, T_IXFR = 251, T_ANY 
 enum { NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED, BADVERS = 16 };
 enum { QR = 0x8000, AA = 0x0400, TC = 0x0200, RD = 0x0100, RA = 0x0080, CD = 0x0010, OPCODE = 0x7800, DO = 0x8000 };
 enum { HEAD = 12, NAME_MOST = 255, UDP_LEAST = 512, UDP_MOST = 1232, TCP_MOST = 65535, OPT_SIZE = 11 };
-enum { SOCKETS_MOST = 64, STALE_TTL = 30 };
+enum { SOCKETS_MOST = 64, STALE_TTL = 30, ZONES_MOST = 255 };
 enum { STALE_AFTER_MS = 1800, GIVE_UP_MS = 5000, STALE_HOLD_MS = 5000, FAILED_HOLD_MS = 5000 };
 
 /* ---- bytes; the sources of both are not trusted, so that lengths are checked before each */
@@ -70,7 +70,7 @@ struct table {
     uint32_t zones_n, nodes_n, ttl, mask, paths_n, clients_n;
     const struct path **paths;
     const struct client *clients; /* by their addresses */
-    const struct zone *zones[64];
+    const struct zone *zones[ZONES_MOST];
     struct slot { uint32_t hash, at; } *slots; /* open addressing, at most half full; at 0: free */
 };
 /* 0, or what is wrong with the table, and where; `t` is then unchanged. The map is the table's from then on. */

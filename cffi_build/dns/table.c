@@ -140,7 +140,7 @@ const char *table_open(struct table *t, const uint8_t *map, size_t size, size_t 
         return "the head";
     new.generation = (uint64_t)head[3] << 32 | head[2];
     new.zones_n = head[5], new.nodes_n = head[6], new.ttl = head[7];
-    if (new.zones_n > 64 || new.nodes_n > size / sizeof(struct node))
+    if (new.zones_n > ZONES_MOST || new.nodes_n > size / sizeof(struct node))
         return "the counts";
     size_t at = TABLE_HEAD;
     if (head[1] == WITH_PATHS) {

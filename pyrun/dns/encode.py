@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import struct
 
+from ..errors import PyrunError
 from . import wire
 from .answer import Answer, answer
 from .objects import Fault
@@ -38,14 +39,17 @@ PATH, CLIENT = struct.Struct("<IB3x"), struct.Struct("<16sI")
 FORWARD = 1
 OTHER_TYPE = 0xFF00  # one for private use (RFC 6895), which stands for those without an answer of their own
 DATA_MOST = 65535 - 12 - 255 - 4 - 11  # what a message over TCP has room for behind a question
-ZONES_MOST = 64
+ZONES_MOST = 255
 
 
 def encode_table(table: Table, generation: int, faults: list[Fault] | None = None) -> bytes:
-    """The table's bytes. An answer too large for any message ends early, and faults gets why. ValueError for more than
-    64 zones."""
+    """The table's bytes. An answer too large for any message ends early, and faults gets why. PyrunError for too
+    many zones."""
     if len(table.zones) > ZONES_MOST:
-        raise ValueError(f"{len(table.zones)} zones are more than {ZONES_MOST}")
+        raise PyrunError(
+            f"the ranges of Services have {len(table.zones) - 1} reverse zones, and {ZONES_MOST - 1} are served",
+            hint="give fewer --service-cidr, or such as end at a whole byte, as /8 and /16 do",
+        )
     numbers = {zone.name: number for number, zone in enumerate(table.zones, 1)}
     parts = [_zone(zone.name, zone.soa, table.ttl) for zone in table.zones]
     found = faults if faults is not None else []

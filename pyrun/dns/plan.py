@@ -222,15 +222,15 @@ class _Draft:
                 self.clients[mapped] = None
 
     def table(self) -> Table:
-        zones = {self.zone} | {wire.reverse_zone(address, bits) for address, bits in self.options.reverse}
+        zones = {self.zone, *(zone for prefix in self.options.reverse for zone in wire.reverse_zones(*prefix))}
         for zone in zones:
             self.exists(zone)
             self.add(zone, wire.SOA, self.soa(zone), OURS)
         for name in list(self.records):
-            within = [zone for zone in zones if wire.is_below(name, zone)]
-            for parent in wire.parents(name):
-                if within and wire.is_below(parent, max(within, key=len)):
-                    self.exists(parent)
+            above = wire.parents(name)
+            within = next((place for place, one in enumerate((name, *above)) if one in zones), 0)
+            for parent in above[:within]:
+                self.exists(parent)
         nodes = {}
         for name in sorted(self.records):
             kinds = self.records[name]

@@ -172,6 +172,16 @@ def reverse_zone(address: bytes, bits: int) -> bytes:
     return name
 
 
+def reverse_zones(address: bytes, bits: int) -> list[bytes]:
+    """The reverse zones that hold the prefix and nothing beside it: one where it ends at a whole byte of IPv4 or half a
+    byte of IPv6, else up to 128, or 8."""
+    size, unit = 8 * len(address), 8 if len(address) == 4 else 4
+    whole = -(-bits // unit) * unit
+    first = int.from_bytes(address, "big") >> size - bits << size - bits
+    numbers = (first + (number << size - whole) for number in range(1 << whole - bits))
+    return [reverse_zone(number.to_bytes(len(address), "big"), whole) for number in numbers]
+
+
 def soa_data(mname: bytes, rname: bytes, serial: int, minimum: int) -> bytes:
     return mname + rname + struct.pack("!5I", serial & 0xFFFFFFFF, 7200, 1800, 86400, minimum)
 

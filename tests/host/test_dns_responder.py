@@ -268,6 +268,26 @@ def test_generations_change_without_a_wrong_answer(server: Running) -> None:
     assert set(seen) == set(wanted)
 
 
+def test_as_many_zones_as_there_may_be() -> None:
+    """Of ranges that end within a byte, the last zone as good as the first."""
+    with running() as other:
+        reverse = ((bytes([10, 0, 0, 0]), 9), (bytes([192, 0, 2, 0]), 26), (bytes([198, 51, 100, 0]), 27))
+        table = table_of(
+            CLUSTER, Options(reverse=(*reverse, *((bytes([203, 0, 113, last]), 32) for last in range(30))))
+        )
+        assert len(table.zones) == 255
+        other.responder.put_table(encode_table(table, 1))
+        with other.client() as client:
+            client.settimeout(PATIENCE_S)
+            for name in ("9.9.127.10", "9.9.128.10", "63.2.0.192", "64.2.0.192", "29.113.0.203", "5.0.96.10"):
+                query = ask(f"{name}.in-addr.arpa", "PTR")
+                client.send(query)
+                wanted = (
+                    shown(bytes(respond(table, query) or b"")) if respond(table, query) else ("REFUSED", [], [], [])
+                )
+                assert shown(client.recv(65535)) == wanted, name
+
+
 def test_a_table_that_is_none_is_refused_and_the_last_one_served(server: Running) -> None:
     good = encode_table(TABLE, 2)
     for bad in (b"x", good[:-4], good + bytes(4), b"\0" + good[1:], good[:32] + b"\xff" * 4 + good[36:]):

@@ -10,8 +10,10 @@ import pytest
 
 from pyrun.dns import wire
 from pyrun.dns.answer import answer
+from pyrun.dns.encode import encode_table
 from pyrun.dns.plan import Options, plan_dns
 from pyrun.dns.respond import respond
+from pyrun.errors import PyrunError
 from tests.support.dns import CLUSTER, ask, endpoint, endpoint_slice, read, service, shown, table_of
 
 OWN = Options(own=(bytes([10, 96, 0, 10]),), reverse=((bytes([10, 96, 0, 0]), 16),), namespaces=("empty",))
@@ -197,6 +199,25 @@ def test_no_reply_at_all(query: bytes) -> None:
 def test_a_later_edns_version() -> None:
     query = dns.message.make_query("web", "A", use_edns=1).to_wire()
     assert dns.message.from_wire(bytes(respond(TABLE, query) or b"")).rcode() == 16  # BADVERS
+
+
+def test_what_is_beside_a_range_that_ends_within_a_byte_is_asked_of_others() -> None:
+    """10.96.0.0/12, as kubeadm has it, is sixteen reverse zones, and not all of 10.in-addr.arpa."""
+    values = [service("web", clusterIP="10.100.0.5")]
+    table = table_of(values, Options(reverse=((bytes([10, 96, 0, 0]), 12),)))
+    for address, rcode in (("10.100.0.5", wire.NOERROR), ("10.111.9.9", wire.NXDOMAIN), ("10.100.0.6", wire.NXDOMAIN)):
+        name = wire.reverse_name(bytes(map(int, address.split("."))))
+        found = answer(table, name, wire.PTR)
+        assert (found.rcode, found.forward, bool(found.answers)) == (rcode, None, rcode == wire.NOERROR)
+    for beside in (bytes([10, 95, 0, 1]), bytes([10, 112, 0, 1])):
+        assert answer(table, wire.reverse_name(beside), wire.PTR).forward == wire.reverse_name(beside)
+    assert answer(table, wire.name_of("10.in-addr.arpa"), wire.SOA).forward
+
+
+def test_more_reverse_zones_than_are_served() -> None:
+    reverse = tuple((bytes([first, 0, 0, 0]), 9) for first in (10, 11))
+    with pytest.raises(PyrunError, match="have 256 reverse zones, and 254 are served"):
+        encode_table(table_of(CLUSTER, Options(reverse=reverse)), 1)
 
 
 @pytest.mark.parametrize("wanted", [True, False])

@@ -48,6 +48,24 @@ def test_reverse_zones() -> None:
     assert wire.text_of(wire.reverse_zone(bytes.fromhex("fd00") + bytes(14), 112)).count(".") == 30
 
 
+@pytest.mark.parametrize(
+    ("prefix", "number"),
+    [("10.96.0.0/12", 16), ("10.96.0.0/16", 1), ("10.0.0.0/9", 128), ("10.96.1.64/26", 64), ("10.96.1.7/32", 1)]
+    + [("fd00:96::/108", 1), ("fd00:96::/110", 4), ("fd00::/9", 8), ("0.0.0.0/0", 1)],
+)
+def test_reverse_zones_of_a_prefix_and_nothing_beside_it(prefix: str, number: int) -> None:
+    network = ipaddress.ip_network(prefix)
+    zones = wire.reverse_zones(network.network_address.packed, network.prefixlen)
+    assert len(set(zones)) == len(zones) == number
+
+    def is_in(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+        return any(wire.is_below(wire.reverse_name(address.packed), zone) for zone in zones)
+
+    assert is_in(network[0]) and is_in(network[-1]) and is_in(network[network.num_addresses // 2])
+    if network.prefixlen:
+        assert not is_in(network[0] - 1) and not is_in(network[-1] + 1)
+
+
 ANSWER = """id 4711
 opcode QUERY
 rcode NXDOMAIN
