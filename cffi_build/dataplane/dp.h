@@ -299,5 +299,6 @@ bool control_init(int fd);
 int counters_memfd(void);
 void sandbox(uint32_t uid, uint32_t gid);
 _Noreturn void fail(int error, const char *what);
+__attribute__((format(printf, 1, 2))) void say(const char *format, ...);
 
 #endif

@@ -144,8 +144,7 @@ void own_put(struct frontend *f) {
     list_init(&u->waiting);
     f->own = u;
     if (!try_open(u)) {
-        dprintf(STDERR_FILENO, "pyrun-dataplane: %s port %u of a service is not to be had: %s; trying again\n",
-                f->protocol == IPPROTO_SCTP ? "SCTP" : "UDP", f->port, strerror(errno));
+        say("%s port %u of a service is not to be had: %s; trying again", f->protocol == IPPROTO_SCTP ? "SCTP" : "UDP", f->port, strerror(errno));
         list_append(&waiting, &u->waiting);
         retry_at = now_ms + RETRY_MS;
     }

@@ -49,7 +49,9 @@ if TYPE_CHECKING:
 
         def counters(self) -> Counters | None: ...
 
-        def state(self) -> State | None: ...
+        def state(self) -> State | None:
+            """Soon, or PyrunError."""
+            ...
 
         def own_ports(self) -> set[int]:
             """TCP ports of ours on which something listens, which is no host's."""
@@ -264,7 +266,7 @@ class UserSpace:
 
     def state(self) -> State | None:
         with self._lock:
-            return self._plane.hello()
+            return self._plane.glance()
 
     def own_ports(self) -> set[int]:
         return {self._listener.getsockname()[1]}

@@ -27,6 +27,7 @@ from .encode import encode_change, encode_rules
 from .rules import Change, Rules
 
 CALL_S = 10.0
+GLANCE_S = 2.0  # for what is told besides: a data plane that is stopped shall not hold up its caller
 START_S = 30.0
 END_S = 10.0
 OWN_USER = 65530  # of Debian's reserved range, and outside of systemd's dynamic one: nobody else's
@@ -109,13 +110,12 @@ class DataPlane:
     def _connect(cls, directory: str, held: int, name: str, child: bool) -> DataPlane:
         s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
-                s.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", int(CALL_S), 0))
+            control = _Control(s)
+            control.wait_at_most(CALL_S)
             try:
                 s.connect(f"/proc/self/fd/{held}/{name}")
             except OSError as e:
                 raise Gone(f"no data plane in {directory}: {reason(e)}") from None
-            control = _Control(s)
             reply, _ = control.ask(m.request(m.HELLO))
             state = m.read_state(reply.body)
             return cls(directory, control, state.pid, state.generation, child)
@@ -192,6 +192,8 @@ class DataPlane:
             self._pidfd = -1
 
     def _wait(self, seconds: float) -> None:
+        if self._pidfd < 0:
+            return  # it has died before, and has been closed
         poll = select.poll()
         poll.register(self._pidfd, select.POLLIN)
         if not poll.poll(seconds * 1000):
@@ -247,6 +249,14 @@ class DataPlane:
         reply, _ = self._ask(m.request(m.HELLO))
         return m.read_state(reply.body)
 
+    def glance(self) -> m.State:
+        """hello() for who has no time: PyrunError after GLANCE_S without an answer."""
+        self._control.wait_at_most(GLANCE_S)
+        try:
+            return self.hello()
+        finally:
+            self._control.wait_at_most(CALL_S)
+
     def counters(self) -> m.Counters:
         """What it has counted since it began."""
         _, fds = self._ask(m.request(m.COUNTERS))
@@ -293,9 +303,16 @@ class _Control:
     def __init__(self, s: socket.socket) -> None:
         self._socket = s
         self._late = 0
+        self._patience = 0.0
+
+    def wait_at_most(self, seconds: float) -> None:
+        self._patience = seconds
+        for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
+            with contextlib.suppress(OSError):  # it is closed, which ask() tells
+                self._socket.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", int(seconds), 0))
 
     def ask(self, request: bytes, *fds: int) -> tuple[m.Reply, list[int]]:
-        """One request, one reply. Gone; PyrunError where it is refused."""
+        """One request, one reply. Gone; PyrunError where it is refused, or not answered in time."""
         try:
             while self._late:
                 for fd in self._receive()[1]:
@@ -304,7 +321,8 @@ class _Control:
             self._late += 1
             data, got = self._receive()
         except BlockingIOError:
-            raise PyrunError(f"the data plane did not answer within {CALL_S:g} s", hint="is it stopped?") from None
+            late = f"the data plane did not answer within {self._patience:g} s"
+            raise PyrunError(late, hint="is it stopped?") from None
         except OSError as e:
             raise Gone(f"the data plane has ended: {reason(e)}") from None
         reply = m.read_reply(data)

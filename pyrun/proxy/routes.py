@@ -93,8 +93,10 @@ def plan_mark_table(reuse: str) -> str:
     # By number: nft asks /etc/protocols for a name, which a minimal Debian has not got. Of ICMP it is what routers tell
     # of a socket's packets, which is meant for it.
     kinds = ", ".join(str(protocol) for protocol in (TCP, UDP, SCTP, _ICMP, _ICMPV6))
+    # Where somebody has set route_localnet, a neighbour's packets for loopback would come to NodePorts there.
+    foreign = "iif != lo ip daddr 127.0.0.0/8 drop"
     rule = f"meta l4proto {{ {kinds} }} socket transparent 1 meta mark set meta mark or {MARK:#x}"
-    chain = f"chain prerouting {{\ntype filter hook prerouting priority mangle; policy accept;\n{rule}\n}}"
+    chain = f"chain prerouting {{\ntype filter hook prerouting priority mangle; policy accept;\n{foreign}\n{rule}\n}}"
     return f"table {name}\ndelete table {name}\ntable {name} {{\n{note}{chain}\n}}\n"
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from pyrun.errors import PyrunError
-from pyrun.proxy.client import DataPlane, Gone
+from pyrun.proxy.client import CALL_S, GLANCE_S, DataPlane, Gone
 from pyrun.proxy.rules import FORWARD, TCP, UDP, Choice, EndpointSet, Frontend, Rules, difference
 from tests.host.test_dataplane_udp import VIP, Echo, ask, client, echoes, free_port
 from tests.support.container.runner import REPO, wait_for
@@ -166,6 +166,17 @@ def test_datagrams_wait_for_the_next_data_plane(plane: Plane) -> None:
         while len(one.got) < 51:
             assert time.monotonic() < deadline, len(one.got)
             time.sleep(0.01)
+
+
+def test_a_glance_does_not_wait_for_long(plane: Plane) -> None:
+    """A data plane that is stopped holds up nobody who only wants to tell of it; what comes after has all its time."""
+    os.kill(plane.it.pid, signal.SIGSTOP)
+    with pytest.raises(PyrunError, match=f"did not answer within {GLANCE_S:g} s"):
+        plane.it.glance()
+    os.kill(plane.it.pid, signal.SIGCONT)
+    assert plane.it.hello().pid == plane.it.pid
+    assert plane.it._control._patience == CALL_S > GLANCE_S
+    assert plane.it.glance().pid == plane.it.pid
 
 
 def test_replies_that_come_late_are_no_other_requests(plane: Plane) -> None:

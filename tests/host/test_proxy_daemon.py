@@ -6,6 +6,7 @@ import os
 import select
 import signal
 import socket
+import struct
 import subprocess
 import time
 import urllib.request
@@ -22,7 +23,7 @@ from tests.support.daemon import PATIENCE_S, until
 from tests.support.proxy.answers import Answer, ask
 from tests.support.proxy.objects import service, slice_of
 from tests.support.proxy.running import Proxy, running
-from tests.support.proxy.topology import NODE4, Place, topology
+from tests.support.proxy.topology import NODE4, Place, packed, topology
 from tests.support.proxy.world import PODS, VIP, WEB, Load, World, answers, nobody, pods, settled
 
 
@@ -186,6 +187,60 @@ def test_node_ports_on_loopback(world: World, tmp_path: Path, mode: str, capfd: 
         assert not refused
         settled(loopback, right, "127.0.0.1", 30080)
         settled(loopback, right, "127.0.0.1", 30080, udp=True)
+
+
+def syn(place: Place, target: str, port: int) -> bytes:
+    """A frame of a host to the node that begins a connection."""
+    words = place.run("ip", "-4", "neighbour", "show", "dev", "eth0").split()
+    there = place.run("cat", "/sys/class/net/eth0/address").strip()
+    ends = [bytes.fromhex(mac.replace(":", "")) for mac in (words[words.index("lladdr") + 1], there)]
+    addresses = packed(place.address4) + packed(target)
+    segment = struct.pack("!HHIIBBHHH", 40000, port, 1, 0, 5 << 4, 2, 1000, 0, 0)
+    summed = checksum(addresses + struct.pack("!HH", 6, len(segment)) + segment)
+    segment = segment[:16] + struct.pack("!H", summed) + segment[18:]
+    head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(segment), 0, 0, 64, 6, 0) + addresses
+    head = head[:10] + struct.pack("!H", checksum(head)) + head[12:]
+    return b"".join(ends) + b"\x08\x00" + head + segment
+
+
+def checksum(data: bytes) -> int:
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total = (total >> 16) + (total & 0xFFFF)
+    return ~(total + (total >> 16)) & 0xFFFF
+
+
+def test_cve_2020_8558_a_neighbour_does_not_reach_what_is_on_loopback(world: World, tmp_path: Path) -> None:
+    """Not even where route_localnet is set, as kube-proxy's iptables mode leaves it behind."""
+    world.node.run("sysctl", "-qw", "net.ipv4.conf.all.route_localnet=1")
+    text = service("web", VIP, "type: NodePort", ports="{name: tcp, port: 80, nodePort: 30080}") + pods(0)
+    loopback = Place(world.node.fd, "127.0.0.1", "::1")
+    with running(tmp_path, "userspace", text, "--nodeport-addresses", "127.0.0.0/8,10.0.0.0/8"):
+        settled(loopback, {PODS[0][0]}, "127.0.0.1", 30080)
+        settled(world.outside, {PODS[0][0]}, NODE4, 30080)
+        with world.outside.open(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0800)) as wire:
+            wire.bind(("eth0", 0x0800))
+            for target in ("127.0.0.1", NODE4):  # in this order: once the second is answered, the first is not
+                wire.send(syn(world.outside, target, 30080))
+            answered: set[bytes] = set()
+            while packed(NODE4) not in answered:
+                frame = wire.recv(2000)
+                if frame[23] == socket.IPPROTO_TCP and frame[30:34] == packed(world.outside.address4):
+                    answered.add(frame[26:30])
+            assert answered == {packed(NODE4)}
+
+
+def test_a_program_that_has_a_port_of_datagrams(world: World, tmp_path: Path) -> None:
+    """The data plane can't have its socket, says so, and goes on with the rest: saying it had killed it."""
+    ports = "{name: tcp, port: 80}, {name: dns, port: 53, protocol: UDP}"
+    targets = "{name: tcp, port: 8080}, {name: dns, port: 8080, protocol: UDP}"
+    with running(tmp_path, "userspace", WEB + pods(0)) as proxy:
+        pid = until(proxy.plane_pid, "there is no data plane")
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as program:
+            program.bind(("0.0.0.0", 53))
+            proxy.write(service("web", VIP, ports=ports) + pods(1, ports=targets))
+            settled(world.client, {PODS[1][0]})
+            until(lambda: "UDP port 53 of a service is not to be had" in proxy.said(), proxy.said)
+            assert proxy.plane_pid() == pid, proxy.said()
 
 
 def test_a_data_plane_that_dies_again_and_again(world: World, tmp_path: Path) -> None:
