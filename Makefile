@@ -1,7 +1,7 @@
 # Everything here assumes `./bootstrap build` has run once; each target runs it, and the second time it is quick.
 PY := .venv/bin/python
 
-.PHONY: help build check test bench bench-addons bench-addons-memory flood-logs pictures bench-layers bench-cri bench-node many-cri demo conformance critest critest-vm containerd-2 victoria-logs kubelet control-plane metrics-server e2e-node histories fuzz fuzz-layer fuzz-dataplane fuzz-dns bench-proxy flood-proxy churn-proxy bench-proxy-memory bench-proxy-plan bench-dns broken-dns asan vm vm-shell vm-test power-cuts vm-engines vm-trixie box soak clean
+.PHONY: help build check test bench bench-addons bench-addons-memory flood-logs pictures bench-layers bench-cri bench-node many-cri demo conformance critest critest-vm containerd-2 victoria-logs kubelet control-plane metrics-server e2e-node histories fuzz fuzz-layer fuzz-dataplane fuzz-dns fuzz-probe bench-proxy flood-proxy churn-proxy bench-proxy-memory bench-proxy-plan bench-dns broken-dns asan vm vm-shell vm-test power-cuts vm-engines vm-trixie box soak clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -78,6 +78,9 @@ broken-dns: build  ## a million broken objects at the DNS: named, the rest serve
 
 fuzz-dns: build  ## fuzz pyrun-dns' queries, tables and control messages for a minute (needs clang)
 	$(PY) cffi_build/build.py --fuzz-dns --seconds 60
+
+fuzz-probe: build  ## fuzz pyrun-probe's reader of answers for a minute (needs clang)
+	$(PY) cffi_build/build.py --fuzz-probe --seconds 60
 
 fuzz-dataplane: build  ## fuzz the data plane's images and messages for a minute (needs clang)
 	$(PY) cffi_build/build.py --fuzz-dataplane --seconds 60

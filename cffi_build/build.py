@@ -51,6 +51,8 @@ DATAPLANE = [f"dataplane/{name}.c" for name in ("main", "sandbox", *DATAPLANE_PA
 DNS_NAMES = ("query", "table", "answer", "path", "cache", "limit", "waiting", "serve", "count", "tcp", "control")
 DNS_PARTS = [f"dns/{name}.c" for name in DNS_NAMES]
 DNS = [*DNS_PARTS, "dns/udp.c", "dns/sandbox.c", "dns/main.c"]
+PROBE_PARTS = ["probe/main.c", "probe/loop.c", "probe/http.c"]
+PROBE = [*PROBE_PARTS, "probe/sandbox.c"]
 sys.path.insert(0, str(PKG.parent))
 from pyrun.plan.model.plan import version  # noqa: E402
 
@@ -284,6 +286,28 @@ def fuzz_dns(out: Path, seconds: int) -> None:
     subprocess.run(command, check=True, cwd=out, env={**os.environ, "PYRUN_FUZZ_TABLE": str(out / "dns-table")})
 
 
+def asan_probe(cc: str, out: Path) -> None:
+    """pyrun-probe under ASan and UBSan, without its sandbox."""
+    hosted(cc, out / "pyrun-probe", ["hosted/probe_open.c", *PROBE_PARTS], ["-fsanitize=address,undefined"])
+
+
+def fuzz_probe(out: Path, seconds: int) -> None:
+    """Builds the fuzzer of what servers answer to a probe, and runs it."""
+    flags = ["-fsanitize=fuzzer,address,undefined"]
+    hosted("clang", out / "fuzz-probe", ["hosted/fuzz_probe.c", "probe/http.c"], flags)
+    if not seconds:
+        return
+    (out / "corpus-fuzz-probe").mkdir(exist_ok=True)
+    seed = b"\x07HTTP/1.1 200 OK\r\nContent-Length: 4\r\nDate: now\r\n\r\nfine"
+    (out / "corpus-fuzz-probe" / "seed").write_bytes(seed)
+    dictionary = out / "probe.dict"
+    words = ("HTTP/1.1 200 OK", "HTTP/1.0 503 ", "Content-Length: ", "Transfer-Encoding: chunked", "Location: /")
+    dictionary.write_text("".join(f'"{word}"\n' for word in words) + '"\\x0d\\x0a"\n"\\x0d\\x0a\\x0d\\x0a"\n')
+    options = [f"-max_total_time={seconds}", "-max_len=40000", "-timeout=10", "-print_final_stats=1"]
+    command = [str(out / "fuzz-probe"), *options, f"-dict={dictionary}", "corpus-fuzz-probe"]
+    subprocess.run(command, check=True, cwd=out)
+
+
 def asan_dataplane(cc: str, out: Path) -> None:
     """pyrun-dataplane under ASan and UBSan, without its sandbox. Its tests run with it as they are."""
     sources = ["dataplane/main.c", "hosted/dataplane_open.c", *(f"dataplane/{p}.c" for p in DATAPLANE_PARTS.split())]
@@ -312,8 +336,9 @@ def sanitized(args: argparse.Namespace) -> bool:
     """Builds, and runs, what was asked for with a sanitizer; False: nothing was."""
     out = args.out or HOSTED
     builds = {"asan": asan, "asan_layer": asan_layer, "asan_dns": asan_dns, "asan_dataplane": asan_dataplane}
+    builds |= {"asan_probe": asan_probe}
     fuzzers = {"fuzz": fuzz, "fuzz_layer": fuzz_layer, "fuzz_pod": fuzz_pod}
-    fuzzers |= {"fuzz_dns": fuzz_dns, "fuzz_dataplane": fuzz_dataplane}
+    fuzzers |= {"fuzz_dns": fuzz_dns, "fuzz_dataplane": fuzz_dataplane, "fuzz_probe": fuzz_probe}
     wanted = [name for name in (*builds, *fuzzers) if getattr(args, name)]
     for name in wanted:
         if name in builds:
@@ -326,7 +351,7 @@ def sanitized(args: argparse.Namespace) -> bool:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--faults", action="store_true", help="build _native_faults and pyrun-init-faults")
-    parser.add_argument("--only", choices="native seccomp tokens init launcher layer pod dns dataplane".split())
+    parser.add_argument("--only", choices="native seccomp tokens init launcher layer pod dns dataplane probe".split())
     parser.add_argument("--cc", default=os.environ.get("CC", "cc"))
     parser.add_argument("--out", type=Path, help="where programs go; the default is pyrun/bin, or .cache/hosted")
     parser.add_argument("--asan", action="store_true", help="build the hosted programs with ASan and UBSan")
@@ -338,13 +363,15 @@ def main() -> None:
     parser.add_argument("--fuzz-dns", action="store_true", help="build the fuzzer of pyrun-dns")
     parser.add_argument("--asan-dataplane", action="store_true", help="build pyrun-dataplane with ASan and UBSan")
     parser.add_argument("--fuzz-dataplane", action="store_true", help="build the data plane's fuzzers")
+    parser.add_argument("--asan-probe", action="store_true", help="build pyrun-probe with ASan and UBSan")
+    parser.add_argument("--fuzz-probe", action="store_true", help="build the fuzzer of pyrun-probe")
     parser.add_argument("--seconds", type=int, default=0, help="with --fuzz or --fuzz-layer: run each fuzzer that long")
     args = parser.parse_args()
     if sanitized(args):
         return
     bin = args.out or PKG / "bin"
     suffix, extra = ("-faults", ["-DPX_FAULTS"]) if args.faults else ("", [])
-    rest = [] if args.faults else ["launcher", "pod", "seccomp", "tokens", "layer", "dns", "dataplane"]
+    rest = [] if args.faults else ["launcher", "pod", "seccomp", "tokens", "layer", "dns", "dataplane", "probe"]
     want = [args.only] if args.only else ["init", "native", *rest]
     if "init" in want:
         freestanding(args.cc, bin / f"pyrun-init{suffix}", INIT, extra)
@@ -358,6 +385,8 @@ def main() -> None:
         linked(args.cc, bin / "pyrun-dataplane", DATAPLANE)
     if "dns" in want:
         linked(args.cc, bin / "pyrun-dns", DNS)
+    if "probe" in want:
+        linked(args.cc, bin / "pyrun-probe", PROBE)
     if "native" in want:
         native("_native" + suffix.replace("-", "_"), PARENT, extra)
     if "seccomp" in want:

@@ -1,5 +1,5 @@
-/* What the sandboxes of pyrun-dataplane, pyrun-dns and pyrun-layer are made of. Each is a list of the system calls that
- * its program needs; whatever else it calls kills it. */
+/* What the sandboxes of pyrun-dataplane, pyrun-dns, pyrun-layer and pyrun-probe are made of. Each is a list of the system
+ * calls that its program needs; whatever else it calls kills it. */
 #ifndef SANDBOX_H
 #define SANDBOX_H
 

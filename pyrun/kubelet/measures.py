@@ -77,6 +77,6 @@ def plan_probes(agent: Agent) -> list[Family]:
     labels = ("container", "namespace", "pod", "pod_uid", "probe_type", "result")
     found = Family("prober_probe_total", "Results of probes", COUNTER, labels)
     for (namespace, pod), actor in agent.actors.items():
-        for (container, kind, result), count in actor.carrier.probed.items():
+        for (container, kind, result), count in actor.carrier.probing.counts().items():
             found.values[container, namespace, pod, actor.record.uid, kind.capitalize(), result] = count
     return [found]

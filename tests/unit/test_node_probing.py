@@ -28,6 +28,7 @@ class Asked:
 def probing(carrier: Any) -> Actor:
     actor = Actor.__new__(Actor)
     actor.carrier, actor.busy, actor._woken, actor._tasks = carrier, set(), asyncio.Event(), set()
+    carrier.probing = SimpleNamespace(hand_over=lambda action, at, look: False, take_back=lambda: None)
     actor._plans, actor._probes, actor.kept = 1, {}, SimpleNamespace(gone=False)  # type: ignore[assignment]
     return actor
 

@@ -244,7 +244,7 @@ class Actor:
         for kind in KINDS:
             probe = probe_of(c, kind) if c is not None else None
             if probe is not None:
-                found = self.carrier.probes.setdefault(a.id, {})
+                found = self.carrier.probing.states.setdefault(a.id, {})
                 last = spread(probe, time.time(), self.host.started, random.random())
                 found[kind] = replace(found.get(kind) or ProbeState(), last=last)
 
@@ -267,7 +267,7 @@ class Actor:
         for a in attempts:
             if a.ended and a.id not in record.messages and a.id not in record.past:
                 record.messages[a.id] = self._message(a)
-        probes = {(id, kind): state for id, found in carrier.probes.items() for kind, state in found.items()}
+        probes = {(id, kind): state for id, found in carrier.probing.states.items() for kind, state in found.items()}
         return Observed(
             admitted=record.admitted,
             failure=record.failure,
@@ -436,7 +436,13 @@ class Actor:
             delay = max(0.0, at - time.time())
             self._probes[action.key] = asyncio.get_running_loop().call_later(delay, now)
 
+    def _begin_again(self, at: float, action: act.RunProbe) -> None:
+        """A probe that has said what it said before: by who asks on for us, or by ourselves."""
+        if not self.carrier.probing.hand_over(action, at, lambda: self._begin(action, time.time())):
+            self._begin_at(at, action)
+
     def _forget_probes(self) -> None:
+        self.carrier.probing.take_back()
         for timer in self._probes.values():
             timer.cancel()
         self._probes.clear()
@@ -460,7 +466,7 @@ class Actor:
         finally:
             self.busy.discard(action.key)
             if again is not None and plans == self._plans and isinstance(action, act.RunProbe):
-                self._begin_at(again, action)
+                self._begin_again(again, action)
             else:
                 self.wake()
             if self.kept.gone and not self.ended.is_set():

@@ -33,7 +33,7 @@ from ..eviction.plan import is_critical
 from ..eviction.signals import collect_signals
 from ..plan.observed import NodeFacts
 from ..plan.resize import is_resize
-from ..probes import Prober
+from ..probes import Prober, Steady
 from ..qos import BURSTABLE, pod_requests, qos_class
 from ..shutdown import REFUSAL, Ending, Shutdown, plan_shutdown
 from ..supported import unsupported
@@ -99,7 +99,7 @@ class Agent:
             directory=directory,
             logs=os.path.abspath(settings.logs),
             warn=warn,
-            prober=Prober(self._exec),
+            prober=Prober(self._exec, Steady(warn)),
             volumes=Volumes(f"{directory}/volumes", f"{cri.state}/volumes"),
             started=time.time(),
             systemd=cri.pods.settings.cgroup_driver == SYSTEMD,
@@ -153,6 +153,7 @@ class Agent:
                 f"{self.settings.manifests}: others than root may write there, and who may is root on this node",
                 hint=f"chown root {self.settings.manifests} && chmod go-w {self.settings.manifests}",
             )
+        self.host.prober.start()
         self._cri.events.listeners.append(self._told)
         for record in self._records:
             self._begin(record)
@@ -177,6 +178,7 @@ class Agent:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._url is not None:
             self._url.close()
+        self.host.prober.close()
         self.host.records.close()
 
     async def shut_down(self) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -23,9 +22,8 @@ from ..downward import PodFacts
 from ..plan import actions as act
 from ..plan.back_off import after
 from ..plan.images import images_of
-from ..plan.observed import BackOff, CgroupLimits, Hook, ProbeState
+from ..plan.observed import BackOff, CgroupLimits, Hook
 from ..plan.pod import containers_of
-from ..plan.probes import fold, next_time, probe_of
 from ..plan.resize import failure
 from ..probes import Target
 from ..qos import pod_limits
@@ -37,20 +35,19 @@ from .messages import make_file
 from .observe import attempts_of
 from .pod_cgroup import make_cgroup, remove_cgroup, weigh_burstable
 from .pod_slice import has_slice, make_slice, remove_slice
+from .probing import Probing
 from .pull_secrets import pull_auths
 from .resizing import carry_out as carry_out_resize
 from .sandbox_config import API, FILE, parent_of, sandbox_config
 from .user_ids import first_free, ids_of_people, ids_of_sandbox, mapping
 from .variables import environment
 
-RESULTS = {True: "successful", False: "failed", None: "unknown"}
 HOOK_FAULTS = {"postStart": "FailedPostStartHook", "preStop": "FailedPreStopHook"}
 
 
 class Carrier:
     """images: reference → id, of those that may be used. pulls, creations, sandbox_error, resize_error: what failed.
-    probes: by container id and kind. probed: how often a probe has said what, by container's name, kind and successful,
-    failed or unknown. starting: ids of containers. None of it outlives the agent, but what record.py keeps."""
+    starting: ids of containers. None of it outlives the agent."""
 
     def __init__(self, kept: Kept) -> None:
         self._kept, self._host = kept, kept.host
@@ -62,12 +59,10 @@ class Carrier:
         self.resize_error: BackOff | None = None
         self._volumes_made = False
         self._volumes = asyncio.Lock()  # one call at a time for a pod, as they want it
-        self.probed: Counter[tuple[str, str, str]] = Counter()
-        self.probes: dict[str, dict[str, ProbeState]] = {id: dict(p) for id, p in kept.record.probes.items()}
+        self.probing = Probing(kept, self._address)
 
     def forget_containers(self, alive: set[str]) -> None:
-        for id in self.probes.keys() - alive:
-            del self.probes[id]
+        self.probing.forget_containers(alive)
 
     async def carry_out(self, action: act.Action) -> float | None:
         """PyrunError where it could not be done, and no back-off is made of that. When the same is to be done again,
@@ -82,7 +77,7 @@ class Carrier:
             case act.Run():
                 await self._run(action)
             case act.RunProbe():
-                return await self._probe(action)
+                return await self.probing.run(action)
             case act.RunHook():
                 await self._hook(action)
             case act.Resize():
@@ -362,30 +357,6 @@ class Carrier:
     def _address(self) -> str:
         found = self._addresses()
         return found[0] if found else ""
-
-    async def _probe(self, action: act.RunProbe) -> float | None:
-        record, begun = self._kept.record, time.time()
-        c = containers_of(record.desired())[action.name]
-        probe = probe_of(c, action.kind)
-        assert probe is not None and isinstance(c, Container)
-        result = await self._host.prober.run(probe, Target(action.id, c, self._address()))
-        self.probed[c.name, action.kind, RESULTS[result.good]] += 1
-        if self._host.cri.pods.containers.get(action.id) is None:
-            return None
-        found = self.probes.setdefault(action.id, {})
-        before = found.get(action.kind)
-        if result.good is None:
-            state = found[action.kind] = replace(before or ProbeState(), last=begun, output=result.output)
-            self._kept.events.add("Warning", "ProbeError", f"{action.kind} probe of {c.name}: {result.output}")
-            return next_time(before, state, probe)
-        state = found[action.kind] = fold(before, probe, result.good, begun, result.output)
-        if state.verdict != (before.verdict if before else None):  # all else is found out again soon enough
-            record.probes.setdefault(action.id, {})[action.kind] = state
-        if not result.good or result.warning:
-            reason = "ProbeWarning" if result.good else "Unhealthy"
-            text = f"{action.kind.capitalize()} probe {'warning' if result.good else 'failed'}: {result.output}"
-            self._kept.events.add("Warning", reason, text)
-        return next_time(before, state, probe)
 
     # --- the end ---
 

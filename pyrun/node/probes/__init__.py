@@ -7,5 +7,6 @@ may send, and all the time that it may take, is bounded.
 from .prober import Exec, Prober
 from .result import Result, Target
 from .spread import spread
+from .steady import Steady, Watch, asked_of
 
-__all__ = ["Exec", "Prober", "Result", "Target", "spread"]
+__all__ = ["Exec", "Prober", "Result", "Steady", "Target", "Watch", "asked_of", "spread"]

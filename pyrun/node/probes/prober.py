@@ -12,24 +12,23 @@ from ...kube.objects.containers import ExecAction, HTTPGetAction, LifecycleHandl
 from ..expansion import expand
 from .grpc import ask_grpc
 from .http import HttpError, ask_http, get
-from .result import MAX_OUTPUT, VERSION, ProberError, Result, Target, port_of, text_of
+from .result import HOOK_AGENT, MAX_OUTPUT, PROBE_AGENT, ProberError, Result, Target, port_of, text_of
+from .steady import Asked, Steady, Told, Watch
 from .tcp import DialError, ask_tcp
 from .url import Url, url_of
 
 # (container id, argv, seconds, 0: none) → (exit code, stdout, stderr); DeadlineExceeded when it has been killed.
 Exec = Callable[[str, tuple[str, ...], float], Awaitable[tuple[int, bytes, bytes]]]
 
-PROBE_AGENT = f"kube-probe/{VERSION}"
-HOOK_AGENT = f"kube-lifecycle/{VERSION}"
 TRIES = 3  # where the prober itself fails (kubelet: maxProbeRetries)
 EXEC_SPARE_S = 5.0  # beyond a command's own time: until it is killed and we have heard of it
 
 
 class Prober:
-    """For all pods of a node. exec_: how a command is run in a container."""
+    """For all pods of a node. exec_: how a command is run in a container. steady: who asks on, if anybody."""
 
-    def __init__(self, exec_: Exec) -> None:
-        self._exec = exec_
+    def __init__(self, exec_: Exec, steady: Steady | None = None) -> None:
+        self._exec, self._steady = exec_, steady
         self._context = _unverified()
 
     async def run(self, probe: Probe, target: Target) -> Result:
@@ -43,6 +42,18 @@ class Prober:
             if result.good is not None:
                 break
         return result
+
+    def watch(self, asked: Asked, period: float, first: float, told: Told) -> Watch | None:
+        """As Steady's."""
+        return self._steady.watch(asked, period, first, told) if self._steady is not None else None
+
+    def start(self) -> None:
+        if self._steady is not None:
+            self._steady.start()
+
+    def close(self) -> None:
+        if self._steady is not None:
+            self._steady.close()
 
     async def hook(self, handler: LifecycleHandler, target: Target, timeout: float | None = None) -> str:
         """Carries out a postStart or preStop: its error, or nothing. timeout: seconds.

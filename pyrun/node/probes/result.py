@@ -9,6 +9,8 @@ from ...kube.objects.containers import Container
 
 MAX_OUTPUT = 10 << 10  # bytes of a body or of what a command wrote (kubelet: maxRespBodyLength, maxReadLength)
 VERSION = "1.37"
+PROBE_AGENT = f"kube-probe/{VERSION}"
+HOOK_AGENT = f"kube-lifecycle/{VERSION}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,9 +43,11 @@ class Authority:
 
 
 def children(pid: int) -> list[int]:
-    """Of an agent or of a process of its own; pods' supervisors are left out."""
+    """Of an agent or of a process of its own; pods' supervisors and their prober are left out."""
     found = [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    return [one for one in found if "pyrun-pod" not in os.readlink(f"/proc/{one}/exe")]
+    return [
+        one for one in found if os.path.basename(os.readlink(f"/proc/{one}/exe")) not in ("pyrun-pod", "pyrun-probe")
+    ]
 
 
 class KubeletClient:
