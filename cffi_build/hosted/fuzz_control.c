@@ -18,6 +18,10 @@ static uint32_t descriptors;
 int LLVMFuzzerInitialize(int *argc, char ***argv);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
+void say(const char *format, ...) {
+    (void)format;
+}
+
 void fail(int error, const char *what) {
     fprintf(stderr, "%s: %s\n", what, strerror(error));
     abort();
