@@ -78,7 +78,6 @@ struct place { /* of a file's bytes: `base` of the descriptor is its first one *
 struct writer {
     const struct limits *limits;
     uint64_t entries, implied;
-    bool sync; /* all will be written out at the end */
     void (*directory)(struct writer *w, const char *path, const struct meta *meta);
     void (*symlink)(struct writer *w, const char *path, const char *target, const struct meta *meta);
     void (*fifo)(struct writer *w, const char *path, const struct meta *meta);

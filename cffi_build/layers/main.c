@@ -19,7 +19,7 @@
 
 struct options {
     struct limits limits;
-    uint64_t parent, hash, threads, sync, content;
+    uint64_t parent, hash, threads, content;
 };
 
 static void parse(int argc, char **argv, struct options *o) {
@@ -30,7 +30,7 @@ static void parse(int argc, char **argv, struct options *o) {
         {"bytes", &o->limits.bytes},     {"ratio", &o->limits.ratio}, {"ratio_after", &o->limits.ratio_after},
         {"entries", &o->limits.entries}, {"path", &o->limits.path},   {"header", &o->limits.header},
         {"size", &o->limits.size},       {"parent", &o->parent},      {"hash", &o->hash},
-        {"threads", &o->threads},        {"sync", &o->sync},           {"content", &o->content},
+        {"threads", &o->threads},        {"content", &o->content},
     };
     for (int i = 2; i < argc; i++) {
         char *value = strchr(argv[i], '='), *end;
@@ -73,7 +73,6 @@ static void unpack(const struct options *o, bool as_image) {
         tree_open(&tree, DIRECTORY, &o->limits);
     }
     struct writer *writer = image ? image_writer(image) : &tree.writer;
-    writer->sync = o->sync != 0;
     untar(stream, writer, &o->limits, &counts);
     if (image)
         image_finish(image);
@@ -86,8 +85,6 @@ static void unpack(const struct options *o, bool as_image) {
         content_digest(as_image, content);
         hex(content_hex, content, DIGEST);
     }
-    if (o->sync && syncfs(DIRECTORY))
-        fail(errno, NULL, "syncfs");
     report_done("done in=%llu out=%llu entries=%llu bytes=%llu inodes=%llu devices=%llu implied=%llu landlock=%d blob=%s tar=%s content=%s\n",
                 (unsigned long long)stream_in(stream), (unsigned long long)stream_out(stream),
                 (unsigned long long)counts.entries, (unsigned long long)tree.bytes, (unsigned long long)tree.inodes,

@@ -78,7 +78,7 @@ void sandbox_with_threads(void) {
         CALL(write), CALL(openat2), CALL(close), CALL(fchown), CALL(fchmod), CALL(utimensat), CALL(read), CALL(futex),
         CALL(newfstatat), CALL(fstat), CALL(fchownat), CALL(symlinkat), CALL(linkat), CALL(mkdirat), CALL(mknodat),
         CALL(unlinkat), CALL(fsetxattr), CALL(pwrite64), CALL(ftruncate), CALL(lseek), CALL(getdents64),
-        CALL(renameat2), CALL(syncfs), CALL(sync_file_range), CALL(readlinkat), CALL(flistxattr), CALL(fgetxattr),
+        CALL(renameat2), CALL(syncfs), CALL(readlinkat), CALL(flistxattr), CALL(fgetxattr),
         CALL(munmap), CALL(mremap), CALL(brk), CALL(madvise), CALL(clock_gettime), CALL(sched_yield),
         CALL(rt_sigprocmask), CALL(rt_sigreturn), CALL(set_robust_list), CALL(rseq), CALL(gettid), CALL(getpid),
         CALL(exit), CALL(exit_group),

@@ -16,7 +16,7 @@
 
 #define WHITEOUT ".wh."
 #define META ".wh..wh."
-enum { PROGRESS_ENTRIES = 256, PROGRESS_NS = 100 * 1000 * 1000, LARGE = 16 << 10, PIECE = 4 << 20 };
+enum { PROGRESS_ENTRIES = 256, PROGRESS_NS = 100 * 1000 * 1000 };
 
 struct reader {
     struct stream *stream;
@@ -120,17 +120,9 @@ static void write_all(int fd, const uint8_t *bytes, size_t length, int64_t at, c
     }
 }
 
-/* What is to be on the disk at the end is begun as it comes, so that the disk works while the rest is inflated. A small
- * file waits for the end: a call for each costs more than it brings. An error is syncfs(2)'s to tell. */
-static int64_t begin_writing_out(struct reader *r, struct place place, int64_t from, int64_t to) {
-    if (r->writer->sync)
-        (void)sync_file_range(place.fd, place.base + from, to - from, SYNC_FILE_RANGE_WRITE);
-    return to;
-}
-
 static void take_file(struct reader *r, struct archive *a, struct archive_entry *e, const char *path) {
     struct meta meta = meta_of(e, path);
-    int64_t size = archive_entry_size(e), end = 0, begun = 0, at;
+    int64_t size = archive_entry_size(e), end = 0, at;
     int status;
     struct place place = r->writer->file(r->writer, path, size, &meta);
     const void *bytes;
@@ -140,11 +132,7 @@ static void take_file(struct reader *r, struct archive *a, struct archive_entry 
             fail(EBADMSG, path, "data that is not where its header says");
         write_all(place.fd, bytes, length, place.base + at, path);
         end = at + (int64_t)length;
-        if (end - begun >= PIECE)
-            begun = begin_writing_out(r, place, begun, end);
     }
-    if (end - begun >= LARGE)
-        begin_writing_out(r, place, begun, end);
     if (status != ARCHIVE_EOF)
         fail(EBADMSG, path, "%s", archive_error_string(a) ? archive_error_string(a) : "the tar is damaged");
     r->writer->file_done(r->writer, place, path, &meta, size, end);

@@ -130,12 +130,14 @@ def _assemble(places: Places, configuration: Configuration, warn: Callable[[str]
         pinned=configuration.pinned_images,
         settings=Pulling(certs_dirs=(configuration.certs_dir,)),
         warn=warn,
+        behind=True,
     )
     if (why := images.contents.why_dir) is not None:
         notes.append(f"layers become directories, not EROFS images: {why}")
         warn(notes[-1])
     for image in images.damaged:
-        warn(f"image {image}: one of its layers was gone, so the image is, too: pull it again")
+        lost = "one of its layers was gone, or not yet on the disk when the machine stopped"
+        warn(f"image {image}: {lost}, so the image is gone, too: pull it again")
     network = Network(
         f"{root}/network",
         conf_dir=configuration.cni_conf_dir,

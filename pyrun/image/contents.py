@@ -1,7 +1,9 @@
 """The store's files: layers as directories or as images of them, and what is on its way in or out.
 
-A layer is unpacked below ingest/, written out, and renamed to layers/HEX of its diffID, with a row; an image's row
-comes last. So what a kill leaves is only in ingest/ or has no row, and is swept away by the next start. An ingest
+A layer is unpacked below ingest/ and renamed to layers/HEX of its diffID, with a row; an image's row comes last. So
+what a kill leaves is only in ingest/ or has no row, and is swept away by the next start. Until the disk has a layer
+another row says so (unwritten), and in which boot of the machine: in a later one nobody knows what has become of it,
+and it goes, with its images, before any of them is seen. An ingest
 directory is flock'ed by whoever fills or removes it: another process' sweep sees that it lives. What changes rows and
 directories together holds the store's lock, for moments only: trees are removed outside of it.
 
@@ -17,15 +19,16 @@ import secrets
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from sqlite3 import Connection
 
-from pyrun.errors import FailedPrecondition, PyrunError, ResourceExhausted, reason
+from pyrun.errors import Aborted, FailedPrecondition, PyrunError, ResourceExhausted, reason
 from pyrun.image import erofs, layers
 from pyrun.image.config import LAYERS_MOST
 from pyrun.image.database import ADD_LAYER, IDLE, ORPHANS, Database
 from pyrun.image.implied import layer_id, make_implied, plan_implied
+from pyrun.runtime.store import boot_id
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 RESERVE = 64 << 20  # bytes of the disk that images leave alone
@@ -74,6 +77,7 @@ class Contents:
         self._lock = threading.RLock()
         self._depth = 0
         self.leaving = threading.Event()
+        self._boot = boot_id()
         self.database = Database(f"{root}/meta.db")
         self.why_dir: PyrunError | None = None
         if kind != layers.DIR:
@@ -141,8 +145,8 @@ class Contents:
         return there
 
     def add_layer(self, ingest: Ingest, name: str, made: layers.Unpacked) -> None:
-        """Takes the directory `name` of the ingest, unpacked and written out, in as a layer, with a lease on it. One
-        that was damaged goes."""
+        """Takes the directory `name` of the ingest, unpacked, in as a layer, with a lease on it. One that was damaged
+        goes. Some time later write_out() is due."""
         with self.locked():
             if self.lease(ingest, made.diff_id):  # another was faster; ours goes with the ingest
                 return
@@ -150,16 +154,32 @@ class Contents:
             target = made.diff_id.removeprefix("sha256:")
             waste = self._set_aside(target)
             os.rename(name, target, src_dir_fd=ingest.fd, dst_dir_fd=self.layers)
-            os.fsync(self.layers)
             with self.database.transaction() as db:
                 values = (made.diff_id, made.bytes, made.inodes, made.kind, made.content)
                 db.execute(ADD_LAYER, values)
                 db.execute("DELETE FROM damaged WHERE diff_id = ?", (made.diff_id,))
                 db.execute("INSERT INTO leases VALUES (?, ?)", (ingest.name, made.diff_id))
+                row = (made.diff_id, ingest.name, self._boot)
+                db.execute("INSERT OR REPLACE INTO unwritten VALUES (?, ?, ?)", row)
                 names = [(made.diff_id, name.hex()) for name in made.implied]  # a name need not be text
                 db.executemany("INSERT OR IGNORE INTO implied VALUES (?, ?)", names)
         if waste:
             self._discard(waste)
+
+    def write_out(self, cancel: Callable[[], bool]) -> None:
+        """Ends when the disk has all layers that are there now. After an error nobody knows what it has, so they are
+        damaged. What was cancelled is still to be done."""
+        while brought := self.database.rows("SELECT diff_id, ingest FROM unwritten"):
+            try:
+                layers.sync(self.layers, cancel=cancel)
+            except Aborted:
+                raise
+            except PyrunError as error:
+                for diff_id, _ in brought:
+                    self.mark(str(diff_id), f"the disk did not take it: {error.text}")
+                raise
+            with self.database.transaction(durable=True) as db:  # but not of one that was brought anew meanwhile
+                db.executemany("DELETE FROM unwritten WHERE (diff_id, ingest) = (?, ?)", brought)
 
     def check_replaceable(self, diff_id: str) -> None:
         """Raises FailedPrecondition where a container runs on the layer, which is damaged: its root would go."""
@@ -203,7 +223,6 @@ class Contents:
         directory = os.open(name, DIRECTORY, dir_fd=ingest.fd)
         try:
             taken, inodes = make_implied(directory, kept, lowers[0])
-            layers.sync(directory)
             content = layers.content_digest(directory)
         except OSError as error:
             raise PyrunError(f"{self.root}: directories that layers imply: {reason(error)}") from None
@@ -299,8 +318,9 @@ class Contents:
         return waste
 
     def sweep(self) -> tuple[list[str], list[str]]:
-        """Forgets what killed processes left. Returns the ids of images that have lost a layer's directory, and with it
-        their rows, since somebody removed it by hand; and what is to be removed from ingest/, which takes time."""
+        """Forgets what killed processes or a power cut left. Returns the ids of images that have lost a layer, and with
+        it their rows, since somebody removed its directory by hand or the machine stopped before the disk had it; and
+        what is to be removed from ingest/, which takes time."""
         with self.locked():
             dead = [name for name in os.listdir(self.ingest) if not self._lives(name)]
             rows = {diff_id.removeprefix("sha256:") for diff_id in self.database.words("SELECT diff_id FROM layers")}
@@ -310,8 +330,10 @@ class Contents:
                 for (name,) in db.execute("SELECT DISTINCT ingest FROM leases").fetchall():
                     if name not in alive:
                         db.execute("DELETE FROM leases WHERE ingest = ?", (name,))
-                damaged = self._forget(db, [f"sha256:{name}" for name in rows - there])
-            dead += [waste for name in there - rows if (waste := self._set_aside(name))]
+                query = "SELECT diff_id FROM unwritten WHERE boot != ?"
+                lost = {diff_id.removeprefix("sha256:") for (diff_id,) in db.execute(query, (self._boot,))}
+                damaged = self._forget(db, [f"sha256:{name}" for name in (rows - there) | lost])
+            dead += [waste for name in (there - rows) | lost if (waste := self._set_aside(name))]
             self.unmount_idle()
         return damaged, dead
 

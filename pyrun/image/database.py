@@ -1,8 +1,9 @@
 """The store's metadata: which images there are, of which layers, by which names, and who holds them.
 
 One SQLite file in WAL mode, for every thread and process that uses the store. Documents lie in it, so that an image and
-its config appear at once. A transaction that makes an image visible is written through (FULL); what may be lost with
-the machine, such as a lease, is not. Use counts are never stored: they are queries, so nothing can disagree with them.
+its config appear at once. What is to be on the disk when its transaction ends is written through (FULL); what may be
+lost with the machine, such as a lease, is not. Use counts are never stored: they are queries, so nothing can disagree
+with them.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from contextlib import contextmanager
 
 from pyrun.errors import PyrunError
 
-VERSION = 4
+VERSION = 5
 PATIENCE_S = 30.0
 SCHEMA = """
 CREATE TABLE images (id TEXT PRIMARY KEY, manifest BLOB NOT NULL, config BLOB NOT NULL, pulled INTEGER NOT NULL);
@@ -31,6 +32,7 @@ CREATE TABLE leases (ingest TEXT NOT NULL, diff_id TEXT NOT NULL REFERENCES laye
 # What each format has more than the one before it. implied: directories that a layer's tar has no entry for. used: when
 # a container began or ceased to hold an image, in ns since 1970. content: of a layer, what layers.content_digest() said
 # when it was unpacked. manifest_digest: of the image's manifest. damaged: layers that are not what they were.
+# unwritten: layers that the disk may not have yet, which ingest brought them, and in which boot of the machine.
 LATER = {
     2: """CREATE TABLE implied (diff_id TEXT NOT NULL REFERENCES layers ON DELETE CASCADE, path TEXT NOT NULL,
         PRIMARY KEY (diff_id, path)) WITHOUT ROWID""",
@@ -38,6 +40,8 @@ LATER = {
     4: """ALTER TABLE layers ADD COLUMN content TEXT;
         ALTER TABLE images ADD COLUMN manifest_digest TEXT;
         CREATE TABLE damaged (diff_id TEXT PRIMARY KEY REFERENCES layers ON DELETE CASCADE, why TEXT NOT NULL)""",
+    5: """CREATE TABLE unwritten (diff_id TEXT PRIMARY KEY REFERENCES layers ON DELETE CASCADE, ingest TEXT NOT NULL,
+        boot TEXT NOT NULL)""",
 }
 # Also in place of one that was damaged; images have it by its name.
 ADD_LAYER = """INSERT INTO layers (diff_id, bytes, inodes, kind, content) VALUES (?, ?, ?, ?, ?)

@@ -248,7 +248,6 @@ class Fetch:
                 limits=limits,
                 patience_s=UNPACK_PATIENCE_S,
                 cancel=lambda: self.cancelled() or feed.failed(),
-                sync=True,
                 content=True,
                 kind=self.contents.kind,
             )

@@ -90,7 +90,6 @@ def unpack(
     deadline_s: float | None = None,
     patience_s: float | None = PATIENCE_S,
     cancel: Callable[[], bool] | None = None,
-    sync: bool = False,
     kind: str = DIR,
     content: bool = False,
 ) -> Unpacked:
@@ -98,7 +97,7 @@ def unpack(
 
     diff_id, digest, size: what tar and blob must be (``sha256:…``); the blob's bytes are hashed only for `digest`.
     media_type: one that we know, or None; the form itself (plain, gzip, zstd) is told by the first bytes.
-    sync: the file system is written out before it returns. After an error the directory holds what had been written:
+    Nothing is waited for to be written out: sync() does that. After an error the directory holds what had been written:
     remove it. PyrunError names the entry. kind: EROFS puts a file system's image with the same files there, and the
     directory to mount it on.
     """
@@ -108,7 +107,7 @@ def unpack(
         if wanted is not None and not wanted.startswith("sha256:"):
             raise Unimplemented(f"digest {wanted}", hint="only sha256 is supported")
     options = {name: getattr(limits, name) for name in Limits.__dataclass_fields__}
-    options |= {"hash": int(digest is not None), "sync": int(sync), "content": int(content)}
+    options |= {"hash": int(digest is not None), "content": int(content)}
     if size is not None:
         options["size"] = size
     if kind == EROFS:
@@ -198,6 +197,6 @@ def content_digest(
     return f"sha256:{report.values['content']}"
 
 
-def sync(directory: int) -> None:
+def sync(directory: int, *, cancel: Callable[[], bool] | None = None) -> None:
     """Writes out the file system that the directory, a descriptor, is on."""
-    layer_program.run("sync", directory)
+    layer_program.run("sync", directory, cancel=cancel)

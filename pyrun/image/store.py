@@ -64,8 +64,10 @@ def _damaged(db: Connection, image_id: str) -> str:
 class Images:
     """root: the store's directory, absolute. layers: what layers that come are to be: `dir`, `erofs` (Unimplemented
     where that can't be), or `auto`, the latter where it can. Those that are here stay as they are. settings: of pulls.
-    pinned: names of images that are not to be removed to make room. warn: told what can't be removed. Sweeps away what
-    killed processes left; `damaged` has the ids of images that had lost a layer, and are gone."""
+    pinned: names of images that are not to be removed to make room. warn: told what can't be removed or written out.
+    behind: an image is there as soon as it is whole, and the disk gets it behind that, so that a power cut right then
+    takes it away again; else the disk has it first. Sweeps away what killed processes and power cuts left; `damaged`
+    has the ids of images that had lost a layer, and are gone."""
 
     def __init__(
         self,
@@ -75,8 +77,10 @@ class Images:
         pinned: Iterable[str] = (),
         settings: Settings | None = None,
         warn: Callable[[str], None] = lambda text: None,
+        behind: bool = False,
     ) -> None:
         self._warn = warn
+        self._behind = behind
         self.contents = Contents(root, layers)
         self.under_way = Layers()
         self._pinned = frozenset(str(parse_reference(name)) for name in pinned)
@@ -84,16 +88,31 @@ class Images:
         self._pulls = Pulls(settings or Settings(), self._add_pulled)
         self.damaged, dead = self.contents.sweep()
         # It takes seconds where layers are large, and nobody needs to wait for it.
-        self._clearing: list[threading.Thread] = []
-        self._clearing_lock, self._clearing_turn = threading.Lock(), threading.Lock()
+        self._later: list[threading.Thread] = []
+        self._later_lock, self._clearing_turn, self._writing_turn = (threading.Lock() for _ in range(3))
         self._clear_later(dead)
+        if behind:  # what one that was killed had not written out
+            self._start_later(self._write_out)
+
+    def _start_later(self, do: Callable[..., None], *argv: object) -> None:
+        thread = threading.Thread(target=do, args=argv, name=do.__name__, daemon=True)
+        with self._later_lock:
+            self._later = [*(one for one in self._later if one.is_alive()), thread]
+            thread.start()
+
+    def _write_out(self, image_id: str = "") -> None:
+        try:
+            with self._writing_turn:
+                self.contents.write_out(self.contents.leaving.is_set)
+                with self.contents.database.transaction(durable=True) as db:  # its row, and all before it
+                    db.execute("UPDATE images SET pulled = pulled WHERE id = ?", (image_id,))
+        except (PyrunError, OSError) as error:
+            if not self.contents.leaving.is_set():  # the next start does it
+                self._warn(f"{self.contents.root}/layers can't be written out: {error}")
 
     def _clear_later(self, dead: list[str]) -> None:
         """By a thread a call, one at a time: removing is what a disk is slow with, and pods need it, too."""
-        thread = threading.Thread(target=self._clear, args=(dead,), name="clear", daemon=True)
-        with self._clearing_lock:
-            self._clearing = [*(one for one in self._clearing if one.is_alive()), thread]
-            thread.start()
+        self._start_later(self._clear, dead)
 
     def _clear(self, dead: list[str]) -> None:
         try:
@@ -105,9 +124,9 @@ class Images:
                 self._warn(f"{self.contents.root}/ingest has what can't be removed until the next start: {said}")
 
     def settle(self) -> None:
-        """Waits until what was left by others is removed."""
-        with self._clearing_lock:
-            under_way = self._clearing
+        """Waits until what was left by others is removed, and the disk has what is here."""
+        with self._later_lock:
+            under_way = self._later
         for thread in under_way:
             thread.join()
 
@@ -249,13 +268,17 @@ class Images:
         with Ingest(self.contents) as ingest:
             fetched = Fetch(self.contents, self.under_way, source, cancelled, tell).run(ingest, want)
             extra = self.contents.add_implied(ingest, fetched.file.diff_ids)
+            if not self._behind:
+                self.contents.write_out(cancelled)
             self._commit(fetched, (*fetched.file.diff_ids, *([extra] if extra else [])), names, digests)
+        if self._behind:
+            self._start_later(self._write_out, fetched.id)
         return self._image(fetched.id)
 
     def _commit(self, fetched: Fetched, diff_ids: Iterable[str], names: Iterable[Reference], digests: bool) -> None:
         """The moment at which the image is there. diff_ids: of its layers, lowest first."""
         now = time.time_ns()
-        with self.contents.database.transaction(durable=True) as db:
+        with self.contents.database.transaction(durable=not self._behind) as db:
             values = (fetched.id, fetched.manifest, fetched.config, now, digest_of(fetched.manifest))
             db.execute(
                 "INSERT INTO images (id, manifest, config, pulled, manifest_digest) VALUES (?, ?, ?, ?, ?)"

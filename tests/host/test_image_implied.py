@@ -126,7 +126,7 @@ def test_a_store_of_an_older_pyrun_is_taken_over(images: Images, version: int, n
     image = add(images, BASE)
     images.close()
     with sqlite3.connect(f"{images.contents.root}/meta.db") as old:
-        for table in (*newer, "damaged"):
+        for table in (*newer, "damaged", "unwritten"):
             old.execute(f"DROP TABLE {table}")
         for column in ("layers DROP COLUMN content", "images DROP COLUMN manifest_digest"):
             old.execute(f"ALTER TABLE {column}")
