@@ -23,7 +23,7 @@ from ..errors import PyrunError
 from ..facts import Facts, collect_facts
 from ..image import layers
 from ..image.pull import Settings as Pulling
-from ..image.store import Images
+from ..image.store import LOST, Images
 from ..listen import listen, notify, only_one, parse_address, private_directory, unlink_ours
 from ..pod.handler import handler_root, probe
 from ..pod.network import Network
@@ -136,8 +136,7 @@ def _assemble(places: Places, configuration: Configuration, warn: Callable[[str]
         notes.append(f"layers become directories, not EROFS images: {why}")
         warn(notes[-1])
     for image in images.damaged:
-        lost = "one of its layers was gone, or not yet on the disk when the machine stopped"
-        warn(f"image {image}: {lost}, so the image is gone, too: pull it again")
+        warn(f"image {image}: {LOST}")
     network = Network(
         f"{root}/network",
         conf_dir=configuration.cni_conf_dir,

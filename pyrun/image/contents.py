@@ -28,6 +28,7 @@ from pyrun.image import erofs, layers
 from pyrun.image.config import LAYERS_MOST
 from pyrun.image.database import ADD_LAYER, IDLE, ORPHANS, Database
 from pyrun.image.implied import layer_id, make_implied, plan_implied
+from pyrun.image.layer_program import Told
 from pyrun.runtime.store import boot_id
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -167,16 +168,15 @@ class Contents:
             self._discard(waste)
 
     def write_out(self, cancel: Callable[[], bool]) -> None:
-        """Ends when the disk has all layers that are there now. After an error nobody knows what it has, so they are
-        damaged. What was cancelled is still to be done."""
+        """Ends when the disk has all layers that are there now. After an error of the disk nobody knows what it has, so
+        they are damaged. After another, and when it is cancelled, it is still to be done."""
         while brought := self.database.rows("SELECT diff_id, ingest FROM unwritten"):
+            if cancel():
+                raise Aborted("writing out was cancelled")
             try:
                 layers.sync(self.layers, cancel=cancel)
-            except Aborted:
-                raise
-            except PyrunError as error:
-                for diff_id, _ in brought:
-                    self.mark(str(diff_id), f"the disk did not take it: {error.text}")
+            except (Told, ResourceExhausted) as error:
+                self.mark(f"the disk did not take it: {error.text}", *(str(diff_id) for diff_id, _ in brought))
                 raise
             with self.database.transaction(durable=True) as db:  # but not of one that was brought anew meanwhile
                 db.executemany("DELETE FROM unwritten WHERE (diff_id, ingest) = (?, ?)", brought)
@@ -190,12 +190,13 @@ class Contents:
                 hint="remove that container, then pull the image again: its layer is brought anew",
             )
 
-    def mark(self, diff_id: str, why: str | None) -> None:
-        """Keeps in mind that a layer is damaged, or (None) that it is not. Who leases or holds it finds that out."""
+    def mark(self, why: str | None, *diff_ids: str) -> None:
+        """Keeps in mind that layers are damaged, or (None) that they are not. Who leases or holds one hears it."""
         with self.database.transaction(durable=True) as db:
-            db.execute("DELETE FROM damaged WHERE diff_id = ?", (diff_id,))
-            if why is not None:
-                db.execute("INSERT INTO damaged SELECT diff_id, ? FROM layers WHERE diff_id = ?", (why, diff_id))
+            for diff_id in diff_ids:
+                db.execute("DELETE FROM damaged WHERE diff_id = ?", (diff_id,))
+                if why is not None:
+                    db.execute("INSERT INTO damaged SELECT diff_id, ? FROM layers WHERE diff_id = ?", (why, diff_id))
 
     def add_implied(self, ingest: Ingest, diff_ids: tuple[str, ...]) -> str | None:
         """The layer of directories that the others only imply (implied.py): its name, None where it is not needed. The
@@ -284,9 +285,12 @@ class Contents:
         self.discard_all(self.orphans())
 
     def orphans(self) -> list[str]:
-        """Forgets layers that nothing needs. Returns what is to be removed from ingest/, which takes time."""
+        """Forgets layers that nothing needs. Returns what is to be removed from ingest/, which takes time. The disk has
+        forgotten them, too: a power cut must not bring a row back when there may be a new directory of its name."""
         with self.locked():
-            with self.database.transaction() as db:
+            if not self.database.rows(ORPHANS):
+                return []
+            with self.database.transaction(durable=True) as db:
                 gone = [diff_id for (diff_id,) in db.execute(ORPHANS).fetchall()]
                 db.executemany("DELETE FROM layers WHERE diff_id = ?", [(diff_id,) for diff_id in gone])
             # The rows first: without a row a directory is nothing, but a row without its directory would be a lie.
@@ -325,14 +329,15 @@ class Contents:
             dead = [name for name in os.listdir(self.ingest) if not self._lives(name)]
             rows = {diff_id.removeprefix("sha256:") for diff_id in self.database.words("SELECT diff_id FROM layers")}
             there = set(os.listdir(self.layers))
-            with self.database.transaction() as db:
+            query = "SELECT diff_id FROM unwritten WHERE boot != ?"
+            lost = {diff_id.removeprefix("sha256:") for diff_id in self.database.words(query, self._boot)}
+            lost |= rows - there
+            with self.database.transaction(durable=bool(lost)) as db:  # as orphans() has it
                 alive = set(os.listdir(self.ingest)) - set(dead)
                 for (name,) in db.execute("SELECT DISTINCT ingest FROM leases").fetchall():
                     if name not in alive:
                         db.execute("DELETE FROM leases WHERE ingest = ?", (name,))
-                query = "SELECT diff_id FROM unwritten WHERE boot != ?"
-                lost = {diff_id.removeprefix("sha256:") for (diff_id,) in db.execute(query, (self._boot,))}
-                damaged = self._forget(db, [f"sha256:{name}" for name in (rows - there) | lost])
+                damaged = self._forget(db, [f"sha256:{name}" for name in lost])
             dead += [waste for name in (there - rows) | lost if (waste := self._set_aside(name))]
             self.unmount_idle()
         return damaged, dead

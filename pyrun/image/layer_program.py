@@ -31,6 +31,10 @@ Progress = Callable[[int, int, int], None]
 """Bytes of the blob that were read, bytes of the tar, entries."""
 
 
+class Told(PyrunError):
+    """What the program itself said of the directory, or of the disk below it."""
+
+
 class BadEntry(PyrunError):
     """Something of one entry of the layer, which the text names."""
 
@@ -192,7 +196,7 @@ def _judge(report: Report, status: int, verb: str) -> None:
         number, entry, text = report.error
         where = "" if entry is None else f"entry {os.fsdecode(entry)}: "
         why = f": {os.strerror(number).lower()}" if number not in (errno.EINVAL, errno.EFBIG, errno.EBADMSG, 0) else ""
-        kind = ResourceExhausted if number in FULL else PyrunError if entry is None else BadEntry
+        kind = ResourceExhausted if number in FULL else Told if entry is None else BadEntry
         hint = "the file system of the image store is full" if number in FULL else None
         raise kind(f"{where}{text}{why}", hint=hint)
     if status == 0 and report.values is not None:

@@ -198,5 +198,5 @@ def content_digest(
 
 
 def sync(directory: int, *, cancel: Callable[[], bool] | None = None) -> None:
-    """Writes out the file system that the directory, a descriptor, is on."""
+    """Writes out the file system that the directory, a descriptor, is on. Told, ResourceExhausted: it did not."""
     layer_program.run("sync", directory, cancel=cancel)

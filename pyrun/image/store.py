@@ -25,6 +25,8 @@ from pyrun.image.reference import Reference, parse_reference
 from pyrun.image.registry.credentials import Auth
 
 __all__ = ["Image", "Images"]
+# Of an image in `damaged`, for people.
+LOST = "a layer was gone, or not yet on the disk when the machine stopped, so the image is gone, too: pull it again"
 _HEX = re.compile(r"[0-9a-f]{4,64}")
 
 
@@ -100,12 +102,11 @@ class Images:
             self._later = [*(one for one in self._later if one.is_alive()), thread]
             thread.start()
 
-    def _write_out(self, image_id: str = "") -> None:
+    def _write_out(self) -> None:
         try:
             with self._writing_turn:
                 self.contents.write_out(self.contents.leaving.is_set)
-                with self.contents.database.transaction(durable=True) as db:  # its row, and all before it
-                    db.execute("UPDATE images SET pulled = pulled WHERE id = ?", (image_id,))
+                self.contents.database.write_out()  # the image's row
         except (PyrunError, OSError) as error:
             if not self.contents.leaving.is_set():  # the next start does it
                 self._warn(f"{self.contents.root}/layers can't be written out: {error}")
@@ -272,7 +273,7 @@ class Images:
                 self.contents.write_out(cancelled)
             self._commit(fetched, (*fetched.file.diff_ids, *([extra] if extra else [])), names, digests)
         if self._behind:
-            self._start_later(self._write_out, fetched.id)
+            self._start_later(self._write_out)
         return self._image(fetched.id)
 
     def _commit(self, fetched: Fetched, diff_ids: Iterable[str], names: Iterable[Reference], digests: bool) -> None:

@@ -109,13 +109,13 @@ def _layer(contents: Contents, diff_id: str, cancel: Callable[[], bool] | None) 
                 directory = os.open(diff_id.removeprefix("sha256:"), DIRECTORY, dir_fd=contents.layers)
             except OSError as error:
                 part = Part("layer", diff_id, DAMAGED, f"its directory: {reason(error)}")
-                contents.mark(diff_id, part.why)
+                contents.mark(part.why, diff_id)
                 return part
         try:
             part = _compared(diff_id, directory, str(row[0]), row[1], cancel)
             with contents.locked():
                 if _is_there(contents, diff_id, directory):
-                    contents.mark(diff_id, part.why if part.state == DAMAGED else None)
+                    contents.mark(part.why if part.state == DAMAGED else None, diff_id)
                     return part
         finally:
             os.close(directory)

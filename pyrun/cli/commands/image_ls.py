@@ -12,7 +12,7 @@ from pyrun.image.layers import what_is_missing
 
 try:
     from pyrun.image.pull import Settings
-    from pyrun.image.store import Image, Images
+    from pyrun.image.store import LOST, Image, Images
 except ModuleNotFoundError as error:
     from pyrun.cli.commands.cri import missing_package
 
@@ -51,6 +51,8 @@ def open_store(g: Globals, root: str, settings: Settings | None = None, layers: 
     if missing := what_is_missing():
         raise PyrunError("layers can't be unpacked", hint=missing)
     images = Images(f"{os.path.abspath(root)}/image", layers=layers, settings=settings, warn=g.warn)
+    for image in images.damaged:
+        g.warn(f"image {image}: {LOST}")
     try:
         yield images
     finally:
