@@ -6,6 +6,7 @@ import select
 import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
 from ..errors import InvalidArgument, PyrunError
@@ -137,9 +138,8 @@ def _past(of: Container, query: Query, wanted: Wanted, ends: Mapping[str, End] |
 def _follow(
     of: Container, query: Query, wanted: Wanted, stream: socket.socket, teller: Teller, ended: Callable[[], bool]
 ) -> None:
-    cursor, watch = Cursor(of), Watch()
+    cursor, watch = Cursor(of), _observe(of.directory)
     try:
-        _observe(watch, of.directory)
         cursor.start_at_end()
         ends = {of.directory: cursor.end}
         for line in _past(of, query, wanted, ends):
@@ -157,21 +157,26 @@ def _follow(
                 return
     finally:
         cursor.close()
-        watch.close()
+        if watch:
+            watch.close()
 
 
-def _observe(watch: Watch, directory: str) -> None:
-    try:
+def _observe(directory: str) -> Watch | None:
+    """None where the machine has no more watches: a look each LOOK seconds remains."""
+    with suppress(PyrunError), ExitStack() as stack:
+        watch = stack.enter_context(Watch())
         watch.add(directory, WATCHED)
-    except PyrunError:
-        pass  # there are no more watches: a look each LOOK seconds remains
+        stack.pop_all()
+        return watch
+    return None
 
 
-def _wait(watch: Watch, stream: socket.socket) -> bool:
+def _wait(watch: Watch | None, stream: socket.socket) -> bool:
     """Until there may be something new; whether nobody listens any more."""
-    ready = select.select([watch.fileno(), stream.fileno()], [], [], LOOK)[0]
-    if watch.fileno() in ready:
+    sources: list[socket.socket | Watch] = [stream, watch] if watch else [stream]
+    ready = select.select(sources, [], [], LOOK)[0]
+    if watch and watch in ready:
         time.sleep(SHORTLY)
         while watch.read():
             pass
-    return stream.fileno() in ready
+    return stream in ready
