@@ -217,8 +217,9 @@ def test_to_the_outside_it_is_masqueraded(node: Node, builtin: Network) -> None:
     subprocess.run(["ip", "link", "add", "up0", "type", "veth", "peer", "out0"], check=True)
     outside = subprocess.Popen(["unshare", "-n", "sleep", "60"])
     try:
-        wait = f"while ! ip link set out0 netns {outside.pid} 2>/dev/null; do sleep 0.05; done"
-        setup = f"""{wait}; ip addr add 192.0.2.1/24 dev up0; ip link set up0 up
+        # Until unshare has unshared, its namespace is ours, and the link would stay here without an error.
+        wait = f"while [ /proc/{outside.pid}/ns/net -ef /proc/self/ns/net ]; do sleep 0.05; done"
+        setup = f"""{wait}; ip link set out0 netns {outside.pid}; ip addr add 192.0.2.1/24 dev up0; ip link set up0 up
             n="nsenter -t {outside.pid} -n"; $n ip addr add 192.0.2.2/24 dev out0; $n ip link set out0 up"""
         subprocess.run(["sh", "-ec", setup], check=True)
         server = subprocess.Popen(

@@ -94,6 +94,8 @@ class Probing:
                 self._heard[action.key] = begun, result
             look()
 
+        if held := self._watches.get(action.key):  # handed over while a plan waited for something
+            self._end(held[0])
         watch = self._kept.host.prober.watch(asked, probe.periodSeconds or 10, at - time.time(), told)
         if watch is None:
             return False
