@@ -9,22 +9,8 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-A, NS, CNAME, SOA, PTR, HINFO, MX, TXT, AAAA, SRV, OPT, IXFR, AXFR, ANY = (
-    1,
-    2,
-    5,
-    6,
-    12,
-    13,
-    15,
-    16,
-    28,
-    33,
-    41,
-    251,
-    252,
-    255,
-)
+A, NS, CNAME, SOA, PTR, HINFO, MX, TXT = 1, 2, 5, 6, 12, 13, 15, 16
+AAAA, SRV, OPT, IXFR, AXFR, ANY = 28, 33, 41, 251, 252, 255
 TYPES = {"A": A, "NS": NS, "CNAME": CNAME, "SOA": SOA, "PTR": PTR, "HINFO": HINFO, "MX": MX, "TXT": TXT}
 TYPES |= {"AAAA": AAAA, "SRV": SRV, "AXFR": AXFR, "ANY": ANY}
 TYPE_NAMES = {number: name for name, number in TYPES.items()}

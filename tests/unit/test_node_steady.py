@@ -390,3 +390,12 @@ def test_it_may_do_next_to_nothing() -> None:
     assert (found["Seccomp"], found["NoNewPrivs"]) == ("2", "1")
     if os.geteuid() == 0:
         assert set(found["Uid"].split()) == {"65052"} and not found["Groups"].strip()
+
+
+def test_a_clock_that_is_set_far_back_is_no_error() -> None:
+    async def main() -> None:
+        async with asker() as c:
+            watch, _ = c.watch(Probe(tcpSocket=TCPSocketAction(port=1)), first=1e9)
+            watch.close()
+
+    asyncio.run(main())

@@ -125,7 +125,8 @@ def ip_fault(text: str) -> str | None:
 def one_of(value: str | None, words: tuple[str, ...], at: str) -> Iterator[Fault]:
     """A fault where a value is there and none of the words."""
     if value is not None and value not in words:
-        yield Fault(at, f"must be {', '.join(words[:-1])} or {words[-1]}, is {value!r}")
+        several = f"{', '.join(words[:-1])} or " if words[1:] else ""
+        yield Fault(at, f"must be {several}{words[-1]}, is {value!r}")
 
 
 def check(fault: str | None, at: str) -> Iterator[Fault]:

@@ -132,7 +132,7 @@ def _term(term: NodeSelectorTerm, at: str) -> Iterator[Fault]:
         yield from _requirement(one, (*OF_LABELS, "Gt", "Lt"), here)
     for i, one in enumerate(term.matchFields or ()):
         here = f"{at}/matchFields/{i}"
-        yield from one_of(one.key, ("metadata.name", "metadata.name"), f"{here}/key")
+        yield from one_of(one.key, ("metadata.name",), f"{here}/key")
         yield from _requirement(one, ("In", "NotIn"), here)
 
 

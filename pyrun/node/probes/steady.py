@@ -135,7 +135,8 @@ class Steady:
     def _watch(self, to: socket.socket, asked: Asked, period: float, first: float, told: Told) -> Watch:
         address = ipaddress.ip_address(asked.address)
         slot, self._generation = self._free[0], self._generation % 0xFFFFFFFF + 1
-        head = (slot, self._generation, int(period * 1000), int(max(first, 0) * 1000), int(asked.timeout * 1000))
+        first = min(max(first, 0.0), LONGEST_S)  # whatever was done to the clock
+        head = (slot, self._generation, int(period * 1000), int(first * 1000), int(asked.timeout * 1000))
         whom = (address.version, asked.port, address.packed, len(asked.request))
         made = Watch(self, slot, self._generation, asked, told)
         self._want(slot, self._generation)
@@ -167,7 +168,7 @@ class Steady:
         """On the loop. Where it can't be, a warning, and all is asked from here."""
         try:
             self._start()
-        except PyrunError as error:
+        except (PyrunError, OSError) as error:
             self._fail(str(error))
 
     def _start(self) -> None:
