@@ -56,4 +56,5 @@ def test_hang(guest: Path, tmp_path: Path) -> None:
             with pytest.raises(vm_machine.GuestDied, match="the guest hangs: it said nothing for 5 s") as death:
                 list(events)
             assert "sysrq: Show Blocked State" in str(death.value)
+            assert "NMI backtrace for cpu" in str(death.value), "stacks, which the console does not show by itself"
     assert machine.process.returncode is not None

@@ -2,7 +2,8 @@
 
 It reads what to run from stdin, a JSON object (Request), and prints an event a line: what the guest says, and `lost`
 for each item that no guest finished, with why. A guest that dies (a panic, a hang) loses the item it was at; the rest
-go to the next guest, of which there are a few at most. Told to end, it takes its guest and its files with it.
+go to the next guest, of which there are a few at most. Where its kernel says that it is locked up, which no item can
+bring about, the item is not lost, but begun again there, once. Told to end, it takes its guest and its files with it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from tests.support.engines.cri_tools import build_cri_tools
 from tests.support.engines.golang import Unavailable
 from tests.support.vm import machine as vm_machine
 from tests.support.vm.job import LOGS, job_disk
-from tests.support.vm.machine import GuestDied
+from tests.support.vm.machine import GuestDied, LockedUp
 
 SILENCE_S = 400.0  # more than a test may take there
 NICE = 5  # the tests of the host wait for shorter times
@@ -64,24 +65,32 @@ class GroupRun:
         self.request = request
         self.waiting = list(request["items"])
         self._running = ""
+        self._again: set[str] = set()
         self._collect_errors = ""
 
     def run(self) -> None:
         """Runs all; afterwards each item has had its reports or is told as lost."""
         for number in range(1, GUESTS + 1):
-            self._running = ""
+            self._running, locked_up = "", False
             try:
                 self._run_in_guest(number)
                 death = "the guest's pytest ended before it came to this item"
             except GuestDied as died:
-                death = str(died)
+                death, locked_up = str(died), isinstance(died, LockedUp)
             except (OSError, RuntimeError, subprocess.SubprocessError) as error:
                 return self._lose_all(f"no guest could be prepared: {error}")
             if not self.waiting:
                 return
             last = self._running or self.waiting[0]
-            self._lose(last, death)
+            if locked_up and last not in self._again and number < GUESTS:
+                self._begin_again(last, number)
+            else:
+                self._lose(last, death)
         self._lose_all(f"not run: {GUESTS} guests died, the last in {last}")
+
+    def _begin_again(self, nodeid: str, number: int) -> None:
+        self._again.add(nodeid)
+        tell("again", nodeid=nodeid, name=f"{self.request['name']}{number}")
 
     def _lose(self, nodeid: str, why: str) -> None:
         self.waiting.remove(nodeid)

@@ -166,6 +166,9 @@ class Group:
                     self._done.add(report.nodeid)
             case {"event": "lost", "nodeid": nodeid, "text": text}:
                 self._add_lost(nodeid, text)
+            case {"event": "again", "nodeid": nodeid, "name": name}:
+                self._got.pop(nodeid, None)
+                self.figures.append(f"guest {name}: its kernel locked up in {nodeid}; begun again")
             case {"event": "prepared", "name": name, "seconds": seconds, "engines": engines}:
                 self.engines = engines
                 self.figures.append(f"guest {name}: prepared in {seconds:.0f} s")

@@ -2,7 +2,7 @@
 
 The guest talks on its second serial port, one JSON object a line, which is QEMU's stdout here; its console goes to a
 file. QEMU emulates the processor, because a /dev/kvm may be there and not work: PYRUN_VM_ACCEL=kvm asks for it. What
-ends a guest before its job is done is told as what it is: a panic, a hang, a full disk.
+ends a guest before its job is done is told as what it is: a panic, a lock-up, a hang, a full disk.
 """
 
 from __future__ import annotations
@@ -53,12 +53,23 @@ NOT_STARTED = (
 EMULATED = "max,-avx,-avx2,-la57,-pku,-smap,-smep,-erms,-xsave,-xsaveopt"
 FULL_MIB = 16
 CONSOLE_LINES = 40
+STACK_LINES = 400
+STUCK_S = 100  # a kernel that says this of one of its processors does not come back
+LOOK_S = 1.0  # at the console, while the guest says nothing
+STACKS_S = 30.0  # for the kernel to write all stacks, which it does when the console is quiet for QUIET_S
+QUIET_S = 2.0
 ENGINES = ("containerd", "podman", "docker.io")
+STUCK = re.compile(r"watchdog: BUG: soft lockup - (CPU#\d+ stuck for (\d+)s! \[.*\])")
+STALLED = re.compile(r"^.*(?:BUG: soft lockup - CPU#|rcu: INFO: rcu_\w+ .*stall).*$", re.M)
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()][A-B0-2]|\r")
 
 
 class GuestDied(Exception):
     """The guest ended before its job did. The text says how, and shows the end of its console."""
+
+
+class LockedUp(GuestDied):
+    """Its kernel said that a processor was stuck: the emulator's fault or the kernel's own, whatever ran there."""
 
 
 def why_not() -> str:
@@ -131,6 +142,16 @@ def tail(text: str, lines: int = CONSOLE_LINES) -> str:
     return "\n".join([line for line in ESCAPES.sub("", text).splitlines() if line.strip()][-lines:])
 
 
+def head(text: str) -> str:
+    """The first lines that are not empty: enough for the stacks of what is blocked and of what runs."""
+    return "\n".join([line for line in text.splitlines() if line.strip()][:STACK_LINES])
+
+
+def find_stuck(console: str, least: int = 0) -> str:
+    """What the kernel said of a processor that was stuck for this many seconds; empty where it said nothing."""
+    return next((said[1] for said in STUCK.finditer(console) if int(said[2]) >= least), "")
+
+
 def diagnose(console: str, rc: int | None, hung_s: float = 0.0, errors: str = "") -> str:
     """What ended the guest, in a line, and the part of its console that shows it. rc is QEMU's, None while it runs."""
     clean = ESCAPES.sub("", console)
@@ -145,8 +166,11 @@ def diagnose(console: str, rc: int | None, hung_s: float = 0.0, errors: str = ""
     full = re.search(r"^.*(No space left on device|ENOSPC).*$", clean, re.M)
     if full:
         return f"the guest's disk is full: {full[0].strip()}\n{tail(clean)}"
+    stuck, stalled = find_stuck(clean), STALLED.search(clean)
+    if hung_s and stuck and stalled:
+        return f"the guest's kernel locked up: {stuck}\n{head(clean[stalled.start() :])}"
     if hung_s:
-        return f"the guest hangs: it said nothing for {hung_s:.0f} s\n{tail(clean, 80)}"
+        return f"the guest hangs: it said nothing for {hung_s:.0f} s\n{head(clean)}"
     return f"the guest ended without a word\n{tail(clean)}"
 
 
@@ -157,6 +181,7 @@ class Machine:
         self.process = process
         self.console = console
         self.rc: int | None = None
+        self._heard = 0  # bytes that its console had said at the last event
         self._directory = directory
         self._started = time.monotonic()
 
@@ -165,18 +190,23 @@ class Machine:
         return time.monotonic() - self._started
 
     def events(self, silence: float) -> Iterator[dict[str, Any]]:
-        """What the guest says. Raises GuestDied when it ends early, or says nothing for `silence` seconds."""
+        """What the guest says. Raises GuestDied when it ends early, or says nothing for `silence` seconds; LockedUp
+        when its kernel says that a processor is stuck.
+        """
         assert self.process.stdout is not None
-        fd, pending, allowed = self.process.stdout.fileno(), b"", max(BOOT_TIMEOUT_S, silence)
+        fd, pending, allowed, last = self.process.stdout.fileno(), b"", max(BOOT_TIMEOUT_S, silence), time.monotonic()
         while True:
-            if not select.select([fd], [], [], allowed)[0]:
-                raise GuestDied(self._explain_hang(allowed))
+            if not select.select([fd], [], [], LOOK_S)[0]:
+                self._look(time.monotonic() - last, allowed)
+                continue
             chunk = os.read(fd, 65536)
             if not chunk:
                 break
+            last = time.monotonic()
             *lines, pending = (pending + chunk).split(b"\n")
             for line in filter(None, lines):
                 allowed = silence
+                self._heard = self.console.stat().st_size
                 event = parse_event(line)
                 if event["event"] == "exit":
                     self.rc = int(event["rc"])
@@ -184,8 +214,17 @@ class Machine:
         if self.rc is None:
             raise GuestDied(self._explain_end())
 
-    def console_text(self) -> str:
-        return self.console.read_text(errors="replace")
+    def console_text(self, start: int = 0) -> str:
+        """What it has said, from this byte."""
+        return self.console.read_bytes()[start:].decode(errors="replace")
+
+    def _look(self, silent: float, allowed: float) -> None:
+        """Raises where the guest is beyond help. What its console said before its last event, it has got over."""
+        ended = silent >= allowed
+        stuck = find_stuck(self.console_text(self._heard), 0 if ended else STUCK_S)
+        if stuck or ended:
+            explained = self._explain_hang(silent)
+            raise LockedUp(explained) if stuck else GuestDied(explained)
 
     def _explain_end(self) -> str:
         rc = self.process.wait(20)
@@ -197,14 +236,27 @@ class Machine:
         return text
 
     def _explain_hang(self, seconds: float) -> str:
-        """Asks the kernel what is blocked and what runs (sysrq w and l, by a break on the console)."""
+        """Asks the kernel what is blocked and what runs (sysrq w and l, by a break on the console), and to show all
+        that it says (9).
+        """
+        said = ""
         try:
-            for key in b"wl":
+            for key in b"9wl":
                 self._send_sysrq(bytes([key]))
-                time.sleep(2)
+                self._wait_for_quiet()
         except OSError as error:
-            return f"{diagnose(self.console_text(), None, seconds)}\n(the console takes no sysrq: {error})"
-        return diagnose(self.console_text(), None, seconds)
+            said = f"\n(the console takes no sysrq: {error})"
+        return diagnose(self.console_text(self._heard), None, seconds) + said
+
+    def _wait_for_quiet(self) -> None:
+        """Until the kernel has written what it was asked for."""
+        size, now = -1, time.monotonic()
+        end, changed = now + STACKS_S, now
+        while now < min(end, changed + QUIET_S):
+            if (new := self.console.stat().st_size) != size:
+                size, changed = new, now
+            time.sleep(0.1)
+            now = time.monotonic()
 
     def _send_sysrq(self, key: bytes) -> None:
         with socket.socket(socket.AF_UNIX) as qmp, socket.socket(socket.AF_UNIX) as console:
