@@ -32,7 +32,7 @@ OTHER_PLATFORMS = {
 
 def check_spec(spec: Spec, document: dict[str, Any], faults: Faults) -> None:
     """All rules of config.json."""
-    if "linux" not in document:
+    if document.get("linux") is None:
         check_platform(document, faults)
     kinds = checks_linux.namespace_kinds(spec.linux)
     check_names(spec, kinds, faults)
@@ -60,7 +60,7 @@ def check_platform(document: dict[str, Any], faults: Faults) -> None:
     by runc.
     """
     for name, platform in OTHER_PLATFORMS.items():
-        if name in document:
+        if document.get(name) is not None:
             faults.append(
                 (f"/{name}", f"is for {platform}, and there is no linux section: this runtime runs Linux containers")
             )

@@ -37,7 +37,9 @@ def load_bytes(data: bytes, *, file: str = "config.json") -> model.Spec:
 def _without_old_zero(spec: model.Spec) -> model.Spec:
     """A pids.limit of 0 is a limit since 1.3.0. Before, it was none, and podman 4 writes it for --pids-limit -1."""
     resources = spec.linux.resources if spec.linux is not None else None
-    if resources is None or resources.pids is None or resources.pids.limit != 0 or spec.oci_version >= "1.3":
+    if resources is None or resources.pids is None or resources.pids.limit != 0:
+        return spec
+    if int(spec.oci_version.split(".")[1]) >= 3:
         return spec
     assert spec.linux is not None
     return spec.replace(linux=spec.linux.replace(resources=resources.replace(pids=None)))

@@ -197,7 +197,7 @@ def field(name: str, read: Reader, default: Any = None, fallback: Any = None) ->
 
 def record(cls: type, *fields: tuple[str, Reader, Any, Any]) -> Reader:
     """A reader of objects into ``cls``, whose attributes are the rows' in the same order. Unknown members are
-    ignored.
+    ignored. One that is null counts as absent, as in Go's types, unless it is required.
     """
     MEMBERS[cls] = tuple([row[0] for row in fields])
 
@@ -208,8 +208,9 @@ def record(cls: type, *fields: tuple[str, Reader, Any, Any]) -> Reader:
         broken = False
         for name, read_member, default, fallback in fields:
             got: Any = default
-            if name in value:
-                got = read_member(value[name], (path, name), faults)
+            given = value.get(name)
+            if given is not None or (default is REQUIRED and name in value):
+                got = read_member(given, (path, name), faults)
                 if got is None:
                     got = fallback
             elif default is REQUIRED:

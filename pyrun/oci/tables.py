@@ -7,6 +7,7 @@ can say is here; what relates two members is in checks.py.
 
 from __future__ import annotations
 
+from pyrun import SPEC_VERSION
 from pyrun.oci import model, names
 from pyrun.oci.readers import (
     EMPTY,
@@ -50,8 +51,9 @@ NUMBER = integer(0, 2**63 - 1)
 
 
 def version(value: Any, path: Path, faults: Faults) -> str | None:
-    """SemVer 2.0.0, of the releases that this runtime knows: 1.0 to 1.3, with any patch level, pre-release and
-    build.
+    """SemVer 2.0.0, or 1.0 as many write it. Each release of the major version 1 is taken: a newer one has members that
+    are not known here, and those are ignored (config.md, Extensibility). It is read as the newest that is known, so
+    that no state claims to comply with more than that.
     """
     if type(value) is not str:
         expected("a string", value, path, faults)
@@ -59,17 +61,28 @@ def version(value: Any, path: Path, faults: Faults) -> str | None:
     core_and_pre_release, plus, build = value.partition("+")
     core, dash, pre_release = core_and_pre_release.partition("-")
     parts = core.split(".")
-    numbers = len(parts) == 3 and all(p.isdigit() and (p == "0" or p[0] != "0") for p in parts)
-    tails = pre_release.split(".") * bool(dash) + build.split(".") * bool(plus)
-    if not (value.isascii() and numbers and all(tail.replace("-", "0").isalnum() for tail in tails)):
-        faults.append((path, f"{shown(value)} is not a version such as 1.3.0"))
-    elif parts[0] == "1" and parts[1] in ("0", "1", "2", "3"):
-        return value
-    else:
-        faults.append(
-            (path, f"{shown(value)} is not supported: this runtime takes versions 1.0 to 1.3 of the OCI runtime spec")
-        )
-    return None
+    if len(parts) == 2 and not (dash or plus):
+        parts.append("0")
+    numbers = len(parts) == 3 and all(_is_number(part) for part in parts)
+    names_of_pre_release = pre_release.split(".") * bool(dash)
+    tails = names_of_pre_release + build.split(".") * bool(plus)
+    known = numbers and value.isascii() and all(tail.replace("-", "0").isalnum() for tail in tails)
+    if not known or not all(_is_number(tail) for tail in names_of_pre_release if tail.isdigit()):
+        faults.append((path, f"{shown(value)} is not a version such as {SPEC_VERSION}"))
+        return None
+    if parts[0] != "1":
+        told = "is not supported: this runtime takes versions 1.x of the OCI runtime spec"
+        faults.append((path, f"{shown(value)} {told}"))
+        return None
+    minor = parts[1]
+    if len(minor) > 1 or minor > SPEC_VERSION.split(".")[1]:
+        return SPEC_VERSION
+    return ".".join(parts) if core == value else value
+
+
+def _is_number(part: str) -> bool:
+    """Of a version: without leading zeros."""
+    return part.isdigit() and (part == "0" or part[0] != "0")
 
 
 def destination(value: Any, path: Path, faults: Faults) -> str | None:
@@ -129,7 +142,7 @@ def capabilities(value: Any, path: Path, faults: Faults) -> model.Capabilities |
     ignored: dict[str, None] = {}
     sets = []
     for name in ("bounding", "effective", "inheritable", "permitted", "ambient"):
-        given = strings(value[name], (path, name), faults) if name in value else ()
+        given = () if value.get(name) is None else strings(value[name], (path, name), faults)
         unknown = [capability for capability in given if capability not in known]
         if unknown:
             ignored |= dict.fromkeys(unknown)
@@ -433,7 +446,7 @@ LINUX = record(
 
 SPEC = record(
     model.Spec,
-    field("ociVersion", version, REQUIRED, "1.3.0"),
+    field("ociVersion", version, REQUIRED, SPEC_VERSION),
     field("root", ROOT, REQUIRED, model.Root(path="rootfs")),
     field("process", PROCESS),
     field("hostname", string),

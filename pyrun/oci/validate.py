@@ -35,12 +35,23 @@ def validate(data: bytes) -> list[tuple[str, str]]:
 
 
 def schema_faults(document: Any) -> list[tuple[str, str]]:
-    """What our JSON schema says of a parsed document, as (JSON pointer, text), in no order."""
+    """What our JSON schema says of a parsed document, as (JSON pointer, text), in no order. A member that is null is
+    absent, as for the loader, which has a fault of its own where it may not be."""
     faults = []
-    for error in _validator().iter_errors(document):
+    for error in _validator().iter_errors(_without_nulls(document)):
         at = "".join("/" + str(key).replace("~", "~0").replace("/", "~1") for key in error.absolute_path)
         faults += _explained(at, error.validator, error.validator_value, error.instance, error.message)
     return faults
+
+
+def _without_nulls(value: Any) -> Any:
+    match value:
+        case dict():
+            return {name: _without_nulls(entry) for name, entry in value.items() if entry is not None}
+        case list():
+            return [_without_nulls(entry) for entry in value]
+        case _:
+            return value
 
 
 @cache

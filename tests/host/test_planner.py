@@ -65,6 +65,22 @@ def test_run_is_the_same(planned: Planned, bundle: BundleMaker, what: str) -> No
     assert planned.python.ids() == [NAME] or planned.python("list", "-q").out == ""
 
 
+def test_a_newer_config_with_nulls_is_run_the_same(planned: Planned, bundle: BundleMaker) -> None:
+    made = bundle(["true"])
+    config = json.loads((made.path / "config.json").read_text())
+    config |= {"ociVersion": "1.4.0", "annotations": None, "hooks": None, "vm": None, "news": {"of": "1.4"}}
+    config["process"] |= {"rlimits": None, "scheduler": None}
+    config["linux"] |= {"sysctl": None, "seccomp": None}
+    (made.path / "config.json").write_text(json.dumps(config))
+    words = ("run", "--bundle", made.path, "same")
+    ways = [runner(*words) for runner in (planned.python, planned.launcher)]
+    ways.append(planned.served(*words))
+    assert [told(way) for way in ways] == [(0, "", "")] * 3
+    assert planned.planner.answers, planned.planner.why
+    assert start(planned, made, "cold") == 0, planned.planner.why
+    assert [runner.state("cold")["ociVersion"] for runner in (planned.python, planned.bare)] == ["1.3.0"] * 2
+
+
 @pytest.mark.parametrize("what", RUNS)
 def test_exec_is_the_same(planned: Planned, bundle: BundleMaker, what: str) -> None:
     id = planned.python.create_started(bundle(IDLE))

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from pyrun.errors import ConfigError, PyrunError
 from pyrun.oci import load, model, names, tables
+from pyrun.oci.validate import validate
 from tests.support.properties import given
 
 REPO = Path(__file__).resolve().parents[2]
@@ -118,7 +119,10 @@ def test_unknown_capabilities_are_put_aside() -> None:
     assert process.capabilities.ignored == ("CAP_NOPE", "cap_chown")
 
 
-@pytest.mark.parametrize(("version", "kept"), [("1.0.2-dev", False), ("1.2.1", False), ("1.3.0", True)])
+@pytest.mark.parametrize(
+    ("version", "kept"),
+    [("1.0.2-dev", False), ("1.0", False), ("1.2.1", False), ("1.3.0", True), ("1.3.0-rc.1", True), ("1.10.0", True)],
+)
 def test_no_processes_was_no_limit_before_1_3(version: str, kept: bool) -> None:
     def pids(limit: int) -> model.Pids | None:
         spec = load.load_bytes(config(ociVersion=version, linux={"resources": {"pids": {"limit": limit}}}))
@@ -148,11 +152,74 @@ def test_versions_taken(version: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "version",
-    ["0.5.0-dev", "2.0.0", "1.4.0", "1.0", "1", "", "v1.0.0", "1.0.0-", "1.0.0-a..b", "1.01.0", "1.0.0 ", "1.0.²"],
+    ("version", "read_as"),
+    [
+        ("1.0", "1.0.0"),
+        ("1.3", "1.3.0"),
+        ("1.4", "1.3.0"),
+        ("1.4.0", "1.3.0"),
+        ("1.4.0-rc.1", "1.3.0"),
+        ("1.10.2", "1.3.0"),
+        ("1.4294967296.0", "1.3.0"),
+    ],
 )
-def test_versions_refused(version: str) -> None:
-    assert [pointer for pointer, _ in faults(config(ociVersion=version))] == ["/ociVersion"]
+def test_other_versions_of_the_major_version_are_taken(version: str, read_as: str) -> None:
+    """A newer one is compatible but for members that are not known here, which are ignored. 1.0 is how people write
+    1.0.0. What says of itself that it complies with a version (states) names one that is a version, and no newer one
+    than is known."""
+    assert load.load_bytes(config(ociVersion=version)).oci_version == read_as
+    assert validate(config(ociVersion=version)) == []
+
+
+@pytest.mark.parametrize(
+    ("version", "text"),
+    [
+        ("0.5.0-dev", "takes versions 1.x"),
+        ("2.0.0", "takes versions 1.x"),
+        ("0.9", "takes versions 1.x"),
+        ("10.0.0", "takes versions 1.x"),
+        *(
+            (version, "is not a version such as 1.3.0")
+            for version in ("1", "", "v1.0.0", "1.0.0-", "1.0.0-a..b", "1.0.0-01", "1.01.0", "1.0.0 ", "1.0.²")
+        ),
+        *((version, "is not a version such as 1.3.0") for version in ("1.0-rc.1", "1.0+x", "1.", "1..0", "1.0.0.0")),
+    ],
+)
+def test_versions_refused(version: str, text: str) -> None:
+    ((pointer, said),) = faults(config(ociVersion=version))
+    assert pointer == "/ociVersion" and text in said
+
+
+def test_null_is_absent_as_in_go() -> None:
+    """Engines are written in Go, whose nil is null in JSON; runc and crun read it as nothing."""
+    nothing = ("env", "user", "rlimits", "apparmorProfile", "oomScoreAdj", "terminal", "consoleSize")
+    process = {"cwd": "/", "args": ["sh"], "capabilities": {"ambient": None}, **dict.fromkeys(nothing)}
+    linux: dict[str, Any] = dict.fromkeys(("namespaces", "maskedPaths", "sysctl", "seccomp", "uidMappings"))
+    linux["resources"] = {"memory": {"limit": None}, "pids": None, "devices": None, "unified": None}
+    given = config(process=process, linux=linux, mounts=None, hooks={"prestart": None}, annotations=None, windows=None)
+    bare: dict[str, Any] = {"resources": {"memory": {}}}
+    want = config(process={"cwd": "/", "args": ["sh"], "capabilities": {}}, linux=bare, hooks={})
+    assert load.load_bytes(given) == load.load_bytes(want)
+    assert validate(given) == []
+
+
+def test_a_linux_section_of_null_is_none() -> None:
+    assert load.load_bytes(config(linux=None)).linux is None
+    assert [pointer for pointer, _ in faults(config(linux=None, vm={"kernel": {"path": "/k"}}))] == ["/vm"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "at", "text"),
+    [
+        ({"root": None}, "/root", "must be an object, not null"),
+        ({"process": {"cwd": None, "args": ["x"]}}, "/process/cwd", "must be a string, not null"),
+        ({"process": {"cwd": "/", "args": [None]}}, "/process/args/0", "must be a string, not null"),
+        ({"mounts": [None]}, "/mounts/0", "must be an object, not null"),
+        ({"annotations": {"a": None}}, "/annotations/a", "must be a string, not null"),
+    ],
+)
+def test_null_is_a_fault_where_something_is_required(changes: dict[str, Any], at: str, text: str) -> None:
+    assert faults(config(**changes)) == [(at, text)]
 
 
 def test_tables_name_each_attribute_of_the_model_in_its_order() -> None:
