@@ -105,6 +105,8 @@ def test_hot_verbs_stay_lean(root: str, argv: list[str], code: int) -> None:
     assert f"pyrun.cli.commands.{argv[0]}" in modules
     commands = {name for name in modules if name.startswith("pyrun.cli.commands.")}
     assert commands <= {f"pyrun.cli.commands.{argv[0]}", "pyrun.cli.commands.create"}
+    # Half of the planner's code, which only these two run.
+    assert ("pyrun.plan.create" in modules) == (argv[0] in ("create", "run"))
 
 
 def test_a_create_that_plans_stays_lean(root: str) -> None:

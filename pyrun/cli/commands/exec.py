@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pyrun.cli.commands.create import runtime_of
 from pyrun.cli.foreground import Joint
 from pyrun.cli.interrupts import Interrupts
 from pyrun.errors import PyrunError, UsageError
 from pyrun.oci.load import load_process, read_file
 from pyrun.oci.model import Process, Spec
 from pyrun.plan.process.exec_process import lend, process_of_words
+from pyrun.runtime.runtime import Runtime
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def run(g: Globals, o: Options) -> int:
     if not o.command and not o.process:
         raise UsageError("COMMAND is missing: pyrun exec [OPTIONS] ID COMMAND...", hint="or give --process FILE")
-    container = runtime_of(g).container(o.id)
+    container = Runtime(g.root, warn=g.warn, rootless=g.rootless).container(o.id)
     spec = container.spec()
     process = process_of(spec, o)
     words: dict[str, Any] = {"spec": spec, **words_of(o)}
