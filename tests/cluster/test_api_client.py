@@ -15,7 +15,7 @@ from pyrun.errors import AlreadyExists, NotFound, PyrunError, Unavailable
 from pyrun.kube.client import Client, Conflict, Forbidden, Gone, Stream, path
 from pyrun.kube.kubeconfig import Cluster, load_kubeconfig
 from pyrun.kube.watch import Watch
-from tests.support.kube.control_plane import ControlPlane, a_control_plane, free_ports
+from tests.support.kube.control_plane import ControlPlane, a_control_plane, a_port
 from tests.support.pods.nets import wait_until
 
 MAPS = path("v1", "configmaps", "default")
@@ -149,8 +149,7 @@ def test_who_we_are_not_is_told(plane: ControlPlane) -> None:
 
 
 def test_nobody_there(plane: ControlPlane) -> None:
-    (port,) = free_ports(1)
-    with pytest.raises(Unavailable, match="(?i)connection refused"):
+    with a_port() as port, pytest.raises(Unavailable, match="(?i)connection refused"):
         Client(Cluster(server=f"https://127.0.0.1:{port}", token="x")).get(MAPS)
 
 

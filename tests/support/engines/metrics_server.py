@@ -14,7 +14,7 @@ from typing import Any
 
 from tests.support.container.runner import REPO
 from tests.support.engines.golang import STRIPPED, build, download_module, find_go, kept
-from tests.support.kube.control_plane import HOST, ControlPlane, free_ports
+from tests.support.kube.control_plane import HOST, ControlPlane, a_port
 
 MODULE, VERSION = "sigs.k8s.io/metrics-server", "v0.9.0"
 CACHE = REPO / ".cache" / "metrics-server" / VERSION
@@ -69,7 +69,11 @@ def _objects(port: int) -> list[dict[str, Any]]:
 @contextlib.contextmanager
 def a_metrics_server(plane: ControlPlane) -> Iterator[Path]:
     """Its log; it runs on loopback, and the API server asks it."""
-    (port,) = free_ports(1)
+    with a_port() as port:
+        yield from _run(plane, port)
+
+
+def _run(plane: ControlPlane, port: int) -> Iterator[Path]:
     made = {"apiVersion": "v1", "kind": "List", "items": _objects(port)}
     plane.kubectl("apply", "-f", "-", stdin=json.dumps(made))
     token = plane.kubectl("create", "token", NAME, "-n", NAMESPACE).strip()

@@ -65,13 +65,20 @@ def program(name: str) -> Path:
     return found
 
 
-def free_ports(count: int) -> list[int]:
-    """Of loopback, which nobody has now."""
-    sockets = [socket.create_server((HOST, 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
+def hold_port() -> socket.socket:
+    """One with a port of loopback that the kernel gives nobody else until it is closed. It does not listen, so a
+    program that is told the port, and sets SO_REUSEADDR too as Go's do, listens there, and may again and again."""
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind((HOST, 0))
+    return held
+
+
+@contextlib.contextmanager
+def a_port() -> Iterator[int]:
+    """Where nobody listens but who is told it."""
+    with hold_port() as held:
+        yield held.getsockname()[1]
 
 
 class ControlPlane:
@@ -82,7 +89,8 @@ class ControlPlane:
         self.path, self.nodes, self._gates = path, nodes, tuple(gates)
         for name in PROGRAMS if nodes else PROGRAMS[:2]:
             program(name)
-        self._ports = dict(zip(("etcd", "peer", "api", "kcm", "scheduler"), free_ports(5), strict=True))
+        self._held = {name: hold_port() for name in ("etcd", "peer", "api", "kcm", "scheduler")}
+        self._ports = {name: held.getsockname()[1] for name, held in self._held.items()}
         self.url = f"https://{HOST}:{self._ports['api']}"
         self.etcd_url = f"http://{HOST}:{self._ports['etcd']}"
         self._running: dict[str, subprocess.Popen[bytes]] = {}
@@ -244,6 +252,8 @@ class ControlPlane:
     def end(self) -> None:
         for name in list(self._running):
             self.kill(name)
+        for held in self._held.values():
+            held.close()
         shutil.rmtree(self.path / "etcd", ignore_errors=True)
 
     def forget(self) -> None:
