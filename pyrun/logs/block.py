@@ -26,7 +26,6 @@ from .line import has_pieces, parse_piece
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from io import FileIO
 
 FRAME = 256 << 10
 # A line that is longer than this is cut between frames, so that a frame fits into memory.
@@ -225,18 +224,30 @@ class Tokens:
         return self._bits[size]
 
 
-def unpacked(file: FileIO) -> Callable[[int], bytes]:
+class Unpacked:
     """Reads the lines of a damaged block, from its beginning as far as they can be had; then raises ValueError."""
-    file.seek(0)
-    stream = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True, closefd=False)
 
-    def read(size: int) -> bytes:
+    def __init__(self, fd: int, at: int = 0) -> None:
+        self._fd = fd
+        self._at = at
+
+    def copy(self) -> Unpacked:
+        return Unpacked(self._fd, self._at)
+
+    def read(self, _: int = 0) -> bytes:
+        """The next frame's, or what there is of it; nothing at the end."""
+        stream, at, lines = zstandard.ZstdDecompressor().decompressobj(), self._at, b""
         try:
-            return stream.read(size)
+            while not stream.eof and (data := os.pread(self._fd, FRAME // 2, at)):
+                at += len(data)
+                lines += stream.decompress(data)
         except zstandard.ZstdError as error:
-            raise ValueError(str(error)) from None
-
-    return read
+            if not lines:
+                raise ValueError(str(error)) from None
+            self._at = at  # where no frame begins: the next call says so
+            return lines
+        self._at = at - len(stream.unused_data)
+        return lines
 
 
 def sealed_lines(fd: int) -> tuple[tuple[int, int], int, Callable[[int], bytes]]:
@@ -245,6 +256,6 @@ def sealed_lines(fd: int) -> tuple[tuple[int, int], int, Callable[[int], bytes]]
     try:
         block = Block(fd)
     except ValueError:  # its size is not known
-        return (0, 0), 1, unpacked(open(fd, "rb", buffering=0, closefd=False))
+        return (0, 0), 1, Unpacked(fd).read
     frames = iter(block.frames)
     return block.about.original, block.about.size, lambda _: next((block.read(frame) for frame in frames), b"")

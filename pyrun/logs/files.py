@@ -7,10 +7,8 @@ that are no text.
 
 from __future__ import annotations
 
-import gzip
 import os
 import zlib
-from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,12 +23,22 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from io import FileIO
+    from typing import Protocol
 
     from .around import Known
     from .block import Block, Frame, Tokens
     from .line import Joiner
     from .query import Query
     from .tree import Container, Segment
+
+    _Decompress = zlib._Decompress
+
+    class Unpacking(Protocol):
+        def read(self, size: int) -> bytes:
+            """About so much, nothing at the end; raises where it is damaged."""
+
+        def copy(self) -> Unpacking:
+            """One that goes on from here by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +55,9 @@ class End:
 Ends = Mapping[str, End]
 EVERYTHING: Ends | None = None
 CHUNK = 1 << 20
+# Of a compressed file, read at once. A point to go on from takes so much and 40 KB.
+INPUT = 64 << 10
+_GZIP = 16 + zlib.MAX_WBITS
 # Of a file that can only be unpacked from its beginning, the part that is held while it is read backward.
 HELD = 32 << 20
 # Lines may stand a little out of order, by two streams and where the clock was set back; a seek goes so much further.
@@ -66,7 +77,7 @@ def opened(container: Container, segment: Segment, query: Query, end: End | None
             yield _open_block(file, query, segment.place, end)
         elif now.compressed:
             whole = end is None or segment.place <= end.before
-            yield _Packed(lambda: _gunzipped(file)) if whole else File()
+            yield _Packed(lambda: _Gunzip(fd)) if whole else File()
         else:
             about = os.fstat(fd)
             yield _Plain(fd, _limit((about.st_dev, about.st_ino), about.st_size, segment.place, end), query)
@@ -93,33 +104,72 @@ class File:
 
 
 class _Packed(File):
-    """One that can only be unpacked from its beginning, which is what begin() does."""
+    """One that can only be unpacked from its beginning, or again from a point that it was unpacked up to. begin() makes
+    what does that."""
 
-    def __init__(self, begin: Callable[[], Callable[[int], bytes]]) -> None:
+    def __init__(self, begin: Callable[[], Unpacking]) -> None:
         self._begin = begin
 
     def forward(self, joiner: Joiner) -> Iterator[Known]:
-        return ((chunk, False) for chunk in _chunks(self._begin()))
+        return ((chunk, False) for chunk in _Chunks(self._begin().read))
 
     def backward(self) -> Iterator[bytes]:
-        before: int | None = None
-        while before != 0:  # each time up to where the last time's HELD began
-            held: deque[bytes] = deque()
-            size = number = 0
-            for chunk in islice(_chunks(self._begin()), before):
-                number += 1
-                held.append(chunk)
-                size += len(chunk)
-                while size > HELD and len(held) > 1:
-                    size -= len(held.popleft())
-            before = number - len(held)
+        """Unpacks each byte twice at most, the last HELD once."""
+        unpacking = self._begin()
+        chunks = _Chunks(unpacking.read)
+        points: list[tuple[Unpacking, bytes, int]] = []  # from where on how many chunks are HELD, or a little more
+        begun, held, size = (unpacking.copy(), b""), list[bytes](), 0
+        for chunk in chunks:
+            held.append(chunk)
+            size += len(chunk)
+            if size >= HELD:
+                points.append((*begun, len(held)))
+                begun, held, size = (unpacking.copy(), chunks.rest), [], 0
+        while True:
             while held:
                 yield from reversed(held.pop().removesuffix(b"\n").split(b"\n"))
+            if not points:
+                return
+            unpacking, rest, number = points.pop()
+            held = list(islice(_Chunks(unpacking.read, rest), number))
 
 
-def _gunzipped(file: FileIO) -> Callable[[int], bytes]:
-    file.seek(0)
-    return gzip.GzipFile(fileobj=file).read1
+class _Gunzip:
+    """Of a damaged file all that comes before the damage; then it raises zlib.error."""
+
+    def __init__(self, fd: int, inflate: _Decompress | None = None, packed: bytes = b"", at: int = 0) -> None:
+        self._fd = fd
+        self._inflate = inflate or zlib.decompressobj(_GZIP)
+        self._packed, self._at = packed, at
+
+    def copy(self) -> _Gunzip:
+        return _Gunzip(self._fd, self._inflate.copy(), self._packed, self._at)
+
+    def read(self, size: int) -> bytes:
+        while True:
+            if self._inflate.eof:  # a file may have several members, and zeros behind them
+                self._packed = self._inflate.unused_data.lstrip(b"\0")
+                self._inflate = zlib.decompressobj(_GZIP)
+            if not self._packed:
+                self._packed = os.pread(self._fd, INPUT, self._at)
+                self._at += len(self._packed)
+            if not self._packed:
+                return b""
+            data = self._unpack(size)
+            if data:
+                return data
+
+    def _unpack(self, size: int) -> bytes:
+        before = self._inflate.copy()
+        try:
+            data = self._inflate.decompress(self._packed, size)
+        except zlib.error:
+            if size == 1:
+                raise
+            self._inflate = before
+            return self._unpack(size // 2)
+        self._packed = self._inflate.unconsumed_tail
+        return data
 
 
 class _Plain(File):
@@ -137,7 +187,7 @@ class _Plain(File):
             at += len(data)
             return data
 
-        return ((chunk, False) for chunk in _chunks(read))
+        return ((chunk, False) for chunk in _Chunks(read))
 
     def backward(self) -> Iterator[bytes]:
         at, rest = self._end, b""
@@ -193,36 +243,43 @@ class _Sealed(File):
 
 
 def _open_block(file: FileIO, query: Query, place: Place, end: End | None) -> File:
-    from .block import Block, Tokens, unpacked
+    from .block import Block, Tokens, Unpacked
 
     try:
         block = Block(file.fileno())
     except ValueError:
-        return File() if end is not None and place > end.before else _Packed(lambda: unpacked(file))
+        return File() if end is not None and place > end.before else _Packed(lambda: Unpacked(file.fileno()))
     words = query.tokens()
     limit = _limit(block.about.original, block.about.size, place, end)
     return _Sealed(block, limit, query, Tokens(words) if words else None)
 
 
-def _chunks(read: Callable[[int], bytes]) -> Iterator[bytes]:
-    """Whole lines, about a CHUNK at a time. What follows the last newline comes last."""
-    rest = b""
-    while True:
+class _Chunks:
+    """Whole lines, about a CHUNK at a time. What follows the last newline comes last. rest: what was read of the first
+    line before, and after each chunk what was read of the next one."""
+
+    def __init__(self, read: Callable[[int], bytes], rest: bytes = b"") -> None:
+        self._read = read
+        self.rest = rest
+
+    def __iter__(self) -> Iterator[bytes]:
+        while data := self._more():
+            end = data.rfind(b"\n") + 1
+            if end == 0 and len(self.rest) + len(data) < 4 * LONGEST:
+                self.rest += data
+                continue
+            end = end or len(data)
+            chunk, self.rest = self.rest + data[:end], data[end:]
+            yield chunk
+        if self.rest:
+            chunk, self.rest = self.rest, b""
+            yield chunk
+
+    def _more(self) -> bytes:
         try:
-            data = read(CHUNK)
-        except (EOFError, OSError, ValueError, zlib.error):
-            data = b""  # cut or damaged: what came before it is told
-        if not data:
-            break
-        end = data.rfind(b"\n") + 1
-        if end == 0 and len(rest) + len(data) < 4 * LONGEST:
-            rest += data
-            continue
-        end = end or len(data)
-        yield rest + data[:end]
-        rest = data[end:]
-    if rest:
-        yield rest
+            return self._read(CHUNK)
+        except (OSError, ValueError, zlib.error):
+            return b""  # cut or damaged: what came before it is told
 
 
 def seek(fd: int, time: int, end: int) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pyrun.errors import InvalidArgument
-from pyrun.logs.files import CHUNK
+from pyrun.logs.files import CHUNK, _Gunzip
 from pyrun.logs.line import LONGEST, SECOND, Line, join, parse_piece, parse_time
 from pyrun.logs.query import Query, Where, parse_selector, parse_words, selects
 from pyrun.logs.read import read, read_container, tail
@@ -271,6 +271,42 @@ def test_reading_a_compressed_file_backward_takes_bounded_memory(
         tracemalloc.stop()
     assert [line.content.split()[0] for line in found] == [b"111"]
     assert peak < 12 << 20
+
+
+@pytest.mark.parametrize("members", [1, 40])
+def test_reading_a_compressed_file_backward_unpacks_no_byte_more_than_twice(
+    tmp_path: Path, members: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many times more than HELD it is; also where it was put together of several."""
+    monkeypatch.setattr("pyrun.logs.files.CHUNK", 4 << 10)
+    monkeypatch.setattr("pyrun.logs.files.HELD", 16 << 10)
+    one, number = container(tmp_path), 10_000
+    lines = [raw(second, f" {second} ") for second in range(number)]
+    of_each = number // members
+    parts = [gzip.compress(b"".join(lines[at : at + of_each])) + b"\0" * 3 for at in range(0, number, of_each)]
+    Path(one.directory, "0.log.20261127-120000.gz").write_bytes(b"".join(parts))
+    unpacked, read = 0, _Gunzip.read
+
+    def counting(self: _Gunzip, size: int) -> bytes:
+        nonlocal unpacked
+        data = read(self, size)
+        unpacked += len(data)
+        return data
+
+    monkeypatch.setattr(_Gunzip, "read", counting)
+    found = [int(line.content) for line in tail(one, Query(), number)]
+    size = sum(map(len, lines))
+    assert found == list(range(number)) and size > 20 * (16 << 10)
+    assert unpacked < 2.5 * size  # a chunk in each part is read on into the next one
+
+
+def test_of_a_compressed_file_all_that_comes_before_the_damage_is_told(tmp_path: Path) -> None:
+    one, chance = container(tmp_path), random.Random(2)
+    lines = [raw(second, chance.randbytes(40).hex()) for second in range(5000)]
+    data = bytearray(gzip.compress(b"".join(lines)))
+    data[-8] ^= 1  # the checksum of it all
+    Path(one.directory, "0.log.20261127-120000.gz").write_bytes(data)
+    assert len(list(read_container(one, Query()))) == len(tail(one, Query(), 9000)) == len(lines)
 
 
 def test_several_containers_in_the_order_of_time(tmp_path: Path) -> None:
