@@ -86,6 +86,8 @@ static int connects(const struct slot *s) {
     return connect(s->fd, to, is_v4 ? sizeof v4 : sizeof v6) == 0 || errno == EISCONN ? 0 : errno;
 }
 
+static int is_shortage(int error) { return error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM; }
+
 static int is_under_way(int error) { return error == EINPROGRESS || error == EALREADY || error == EINTR; }
 
 /* 1: it is sent, 0: not yet, -1: it has been told of. What a connection fails by is said here first. */
@@ -148,9 +150,11 @@ static void begin(struct slot *s) {
     s->sent = s->came = 0;
     s->answer = (struct answer){0};
     s->fd = socket(s->w.family == 4 ? AF_INET : AF_INET6, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (s->fd < 0)
+        return tell(s, is_shortage(errno) ? TOLD_SHORTAGE : TOLD_STRANGE, errno);
     s->buffer = s->w.request ? malloc(BUFFER) : NULL;
-    if (s->fd < 0 || (s->w.request && !s->buffer))
-        return tell(s, TOLD_STRANGE, 0); /* a shortage of ours: nothing is said of the server */
+    if (s->w.request && !s->buffer)
+        return tell(s, TOLD_SHORTAGE, ENOMEM);
     int error = connects(s);
     if (!s->w.request && is_under_way(error))
         error = connects(s);
@@ -164,19 +168,22 @@ static void begin(struct slot *s) {
     if (!sent)
         event.events |= EPOLLOUT;
     if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, s->fd, &event))
-        tell(s, TOLD_STRANGE, 0);
+        tell(s, TOLD_SHORTAGE, errno);
 }
 
 /* ---- what the agent wants */
 
 static void take(const struct watch *w, const uint8_t *request) {
     struct slot *s = &slots[w->slot];
+    struct shared *ours = &shared[w->slot];
     idle(s);
     s->w = *w;
+    ours->runs = ours->last_ns = 0;
+    __atomic_store_n(&ours->of, w->generation, __ATOMIC_RELEASE);
     s->request = malloc(w->request + 1);
     if (!s->request) {
         s->begun_ns = 0;
-        return tell(s, TOLD_STRANGE, 0);
+        return tell(s, TOLD_SHORTAGE, ENOMEM);
     }
     memcpy(s->request, request, w->request);
     s->due = now + w->first_ms;

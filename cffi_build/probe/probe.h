@@ -19,17 +19,17 @@ struct watch {
     uint32_t request;
 };
 
-/* To the agent. The slot is idle then. */
-enum told { TOLD_STATUS = 1, TOLD_CONNECT, TOLD_READ, TOLD_EOF, TOLD_TIMEOUT, TOLD_STRANGE };
+/* To the agent. The slot is idle then. A shortage is ours, and says nothing of the server. */
+enum told { TOLD_STATUS = 1, TOLD_CONNECT, TOLD_READ, TOLD_EOF, TOLD_TIMEOUT, TOLD_STRANGE, TOLD_SHORTAGE };
 struct tell {
     uint32_t slot, generation, kind;
     int32_t value; /* the status, or an errno */
     uint64_t begun_ns;
 };
 
-/* What both have mapped, one for each slot. wanted: the generation, which the agent writes; the rest is ours. */
+/* What both have mapped, one for each slot. wanted: the generation, which the agent writes; the rest is ours, and counts for the generation `of`. */
 struct shared {
-    uint32_t wanted, unused;
+    uint32_t wanted, of;
     uint64_t runs, last_ns; /* good answers, and when the last one was begun, by the wall clock */
 };
 

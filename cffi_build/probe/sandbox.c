@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <grp.h>
+#include <signal.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 
@@ -50,6 +51,8 @@ void sandbox(unsigned uid, unsigned gid) {
     if (setrlimit(RLIMIT_CORE, &none))
         die("setrlimit", errno);
     drop_user(uid, gid);
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL)) /* one that is stopped does not read that the agent is gone; after the user, as that resets it */
+        die("prctl", errno);
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0))
         die("prctl", errno);
     filter_calls();

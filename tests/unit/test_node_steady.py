@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,9 +22,9 @@ from pyrun.kube.objects.containers import (
     Probe,
     TCPSocketAction,
 )
-from pyrun.node.probes import Prober, Result, Steady, Target, asked_of
+from pyrun.node.probes import Prober, Result, Steady, Target, asked_of, steady
 from pyrun.node.probes.result import MAX_OUTPUT
-from pyrun.node.probes.steady import PROGRAM, SLOTS, Asked, Watch
+from pyrun.node.probes.steady import LONGEST_PAUSE_S, LOOK_S, PROGRAM, SLACK_S, SLOTS, Asked, Pauses, Watch
 
 HOST = "127.0.0.1"
 PATIENCE_S = 60
@@ -82,13 +83,13 @@ class Asker:
 
 
 @contextlib.asynccontextmanager
-async def asker(warn: Callable[[str], None] = warned) -> AsyncIterator[Asker]:
-    steady = Steady(warn, UNDER_TEST)
-    steady.start()
+async def asker(warn: Callable[[str], None] = warned, program: Path = UNDER_TEST) -> AsyncIterator[Asker]:
+    made = Steady(warn, program)
+    made.start()
     try:
-        yield Asker(steady)
+        yield Asker(made)
     finally:
-        steady.close()
+        made.close()
 
 
 @contextlib.asynccontextmanager
@@ -329,18 +330,145 @@ def test_many_at_once_and_no_more_than_there_are_places() -> None:
     asyncio.run(main())
 
 
-def test_its_end_is_told_of_and_all_is_asked_from_here() -> None:
+async def until_started(c: Asker, before: int) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while c.steady._pid in (0, before):
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_one_that_ends_or_hangs_is_told_of_and_the_next_begins(how: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All is asked from here before it does; the old one is gone, and what it had counted stays."""
+    monkeypatch.setattr(steady, "LOOK_S", 0.05)
+    monkeypatch.setattr(steady, "FIRST_PAUSE_S", 0.5)
+
     async def main() -> None:
         warnings: list[str] = []
         async with server(says(of("200 OK", "Content-Length: 0"))) as port, asker(warnings.append) as c:
-            probe = Probe(httpGet=HTTPGetAction(port=port), timeoutSeconds=PATIENCE_S)
-            watch, came = c.watch(probe)
-            await c.until_good(watch, came)
-            os.kill(c.steady._pid, signal.SIGKILL)
-            assert (await asyncio.wait_for(came, PATIENCE_S)).result is None
+            probe = Probe(httpGet=HTTPGetAction(port=port), timeoutSeconds=1)
+            one, one_came = c.watch(probe)
+            await c.until_good(one, one_came)
+            other, other_came = c.watch(probe)  # counts from here, at another place
+            await c.until_good(other, other_came)
+            old = c.steady._pid
+            os.kill(old, how)
+            for heard in await asyncio.wait_for(asyncio.gather(one_came, other_came), PATIENCE_S):
+                assert heard.result is not None and heard.result.good is None and heard.last > 0
             asked = asked_of(probe, target())
             assert asked is not None and c.steady.watch(asked, 1.0, 0.0, lambda result, begun: None) is None
-        assert len(warnings) == 1 and "asked by the agent" in warnings[0]
+            assert not Path(f"/proc/{old}").exists()
+            await until_started(c, old)
+            assert one.take()[0] == 0
+            await c.until_good(*c.watch(probe), 3)
+        assert len(warnings) == 1 and "asked by the agent" in warnings[0], warnings
+
+    asyncio.run(main())
+
+
+def test_who_is_told_of_one_may_close_the_others() -> None:
+    async def main() -> None:
+        warnings: list[str] = []
+        made: list[Watch] = []
+        told: list[int] = []
+
+        def hear(result: Result | None, begun: float) -> None:
+            told.append(1)
+            for watch in made:
+                watch.close()
+
+        async with asker(warnings.append) as c:
+            for _ in range(3):
+                found = c.steady.watch(Asked(HOST, 1, "dial tcp", b"", 1.0), 60.0, 3600.0, hear)
+                assert found is not None
+                made.append(found)
+            os.kill(c.steady._pid, signal.SIGKILL)
+            async with asyncio.timeout(PATIENCE_S):
+                while not told:
+                    await asyncio.sleep(0.01)
+            assert told == [1] and len(c.steady._free) == SLOTS
+
+    asyncio.run(main())
+
+
+def test_no_alarm_where_the_agent_itself_was_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long we, or all of the machine, have not run: another look comes first."""
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+
+    async def main() -> None:
+        warnings: list[str] = []
+        async with asker(warnings.append) as c:
+            heard: list[Result | None] = []
+            asked = Asked(HOST, 1, "dial tcp", b"", 1.0)
+            assert c.steady.watch(asked, 10.0, 30.0, lambda result, begun: heard.append(result))
+            looks = int((30.0 + 10.0 + 1.0 + SLACK_S) / LOOK_S)
+            for _ in range(looks):
+                assert not heard
+                now[0] += 86400.0
+                c.steady._look()
+            now[0] += LOOK_S
+            c.steady._look()
+            assert [result.good for result in heard if result] == [None] and len(warnings) == 1
+
+    asyncio.run(main())
+
+
+def test_pauses_are_longer_each_time_until_all_was_well() -> None:
+    pauses, now = Pauses(), 1000.0
+    found = []
+    for _ in range(11):
+        found.append(pauses.next(now))
+        now = pauses.until + LONGEST_PAUSE_S
+    assert found == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]
+    assert pauses.next(now + 1) == 1
+
+
+def test_a_shortage_of_its_own_is_no_verdict_and_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has a descriptor for one connection: of another the agent asks for a while, and hands it over again."""
+    monkeypatch.setattr(steady, "FIRST_PAUSE_S", 0.5)
+    few = tmp_path / "few"
+    few.write_text(f'#!/bin/sh\nulimit -n 6\nexec {UNDER_TEST} "$@"\n')
+    few.chmod(0o755)
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connected.set()
+        await may_end.wait()
+
+    connected, may_end = asyncio.Event(), asyncio.Event()
+
+    async def main() -> None:
+        warnings: list[str] = []
+        good = says(of("200 OK", "Content-Length: 0"))
+        async with server(silent) as other, server(good) as port, asker(warnings.append, few) as c:
+            probe = Probe(httpGet=HTTPGetAction(port=port), timeoutSeconds=PATIENCE_S)
+            asked = asked_of(probe, target())
+            assert asked is not None
+            _, end = c.watch(Probe(httpGet=HTTPGetAction(port=other), timeoutSeconds=PATIENCE_S))
+            await asyncio.wait_for(connected.wait(), PATIENCE_S)
+            heard = await asyncio.wait_for(c.watch(probe)[1], PATIENCE_S)
+            assert heard.result == Result(None, "too many open files")
+            assert c.steady.watch(asked, 1.0, 0.0, lambda result, begun: None) is None
+            may_end.set()
+            assert (await asyncio.wait_for(end, PATIENCE_S)).result is not None
+            async with asyncio.timeout(PATIENCE_S):
+                while (again := c.steady.watch(asked, 0.01, 0.0, lambda result, begun: None)) is None:
+                    await asyncio.sleep(0.01)
+                while not again.take()[0]:
+                    await asyncio.sleep(0.01)
+        assert len(warnings) == 1 and "too many open files" in warnings[0], warnings
+
+    asyncio.run(main())
+
+
+def test_a_place_that_somebody_had_before_counts_from_nothing() -> None:
+    async def main() -> None:
+        async with server(says(of("200 OK", "Content-Length: 0"))) as port, asker() as c:
+            probe = Probe(httpGet=HTTPGetAction(port=port), timeoutSeconds=PATIENCE_S)
+            first, came = c.watch(probe)
+            await c.until_good(first, came, 3)
+            first.close()
+            second, _ = c.watch(probe, first=3600.0)
+            assert second.slot == first.slot and second.take() == (0, 0.0) and first.take()[0] >= 0
 
     asyncio.run(main())
 
@@ -348,10 +476,11 @@ def test_its_end_is_told_of_and_all_is_asked_from_here() -> None:
 def test_a_program_that_is_not_there() -> None:
     async def main() -> None:
         warnings: list[str] = []
-        steady = Steady(warnings.append, Path("/nonexistent/pyrun-probe"))
-        steady.start()
+        made = Steady(warnings.append, Path("/nonexistent/pyrun-probe"))
+        made.start()
         asked = Asked(HOST, 1, "dial tcp", b"", 1.0)
-        assert steady.watch(asked, 1.0, 0.0, lambda result, begun: None) is None
+        assert made.watch(asked, 1.0, 0.0, lambda result, begun: None) is None
+        made.close()
         assert len(warnings) == 1 and "no such file" in warnings[0]
 
     asyncio.run(main())

@@ -183,6 +183,7 @@ class Actor:
                     self.host.warn(f"pod {self.name}: {type(error).__name__}: {error}")
                     await asyncio.sleep(AGAIN_S)
         finally:
+            self._forget_probes()  # before the tasks, as one that is told of begins one
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -40,6 +40,7 @@ class Probing:
         for id in self.states.keys() - alive:
             del self.states[id]
         self._own = {key for key in self._own if key[1] in alive}
+        self._heard = {key: heard for key, heard in self._heard.items() if key[1] in alive}
 
     # --- once ---
 
@@ -77,7 +78,7 @@ class Probing:
 
     def hand_over(self, action: RunProbe, at: float, look: Callable[[], None]) -> bool:
         """To pyrun-probe, where the last result was good and the verdict is. look: called when it is to be run here,
-        with what has been heard. False: it can't be."""
+        with what has been heard, if anything. False: it can't be now."""
         state = self.states.get(action.id, {}).get(action.kind)
         if state is None or not state.verdict or not state.good or action.key in self._own:
             return False
@@ -90,12 +91,11 @@ class Probing:
             self._end(action)
             if result is None:
                 self._own.add(action.key)
-            else:
+            elif result.good is not None:
                 self._heard[action.key] = begun, result
             look()
 
-        if held := self._watches.get(action.key):  # handed over while a plan waited for something
-            self._end(held[0])
+        self._end(action)  # handed over while a plan waited for something
         watch = self._kept.host.prober.watch(asked, probe.periodSeconds or 10, at - time.time(), told)
         if watch is None:
             return False
@@ -108,9 +108,9 @@ class Probing:
             self._end(action)
 
     def _end(self, action: RunProbe) -> None:
-        _, watch = self._watches.pop(action.key)
-        self._take(action, watch)
-        watch.close()
+        if held := self._watches.pop(action.key, None):
+            self._take(*held)
+            held[1].close()
 
     def _take(self, action: RunProbe, watch: Watch) -> None:
         runs, last = watch.take()
