@@ -54,15 +54,22 @@ async def start(pods: NodeState, c: Container) -> None:
             )
         if not c.pod.ready:
             raise FailedPrecondition(f"pod {c.pod.id[:13]} is not ready", hint="it has been stopped")
-        c.record.state, c.record.started = STARTING, time.time_ns()
+        c.record.state, c.record.started, c.letting_go = STARTING, time.time_ns(), True
         try:
             error = await asyncio.to_thread(_release, pods, c)
         except PyrunError:  # the disk is full: nothing has begun
             if c.record.state == STARTING:
                 c.record.state, c.record.started = CREATED, 0
             raise
+        else:
+            if error is not None:
+                c.record.reason, c.record.message = START_ERROR, "\n".join(error.lines())
+        finally:
+            c.letting_go = False
+            if c.end is not None:
+                ended(pods, c, c.end)
         if error is not None:
-            await _did_not_start(pods, c, error)
+            await _did_not_start(pods, c)
             raise error
         reached("start:released")
         if c.record.state == STARTING:  # and not ended meanwhile
@@ -89,9 +96,7 @@ async def _note_running(pods: NodeState, c: Container) -> None:
             await asyncio.to_thread(pods.save_if_possible, c)
 
 
-async def _did_not_start(pods: NodeState, c: Container, error: PyrunError) -> None:
-    c.record.message = "\n".join(error.lines())
-    c.record.reason = START_ERROR
+async def _did_not_start(pods: NodeState, c: Container) -> None:
     if c.record.state != EXITED:
         with contextlib.suppress(PyrunError):
             await asyncio.to_thread(pods.handler(c.pod).kill, c, "KILL", everyone=True)
@@ -102,8 +107,12 @@ async def _did_not_start(pods: NodeState, c: Container, error: PyrunError) -> No
 
 
 def ended(pods: NodeState, c: Container, known: Known) -> None:
-    """Its program has ended, as the supervisor tells."""
+    """Its program has ended, as the supervisor tells. Whether that was the program, or why it could not be started, is
+    known when its start is over."""
     if known.state != ENDED or c.record.state in (EXITED, REMOVING):
+        return
+    if c.letting_go:
+        c.end = known
         return
     record = c.record
     if record.state == STARTING:
@@ -116,7 +125,7 @@ def _note_end(record: ContainerRecord, known: Known) -> None:
     never_ran = record.state == CREATED
     record.state = EXITED
     record.finished = known.ended_ns
-    record.exit_code = known.exit_code
+    record.exit_code = CANNOT_START if record.reason == START_ERROR else known.exit_code
     record.reason = record.reason or (
         OOM_KILLED if known.oom_kills else COMPLETED if record.exit_code == 0 and not never_ran else ERROR
     )

@@ -26,6 +26,7 @@ from .records import (
 )
 
 if TYPE_CHECKING:
+    from .messages import Known
     from .sandbox import Sandbox
     from .supervisor import Supervisor
 
@@ -94,7 +95,7 @@ class Pod:
 
 class Container:
     """ended: set when its program has; kill_at: when a stop that waits will kill it, on the loop's clock; told: its
-    stop signal was sent."""
+    stop signal was sent; letting_go: it is being started, and its end meanwhile waits in end."""
 
     def __init__(self, record: ContainerRecord, pod: Pod) -> None:
         self.record = record
@@ -105,7 +106,8 @@ class Container:
         self.ended = asyncio.Event()
         self.stop_changed = asyncio.Event()
         self.kill_at: float | None = None
-        self.told = False
+        self.told = self.letting_go = False
+        self.end: Known | None = None
         self.cancel = -1  # while it is made: an eventfd by which that is given up
         self.removing = False
         self.spec: Any = None  # its Spec, read again where None

@@ -6,10 +6,14 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any
 
-from pyrun.kube.objects.containers import Probe
+from pyrun.kube.objects.containers import Container, Probe, TCPSocketAction
+from pyrun.kube.objects.pods import PodSpec
 from pyrun.node.agent.actor import Actor
+from pyrun.node.agent.probing import Probing as AgentProbing
 from pyrun.node.plan.actions import RunProbe
+from pyrun.node.plan.observed import ProbeState
 from pyrun.node.plan.probes import fold, next_time
+from pyrun.node.probes import Result
 
 
 class Asked:
@@ -83,3 +87,44 @@ def test_what_a_plan_looks_at_of_a_probe() -> None:
     assert bad.verdict is True and next_time(first, bad, probe) == 114.0
     worse = fold(fold(bad, probe, False, 114.0), probe, False, 121.0)
     assert worse.verdict is False and next_time(bad, worse, probe) is None
+
+
+class Prober:
+    """Takes what is handed over, and keeps what it is to tell."""
+
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+
+    def watch(self, asked: Any, period: float, first: float, told: Any) -> Any:
+        self.told.append(told)
+        return SimpleNamespace(take=lambda: (2, 107.0), close=lambda: None)
+
+
+def test_what_is_told_of_a_probe_that_was_handed_over() -> None:
+    """A verdict is the next result; one that was given back is asked once and handed over again; one that it does not
+    judge stays here. Told when it is taken back already, it is no error."""
+    prober = Prober()
+    container = Container(name="c", readinessProbe=Probe(tcpSocket=TCPSocketAction(port=80)))
+    desired = SimpleNamespace(spec=PodSpec(containers=[container]))
+    record = SimpleNamespace(probes={"id": {"readiness": ProbeState(verdict=True, good=1)}}, desired=lambda: desired)
+    kept: Any = SimpleNamespace(record=record, host=SimpleNamespace(prober=prober))
+    probing, action, looks = AgentProbing(kept, lambda: "127.0.0.1"), RunProbe("id", "c", "readiness"), []
+
+    def hand_over() -> bool:
+        return probing.hand_over(action, 0.0, lambda: looks.append(1))
+
+    assert hand_over()
+    prober.told[-1](Result(None, "it has ended"), 0.0)
+    assert len(looks) == 1 and not probing._heard and probing.states["id"]["readiness"].good == 3
+    assert hand_over()
+    prober.told[-1](Result(False, "refused"), 108.0)
+    assert probing._heard.pop(action.key) == (108.0, Result(False, "refused"))
+    assert hand_over()
+    probing.take_back()
+    prober.told[-1](Result(None, "late"), 0.0)
+    assert hand_over()
+    prober.told[-1](None, 0.0)
+    assert not hand_over() and len(looks) == 4
+    probing._heard[action.key] = 1.0, Result(False)
+    probing.forget_containers(set())
+    assert not probing._heard and not probing._own and not probing.states
