@@ -64,7 +64,7 @@ class Contents:
     """The directories of a store. root: absolute; made if it is not there. kind: of the layers that come: `dir`,
     `erofs`, or `auto`, which is erofs where this kernel, and the file system of `root`, take it; `erofs` is
     Unimplemented where not. why_dir: why `auto` has become `dir`. leaving: set, so that nothing more is removed
-    here; the next start does."""
+    here; the next start does. suspects: layers that the disk did not take, and why, which it does not let us mark."""
 
     def __init__(self, root: str, kind: str = layers.DIR) -> None:
         self.root = root
@@ -78,6 +78,7 @@ class Contents:
         self._lock = threading.RLock()
         self._depth = 0
         self.leaving = threading.Event()
+        self.suspects: dict[str, str] = {}  # replaced as a whole: any thread may read it
         self._boot = boot_id()
         self.database = Database(f"{root}/meta.db")
         self.why_dir: PyrunError | None = None
@@ -136,6 +137,8 @@ class Contents:
     def lease(self, ingest: Ingest, diff_id: str, *, damaged: bool = False) -> bool:
         """Whether the layer is there; then it stays till the ingest ends. One that is known to be damaged counts as
         there only for who asks for that as well."""
+        if not damaged and diff_id in self.suspects:
+            return False
         query = "SELECT 1 FROM layers WHERE diff_id = ?"
         if not damaged:
             query += " AND diff_id NOT IN (SELECT diff_id FROM damaged)"
@@ -164,22 +167,38 @@ class Contents:
                 db.execute("INSERT OR REPLACE INTO unwritten VALUES (?, ?, ?)", row)
                 names = [(made.diff_id, name.hex()) for name in made.implied]  # a name need not be text
                 db.executemany("INSERT OR IGNORE INTO implied VALUES (?, ?)", names)
+            self.suspects = {known: why for known, why in self.suspects.items() if known != made.diff_id}
         if waste:
             self._discard(waste)
 
     def write_out(self, cancel: Callable[[], bool]) -> None:
         """Ends when the disk has all layers that are there now. After an error of the disk nobody knows what it has, so
         they are damaged. After another, and when it is cancelled, it is still to be done."""
+        self._mark_suspects()
         while brought := self.database.rows("SELECT diff_id, ingest FROM unwritten"):
             if cancel():
                 raise Aborted("writing out was cancelled")
             try:
                 layers.sync(self.layers, cancel=cancel)
             except (Told, ResourceExhausted) as error:
-                self.mark(f"the disk did not take it: {error.text}", *(str(diff_id) for diff_id, _ in brought))
+                why = f"the disk did not take it: {error.text}"
+                with self.locked():
+                    self.suspects = self.suspects | {str(diff_id): why for diff_id, _ in brought}
+                with suppress(PyrunError):
+                    self._mark_suspects()
                 raise
             with self.database.transaction(durable=True) as db:  # but not of one that was brought anew meanwhile
                 db.executemany("DELETE FROM unwritten WHERE (diff_id, ingest) = (?, ?)", brought)
+
+    def _mark_suspects(self) -> None:
+        """The kernel tells of an error once, so what it was of must not get lost where the disk does not take the mark
+        either. It need not be on the disk by itself: it comes there before a layer ceases to be unwritten."""
+        if not self.suspects:
+            return
+        with self.locked():
+            for diff_id, why in self.suspects.items():
+                self.mark(why, diff_id, durable=False)
+            self.suspects = {}
 
     def check_replaceable(self, diff_id: str) -> None:
         """Raises FailedPrecondition where a container runs on the layer, which is damaged: its root would go."""
@@ -190,13 +209,12 @@ class Contents:
                 hint="remove that container, then pull the image again: its layer is brought anew",
             )
 
-    def mark(self, why: str | None, *diff_ids: str) -> None:
-        """Keeps in mind that layers are damaged, or (None) that they are not. Who leases or holds one hears it."""
-        with self.database.transaction(durable=True) as db:
-            for diff_id in diff_ids:
-                db.execute("DELETE FROM damaged WHERE diff_id = ?", (diff_id,))
-                if why is not None:
-                    db.execute("INSERT INTO damaged SELECT diff_id, ? FROM layers WHERE diff_id = ?", (why, diff_id))
+    def mark(self, why: str | None, diff_id: str, *, durable: bool = True) -> None:
+        """Keeps in mind that a layer is damaged, or (None) that it is not. Who leases or holds it hears it."""
+        with self.database.transaction(durable=durable) as db:
+            db.execute("DELETE FROM damaged WHERE diff_id = ?", (diff_id,))
+            if why is not None:
+                db.execute("INSERT INTO damaged SELECT diff_id, ? FROM layers WHERE diff_id = ?", (why, diff_id))
 
     def add_implied(self, ingest: Ingest, diff_ids: tuple[str, ...]) -> str | None:
         """The layer of directories that the others only imply (implied.py): its name, None where it is not needed. The

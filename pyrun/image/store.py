@@ -23,10 +23,12 @@ from pyrun.image.layers import DIR
 from pyrun.image.pull import Pulls, Settings
 from pyrun.image.reference import Reference, parse_reference
 from pyrun.image.registry.credentials import Auth
+from pyrun.image.writer import END_S, Writer
 
 __all__ = ["Image", "Images"]
 # Of an image in `damaged`, for people.
 LOST = "a layer was gone, or not yet on the disk when the machine stopped, so the image is gone, too: pull it again"
+STOP_S = 10.0  # that the disk is waited for at an end
 _HEX = re.compile(r"[0-9a-f]{4,64}")
 
 
@@ -55,12 +57,17 @@ class Image:
         return (*self.tags, *self.digests, self.id)[0]
 
 
-def _damaged(db: Connection, image_id: str) -> str:
+def _damaged(db: Connection, image_id: str, suspects: dict[str, str]) -> str:
     """What Image.damaged says."""
-    row = db.execute(
-        "SELECT diff_id, why FROM damaged JOIN image_layers USING (diff_id) WHERE image = ? LIMIT 1", (image_id,)
-    ).fetchone()
-    return f"layer {row[0]} is damaged: {row[1]}" if row else ""
+    one = (image_id,)
+    query = "SELECT diff_id, why FROM damaged JOIN image_layers USING (diff_id) WHERE image = ? LIMIT 1"
+    if row := db.execute(query, one).fetchone():
+        return f"layer {row[0]} is damaged: {row[1]}"
+    if suspects:
+        for (diff_id,) in db.execute("SELECT diff_id FROM image_layers WHERE image = ?", one).fetchall():
+            if diff_id in suspects:
+                return f"layer {diff_id} is damaged: {suspects[diff_id]}"
+    return ""
 
 
 class Images:
@@ -91,29 +98,23 @@ class Images:
         self.damaged, dead = self.contents.sweep()
         # It takes seconds where layers are large, and nobody needs to wait for it.
         self._later: list[threading.Thread] = []
-        self._later_lock, self._clearing_turn, self._writing_turn = (threading.Lock() for _ in range(3))
+        self._later_lock, self._clearing_turn = threading.Lock(), threading.Lock()
         self._clear_later(dead)
-        if behind:  # what one that was killed had not written out
-            self._start_later(self._write_out)
+        self._writer = Writer(self.contents, warn)
+        if behind:
+            self._writer.start()
 
-    def _start_later(self, do: Callable[..., None], *argv: object) -> None:
-        thread = threading.Thread(target=do, args=argv, name=do.__name__, daemon=True)
-        with self._later_lock:
-            self._later = [*(one for one in self._later if one.is_alive()), thread]
-            thread.start()
-
-    def _write_out(self) -> None:
-        try:
-            with self._writing_turn:
-                self.contents.write_out(self.contents.leaving.is_set)
-                self.contents.database.write_out()  # the image's row
-        except (PyrunError, OSError) as error:
-            if not self.contents.leaving.is_set():  # the next start does it
-                self._warn(f"{self.contents.root}/layers can't be written out: {error}")
+    @property
+    def trouble(self) -> str:
+        """What keeps images from the disk, where something does; else ""."""
+        return self._writer.trouble
 
     def _clear_later(self, dead: list[str]) -> None:
         """By a thread a call, one at a time: removing is what a disk is slow with, and pods need it, too."""
-        self._start_later(self._clear, dead)
+        thread = threading.Thread(target=self._clear, args=(dead,), name="clear", daemon=True)
+        with self._later_lock:
+            self._later = [*(one for one in self._later if one.is_alive()), thread]
+            thread.start()
 
     def _clear(self, dead: list[str]) -> None:
         try:
@@ -125,18 +126,28 @@ class Images:
                 self._warn(f"{self.contents.root}/ingest has what can't be removed until the next start: {said}")
 
     def settle(self) -> None:
-        """Waits until what was left by others is removed, and the disk has what is here."""
+        """Waits until what was left by others is removed, and the disk has what is here, or has refused it."""
+        self._writer.settle()
+        self._cleared(None)
+
+    def _cleared(self, patience_s: float | None) -> bool:
         with self._later_lock:
             under_way = self._later
+        deadline = None if patience_s is None else time.monotonic() + patience_s
         for thread in under_way:
-            thread.join()
+            thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
+        return not any(thread.is_alive() for thread in under_way)
 
     def close(self, *, wait: bool = True) -> None:
-        """wait: until what is gone has left the disk as well; else the next start goes on with that."""
+        """wait: until what is gone has left the disk as well, and that has what is here; else the next start goes on
+        with that, and the disk has STOP_S for what has come last. One that hangs is not waited for."""
         if not wait:
             self.contents.leaving.set()
-        self.settle()
-        self.contents.close()
+        ended = self._writer.finish(None if wait else STOP_S)
+        if self._cleared(None if wait else END_S) and ended:
+            self.contents.close()
+        else:
+            self._warn(f"{self.contents.root}: its disk does not answer, and it is not waited for any longer")
 
     # --- looking -------------------------------------------------------------------------------------------------
 
@@ -158,6 +169,11 @@ class Images:
         """(bytes, inodes) of all layers, as they were counted when they were unpacked."""
         row = self.contents.database.rows("SELECT TOTAL(bytes), TOTAL(inodes) FROM layers")[0]
         return int(float(str(row[0]))), int(float(str(row[1])))
+
+    def unwritten(self) -> frozenset[str]:
+        """Ids of images that the disk may not have yet."""
+        query = "SELECT DISTINCT image FROM image_layers JOIN unwritten USING (diff_id)"
+        return frozenset(self.contents.database.words(query))
 
     def lowers(self, image_id: str) -> tuple[str, ...]:
         """The layers' directories, topmost first. A layer that occurs twice counts where it is topmost: overlayfs takes
@@ -230,7 +246,7 @@ class Images:
             digests = [name for (name,) in db.execute("SELECT name FROM digests WHERE image = ? ORDER BY name", one)]
             size = db.execute("SELECT TOTAL(bytes) FROM image_layers JOIN layers USING (diff_id) WHERE image = ?", one)
             total = int(size.fetchone()[0])
-            damaged = _damaged(db, image_id)
+            damaged = _damaged(db, image_id, self.contents.suspects)
             if (file := self._files.get(image_id)) is None:
                 data = db.execute("SELECT config FROM images WHERE id = ?", one).fetchone()[0]
                 file = self._files[image_id] = load_config(data)
@@ -273,7 +289,7 @@ class Images:
                 self.contents.write_out(cancelled)
             self._commit(fetched, (*fetched.file.diff_ids, *([extra] if extra else [])), names, digests)
         if self._behind:
-            self._start_later(self._write_out)
+            self._writer.ask()
         return self._image(fetched.id)
 
     def _commit(self, fetched: Fetched, diff_ids: Iterable[str], names: Iterable[Reference], digests: bool) -> None:
@@ -305,7 +321,7 @@ class Images:
             if db.execute("SELECT 1 FROM images WHERE id = ?", (image_id,)).fetchone() is None:
                 raise NotFound(f"there is no image {image_id}")
             held = db.execute("SELECT 1 FROM holds WHERE (owner, image) = (?, ?)", (owner, image_id)).fetchone()
-            if held is None and (why := _damaged(db, image_id)):
+            if held is None and (why := _damaged(db, image_id, self.contents.suspects)):
                 raise FailedPrecondition(f"image {image_id}: {why}", hint="pull it again: its layer is brought anew")
             fresh = db.execute("INSERT OR IGNORE INTO holds VALUES (?, ?)", (owner, image_id)).rowcount > 0
             db.execute("INSERT OR REPLACE INTO used VALUES (?, ?)", (image_id, time.time_ns()))

@@ -61,7 +61,7 @@ def test_a_tour(store: Store, stub: Stub, tmp_path: Path) -> None:
     assert store.ok("ls", "-q") == f"{made.id}\n"
     assert json.loads(store.ok("ls", "--format", "json"))[0]["digests"] == [f"{stub.host}/org/app@{made.top}"]
     shown = json.loads(store.ok("inspect", made.id[7:15]))
-    assert shown["config"]["config"] == {"Cmd": ["sh"]}
+    assert shown["config"]["config"] == {"Cmd": ["sh"]} and shown["written"] is True
     assert all(os.path.isdir(layer["directory"]) for layer in shown["layers"])
     archive = str(tmp_path / "a.tar")
     store.ok("export", "-o", archive, name)

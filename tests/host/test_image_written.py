@@ -9,16 +9,24 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
+from pyrun.cri.runtime.node import notes
 from pyrun.errors import FailedPrecondition, PyrunError
-from pyrun.image import contents, layers
+from pyrun.image import contents, layers, store, writer
 from pyrun.image.layer_program import Told
 from pyrun.image.reference import parse_reference
 from pyrun.image.store import Image, Images
+from pyrun.image.writer import Writer
 from tests.support.container.disk import unmount
+from tests.support.container.runner import wait_for
 from tests.support.registry.made import Made, make_image, small_tar
+
+if TYPE_CHECKING:
+    from pyrun.cri.cri import Cri
 
 SHARED = small_tar("shared")
 FIRST = make_image([SHARED, small_tar("first")])
@@ -82,7 +90,9 @@ class Disk:
         subprocess.run(["mount", "-o", "loop", self.file, self.root], check=True)
 
     def cut(self) -> None:
-        fcntl.ioctl(os.open(self.root, os.O_RDONLY), SHUT_DOWN, struct.pack("I", AT_ONCE))
+        fd = os.open(self.root, os.O_RDONLY)
+        fcntl.ioctl(fd, SHUT_DOWN, struct.pack("I", AT_ONCE))
+        os.close(fd)
 
     def boot(self, monkeypatch: pytest.MonkeyPatch) -> None:
         unmount(self.root)
@@ -129,7 +139,7 @@ def expect_whole(images: Images, made: Made, own: str) -> None:
 
 def bring_again_and_die(disk: Disk, monkeypatch: pytest.MonkeyPatch, *, by_hand: bool) -> None:
     """The disk gets the names of files, as another program's fsync has it; what is in files it does not get."""
-    monkeypatch.setattr(Images, "_write_out", lambda _self: None)  # its turn does not come
+    monkeypatch.setattr(Writer, "ask", lambda _self: None)  # its turn does not come
     images = Images(str(disk.root / "image"), behind=True)
     if by_hand:
         fd = images.contents.layers
@@ -229,10 +239,169 @@ def test_a_disk_that_does_not_take_it(tmp_path: Path, monkeypatch: pytest.Monkey
         patch.setattr(layers, "sync", broken)
         image = add(images, FIRST, "q.io/a:1")
         images.settle()
-    assert len(said) == 1 and "layers can't be written out" in said[0] and "input/output error" in said[0]
+        assert len(said) == 1 and "layers can't be written out" in said[0] and "input/output error" in said[0]
     with pytest.raises(FailedPrecondition, match="the disk did not take it: .*input/output error"):
         images.hold(image.id, "c1")
     again = add(images, FIRST, "q.io/a:1")
     images.settle()
     assert unwritten(images) == set() and len(images.hold(again.id, "c1")) == 2
+    images.close()
+
+
+def test_a_mark_that_the_disk_does_not_take_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel tells of an error once: the next call says that all is well."""
+    root = str(tmp_path / "image")
+    images = Images(root, behind=True)
+    images.settle()
+    marks: list[str] = []
+
+    def refused(_self: object, _why: str | None, diff_id: str, **_: object) -> None:
+        marks.append(diff_id)
+        raise PyrunError("meta.db: disk I/O error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(layers, "sync", broken)
+        patch.setattr(contents.Contents, "mark", refused)
+        image = add(images, FIRST, "q.io/a:1")
+        images.settle()
+        assert marks and unwritten(images) == set(FIRST.diff_ids) and images.unwritten() == {image.id}
+        assert "the disk did not take it" in images.find(image.id).damaged
+        with pytest.raises(FailedPrecondition, match="the disk did not take it: .*input/output error"):
+            images.hold(image.id, "c1")
+        with contents.Ingest(images.contents) as ingest:
+            assert not images.contents.lease(ingest, FIRST.diff_ids[0])
+    wait_for(lambda: unwritten(images) == set(), PATIENCE_S, "the layers to be written out")
+    images.close()
+    images = Images(root)
+    assert "the disk did not take it" in images.find(image.id).damaged and images.unwritten() == set()
+    again = add(images, FIRST, "q.io/a:1")
+    assert len(images.hold(again.id, "c1")) == 2
+    images.close()
+
+
+@pytest.mark.parametrize("error", [PyrunError("pyrun-layer does not end"), OSError(11, "no process"), Told("sync")])
+def test_what_has_failed_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """Without another pull; and a person is told once that it fails, and that it does no longer."""
+    said: list[str] = []
+    left = [error] * 3
+    real = layers.sync
+
+    def at_last(directory: int, *, cancel: Callable[[], bool] | None = None) -> None:
+        if left:
+            raise left.pop()
+        real(directory, cancel=cancel)
+
+    monkeypatch.setattr(writer, "PAUSES_S", (0.01, 0.02))
+    monkeypatch.setattr(layers, "sync", at_last)
+    images = Images(str(tmp_path / "image"), behind=True, warn=said.append)
+    add(images, FIRST, "q.io/a:1")
+    wait_for(lambda: len(said) == 2, PATIENCE_S, "two messages")
+    assert "can't be written out, which is tried again" in said[0] and "is written out again" in said[1]
+    assert unwritten(images) == set() and images.trouble == ""
+    images.close()
+
+
+class Gate:
+    """A disk that takes nothing until it is opened, and then all."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, deaf: bool = False) -> None:
+        """deaf: who waits for it hears nothing else."""
+        self.is_open, self.asked = threading.Event(), threading.Event()
+        self._real, self._deaf = layers.sync, deaf
+        monkeypatch.setattr(layers, "sync", self._sync)
+
+    def _sync(self, directory: int, *, cancel: Callable[[], bool] | None = None) -> None:
+        self.asked.set()
+        while not self.is_open.wait(0.01):
+            if cancel and cancel() and not self._deaf:
+                raise PyrunError("cancelled")
+        self._real(directory, cancel=cancel)
+
+
+def test_an_orderly_stop_waits_for_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(writer, "SAY_S", 0.01)
+    monkeypatch.setattr(store, "STOP_S", PATIENCE_S)
+    gate = Gate(monkeypatch)
+    images = Images(str(tmp_path / "image"), behind=True, warn=said.append)
+    image = add(images, FIRST, "q.io/a:1")
+    stop = threading.Thread(target=lambda: images.close(wait=False))
+    stop.start()
+    wait_for(lambda: bool(said), PATIENCE_S, "a message")
+    assert "60 s are waited at most" in said[0]
+    gate.is_open.set()
+    stop.join(PATIENCE_S)
+    assert not stop.is_alive() and len(said) == 1
+    monkeypatch.setattr(contents, "boot_id", lambda: "of the next boot")
+    images = Images(str(tmp_path / "image"))
+    assert [one.id for one in images.list()] == [image.id]
+    images.close()
+
+
+@pytest.mark.parametrize("deaf", [False, True])
+def test_a_stop_does_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deaf: bool) -> None:
+    """deaf: a process that waits for a disk which hangs is not even ended by SIGKILL."""
+    said: list[str] = []
+    monkeypatch.setattr(store, "STOP_S", 0.01)
+    if deaf:
+        monkeypatch.setattr(store, "END_S", 0.01)
+        monkeypatch.setattr(writer, "END_S", 0.01)
+    gate = Gate(monkeypatch, deaf=deaf)
+    images = Images(str(tmp_path / "image"), behind=True, warn=said.append)
+    add(images, FIRST, "q.io/a:1")
+    assert gate.asked.wait(PATIENCE_S)
+    stop = threading.Thread(target=lambda: images.close(wait=False))
+    stop.start()
+    stop.join(PATIENCE_S)
+    assert not stop.is_alive() and any("the disk has not got what came last" in text for text in said)
+    assert ("does not answer" in said[-1]) == deaf
+    gate.is_open.set()
+    if deaf:
+        images._writer.finish(None)
+        images.close()
+    images = Images(str(tmp_path / "image"), behind=True)
+    images.settle()
+    assert unwritten(images) == set()
+    images.close()
+
+
+def test_who_waits_long_for_the_disk_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(writer, "SLOW_S", 0.0)
+    gate = Gate(monkeypatch)
+    images = Images(str(tmp_path / "image"), behind=True, warn=said.append)
+    add(images, FIRST, "q.io/a:1")
+    wait_for(lambda: bool(said), PATIENCE_S, "a message")
+    assert "has not taken what came last" in said[0] and images.trouble == said[0]
+    gate.is_open.set()
+    wait_for(lambda: not images.trouble, PATIENCE_S, "an end of the trouble")
+    images.close()
+
+
+def told_notes(images: Images) -> list[str]:
+    """What `pyrun cri status` has, and the message of RuntimeReady."""
+    return notes(cast("Cri", SimpleNamespace(images=images, notes=["of the start"])))
+
+
+def test_a_disk_that_fails_in_the_midst(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A real one, which takes neither the layers nor a mark: that is known, and told, and what it had not got is gone
+    when it is there again."""
+    said: list[str] = []
+    first = Images(str(disk.root / "image"))
+    add(first, FIRST, "q.io/a:1")
+    first.close()
+    gate = Gate(monkeypatch)
+    images = Images(str(disk.root / "image"), behind=True, warn=said.append)
+    add(images, SECOND, "q.io/b:1")
+    images.tag("q.io/b:1", "q.io/c:1")  # now the disk has the image's row
+    disk.cut()
+    gate.is_open.set()
+    images.settle()
+    assert "can't be written out" in said[0] and images.trouble == said[0]
+    assert told_notes(images) == ["of the start", said[0]]
+    images.close(wait=False)
+    assert any("the disk has not got what came last" in text for text in said)
+    disk.boot(monkeypatch)
+    images = Images(str(disk.root / "image"))
+    assert images.damaged == [SECOND.id] and [image.id for image in images.list()] == [FIRST.id]
     images.close()

@@ -18,6 +18,8 @@ def run(g: Globals, o: Options) -> int:
         image = images.find(o.image)
         manifest, config = images.manifest(image.id)
         layers = [{"diffId": diff_id, "directory": images.contents.path(diff_id)} for diff_id in image.file.diff_ids]
-    shown = {**described(image), "layers": layers, "manifest": json.loads(manifest), "config": json.loads(config)}
+        written = image.id not in images.unwritten()
+    shown = {**described(image), "written": written, "layers": layers}
+    shown |= {"manifest": json.loads(manifest), "config": json.loads(config)}
     write(indented(shown) + "\n")
     return 0

@@ -24,7 +24,7 @@ async def status(cri: Cri, request: Any) -> Any:
     response = v1.StatusResponse(
         status=v1.RuntimeStatus(
             conditions=[
-                v1.RuntimeCondition(type="RuntimeReady", status=True, message="; ".join(cri.notes)),
+                v1.RuntimeCondition(type="RuntimeReady", status=True, message="; ".join(notes(cri))),
                 v1.RuntimeCondition(type="NetworkReady", status=ready, reason=reason, message=message),
             ]
         ),
@@ -37,6 +37,12 @@ async def status(cri: Cri, request: Any) -> Any:
         response.info["config"] = json.dumps(await asyncio.to_thread(_verbose, cri))
         response.info["durations"] = json.dumps(cri.durations.value() | cri.pods.own.step_times.value())
     return response
+
+
+def notes(cri: Cri) -> list[str]:
+    """What a person should know of it now."""
+    trouble = cri.images.trouble
+    return [*cri.notes, trouble] if trouble else cri.notes
 
 
 def _handler(name: str, has: Features) -> Any:
@@ -56,7 +62,7 @@ def _verbose(cri: Cri) -> dict[str, Any]:
         "pods": len(cri.pods.pods),
         "containers": len(cri.pods.containers),
         "handlers": {name: f"{peer.program}: {peer.features.version}" for name, peer in cri.pods.peers.items()},
-        "notes": cri.notes,
+        "notes": notes(cri),
     }
 
 
