@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 CAP_SETGID, CAP_SETUID, CAP_SYS_ADMIN, CAP_MKNOD = 6, 7, 21, 27
+INITIAL_USERNS = 0xEFFFFFFD  # its inode (linux/proc_ns.h)
 
 
 class Facts:
@@ -162,6 +163,14 @@ def cap_mask_of(status: str, key: str) -> int:
     return int(status[at + len(key) :].split(None, 1)[0], 16) if at >= 0 else 0
 
 
+def _in_userns(proc: str) -> bool:
+    """Its map does not tell: that of a child may be the very same (systemd's PrivateUsers=full)."""
+    try:
+        return posix.stat(proc + "/ns/user").st_ino != INITIAL_USERNS
+    except FileNotFoundError:  # a kernel without user namespaces
+        return False
+
+
 def _effective_id(status: str, key: str) -> int:
     return int(status.partition("\n" + key)[2].split(None, 2)[1])
 
@@ -193,7 +202,7 @@ def collect_facts(
         raise PyrunError("/proc is not mounted, or is something else", hint="mount -t proc proc /proc")
     mount = mounts() if mounts is not None else cgroup2_mount(read_text(proc + "/mountinfo", 8 << 20))
     kernel = (int(release[0]), int(release[1]))
-    in_userns = read_text(proc + "/uid_map").split() != ["0", "0", "4294967295"]
+    in_userns = _in_userns(proc)
     euid = _effective_id(status, "Uid:")
     return Facts(
         pid=pid or posix.getpid(),

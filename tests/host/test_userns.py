@@ -270,3 +270,33 @@ def test_a_writable_cgroup_belongs_to_the_user_of_the_program(pyrun: Runner, map
         assert owners[0] == "0"
         assert sorted(set(owners)) == ["0", "65534"]  # what decides on limits stays the host's
         assert owners.count("0") == 4  # the directory, procs, threads, subtree_control
+
+
+@pytest.fixture
+def same_ids() -> Iterator[int]:
+    """A process in a user namespace whose map is that of the initial one, with namespaces of its own."""
+    process = subprocess.Popen(["unshare", "-Umi", "sleep", "1000"])
+    try:
+        wait_for(lambda: Path(f"/proc/{process.pid}/cmdline").read_bytes() == b"sleep\x001000\0", 30, "unshare")
+        for name in ("uid_map", "gid_map"):
+            Path(f"/proc/{process.pid}/{name}").write_text("0 0 4294967295")
+        yield process.pid
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_user_namespace_with_every_id_is_not_the_initial_one(
+    pyrun: Runner, bundle: BundleMaker, same_ids: int, tmp_path: Path
+) -> None:
+    """systemd's PrivateUsers=full: nobody may make a device or a device program there, though uid_map is the host's."""
+    made = bundle(["sh", "-c", "head -c 3 /dev/zero | wc -c"])
+    inside = ["nsenter", "-t", str(same_ids), "-U", "-m", "-i"]
+    assert subprocess.check_output([*inside, "cat", "/proc/self/uid_map"], text=True).split() == [
+        "0",
+        "0",
+        "4294967295",
+    ]
+    argv = [*inside, *pyrun.argv, "--root", str(tmp_path / "state"), "--cgroup-manager", "disabled"]
+    done = subprocess.run([*argv, "run", "--bundle", str(made.path), "all"], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.returncode) == ("3\n", 0), done.stderr
