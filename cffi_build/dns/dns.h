@@ -15,7 +15,7 @@ enum { NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED, BADVERS = 16 };
 enum { QR = 0x8000, AA = 0x0400, TC = 0x0200, RD = 0x0100, RA = 0x0080, CD = 0x0010, OPCODE = 0x7800, DO = 0x8000 };
 enum { HEAD = 12, NAME_MOST = 255, UDP_LEAST = 512, UDP_MOST = 1232, TCP_MOST = 65535, OPT_SIZE = 11 };
 enum { SOCKETS_MOST = 64, STALE_TTL = 30, ZONES_MOST = 255 };
-enum { STALE_AFTER_MS = 1800, GIVE_UP_MS = 5000, STALE_HOLD_MS = 5000, FAILED_HOLD_MS = 5000 };
+enum { STALE_AFTER_MS = 1800, GIVE_UP_MS = 5000, STALE_HOLD_MS = 5000 };
 
 /* ---- bytes; the sources of both are not trusted, so that lengths are checked before each */
 static inline uint16_t be16(const uint8_t *p) { return (uint16_t)(p[0] << 8 | p[1]); }

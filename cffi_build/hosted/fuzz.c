@@ -62,8 +62,6 @@ static long honest_message(void *to, u64 n)
 	return (long)size;
 }
 
-#define KEEP_MOST 1024
-
 /* Steps whose strings are used as a whole; the others are known to px_check() as well. */
 static void walk(const u8 *plan)
 {

@@ -16,7 +16,7 @@
 
 #define WHITEOUT ".wh."
 #define META ".wh..wh."
-enum { PROGRESS_ENTRIES = 256, PROGRESS_NS = 100 * 1000 * 1000 };
+enum { PROGRESS_NS = 100 * 1000 * 1000 };
 
 struct reader {
     struct stream *stream;

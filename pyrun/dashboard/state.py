@@ -6,7 +6,7 @@ nanoseconds a second, None where it is not known. All text is clean."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from .. import cri_api as v1
@@ -192,7 +192,3 @@ def delta(before: State, after: State) -> tuple[State, list[str]]:
     """(what is new or different, the keys of what is gone)."""
     put = {key: value for key, value in after.items() if before.get(key) != value}
     return put, [key for key in before if key not in after]
-
-
-def find_pods(state: State) -> Iterable[dict[str, Any]]:
-    return (value for key, value in state.items() if key.startswith("pod/"))

@@ -15,7 +15,6 @@ from pyrun.errors import PyrunError, Unimplemented
 from pyrun.image.reference import is_digest
 
 JSON_MOST = 8 << 20
-DEPTH_MOST = 64
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"

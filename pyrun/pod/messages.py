@@ -14,7 +14,7 @@ HELLO, CREATE, EXEC, LOG, ATTACH, STDIN, RESIZE, DROP, END, EVENTS, GO = range(1
 DONE, RESULT, KNOWN, EXIT, YIELD = range(32, 37)
 TTY, OPEN_STDIN, STDIN_ONCE, HAS_LOG = 1, 2, 4, 8
 # From this bit of the flags on: KiB of log a second; 0: as much as there is.
-LOG_RATE, MOST_RATE = 8, (1 << 24) - 1
+LOG_RATE = 8
 TRACES = 1  # of KNOWN's value: traced plans can be carried out
 TOLD = 30
 MAKING, LIVE, ENDED = 1, 2, 3

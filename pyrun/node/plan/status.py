@@ -5,7 +5,6 @@ Sources: kubernetes pkg/kubelet/kubelet_pods.go (getPhase, convertToAPIContainer
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from ...kube.objects.containers import Container, ResourceRequirements
@@ -282,9 +281,3 @@ def _why_ended(a: Attempt) -> str:
     if a.stop is not None and a.stop.why == RESTARTING_ALL and a.code != 0:
         return RESTARTING_ALL
     return a.reason or ("Completed" if a.code == 0 else "Error")
-
-
-def ready_containers(status: PodStatus) -> tuple[int, int]:
-    """(ready, all) of the app containers, as `get` shows them."""
-    found: Sequence[ContainerStatus] = status.containerStatuses or ()
-    return sum(c.ready for c in found), len(found)
