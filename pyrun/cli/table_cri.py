@@ -147,6 +147,12 @@ COLLECT = Verb(
         FOR_TOOLS,
     ),
 )
+ADDONS = Verb(
+    "addons",
+    "run metrics, collect and dashboard as processes that share memory",
+    (Argument("command", required=False, many=True),),
+    (),
+)
 CRI_VERBS = (
     CRI,
     CRI_STATUS,
@@ -155,4 +161,5 @@ CRI_VERBS = (
     COLLECT,
     METRICS,
     DASHBOARD,
+    ADDONS,
 )

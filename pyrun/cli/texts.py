@@ -56,7 +56,7 @@ GROUPS = (
         ("proxy run", "proxy status", "proxy cleanup", "proxy list", "proxy top", "proxy trace", "proxy explain"),
     ),
     ("Its DNS", ("dns run", "dns query", "dns explain")),
-    ("What pods write and use", ("logs", "collect", "metrics", "dashboard")),
+    ("What pods write and use", ("logs", "collect", "metrics", "dashboard", "addons")),
     ("The shell, and speed", ("completion", "planner")),
 )
 
@@ -488,6 +488,16 @@ asks the runtime. Without a certificate it is served on loopback alone.""",
             ("pyrun dashboard --address 10.0.0.4:9339 --host node-1 --tls-cert c.pem --tls-key k.pem", "for others"),
         ),
         {"0": "a signal has ended it", "1": "it can't be served so"},
+    ),
+    "addons": Text(
+        """Runs `pyrun metrics`, `pyrun collect` and `pyrun dashboard`, or those that are named, each with its own
+options. Each is a process of its own, as when it is started by itself, and is started again whenever it has ended; all
+are forked from one that has loaded what they need, so together they take less memory.""",
+        (
+            ("pyrun addons", "all three, with metrics that are kept in /var/lib/pyrun-metrics"),
+            ("pyrun addons 'metrics --store /srv/metrics' dashboard", "two of them"),
+        ),
+        {"0": "a signal has ended them", "1": "a command is none of the three, or has options that it does not know"},
     ),
     "completion": Text(
         """Prints a script for bash, zsh or fish that completes commands, options and container ids.""",

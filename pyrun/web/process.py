@@ -12,7 +12,7 @@ import socket
 
 from ..errors import InvalidArgument, NotFound, PyrunError, reason
 
-PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 4, 38
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 1, 4, 38
 STOP_S = 5.0
 BACKLOG = 128
 SEND_BUFFER = 256 * 1024
@@ -68,6 +68,13 @@ def give_up_privileges(user: pwd.struct_passwd | None) -> None:
     os.chdir("/")
     if user is not None and 0 in (*os.getresuid(), *os.getresgid(), *os.getgroups()):
         raise PyrunError("root's privileges are still there")
+
+
+def end_with(parent: int) -> None:
+    """We are told to end when the parent, which forked us, is gone."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def end(pid: int) -> int:

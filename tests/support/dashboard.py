@@ -5,11 +5,12 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,10 +65,13 @@ class Served:
 
 
 @contextmanager
-def a_dashboard(directory: Path, socket: Path, logs: Path, *more: str) -> Iterator[Served]:
+def a_dashboard(directory: Path, socket: Path, logs: Path, *more: str, beside: Sequence[str] = ()) -> Iterator[Served]:
+    """beside: what `pyrun addons` runs with it; without them it is a program by itself."""
     state = directory / "dashboard"
     argv = ["dashboard", "--address", "127.0.0.1:0", "--state", str(state), "--dir", str(logs), "--node-name", "n1"]
     argv += ["--store", str(directory / "metrics"), "--listen", f"unix://{socket}", *more]
+    if beside:
+        argv = ["addons", *beside, shlex.join(argv)]
     said = directory / "dashboard.log"
     with said.open("wb") as file:
         process = subprocess.Popen(
