@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.kube import build
 from tests.support.kube.kubelet import Kubelet, a_kubelet
+from tests.support.threads import thread_check as thread_check
 
 HERE = Path(__file__).parent
 

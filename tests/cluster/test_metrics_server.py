@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.engines.metrics_server import PROGRAM, a_metrics_server
 from tests.support.kube.cluster import Cluster, a_plane_and_node
-from tests.support.node.agent import SLEEP, sh
+from tests.support.node.agent import WAIT, sh
 
 NODE = "n1"
 BUSY = "while :; do :; done"
@@ -24,7 +24,8 @@ def test_kubectl_top_has_the_node_and_its_containers(tmp_path: Path, busybox_roo
     with a_plane_and_node(tmp_path, busybox_rootfs, NODE) as (plane, agent):
         cluster = Cluster(plane, agent, "default")
         cluster.wait(lambda: cluster.get("serviceaccount", "default"))
-        cluster.apply(cluster.pod("both", sh("busy", BUSY), sh("idle", SLEEP)))
+        wanted = {"requests": {"cpu": "500m"}}  # or others on this machine leave it next to nothing
+        cluster.apply(cluster.pod("both", sh("busy", BUSY, resources=wanted), sh("idle", WAIT)))
         cluster.wait_ready("both")
         with a_metrics_server(plane) as said:
             try:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from tests.support.kube.control_plane import ControlPlane, a_control_plane
 from tests.support.proxy.answers import Answer, Server, ask
 from tests.support.proxy.running import Proxy
 from tests.support.proxy.topology import Topology, topology
+from tests.support.serving import Serving, shut_down
 
 PODS = [(f"10.1.0.{n}", f"fd01::{n}") for n in (1, 2, 3)]
 VIP, PORT = "10.96.1.1", 80
@@ -59,39 +58,34 @@ class Wire:
 
     def __init__(self, to: str) -> None:
         self._to = urlsplit(to).port
-        self._ends: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         self.url = f"https://127.0.0.1:{self.port}"
         self._serve()
 
     def _serve(self) -> None:
-        threading.Thread(target=self._run, args=[self._listener], daemon=True).start()
+        self._serving = Serving()
+        self._serving.accept(self._listener, self._connected)
 
-    def _run(self, listener: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                near = listener.accept()[0]
-                far = socket.create_connection(("127.0.0.1", self._to), 20)
-                self._ends += [near, far]
-                for one, other in ((near, far), (far, near)):
-                    threading.Thread(target=self._carry, args=[one, other], daemon=True).start()
+    def _connected(self, near: socket.socket) -> None:
+        far = self._serving.hold(socket.create_connection(("127.0.0.1", self._to), 20))
+        far.settimeout(None)
+        back = self._serving.run(self._carry, far, near)
+        self._carry(near, far)
+        back.join()
+        self._serving.close(far)
 
     def _carry(self, one: socket.socket, other: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            one.settimeout(None)
+        try:
             while data := one.recv(1 << 16):
                 other.sendall(data)
-        for end in (one, other):
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
+        finally:
+            for end in (one, other):
+                shut_down(end)
 
     def cut(self) -> None:
-        for end in (self._listener, *self._ends):
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-            end.close()
-        self._ends.clear()
+        self._serving.end()
+        self._listener.close()
         self._listener = socket.socket()
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._listener.bind(("127.0.0.1", self.port))

@@ -9,6 +9,7 @@ import pytest
 from tests.support.container.leaks import leak_check as leak_check
 from tests.support.cri import tools
 from tests.support.engines.golang import Unavailable
+from tests.support.threads import thread_check as thread_check
 
 HERE = Path(__file__).parent
 

@@ -11,7 +11,6 @@ import shutil
 import socket
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -28,14 +27,15 @@ from pyrun.rpc.client import call_all
 from tests.support.container.bundle import BundleMaker
 from tests.support.container.leaks import CGROUP_ROOT
 from tests.support.container.runner import REPO, Runner, wait_for
+from tests.support.serving import Serving, shut_down
 
 GRAMMAR = re.compile(r"pyrun: [a-z]+ \S+: --systemd-cgroup: .+\n  hint: .+\n")
-# pyrun with less patience, where systemd seems to run.
+# pyrun with less patience, where systemd seems to run; on a busy machine a bus that answers needs some.
 PROGRAM = f"""
 import os, sys
 sys.path.insert(0, {str(REPO)!r})
 from pyrun.runtime import systemd
-systemd.TIMEOUT_S = float(os.environ.get("PATIENCE_S", "2"))
+systemd.TIMEOUT_S = float(os.environ.get("PATIENCE_S", "8"))
 from pyrun.cli.main import main
 sys.exit(main(["--systemd-cgroup", *sys.argv[1:]]))
 """
@@ -61,30 +61,23 @@ class Bus:
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(str(path))
         self.listener.listen(8)
-        self.open: list[socket.socket] = []
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                connection = self.listener.accept()[0]
-            except OSError:
-                return
-            self.open.append(connection)
-            threading.Thread(target=self._talk, args=(connection,), daemon=True).start()
+        self.serving = Serving()
+        self.serving.accept(self.listener, self._talk)
 
     def _talk(self, connection: socket.socket) -> None:
-        try:
-            if "EXTERNAL" in self.knows:
-                self._answer(connection, self._authenticate(connection))
-        except OSError:
-            return
+        if "EXTERNAL" in self.knows:
+            self._answer(connection, self._authenticate(connection))
+        while connection.recv(65536):  # and falls silent, but does not hang up
+            pass
 
     def _authenticate(self, connection: socket.socket) -> bytes:
         """What came behind the log-in, which is all sent before we say anything."""
         said = b""
         while b"BEGIN\r\n" not in said:
-            said += connection.recv(1024)
+            part = connection.recv(1024)
+            if not part:
+                raise ConnectionError("the end, before the log-in")
+            said += part
         connection.sendall(b"DATA\r\nOK 0123456789abcdef0123456789abcdef\r\n")
         return said.partition(b"BEGIN\r\n")[2]
 
@@ -109,8 +102,7 @@ class Bus:
         return new_method_return(message, *self.answers[method])
 
     def close(self) -> None:
-        for one in (self.listener, *self.open):
-            one.close()
+        self.serving.end()
 
 
 @pytest.fixture
@@ -127,7 +119,7 @@ CONVERSATIONS = [
     (("EXTERNAL", "Hello"), "systemd does not answer: timed out"),
     (("EXTERNAL", "Hello", "Get"), "systemd does not answer: timed out"),
     (("EXTERNAL", "Hello", "Get", "StartTransientUnit"), "systemd does not answer: timed out"),
-    (("EXTERNAL", *ANSWERS), "systemd did not make pyrun-new.scope in 2 s"),
+    (("EXTERNAL", *ANSWERS), "systemd did not make pyrun-new.scope in 8 s"),
 ]
 
 
@@ -138,7 +130,6 @@ def test_a_bus_that_falls_silent(
 ) -> None:
     bus = Bus(tmp_path / "bus", knows)
     env = {"DBUS_SYSTEM_BUS_ADDRESS": f"unix:path={tmp_path}/bus"}
-    begin = time.monotonic()
     try:
         done = pyrun(verb, "--bundle", bundle(["sleep", "1000"]).path, "new", env=env, timeout=60)
         if "StartTransientUnit" in knows:  # accepted, and so ours to take back; before that it may be another's
@@ -148,7 +139,6 @@ def test_a_bus_that_falls_silent(
     assert ("StopUnit" in bus.called) == ("StartTransientUnit" in knows)
     done.fails(1, text)
     assert GRAMMAR.fullmatch(done.err), done.describe()
-    assert time.monotonic() - begin < 15
     assert pyrun.ids() == []
     assert {*knows} - {"EXTERNAL"} <= set(bus.called), "the conversation ended before the silence"
 
@@ -159,8 +149,9 @@ def test_a_bus_that_goes_away(pyrun: Runner, bundle: BundleMaker, tmp_path: Path
 
     def close_later() -> None:
         wait_for(lambda: "StartTransientUnit" in bus.called, 20, "the call")
-        for one in bus.open:
-            one.shutdown(socket.SHUT_RDWR)
+        for one in bus.serving.open:
+            if one is not bus.listener:
+                shut_down(one)
 
     thread = threading.Thread(target=close_later)
     thread.start()
@@ -174,6 +165,15 @@ def test_a_bus_that_goes_away(pyrun: Runner, bundle: BundleMaker, tmp_path: Path
 
 
 LEFT = CGROUP_ROOT / "test-left.scope"
+
+
+@contextmanager
+def a_stranger() -> Iterator[Popen[bytes]]:
+    with Popen(["sleep", "1000"]) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize("whose", ["ours", "another's", "ours, in use", "ours, without a cgroup"])
@@ -194,14 +194,13 @@ def test_a_create_that_is_killed_while_systemd_makes_the_unit(
             create.kill()
         if whose != "ours, without a cgroup":
             LEFT.mkdir()
-        with Popen(["sleep", "1000"]) as stranger:
+        with a_stranger() as stranger:
             if whose == "ours, in use":
                 (LEFT / "cgroup.procs").write_text(str(stranger.pid))
             wait_for(lambda: pyrun.state("new")["status"] == "stopped", 60, "the create to be over")
             assert "StopUnit" not in bus.called
             pyrun.delete("new", force, env=env).ok()
             assert stranger.poll() is None
-            stranger.kill()
     finally:
         bus.close()
         if LEFT.exists():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 from pyrun.proxy.messages import Settings
 from pyrun.proxy.rules import FORWARD, REJECT, TCP, UDP, Choice, Endpoint, EndpointSet, Frontend, Rules
 from tests.support.dataplane import PATIENCE_S, Plane, packed
+from tests.support.serving import Serving
 
 VIP = "127.9.0.1"
 
@@ -28,25 +28,24 @@ class Echo:
         self.socket.bind((address, port))
         self.port: int = self.socket.getsockname()[1]
         self.got: list[bytes] = []
-        threading.Thread(target=self._serve, daemon=True).start()
+        self._serving = Serving()
+        self._serving.hold(self.socket)
+        self._serving.run(self._serve)
 
     @property
     def endpoint(self) -> Endpoint:
         return Endpoint(packed(self.name), self.port)
 
     def _serve(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                data, peer = self.socket.recvfrom(65536)
-                if peer is None:  # it was shut down
-                    return
-                self.got.append(data)
-                self.socket.sendto(self.name.encode() + b":" + data[:1000], peer)
+        while True:
+            data, peer = self.socket.recvfrom(65536)
+            if peer is None:  # it was shut down
+                return
+            self.got.append(data)
+            self.socket.sendto(self.name.encode() + b":" + data[:1000], peer)
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self.socket.shutdown(socket.SHUT_RDWR)
-        self.socket.close()
+        self._serving.end()
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import struct
 import subprocess
 import threading
@@ -104,6 +105,8 @@ class Disk:
 def disk(tmp_path: Path) -> Iterator[Disk]:
     if not Path("/dev/loop-control").exists():
         pytest.skip("there are no loop devices here, as a disk of its own needs one")
+    if shutil.which("mkfs.ext4") is None:
+        pytest.skip("there is no mkfs.ext4 here (e2fsprogs), as a disk of its own needs one")
     made = Disk(tmp_path)
     yield made
     unmount(made.root)

@@ -222,7 +222,9 @@ def test_cve_2020_8558_a_neighbour_does_not_reach_what_is_on_loopback(world: Wor
             for target in ("127.0.0.1", NODE4):  # in this order: once the second is answered, the first is not
                 wire.send(syn(world.outside, target, 30080))
             answered: set[bytes] = set()
+            last = time.monotonic() + PATIENCE_S
             while packed(NODE4) not in answered:
+                assert time.monotonic() < last, answered
                 frame = wire.recv(2000)
                 if frame[23] == socket.IPPROTO_TCP and frame[30:34] == packed(world.outside.address4):
                     answered.add(frame[26:30])

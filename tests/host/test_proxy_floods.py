@@ -27,6 +27,7 @@ from tests.support.proxy.answers import Answer, Server, ask
 from tests.support.proxy.objects import service, slice_of
 from tests.support.proxy.running import running
 from tests.support.proxy.topology import NODE4, Place, topology
+from tests.support.serving import end_threads
 
 VIP, POD, CLIENT, ENEMY = "10.96.0.1", "10.1.0.1", "10.1.0.9", "10.1.0.66"
 FORGED = "198.18"  # a network that nobody has, and whose answers are lost
@@ -139,7 +140,7 @@ class Holder:
 
     def close(self) -> None:
         self._wake.close()
-        self._thread.join(PATIENCE_S)
+        end_threads(self._thread)
         for key in list(self._all.get_map().values()):
             key.fileobj.close()  # type: ignore[union-attr]
         self._all.close()

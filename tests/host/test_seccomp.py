@@ -17,6 +17,7 @@ import pytest
 
 from tests.support.container.bundle import BundleMaker
 from tests.support.container.runner import Runner
+from tests.support.serving import end_threads
 
 SIGSYS = 31
 NOTIF_RECV, NOTIF_SEND = 0xC0502100, 0xC0182101
@@ -139,7 +140,7 @@ class Agent(threading.Thread):
         os.close(fds[0])
 
     def close(self) -> None:
-        self.join(60)
+        end_threads(self)
         self.socket.close()
         os.unlink(self.path)
         os.rmdir(self.directory)

@@ -21,6 +21,7 @@ from pyrun.dashboard.web import Web
 from pyrun.http.server import Server
 from pyrun.logs.tree import Logs
 from pyrun.web.ask import Questions, take_question
+from tests.support.serving import end_threads
 
 PATIENCE_S = 60.0
 WHO = {"name": "root", "role": "admin"}
@@ -118,7 +119,7 @@ def many_pods(pods: int, logs: str = "") -> Iterator[str]:
         yield f"http://{place[0]}:{place[1]}/"
     finally:
         ended[0].call_soon_threadsafe(ended[1].set)
-        threads[1].join(PATIENCE_S)
+        end_threads(threads[1])
         ours.close()
-        threads[0].join(PATIENCE_S)
+        end_threads(threads[0])
         theirs.close()

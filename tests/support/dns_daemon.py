@@ -18,6 +18,7 @@ from tests.support.daemon import PATIENCE_S, Daemon, until
 from tests.support.dns import ask
 from tests.support.dns_program import framed, read_framed
 from tests.support.dns_upstream import free_port
+from tests.support.serving import end_threads
 
 
 class DnsDaemon(Daemon):
@@ -165,5 +166,4 @@ class Load:
 
     def end(self) -> None:
         self._stop.set()
-        for thread in self._threads:
-            thread.join(2 * PATIENCE_S)
+        end_threads(*self._threads)

@@ -23,6 +23,7 @@ from pyrun.kube.feed.store import Store, Told
 from tests.support.dns import CLUSTER, ask, shown
 from tests.support.dns_program import LOOPBACK, PATIENCE_S, PROGRAM_TESTED
 from tests.support.dns_upstream import free_port
+from tests.support.serving import end_threads
 
 if PROGRAM_TESTED != PROGRAM:  # one with sanitizers
     setattr(pyrun.dns.daemon, "start", functools.partial(start, program=PROGRAM_TESTED))  # noqa: B010
@@ -87,7 +88,7 @@ def serving(
             yield Served(daemon, port, store, said)
         finally:
             os.eventfd_write(stop, 1)
-            thread.join(2 * PATIENCE_S)
+            end_threads(thread)
             os.close(stop)
             end_program(daemon.responder.pid)
             store.close()

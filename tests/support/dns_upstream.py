@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.support.dns import ask
+from tests.support.serving import end_threads
 
 PATIENCE_S = 60.0
 ZONE = """
@@ -125,7 +126,7 @@ class Strange:
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        self._thread.join(PATIENCE_S)
+        end_threads(self._thread)
         self.socket.close()
 
     def _run(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.support import properties
+from tests.support.threads import thread_check as thread_check
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

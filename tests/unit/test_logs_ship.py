@@ -10,7 +10,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -29,6 +28,7 @@ from pyrun.logs.tree import Container
 from tests.support.container.open_files import open_files
 from tests.support.engines import victoria_logs
 from tests.support.kube.authority import Authority
+from tests.support.serving import HttpServer
 
 from .test_logs import container, raw
 from .test_logs_blocks import start_collector, wait_for
@@ -277,13 +277,9 @@ NO_HEADERS: dict[str, str] = {}
 def a_store(*answers: tuple[int, dict[str, str]]) -> Iterator[int]:
     """A Moody one with these answers; its port."""
     Moody.answers, Moody.taken, Moody.times = list(answers), [], []
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Moody)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
+    server = HttpServer(("127.0.0.1", 0), Moody)
+    with server.running():
         yield server.server_port
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def texts_of(bodies: list[bytes]) -> list[str]:

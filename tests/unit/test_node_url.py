@@ -19,6 +19,7 @@ from pyrun.node.agent.source import Source, Wanted
 from pyrun.node.agent.url_source import MOST_BYTES, NO_ANSWER, Url, UrlSource, parse_url, told
 from tests.support.node.manifest_server import ManifestServer, a_manifest_server
 from tests.support.node.world import pod_of
+from tests.support.serving import end_threads
 
 PATIENCE_S = 60.0
 ONE = "apiVersion: v1\nkind: Pod\nmetadata: {name: NAME}\nspec: {containers: [{name: c, image: i}]}\n"
@@ -240,7 +241,7 @@ def test_who_answers_byte_by_byte_is_hung_up_on(tmp_path: Path, monkeypatch: pyt
             await node.until(gone.is_set)
 
         follow(Node(tmp_path, f"http://127.0.0.1:{slow.getsockname()[1]}/"), work)
-        thread.join(PATIENCE_S)
+        end_threads(thread)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ import socket
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from tests.support.container.bundle import Bundle, BundleMaker, make_bundle, mak
 from tests.support.container.leaks import CGROUP_ROOT
 from tests.support.container.open_files import open_files
 from tests.support.container.runner import Runner, runtime_argv, wait_for
+from tests.support.serving import Serving
 from tests.support.vm.cgroup import MIB, Cgroup, allocate, resources
 
 LIMITS: dict[str, Any] = {
@@ -291,29 +291,28 @@ class HeldBus:
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(str(path))
         self.listener.listen(8)
-        threading.Thread(target=self._accept, daemon=True).start()
+        self.serving = Serving()
+        self.serving.accept(self.listener, self._connected)
 
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                ours, bus = self.listener.accept()[0], socket.socket(socket.AF_UNIX)
-                bus.connect("/run/dbus/system_bus_socket")
-                threading.Thread(target=self._hand_on, args=(ours, bus), daemon=True).start()
-                threading.Thread(target=self._hand_on, args=(bus, ours), daemon=True).start()
+    def _connected(self, ours: socket.socket) -> None:
+        bus = self.serving.hold(socket.socket(socket.AF_UNIX))
+        bus.connect("/run/dbus/system_bus_socket")
+        back = self.serving.run(self._hand_on, bus, ours)
+        self._hand_on(ours, bus)
+        back.join()  # the bus is not told that the caller has gone
 
     def _hand_on(self, source: socket.socket, to: socket.socket) -> None:
         seen = b""
-        with suppress(OSError):
-            while data := source.recv(1 << 16):
-                seen += data
-                if b"StartTransientUnit" in seen:
-                    self.came.set()
-                    self.let_go.wait(120)
-                to.sendall(data)
+        while data := source.recv(1 << 16):
+            seen += data
+            if b"StartTransientUnit" in seen:
+                self.came.set()
+                self.let_go.wait(120)
+            to.sendall(data)
 
     def close(self) -> None:
         self.let_go.set()
-        self.listener.close()
+        self.serving.end()
 
 
 @pytest.mark.parametrize("userns", [False, True])

@@ -6,7 +6,6 @@ import contextlib
 import os
 import socket
 import struct
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from pyrun.proxy import client
 from pyrun.proxy.client import DataPlane
 from pyrun.proxy.messages import Settings
 from pyrun.proxy.rules import FORWARD, TCP, Choice, Endpoint, EndpointSet, Frontend, Rules
+from tests.support.serving import Serving
 
 PATIENCE_S = 60.0
 if "PYRUN_TEST_DATAPLANE" in os.environ:  # one with sanitizers
@@ -42,7 +42,8 @@ class Server:
         self.peers: list[str] = []
         self.faults: list[BaseException] = []
         self._handler = handler or self._say_name
-        threading.Thread(target=self._serve, daemon=True).start()
+        self._serving = Serving()
+        self._serving.accept(self.socket, self._handle)
 
     @property
     def endpoint(self) -> Endpoint:
@@ -51,27 +52,16 @@ class Server:
     def _say_name(self, s: socket.socket) -> None:
         s.sendall(self.name.encode())
 
-    def _serve(self) -> None:
-        while True:
-            try:
-                s, peer = self.socket.accept()
-            except OSError:
-                return
-            self.peers.append(peer[0])
-            threading.Thread(target=self._handle, args=[s], daemon=True).start()
-
     def _handle(self, s: socket.socket) -> None:
-        with s:
-            s.settimeout(PATIENCE_S)
-            try:
-                self._handler(s)
-            except OSError as e:
-                self.faults.append(e)
+        s.settimeout(PATIENCE_S)
+        try:
+            self.peers.append(s.getpeername()[0])
+            self._handler(s)
+        except OSError as e:
+            self.faults.append(e)
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self.socket.shutdown(socket.SHUT_RDWR)
-        self.socket.close()
+        self._serving.end()
 
 
 def refusing(address: str) -> Endpoint:

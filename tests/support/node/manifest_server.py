@@ -6,14 +6,14 @@ import contextlib
 import ssl
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+
+from tests.support.serving import HttpServer
 
 
-class ManifestServer(ThreadingHTTPServer):
+class ManifestServer(HttpServer):
     """status, data, tag: the answer, with as many bytes as `length` says in place of its own. asked: the headers of
     each request."""
-
-    daemon_threads = True
 
     def __init__(self, certificate: str = "") -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -31,9 +31,6 @@ class ManifestServer(ThreadingHTTPServer):
         with self.lock:
             self.data = data.encode() if isinstance(data, str) else data
             self.tag, self.length, self.status = tag, length, status
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Of a client that has hung up."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -66,11 +63,5 @@ class _Handler(BaseHTTPRequestHandler):
 def a_manifest_server(certificate: str = "") -> Iterator[ManifestServer]:
     """While it is entered; certificate: a file with its key."""
     server = ManifestServer(certificate)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    try:
+    with server.running():
         yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(60)

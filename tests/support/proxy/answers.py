@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import threading
 from typing import NamedTuple
 
 from tests.support.proxy.topology import Place, family_of
+from tests.support.serving import Serving
 
 PATIENCE_S = 60.0
 SILENT_S = 0.5  # how long a client waits where no answer is what is right
@@ -28,7 +28,7 @@ class Server:
     """On a port of a host, TCP and UDP, both of its addresses: answers with the endpoint and the source it sees."""
 
     def __init__(self, place: Place, port: int) -> None:
-        self._sockets: list[socket.socket] = []
+        self._serving = Serving()
         for address in (place.address4, place.address6):
             tcp = place.listen(port, address)
             udp = place.open(family_of(address), socket.SOCK_DGRAM)
@@ -36,8 +36,7 @@ class Server:
                 udp.bind((address, port))
             for made, serve in ((tcp, self._tcp), (udp, self._udp)):
                 made.settimeout(None)
-                self._sockets.append(made)
-                threading.Thread(target=serve, args=(made, text_of(address, port)), daemon=True).start()
+                self._serving.run(serve, self._serving.hold(made), text_of(address, port))
 
     def _tcp(self, server: socket.socket, name: str) -> None:
         with contextlib.suppress(OSError):
@@ -59,10 +58,7 @@ class Server:
                 return
 
     def close(self) -> None:
-        for one in self._sockets:
-            with contextlib.suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-            one.close()
+        self._serving.end()
 
 
 def ask(client: Place, address: str, port: int, *, udp: bool = False, silent: bool = False) -> Answer | str:

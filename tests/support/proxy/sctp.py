@@ -8,11 +8,11 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
-import threading
 from collections.abc import Callable
 from typing import NamedTuple
 
 from tests.support.proxy.answers import text_of
+from tests.support.serving import Serving, shut_down
 
 SCTP = socket.IPPROTO_SCTP
 INITMSG, STATUS, PARTIAL_DELIVERY_POINT, RECVRCVINFO = 2, 14, 19, 32  # socket options
@@ -130,8 +130,8 @@ class Server:
         self._socket.listen(64)
         self._socket.settimeout(TICK_S)
         self._ends = False
-        self._thread = threading.Thread(target=self._serve, daemon=True)
-        self._thread.start()
+        self._serving = Serving()
+        self._serving.run(self._serve)
 
     def _serve(self) -> None:
         while not self._ends:
@@ -140,7 +140,7 @@ class Server:
                 one = Association(made)
                 self.accepted.append(one)
                 if self.echoes:
-                    threading.Thread(target=self._answer, args=(one, peer[0]), daemon=True).start()
+                    self._serving.run(self._answer, one, peer[0])
 
     def _answer(self, one: Association, peer: str) -> None:
         try:
@@ -155,7 +155,9 @@ class Server:
 
     def close(self) -> None:
         self._ends = True
-        self._thread.join()
+        for one in self.accepted:
+            shut_down(one.socket)
+        self._serving.end()
         self._socket.close()
         for one in self.accepted:
             one.close()

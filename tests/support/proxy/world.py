@@ -9,6 +9,7 @@ from tests.support.daemon import until
 from tests.support.proxy.answers import Answer, Server, ask
 from tests.support.proxy.objects import service, slice_of
 from tests.support.proxy.topology import Place, Topology
+from tests.support.serving import end_threads
 
 VIP = "10.96.0.1"
 PODS = [(f"10.1.0.{n}", f"fd01::{n}") for n in (1, 2, 3, 4)]
@@ -74,4 +75,4 @@ class Load:
 
     def end(self) -> None:
         self._ended.set()
-        self._thread.join(60)
+        end_threads(self._thread)

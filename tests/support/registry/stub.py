@@ -15,11 +15,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from tests.support.registry.made import Made
+from tests.support.serving import HttpServer
 
 PATH = re.compile(r"/v2/(?P<repo>.+)/(?P<kind>manifests|blobs)/(?P<name>[^/]+)")
 PIECE = 1 << 16
@@ -56,15 +57,6 @@ class Request:
     body: bytes = b""
 
 
-class Server(ThreadingHTTPServer):
-    """Clients that go away are what it is here for."""
-
-    daemon_threads = True
-
-    def handle_error(self, *_: object) -> None:
-        pass
-
-
 class Stub:
     """A registry at `host` (127.0.0.1:PORT). tls: (certificate, key) files, for https."""
 
@@ -80,7 +72,7 @@ class Stub:
         self.ranges = True
         self.active = self.most_active = 0
         self.lock = threading.Lock()
-        self.server = Server(("127.0.0.1", port), self._handler())
+        self.server = HttpServer(("127.0.0.1", port), self._handler())
         self.scheme = "https" if tls else "http"
         if tls:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -88,13 +80,10 @@ class Stub:
             self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
         self.host = f"127.0.0.1:{self.server.server_address[1]}"
         self.url = f"{self.scheme}://{self.host}"
-        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True)
-        self.thread.start()
+        self.server.start()
 
     def close(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join()
+        self.server.close()
 
     def add(self, repo: str, tag: str, made: Made) -> str:
         """Serves the image; returns its reference."""
