@@ -115,10 +115,19 @@ def relative_path_fault(text: str, *, may_be_dotdot_prefixed: bool = True) -> st
 
 
 def ip_fault(text: str) -> str | None:
+    """Any spelling of an address but those that others may read as another one: leading zeros, a link's name, and
+    IPv4 in IPv6's form however that is written.
+
+    Source: k8s.io/apimachinery pkg/util/validation/ip.go, IsValidIPForLegacyField, strict as 1.37 is."""
     try:
-        ipaddress.ip_address(text)
+        found = ipaddress.ip_address(text)
     except ValueError:
         return f"{text!r} is no IP address"
+    if isinstance(found, ipaddress.IPv6Address):
+        if found.scope_id is not None:
+            return f"{text!r} is no IP address: it names a link"
+        if found.ipv4_mapped is not None:
+            return f"{text!r} is an IPv4 address in IPv6's form: write {found.ipv4_mapped}"
     return None
 
 

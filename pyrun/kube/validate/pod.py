@@ -85,8 +85,7 @@ def _dns(spec: PodSpec) -> Iterator[Fault]:
     if len(servers) > MOST_NAMESERVERS:
         yield Fault("/spec/dnsConfig/nameservers", f"has {len(servers)}; {MOST_NAMESERVERS} are the most")
     for i, server in enumerate(servers):
-        mapped = "must not be an IPv4 address in IPv6's form" if server.lower().startswith("::ffff:") else None
-        yield from check(ip_fault(server) or mapped, f"/spec/dnsConfig/nameservers/{i}")
+        yield from check(ip_fault(server), f"/spec/dnsConfig/nameservers/{i}")
     if len(searches) > MOST_SEARCHES:
         yield Fault("/spec/dnsConfig/searches", f"has {len(searches)}; {MOST_SEARCHES} are the most")
     if len(" ".join(searches)) > LONGEST_SEARCH:

@@ -169,9 +169,13 @@ row(
     env=[{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "K_", "key": "k"}}}],
 )
 row("name of a Secret of variables", f"{C}/envFrom/0/secretRef/name", envFrom=[{"secretRef": {"name": "A_"}}])
-row(
-    "IPv4 name server as IPv6", "/spec/dnsConfig/nameservers/0", spec={"dnsConfig": {"nameservers": ["::ffff:1.2.3.4"]}}
-)
+MAPPED = ("::ffff:1.2.3.4", "::FFFF:102:304", "0::ffff:1.2.3.4", "0:0:0:0:0:ffff:0:1")
+for server in (*MAPPED, "fe80::1%eth0", "010.0.0.1"):
+    config = {"dnsConfig": {"nameservers": [server]}}
+    row(f"name server {server}", "/spec/dnsConfig/nameservers/0", spec=config)
+    row(f"alias of {server}", "/spec/hostAliases/0/ip", spec={"hostAliases": [{"ip": server, "hostnames": ["a"]}]})
+for server in ("::ffff:1", "::ffff:1:2:3", "::1.2.3.4", "64:ff9b::1.2.3.4", "2001:DB8:0::1", "fe80::1"):
+    row(f"name server {server}", spec={"dnsConfig": {"nameservers": [server]}})
 row("empty search domain", "/spec/dnsConfig/searches/0", spec={"dnsConfig": {"searches": [""]}})
 APPARMOR = f"{C}/securityContext/appArmorProfile/localhostProfile"
 row(
