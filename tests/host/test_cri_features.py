@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pyrun import cri_api as v1
 from pyrun.errors import InvalidArgument
+from tests.support.container.runner import wait_for
 from tests.support.cri.node import Node, a_node
 
 MAPS = [{"host_id": 100_000, "container_id": 0, "length": 65_536}]
@@ -71,3 +73,21 @@ def test_a_handler_that_is_not_there(node: Node) -> None:
     with pytest.raises(InvalidArgument, match="runtime_handler: there is no 'kata'"):
         node.call("RunPodSandbox", config=node.pod_config(), runtime_handler="kata")
     node.check()
+
+
+def test_the_addresses_of_a_pod_that_has_stopped_are_anothers(node: Node) -> None:
+    """It gives them back when it stops, not when it is removed, and its status does not say them any more; also that of
+    another daemon."""
+
+    def status() -> Any:
+        return node.call("PodSandboxStatus", pod_sandbox_id=pod).status
+
+    pod = node.run_pod()
+    lease = node.root / "network/leases" / pod
+    assert status().network.ip and lease.exists()
+    node.call("StopPodSandbox", pod_sandbox_id=pod)
+    assert status().state == v1.SANDBOX_NOTREADY and not status().network.ip
+    wait_for(lambda: not lease.exists(), 60, "the lease to be given back")
+    node.kill()
+    node.start()
+    assert status().state == v1.SANDBOX_NOTREADY and not status().network.ip and not lease.exists()
