@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from pyrun.errors import Aborted, DeadlineExceeded, PyrunError, Unimplemented
-from pyrun.image import layers
+from pyrun.image import layer_program, layers
 from tests.support.layers import Tar, unpack_into
 
 GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
@@ -107,3 +107,25 @@ def test_remove(tmp_path: Path) -> None:
     layers.remove(parent, "layer")
     os.close(parent)
     assert os.listdir(tmp_path) == ["kept"] and os.listdir(tmp_path / "kept") == ["file"]
+
+
+def test_an_empty_directory_needs_no_process_to_be_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is what a pull that has ended well leaves of its own."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "full/d").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("full")
+    runs: list[str] = []
+    monkeypatch.setattr(layer_program, "run", lambda verb, *_, **__: runs.append(verb))
+    parent = os.open(tmp_path, os.O_RDONLY)
+    try:
+        layers.remove(parent, "empty")
+        layers.remove(parent, "empty")
+        assert not (tmp_path / "empty").exists() and runs == []
+        with pytest.raises(OSError):
+            layers.remove(parent, "link")
+        assert (tmp_path / "full/d").is_dir() and runs == []
+        with pytest.raises(OSError):  # it is still there, since nothing has run
+            layers.remove(parent, "full")
+        assert runs == ["remove"]
+    finally:
+        os.close(parent)
