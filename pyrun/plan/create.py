@@ -35,11 +35,8 @@ from .model.steps import (
     Netlink,
     Openat2,
     Park,
-    PidfdGetfd,
-    PidFile,
     Prctl,
     SavePid,
-    SendFd,
     Setdomainname,
     Sethostname,
     Setsid,
@@ -72,6 +69,7 @@ from .process.process import (
     plan_keyring,
 )
 from .process.seccomp import SeccompProgram, plan_seccomp
+from .process.told import plan_agent, plan_engine
 from .rootfs.mounts import plan_handed_mounts
 from .rootfs.rootfs import (
     RootfsPlan,
@@ -395,29 +393,10 @@ def _setgroups(spec: Spec, facts: Facts) -> bool:
 def _plan_ready(b: Builder, spec: Spec, facts: Facts, req: Request, s: _Slots, seccomp: SeccompProgram | None) -> None:
     patience = 0 if hooks_of(spec, "createContainer") else PATIENCE_MS
     b.add(PARENT, Await(point=READY, patience_ms=patience, why="the init is complete"))
-    if seccomp is not None and seccomp.listener_path:
-        listener, socket = b.slot("seccomp-listener"), b.slot("seccomp-agent")
-        b.add(
-            PARENT,
-            PidfdGetfd(out=listener, at="/linux/seccomp/listenerPath"),
-            Connect(path=seccomp.listener_path, out=socket, at="/linux/seccomp/listenerPath"),
-            SendFd(
-                socket=socket,
-                fd=listener,
-                data=_agent_state(spec, req, seccomp),
-                at="/linux/seccomp/listenerPath",
-                why="the agent answers for the container",
-            ),
-        )
+    plan_agent(b, spec, req, seccomp, "creating")
     if req.cgroup:
         plan_late_limits(b, spec, facts, s.cgroup)
-    if req.pidfd_socket:
-        b.add(PARENT, SendFd(socket=s.pidfd_socket, fd=s.pidfd, data="standard", why="--pidfd-socket"))
-    if req.pid_file:
-        head, slash, tail = req.pid_file.rpartition("/")
-        step = PidFile(tmp=f"{head}{slash}.{tail}.new", path=req.pid_file, why="for the engine")
-        b.add(PARENT, step)
-        b.add(UNDO, Unlinkat(path=req.pid_file, guard=step))
+    plan_engine(b, req, s.pidfd, s.pidfd_socket, "standard")
     b.add(
         PARENT,
         SavePid(
@@ -435,13 +414,3 @@ def _plan_ready(b: Builder, spec: Spec, facts: Facts, req: Request, s: _Slots, s
         why = "end of file: the exec took place"
         b.add(PARENT, WaitExec(patience_ms=0 if theirs else PATIENCE_MS, why=why))
         plan_hooks(b, PARENT, spec, "poststart", state_json(spec, req.id, req.bundle, "running"), s.bundle, req.environ)
-
-
-def _agent_state(spec: Spec, req: Request, seccomp: SeccompProgram) -> str:
-    """The container process state of config-linux.md, seccomp listener."""
-    from .process.hooks import PID_MARK, quote
-
-    metadata = f',"metadata":{quote(seccomp.listener_metadata)}' if seccomp.listener_metadata else ""
-    state = state_json(spec, req.id, req.bundle, "creating")
-    head = f'{{"ociVersion":{quote(spec.oci_version)},"fds":["seccompFd"],"pid":{PID_MARK}'
-    return f'{head}{metadata},"state":{state}}}'

@@ -18,8 +18,6 @@ take a move: stage 2 then waits until the parent has moved it, or systemd has.
 
 from __future__ import annotations
 
-from _json import encode_basestring_ascii as quote
-
 from ..errors import PyrunError
 from ..facts import CAP_SYS_ADMIN, Facts
 from ..oci import names
@@ -33,10 +31,8 @@ from .model.steps import (
     O_PATH_DIRECTORY,
     PARENT,
     PID_DATA,
-    PID_MARK,
     STAGE1,
     STAGE2,
-    UNDO,
     Ack,
     Await,
     AwaitPid,
@@ -53,9 +49,7 @@ from .model.steps import (
     Meet,
     Openat2,
     Openpt,
-    PidfdGetfd,
     PidfdOpen,
-    PidFile,
     Prctl,
     SchedSetaffinity,
     SendFd,
@@ -65,13 +59,11 @@ from .model.steps import (
     Setsid,
     SetStdio,
     TtyOutput,
-    Unlinkat,
     WaitExec,
     WriteFile,
     Yield,
 )
 from .namespace.namespaces import PATIENCE_MS, PROC_SUPER_MAGIC, READY, plan_before_userns
-from .process.hooks import state_json
 from .process.process import (
     cpu_mask,
     environment,
@@ -83,6 +75,7 @@ from .process.process import (
     plan_labels,
 )
 from .process.seccomp import SeccompProgram, plan_seccomp
+from .process.told import plan_agent, plan_engine
 
 NONE = 0xFFFF
 ONLCR = 4
@@ -440,28 +433,8 @@ def _plan_ready(
         b.add(PARENT, WaitExec(proc=s.proc, patience_ms=ready, why=why + ", or it was killed"))
         return
     b.add(PARENT, Await(point=READY, patience_ms=ready, why="it is complete"))
-    if seccomp is not None and seccomp.listener_path:
-        at = "/linux/seccomp/listenerPath"
-        listener, agent = b.slot("seccomp-listener"), b.slot("seccomp-agent")
-        b.add(
-            PARENT,
-            PidfdGetfd(out=listener, at=at),
-            Connect(path=seccomp.listener_path, out=agent, at=at),
-            SendFd(
-                socket=agent,
-                fd=listener,
-                data=_agent_state(spec, target, req, seccomp),
-                at=at,
-                why="the agent answers for the process",
-            ),
-        )
-    if s.socket != NONE:
-        b.add(PARENT, SendFd(socket=s.socket, fd=s.pidfd, data="setns", why="--pidfd-socket"))
-    if req.pid_file:
-        head, slash, tail = req.pid_file.rpartition("/")
-        step = PidFile(tmp=f"{head}{slash}.{tail}.new", path=req.pid_file, why="for the engine")
-        b.add(PARENT, step)
-        b.add(UNDO, Unlinkat(path=req.pid_file, guard=step))
+    plan_agent(b, spec, req, seccomp, "running", str(target.pid))
+    plan_engine(b, req, s.pidfd, s.socket, "setns")
     started = 0 if seccomp is not None and seccomp.listener_path else ready
     b.add(PARENT, Ack(why="it may exec"), WaitExec(patience_ms=started, why=why))
 
@@ -471,10 +444,3 @@ def is_met(spec: Spec, req: Request, seccomp: SeccompProgram | None) -> bool:
     there, which takes two changes of process."""
     listens = seccomp is not None and seccomp.listener_path
     return bool(listens or req.pid_file or req.pidfd_socket or (spec.linux and spec.linux.intel_rdt))
-
-
-def _agent_state(spec: Spec, target: Target, req: Request, seccomp: SeccompProgram) -> str:
-    """The container process state of config-linux.md, seccomp listener. pid is the new process, state.pid the init."""
-    metadata = f',"metadata":{quote(seccomp.listener_metadata)}' if seccomp.listener_metadata else ""
-    state = state_json(spec, req.id, req.bundle, "running", str(target.pid))
-    return f'{{"ociVersion":{quote(spec.oci_version)},"fds":["seccompFd"],"pid":{PID_MARK}{metadata},"state":{state}}}'

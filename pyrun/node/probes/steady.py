@@ -119,9 +119,7 @@ class Pauses:
 class Watch:
     """A probe that has been handed over. Close it; nothing is told of it then."""
 
-    def __init__(
-        self, steady: Steady, memory: mmap.mmap, slot: int, generation: int, asked: Asked, told: Told
-    ) -> None:
+    def __init__(self, steady: Steady, memory: mmap.mmap, slot: int, generation: int, asked: Asked, told: Told) -> None:
         self._steady, self._memory = steady, memory
         self.slot, self.generation, self.asked, self.told = slot, generation, asked, told
         self._taken = self._seen = 0

@@ -262,15 +262,20 @@ def _scheduling(b: Builder, process: Process, at: str) -> None:
 
 def cpu_mask(text: str, pointer: str) -> bytes:
     """ "0-3,7" as the bytes of a cpu_set_t (cpuset(7), list format)."""
+    return number_mask(text, 8192, "CPU", pointer)
+
+
+def number_mask(text: str, most: int, what: str, pointer: str) -> bytes:
+    """Such a list of numbers below most, in whole longs."""
     mask = 0
     for part in text.split(","):
         low, _, high = part.strip().partition("-")
         try:
             first, last = int(low), int(high or low)
         except ValueError:
-            raise ConfigError([(pointer, f"not a list of CPUs: {text!r}")], hint="write it as 0-3,7") from None
-        if not 0 <= first <= last < 8192:
-            raise ConfigError([(pointer, f"CPU numbers out of range: {part!r}")])
+            raise ConfigError([(pointer, f"not a list of {what}s: {text!r}")], hint="write it as 0-3,7") from None
+        if not 0 <= first <= last < most:
+            raise ConfigError([(pointer, f"{what} numbers out of range: {part!r}")])
         mask |= (1 << last + 1) - (1 << first)
     return mask.to_bytes((mask.bit_length() + 63) // 64 * 8, "little")
 
