@@ -55,7 +55,7 @@ class Pod:
     def __init__(self, record: PodRecord, root: str, state: str) -> None:
         self.record = record
         self.config: v1.Message = v1.PodSandboxConfig.FromString(record.config)
-        self.uid = str(self.config.metadata.uid)  # it is looked for among all, much more quickly than in a message
+        self.uid = str(self.config.metadata.uid)  # by which it is found
         self.directory = f"{root}/pods/{record.id}"
         self.run_directory = f"{state}/pods/{record.id}"
         self.lock = asyncio.Lock()

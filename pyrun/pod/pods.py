@@ -75,7 +75,7 @@ class Pods(NodeState):
         runtime = peer.program if peer is not None else ""
         record = PodRecord(new_id(), data, handler, runtime, created=time.time_ns(), boot_id=boot_id())
         pod = Pod(record, self.root, self.state)
-        self.pods[pod.id] = pod
+        self.keep_pod(pod)
         async with pod.lock:
             try:
                 await asyncio.to_thread(self._make_pod, pod)
@@ -91,7 +91,7 @@ class Pods(NodeState):
         """One that could not be made. Where something of it stays, it is shown as not ready, for somebody to remove."""
         try:
             await asyncio.to_thread(self._unmake, pod)
-            self.pods.pop(pod.id)
+            self.forget_pod(pod)
         except PyrunError as error:
             self.warn(f"pod {pod.id[:13]} could not be made, and something of it stays: {error}")
             pod.record.state = NOTREADY
@@ -222,7 +222,7 @@ class Pods(NodeState):
             await asyncio.to_thread(self.save_if_possible, pod)
             reached("rmp:record")
             await asyncio.to_thread(forget_files, pod.directory)
-            self.pods.pop(pod.id, None)
+            self.forget_pod(pod)
             reached("rmp:end")
         self.changed(pod, "deleted")
 

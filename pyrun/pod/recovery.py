@@ -54,7 +54,7 @@ async def recover(pods: Pods) -> None:
     for pod, found, known in await asyncio.gather(*(asyncio.to_thread(_read_pod, pods, name) for name in names)):
         if pod is None:
             continue
-        pods.pods[pod.id] = pod
+        pods.keep_pod(pod)
         for container in found:
             pod.containers[container.id] = pods.containers[container.id] = container
         work += _take_up(pods, pod, known)

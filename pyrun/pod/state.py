@@ -36,6 +36,7 @@ class NodeState:
         self.own = Own(f"{state}/containers", facts, warn)
         self.peers = peers or {}
         self.pods: dict[str, Pod] = {}
+        self._by_uid: dict[str, dict[str, Pod]] = {}
         self.containers: dict[str, Container] = {}
         self.joined = Joined()
         self._going_on: set[asyncio.Task[None]] = set()
@@ -63,6 +64,22 @@ class NodeState:
         for pod in self.pods.values():
             found.setdefault(pod.record.handler if pod.record.runtime else "", self.handler(pod))
         return list(found.values())
+
+    def keep_pod(self, pod: Pod) -> None:
+        self.pods[pod.id] = pod
+        self._by_uid.setdefault(pod.uid, {})[pod.id] = pod
+
+    def forget_pod(self, pod: Pod) -> None:
+        self.pods.pop(pod.id, None)
+        found = self._by_uid.get(pod.uid, {})
+        found.pop(pod.id, None)
+        if not found:
+            self._by_uid.pop(pod.uid, None)
+
+    def pods_of(self, uid: str) -> list[Pod]:
+        """The sandboxes of a pod, oldest first."""
+        found = [pod for pod in self._by_uid.get(uid, {}).values() if pod.visible]
+        return sorted(found, key=lambda pod: pod.config.metadata.attempt)
 
     def pod(self, id: str) -> Pod:
         """By its id or the beginning of one. NotFound."""

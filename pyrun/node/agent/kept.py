@@ -7,7 +7,6 @@ from ...pod.pod import Pod as Sandbox
 from ..volumes import Objects
 from .events import Events, of_pod
 from .host import Host
-from .observe import pods_of
 from .record import Record
 
 
@@ -22,7 +21,7 @@ class Kept:
 
     def sandboxes(self) -> list[Sandbox]:
         """Oldest first."""
-        return pods_of(self.record.uid, self.host.cri.pods.pods.values())
+        return self.host.cri.pods.pods_of(self.record.uid)
 
     async def objects(self) -> Objects:
         """What its volumes and variables refer to. PyrunError where that is not known now."""

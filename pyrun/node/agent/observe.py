@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from ...kube.objects.status import LinuxContainerUser
@@ -10,12 +10,6 @@ from ...pod.pod import Container, Pod
 from ...pod.records import EXITED, RUNNING
 from ..plan.observed import Attempt, Sandbox
 from .record import Record
-
-
-def pods_of(uid: str, pods: Iterable[Pod]) -> list[Pod]:
-    """The sandboxes of a pod, oldest first."""
-    found = [pod for pod in pods if pod.uid == uid and pod.visible]
-    return sorted(found, key=lambda pod: pod.config.metadata.attempt)
 
 
 def sandbox_of(pods: list[Pod]) -> Sandbox | None:
