@@ -26,12 +26,13 @@ long px_next_msg(struct px *p, u64 ms)
 	struct px_ctx *x = &p->x;
 	struct px_msg *m = &x->msg;
 	struct pollfd f = { x->sync, POLLIN, 0 };
+	int reset = 0;
 	long r = px_wait(x, &f, 1, ms);
 	if (r < 0)
 		return r;
 	do
 		r = sys_read(x->sync, m, sizeof *m);
-	while (r == -EINTR);
+	while (r == -EINTR || (r == -ECONNRESET && !reset++)); /* said once, and before what there is: it died with something of ours unread */
 	if (r < 0)
 		return r;
 	if (r < (long)(sizeof *m - PX_TEXT))
@@ -52,7 +53,7 @@ long px_next_msg(struct px *p, u64 ms)
 long px_ack(struct px_ctx *x)
 {
 	long r = sc6(__NR_sendto, x->sync, L(&x->pid), 4, 0x4000 /* MSG_NOSIGNAL */, 0, 0);
-	return r == -EPIPE ? -ESRCH : r < 0 ? r : 0; /* as in px_next_msg() */
+	return r == -EPIPE || r == -ECONNRESET ? -ESRCH : r < 0 ? r : 0; /* as in px_next_msg() */
 }
 
 /* a: the rendezvous that must come, b: within so many ms, out: the child's descriptor that it tells of. The number of a seccomp listener is told on the way to one, and once: who has got hold

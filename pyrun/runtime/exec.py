@@ -94,7 +94,7 @@ def run_exec(planned: Planned, cancel: int = -1, run: Callable[..., Outcome] = r
             raise PyrunError("container not running", hint="it ended while the command was being started") from None
         from ..plan.words.step_errors import explain_failure
 
-        error = explain_failure(e, run_code=CANNOT_RUN)
+        error = explain_failure(e, run_code=CANNOT_RUN, child="the command's process")
         if isinstance(plan.steps[e.step], Chdir):
             error.code = CANNOT_RUN
         if error.pointer is not None and error.pointer.startswith("/process"):
@@ -108,7 +108,7 @@ def _has_ended(target: Target) -> bool:
 
     try:
         pidfd = posix.pidfd_open(target.pid)
-    except OSError:
+    except ProcessLookupError:
         return True
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)

@@ -104,6 +104,30 @@ def test_an_exec_whose_container_is_killed_is_told_so(pyrun: Runner, bundle: Bun
     assert b"it ended while the command was being started" in err
 
 
+@pytest.mark.parametrize("options", [["--detach", "--pid-file", "pid"], []], ids=["as an engine", "foreground"])
+def test_an_exec_that_is_killed_alone_is_told_so(
+    pyrun: Runner, bundle: BundleMaker, tmp_path: Path, options: list[str]
+) -> None:
+    """Before its program began, as where the container has no memory left: its container runs still."""
+    id = pyrun.create_started(bundle(["sleep", "1000"]))
+    init = pyrun.pid(id)
+    pyrun("pause", id).ok()
+    command = pyrun.command("exec", "--ignore-paused", *options, id, "true")
+    process = subprocess.Popen(command, stdin=DEVNULL, stdout=DEVNULL, stderr=subprocess.PIPE, cwd=tmp_path)
+    cgroup = Path(f"/proc/{init}/cgroup").read_text().rpartition("0::")[2].strip()
+    procs = CGROUP_ROOT / cgroup[1:] / "cgroup.procs"
+    wait_for(lambda: len(procs.read_text().split()) == 2, 60, "the exec to be there")
+    (pid,) = {int(pid) for pid in procs.read_text().split()} - {init}
+    os.kill(pid, signal.SIGKILL)
+    said = process.communicate(timeout=60)[1].decode()
+    assert process.returncode == 1 and "the command's process was killed by SIGKILL\n" in said, said
+    assert "\n  hint: it was killed from outside, or had no memory left" in said and "not running" not in said
+    assert not (tmp_path / "pid").exists()
+    pyrun("resume", id).ok()
+    pyrun("exec", id, "true").ok()
+    assert pyrun.pid(id) == init
+
+
 FLOOD = """
 #include <stdlib.h>
 #include <unistd.h>

@@ -190,6 +190,10 @@ def test_a_child_that_died_without_a_word(status: int, how: str, hint: str) -> N
     plan = plan_of(s.Await(point=3), lane=s.PARENT)
     error = explain_failure(failure(plan, step=1, errno=errno.ESRCH, child_status=status))
     assert error.text == f"step 2/2 await: the container's first process {how}"
+    error = explain_failure(
+        failure(plan, step=1, errno=errno.ESRCH, child_status=status), child="the command's process"
+    )
+    assert error.text == f"step 2/2 await: the command's process {how}"
     assert hint in (error.hint or "")
 
 

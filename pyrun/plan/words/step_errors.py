@@ -41,12 +41,14 @@ SIGHUP, SIGILL, SIGTRAP, SIGKILL, SIGSYS = 1, 4, 5, 9, 31
 TEXT_LIMIT = 1000
 
 
-def explain_failure(failure: Failure, container: str = "", *, run_code: int = 1) -> PyrunError:
+def explain_failure(
+    failure: Failure, container: str = "", *, run_code: int = 1, child: str = "the container's first process"
+) -> PyrunError:
     """The error of a plan that was stopped and undone. run_code: the exit status where the user's program can't be
-    run."""
+    run. child: who it is that the plan begins."""
     f = failure
     if f.child_status and f.errno == ESRCH:
-        error = _died(f.plan, f.step, f.child_status)
+        error = _died(f.plan, f.step, f.child_status, child)
     elif f.errno == ECANCELED:
         error = PyrunError(f"{place_of(f.plan, f.step)}: interrupted", pointer=f.plan.steps[f.step].at)
     else:
@@ -162,7 +164,7 @@ def _said(text: str) -> str:
     return joined if len(joined) <= TEXT_LIMIT else "\u2026" + joined[-TEXT_LIMIT:]
 
 
-def _died(plan: Plan, step: int, status: int) -> PyrunError:
+def _died(plan: Plan, step: int, status: int, child: str) -> PyrunError:
     """A child that ended without a word while the parent waited for it. status: as wait(2) has it."""
     place, waiting = place_of(plan, step), plan.steps[step]
     number = status & 0x7F
@@ -177,4 +179,4 @@ def _died(plan: Plan, step: int, status: int) -> PyrunError:
     elif number in (SIGILL, SIGTRAP) or (not number and any(isinstance(s, Seccomp) for s in plan.steps)):
         # Our init may not even say why: nor end, so it traps.
         hint = "the seccomp profile refuses a call that is needed before the program: read, write, capset or execve"
-    return PyrunError(f"{place}: the container's first process {how}", pointer=waiting.at, hint=hint)
+    return PyrunError(f"{place}: {child} {how}", pointer=waiting.at, hint=hint)

@@ -97,17 +97,21 @@ def test_a_read_only_volume_and_what_is_mounted_in_it(docker: Client, shared: Pa
         assert "Read-only file system" in docker(*RUN, "--rm", "-v", f"{shared}:/v:ro", IMAGE, "touch", "/v/x").err
 
 
-def test_a_privileged_one_and_out_of_memory(docker: Client) -> None:
+def test_a_privileged_one_and_out_of_memory(docker: Client, shared: Path) -> None:
     script = "mkdir /m; mount -t tmpfs t /m && echo mounted; grep CapEff /proc/self/status"
     privileged = docker(*RUN, "--rm", "--privileged", IMAGE, "sh", "-c", script).ok()
     assert "mounted" in privileged.out and everything(docker) in privileged.out, privileged.describe()
-    # Until docker has heard: containerd reads of it in the cgroup, which would be gone with an init that was killed.
-    eat = ("sh", "-c", "until [ -e /end ]; do dd if=/dev/zero of=/dev/null bs=64M; sleep 0.5; done; exit 3")
+    # Until docker has heard: containerd reads of it in the cgroup, which would be gone with an init that was killed. So
+    # it is dd that the kernel is to take, and the end comes by a file: an exec would be one more to choose from.
+    dd = "(echo 1000 >/proc/self/oom_score_adj; exec dd if=/dev/zero of=/dev/null bs=64M)"
+    eat = ("sh", "-c", f"until [ -e /v/end ]; do {dd}; sleep 0.5; done; exit 3")
+    ending = shared / "ending"
+    ending.mkdir()
     began = f"{time.time():.3f}"
-    docker(*RUN, "-d", "--name", "eater", "--memory", "16m", IMAGE, *eat).ok()
+    docker(*RUN, "-d", "--name", "eater", "--memory", "16m", "-v", f"{ending}:/v", IMAGE, *eat).ok()
     kills = ("events", "--since", began, "--filter", "container=eater", "--filter", "event=oom", "--until")
     wait_until(lambda: "oom" in docker.says(*kills, f"{time.time():.3f}"), "docker to hear of the kill")
-    docker("exec", "eater", "touch", "/end").ok()
+    (ending / "end").touch()
     assert docker.says("wait", "eater") == "3"
     assert docker.says("inspect", "--format", "{{.State.OOMKilled}}", "eater") == "true"
     docker("rm", "eater").ok()
