@@ -106,6 +106,14 @@ def go_back(browser: Browser) -> None:
     browser.wait_text("Last hour")
 
 
+# The tab that is open, of a pod's.
+HERE = "document.querySelector('nav.tabs [aria-current]')?.innerText"
+# What stands before the figures of a pod where there is no head above them.
+LABELS = (
+    "[...document.querySelectorAll('.row[data-key]')[0].children].filter((one) => one.offsetParent)"
+    ".map((one) => getComputedStyle(one, '::before').content).filter((one) => one !== 'none').map(JSON.parse)"
+)
+
 PAGES = {
     "/": "Most CPU",
     "/pods": "Filter",
@@ -147,7 +155,27 @@ def test_pages_are_for_everybody(browser: Browser, dashboard: Served, scheme: st
         browser.wait_text(text)
         found[page] = violations(browser, script)
         assert browser.run("document.documentElement.scrollWidth") <= width, page
+        if page == "/pods":
+            labels = browser.run(LABELS)
+            assert labels == (["ready ", "restarts ", "CPU ", "memory "] if width == 320 else []), labels
     assert not {place: wrong for place, wrong in found.items() if wrong}
+
+
+def see_figures(browser: Browser, dashboard: Served, agent: AgentNode) -> None:
+    """Of the pod on its page, then of the node among all metrics."""
+    browser.wait_text("at most 15")  # its memory
+    browser.wait(r"/CPU\s+\d\.\d\d/.test(document.querySelector('.gauges').innerText)")
+    [cart] = [one for one in dashboard.get("/api/state").values() if one.get("name") == "cart" and "labels" in one]
+    assert browser.run("document.body.innerText.includes('no memory controller')") == (cart["memory"] is None)
+    assert browser.run("document.querySelectorAll('.past polyline').length") >= 2
+    picture(browser, "pod", agent)
+    browser.press("m")
+    choose = "value = 'node_cpu_usage_seconds_total', one.dispatchEvent(new Event('change', {bubbles: true}))"
+    browser.on("document.querySelector('#metric-name')", choose)
+    browser.wait_text("the rate of node_cpu_usage_seconds_total")
+    browser.wait("/the node\\s+0\\.\\d\\d CPU/.test(document.querySelector('tbody')?.innerText)")
+    assert browser.run("location.hash") == "#/metrics/node_cpu_usage_seconds_total/3600/"
+    picture(browser, "metrics", agent)
 
 
 def test_of_twenty_pods_one_is_broken(browser: Browser, dashboard: Served, agent: AgentNode) -> None:
@@ -161,19 +189,11 @@ def test_of_twenty_pods_one_is_broken(browser: Browser, dashboard: Served, agent
     browser.run("location.hash = '#/'")
 
     open_link(browser, "default/cart app", "Last hour")
-    browser.wait_text("at most 15")  # its memory
-    assert browser.run("document.querySelectorAll('.past polyline').length") >= 2
-    picture(browser, "pod", agent)
-    browser.press("m")
-    choose = "value = 'node_cpu_usage_seconds_total', one.dispatchEvent(new Event('change', {bubbles: true}))"
-    browser.on("document.querySelector('#metric-name')", choose)
-    browser.wait_text("the rate of node_cpu_usage_seconds_total")
-    browser.wait("/the node\\s+0\\.\\d\\d CPU/.test(document.querySelector('tbody')?.innerText)")
-    assert browser.run("location.hash") == "#/metrics/node_cpu_usage_seconds_total/3600/"
-    picture(browser, "metrics", agent)
+    see_figures(browser, dashboard, agent)
     go_back(browser)
     browser.press("l")
     browser.wait_text("DATABASE_URL not set")
+    assert browser.run(HERE) == "Logs of app"
     go_back(browser)
     browser.press("s")
     rows = "document.querySelector('.xterm-rows')?.innerText"
@@ -181,6 +201,7 @@ def test_of_twenty_pods_one_is_broken(browser: Browser, dashboard: Served, agent
     browser.type(".xterm-helper-textarea", 'echo "it is <$DATABASE_URL>"')
     browser.press("Enter")
     browser.wait(f"{rows}?.includes('it is <>')")
+    assert browser.run(HERE) == "Shell in app"
     picture(browser, "shell", agent)
 
     go_back(browser)

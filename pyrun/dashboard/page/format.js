@@ -11,7 +11,7 @@ export function bytes(value) {
 export function cores(value) {
   if (value === null || value === undefined) return "–";
   const used = value / 1e9;
-  return used < 0.0995 ? `${Math.round(used * 1000)} m` : used.toFixed(2);
+  return used.toFixed(used < 0.0995 ? 3 : 2);
 }
 
 export function ago(nanoseconds, now = Date.now()) {

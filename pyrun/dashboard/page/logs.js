@@ -2,6 +2,7 @@
 import { h } from "/dom.js";
 import { bytes } from "/format.js";
 import { Lines } from "/lines.js";
+import { tabs } from "/podtabs.js";
 import { events, get } from "/server.js";
 import { pod } from "/store.js";
 
@@ -83,7 +84,7 @@ export class Logs {
     const box = (id, text, on) => h("label", {}, h("input", { type: "checkbox", id, checked: on }), ` ${text}`);
     const options = [["", "both"], ["stdout", "stdout"], ["stderr", "stderr"]];
     return [
-      h("h1", {}, h("a", { href: `#/pod/${encodeURIComponent(this.id)}` }, of.namespace, "/", of.name), ` ${this.name}`),
+      tabs(of, "logs", this.name),
       h(
         "form",
         { class: "tools", id: "log-tools" },

@@ -189,11 +189,12 @@ export function onePod(id) {
   if (!one) return [h("h1", {}, "No such pod"), h("p", {}, "It is gone, or never was. ", h("a", { href: "#/pods" }, "All pods"))];
   const wrong = problems().filter((found) => found.pod === id);
   const key = `pod/${id}`;
+  const unmeasured = one.cpu !== null && one.memory === null;
   return [
     tabs(one, ""),
     h("ul", { class: "problems" }, wrong.map(problem)),
     h("h2", {}, "Now"),
-    h("div", { class: "gauges" }, gauge("CPU", key, "cpu", cores(one.cpu)), gauge("Memory", key, "memory", bytes(one.memory))),
+    h("div", { class: "gauges" }, gauge("CPU", key, "cpu", cores(one.cpu)), gauge("Memory", key, "memory", unmeasured ? "not measured: the pod's cgroup has no memory controller" : bytes(one.memory))),
     lastHour([
       ["pod_cpu_usage_seconds_total", "CPU", used],
       ["pod_memory_working_set_bytes", "Memory", bytes],

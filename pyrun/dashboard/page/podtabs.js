@@ -7,10 +7,13 @@ import { eventsOf, pod } from "/store.js";
 
 const MARKS = { done: ["✓", "good"], failed: ["✗", "bad"], "to come": ["·", "soft"] };
 
-export function tabs(one, current) {
+// current: one of the pages, or logs or terminal with the container that it is of.
+export function tabs(one, current, container) {
   const at = `#/pod/${encodeURIComponent(one.id)}`;
   const pages = [["", "Summary"], ["timeline", "Timeline"], ["plan", "Plan"], ["yaml", "YAML"]];
-  const tab = ([to, text]) => h("a", { href: to ? `${at}/${to}` : at, "aria-current": to === current ? "page" : null }, text);
+  const link = (href, here, text) => h("a", { href, "aria-current": here ? "page" : null }, text);
+  const tab = ([to, text]) => link(to ? `${at}/${to}` : at, to === current, text);
+  const of = (kind, name, text) => link(`#/${kind}/${encodeURIComponent(one.id)}/${encodeURIComponent(name)}`, kind === current && name === container, text);
   const shells = one.containers.filter((each) => each.state === "running" && may("admin"));
   return [
     h("h1", {}, one.namespace, "/", one.name),
@@ -18,8 +21,8 @@ export function tabs(one, current) {
       "nav",
       { class: "tabs", "aria-label": "Of this pod" },
       one.kube ? pages.map(tab) : pages.slice(0, 2).map(tab),
-      one.containers.map((each) => h("a", { href: `#/logs/${encodeURIComponent(one.id)}/${encodeURIComponent(each.name)}` }, `Logs of ${each.name}`)),
-      shells.map((each) => h("a", { href: `#/terminal/${encodeURIComponent(one.id)}/${encodeURIComponent(each.name)}` }, `Shell in ${each.name}`)),
+      one.containers.map((each) => of("logs", each.name, `Logs of ${each.name}`)),
+      shells.map((each) => of("terminal", each.name, `Shell in ${each.name}`)),
     ),
   ];
 }

@@ -1,5 +1,6 @@
 // A shell in a container: xterm on a WebSocket that speaks Kubernetes' channels (v5.channel.k8s.io).
 import { h } from "/dom.js";
+import { tabs } from "/podtabs.js";
 import { act } from "/server.js";
 import { pod } from "/store.js";
 
@@ -84,7 +85,7 @@ export class Shell {
   view() {
     const of = pod(this.id);
     if (!of) return [h("h1", {}, "No such pod")];
-    return [h("h1", {}, h("a", { href: `#/pod/${encodeURIComponent(this.id)}` }, of.namespace, "/", of.name), ` ${this.name}`), h("div", { "data-own": this.key })];
+    return [tabs(of, "terminal", this.name), h("div", { "data-own": this.key })];
   }
 
   end() {
