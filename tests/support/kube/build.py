@@ -60,8 +60,8 @@ COMMANDS = {
 MAINS = ("cmd/kubelet", "cmd/kube-controller-manager", "cmd/kubectl", "test/e2e_node", "test/images/agnhost")
 PACKAGES = [f"{MODULE}/{of}@{VERSION}" for of in MAINS]
 CONTROL_PLANE = ("etcd", "kube-apiserver", "kube-controller-manager")
-# Much memory spares the compiler most of its garbage collection.
-QUICK = ("-gcflags=all=-N -l -dwarf=false",)
+# Much memory spares the compiler most of its garbage collection; one thread each (-c=1), what several cost.
+QUICK = ("-gcflags=all=-N -l -dwarf=false -c=1",)
 QUICK_ENV = {"GOGC": "400", "GOMEMLIMIT": "1500MiB"}
 
 
