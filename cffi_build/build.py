@@ -54,11 +54,12 @@ DNS = [*DNS_PARTS, "dns/udp.c", "dns/sandbox.c", "dns/main.c"]
 PROBE_PARTS = ["probe/main.c", "probe/loop.c", "probe/http.c"]
 PROBE = [*PROBE_PARTS, "probe/sandbox.c"]
 sys.path.insert(0, str(PKG.parent))
+from pyrun.dns.responder import PROTOCOL  # noqa: E402
 from pyrun.plan.model.plan import version  # noqa: E402
 
-VERSION = f"-DPX_VERSION={version():#x}u"
+VERSIONS = [f"-DPX_VERSION={version():#x}u", f"-DDNS_PROTOCOL={PROTOCOL:#x}u"]
 WARN = [
-    VERSION,
+    *VERSIONS,
     "-std=gnu11",
     "-O2",
     "-Wall",
@@ -83,7 +84,7 @@ FREE = [
     "-s",
 ]
 SANITIZE = [
-    VERSION,
+    *VERSIONS,
     "-std=gnu11",
     "-g",
     "-O1",

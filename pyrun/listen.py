@@ -64,8 +64,9 @@ def private_directory(path: str) -> None:
 
 
 @contextmanager
-def only_one(directory: str, program: str = "pyrun cri") -> Iterator[None]:
-    """Holds the directory's lock. FailedPrecondition where another daemon has it."""
+def only_one(directory: str, program: str, options: str = "--state") -> Iterator[None]:
+    """Holds the directory's lock. options: those that say which directory. FailedPrecondition where another daemon has
+    it."""
     path = f"{directory}/lock"
     try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -78,7 +79,7 @@ def only_one(directory: str, program: str = "pyrun cri") -> Iterator[None]:
             pid = os.pread(fd, 20, 0).decode(errors="replace").strip()
             raise FailedPrecondition(
                 f"another {program}{', process ' + pid + ',' if pid else ''} uses {directory}",
-                hint="stop that one, or give this one a --root and a --state of its own",
+                hint=f"stop that one, or give this one a {options} of its own",
             ) from None
         os.ftruncate(fd, 0)
         with suppress(OSError):  # of a full disk: it is but a word to the next one

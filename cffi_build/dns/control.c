@@ -10,7 +10,7 @@
 
 #include "dns.h"
 
-enum { PROTOCOL = 1, MESSAGE_MOST = 128 << 10, FDS_MOST = 64 };
+enum { MESSAGE_MOST = 128 << 10, FDS_MOST = 64 };
 enum { OP_CONFIG = 1, OP_TABLE, OP_ANSWER, OP_SOCKETS, OP_STOP, OP_STATUS, OP_GIVE, OP_FLUSH, OP_LOOK };
 enum { OP_HELLO = 101, OP_DONE, OP_ASK, OP_STATUS_IS, OP_GIVEN, OP_LOOKED };
 enum { ANSWER_FAILED = 1, ANSWER_ALIAS = 2 };
@@ -44,7 +44,7 @@ void control_accept(void) {
     server.control = fd;
     watch(fd, KIND_CONTROL, 0, EPOLLIN, EPOLL_CTL_ADD);
     const struct { uint32_t op, protocol; uint64_t generation; uint32_t pid, sockets; } hello = {
-        OP_HELLO, PROTOCOL, server.table.generation, (uint32_t)getpid(), (uint32_t)(server.udp_n + server.tcp_n)};
+        OP_HELLO, DNS_PROTOCOL, server.table.generation, (uint32_t)getpid(), (uint32_t)(server.udp_n + server.tcp_n)};
     if (tell(&hello, sizeof hello, NULL, 0))
         control_close();
 }

@@ -43,6 +43,7 @@ from .stream.server import Streams
 THREADS = 128  # execs and stops that wait have one each
 FINISH_S = 60.0  # for what was begun, when a signal ends the daemon
 DESCRIPTORS = 65_536
+BOTH = "--root and a --state"
 
 
 class Places(NamedTuple):
@@ -68,9 +69,9 @@ def serve(places: Places, config: str | None, warn: Callable[[str], None], besid
     _raise_limits()
     for directory in (places.root, places.state):
         private_directory(directory)
-    with only_one(places.root), contextlib.ExitStack() as stack:
+    with only_one(places.root, "pyrun cri", BOTH), contextlib.ExitStack() as stack:
         if not os.path.samefile(places.root, places.state):
-            stack.enter_context(only_one(places.state))
+            stack.enter_context(only_one(places.state, "pyrun cri", BOTH))
         asyncio.run(_serve(places, path, configuration, warn, beside))
     return 0
 

@@ -14,7 +14,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -35,13 +35,16 @@ from .objects import FAULTS_MOST, Faults
 from .plan import Options, plan_dns
 from .program import PROGRAM, end_program, sockets_at, start
 from .reply import NOTHING, Said, make_query
-from .responder import Ended, Question, Refused, Responder
+from .responder import Ended, Question, Responder
 from .servers import Address, Servers, read_resolv_conf, read_searches, without
 from .table import Table
 
 STILL_S = 0.05
 RESTART_S = 1.0  # a program that ends at once is not started more often
 RESTARTS = 10
+TABLE_TRIES = 3  # of programs with a table of which they end
+LATER_S = (2.0, 60.0)  # before another try, where none can be started
+LOOK_S = 5.0  # at resolv.conf, where the machine has no more inotify instances
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,10 @@ class Daemon:
         self.searches = settings.options.searches
         self.pending = False
         self.started_at = 0.0
+        self.is_down = False  # there is no program, and one is tried again by and by
+        self.delay = LATER_S[0]
+        self.killed = 0  # programs in a row that have ended of the table that they were started with
+        self.watched: set[int] = set()
         self.leave = False
         self.watch: inotify.Watch | None = None
         self.file_faults: list[str] = []
@@ -100,24 +107,35 @@ class Daemon:
 
     def _begin(self) -> Responder:
         """Takes up the program that runs, where it is the one that is installed; starts one where there is none."""
-        old = None
-        with contextlib.suppress(PyrunError):
-            old = Responder.connect(self.control)
-        if old is not None:
-            self.sockets = old.take_sockets()
+        old = self._find()
         self._bind()
-        if old is not None and _is_installed(old.pid) and old.sockets == len(self.sockets):
+        if old is not None and old.is_known and _is_installed(old.pid) and old.sockets == len(self.sockets):
             self.say(f"pyrun-dns runs already, as process {old.pid}, and is kept")
             self._configure(old)
             if old.generation:
                 self._load()
             return old
-        new = self._start()
+        new = self._start_again()
         if old is not None:
-            old.stop()
+            with contextlib.suppress(PyrunError):
+                old.stop()
             old.close()
             self.say(f"process {new.pid} has taken over from {old.pid}")
         return new
+
+    def _find(self) -> Responder | None:
+        """The program that runs, and its sockets; None where none does. One that is silent is of no use to anybody."""
+        old = None
+        try:
+            old = Responder.connect(self.control)
+            self.sockets = old.take_sockets()
+            return old
+        except PyrunError as error:
+            if old is not None:
+                self.say(f"{error.text}; process {old.pid} is ended")
+                old.close()
+                end_program(old.pid)
+            return None
 
     def _bind(self) -> None:
         """Sockets for every address of the settings: those that are there, and new ones; others are closed."""
@@ -138,21 +156,41 @@ class Daemon:
         self.sockets = wanted
 
     def _start(self) -> Responder:
+        """A new program, with the last table that there was. Ended, where it does not live so long."""
         self.started_at = time.monotonic()
-        start(self.control)
-        responder = Responder.connect(self.control)
-        self._configure(responder)
-        if not self.table_bytes:
-            self._load()
-        if self.table_bytes:
-            try:
-                responder.put_table(self.table_bytes)
-            except PyrunError as error:
-                self.say(f"{self.saved}: {error.text}; it is not used")
-                self.table_bytes = b""
-        if self.table_bytes:
-            responder.add_sockets(self.sockets)
+        pid, responder = start(self.control), None
+        try:
+            responder = Responder.connect(self.control)
+            if not responder.is_known:
+                raise PyrunError(f"{PROGRAM} is of another version than this daemon", hint="./bootstrap build")
+            self._configure(responder)
+            if not self.table_bytes and self.killed < TABLE_TRIES:
+                self._load()
+            if self.table_bytes:
+                self._put_last(responder)
+            if self.table_bytes:
+                responder.add_sockets(self.sockets)
+        except PyrunError:
+            if responder is not None:
+                responder.close()
+            end_program(pid)
+            raise
         return responder
+
+    def _put_last(self, responder: Responder) -> None:
+        """One that is no good is given up: at once where the program says so, else once it has ended a few."""
+        try:
+            responder.put_table(self.table_bytes)
+            self.killed = 0
+        except Ended:
+            self.killed += 1
+            if self.killed >= TABLE_TRIES:
+                self.say(f"{self.killed} programs in a row have ended of the last table; the next begins without it")
+                self.table_bytes = b""
+            raise
+        except PyrunError as error:
+            self.say(f"{self.saved}: {error.text}; it is not used")
+            self.table_bytes, self.killed = b"", TABLE_TRIES
 
     def _configure(self, responder: Responder) -> None:
         settings = self.settings
@@ -231,7 +269,8 @@ class Daemon:
 
     def _status(self) -> dict[str, int]:
         self.loop.after(0, self._questions)  # those that come while the program is waited for: nothing tells of them
-        return self.responder.status()
+        with self._watching() as responder:
+            return responder.status()
 
     def _metrics(self, _: Words) -> str:
         upstreams = {str(server): server.counts() for server in self.forwarder.upstreams}
@@ -252,29 +291,58 @@ class Daemon:
         """What a client would be answered, as JSON."""
         name, kind, client = question_of(words)
         self.loop.after(0, self._questions)  # as in _status()
-        looked = self.responder.look(make_query(0, name, kind), client)
+        with self._watching() as responder:
+            looked = responder.look(make_query(0, name, kind), client)
         table = self.forwarder.table if looked.generation == self.planned else None
         servers = self.forwarder.in_order(looked.name) if looked.name else ()
         return json.dumps(look_json(looked, name, kind, client, table, servers)) + "\n"
 
     def _questions(self) -> None:
+        if self.is_down:
+            return
         try:
             for question in self.responder.ask():
                 self.forwarder.ask(question)
         except EOFError:
             self._again()
 
-    def _again(self) -> None:
-        """The program has ended. Another one goes on with its sockets, its table
-        and what waits in them."""
-        self.loop.forget(self.responder.fileno())
-        pid = self.responder.pid
-        self.responder.close()
-        end_program(pid)
-        self.responder = self._start_again()
+    @contextlib.contextmanager
+    def _watching(self) -> Iterator[Responder]:
+        """The program, while a page asks it: one that turns out to be silent answers no client either."""
+        asked = self.responder
+
+        def follow() -> None:
+            if self.responder is asked and not self.is_down:
+                self._again()
+
+        try:
+            yield asked
+        except Ended:
+            self.loop.after(0, follow)
+            raise
+
+    def _again(self, *, plan: bool = True) -> None:
+        """The program has ended, or is silent. Another one goes on with its sockets, its table and what waits in
+        them. Where it can't be started, nobody is answered, and it is tried again by and by: what waits may wait."""
+        pid, was_down = self.responder.pid, self.is_down
+        if not was_down:
+            self.loop.forget(self.responder.fileno())
+            self.responder.close()
+            end_program(pid)
+        try:
+            self.responder = self._start_again()
+        except PyrunError as error:
+            self.say(f"nobody is answered, as pyrun-dns can't be started: {error}; again in {self.delay:.0f} s")
+            self.is_down = True
+            self.loop.after(self.delay, self._again)
+            self.delay = min(2 * self.delay, LATER_S[1])
+            return
+        self.is_down, self.delay = False, LATER_S[0]
         self.say(f"pyrun-dns, process {pid}, has ended; process {self.responder.pid} goes on")
         self.loop.read(self.responder.fileno(), self._questions)
         self.loop.after(0, self._questions)
+        if plan and (was_down or not self.table_bytes):
+            self._changed()
 
     def _start_again(self) -> Responder:
         """A program that ends at once is tried a few times."""
@@ -331,16 +399,19 @@ class Daemon:
 
     def _put(self, data: bytes) -> bool:
         """Whether the program answers from it now; else the last one that was good goes on."""
-        why = f"{PROGRAM} ends of it"
+        why = f"{PROGRAM} ends of it, or is silent"
         for _ in range(RESTARTS):
+            if self.is_down:
+                return False  # who starts it again plans again
             try:
                 self.responder.put_table(data)
                 if not self.table_bytes:
                     self.responder.add_sockets(self.sockets)
+                self.killed = 0
                 return True
             except Ended:
-                self._again()
-            except Refused as error:
+                self._again(plan=False)
+            except PyrunError as error:
                 why = error.text
                 break
         self.say(f"the table of these objects is not used, and what was answered before goes on: {why}")
@@ -390,30 +461,44 @@ class Daemon:
 
     def _follow_resolv_conf(self) -> None:
         if self.settings.resolv_conf:
-            self.watch = inotify.Watch()
+            try:
+                self.watch = inotify.Watch()
+            except PyrunError as error:
+                self.say(f"{error}; {self.settings.resolv_conf} is looked at every {LOOK_S:.0f} s")
+                self._look_at_resolv_conf()
+                return
             self.loop.read(self.watch.fileno(), self._resolv_conf_changed)
             self._resolv_conf_changed()
+
+    def _look_at_resolv_conf(self) -> None:
+        self._use_servers()
+        self.loop.after(LOOK_S, self._look_at_resolv_conf)
 
     def _resolv_conf_changed(self) -> None:
         if self.watch and self.settings.resolv_conf:
             self.watch.read()
             try:
-                _watch_file(self.watch, self.settings.resolv_conf)
+                wanted = _watch_file(self.watch, self.settings.resolv_conf)
+                for one in self.watched - wanted:
+                    self.watch.remove(one)
+                self.watched = wanted
             except PyrunError as error:
                 self.say(f"{error.text}; changes of {self.settings.resolv_conf} may not be seen")
             self._use_servers()
 
 
-def _watch_file(watch: inotify.Watch, path: str) -> None:
-    """The directories of the file, and of where it leads to as a link; of one that is not there yet, as of a
+def _watch_file(watch: inotify.Watch, path: str) -> set[int]:
+    """Watches the directories of the file, and of where it leads to as a link; of one that is not there yet, as of a
     systemd-resolved that has not started, the next above it."""
+    found = set()
     for one in {os.path.abspath(path), os.path.realpath(path)}:
         directory, missing = os.path.dirname(one), ""
         while not os.path.isdir(directory):
             directory, missing = os.path.dirname(directory), directory
-        watch.add(directory, inotify.CHANGES)
+        found.add(watch.add(directory, inotify.CHANGES))
         if missing and os.path.isdir(missing):  # it came before that was watched
-            _watch_file(watch, path)
+            found |= _watch_file(watch, path)
+    return found
 
 
 def _is_installed(pid: int) -> bool:

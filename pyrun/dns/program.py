@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
+import select
 import signal
 import socket
 from pathlib import Path
@@ -17,6 +18,7 @@ PROGRAM = Path(pyrun.__file__).parent / "bin" / "pyrun-dns"
 USER, NOBODYS = "pyrun-dns", 65053  # where there is no such user: a number that Debian's policy reserves
 RECEIVE_BYTES = 4 << 20
 TCP_BACKLOG = 256
+END_S = 10.0
 
 
 def user_of() -> tuple[int, int]:
@@ -63,11 +65,27 @@ def start(control: str, program: Path = PROGRAM) -> int:
 
 
 def end_program(pid: int) -> None:
-    """Sees to it that this one is gone, if it is a child of ours, and leaves no zombie."""
-    with contextlib.suppress(ChildProcessError, ProcessLookupError):
-        if os.waitpid(pid, os.WNOHANG)[0] == 0:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+    """Sees to it that this one is gone, and leaves no zombie. One that is no child of ours has to be called so: its pid
+    may be another's by now."""
+    with contextlib.suppress(ProcessLookupError):
+        try:
+            if os.waitpid(pid, os.WNOHANG)[0] == 0:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+        except ChildProcessError:
+            _end_stranger(pid)
+
+
+def _end_stranger(pid: int) -> None:
+    fd = os.pidfd_open(pid)
+    try:
+        if os.path.basename(os.readlink(f"/proc/{pid}/exe")).split()[0] == PROGRAM.name:
+            signal.pidfd_send_signal(fd, signal.SIGKILL)
+            select.select([fd], [], [], END_S)
+    except OSError:  # it has gone meanwhile
+        pass
+    finally:
+        os.close(fd)
 
 
 def sockets_at(address: str, port: int) -> list[socket.socket]:

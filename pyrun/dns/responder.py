@@ -7,6 +7,7 @@ Messages are SEQPACKET: what is asked of the program begins with its operation (
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import select
@@ -14,13 +15,13 @@ import socket
 import struct
 import time
 from collections.abc import Iterable, Sequence
+from hashlib import blake2b
 from typing import NamedTuple
 
 from ..errors import PyrunError, reason
 from ..rights import receive_message, send_message
 from .respond import Sections
 
-PROTOCOL = 1
 CONFIG, TABLE, ANSWER, SOCKETS, STOP, STATUS, GIVE, FLUSH, LOOK = range(1, 10)
 HELLO, DONE, ASK, STATUS_IS, GIVEN, LOOKED = range(101, 107)
 FAILED, ALIAS = 1, 2
@@ -48,14 +49,26 @@ COUNTERS = (
     *(f"time_ns_{kind}" for kind in KINDS),
 )
 STATE = ("names", "entries_success", "entries_denial", "cache_bytes", "waiting")
+ASKED = {CONFIG: "the settings", TABLE: "the table", SOCKETS: "the sockets", STOP: "to end", FLUSH: "a flush"}
+
+
+def protocol() -> int:
+    """A digest of what messages mean, which build.py compiles into the program. HELLO, GIVE and STOP stay as they are,
+    so that one of any version can be followed by another."""
+    words = [*map(str, range(CONFIG, LOOK + 1)), *map(str, range(HELLO, LOOKED + 1)), str(FAILED), str(ALIAS)]
+    words += [ANSWER_HEAD.format, ASK_HEAD.format, LOOKED_HEAD.format, *STATE, *COUNTERS]
+    return int.from_bytes(blake2b("\0".join(words).encode(), digest_size=4).digest(), "little")
+
+
+PROTOCOL = protocol()
 
 
 class Ended(PyrunError):
-    """The program that we speak with is no more."""
+    """The program that we speak with is no more, or does not answer in time: it is of no use."""
 
 
 class Refused(PyrunError):
-    """The program does not take this table, and goes on with the one that it has."""
+    """The program does not take this, such as a table, and goes on with what it has."""
 
 
 class Question(NamedTuple):
@@ -82,15 +95,15 @@ class Looked(NamedTuple):
 
 class Responder:
     """A running pyrun-dns. Not for several threads at once. Each call that waits for a reply has a deadline, and keeps
-    questions that come meanwhile for ask()."""
+    questions that come meanwhile for ask(). is_known: it speaks our version of the protocol; else its sockets can be
+    taken and it can be stopped, and no more."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
         self._questions: list[Question] = []
         message, _ = self._wait(HELLO)
-        protocol, self.generation, self.pid, self.sockets = struct.unpack_from("<IQII", message, 4)
-        if protocol != PROTOCOL:
-            raise PyrunError(f"the pyrun-dns that runs speaks version {protocol} of the protocol, and not {PROTOCOL}")
+        version, self.generation, self.pid, self.sockets = struct.unpack_from("<IQII", message, 4)
+        self.is_known = version == PROTOCOL
 
     @classmethod
     def connect(cls, path: str) -> Responder:
@@ -102,6 +115,9 @@ class Responder:
         except OSError as error:
             connection.close()
             raise PyrunError(f"pyrun-dns at {path}: {reason(error)}")
+        except PyrunError:
+            connection.close()
+            raise
 
     def close(self) -> None:
         """Leaves it alone: it goes on with what it has."""
@@ -120,12 +136,8 @@ class Responder:
 
     def put_table(self, data: bytes) -> int:
         """Its generation, once it is what is answered from. Refused."""
-        fd = os.memfd_create("pyrun-dns-table", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        fd = _sealed(data)
         try:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(fd, view) :]
-            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
             generation = self._do(TABLE, b"", [fd])
         finally:
             os.close(fd)
@@ -205,16 +217,18 @@ class Responder:
                 break
         if status:
             why = message[24:].split(b"\0", 1)[0].decode()
-            raise Refused(f"pyrun-dns refused the table at byte {detail}: {why}")
+            raise Refused(f"pyrun-dns refused {ASKED[operation]} at byte {detail}: {why}")
         return int(detail)
 
     def _send(self, operation: int, body: bytes, fds: Sequence[int] = ()) -> None:
         try:
             self.connection.settimeout(PATIENCE_S)
             send_message(self.connection, struct.pack("<II", operation, 0) + body, fds)
-        except ConnectionError:
-            raise Ended("pyrun-dns has ended")
+        except TimeoutError:
+            raise Ended(f"pyrun-dns has taken nothing for {PATIENCE_S:.0f} seconds")
         except OSError as error:
+            if isinstance(error, ConnectionError) or error.errno == errno.EBADF:
+                raise Ended("pyrun-dns has ended")
             raise PyrunError(f"pyrun-dns takes nothing: {reason(error)}")
 
     def _wait(self, operation: int) -> tuple[bytes, list[int]]:
@@ -229,7 +243,7 @@ class Responder:
             if struct.unpack_from("<I", message)[0] == operation:
                 return message, fds
             self._note(message)
-        raise PyrunError(f"pyrun-dns said nothing for {PATIENCE_S:.0f} seconds")
+        raise Ended(f"pyrun-dns has said nothing for {PATIENCE_S:.0f} seconds")
 
     def _receive(self) -> tuple[bytes, list[int]]:
         try:
@@ -239,3 +253,19 @@ class Responder:
         if not message:
             raise EOFError
         return message, fds
+
+
+def _sealed(data: bytes) -> int:
+    """A memfd that nobody can change any more. PyrunError."""
+    fd = -1
+    try:
+        fd = os.memfd_create("pyrun-dns-table", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view) :]
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
+    except OSError as error:
+        if fd >= 0:
+            os.close(fd)
+        raise PyrunError(f"memory for a table: {reason(error)}")
+    return fd

@@ -12,6 +12,7 @@ import errno
 import os
 import random
 import socket
+import time
 from collections.abc import Callable
 from typing import Protocol
 
@@ -20,6 +21,7 @@ from .reply import CASE, MATCH, PLAIN, belongs, is_cut, make_query, mixed
 from .servers import Address
 
 POOL, USES_MOST, TCP_ATTEMPTS_MOST = 16, 100, 128
+LEARN_AGAIN_S = 900.0  # what a server can't do is believed for so long (RFC 6891 §7): another one may be in its place
 UNREACHABLE = (errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EPERM, errno.EACCES, errno.EINVAL)
 CHANCE = random.SystemRandom()
 
@@ -35,14 +37,13 @@ class Waits(Protocol):
 
 
 class Upstream:
-    """loops: asking it comes back to ourselves. keeps_case: it echoes the letters as they were. edns: it has not said
-    that it knows none. ignored: datagrams that belonged to no question."""
+    """loops: asking it comes back to ourselves. ignored: datagrams that belonged to no question."""
 
     def __init__(self, loop: Loop, address: Address) -> None:
         self.loop = loop
         self.address = address
         self.loops = False
-        self.keeps_case = self.edns = True
+        self._no_case_until = self._no_edns_until = 0.0
         self.failures = 0
         self.asked = self.ignored = self.tcp = self.failed = 0
         self._sockets: list[_Socket] = []
@@ -51,6 +52,22 @@ class Upstream:
     def __str__(self) -> str:
         host, port = self.address
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    @property
+    def keeps_case(self) -> bool:
+        """It echoes the letters as they were, or has not failed to lately."""
+        return time.monotonic() >= self._no_case_until
+
+    @property
+    def edns(self) -> bool:
+        """It has not said lately that it knows none."""
+        return time.monotonic() >= self._no_edns_until
+
+    def changes_case(self) -> None:
+        self._no_case_until = time.monotonic() + LEARN_AGAIN_S
+
+    def knows_no_edns(self) -> None:
+        self._no_edns_until = time.monotonic() + LEARN_AGAIN_S
 
     def counts(self) -> dict[str, int]:
         return {"asked": self.asked, "tcp": self.tcp, "failed": self.failed, "ignored": self.ignored}
@@ -171,13 +188,13 @@ class _Socket:
             self.server.ignored += 1
             return
         if how == PLAIN:
-            self.server.edns = False
+            self.server.knows_no_edns()
             self._send(data[:2], found[0])
             return
         self._forget(data[:2])
         if how == CASE or is_cut(data):
             if how == CASE:
-                self.server.keeps_case = False
+                self.server.changes_case()
             self.server.ask_tcp(found[0])
             return
         self.server.failures = 0
@@ -244,7 +261,7 @@ class _Tcp:
             how = belongs(message, self.query)
             if how == PLAIN:
                 self.close()
-                self.server.edns = False
+                self.server.knows_no_edns()
                 self.server.ask_tcp(self.waits)
                 return
             if how in (MATCH, CASE):

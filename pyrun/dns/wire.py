@@ -237,10 +237,12 @@ def decode(data: bytes) -> Message:
             record, cls, at = read_record(data, at)
             if record.type == OPT:
                 payload, extended = cls, record.ttl >> 24
+            elif cls != IN:
+                continue  # what its type's data are is another class' matter
             elif not _is_whole(record):
                 kind = TYPE_NAMES.get(record.type, record.type)
                 raise WireError(f"{len(record.data)} bytes are no data of a record of type {kind}")
-            elif cls == IN:
+            else:
                 records.append(record)
         sections.append(tuple(records))
     return Message(id, flags, question, sections[0], sections[1], sections[2], payload, extended)
@@ -292,8 +294,8 @@ NAMES_IN |= {7: (0, 1), 8: (0, 1), 9: (0, 1), 14: (0, 2), 17: (0, 2), 18: (2, 1)
 
 
 def read_record(data: bytes, at: int) -> tuple[Record, int, int]:
-    """The record at this offset, its class, and the offset behind it; names in its data without compression.
-    WireError."""
+    """The record at this offset, its class, and the offset behind it; names in its data without compression, where its
+    class is IN. WireError."""
     name, at = read_name(data, at)
     if at + 10 > len(data):
         raise WireError("a record ends early")
@@ -303,7 +305,7 @@ def read_record(data: bytes, at: int) -> tuple[Record, int, int]:
     if end > len(data):
         raise WireError("a record's data ends early")
     value = data[at:end]
-    if kind in NAMES_IN:
+    if kind in NAMES_IN and cls == IN:
         before, names = NAMES_IN[kind]
         value, at = data[at : at + before], at + before
         for _ in range(names):

@@ -40,7 +40,7 @@ def collect(
     lines are sent as one, None if each is sent by itself."""
     with ExitStack() as stack:
         private_directory(directory)
-        stack.enter_context(only_one(directory, "pyrun collect"))
+        stack.enter_context(only_one(directory, "pyrun collect", "--store"))
         store = LogStore(directory, keep)
         stack.callback(store.close)
         sealer = Sealer(root, store, warn)

@@ -218,7 +218,7 @@ async def serve(
         store, said = None, ""
         if kept is not None:
             private_directory(kept.directory)
-            stack.enter_context(only_one(kept.directory, "pyrun metrics"))
+            stack.enter_context(only_one(kept.directory, "pyrun metrics", "--store"))
 
             def begin() -> Store:
                 made = Store(kept.directory, kept.keep)

@@ -23,7 +23,7 @@ from pathlib import Path
 import dns.message
 import pytest
 
-from pyrun.dns import forward, wire
+from pyrun.dns import forward, upstream, wire
 from pyrun.dns.daemon import Daemon, Settings
 from pyrun.dns.program import end_program
 from pyrun.dns.reply import behind_alias, belongs, make_query, mixed, read_reply
@@ -264,6 +264,29 @@ def test_a_server_that_knows_no_edns_is_asked_without(bare: bool) -> None:
             assert served.udp(name) == ("NOERROR", [f"{name}. 60 A 192.0.2.9"])
         assert [query[11] for query in old.queries] == [1, 0, 0]
         assert old.queries[0][:2] == old.queries[1][:2], "the wait for it is the same one"
+
+
+def test_what_a_server_can_not_do_is_asked_again_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """RFC 6891 §7: another program may be at its address by then. So with EDNS, and with the letters' case."""
+    monkeypatch.setattr(upstream, "LEARN_AGAIN_S", 1.0)
+
+    def act(query: bytes, source: tuple[str, int], server: socket.socket) -> None:
+        if query[11]:
+            server.sendto(query[:2] + struct.pack("!5H", 0x8181, 0, 0, 0, 0), source)
+        else:
+            server.sendto(positive(query + bytes(11)), source)
+
+    with Strange(act) as old, serving(at(old.port)) as served:
+        assert served.udp("first.test")[1]
+        numbers = iter(range(1 << 20))
+        wait_until(
+            "it is asked with EDNS again",
+            lambda: bool(served.udp(f"n{next(numbers)}.test")[1]) and sum(query[11] for query in old.queries) > 1,
+        )
+        assert old.queries[1][11] == 0
+        one = served.daemon.forwarder.upstreams[0]
+        one.changes_case()
+        wait_until("its case is looked at again", lambda: one.keeps_case)
 
 
 def test_no_reply_of_another_server_ends_the_daemon() -> None:

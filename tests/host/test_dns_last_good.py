@@ -4,19 +4,29 @@ wants its directory."""
 from __future__ import annotations
 
 import os
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 import pyrun.dns.daemon
+from pyrun.dns import responder, wire
 from pyrun.dns.daemon import Daemon, Settings
 from pyrun.dns.encode import encode_table
-from pyrun.dns.responder import Ended, Responder
+from pyrun.dns.look import SOCKET
+from pyrun.dns.program import end_program
+from pyrun.dns.responder import Ended, Refused, Responder
 from pyrun.dns.servers import Servers
 from pyrun.errors import PyrunError
+from pyrun.http.unix import request
 from pyrun.kube.feed.store import Store
-from tests.support.dns import service
-from tests.support.dns_program import LOOPBACK
-from tests.support.dns_served import serving, tell_cluster, wait_until
+from tests.support.dns import ask, service
+from tests.support.dns_program import LOOPBACK, PATIENCE_S, running
+from tests.support.dns_served import Served, serving, tell_cluster, wait_until
+from tests.support.dns_upstream import free_port
 
 SVC = "default.svc.cluster.local."
 
@@ -51,13 +61,141 @@ def test_a_program_that_every_new_table_kills(monkeypatch: pytest.MonkeyPatch) -
         assert served.udp(f"web.{SVC}")[1]
 
 
+def test_a_program_that_is_silent_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is another one's turn, that is told, and the daemon goes on; by a change of the objects, or by whoever asks
+    how it does."""
+    with serving(Servers({})) as served:
+        monkeypatch.setattr(responder, "PATIENCE_S", 3.0)
+        for turn, name in enumerate(("new", "newer"), 1):
+            silent = served.daemon.responder.pid
+            os.kill(silent, signal.SIGSTOP)
+            tell_cluster(served.store, service(name, clusterIP=f"10.96.9.{turn}"))
+            wait_until("another one goes on", lambda one=silent: served.daemon.responder.pid != one)  # type: ignore[misc]
+            wait_until("it has the new table", lambda one=name: bool(served.udp(f"{one}.{SVC}")[1]))  # type: ignore[misc]
+            with pytest.raises(ProcessLookupError):
+                os.kill(silent, 0)
+        silent = served.daemon.responder.pid
+        os.kill(silent, signal.SIGSTOP)
+        where = f"/query?name={wire.name_of(f'web.{SVC}').hex()}&type=1&client={bytes(16).hex()}"
+        status, text = request(f"{served.daemon.settings.state}/{SOCKET}", where, hint="")
+        assert status == 503 and b"has said nothing" in text
+        wait_until("another one goes on", lambda: served.daemon.responder.pid != silent)
+        assert served.udp(f"web.{SVC}")[1]
+
+
+def test_a_program_that_can_not_be_started_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As while another one is installed. What was asked meanwhile is answered then, also by what has changed."""
+    begin: Callable[[str], int] = getattr(pyrun.dns.daemon, "start")  # noqa: B009
+    missing = True
+
+    def start(control: str) -> int:
+        if missing:
+            raise PyrunError("pyrun-dns is missing")
+        return begin(control)
+
+    with serving(Servers({})) as served:
+        monkeypatch.setattr(pyrun.dns.daemon, "start", start)
+        monkeypatch.setattr(pyrun.dns.daemon, "LATER_S", (0.1, 0.2))
+        served.daemon.delay = 0.1
+        os.kill(served.daemon.responder.pid, signal.SIGKILL)
+        wait_until("it is told", lambda: sum("pyrun-dns is missing; again in" in line for line in served.said) >= 2)
+        tell_cluster(served.store, service("new", clusterIP="10.96.9.9"))
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.settimeout(PATIENCE_S)
+            client.connect(("127.0.0.1", served.port))
+            query = ask(f"web.{SVC}", "A")
+            client.send(query)
+            missing = False
+            assert client.recv(4096)[:2] == query[:2]
+        wait_until("the new table is there", lambda: bool(served.udp(f"new.{SVC}")[1]))
+
+
+def test_a_saved_table_that_kills_every_program_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The daemon starts without it, says so, and answers by the objects; no program is started after that."""
+    (tmp_path / "table").write_bytes(b"which kills")
+    put, said, started = Responder.put_table, list[str](), list[bytes]()
+
+    def kills(self: Responder, data: bytes) -> int:
+        started.append(data)
+        if data == b"which kills":
+            os.kill(self.pid, signal.SIGKILL)
+            raise Ended("it has ended")
+        return put(self, data)
+
+    monkeypatch.setattr(Responder, "put_table", kills)
+    monkeypatch.setattr(pyrun.dns.daemon, "RESTART_S", 0.01)
+    store = Store()
+    tell_cluster(store)
+    port = free_port()
+    daemon = Daemon(Settings(str(tmp_path), (("127.0.0.1", port),), LOOPBACK, upstreams=Servers()), store, said.append)
+    ready, stop = threading.Event(), os.eventfd(0)
+    daemon.loop.read(stop, daemon.stop)
+    thread = threading.Thread(target=daemon.run, args=[lambda text: ready.set()])
+    thread.start()
+    try:
+        assert ready.wait(PATIENCE_S)
+        assert started[:-1] == [b"which kills"] * 3 and len(started) == 4
+        assert sum("the next begins without it" in line for line in said) == 1
+        assert Served(daemon, port, store, said).udp(f"web.{SVC}")[1]
+    finally:
+        os.eventfd_write(stop, 1)
+        thread.join(2 * PATIENCE_S)
+        os.close(stop)
+        end_program(daemon.responder.pid)
+        store.close()
+
+
+def test_a_program_of_another_version_is_followed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its sockets are taken, and another one goes on; the daemon can't speak with it of anything else."""
+    store, port, said = Store(), free_port(), list[str]()
+    tell_cluster(store)
+    settings = Settings(str(tmp_path), (("127.0.0.1", port),), LOOPBACK, upstreams=Servers())
+    first = Daemon(settings, store, print)
+    first._plan()
+    first.stop(leave=True)
+    first.run()
+    connect = Responder.connect
+
+    def older(path: str) -> Responder:
+        with monkeypatch.context() as patch:
+            patch.setattr(responder, "PROTOCOL", 1)
+            found = connect(path)
+        monkeypatch.setattr(Responder, "connect", connect)
+        assert not found.is_known
+        return found
+
+    monkeypatch.setattr(Responder, "connect", older)
+    second = Daemon(settings, store, said.append)
+    try:
+        assert said == [f"process {second.responder.pid} has taken over from {first.responder.pid}"]
+        assert Served(second, port, store, said).udp(f"web.{SVC}")[1]
+    finally:
+        second.stop()
+        second.run()
+        end_program(first.responder.pid)
+        end_program(second.responder.pid)
+        store.close()
+
+
+def test_a_program_of_another_version_that_is_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(responder, "PROTOCOL", 1)
+    with pytest.raises(PyrunError, match="pyrun-dns is of another version than this daemon"):
+        Daemon(Settings(str(tmp_path), (), LOOPBACK), Store(), print)
+
+
+def test_a_refusal_says_of_what() -> None:
+    with running() as program, pytest.raises(Refused, match="refused the table at byte"):
+        program.responder.put_table(b"none")
+
+
 def test_a_second_daemon_of_the_same_directory_is_refused() -> None:
     """They would take the program from each other; the first one goes on."""
     with serving(Servers({})) as served:
         state = served.daemon.settings.state
         for _ in range(2):
-            with pytest.raises(PyrunError, match=f"another pyrun dns, process {os.getpid()}, uses {state}"):
+            with pytest.raises(PyrunError, match=f"another pyrun dns, process {os.getpid()}, uses {state}") as raised:
                 Daemon(Settings(state, (("127.0.0.1", served.port),), LOOPBACK), Store(), print)
+            assert raised.value.hint == "stop that one, or give this one a --state of its own"
         tell_cluster(served.store, service("new", clusterIP="10.96.9.9"))
         wait_until("it follows objects", lambda: bool(served.udp(f"new.{SVC}")[1]))
         assert not any("has ended" in line for line in served.said)

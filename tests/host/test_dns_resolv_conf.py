@@ -5,6 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
+
+from pyrun import inotify
+from pyrun.dns import daemon
+from pyrun.errors import PyrunError
 from tests.support.dns_served import serving, wait_until
 
 
@@ -49,3 +54,35 @@ def test_a_resolv_conf_that_is_a_link_to_what_is_not_there_yet(tmp_path: Path) -
         late.write_text("nameserver 127.0.0.55\n")
         asks("127.0.0.55")
         assert len([line for line in served.said if "the servers stay as they were" in line]) == 1
+
+
+def test_directories_that_a_link_has_left_are_watched_no_more(tmp_path: Path) -> None:
+    """A link that is changed each hour would take up the machine's watches by and by."""
+    link = tmp_path / "resolv.conf"
+    with serving(None, str(link)) as served:
+        for turn in range(1, 8):
+            (tmp_path / f"d{turn}").mkdir()
+            (tmp_path / f"d{turn}" / "conf").write_text(f"nameserver 127.0.1.{turn}\n")
+            (tmp_path / "new").symlink_to(tmp_path / f"d{turn}" / "conf")
+            os.rename(tmp_path / "new", link)
+            wanted = [(f"127.0.1.{turn}", 53)]
+            wait_until("it is followed", lambda wanted=wanted: served.daemon.forwarder.servers.all() == wanted)  # type: ignore[misc]
+        assert served.daemon.watch is not None
+        about = Path(f"/proc/self/fdinfo/{served.daemon.watch.fileno()}")
+        wait_until("two are watched", lambda: about.read_text().count("inotify wd:") == 2)
+
+
+def test_a_machine_without_inotify_instances(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then it is looked at from time to time."""
+
+    def none() -> None:
+        raise PyrunError("inotify: too many open files")
+
+    path = tmp_path / "resolv.conf"
+    path.write_text("nameserver 127.0.0.53\n")
+    monkeypatch.setattr(inotify, "Watch", none)
+    monkeypatch.setattr(daemon, "LOOK_S", 0.1)
+    with serving(None, str(path)) as served:
+        assert any("too many open files; " in line for line in served.said)
+        path.write_text("nameserver 127.0.0.54\n")
+        wait_until("it is followed", lambda: served.daemon.forwarder.servers.all() == [("127.0.0.54", 53)])

@@ -125,3 +125,17 @@ def test_any_bytes_are_a_message_or_a_wire_error(data: bytes) -> None:
         wire.encode(wire.decode(data))
     except wire.WireError:
         pass
+
+
+def test_data_of_other_classes_are_their_own_matter() -> None:
+    """An A record of Chaosnet has a name and 16 bits, which is nothing broken."""
+    name = wire.name_of("ch.test")
+
+    def record(kind: int, cls: int, data: bytes) -> bytes:
+        return name + kind.to_bytes(2, "big") + cls.to_bytes(2, "big") + bytes(4) + len(data).to_bytes(2, "big") + data
+
+    head = bytes.fromhex("0001 8180 0000 0003 0000 0000")
+    body = record(wire.A, 3, name + b"\0\7") + record(wire.MX, 254, b"") + record(wire.A, wire.IN, b"\1\2\3\4")
+    assert [one.data for one in wire.decode(head + body).answers] == [b"\1\2\3\4"]
+    with pytest.raises(wire.WireError, match="are no data of a record of type A"):
+        wire.decode(head + record(wire.A, wire.IN, b"\1\2\3") * 3)

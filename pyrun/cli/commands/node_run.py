@@ -105,7 +105,7 @@ class Given(NamedTuple):
             return
         from pyrun.listen import only_one
 
-        with only_one(self.credentials.directory, "pyrun node"):
+        with only_one(self.credentials.directory, "pyrun node", "--root"):
             yield
 
 

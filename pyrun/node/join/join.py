@@ -62,7 +62,7 @@ def _join(wanted: Wanted, told: Callable[[str], None]) -> None:
     if _is_joined(credentials, wanted):
         told(f"this node is {wanted.name} of {wanted.server} already")
         return
-    with only_one(credentials.directory, "pyrun node"):
+    with only_one(credentials.directory, "pyrun node", "--root"):
         authorities = wanted.authorities or discover_authorities(wanted.server, wanted.token, wanted.hashes)
         cluster = Cluster(wanted.server, ca=authorities, token=wanted.token)
         client = Client(cluster)
