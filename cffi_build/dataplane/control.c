@@ -141,7 +141,7 @@ static void send_memfd(int fd, uint16_t kind, int made) {
 
 static struct wire_state state(void) {
     int fds[WIRE_FDS];
-    uint32_t flags = (retiring() ? WIRE_RETIRING : 0) | (tcp_is_short() ? WIRE_SHORT : 0);
+    uint32_t flags = (retiring() ? WIRE_RETIRING : 0) | (tcp_is_short() ? WIRE_SHORT : 0) | (own_waits() ? WIRE_WAITING : 0);
     return (struct wire_state){table.generation, connections, udp_flows, table.frontends.count, table.sets.count, accepted_total,
                                refused_by_limit, (uint32_t)getpid(), flags, tcp_listeners(fds, WIRE_FDS), connection_limit};
 }

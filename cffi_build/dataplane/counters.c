@@ -21,7 +21,7 @@ static uint32_t count_endpoints(void) {
 static void put_frontend(const struct frontend *f, struct wire_frontend_counters *c) {
     *c = (struct wire_frontend_counters){.port = f->port, .protocol = f->protocol, .active = f->active, .accepted = f->accepted,
                                          .failed = f->failed, .refused = f->refused, .bytes_in = f->bytes[0], .bytes_out = f->bytes[1],
-                                         .retried = f->retried};
+                                         .retried = f->retried, .error = f->own ? f->own->error : 0};
     memcpy(c->address, f->address.b, sizeof c->address);
 }
 

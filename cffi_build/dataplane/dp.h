@@ -247,6 +247,7 @@ struct own_socket { /* of a frontend with an endpoint, on its address and port *
     struct frontend *frontend;
     uint32_t version; /* of its choices */
     bool given;       /* to the next data plane */
+    uint8_t error;    /* why it has no socket yet */
     struct list flows, waiting; /* waiting: for its address to be free */
 };
 
@@ -255,6 +256,7 @@ int64_t own_timers(int64_t now);
 void own_pause(bool pause); /* nothing can be accepted, or can be again */
 void own_free_dead(void);
 void own_close(void);
+bool own_waits(void); /* one has no socket yet */
 bool own_give(struct wire_entry *e, int *fd); /* false: there is none left. The descriptor is the caller's */
 bool own_adopt(const struct wire_entry *e, int fd);
 void own_adopt_no_more(void);

@@ -11,7 +11,7 @@
 
 #include "dp.h"
 
-enum { RETRY_MS = 500 };
+enum { RETRY_MS = 500, RETRY_MOST_MS = 4000 };
 
 struct adopted { /* a socket of the data plane before us, whose frontend has not come yet */
     struct node node;
@@ -23,7 +23,7 @@ struct adopted { /* a socket of the data plane before us, whose frontend has not
 uint32_t own_sockets;
 static struct hash adopted;
 static struct list waiting = {&waiting, &waiting}, dead = {&dead, &dead};
-static int64_t retry_at;
+static int64_t retry_at, pause_ms = RETRY_MS;
 static size_t given_slot;
 
 static bool wants_socket(const struct frontend *f) {
@@ -116,8 +116,10 @@ static bool try_open(struct own_socket *u) {
         u->w.fd = open_socket(u->frontend);
     if (u->w.fd >= 0 && loop_add(&u->w, EPOLLIN)) {
         own_sockets++;
+        u->error = 0;
         return true;
     }
+    u->error = (uint8_t)errno; /* 133 is the last one */
     if (u->w.fd >= 0)
         close(u->w.fd);
     u->w.fd = -1;
@@ -144,9 +146,10 @@ void own_put(struct frontend *f) {
     list_init(&u->waiting);
     f->own = u;
     if (!try_open(u)) {
-        say("%s port %u of a service is not to be had: %s; trying again", f->protocol == IPPROTO_SCTP ? "SCTP" : "UDP", f->port, strerror(errno));
+        say("%s port %u of a service is not to be had: %s; trying again", f->protocol == IPPROTO_SCTP ? "SCTP" : "UDP", f->port, strerror(u->error));
         list_append(&waiting, &u->waiting);
-        retry_at = now_ms + RETRY_MS;
+        pause_ms = RETRY_MS;
+        retry_at = now_ms + pause_ms;
     }
 }
 
@@ -174,6 +177,8 @@ void own_free_dead(void) {
         free(u);
     }
 }
+
+bool own_waits(void) { return !list_empty(&waiting); }
 
 /* Of all frontends: who retires accepts nothing and has no more datagrams to carry. */
 void own_close(void) {
@@ -219,7 +224,8 @@ int64_t own_timers(int64_t now) {
             if (try_open(CONTAINER(l, struct own_socket, waiting)))
                 list_remove(l);
         }
-        retry_at = now + RETRY_MS;
+        pause_ms = 2 * pause_ms < RETRY_MOST_MS ? 2 * pause_ms : RETRY_MOST_MS;
+        retry_at = now + pause_ms;
     }
-    return !list_empty(&waiting) && RETRY_MS < wait ? RETRY_MS : wait;
+    return !list_empty(&waiting) && retry_at - now < wait ? retry_at - now : wait;
 }

@@ -55,11 +55,12 @@ struct wire_reply {
     char text[104];
 };
 
-enum { WIRE_RETIRING = 1, WIRE_SHORT = 2 }; /* short: it had no descriptor or memory for a connection within the last seconds */
+/* short: it had no descriptor or memory for a connection within the last seconds; waiting: a frontend has not got its socket */
+enum { WIRE_RETIRING = 1, WIRE_SHORT = 2, WIRE_WAITING = 4 };
 
 struct wire_state {
     uint64_t generation, connections, flows, frontends, sets, accepted, refused_by_limit;
-    uint32_t pid, flags, listeners, limit; /* flags: WIRE_RETIRING, WIRE_SHORT; limit: connections at a time */
+    uint32_t pid, flags, listeners, limit; /* flags: WIRE_RETIRING, WIRE_SHORT, WIRE_WAITING; limit: connections at a time */
 };
 
 struct wire_settings {
@@ -128,7 +129,7 @@ struct wire_counters {
 struct wire_frontend_counters {
     uint8_t address[16];
     uint16_t port;
-    uint8_t protocol, reserved;
+    uint8_t protocol, error; /* error: an errno, why it has no socket; 0: it has, or needs none */
     uint32_t active;
     uint64_t accepted, failed, refused, bytes_in, bytes_out, retried; /* failed: no endpoint took it */
 };

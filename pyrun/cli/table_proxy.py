@@ -34,6 +34,12 @@ PROXY_OBJECTS = text(
     many=True,
     completes=A_FILE,
 )
+PROXY_STATE = text(
+    "state",
+    "DIR",
+    "where its sockets and its lock are (default: /run/pyrun-proxy)",
+    completes=A_DIRECTORY,
+)
 PROXY_TRACE = Verb(
     "proxy trace",
     "print what becomes of a packet, and by which rule of which object; needs no root",
@@ -48,21 +54,15 @@ PROXY_TRACE = Verb(
 )
 PROXY_LIST = Verb(
     "proxy list",
-    "list the addresses and ports at which Services are to be had; needs no root",
+    "list the addresses and ports at which Services are to be had, of files or of a proxy that runs",
     (),
-    (PROXY_OBJECTS, *PROXY_NODE, FORMAT),
+    (PROXY_OBJECTS, *PROXY_NODE, PROXY_STATE, FORMAT),
 )
 PROXY_EXPLAIN = Verb(
     "proxy explain",
-    "print who gets a Service's traffic, from where and why; needs no root",
+    "print who gets a Service's traffic, from where and why, of files or of a proxy that runs",
     (Argument("service"),),
-    (PROXY_OBJECTS, *PROXY_NODE, FOR_TOOLS),
-)
-PROXY_STATE = text(
-    "state",
-    "DIR",
-    "where its sockets and its lock are (default: /run/pyrun-proxy)",
-    completes=A_DIRECTORY,
+    (PROXY_OBJECTS, *PROXY_NODE, PROXY_STATE, FOR_TOOLS),
 )
 PROXY_RUN = Verb(
     "proxy run",

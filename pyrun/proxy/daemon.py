@@ -39,6 +39,7 @@ from .metrics import Metrics
 from .model import Node, Options
 from .rules import PROTOCOLS, SCTP, TCP, Change, Frontend, Key, Refusal, Rules
 from .sctp import probe, why_not
+from .standing import Standing, listing, without_socket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -139,11 +140,15 @@ class Daemon:
         self.selectors = Selectors(self.store, given.node.name)
         self.metrics = Metrics()
         self.health = Health()
-        self.web = Web(self.health, self.metrics, self.status, self.counters, self._render)
+        pages = {"/status": self.status, "/counters": self.counters, "/list": self.listing}
+        self.web = Web(self.health, self.metrics, pages, self._render)
+        self.standing = Standing()
         self.carrier: Carrier | None = None
         self.sources: list[Any] = []
         self.events: EventWriter | None = None  # where there is an API server
         self._blocked: dict[Key, Refusal] = {}  # frontends whose port a program of the node has
+        self._socketless: dict[Key, Refusal] = {}  # frontends whose socket the data plane can't have
+        self._planned = Rules()  # those last carried out, with the frontends that are not served
         self._sctp = probe()
         self._unserved: dict[Key, Refusal] = {}  # frontends of SCTP that this kernel can't serve
         self._seen: set[Key] = set()  # frontends that have been looked at for that
@@ -221,8 +226,10 @@ class Daemon:
         assert self.carrier is not None
         try:
             self.carrier.look()
-        except PyrunError as error:
-            self.told(error.text)  # it can't be started: the carrier says when to try again
+            self.standing.set_hurdle("data plane", "", time.time())
+        except PyrunError as error:  # it can't be started: the carrier says when to try again
+            self.told(error.text)
+            self.standing.set_hurdle("data plane", f"nobody is served, as it can't be started: {error}", time.time())
 
     def _take(self) -> None:
         changes = self.store.changes()
@@ -259,7 +266,8 @@ class Daemon:
 
     def _carry_out(self) -> None:
         begun = time.monotonic()
-        rules, change = self._next()
+        planned = self.follower.planner.rules()
+        rules, change = self._next(planned)
         try:
             if self.carrier is None:
                 self.carrier = self._make_carrier()
@@ -267,6 +275,7 @@ class Daemon:
         except PyrunError as error:
             self.metrics.failures += 1
             self.told(f"the rules are not in force: {error}")
+            self.standing.set_hurdle("rules", f"they are not in force: {error}", time.time())
             self._all_anew = True
             self._again = time.monotonic() + self._delay
             self._delay = min(self._delay * 2, AGAIN_S[1])
@@ -274,6 +283,8 @@ class Daemon:
                 raise  # at the start: whoever started us shall know
             return
         first = not self.health.applied
+        self.standing.set_hurdle("rules", "", time.time())
+        self._planned = planned
         self._waiting, self._all_anew, self._again, self._delay = [], False, 0.0, AGAIN_S[0]
         self.health.rules, self.health.applied, self.health.queued = rules, time.time(), 0.0
         self.metrics.last_sync = self.health.applied
@@ -281,7 +292,7 @@ class Daemon:
         for when in self.follower.triggered:
             self.metrics.programming.observe(max(0.0, self.health.applied - when))
         self._check_faults = self.web.set_checks(rules.health)
-        self._tell_refused(rules)
+        self._tell_refused()
         if first:
             self.carrier.renew()
             self._warn_of_ports(rules)
@@ -299,9 +310,8 @@ class Daemon:
             self._seen |= {one.key for one in self.follower.planner.rules().frontends if one.protocol != TCP}
         return made
 
-    def _next(self) -> tuple[Rules, Change | None]:
+    def _next(self, rules: Rules) -> tuple[Rules, Change | None]:
         """What to carry out: the rules without the ports that a program of the node has, and what that changes."""
-        rules = self.follower.planner.rules()
         self._beside = rules.refused, rules.health
         change = self._waiting[0] if len(self._waiting) == 1 and not self._all_anew else None
         before = self._blocked.keys() | self._unserved.keys()
@@ -364,9 +374,10 @@ class Daemon:
             self.told(f"no rule is changed until this is heard of, for without it some would be missing: {missing}")
         if self.carrier is not None and self.health.applied:
             self.carrier.renew()
-            self._tell_bound(now)
+            self._look_at_sockets(now)
         if self._check_faults:
             self._check_faults = self.web.set_checks(self.health.rules.health)
+            self._tell_refused()
         if (sctp := probe()) != self._sctp:
             self._sctp, self._all_anew = sctp, True
         if self._blocked:
@@ -376,25 +387,44 @@ class Daemon:
 
     # --- what is told ---
 
-    def _tell_refused(self, rules: Rules) -> None:
+    def _refusals(self) -> list[Refusal]:
+        """All that stand now."""
+        return [*self.health.rules.refused, *self._check_faults, *self._socketless.values()]
+
+    def _tell_refused(self) -> None:
         """Each once, as long as it stands."""
-        now = set(rules.refused)
-        for one in rules.refused:
+        refused = self._refusals()
+        for one in refused:
             if one not in self._refused_told:
                 self.told(_line(one))
-        self._refused_told = now
-        for one in self._check_faults:
-            self._tell_once(_line(one))
+        self._refused_told = set(refused)
+        carried = (self._blocked, self._unserved, self._socketless)
+        self.standing.set([*[one for some in carried for one in some.values()], *self._check_faults], time.time())
         self._tell_events()
 
     def _tell_events(self) -> None:
         if self.events is not None:
-            refused = (*self.health.rules.refused, *self._check_faults)
-            self.events.set(notices(refused, self.follower.faults, self.given.node.name))
+            self.events.set(notices(self._refusals(), self.follower.faults, self.given.node.name))
 
-    def _tell_bound(self, now: float) -> None:
+    def _look_at_sockets(self, now: float) -> None:
+        """What the data plane has no socket for, and what it has no room for."""
         state = self._state()
-        if state is None or now < self._bound_at:
+        if state is None:
+            return
+        self._tell_bound(state, now)
+        counters = None
+        if state.is_waiting:
+            try:
+                counters = self.carrier.counters() if self.carrier is not None else None
+            except PyrunError:  # it has died, or does not answer
+                return
+        found = without_socket(counters, self.health.rules.frontends)
+        if found != self._socketless:
+            self._socketless = found
+            self._tell_refused()
+
+    def _tell_bound(self, state: State, now: float) -> None:
+        if now < self._bound_at:
             return
         if line := bound_line(state, self._refused):
             self._bound_at = now + BOUND_S
@@ -434,8 +464,15 @@ class Daemon:
             "endpoints": sum(len(one.endpoints) for one in rules.sets),
             "faults": self._fault_lines() + [line for line in sources if line],
             "bound": bound_line(state) if (state := self._state()) is not None else "",
-            "refused": [_line(one) for one in (*rules.refused, *self._check_faults)],
+            "refused": [_line(one) for one in self._refusals()],
+            "standing": self.standing.refused(),
+            "hurdles": self.standing.hurdles(),
         }
+
+    def listing(self) -> dict[str, Any]:
+        """What `proxy list` and `explain` print of a daemon that runs."""
+        unserved = self._blocked | self._unserved | self._socketless
+        return listing(self._planned, unserved, self._refusals(), self.standing)
 
     def _fault_lines(self) -> list[str]:
         """Each once, as many as a status can name."""
@@ -468,7 +505,8 @@ class Daemon:
         carrier, counters = self.carrier, None
         with contextlib.suppress(PyrunError):
             counters = carrier.counters() if carrier is not None else None
-        return self.metrics.render(self.health.rules, counters, self._state())
+        rules = dataclasses.replace(self.health.rules, refused=tuple(self._refusals()))
+        return self.metrics.render(rules, counters, self._state())
 
 
 def _endpoint_row(one: EndpointCounters, key: str) -> dict[str, Any]:

@@ -33,7 +33,7 @@ AGAIN_S = 3600.0  # what stands still is told again, as the API server keeps Eve
 BUCKETS_MOST = 4096
 VERSIONS = {"Service": "v1", "EndpointSlice": "discovery.k8s.io/v1"}
 _OF_THIS_NODE = frozenset(
-    {"NodePortInUse", "FailedToStartServiceHealthcheck", "SCTPNotServed", "NodePortNotOnLoopback"}
+    {"NodePortInUse", "AddressInUse", "FailedToStartServiceHealthcheck", "SCTPNotServed", "NodePortNotOnLoopback"}
 )
 
 

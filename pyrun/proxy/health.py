@@ -12,7 +12,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -47,20 +47,18 @@ class Health:
 
 
 class Web:
-    """status, counters: what the unix socket answers, called in this thread."""
+    """pages: what the unix socket answers, by path; called in threads of this one. render: the metrics."""
 
     def __init__(
         self,
         health: Health,
         metrics: Metrics,
-        status: Callable[[], dict[str, Any]],
-        counters: Callable[[], dict[str, Any]],
+        pages: Mapping[str, Callable[[], dict[str, Any]]],
         render: Callable[[], str],
     ) -> None:
         self._health = health
         self._metrics = metrics
-        self._status = status
-        self._counters = counters
+        self._pages = pages
         self._render = render
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="health", daemon=True)
@@ -152,12 +150,12 @@ class Web:
         if exchange.path == "/metrics":
             await exchange.respond(200, await asyncio.to_thread(self._render), KIND)
         elif exchange.path == "/proxyMode":
-            await exchange.respond(200, self._status()["mode"])
+            await exchange.respond(200, self._pages["/status"]()["mode"])
         else:
             await self._healthz(exchange)
 
     async def _control(self, exchange: Exchange) -> None:
-        answer = {"/status": self._status, "/counters": self._counters}.get(exchange.path)
+        answer = self._pages.get(exchange.path)
         if answer is not None:
             await exchange.respond(200, json.dumps(await asyncio.to_thread(answer)) + "\n", JSON)
 

@@ -12,7 +12,7 @@ HELLO, SETTINGS, LISTEN, APPLY, COUNTERS, GIVE, RETIRE, END = range(1, 9)
 KEEP, KEPT, GIVE_SOCKETS, TAKE_SOCKETS, GIVE_FLOWS, TAKE_FLOWS, GIVE_PINS, TAKE_PINS = range(9, 17)
 INLINE_MOST = 60000  # bytes of an image in a message; a longer one goes as a memfd
 REPLY_MOST = 8192
-RETIRING, SHORT = 1, 2  # flags of a State
+RETIRING, SHORT, WAITING = 1, 2, 4  # flags of a State
 
 REQUEST = struct.Struct("<IHHQ")
 REPLY = struct.Struct("<IHHiIQ104s")
@@ -72,15 +72,22 @@ class State:
         reset."""
         return bool(self.flags & SHORT)
 
+    @property
+    def is_waiting(self) -> bool:
+        """A frontend of UDP or SCTP has not got its socket: its counters have the error."""
+        return bool(self.flags & WAITING)
+
 
 @dataclass(frozen=True, slots=True)
 class FrontendCounters:
-    """failed: connections that no endpoint took; refused: rejected by a rule or a bound; retried: endpoints that did
-    not take one, after which another was tried. bytes_in: from clients."""
+    """error: an errno, why it has no socket, which is tried again; 0: it has, or needs none. failed: connections no
+    endpoint took; refused: rejected by a rule or a bound; retried: endpoints that did not take one, after which another
+    was tried. bytes_in: from clients."""
 
     address: bytes
     port: int
     protocol: int
+    error: int
     active: int
     accepted: int
     failed: int
@@ -150,8 +157,8 @@ def read_counters(data: bytes) -> Counters:
 
 
 def _frontend(row: tuple[bytes, int, int, int, int, int, int, int, int, int, int]) -> FrontendCounters:
-    address, port, protocol, _, *rest = row
-    return FrontendCounters(narrow(address), port, protocol, *rest)
+    address, *rest = row
+    return FrontendCounters(narrow(address), *rest)
 
 
 def _endpoint(row: tuple[int, bytes, int, int, int, int, int]) -> EndpointCounters:

@@ -143,25 +143,34 @@ class Routes:
         self._netlink = Netlink(ROUTE)
         self._transparent = transparent
         self._families = sorted({AF_INET if len(a) == 4 else AF_INET6 for a in self._node})
-        self._held = {route.prefix: route.source for route in self._ours(RT_TABLE_LOCAL)}
+        self._held: dict[Prefix, bytes] | None = None  # not known
         if transparent:
             self._start_transparent()
 
     def apply(self, wanted: Iterable[Prefix]) -> int:
         """Exactly these prefixes are local; returns how many routes changed. An address that is local without us, such
-        as one that a link has, is left alone."""
+        as one that a link has, is left alone. PyrunError: the next call looks first at what there is, for who takes
+        an address of the node away takes routes with it."""
+        held, self._held = self._held, None
+        if held is None:
+            held = {route.prefix: route.source for route in self._ours(RT_TABLE_LOCAL)}
+        changed = self._make(held, wanted)
+        self._held = held
+        return changed
+
+    def _make(self, held: dict[Prefix, bytes], wanted: Iterable[Prefix]) -> int:
         want = {prefix: self._source_of(prefix) for prefix in wanted}
-        new = {p: source for p, source in want.items() if self._held.get(p) != source}
-        gone = [p for p in self._held if p not in want]
+        new = {p: source for p, source in want.items() if held.get(p) != source}
+        gone = [p for p in held if p not in want]
         if new:
             self._check(new)
         for prefix, source in new.items():
-            if prefix in self._held:  # with another source: the node's address has changed
-                self._remove(prefix, self._held.pop(prefix))
+            if prefix in held:  # with another source: the node's address has changed
+                self._remove(prefix, held.pop(prefix))
             if self._add(prefix, source):
-                self._held[prefix] = source
+                held[prefix] = source
         for prefix in gone:
-            self._remove(prefix, self._held.pop(prefix))
+            self._remove(prefix, held.pop(prefix))
         return len(new) + len(gone)
 
     def close(self, *, remove: bool = True) -> None:
@@ -170,7 +179,7 @@ class Routes:
             if remove:
                 for route in self._ours(RT_TABLE_LOCAL):
                     self._remove(route.prefix, route.source)
-                self._held.clear()
+                self._held = None
                 if self._transparent:
                     self._stop_transparent()
         finally:

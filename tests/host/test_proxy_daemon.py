@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import select
 import signal
@@ -13,6 +14,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,7 +26,7 @@ from tests.support.daemon import PATIENCE_S, until
 from tests.support.proxy.answers import Answer, ask
 from tests.support.proxy.objects import service, slice_of
 from tests.support.proxy.running import Proxy, running
-from tests.support.proxy.topology import NODE4, Place, packed, topology
+from tests.support.proxy.topology import NODE4, NODE6, Place, packed, topology
 from tests.support.proxy.world import PODS, VIP, WEB, Load, World, answers, nobody, pods, settled
 
 
@@ -161,9 +163,34 @@ def test_a_node_port_that_a_program_has_is_left_to_it(
             settled(world.client, {PODS[0][0]})
             (refused,) = proxy.status(capfd)["refused"]
             assert "a program on this node has tcp port 30022" in refused and "another nodePort" in refused
+            (one,) = unserved(proxy, capfd)
+            assert (one["service"], one["port"], one["address"]) == ("default/web", 30022, NODE4)
+            said_everywhere(proxy, capfd, one)
         finally:
             ssh.close()
         settled(world.outside, {PODS[0][0]}, NODE4, 30022)
+        until(lambda: not unserved(proxy, capfd), "it is still said to be unserved")
+
+
+def unserved(proxy: Proxy, capfd: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    """What `pyrun proxy list` says that is not served."""
+    capfd.readouterr()
+    assert main(["proxy", "list", "--format", "json", "--state", str(proxy.state)]) == 0
+    return [one for one in json.loads(capfd.readouterr().out) if one["unserved"]]
+
+
+def said_everywhere(proxy: Proxy, capfd: pytest.CaptureFixture[str], one: dict[str, Any]) -> None:
+    """As long as it stands, the other commands say the same."""
+    why, since, options = one["unserved"]["why"], one["unserved"]["since"], ["--state", str(proxy.state)]
+    texts = []
+    for words in (["list"], ["explain", one["service"]], ["status"]):
+        capfd.readouterr()
+        assert main(["proxy", *words, *options]) == 0
+        texts.append(capfd.readouterr().out)
+    table, text, status = texts
+    assert f"no, since {since}" in table and f"{one['service']}: " in table and why in table
+    assert f"not served, since {since}: {why}" in text and f"  {one['unserved']['reason']}: " in text
+    assert f"not served since {since}: {one['service']}: " in status
 
 
 def test_node_ports_on_loopback(world: World, tmp_path: Path, mode: str, capfd: pytest.CaptureFixture[str]) -> None:
@@ -232,8 +259,11 @@ def test_cve_2020_8558_a_neighbour_does_not_reach_what_is_on_loopback(world: Wor
             assert answered == {packed(NODE4)}
 
 
-def test_a_program_that_has_a_port_of_datagrams(world: World, tmp_path: Path) -> None:
-    """The data plane can't have its socket, says so, and goes on with the rest: saying it had killed it."""
+def test_a_program_that_has_a_port_of_datagrams(
+    world: World, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The data plane can't have its socket, and goes on with the rest: saying it had killed it. Who asks is told which
+    Service it is, why, since when and what to do; and it is served once the port is free."""
     ports = "{name: tcp, port: 80}, {name: dns, port: 53, protocol: UDP}"
     targets = "{name: tcp, port: 8080}, {name: dns, port: 8080, protocol: UDP}"
     with running(tmp_path, "userspace", WEB + pods(0)) as proxy:
@@ -243,7 +273,38 @@ def test_a_program_that_has_a_port_of_datagrams(world: World, tmp_path: Path) ->
             proxy.write(service("web", VIP, ports=ports) + pods(1, ports=targets))
             settled(world.client, {PODS[1][0]})
             until(lambda: "UDP port 53 of a service is not to be had" in proxy.said(), proxy.said)
+            (one,) = until(lambda: unserved(proxy, capfd), "nobody is told")
+            assert (one["service"], one["protocol"], one["port"]) == ("default/web", "udp", 53)
+            assert "a program on this node has udp port 53 on all addresses; have it listen" in one["unserved"]["why"]
+            said_everywhere(proxy, capfd, one)
             assert proxy.plane_pid() == pid, proxy.said()
+        assert isinstance(until(lambda: ask_dns(world), "it is never served"), Answer)
+        until(lambda: not unserved(proxy, capfd), "it is still said to be unserved")
+
+
+def ask_dns(world: World) -> Answer | None:
+    found = ask(world.client, VIP, 53, udp=True, silent=True)  # refusals are rarer than questions
+    return found if isinstance(found, Answer) else None
+
+
+def test_rules_that_can_not_be_carried_out(world: World, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """It is said by whoever is asked, since when and what is wrong, and tried again until it is done."""
+    text = WEB + pods(0)
+    with running(tmp_path, "userspace", text) as proxy:
+        world.node.run("ip", "-6", "address", "del", f"{NODE6}/128", "dev", "lo")
+        six = service("six", "fd96::9", "type: LoadBalancer, ipFamilies: [IPv6]")
+        proxy.write(f"{text}{six}status: {{loadBalancer: {{ingress: [{{ip: 'fd99::1'}}]}}}}\n")
+        (hurdle,) = until(lambda: proxy.status(capfd)["hurdles"], proxy.said)
+        assert hurdle["what"] == "rules" and "they are not in force: route local fd99::1/128" in hurdle["why"]
+        main(["proxy", "status", "--state", str(proxy.state)])
+        assert "rules: they are not in force: route local fd99::1/128" in capfd.readouterr().out
+        assert main(["proxy", "list", "--state", str(proxy.state)]) == 0
+        assert f"since {hurdle['since']}" in capfd.readouterr().err
+        settled(world.client, {PODS[0][0]})
+        world.node.run("ip", "-6", "address", "add", f"{NODE6}/128", "dev", "lo")
+        until(lambda: not proxy.status(capfd)["hurdles"], proxy.said)
+        local = world.node.run("ip", "-6", "route", "show", "table", "local")
+        assert "fd99::1 " in local and "fd96::/112 " in local, "the latter had gone with the address"
 
 
 def test_a_data_plane_that_dies_again_and_again(world: World, tmp_path: Path) -> None:

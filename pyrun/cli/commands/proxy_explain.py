@@ -1,13 +1,18 @@
-"""`pyrun proxy explain`: who gets a Service's traffic, from where and why, each with its place. Needs no root."""
+"""`pyrun proxy explain`: who gets a Service's traffic, from where and why, each with its place.
+
+Of objects in files, which needs no root; or of a proxy that runs, with what it can't serve.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
+from pyrun.cli.commands.proxy_run import STATE
 from pyrun.cli.commands.proxy_trace import given
 from pyrun.cli.output import columns, indented, write
-from pyrun.errors import NotFound, printable
-from pyrun.kube.addresses import address_text, port_text, prefix_text
+from pyrun.errors import NotFound, UsageError, printable
+from pyrun.kube.addresses import address_text, parse_address, port_text, prefix_text
+from pyrun.proxy.ask import ask
 from pyrun.proxy.explain import Explained, Fate, explain_service
 from pyrun.proxy.plan import plan_proxy
 from pyrun.proxy.rules import ACTIONS, FORWARD, PROTOCOLS, SCTP, Choice, Frontend, Refusal
@@ -23,6 +28,10 @@ if TYPE_CHECKING:
 
 
 def run(g: Globals, o: Options) -> int:
+    if not o.objects:
+        return _of_running(g, o)
+    if o.state:
+        raise UsageError("--state is of a proxy that runs, and --objects of files: take one of them")
     files, node, decided = given(g, o)
     objects = files.objects
     service = find(objects, o.service)
@@ -40,23 +49,65 @@ def run(g: Globals, o: Options) -> int:
     return 0
 
 
+def _of_running(g: Globals, o: Options) -> int:
+    found = ask(o.state or STATE, "/list")
+    every = [*found["frontends"], *found["refused"]]
+    name = _name_of(list(dict.fromkeys(one["service"] for one in every)), o.service, "that the proxy serves or refuses")
+    frontends, refused = ([one for one in found[key] if one["service"] == name] for key in ("frontends", "refused"))
+    for one in found["hurdles"]:
+        g.warn(f"{one['what']}: {one['why']}, since {one['since']}")
+    if o.format == "json":
+        write(indented({"service": name, "frontends": frontends, "refused": refused}, " ") + "\n")
+    else:
+        write("".join([printable(line) + "\n" for line in running_text(name, frontends, refused)]))
+    return 0
+
+
 def find(objects: Objects, word: str) -> Service:
     """NAME or NAMESPACE/NAME; a name alone is one of `default`, or the only one that is called so. NotFound."""
+    found = _name_of(["/".join(one) for one in objects.services], word, "in what --objects has")
+    namespace, _, name = found.partition("/")
+    return objects.services[namespace, name]
+
+
+def _name_of(known: list[str], word: str, where: str) -> str:
+    """Of these, NAMESPACE/NAME each. NotFound."""
     from pyrun.cli.parse import nearest
 
-    namespace, slash, name = word.rpartition("/")
-    service = objects.services.get((namespace or "default", name))
-    if service is not None:
-        return service
-    named = [one for one in objects.services.values() if one.name == name]
-    if not slash and len(named) == 1:
+    whole = word if "/" in word else f"default/{word}"
+    if whole in known:
+        return whole
+    named = [one for one in known if one.partition("/")[2] == word.rpartition("/")[2]]
+    if "/" not in word and len(named) == 1:
         return named[0]
-    known = ["/".join(one) for one in objects.services]
     if named:
-        raise NotFound(f"no Service {word}", hint=f"there is {', '.join(sorted('/'.join(one.id) for one in named))}")
-    near = nearest(word if slash else f"default/{word}", known)
-    hint = f"did you mean {near}?" if near else f"there are {len(known)} in what --objects has" if known else None
+        raise NotFound(f"no Service {word}", hint=f"there is {', '.join(sorted(named))}")
+    near = nearest(whole, known)
+    hint = f"did you mean {near}?" if near else f"there are {len(known)} {where}" if known else None
     raise NotFound(f"no Service {word}", hint=hint)
+
+
+def running_text(name: str, frontends: list[dict[str, Any]], refused: list[dict[str, Any]]) -> list[str]:
+    """Of what a proxy that runs says."""
+    lines = [f"Service {name}"]
+    for one in frontends:
+        where = f"{port_text(parse_address(one['address']), one['port'])}/{one['protocol']}"
+        lines += ["", f"{where}  {one['service']}:{one['servicePort']} {one['kind']}, {one['origin']}"]
+        if one["unserved"]:
+            lines.append(f"  not served, since {one['unserved']['since']}: {one['unserved']['why']}")
+        for choice in one["choices"]:
+            sources = ", ".join(choice["sources"])
+            rest = "from all others" if len(one["choices"]) > 1 else "from anywhere"
+            whose = "the node's" if choice["masquerade"] else "the client's"
+            what = f"forward to {', '.join(choice['endpoints'])}, which see {whose} address"
+            what = what if choice["action"] == ACTIONS[FORWARD] else choice["action"]
+            lines += [f"  {f'from {sources}' if sources else rest}: {what}", f"    {choice['why']}"]
+    if refused:
+        lines += ["", "Refused"]
+    for one in refused:
+        since = f", since {one['since']}" if one["since"] else ""
+        lines.append(f"  {one['reason']}: {one['subject']}: {one['why']}; {one['origin']}{since}")
+    return lines
 
 
 def as_json(made: Explained, frontends: list[Frontend], refused: list[Refusal], files: Files) -> dict[str, Any]:

@@ -1,23 +1,32 @@
-"""`pyrun proxy list`: each address and port that the proxy has for Services, and how many endpoints. Needs no root."""
+"""`pyrun proxy list`: each address and port that the proxy has for Services, and how many endpoints.
+
+Of objects in files, which needs no root; or of a proxy that runs, with what it can't serve.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
+from pyrun.cli.commands.proxy_run import STATE
 from pyrun.cli.commands.proxy_trace import given
 from pyrun.cli.output import columns, indented, write
-from pyrun.kube.addresses import address_text, port_text, prefix_text
+from pyrun.errors import UsageError, printable
+from pyrun.kube.addresses import parse_address, port_text
+from pyrun.proxy.ask import ask
 from pyrun.proxy.plan import plan_proxy
-from pyrun.proxy.rules import ACTIONS, FORWARD, PROTOCOLS, EndpointSet, Frontend
+from pyrun.proxy.standing import frontend_row
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyrun.cli.main import Globals
     from pyrun.cli.parse import Options
-    from pyrun.proxy.files import Files
 
 
 def run(g: Globals, o: Options) -> int:
+    if not o.objects:
+        return _of_running(g, o)
+    if o.state:
+        raise UsageError("--state is of a proxy that runs, and --objects of files: take one of them")
     files, node, decided = given(g, o)
     rules = plan_proxy(files.objects.services.values(), files.objects.slices.values(), node, decided)
     for refusal in rules.refused:
@@ -25,54 +34,39 @@ def run(g: Globals, o: Options) -> int:
     sets = {one.key: one for one in rules.sets}
     frontends = sorted(rules.frontends, key=lambda one: (one.name, len(one.address), one.address, one.port))
     if o.format == "json":
-        write(indented([_as_json(one, sets, files) for one in frontends], " ") + "\n")
+        write(indented([frontend_row(one, sets) | files.place(one.origin) for one in frontends], " ") + "\n")
     else:
         rows = [("SERVICE", "KIND", "ADDRESS", "ENDPOINTS", "FROM")]
-        write(columns([*rows, *[_row(one, sets, files) for one in frontends]]))
+        made = [(*as_row(frontend_row(one, sets)), files.place_text(one.origin)) for one in frontends]
+        write(columns([*rows, *made]))
     return 0
 
 
-def _parts(one: Frontend) -> tuple[str, str, str]:
-    """Service, port and class of its name, "default/web:http cluster"."""
-    title, _, kind = one.name.rpartition(" ")
-    service, _, port = title.partition(":")
-    return service, port, kind
+def _of_running(g: Globals, o: Options) -> int:
+    found = ask(o.state or STATE, "/list")
+    for one in found["hurdles"]:
+        g.warn(f"{one['what']}: {one['why']}, since {one['since']}")
+    if o.format == "json":
+        write(indented(found["frontends"], " ") + "\n")
+        return 0
+    rows = [("SERVICE", "KIND", "ADDRESS", "ENDPOINTS", "SERVED", "FROM")]
+    for one in found["frontends"]:
+        served = f"no, since {one['unserved']['since']}" if one["unserved"] else "yes"
+        rows.append((*as_row(one), served, one["origin"]))
+    write(columns(rows))
+    write("".join([printable(line) + "\n" for line in _not_served(found["frontends"])]))
+    return 0
 
 
-def _used(one: Frontend, sets: dict[str, EndpointSet]) -> list[str]:
-    """The endpoints of all of its choices, each once."""
-    some = [sets[choice.endpoints] for choice in one.choices if choice.endpoints is not None]
-    return list(dict.fromkeys([port_text(each.address, each.port) for found in some for each in found.endpoints]))
+def _not_served(rows: list[dict[str, Any]]) -> list[str]:
+    lines = [
+        f"{one['service']}: {one['unserved']['subject']}: {one['unserved']['why']}" for one in rows if one["unserved"]
+    ]
+    return ["", "Not served", *[f"  {line}" for line in dict.fromkeys(lines)]] if lines else []
 
 
-def _row(one: Frontend, sets: dict[str, EndpointSet], files: Files) -> tuple[str, str, str, str, str]:
-    service, port, kind = _parts(one)
-    used = _used(one, sets)
-    count = str(len(used)) if used else f"none, {ACTIONS[one.choices[-1].action]}"
-    where = f"{port_text(one.address, one.port)}/{PROTOCOLS[one.protocol]}"
-    return f"{service}:{port}", kind, where, count, files.place_text(one.origin)
-
-
-def _as_json(one: Frontend, sets: dict[str, EndpointSet], files: Files) -> dict[str, Any]:
-    service, port, kind = _parts(one)
-    return {
-        "service": service,
-        "servicePort": port,
-        "kind": kind,
-        "protocol": PROTOCOLS[one.protocol],
-        "address": address_text(one.address),
-        "port": one.port,
-        "endpoints": _used(one, sets),
-        "affinity": one.affinity,
-        "kernel": one.kernel,
-        "choices": [
-            {
-                "sources": [prefix_text(prefix) for prefix in choice.sources],
-                "action": ACTIONS[choice.action],
-                "masquerade": choice.action == FORWARD and choice.replace_source,
-                "why": choice.why,
-            }
-            for choice in one.choices
-        ],
-        **files.place(one.origin),
-    }
+def as_row(one: dict[str, Any]) -> tuple[str, str, str, str]:
+    used = one["endpoints"]
+    count = str(len(used)) if used else f"none, {one['choices'][-1]['action']}"
+    where = f"{port_text(parse_address(one['address']), one['port'])}/{one['protocol']}"
+    return f"{one['service']}:{one['servicePort']}", one["kind"], where, count

@@ -32,6 +32,11 @@ def _lines(found: dict[str, Any]) -> list[str]:
     lines.append(f"  serves {found['frontends']} addresses and ports with {found['endpoints']} endpoints")
     if found["bound"]:
         lines.append(f"  {found['bound']}")
-    for title, key in (("wrong", "faults"), ("refused", "refused")):
-        lines += [f"  {title}: {line}" for line in found[key]]
-    return lines
+    lines += [f"  {one['what']}: {one['why']}, since {one['since']}" for one in found["hurdles"]]
+    lines += [
+        f"  not served since {one['since']}: {one['service']}: {one['subject']}: {one['why']}"
+        for one in found["standing"]
+    ]
+    told = {f"{one['origin']}: {one['subject']}: {one['why']}" for one in found["standing"]}
+    lines += [f"  wrong: {line}" for line in found["faults"]]
+    return lines + [f"  refused: {line}" for line in found["refused"] if line not in told]
