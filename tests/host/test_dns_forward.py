@@ -276,14 +276,17 @@ def test_what_a_server_can_not_do_is_asked_again_in_time(monkeypatch: pytest.Mon
         else:
             server.sendto(positive(query + bytes(11)), source)
 
+    def edns() -> list[int]:
+        """Of each query; where a second has gone before the first answer, that was asked twice with EDNS."""
+        return [query[11] for query in list(old.queries)]
+
     with Strange(act) as old, serving(at(old.port)) as served:
         assert served.udp("first.test")[1]
         numbers = iter(range(1 << 20))
         wait_until(
             "it is asked with EDNS again",
-            lambda: bool(served.udp(f"n{next(numbers)}.test")[1]) and sum(query[11] for query in old.queries) > 1,
+            lambda: bool(served.udp(f"n{next(numbers)}.test")[1]) and re.match(b"\1+\0+\1", bytes(edns())) is not None,
         )
-        assert old.queries[1][11] == 0
         one = served.daemon.forwarder.upstreams[0]
         one.changes_case()
         wait_until("its case is looked at again", lambda: one.keeps_case)
