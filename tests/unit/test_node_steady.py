@@ -340,12 +340,14 @@ async def until_started(c: Asker, before: int) -> None:
 def test_one_that_ends_or_hangs_is_told_of_and_the_next_begins(how: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """All is asked from here before it does; the old one is gone, and what it had counted stays."""
     monkeypatch.setattr(steady, "LOOK_S", 0.05)
-    monkeypatch.setattr(steady, "FIRST_PAUSE_S", 0.5)
+    monkeypatch.setattr(steady, "SLACK_S", 1.0)
+    monkeypatch.setattr(steady, "END_S", PATIENCE_S)
+    monkeypatch.setattr(steady, "FIRST_PAUSE_S", 3.0)
 
     async def main() -> None:
         warnings: list[str] = []
         async with server(says(of("200 OK", "Content-Length: 0"))) as port, asker(warnings.append) as c:
-            probe = Probe(httpGet=HTTPGetAction(port=port), timeoutSeconds=1)
+            probe = Probe(httpGet=HTTPGetAction(port=port), timeoutSeconds=10)
             one, one_came = c.watch(probe)
             await c.until_good(one, one_came)
             other, other_came = c.watch(probe)  # counts from here, at another place
@@ -425,7 +427,7 @@ def test_pauses_are_longer_each_time_until_all_was_well() -> None:
 
 def test_a_shortage_of_its_own_is_no_verdict_and_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It has a descriptor for one connection: of another the agent asks for a while, and hands it over again."""
-    monkeypatch.setattr(steady, "FIRST_PAUSE_S", 0.5)
+    monkeypatch.setattr(steady, "FIRST_PAUSE_S", 3.0)
     few = tmp_path / "few"
     few.write_text(f'#!/bin/sh\nulimit -n 6\nexec {UNDER_TEST} "$@"\n')
     few.chmod(0o755)
