@@ -34,9 +34,13 @@ def start(control: str, program: Path = PROGRAM) -> int:
     """The pid of a new program that listens at this path for who controls it. It lives on when we end. PyrunError."""
     if not os.access(program, os.X_OK):
         raise PyrunError(f"{program} is missing", hint="build it: ./bootstrap build")
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(control)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC) as listener:
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(control)
+        made = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+    except OSError as error:
+        raise PyrunError(f"listen at {control}: {reason(error)}")
+    with made as listener:
         try:
             listener.bind(control)
             os.chmod(control, 0o600)

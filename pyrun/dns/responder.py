@@ -108,7 +108,10 @@ class Responder:
     @classmethod
     def connect(cls, path: str) -> Responder:
         """PyrunError when none listens there."""
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+        try:
+            connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+        except OSError as error:
+            raise PyrunError(f"pyrun-dns at {path}: {reason(error)}")
         try:
             connection.connect(path)
             return cls(connection)

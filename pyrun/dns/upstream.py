@@ -96,7 +96,10 @@ class Upstream:
         if len(self._attempts) >= TCP_ATTEMPTS_MOST:
             self.fail(waits)
             return
-        self._attempts.add(_Tcp(self, waits))
+        try:
+            self._attempts.add(_Tcp(self, waits))
+        except OSError:  # no descriptor is left
+            self.fail(waits)
 
     def ended(self, attempt: _Tcp) -> None:
         self._attempts.discard(attempt)
