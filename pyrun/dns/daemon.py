@@ -33,7 +33,7 @@ from .loop import Loop
 from .metrics import render
 from .objects import FAULTS_MOST, Faults
 from .plan import Options, plan_dns
-from .program import PROGRAM, end_program, sockets_at, start
+from .program import PROGRAM, end_program, listening_at, sockets_at, start
 from .reply import NOTHING, Said, make_query
 from .responder import Ended, Question, Responder
 from .servers import Address, Servers, read_resolv_conf, read_searches, without
@@ -131,10 +131,13 @@ class Daemon:
             self.sockets = old.take_sockets()
             return old
         except PyrunError as error:
+            silent = listening_at(self.control) if isinstance(error, Ended) else []
             if old is not None:
-                self.say(f"{error.text}; process {old.pid} is ended")
                 old.close()
-                end_program(old.pid)
+                silent = [old.pid]
+            for pid in silent:
+                self.say(f"{error.text}; process {pid} is ended")
+                end_program(pid)
             return None
 
     def _bind(self) -> None:

@@ -92,6 +92,21 @@ def _end_stranger(pid: int) -> None:
         os.close(fd)
 
 
+def listening_at(control: str) -> list[int]:
+    """The pids of programs that listen at this path, whether they say so or not."""
+    sockets, found = set(), []
+    for line in Path("/proc/self/net/unix").read_text(errors="replace").splitlines():
+        inode, path = line.split(maxsplit=7)[-2:]
+        if path == control:
+            sockets.add(f"socket:[{inode}]")
+    for at in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            is_one = os.path.basename(os.readlink(at / "exe")).split()[0] == PROGRAM.name
+            if is_one and os.readlink(at / "fd" / "3") in sockets:
+                found.append(int(at.name))
+    return found
+
+
 def sockets_at(address: str, port: int) -> list[socket.socket]:
     """A UDP and a TCP socket bound to this address, which need not be one of the host's yet. PyrunError."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET

@@ -177,6 +177,32 @@ def test_a_program_of_another_version_is_followed(monkeypatch: pytest.MonkeyPatc
         store.close()
 
 
+def test_a_silent_program_that_was_left_is_ended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It says nothing of itself, and has the sockets that the next one needs."""
+    store, port, said = Store(), free_port(), list[str]()
+    tell_cluster(store)
+    settings = Settings(str(tmp_path), (("127.0.0.1", port),), LOOPBACK, upstreams=Servers())
+    first = Daemon(settings, store, print)
+    first._plan()
+    first.stop(leave=True)
+    first.run()
+    silent = first.responder.pid
+    os.kill(silent, signal.SIGSTOP)
+    monkeypatch.setattr(responder, "PATIENCE_S", 3.0)
+    try:
+        second = Daemon(settings, store, said.append)
+        try:
+            assert f"pyrun-dns has said nothing for 3 seconds; process {silent} is ended" in said
+            assert Served(second, port, store, said).udp(f"web.{SVC}")[1]
+        finally:
+            second.stop()
+            second.run()
+            end_program(second.responder.pid)
+    finally:
+        end_program(silent)
+        store.close()
+
+
 def test_a_program_of_another_version_that_is_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(responder, "PROTOCOL", 1)
     with pytest.raises(PyrunError, match="pyrun-dns is of another version than this daemon"):
