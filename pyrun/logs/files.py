@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from .query import Query
     from .tree import Container, Segment
 
-    _Decompress = zlib._Decompress
-
     class Unpacking(Protocol):
         def read(self, size: int) -> bytes:
             """About so much, nothing at the end; raises where it is damaged."""
@@ -137,26 +135,32 @@ class _Packed(File):
 class _Gunzip:
     """Of a damaged file all that comes before the damage; then it raises zlib.error."""
 
-    def __init__(self, fd: int, inflate: _Decompress | None = None, packed: bytes = b"", at: int = 0) -> None:
+    def __init__(self, fd: int) -> None:
         self._fd = fd
-        self._inflate = inflate or zlib.decompressobj(_GZIP)
-        self._packed, self._at = packed, at
+        self._inflate = zlib.decompressobj(_GZIP)
+        self._packed, self._at = b"", 0
+        self._between = False  # behind a member
 
     def copy(self) -> _Gunzip:
-        return _Gunzip(self._fd, self._inflate.copy(), self._packed, self._at)
+        made = _Gunzip(self._fd)
+        made._inflate, made._packed, made._at = self._inflate.copy(), self._packed, self._at
+        made._between = self._between
+        return made
 
     def read(self, size: int) -> bytes:
         while True:
-            if self._inflate.eof:  # a file may have several members, and zeros behind them
-                self._packed = self._inflate.unused_data.lstrip(b"\0")
+            if self._inflate.eof:
+                self._packed, self._between = self._inflate.unused_data, True
                 self._inflate = zlib.decompressobj(_GZIP)
             if not self._packed:
                 self._packed = os.pread(self._fd, INPUT, self._at)
                 self._at += len(self._packed)
             if not self._packed:
                 return b""
-            data = self._unpack(size)
-            if data:
+            if self._between:  # a file may have several members, and any number of zeros behind each
+                self._packed = self._packed.lstrip(b"\0")
+                self._between = not self._packed
+            if self._packed and (data := self._unpack(size)):
                 return data
 
     def _unpack(self, size: int) -> bytes:

@@ -300,6 +300,13 @@ def test_reading_a_compressed_file_backward_unpacks_no_byte_more_than_twice(
     assert unpacked < 2.5 * size  # a chunk in each part is read on into the next one
 
 
+def test_of_a_compressed_file_with_many_zeros_between_its_parts_all_is_told(tmp_path: Path) -> None:
+    one, lines = container(tmp_path), [raw(second, f" {second} ") for second in range(100)]
+    data = b"".join([gzip.compress(line) + bytes(70_000) for line in lines])
+    Path(one.directory, "0.log.20261127-120000.gz").write_bytes(data)
+    assert len(list(read_container(one, Query()))) == len(tail(one, Query(), 900)) == len(lines)
+
+
 def test_of_a_compressed_file_all_that_comes_before_the_damage_is_told(tmp_path: Path) -> None:
     one, chance = container(tmp_path), random.Random(2)
     lines = [raw(second, chance.randbytes(40).hex()) for second in range(5000)]
