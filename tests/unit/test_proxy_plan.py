@@ -554,3 +554,11 @@ def test_a_service_with_a_selector_has_slices_of_the_pods_that_are_there(
     words = ["--from", "10.0.0.1", "--to", "172.30.0.1:80", "--format", "json"]
     code, out, _ = said(capfd, "trace", "--objects", str(tmp_path), *WORDS, *words)
     assert code == 0 and json.loads(out)["endpoints"] == ["10.0.0.7:80"]
+
+
+@pytest.mark.parametrize("verb", [["list"], ["explain", "web"]], ids=["list", "explain"])
+def test_what_is_of_files_is_not_asked_of_a_proxy_that_runs(capfd: pytest.CaptureFixture[str], verb: list[str]) -> None:
+    for option in ("--node=n1", "--masquerade-all", "--cluster-cidr=10.0.0.0/8"):
+        code, out, err = said(capfd, *verb, option)
+        assert (code, out) == (1, "")
+        assert f"{option.split('=')[0]} is for objects of files, and --objects is missing" in err

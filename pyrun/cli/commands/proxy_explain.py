@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from pyrun.cli.commands.proxy_run import STATE
+from pyrun.cli.commands.proxy_list import asked
 from pyrun.cli.commands.proxy_trace import given
 from pyrun.cli.output import columns, indented, write
 from pyrun.errors import NotFound, UsageError, printable
 from pyrun.kube.addresses import address_text, parse_address, port_text, prefix_text
-from pyrun.proxy.ask import ask
 from pyrun.proxy.explain import Explained, Fate, explain_service
 from pyrun.proxy.plan import plan_proxy
 from pyrun.proxy.rules import ACTIONS, FORWARD, PROTOCOLS, SCTP, Choice, Frontend, Refusal
@@ -50,7 +49,7 @@ def run(g: Globals, o: Options) -> int:
 
 
 def _of_running(g: Globals, o: Options) -> int:
-    found = ask(o.state or STATE, "/list")
+    found = asked(o)
     every = [*found["frontends"], *found["refused"]]
     name = _name_of(list(dict.fromkeys(one["service"] for one in every)), o.service, "that the proxy serves or refuses")
     frontends, refused = ([one for one in found[key] if one["service"] == name] for key in ("frontends", "refused"))

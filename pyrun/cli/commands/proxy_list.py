@@ -10,6 +10,7 @@ from typing import Any
 from pyrun.cli.commands.proxy_run import STATE
 from pyrun.cli.commands.proxy_trace import given
 from pyrun.cli.output import columns, indented, write
+from pyrun.cli.table_proxy import PROXY_NODE
 from pyrun.errors import UsageError, printable
 from pyrun.kube.addresses import parse_address, port_text
 from pyrun.proxy.ask import ask
@@ -42,8 +43,16 @@ def run(g: Globals, o: Options) -> int:
     return 0
 
 
+def asked(o: Options) -> dict[str, Any]:
+    """What a proxy that runs has. UsageError where something is said of the node, which is of files."""
+    for option in PROXY_NODE:
+        if getattr(o, option.name.replace("-", "_")):
+            raise UsageError(f"--{option.name} is for objects of files, and --objects is missing")
+    return ask(o.state or STATE, "/list")
+
+
 def _of_running(g: Globals, o: Options) -> int:
-    found = ask(o.state or STATE, "/list")
+    found = asked(o)
     for one in found["hurdles"]:
         g.warn(f"{one['what']}: {one['why']}, since {one['since']}")
     if o.format == "json":
