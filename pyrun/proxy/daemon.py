@@ -149,6 +149,7 @@ class Daemon:
         self._blocked: dict[Key, Refusal] = {}  # frontends whose port a program of the node has
         self._socketless: dict[Key, Refusal] = {}  # frontends whose socket the data plane can't have
         self._planned = Rules()  # those last carried out, with the frontends that are not served
+        self._not_served: dict[Key, Refusal] = {}  # of these
         self._sctp = probe()
         self._unserved: dict[Key, Refusal] = {}  # frontends of SCTP that this kernel can't serve
         self._seen: set[Key] = set()  # frontends that have been looked at for that
@@ -398,8 +399,9 @@ class Daemon:
             if one not in self._refused_told:
                 self.told(_line(one))
         self._refused_told = set(refused)
-        carried = (self._blocked, self._unserved, self._socketless)
-        self.standing.set([*[one for some in carried for one in some.values()], *self._check_faults], time.time())
+        unserved = self._blocked | self._unserved | self._socketless
+        self.standing.set([*unserved.values(), *self._check_faults], time.time())
+        self._not_served = unserved
         self._tell_events()
 
     def _tell_events(self) -> None:
@@ -471,8 +473,7 @@ class Daemon:
 
     def listing(self) -> dict[str, Any]:
         """What `proxy list` and `explain` print of a daemon that runs."""
-        unserved = self._blocked | self._unserved | self._socketless
-        return listing(self._planned, unserved, self._refusals(), self.standing)
+        return listing(self._planned, self._not_served, self._refusals(), self.standing)
 
     def _fault_lines(self) -> list[str]:
         """Each once, as many as a status can name."""
