@@ -158,6 +158,11 @@ def end(code: int) -> int:
     return code
 
 
+def program() -> None:
+    """`pyrun` where pip has put it. The end of the interpreter would wait for threads that hang (pyrun/ending.py)."""
+    posix._exit(end(main()))
+
+
 def as_error(error: Exception) -> PyrunError:
     """An exception that nobody expected, as a message that names its place."""
     if isinstance(error, OSError) and error.errno and error.strerror:

@@ -14,11 +14,11 @@ import os
 import resource
 import signal
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from .. import __version__
 from ..cri_api import SERVICES
+from ..ending import apart, run
 from ..errors import PyrunError
 from ..facts import Facts, collect_facts
 from ..image import layers
@@ -72,7 +72,7 @@ def serve(places: Places, config: str | None, warn: Callable[[str], None], besid
     with only_one(places.root, "pyrun cri", BOTH), contextlib.ExitStack() as stack:
         if not os.path.samefile(places.root, places.state):
             stack.enter_context(only_one(places.state, "pyrun cri", BOTH))
-        asyncio.run(_serve(places, path, configuration, warn, beside))
+        run(_serve(places, path, configuration, warn, beside), warn, THREADS)
     return 0
 
 
@@ -80,7 +80,6 @@ async def _serve(
     places: Places, path: str, configuration: Configuration, warn: Callable[[str], None], beside: Beside | None
 ) -> None:
     loop = asyncio.get_running_loop()
-    loop.set_default_executor(ThreadPoolExecutor(THREADS, "pyrun"))
     ended, signals = asyncio.Event(), list[int]()
 
     def end(number: int) -> None:
@@ -106,7 +105,7 @@ async def _serve(
         await cri.streams.stop()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(cri.pods.joined.finish(), FINISH_S)
-        await asyncio.to_thread(cri.images.close, wait=False)
+        await apart(lambda: cri.images.close(wait=False))
         _remove_empty(cri.facts)
 
 

@@ -17,6 +17,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
+from ..ending import END_S, cancel
 from ..errors import InvalidArgument, ResourceExhausted
 from ..kube.certificates import Pair
 from ..metrics.durations import plan_durations
@@ -81,10 +82,8 @@ class Answers:
         for stream in self._logs:  # their threads see the end
             with contextlib.suppress(OSError):
                 stream.shutdown(socket.SHUT_RDWR)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._threads.shutdown()
+        await cancel(self._tasks)
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _take(self) -> None:
         try:
@@ -207,7 +206,7 @@ class Answers:
             try:
                 await asyncio.shield(work)
             except asyncio.CancelledError:
-                await work  # stop() has ended its socket
+                await asyncio.wait([work], timeout=END_S)  # stop() has ended its socket, but a disk may hang
                 raise
         finally:
             del self._logs[stream]

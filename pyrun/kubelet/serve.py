@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 
+from ..ending import apart
 from ..kube.certificates import Pair
 from ..kube.client import Client
 from ..kube.kubeconfig import load_kubeconfig
@@ -43,7 +44,7 @@ async def answering(
     finally:
         kept.cancel()
         if renewal is not None:
-            await asyncio.to_thread(renewal.stop)
+            await apart(renewal.stop)
         await answers.stop()
         if client is not None:
             client.close()

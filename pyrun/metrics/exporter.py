@@ -15,6 +15,7 @@ import time
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
+from ..ending import cancel, in_time
 from ..errors import InvalidArgument, NotFound, PyrunError, Unavailable
 from ..http.server import Exchange, Server
 from ..listen import only_one, private_directory
@@ -222,7 +223,7 @@ async def serve(
 
             def begin() -> Store:
                 made = Store(kept.directory, kept.keep)
-                stack.callback(made.close)
+                stack.callback(in_time, made.close)
                 return made
 
             try:
@@ -245,5 +246,4 @@ async def serve(
         finally:
             await exporter.stop()
             if keeping is not None:
-                keeping.cancel()
-                await asyncio.wait([keeping])
+                await cancel([keeping])

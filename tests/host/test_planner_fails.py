@@ -16,6 +16,7 @@ import pytest
 
 from pyrun.cli.planner import MOST_HELD, NAME
 from tests.support.container.bundle import Bundle, BundleMaker
+from tests.support.container.disk import dead_fuse
 from tests.support.container.planned import Planned, listen
 from tests.support.container.runner import Runner, python_argv, wait_for
 from tests.support.executor.stub import LAUNCHER, TO_PYTHON
@@ -181,17 +182,11 @@ def test_by_hand(
 
 
 @contextmanager
-def dead_fuse(made: Bundle) -> Iterator[Path]:
-    """A bundle on a FUSE file system whose server says nothing; at the end it dies."""
-    (at := made.path.with_name("fuse")).mkdir()
-    server = os.open("/dev/fuse", os.O_RDWR)
-    options = f"fd={server},rootmode=40000,user_id=0,group_id=0"
-    subprocess.run(["mount", "-i", "-t", "fuse", "-o", options, "none", at], pass_fds=(server,), check=True)
-    try:
+def on_dead_fuse(made: Bundle) -> Iterator[Path]:
+    """A bundle on it."""
+    at = made.path.with_name("fuse")
+    with dead_fuse(at):
         yield at / "bundle"
-    finally:
-        os.close(server)
-        subprocess.run(["umount", "-l", at], check=True)
 
 
 @contextmanager
@@ -206,7 +201,7 @@ def leased(made: Bundle) -> Iterator[Path]:
         os.close(file)
 
 
-@pytest.mark.parametrize("hung", [dead_fuse, leased])
+@pytest.mark.parametrize("hung", [on_dead_fuse, leased])
 def test_a_config_that_can_t_be_read_holds_up_nobody_else(
     planned: Planned, bundle: BundleMaker, hung: Callable[[Bundle], AbstractContextManager[Path]]
 ) -> None:

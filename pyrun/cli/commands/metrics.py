@@ -21,6 +21,7 @@ PERIOD_S, DAYS, ROLLED_DAYS, BYTES, LEAST_BYTES = 10.0, 7, 400, 512 << 20, 1 << 
 
 def run(g: Globals, o: Options) -> int:
     try:
+        from pyrun.ending import run as run_daemon
         from pyrun.listen import parse_address
         from pyrun.metrics.exporter import Kept, serve
         from pyrun.metrics.store import Keep
@@ -52,7 +53,7 @@ def run(g: Globals, o: Options) -> int:
         await serve(cri, o.node_name or os.uname().nodename, host, port, ended, _say, kept)
 
     try:
-        asyncio.run(main())
+        run_daemon(main(), g.warn)
     except OSError as error:
         raise PyrunError(f"{host}:{port}: {reason(error)}", hint="--address HOST:PORT has another") from None
     return 0

@@ -32,6 +32,7 @@ def run(g: Globals, o: Options) -> int:
     ports = [_ports(word) for word in o.ports]
     if not ports:
         raise UsageError("no port: [LOCAL:]REMOTE, or :REMOTE for any free one")
+    from pyrun.ending import run as run_daemon
     from pyrun.node.agent.remote import asked, remote_sockets
 
     state = o.state or STATE
@@ -44,7 +45,7 @@ def run(g: Globals, o: Options) -> int:
     def make() -> list[socket.socket]:
         return remote_sockets(asked(f"{state}/node-streams.sock", "ports", of=of))
 
-    return asyncio.run(_forward(g, ports, make))
+    return run_daemon(_forward(g, ports, make), g.warn)
 
 
 def _ports(word: str) -> tuple[int, int]:

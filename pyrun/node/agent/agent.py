@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...cri.cri import Cri
+from ...ending import cancel
 from ...errors import PyrunError, reason
 from ...image.garbage import Policy
 from ...kube.certificates import write_private
@@ -173,9 +174,7 @@ class Agent:
         self.deployments.stop()
         with contextlib.suppress(ValueError):
             self._cri.events.listeners.remove(self._told)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await cancel(self._tasks)
         if self._url is not None:
             self._url.close()
         self.host.prober.close()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import signal
 from collections.abc import AsyncIterator, Callable
 
 from ...cri.cri import Cri
+from ...ending import apart
 from .agent import Agent, Settings
 from .socket import Socket
 from .streams import SOCKET as STREAMS
@@ -71,4 +71,4 @@ async def running(
         await door.stop()
         await agent.stop()
         if services is not None:
-            await asyncio.to_thread(services.stop)
+            await apart(services.stop)

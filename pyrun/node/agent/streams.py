@@ -20,6 +20,7 @@ from typing import Any
 
 from ...cri.backend import PodBackend
 from ...cri.stream.ports import open_sockets
+from ...ending import cancel
 from ...errors import InvalidArgument, PyrunError
 from ...listen import listen, unlink_ours
 from .agent import Agent
@@ -128,9 +129,7 @@ class StreamSocket:
             asyncio.get_running_loop().remove_reader(self._listener)
             unlink_ours(self._path, self._inode)
             self._listener.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await cancel(self._tasks)
 
     def _accept(self) -> None:
         assert self._listener is not None

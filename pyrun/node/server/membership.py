@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from ...ending import apart
 from ...kube.client import Client
 from ...kube.kubeconfig import Cluster
 from ...kube.objects.status import PodStatus
@@ -102,9 +103,9 @@ class Membership:
         await self.statuses.stop()
         await self.events.stop()
         if self.renewal is not None:
-            await asyncio.to_thread(self.renewal.stop)
+            await apart(self.renewal.stop)
         for stop in (self.pods.watch.stop, self.registration.stop, self.refers.stop):
-            await asyncio.to_thread(stop)
+            await apart(stop)
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._client.close()
 

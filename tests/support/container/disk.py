@@ -7,7 +7,10 @@ slow machine may take; what is left open fails them all the same.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 from tests.support.container.runner import wait_for
@@ -35,6 +38,21 @@ def unmount_below(directory: Path) -> None:
     """All of it, the last first."""
     for path in reversed(mounts_below(directory)):
         subprocess.run(["umount", "-l", path], check=False)
+
+
+@contextlib.contextmanager
+def dead_fuse(at: Path) -> Iterator[None]:
+    """Makes it a directory with a FUSE file system whose server says nothing: who asks it for anything hangs. At the
+    end the server dies."""
+    at.mkdir()
+    server = os.open("/dev/fuse", os.O_RDWR)
+    options = f"fd={server},rootmode=40000,user_id=0,group_id=0"
+    subprocess.run(["mount", "-i", "-t", "fuse", "-o", options, "none", at], pass_fds=(server,), check=True)
+    try:
+        yield
+    finally:
+        os.close(server)
+        subprocess.run(["umount", "-l", at], check=True)
 
 
 def _until_not_busy(*command: str) -> None:
