@@ -13,13 +13,13 @@ import gc
 import os
 import resource
 import signal
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Coroutine
+from typing import Any, NamedTuple, TypeVar
 
 from .. import __version__
 from ..cri_api import SERVICES
 from ..ending import apart, run
-from ..errors import PyrunError
+from ..errors import PyrunError, Unavailable
 from ..facts import Facts, collect_facts
 from ..image import layers
 from ..image.pull import Settings as Pulling
@@ -39,6 +39,8 @@ from .cri import Cri
 from .events import Events
 from .server import functions
 from .stream.server import Streams
+
+Result = TypeVar("Result")
 
 THREADS = 128  # execs and stops that wait have one each
 FINISH_S = 60.0  # for what was begun, when a signal ends the daemon
@@ -88,13 +90,13 @@ async def _serve(
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, end, number)
-    cri = await asyncio.to_thread(_assemble, places, configuration, warn)
+    cri = await _unless(ended, asyncio.to_thread(_assemble, places, configuration, warn))
     try:
         await cri.streams.start()
     except OSError as error:
         raise PyrunError(f"stream_address {configuration.stream_address}: {error.strerror or error}") from None
     try:
-        await recover(cri.pods)
+        await _unless(ended, recover(cri.pods))
         cri.pods.changed = cri.events.tell
         gc.collect()
         gc.freeze()  # what is there now stays: no look for garbage among it
@@ -107,6 +109,18 @@ async def _serve(
             await asyncio.wait_for(cri.pods.joined.finish(), FINISH_S)
         await apart(lambda: cri.images.close(wait=False))
         _remove_empty(cri.facts)
+
+
+async def _unless(ended: asyncio.Event, work: Coroutine[Any, Any, Result]) -> Result:
+    """What a part of the start returns. Unavailable where it still goes on FINISH_S after a signal: on a disk that
+    hangs it goes on for ever."""
+    task, told = asyncio.ensure_future(work), asyncio.ensure_future(ended.wait())
+    await asyncio.wait((task, told), return_when=asyncio.FIRST_COMPLETED)
+    told.cancel()
+    if not (await asyncio.wait((task,), timeout=FINISH_S))[0]:
+        task.cancel()
+        raise Unavailable("it was told to end before it had started, which hangs", hint="does the disk answer?")
+    return task.result()
 
 
 def _remove_empty(facts: Facts) -> None:

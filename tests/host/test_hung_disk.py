@@ -6,8 +6,12 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from pyrun.cri import daemon
 from tests.support.container.disk import dead_fuse
 from tests.support.container.runner import wait_for
+from tests.support.cri.node import a_node
 from tests.support.node.agent import SLEEP, an_agent, pod, sh
 
 PATIENCE_S = 60.0
@@ -53,6 +57,19 @@ def test_a_dead_directory_holds_up_no_other_pod_and_no_end(tmp_path: Path, busyb
             agent.wait_ready("late")
         agent.wait(lambda pods: all(refused(agent.run("describe", f"hung{n}").out) for n in range(HANGING)))
         assert agent.pods()["hung0"]["status"]["phase"] == "Pending"
+
+
+def test_a_start_that_hangs_ends(tmp_path: Path, busybox_rootfs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the pods' records: a signal gives it a time."""
+    monkeypatch.setattr(daemon, "FINISH_S", 0.1)
+    with a_node(tmp_path, busybox_rootfs) as node:
+        with dead_fuse(node.root / "pods"):
+            node.fork(wait=False)
+            wait_for(lambda: threads_in_stat(node.pid) == 1, PATIENCE_S, "its thread")
+            assert node.stop() == 1
+        assert "before it had started" in node.said.read_text()
+        (node.root / "pods").rmdir()
+        node.start()
 
 
 def refused(described: str) -> bool:

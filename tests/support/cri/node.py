@@ -118,7 +118,7 @@ class Node:
             self._wait_up()
         return time.monotonic() - begun
 
-    def fork(self, die_at: str = "", points: Path | None = None) -> float:
+    def fork(self, die_at: str = "", points: Path | None = None, *, wait: bool = True) -> float:
         """As start(), forked from us. die_at: a point at which it kills itself. points: a file to which the names of
         those that it reaches are appended."""
         begun = time.monotonic()
@@ -126,7 +126,8 @@ class Node:
         if not pid:
             _serve(self, die_at, points)
         self.daemon = Daemon(pid)
-        self._wait_up()
+        if wait:
+            self._wait_up()
         return time.monotonic() - begun
 
     def _wait_up(self) -> None:
