@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable
 
-from pyrun.errors import PyrunError
 from pyrun.image.contents import Contents
 
 PAUSES_S = 1.0, 60.0  # after a failure, the first and the longest; each is twice the one before it
@@ -93,12 +92,12 @@ class Writer:
         try:
             self._contents.write_out(self._gives_up)
             self._contents.database.write_out()  # the images' rows
-        except (PyrunError, OSError) as error:
+        except Exception as error:  # whatever it was: a thread that ends writes nothing out any more
             self._tell(f"{self._layers} can't be written out, which is tried again: {error}")
             return False
         if self.trouble:
-            self._warn(f"{self._layers} is written out again")
             self.trouble = ""
+            self._warn(f"{self._layers} is written out again")
         return True
 
     def _gives_up(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import sqlite3
 import struct
 import subprocess
 import threading
@@ -282,7 +283,15 @@ def test_a_mark_that_the_disk_does_not_take_is_not_lost(tmp_path: Path, monkeypa
     images.close()
 
 
-@pytest.mark.parametrize("error", [PyrunError("pyrun-layer does not end"), OSError(11, "no process"), Told("sync")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        PyrunError("pyrun-layer does not end"),
+        OSError(11, "no process"),
+        Told("sync"),
+        sqlite3.OperationalError("disk I/O error"),  # of what ends a transaction on a disk that has failed
+    ],
+)
 def test_what_has_failed_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     """Without another pull; and a person is told once that it fails, and that it does no longer."""
     said: list[str] = []
