@@ -44,18 +44,19 @@ def test_a_librarys_that_a_test_began_is_found() -> None:
 
 
 def test_a_thread_that_ends_in_time_is_waited_for() -> None:
-    before, late = living_threads(), threading.Timer(0.5, lambda: None)
-    late.start()
-    assert find_left(before) == [] and not late.is_alive()
+    before, done = living_threads(), threading.Event()
+    threading.Timer(0.5, done.set).start()
+    assert find_left(before) == [] and done.is_set()
 
 
 def test_an_executors_and_pyruns_own_are_no_tests() -> None:
-    before, goes_on = living_threads(), threading.Event()
+    before, there, goes_on = living_threads(), threading.Event(), threading.Event()
     of_pyrun: dict[str, object] = {}
-    exec(compile("def work(wait): wait()", product, "exec"), of_pyrun)
-    own = threading.Thread(target=of_pyrun["work"], args=(goes_on.wait,))  # type: ignore[arg-type]
+    exec(compile("def work(begin, wait): begin(), wait()", product, "exec"), of_pyrun)
+    own = threading.Thread(target=of_pyrun["work"], args=(there.set, goes_on.wait))  # type: ignore[arg-type]
     own.start()
     try:
+        assert there.wait(PATIENCE_S)  # till then nobody can tell whose it is
         with ThreadPoolExecutor(1) as pool:
             assert pool.submit(living_threads).result() == before
     finally:
