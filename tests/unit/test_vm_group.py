@@ -47,7 +47,7 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
         ("", STUCK.format(112), 10000, LockedUp, "the guest's kernel locked up: CPU#0 stuck for 112s! [podman:5487]"),
         ("", STUCK.format(45), 3, LockedUp, "the guest's kernel locked up: CPU#0 stuck for 45s! [podman:5487]"),
         ("", STALL, 3, GuestDied, "the guest hangs: it said nothing for 3 s"),
-        (STUCK.format(112), "", 3, GuestDied, "the guest hangs: it said nothing for 3 s"),
+        (STUCK.format(112), "", 2.4, GuestDied, "the guest hangs: it said nothing for 2 s"),
     ],
     ids=["at once", "silent", "only stalled", "got over it"],
 )

@@ -223,7 +223,7 @@ class Machine:
         ended = silent >= allowed
         stuck = find_stuck(self.console_text(self._heard), 0 if ended else STUCK_S)
         if stuck or ended:
-            explained = self._explain_hang(silent)
+            explained = self._explain_hang(min(silent, allowed))
             raise LockedUp(explained) if stuck else GuestDied(explained)
 
     def _explain_end(self) -> str:
