@@ -71,10 +71,10 @@ def _lock(c: Container) -> None:
 
 def _update(c: Container, change: bytes, warn: Callable[[str], None], file: str, rdt: dict[str, str] | None) -> None:
     path = c.path("config.json")
-    config = json.loads(read_file(path))
+    config = json.loads(read_file(path), object_hook=_given)
     linux = config.setdefault("linux", {})
     before = json.dumps(linux.get("resources") or {}).encode()
-    applied, in_force = merge_resources(linux.get("resources") or {}, json.loads(change))
+    applied, in_force = merge_resources(linux.get("resources") or {}, json.loads(change, object_hook=_given))
     schemata = _schemata(c, linux.get("intelRdt"), rdt) if rdt else []
     linux["resources"] = in_force
     if rdt:
@@ -91,6 +91,11 @@ def _update(c: Container, change: bytes, warn: Callable[[str], None], file: str,
             posix.unlink(path + ".new")
         raise
     posix.rename(path + ".new", path)
+
+
+def _given(members: dict[str, Any]) -> dict[str, Any]:
+    """An object without those that are null: they count as absent, and override nothing."""
+    return {name: value for name, value in members.items() if value is not None}
 
 
 def _schemata(c: Container, stored: dict[str, Any] | None, rdt: dict[str, str]) -> list[tuple[str, str, str]]:

@@ -203,6 +203,21 @@ def test_update_from_a_file_and_from_stdin(pyrun: Runner, bundle: BundleMaker, t
     assert pyrun.state(id)["status"] == "running"
 
 
+def test_update_where_null_stands_for_what_is_absent(pyrun: Runner, bundle: BundleMaker) -> None:
+    """Also for the linux section as a whole, and deep in what is given."""
+    made = bundle(["sleep", "1000"])
+    config = json.loads((made.path / "config.json").read_text())
+    config |= dict.fromkeys(("linux", "mounts", "hostname", "domainname"))
+    (made.path / "config.json").write_text(json.dumps(config))
+    id = pyrun.create_started(made)
+    given = {"unified": {"cgroup.max.depth": "3"}}
+    for change in (given | {"memory": None}, {"memory": {"limit": None}, "unified": None}):
+        pyrun("update", "--resources", "-", id, input=json.dumps(change)).ok()
+        assert (cgroup_of(pyrun, id) / "cgroup.max.depth").read_text() == "3\n"
+        assert stored(pyrun, id) == given
+    pyrun("exec", id, "true").ok()
+
+
 def test_of_updates_at_once_none_is_lost(pyrun: Runner, bundle: BundleMaker) -> None:
     id = pyrun.create_started(bundle(["sleep", "1000"]))
     names = ["cgroup.max.depth", "cgroup.max.descendants"]
