@@ -436,7 +436,7 @@ def _plan_ready(
     plan_agent(b, spec, req, seccomp, "running", str(target.pid))
     plan_engine(b, req, s.pidfd, s.socket, "setns")
     started = 0 if seccomp is not None and seccomp.listener_path else ready
-    b.add(PARENT, Ack(why="it may exec"), WaitExec(patience_ms=started, why=why))
+    b.add(PARENT, Ack(why="it may exec"), WaitExec(proc=s.proc, patience_ms=started, why=why + ", or it was killed"))
 
 
 def is_met(spec: Spec, req: Request, seccomp: SeccompProgram | None) -> bool:

@@ -188,21 +188,26 @@ def test_exec_killed_at_each_parent_step(
         pid_file.unlink(missing_ok=True)
 
 
-def test_an_exec_killed_at_each_of_its_steps_is_an_error(pyrun: Runner, entered: str) -> None:
-    """Also where nobody meets the process before its exec: the socket closes then as it does at an exec."""
+@pytest.mark.parametrize("met", [False, True])
+def test_an_exec_killed_at_each_of_its_steps_is_an_error(
+    pyrun: Runner, entered: str, tmp_path: Path, met: bool
+) -> None:
+    """Also where nobody meets the process before its exec, and after that: the socket closes as it does at an exec."""
     container = Store(str(pyrun.root)).open(entered)
     spec, facts = load_file(container.directory + "/config.json"), collect_facts()
     assert spec.process is not None
     process = spec.process.replace(args=("sleep", "1000"))
-    plan = plan_exec(spec, process, facts, collect_target(container, facts), Request(id=entered))
+    request = Request(id=entered, pid_file=str(tmp_path / "pid") if met else None)
+    plan = plan_exec(spec, process, facts, collect_target(container, facts), request)
     next(step for step in plan.steps if isinstance(step, Clone3)).args["image"] = faults_build()
-    assert not any(isinstance(step, Meet) for step in plan.steps)
+    assert any(isinstance(step, Meet) for step in plan.steps) == met
     traces = collect_traces()
     steps = numbered(plan, STAGE2)
     for index, where in steps:
         with pytest.raises(StepFailed) as failure:
             run_plan(plan, fault={"kill_step": index}).close()
         assert (failure.value.errno, failure.value.child_status) == (errno.ESRCH, signal.SIGKILL), where
+        assert not (tmp_path / "pid").exists(), where
     assert isinstance(plan.steps[steps[-1][0]], Execve)
     outcome = run_plan(plan)
     os.kill(outcome.pid, signal.SIGKILL)
