@@ -21,7 +21,7 @@ from pyrun.dashboard.web import Web
 from pyrun.http.server import Server
 from pyrun.logs.tree import Logs
 from pyrun.web.ask import Questions, take_question
-from tests.support.serving import end_threads
+from tests.support.serving import Serving, end_threads, shut_down
 
 PATIENCE_S = 60.0
 WHO = {"name": "root", "role": "admin"}
@@ -92,13 +92,14 @@ def many_pods(pods: int, logs: str = "") -> Iterator[str]:
     place: list[Any] = []
     there = threading.Event()
     ended: list[Any] = []
+    serving = Serving()
 
     def read() -> None:
         while True:
             question, streams = take_question(theirs)
             if not question:
                 return
-            threading.Thread(target=answer, args=(question, streams[0], pods, Logs(logs)), daemon=True).start()
+            serving.run(answer, question, streams[0], pods, Logs(logs))
 
     async def run() -> None:
         done = asyncio.Event()
@@ -111,15 +112,15 @@ def many_pods(pods: int, logs: str = "") -> Iterator[str]:
         await server.stop()
         await web.stop()
 
-    threads = [threading.Thread(target=read), threading.Thread(target=lambda: asyncio.run(run()))]
-    for thread in threads:
-        thread.start()
+    serving.run(read)
+    web = serving.run(lambda: asyncio.run(run()))
     try:
         assert there.wait(PATIENCE_S)
         yield f"http://{place[0]}:{place[1]}/"
     finally:
         ended[0].call_soon_threadsafe(ended[1].set)
-        end_threads(threads[1])
+        end_threads(web)
+        shut_down(ours)
+        serving.end()
         ours.close()
-        end_threads(threads[0])
         theirs.close()
