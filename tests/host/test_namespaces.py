@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.container.bundle import BundleMaker
+from tests.support.container.parked import parked
 from tests.support.container.runner import Runner, wait_for
 
 # The type in config.json -> the name below /proc/PID/ns.
@@ -34,18 +35,9 @@ def links(pid: int | str = "self") -> dict[str, str]:
 @pytest.fixture
 def other() -> Iterator[int]:
     """A process with all namespaces but the user's of its own, and a hostname to know it by."""
-    script = "hostname other-host; mount -t tmpfs none /mnt; touch /mnt/other; exec sleep 1000"
-    options = ["-muinpCT", "--fork", "--kill-child", "--propagation", "private", "--mount-proc"]
-    process = subprocess.Popen(["unshare", *options, "sh", "-c", script])
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    try:
-        wait_for(lambda: bool(children.read_text()), 30, "unshare's child")
-        child = int(children.read_text())
-        wait_for(lambda: b"sleep" in Path(f"/proc/{child}/cmdline").read_bytes(), 30, "the child to be ready")
-        yield child
-    finally:
-        process.kill()
-        process.wait()
+    script = "hostname other-host; mount -t tmpfs none /mnt; touch /mnt/other"
+    with parked("-muinpCT", "--propagation", "private", "--mount-proc", first=script) as pid:
+        yield pid
 
 
 def test_all_namespaces_are_new(pyrun: Runner, bundle: BundleMaker) -> None:

@@ -28,7 +28,7 @@ from pyrun.pod.spec import (
 )
 from pyrun.pod.spec.layers import image_mount
 from pyrun.runtime.runtime import Runtime
-from tests.support.container.runner import wait_for
+from tests.support.container.parked import parked
 from tests.support.cri.requests import Image, container, context
 from tests.support.pods.nets import pod_config, pod_id
 
@@ -230,13 +230,8 @@ def test_a_bidirectional_mount_reaches_the_host(place: Place) -> None:
 @pytest.fixture
 def shared_pid() -> Iterator[str]:
     """A PID namespace as a pod has it, with a process 1 that parks."""
-    with subprocess.Popen(["unshare", "--pid", "--fork", "--kill-child", "sleep", "60"]) as made:
-        try:
-            children = Path(f"/proc/{made.pid}/task/{made.pid}/children")
-            wait_for(lambda: children.read_text().strip() != "", 10, "process 1")
-            yield f"/proc/{children.read_text().split()[0]}/ns/pid"
-        finally:
-            made.kill()
+    with parked("--pid") as pid:
+        yield f"/proc/{pid}/ns/pid"
 
 
 @KERNELS

@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.container.bundle import Bundle, BundleMaker
 from tests.support.container.leaks import CGROUP_ROOT
+from tests.support.container.parked import parked
 from tests.support.container.runner import Runner, wait_for
 
 FIRST, SIZE = 100000, 65536
@@ -146,16 +147,8 @@ def test_joined_user_namespace(pyrun: Runner, bundle: BundleMaker, mapped: Any, 
 @pytest.fixture
 def hosts() -> Iterator[int]:
     """A process with namespaces of its own that belong to the host's user namespace."""
-    process = subprocess.Popen(["unshare", "-uinpCTf", "--kill-child", "sleep", "1000"])
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    try:
-        wait_for(lambda: bool(children.read_text()), 30, "unshare's child")
-        child = int(children.read_text())
-        wait_for(lambda: b"sleep" in Path(f"/proc/{child}/cmdline").read_bytes(), 30, "the child to be ready")
-        yield child
-    finally:
-        process.kill()
-        process.wait()
+    with parked("-uinpCT") as pid:
+        yield pid
 
 
 LINKS = {"network": "net", "ipc": "ipc", "uts": "uts", "pid": "pid", "cgroup": "cgroup", "time": "time"}

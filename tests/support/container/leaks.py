@@ -19,7 +19,7 @@ import pytest
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 INHERITED = "PYRUN_TEST_BESIDE"  # the BESIDE of the run that a run of tests within a test belongs to
 BESIDE = set(map(int, os.environ.get(INHERITED, "").split()))  # sessions that run beside the tests; they are no leaks
-GRACE_S = 10.0
+GRACE_S = 60.0
 PF_KTHREAD = 0x200000
 # Where systemd runs: workers of udev linger after a device came or went, and a user's manager makes slices and a bus
 # when they are first needed.
