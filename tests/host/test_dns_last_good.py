@@ -145,15 +145,21 @@ def test_a_saved_table_that_kills_every_program_is_given_up(monkeypatch: pytest.
         store.close()
 
 
-def test_a_program_of_another_version_is_followed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Its sockets are taken, and another one goes on; the daemon can't speak with it of anything else."""
-    store, port, said = Store(), free_port(), list[str]()
+def leave_a_program(tmp_path: Path, store: Store, port: int) -> tuple[Settings, int]:
+    """The settings of a daemon that has ended, and the pid of its program, which goes on."""
     tell_cluster(store)
     settings = Settings(str(tmp_path), (("127.0.0.1", port),), LOOPBACK, upstreams=Servers())
     first = Daemon(settings, store, print)
     first._plan()
     first.stop(leave=True)
     first.run()
+    return settings, first.responder.pid
+
+
+def test_a_program_of_another_version_is_followed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its sockets are taken, and another one goes on; the daemon can't speak with it of anything else."""
+    store, port, said = Store(), free_port(), list[str]()
+    settings, left = leave_a_program(tmp_path, store, port)
     connect = Responder.connect
 
     def older(path: str) -> Responder:
@@ -167,12 +173,12 @@ def test_a_program_of_another_version_is_followed(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(Responder, "connect", older)
     second = Daemon(settings, store, said.append)
     try:
-        assert said == [f"process {second.responder.pid} has taken over from {first.responder.pid}"]
+        assert said == [f"process {second.responder.pid} has taken over from {left}"]
         assert Served(second, port, store, said).udp(f"web.{SVC}")[1]
     finally:
         second.stop()
         second.run()
-        end_program(first.responder.pid)
+        end_program(left)
         end_program(second.responder.pid)
         store.close()
 
@@ -180,26 +186,20 @@ def test_a_program_of_another_version_is_followed(monkeypatch: pytest.MonkeyPatc
 def test_a_silent_program_that_was_left_is_ended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """It says nothing of itself, and has the sockets that the next one needs."""
     store, port, said = Store(), free_port(), list[str]()
-    tell_cluster(store)
-    settings = Settings(str(tmp_path), (("127.0.0.1", port),), LOOPBACK, upstreams=Servers())
-    first = Daemon(settings, store, print)
-    first._plan()
-    first.stop(leave=True)
-    first.run()
-    silent = first.responder.pid
-    os.kill(silent, signal.SIGSTOP)
+    settings, left = leave_a_program(tmp_path, store, port)
+    os.kill(left, signal.SIGSTOP)
     monkeypatch.setattr(responder, "PATIENCE_S", 3.0)
     try:
         second = Daemon(settings, store, said.append)
         try:
-            assert f"pyrun-dns has said nothing for 3 seconds; process {silent} is ended" in said
+            assert f"pyrun-dns has said nothing for 3 seconds; process {left} is ended" in said
             assert Served(second, port, store, said).udp(f"web.{SVC}")[1]
         finally:
             second.stop()
             second.run()
             end_program(second.responder.pid)
     finally:
-        end_program(silent)
+        end_program(left)
         store.close()
 
 
