@@ -74,6 +74,11 @@ GARBAGE = (
     number("image-gc-low-threshold", "PERCENT", "of the disk in use, to which they go", default=80),
     number("minimum-image-ttl", "SECONDS", "how long an image stays after its pull in any case", default=120),
     number("maximum-image-ttl", "SECONDS", "without use after which it goes in any case; 0: never", default=0),
+    choice(
+        "verify-image-credentials",
+        ("NeverVerifyPreloadedImages", "NeverVerify", "AlwaysVerify"),
+        "of which images that are here a pod must have credentials: those that were pulled by some, none, or all",
+    ),
 )
 EVICTION = (
     text("eviction-hard", "SIGNAL<VALUE", "for which pods go at once, by commas (default: a kubelet's)", many=True),

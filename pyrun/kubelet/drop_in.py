@@ -85,6 +85,12 @@ def _number(value: Any) -> str:
     return str(value)
 
 
+def _verification(value: Any) -> str:
+    if value not in ("NeverVerifyPreloadedImages", "NeverVerify", "AlwaysVerify"):
+        raise ValueError("NeverVerifyPreloadedImages, NeverVerify or AlwaysVerify")
+    return str(value)
+
+
 def _size(value: Any) -> str:
     """`10Mi` is pyrun's `10M`; a bare number is bytes."""
     found = re.fullmatch(r"(\d+)(?:([KMGT])i)?", str(value))
@@ -138,7 +144,7 @@ FIELDS: dict[str, Rule] = {
     "authorization.webhook.cacheUnauthorizedTTL": Only(("30s",)),
     "registryPullQPS": Idle(5, NO_LIMIT),
     "registryBurst": Idle(10, NO_LIMIT),
-    "imagePullCredentialsVerificationPolicy": Only(("", "NeverVerify", "NeverVerifyPreloadedImages")),
+    "imagePullCredentialsVerificationPolicy": Becomes("verify-image-credentials", _verification),
     "preloadedImagesVerificationAllowlist": Only(([],)),
     "eventRecordQPS": Idle(50, NO_LIMIT),
     "eventBurst": Idle(100, NO_LIMIT),

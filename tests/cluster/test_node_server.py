@@ -319,13 +319,24 @@ def test_an_image_that_not_everybody_may_have(cluster: Cluster) -> None:
         cluster.apply(cluster.pod("may", c, hostname="h", subdomain="s", **login), cluster.pod("not", c))
         there = cluster.wait_ready("may")
         assert f"\th.s.{cluster.namespace}.svc.cluster.local\th\n" in cluster.agent.exec(there, "cat", "/etc/hosts")
-        reasons = ("ErrImagePull", "ImagePullBackOff")
+
+        def reason(pod: dict[str, Any]) -> Any:
+            found = pod["status"].get("containerStatuses") or [{}]
+            return found[0].get("state", {}).get("waiting", {}).get("reason")
 
         def refused(pod: dict[str, Any]) -> bool:
-            found = pod["status"].get("containerStatuses") or [{}]
-            return found[0].get("state", {}).get("waiting", {}).get("reason") in reasons
+            return reason(pod) in ("ErrImagePull", "ImagePullBackOff")
 
         cluster.wait_pod("not", refused)
+        here, never = ({**c, "imagePullPolicy": policy} for policy in ("IfNotPresent", "Never"))
+        cluster.apply(cluster.pod("not-here", here), cluster.pod("not-ever", never))
+        cluster.wait_pod("not-here", refused)
+        cluster.wait_pod("not-ever", lambda pod: reason(pod) == "ErrImageNeverPull")
+        asked = len(registry.log)
+        cluster.apply(cluster.pod("here", here, **login), cluster.pod("ever", never, **login))
+        for one in ("here", "ever"):
+            cluster.wait_ready(one)
+        assert all("Authorization" not in one.headers for one in registry.log[asked:]), "they had shown it before"
     finally:
         registry.close()
 

@@ -84,7 +84,8 @@ def test_each_option_is_there(name: str) -> None:
     (option,) = [one for one in NODE_RUN.options if one.name == rule.option]
     assert option.kind != FLAG or rule.word(True) == "true"
     assert option.kind != NUMBER or rule.word("5m" if rule.word is _whole_seconds else 7) in ("7", "300")
-    assert option.kind != CHOICE or "AlwaysAllow" in option.choices
+    words = {"authorization-mode": "AlwaysAllow", "verify-image-credentials": "AlwaysVerify"}
+    assert option.kind != CHOICE or rule.word(words[rule.option]) in option.choices
 
 
 def test_a_url_has_headers() -> None:
@@ -126,13 +127,14 @@ def test_faults_are_told_together_and_by_name() -> None:
         "memorySwap": {"swapBehavior": "LimitedSwap"},
         "crashLoopBackOff": {"maxContainerRestartPeriod": "1.5s"},
         "seccompDefault": True,
+        "imagePullCredentialsVerificationPolicy": "NeverVerifyAllowlistedImages",
     }
     with pytest.raises(ConfigError) as told:
         options(wrong)
     faults = dict(told.value.faults)
     assert list(faults) == [
         "/cpuManagerPolicy", "/maxPod", "/port", "/authentication/x509/clientCaFile", "/memorySwap",
-        "/crashLoopBackOff/maxContainerRestartPeriod", "/seccompDefault",
+        "/crashLoopBackOff/maxContainerRestartPeriod", "/seccompDefault", "/imagePullCredentialsVerificationPolicy",
     ]  # fmt: skip
     assert "'static' is not '' or 'none'" in faults["/cpuManagerPolicy"]
     assert "pyrun.toml" in faults["/seccompDefault"] and "whole seconds" in faults[list(faults)[5]]

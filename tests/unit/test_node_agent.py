@@ -355,7 +355,8 @@ def test_pull_secrets() -> None:
 
     def found(image: str, *names: str) -> tuple[list[str], list[str]]:
         refs = ", ".join(f"{{name: {name}}}" for name in names)
-        auths, missing = pull_auths(pod_of(f"containers: [{{name: c}}]\nimagePullSecrets: [{refs}]"), objects, image)
+        pairs, missing = pull_auths(pod_of(f"containers: [{{name: c}}]\nimagePullSecrets: [{refs}]"), objects, image)
+        auths = [auth for auth, _ in pairs]
         assert all(auth.server == "q.example" for auth in auths)
         return [auth.username for auth in auths], missing
 

@@ -78,6 +78,7 @@ def run(g: Globals, o: Options) -> int:
         log_bytes=log_bytes,
         log_files=o.container_log_max_files,
         images=_image_policy(o),
+        verify_images=o.verify_image_credentials,
         eviction=_eviction(o),
         shutdown=_shutdown(o),
         url=_url(o),

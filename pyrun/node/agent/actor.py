@@ -195,8 +195,9 @@ class Actor:
         self._plans += 1
         self._forget_probes()
         now = self._follow_clock()
-        await known_images(self.host.cri.images, self.record.desired(), self.carrier.images)
-        self.decision = self._settled(plan_pod(self.record.desired(), self.observe(), self.host.facts, now))
+        desired, carrier = self.record.desired(), self.carrier
+        await known_images(self.host.cri.images, self.host.pulled, desired, carrier.images, carrier.may_use)
+        self.decision = self._settled(plan_pod(desired, self.observe(), self.host.facts, now))
         self._note(now)
         for action in self.decision.actions:
             self._begin(action, now)

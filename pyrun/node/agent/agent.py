@@ -46,6 +46,7 @@ from .evictor import Eviction, Evictor
 from .garbage import ImageGarbage
 from .host import Host
 from .images import every_image
+from .pulled import PRELOADED, Pulled
 from .record import Record, Records
 from .rotation import rotate_for_ever
 from .sandbox_config import API, FILE, SOURCE, Dns, read_resolv
@@ -62,8 +63,9 @@ MANIFESTS, LOGS = "/etc/pyrun/manifests", "/var/log/pods"
 @dataclass(frozen=True, slots=True)
 class Settings:
     """manifests: a directory; url: another place of them. name: the node's. logs: the directory of all pods' logs;
-    log_bytes, log_files: of each container. images: when they go to make room; eviction: when pods do. shutdown: how
-    long they have at the node's end. configured: (key, value, where it says so), to be shown."""
+    log_bytes, log_files: of each container. images: when they go to make room; eviction: when pods do. verify_images:
+    of which images a pod has to show credentials (pulled.py). shutdown: how long they have at the node's end.
+    configured: (key, value, where it says so), to be shown."""
 
     manifests: str = MANIFESTS
     name: str = ""
@@ -77,6 +79,7 @@ class Settings:
     log_bytes: int = 10 << 20
     log_files: int = 5
     images: Policy = Policy()
+    verify_images: str = PRELOADED
     eviction: Eviction = Eviction()
     shutdown: Shutdown = Shutdown()
     url: Url | None = None
@@ -102,6 +105,7 @@ class Agent:
             warn=warn,
             prober=Prober(self._exec, Steady(warn)),
             volumes=Volumes(f"{directory}/volumes", f"{cri.state}/volumes"),
+            pulled=Pulled(f"{directory}/pulled.json", cri.images, settings.verify_images, warn),
             started=time.time(),
             systemd=cri.pods.settings.cgroup_driver == SYSTEMD,
             refusal=self._refusal,

@@ -37,11 +37,13 @@ from .pod_cgroup import make_cgroup, remove_cgroup, weigh_burstable
 from .pod_slice import has_slice, make_slice, remove_slice
 from .probing import Probing
 from .pull_secrets import pull_auths
+from .pulled import Login
 from .resizing import carry_out as carry_out_resize
 from .sandbox_config import API, FILE, parent_of, sandbox_config
 from .user_ids import first_free, ids_of_people, ids_of_sandbox, mapping
 from .variables import environment
 
+SECRETS_S = 1.0  # that a plan waits for a pod's secrets; a pull waits longer
 HOOK_FAULTS = {"postStart": "FailedPostStartHook", "preStop": "FailedPreStopHook"}
 
 
@@ -198,7 +200,7 @@ class Carrier:
         events.add("Normal", "Pulling", f'Pulling image "{action.image}"')
         begun = time.monotonic()
         try:
-            done = await self._pull_as(action.image)
+            done = await self._pull_noted(action.image)
         except PyrunError as error:
             self.pulls[action.image] = replace(action.back_off, failed=time.time(), error=str(error))
             events.add("Warning", "Failed", f'Failed to pull image "{action.image}": {error}')
@@ -208,17 +210,55 @@ class Carrier:
             took = time.monotonic() - begun
             events.add("Normal", "Pulled", f'Successfully pulled image "{action.image}" in {took:.1f} s')
 
-    async def _pull_as(self, image: str) -> Any:
-        """By one after the other of the pod's credentials for it; without any, by the node's."""
+    async def _pull_noted(self, image: str) -> Any:
+        """With a note of whose credentials it came by."""
+        pulled = self._host.pulled
+        await asyncio.to_thread(pulled.begin, image)
+        try:
+            done, login = await self._pull_as(image)
+        except BaseException:
+            await asyncio.shield(asyncio.to_thread(pulled.failed, image))
+            raise
+        await asyncio.to_thread(pulled.done, image, done.image_ref, login)
+        if login is not None:
+            self._shown(image, done.image_ref)
+        return done
+
+    def _shown(self, image: str, id: str) -> None:
+        """The pod has shown its credentials: it may have the image from now on, also where nobody can be asked."""
+        self._kept.record.shown[image] = id
+        self._kept.save()
+
+    async def may_use(self, image: str, id: str) -> bool:
+        """Of an image that is here and not everybody's: whether the pod has shown credentials that have brought it."""
+        record = self._kept.record
+        if record.shown.get(image) == id:
+            return True
+        if not record.desired().spec.imagePullSecrets:
+            return False
+        try:
+            objects = await asyncio.wait_for(self._kept.objects(), SECRETS_S)
+            logins = [login for _, login in pull_auths(record.pod, objects, image)[0]]
+        except (PyrunError, TimeoutError):  # the pull will tell
+            return False
+        if not await asyncio.to_thread(self._host.pulled.opens, image, id, logins):
+            return False
+        self._shown(image, id)
+        return True
+
+    async def _pull_as(self, image: str) -> tuple[Any, Login | None]:
+        """By one after the other of the pod's credentials for it, and then by the node's, which are everybody's. Also
+        which of the pod's it was."""
         kept = self._kept
-        auths: list[Auth] = []
+        auths: list[tuple[Auth, Login]] = []
         missing: list[str] = []
         if kept.record.desired().spec.imagePullSecrets:
             auths, missing = pull_auths(kept.record.pod, await kept.objects(), image)
         if missing:
             text = f"Unable to retrieve some image pull secrets ({', '.join(missing)})"
             kept.events.add("Warning", "FailedToRetrieveImagePullSecret", text)
-        for i, auth in enumerate(auths):
+        refused: PyrunError | None = None
+        for auth, login in auths:
             given = v1.AuthConfig(
                 username=auth.username,
                 password=auth.password,
@@ -226,14 +266,15 @@ class Carrier:
                 registry_token=auth.registry_token,
                 server_address=auth.server,
             )
+            request = v1.PullImageRequest(image=v1.ImageSpec(image=image), auth=given)
             try:
-                return await pull_image(
-                    self._host.cri, v1.PullImageRequest(image=v1.ImageSpec(image=image), auth=given)
-                )
-            except PyrunError:
-                if i == len(auths) - 1:
-                    raise
-        return await pull_image(self._host.cri, v1.PullImageRequest(image=v1.ImageSpec(image=image)))
+                return await pull_image(self._host.cri, request), login
+            except PyrunError as error:
+                refused = error
+        try:
+            return await pull_image(self._host.cri, v1.PullImageRequest(image=v1.ImageSpec(image=image))), None
+        except PyrunError as error:
+            raise refused or error from None
 
     # --- containers ---
 

@@ -14,6 +14,7 @@ from ..plan.observed import NodeFacts
 from ..probes import Prober
 from ..volumes import Objects, Volumes
 from .events import Event, Subject
+from .pulled import Pulled
 from .record import Record, Records
 from .sandbox_config import Dns
 
@@ -54,6 +55,7 @@ class Host:
     warn: Callable[[str], None]
     prober: Prober
     volumes: Volumes
+    pulled: Pulled
     started: float
     systemd: bool = False
     objects: Objects = field(default_factory=Objects)

@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 from ...errors import NotFound
 from ...image.store import Images
 from ..plan.images import Wanted, images_of
 from ..plan.observed import Desired
 from ..plan.pod import containers_of
+from .pulled import Pulled
 
 
-async def known_images(images: Images, desired: Desired, found: dict[str, str]) -> None:
-    """Adds what is here to `found`, image reference → id."""
+async def known_images(
+    images: Images, pulled: Pulled, desired: Desired, found: dict[str, str], may: Callable[[str, str], Awaitable[bool]]
+) -> None:
+    """Adds what is here and the pod may have to `found`, image reference → id. may: asked of one that is not
+    everybody's, by reference and id."""
+
+    def look(image: str) -> tuple[str, bool]:
+        id = images.find(image).id
+        return id, pulled.is_everybodys(image, id)
+
     for image, policy in every_image(desired):
         if image and image not in found and policy in ("IfNotPresent", "Never"):
             try:
-                found[image] = (await asyncio.to_thread(images.find, image)).id
+                id, free = await asyncio.to_thread(look, image)
             except NotFound:
-                pass
+                continue
+            if free or await may(image, id):
+                found[image] = id
 
 
 def every_image(desired: Desired) -> list[Wanted]:

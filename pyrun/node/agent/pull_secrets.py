@@ -15,11 +15,12 @@ from ...image.registry.credentials import Auth, auth_among
 from ...kube.objects.config import Secret
 from ...kube.objects.pods import Pod
 from ..volumes import Objects
+from .pulled import Login, login_of
 
 CONFIG, OLD = ".dockerconfigjson", ".dockercfg"  # a docker's config.json, and what is under `auths` in one
 
 
-def pull_auths(pod: Pod, objects: Objects, image: str) -> tuple[list[Auth], list[str]]:
+def pull_auths(pod: Pod, objects: Objects, image: str) -> tuple[list[tuple[Auth, Login]], list[str]]:
     """(those for the image's registry, in the pod's order; secrets that are not there or hold none). PyrunError for one
     that is broken."""
     assert pod.spec is not None and pod.metadata is not None
@@ -31,7 +32,8 @@ def pull_auths(pod: Pod, objects: Objects, image: str) -> tuple[list[Auth], list
         if auths is None:
             missing.append(one.name or "")
         elif (auth := auth_among(auths, reference.host, reference.repository)) is not None:
-            found.append(auth)
+            assert secret is not None
+            found.append((auth, login_of(secret, auth)))
     return found, missing
 
 

@@ -42,6 +42,9 @@ class Record(msgspec.Struct, omit_defaults=True, kw_only=True):
 
     all_restarted: by container's name, the attempt up to which all have ended as all were restarted.
 
+    shown: image reference → id, of those that are not everybody's and of which the pod has shown credentials
+    (pulled.py).
+
     ids: the first of the node's users that it has for its own (user_ids.py), 0 before it has any.
     """
 
@@ -73,6 +76,7 @@ class Record(msgspec.Struct, omit_defaults=True, kw_only=True):
     pending: tuple[str, str] | None = None
     all_restarted: dict[str, int] = {}
     ids: int = 0
+    shown: dict[str, str] = {}
 
     def desired(self) -> Desired:
         pod = with_allocation(self.pod, self.allocated)
