@@ -89,6 +89,17 @@ def only_one(directory: str, program: str, options: str = "--state") -> Iterator
         os.close(fd)
 
 
+def is_held(directory: str) -> bool:
+    """Whether a daemon runs that holds the directory's lock (only_one). Only looked at: proc_locks(5)."""
+    try:
+        inode = os.stat(f"{directory}/lock").st_ino
+        with open("/proc/locks", encoding="ascii") as file:
+            locks = [line.split() for line in file]
+    except OSError:
+        return False
+    return any(words[1] == "FLOCK" and words[5].rpartition(":")[2] == str(inode) for words in locks)
+
+
 def listen(path: str) -> socket.socket:
     """Only root may connect to it; it does not block. FailedPrecondition where another program serves it."""
     private_parent(path)

@@ -10,7 +10,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from .. import cri_api as v1
-from ..errors import FailedPrecondition, InvalidArgument, NotFound, PyrunError, reason
+from ..errors import FailedPrecondition, InvalidArgument, NotFound, PyrunError, Unavailable, reason
+from ..listen import is_held
 from ..node.agent.ask import ask
 from ..proxy.ask import ask as ask_proxy
 from ..rpc.client import call_all
@@ -25,16 +26,26 @@ from .volumes import plan_volumes
 
 PATIENCE_S = 20.0
 LONGEST_COMMAND = 32
+DNS_STATE = "/run/pyrun-dns"
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _RUNTIME, _IMAGES = v1.SERVICES["RuntimeService"], v1.SERVICES["ImageService"]
 Question = dict[str, Any]
 
 
 class Acts:
-    """cri: the runtime's socket, beside which the agent has its own. proxy: the state directory of `pyrun proxy`."""
+    """cri: the runtime's socket, beside which the agent has its own. proxy: the state directory of `pyrun proxy`.
+    stores: of figures and of logs, where `pyrun metrics` and `pyrun collect` keep them; "" where none is known."""
 
-    def __init__(self, cri: str, proxy: str, guard: Guard, tokens: Tokens, audit: Audit) -> None:
-        self._cri, self._proxy = cri, proxy
+    def __init__(
+        self,
+        cri: str,
+        proxy: str,
+        guard: Guard,
+        tokens: Tokens,
+        audit: Audit,
+        stores: tuple[str, str] = ("", ""),
+    ) -> None:
+        self._cri, self._proxy, self._stores = cri, proxy, stores
         self._guard, self._tokens, self._audit = guard, tokens, audit
         # name → (role, audited, what does it, which field says to what)
         self._acts: dict[str, tuple[str, bool, Callable[[Question], Any], str]] = {
@@ -43,6 +54,7 @@ class Acts:
             "services": (VIEW, False, self._services, ""),
             "volumes": (VIEW, False, self._volumes, ""),
             "garbage": (VIEW, False, self._garbage, ""),
+            "parts": (VIEW, False, self._parts, ""),
             "retry": (OPERATE, True, self._retry, "pod"),
             "remove-image": (OPERATE, True, self._remove_image, "image"),
             "manifest": (ADMIN, True, self._manifest, "pod"),
@@ -161,7 +173,24 @@ class Acts:
     # --- what others do ---
 
     def _services(self, question: Question) -> Any:
-        return {"status": ask_proxy(self._proxy, "/status"), "counters": ask_proxy(self._proxy, "/counters")}
+        """Or {missing}: where none of them is; that no proxy runs is no fault."""
+        try:
+            return {"status": ask_proxy(self._proxy, "/status"), "counters": ask_proxy(self._proxy, "/counters")}
+        except Unavailable:
+            if is_held(self._proxy):
+                raise
+            return {"missing": f"{self._proxy}/proxy.sock"}
+
+    def _parts(self, question: Question) -> Any:
+        """Which of the node's optional parts run."""
+        try:
+            self._ask("status")
+            agent = True
+        except PyrunError as error:
+            agent = not isinstance(error, Unavailable)
+        metrics, logs = self._stores
+        held = {"proxy": self._proxy, "dns": DNS_STATE, "metrics": metrics, "collect": logs}
+        return {"node": agent} | {name: bool(where) and is_held(where) for name, where in held.items()}
 
     def _remove_image(self, question: Question) -> Any:
         """One that no container has: the runtime itself would take any."""

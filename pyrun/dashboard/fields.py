@@ -13,6 +13,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "services": (),
     "volumes": (),
     "garbage": (),
+    "parts": (),
     "retry": ("pod",),
     "remove-image": ("image",),
     "manifest": ("pod",),

@@ -93,7 +93,8 @@ def serve(wanted: Wanted, ready: Callable[[str, str], None]) -> int:
         listener.close()
         ready(f"http{'s' if tls else ''}://{f'[{host}]' if ':' in host else host}:{port}/", path)
         try:
-            acts = Acts(wanted.cri, wanted.proxy, Guard(tokens.known), tokens, Audit(wanted.state))
+            stores = (wanted.store, wanted.logs.store)
+            acts = Acts(wanted.cri, wanted.proxy, Guard(tokens.known), tokens, Audit(wanted.state), stores)
             stopped = Reader(wanted.cri, wanted.logs, wanted.store, wanted.name, acts).serve(ours, woken)
         finally:
             code = end(pid)

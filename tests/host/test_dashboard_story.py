@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from pyrun.metrics.samples import Series
 from pyrun.metrics.store import Keep, Store
 from tests.support.axe import axe_script, violations
 from tests.support.browser import PATIENCE_S, Browser, a_browser, find_browser
+from tests.support.container.disk import unmount
 from tests.support.container.runner import wait_for
 from tests.support.dashboard import Served, a_dashboard
 from tests.support.node.agent import WAIT, AgentNode, an_agent, is_ready, pod, sh
@@ -29,10 +31,19 @@ KINDS = ("web", "db", "queue", "mail", "search")
 
 
 @pytest.fixture(scope="module")
-def agent(tmp_path_factory: pytest.TempPathFactory, busybox_rootfs: Path) -> Iterator[AgentNode]:
+def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The node's own, on which there is room: how full this machine's is would be told as a problem of the node."""
     if find_browser() is None:
         pytest.skip("Debian's chromium-headless-shell is not installed")
-    with an_agent(tmp_path_factory.mktemp("agent"), busybox_rootfs) as found:
+    path = tmp_path_factory.mktemp("disk")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1g,mode=700", "node", path], check=True)
+    yield path
+    unmount(path)
+
+
+@pytest.fixture(scope="module")
+def agent(disk: Path, busybox_rootfs: Path) -> Iterator[AgentNode]:
+    with an_agent(disk / "agent", busybox_rootfs) as found:
         for number in range(PODS - 1):
             name = f"{KINDS[number % len(KINDS)]}-{number // len(KINDS)}"
             found.write(name, pod(name, sh("app", f"echo {name} listens; {WAIT}")))
@@ -162,6 +173,35 @@ def test_pages_are_for_everybody(browser: Browser, dashboard: Served, scheme: st
     assert not {place: wrong for place, wrong in found.items() if wrong}
 
 
+def read_out(browser: Browser) -> None:
+    """The graph of a pod's memory: its axes, and what it was at a time, by the keyboard and by the pointer."""
+    hour = "document.querySelector('[data-graph=\"hour pod_memory_working_set_bytes\"]')"
+    assert browser.run(f"[...{hour}.querySelectorAll('.up')].map((one) => one.textContent)") == [
+        "0 B",
+        "100 MB",
+        "200 MB",
+    ]
+    assert 1 < len(browser.run(f"[...{hour}.querySelectorAll('.along')].map((one) => one.textContent)")) < 4
+    assert browser.run(f"{hour}.ariaLabel").startswith("Memory in the last hour. from 4")
+    browser.on(hour, "focus()")
+    browser.press("Home")
+    browser.wait(f"/^\\d\\d:\\d\\d:\\d\\d UTC: [4-6]\\d MB$/.test({hour}.querySelector('.at').innerText)")
+    at = browser.run(f"Number({hour}.ariaValueNow)")
+    browser.press("ArrowRight")
+    browser.wait(f"Number({hour}.ariaValueNow) === {at + 30}")
+    browser.press("Escape")
+    browser.wait(f"{hour}.querySelector('.at').innerText.startsWith('at most 15')")
+    area = browser.run(
+        f"((one) => [one.left, one.top, one.width, one.height])({hour}.querySelector('.area').getBoundingClientRect())"
+    )
+    x, y = area[0] + area[2] * 0.999, area[1] + area[3] / 2
+    browser.send("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+    browser.wait(f"/^\\d\\d:\\d\\d:\\d\\d UTC: 15\\d MB$/.test({hour}.querySelector('.at').innerText)")
+    browser.send("Input.dispatchMouseEvent", type="mouseMoved", x=1, y=1)
+    browser.wait(f"{hour}.querySelector('.cursor') === null")
+    browser.run(f"{hour}.blur()")
+
+
 def see_figures(browser: Browser, dashboard: Served, agent: AgentNode) -> None:
     """Of the pod on its page, then of the node among all metrics."""
     browser.wait_text("at most 15")  # its memory
@@ -175,6 +215,7 @@ def see_figures(browser: Browser, dashboard: Served, agent: AgentNode) -> None:
 
     wait_for(is_told, PATIENCE_S, "the page does not say why memory is missing, or says it of memory that is there")
     assert browser.run("document.querySelectorAll('.past polyline').length") >= 2
+    read_out(browser)
     picture(browser, "pod", agent)
     browser.press("m")
     choose = "value = 'node_cpu_usage_seconds_total', one.dispatchEvent(new Event('change', {bubbles: true}))"
@@ -190,6 +231,7 @@ def test_of_twenty_pods_one_is_broken(browser: Browser, dashboard: Served, agent
     browser.wait_text("not ready")
     browser.wait_text("no database")
     browser.wait("document.querySelectorAll('.problem').length === 1")
+    browser.wait("document.querySelectorAll('.row[data-key]').length > 3")
     picture(browser, "overview", agent)
     browser.run("location.hash = '#/pods'")
     browser.wait_text(f"{PODS} of {PODS}")

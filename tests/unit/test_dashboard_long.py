@@ -50,3 +50,46 @@ def test_five_hundred_pods(tmp_path: Path, width: int) -> None:
         browser.type("#filter", "web-0321")
         browser.wait(f"{ROWS}.length === 1")
         assert not browser.complaints, browser.complaints
+
+
+TICKS = [
+    [0, 3, [0]],
+    [0.0021, 3, [0, 0.001, 0.002, 0.003]],
+    [1, 2, [0, 0.5, 1]],
+    [7, 5, [0, 2, 4, 6, 8]],
+    [158e6, 3, [0, 100e6, 200e6]],
+]
+# Since, until, at most; what is written along the axis.
+TIMES = [
+    [1_700_000_000, 1_700_003_600, 3, ["22:30", "23:00"]],
+    [1_700_000_000, 1_700_086_400, 5, ["15 Nov", "06:00", "12:00", "18:00"]],
+    [1_700_000_000, 1_700_000_030, 3, ["22:13:20", "22:13:30", "22:13:40", "22:13:50"]],
+    [1_700_000_000, 1_731_536_000, 5, ["2024", "Apr", "Jul", "Oct"]],
+]
+LEGEND = """import('/graph.js').then(({ graph }) => {
+  const line = (name, points) => ({ name, points });
+  const made = graph({ key: 'k', label: 'l', since: 0, until: 100, step: 10, text: (value) => `${value} B`, tall: true,
+    series: [line('a', [[0, 1], [10, 2], [90, 3]]), line('<b>b', [[90, 5]])] });
+  const texts = (selector) => [...made.querySelectorAll(selector)].map((one) => one.textContent);
+  return [texts('.legend li'), texts('.up'), made.querySelectorAll('.drawn polyline').length, made.ariaValueText ??
+    made.getAttribute('aria-valuetext')];
+})"""
+
+
+def test_axes(tmp_path: Path) -> None:
+    """Graphs have round figures along their axes and a legend; where nothing was read a line is broken."""
+    if find_browser() is None:
+        pytest.skip("Debian's chromium-headless-shell is not installed")
+    with many_pods(1) as url, a_browser(tmp_path / "profile") as browser:
+        browser.visit(url)
+        browser.wait("document.querySelector('#token') !== null")
+        for most, count, wanted in TICKS:
+            found = browser.run(f"import('/scale.js').then((one) => one.ticksOf({most}, {count}))")
+            assert found == pytest.approx(wanted), most
+        for since, until, most, wanted in TIMES:
+            script = f"import('/scale.js').then((one) => one.timesOf({since}, {until}, {most}).map(([, word]) => word))"
+            assert browser.run(script) == wanted
+        legend, up, lines, said = browser.run(LEGEND)
+        assert legend == ["a3 B", "<b>b5 B"] and up == ["0 B", "1 B", "2 B", "3 B", "4 B", "5 B"] and lines == 3
+        assert said.endswith("UTC: a 3 B; <b>b 5 B")
+        assert not browser.complaints, browser.complaints

@@ -4,6 +4,7 @@ runtime answers, which is what somebody is told who gets as far as it."""
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,8 @@ from pyrun.dashboard.audit import Audit
 from pyrun.dashboard.grep import MOST_MEMORY, Asked, search
 from pyrun.dashboard.guard import Guard, digest
 from pyrun.dashboard.tokens import Tokens
-from pyrun.errors import InvalidArgument, ResourceExhausted
+from pyrun.errors import InvalidArgument, ResourceExhausted, Unavailable
+from pyrun.listen import only_one
 from pyrun.logs.tree import Logs
 from tests.support.dashboard import Served, a_dashboard
 
@@ -182,6 +184,26 @@ def test_the_reader_does_not_trust_the_web_process(tmp_path: Path) -> None:
     for name, body in (CALLS | {"manifest": {"pod": "a/b"}}).items():
         with pytest.raises(InvalidArgument, match="has no 'dry'"):
             acts.act(name, {"ask": name, "with": {"bearer": f"Bearer {token}"}, "dry": 1, **body})
+
+
+def test_parts_that_run(tmp_path: Path) -> None:
+    """A part runs as long as it holds the lock of its directory; what it has left there does not count."""
+    tokens = Tokens(str(tmp_path), digest("first"))
+    token = tokens.make("ann", "view")
+    places = [str(tmp_path / name) for name in ("proxy", "metrics", "logs")]
+    for place in places:
+        os.mkdir(place)
+    guard, audit = Guard(tokens.known), Audit(str(tmp_path))
+    acts = Acts(str(tmp_path / "cri.sock"), places[0], guard, tokens, audit, (places[1], places[2]))
+    asked = {"ask": "parts", "with": {"bearer": f"Bearer {token}"}}
+    none = {"node": False, "proxy": False, "metrics": False, "collect": False}
+    with only_one(places[1], "a daemon"):
+        assert acts.act("parts", asked).items() >= (none | {"metrics": True}).items()
+    assert acts.act("parts", asked).items() >= none.items()
+    services = asked | {"ask": "services"}
+    assert acts.act("services", services) == {"missing": f"{places[0]}/proxy.sock"}
+    with only_one(places[0], "a daemon"), pytest.raises(Unavailable, match="proxy.sock"):  # it runs, and is silent
+        acts.act("services", services)
 
 
 @pytest.mark.parametrize("body", ["", "[]", "null", "{", '{"with": {}}', '{"ask": "x"}', "[" * 100_000])

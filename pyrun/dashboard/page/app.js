@@ -26,7 +26,7 @@ let asked = false;
 let help = false;
 let wrong = -1;
 
-const KEYS = [["j, k", "next, previous"], ["Enter", "open"], ["l", "logs"], ["s", "shell"], ["e", "YAML"], ["/", "filter"], ["o p m i", "overview, pods, metrics, images"], ["?", "this help"]];
+const KEYS = [["j, k", "next, previous"], ["Enter", "open"], ["l", "logs"], ["s", "shell"], ["e", "YAML"], ["/", "filter"], ["← →", "read out a graph that has the focus"], ["o p m i", "overview, pods, metrics, images"], ["?", "this help"]];
 
 function route() {
   try {
@@ -49,7 +49,7 @@ function render() {
   const [page, id, name] = route();
   const failed = problems().filter((one) => one.level === "broken").length;
   const tab = (to, text) => h("a", { href: `#/${to}`, "aria-current": page === to || (to === "pods" && ["pod", "logs", "terminal"].includes(page)) ? "page" : null }, text);
-  show(top, h("nav", { "aria-label": "Pages" }, tab("", failed ? `Overview (${failed})` : "Overview"), tab("pods", "Pods"), tab("search", "Logs"), tab("metrics", "Metrics"), tab("images", "Images"), tab("services", "Services"), tab("volumes", "Volumes"), tab("events", "Events"), tab("node", "Node"), may("admin") && [tab("apply", "Apply"), tab("tokens", "Tokens")], h("button", { id: "logout" }, "Log out")), store.error && h("p", { class: "error", role: "alert" }, store.error));
+  show(top, h("nav", { "aria-label": "Pages" }, tab("", failed ? `Overview (${failed})` : "Overview"), tab("pods", "Pods"), tab("search", "Logs"), tab("metrics", "Metrics"), tab("images", "Images"), tab("services", "Services"), tab("volumes", "Volumes"), tab("events", "Events"), tab("node", "Node"), may("admin") && [tab("apply", "Apply"), tab("tokens", "Tokens")], h("button", { id: "keys", "aria-expanded": String(help) }, "Keys"), h("button", { id: "logout" }, "Log out")), store.error && h("p", { class: "error", role: "alert" }, store.error));
   if (failed !== wrong) said.textContent = failed ? `${failed} broken` : "nothing is broken";
   wrong = failed;
   document.title = `${failed ? `(${failed}) ` : ""}${node()?.name ?? "pyrun"}`;
@@ -85,7 +85,8 @@ function asking(page, id, name) {
   if (page === "pod" && name === "plan" && pod(id)) return [`plan ${id}`, () => read("plan", { pod: `${pod(id).namespace}/${pod(id).name}` })];
   if (page === "metrics") return [location.hash, () => askMetric(route())];
   if (page === "images" && node()?.agent) return ["garbage", () => read("garbage")];
-  if (["services", "volumes"].includes(page) || (page === "tokens" && may("admin"))) return [page, () => read(page)];
+  if (page === "node") return ["parts", () => read("parts")];
+  if (page === "services" || (page === "volumes" && node()?.agent) || (page === "tokens" && may("admin"))) return [page, () => read(page)];
   return [null, null];
 }
 
@@ -157,6 +158,7 @@ document.addEventListener("change", (event) => {
 
 document.addEventListener("click", async (event) => {
   if (event.target.dataset?.act) return perform(event.target.dataset.act, JSON.parse(event.target.dataset.body));
+  if (event.target.id === "keys") return toggleHelp();
   if (event.target.id !== "logout") return owner?.click?.(event.target);
   await logout();
   location.reload();
@@ -204,12 +206,17 @@ document.addEventListener("keydown", (event) => {
     p: () => (location.hash = "#/pods"),
     m: () => (location.hash = "#/metrics"),
     i: () => (location.hash = "#/images"),
-    "?": () => ((help = !help), render()),
+    "?": toggleHelp,
   };
   if (!acts[event.key]) return;
   event.preventDefault();
   acts[event.key]();
 });
+
+function toggleHelp() {
+  help = !help;
+  render();
+}
 
 let scrolled = 0;
 const look = () => {

@@ -1,6 +1,6 @@
 // Elements out of values. Text is always a text node: nothing here takes markup.
 const SVG = "http://www.w3.org/2000/svg";
-const DRAWN = new Set(["svg", "polyline", "title"]);
+const DRAWN = new Set(["circle", "line", "polyline", "rect", "svg", "text"]);
 
 export function h(tag, attributes, ...children) {
   const element = DRAWN.has(tag) ? document.createElementNS(SVG, tag) : document.createElement(tag);

@@ -34,3 +34,9 @@ export function when(nanoseconds) {
 export function plural(count, word) {
   return `${count} ${word}${count === 1 ? "" : "s"}`;
 }
+
+// Three digits of it, two of what is small; without zeros that say nothing.
+export function figure(value) {
+  if (Math.abs(value) >= 1000) return Math.round(value).toLocaleString("en");
+  return String(Number(value.toPrecision(Math.abs(value) < 0.1 ? 2 : 3)));
+}

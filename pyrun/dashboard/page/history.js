@@ -26,7 +26,7 @@ async function ask(of, changed, failed) {
     if (of === shown) past = found;
   } catch (error) {
     if (error instanceof LoggedOut) return failed(error);
-    if (of === shown) past = { series: [], missing: error.message };
+    if (of === shown) past = { series: [], failed: error.message };
   }
   if (of !== shown) return;
   changed();

@@ -1,8 +1,9 @@
 // A pod's YAML as it is, and its file: edited, tried and applied. New objects, too.
 import { h } from "/dom.js";
+import { absent } from "/parts.js";
 import { planLines, tabs } from "/podtabs.js";
 import { act, may, read } from "/server.js";
-import { pod } from "/store.js";
+import { node, pod } from "/store.js";
 
 export class Manifest {
   // id: of a pod, "" for new objects.
@@ -88,7 +89,7 @@ export class Manifest {
 
   view() {
     const own = h("div", { "data-own": this.key });
-    if (!this.id) return [h("h1", {}, "Apply"), own];
+    if (!this.id) return [h("h1", {}, "Apply"), node()?.agent ? own : absent("node")];
     const one = pod(this.id);
     return one ? [...tabs(one, "yaml"), own] : [h("h1", {}, "No such pod")];
   }

@@ -1,8 +1,9 @@
 // The pages of the node: services, volumes, events, the node itself, tokens.
 import { h } from "/dom.js";
 import { eventRow } from "/podtabs.js";
-import { bytes, cores, when } from "/format.js";
+import { bytes, cores, plural, when } from "/format.js";
 import { fetched } from "/fetched.js";
+import { absent, PARTS } from "/parts.js";
 import { may } from "/server.js";
 import { happened, node, pods } from "/store.js";
 
@@ -19,6 +20,7 @@ function table(label, head, rows) {
 export function servicesPage() {
   const found = fetched.value;
   if (!found) return [h("h1", {}, "Services"), waiting()];
+  if (found.missing) return [h("h1", {}, "Services"), absent("proxy", `${found.missing} is not there`)];
   const { status, counters } = found;
   const wrong = [...status.faults, ...status.refused];
   const rows = (counters.frontends ?? []).map((one) => [one.name, `${one.address}:${one.port}`, one.active, one.accepted, one.failed, one.refused, bytes(one.bytes_in), bytes(one.bytes_out)]);
@@ -32,15 +34,17 @@ export function servicesPage() {
 }
 
 export function volumesPage() {
+  if (!node().agent) return [h("h1", {}, "Volumes"), absent("node")];
   const found = fetched.value?.volumes;
   if (!found) return [h("h1", {}, "Volumes"), waiting()];
   const rows = found.map((one) => [`${one.namespace}/${one.pod}`, one.name, one.kind, one.about, one.mounts.map((each) => `${each.container} ${each.path}${each.read_only ? " (read-only)" : ""}`).join(", ")]);
-  return [h("h1", {}, "Volumes"), h("p", { class: "sub" }, `${found.length} of the pods of manifests`), table("Volumes", ["Pod", "Volume", "Kind", "Of", "Seen by"], rows)];
+  return [h("h1", {}, "Volumes"), h("p", { class: "sub" }, `${plural(found.length, "volume")} of the pods of manifests`), rows.length > 0 && table("Volumes", ["Pod", "Volume", "Kind", "Of", "Seen by"], rows)];
 }
 
 export function eventsPage() {
   const found = happened();
-  return [h("h1", {}, "Events"), h("p", { class: "sub" }, node().agent ? `${found.length}, the newest first` : "Events are the node agent's, and none runs."), h("ol", { class: "events" }, found.map((one) => eventRow(one, true)))];
+  if (!node().agent) return [h("h1", {}, "Events"), absent("node")];
+  return [h("h1", {}, "Events"), h("p", { class: "sub" }, `${found.length}, the newest first`), h("ol", { class: "events" }, found.map((one) => eventRow(one, true)))];
 }
 
 export function nodePage() {
@@ -59,8 +63,17 @@ export function nodePage() {
     h("dl", {}, rows.map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)])),
     h("h2", {}, "Conditions"),
     h("ul", {}, here.conditions.map((one) => h("li", { class: one.status ? "good" : "bad" }, `${one.type}: ${one.status ? "yes" : "no"}`, one.message && h("span", { class: "why" }, ` ${one.reason} ${one.message}`)))),
+    h("h2", {}, "Parts"),
+    parts(),
     here.agent?.faults.length > 0 && [h("h2", {}, "Faults of manifests"), h("ul", {}, here.agent.faults.map((one) => h("li", { class: "bad" }, one)))],
   ];
+}
+
+function parts() {
+  const runs = fetched.value;
+  if (!runs) return waiting();
+  const row = ([name, [title, what, command]]) => [title, h("span", { class: runs[name] ? "good" : "soft" }, runs[name] ? "runs" : "does not run"), runs[name] ? what : ["optional: ", what, ". To start it: ", h("code", {}, command)]];
+  return table("Parts", ["Part", "State", "What it does"], Object.entries(PARTS).map(row));
 }
 
 export function tokensPage(made) {

@@ -1,57 +1,39 @@
 // What each page shows, out of the store's values.
 import { h } from "/dom.js";
 import { fetched } from "/fetched.js";
-import { ago, bytes, cores, plural, when } from "/format.js";
+import { ago, bytes, cores, figure, plural, when } from "/format.js";
+import { graph } from "/graph.js";
 import { pastOf } from "/history.js";
+import { absent } from "/parts.js";
 import { eventRow, tabs } from "/podtabs.js";
 import { may } from "/server.js";
 import { happened, images, node, pod, pods, problems, store } from "/store.js";
 import { longList } from "/window.js";
 
-const link = (one) => `#/pod/${encodeURIComponent(one.id)}`;
+// How far apart values are: those of the store, and those that are pushed, which come when they change.
+const HOUR_STEP_S = 30;
+const LIVE_STEP_S = 30;
 
-export function spark(key, field, label) {
-  const found = (store.history.get(key) ?? []).map((one) => one[field]).filter((value) => value !== null);
-  if (found.length < 2) return null;
-  return line(found, label);
-}
+const link = (one) => `#/pod/${encodeURIComponent(one.id)}`;
 
 // The last hour as the store has it, each figure with its largest value.
 function lastHour(rows) {
   const past = pastOf();
   if (!past) return null;
-  if (past.missing) return [h("h2", {}, "Last hour"), h("p", { class: "sub" }, past.missing)];
+  if (past.failed) return [h("h2", {}, "Last hour"), h("p", { class: "error" }, past.failed)];
+  if (past.missing) return [h("h2", {}, "Last hour"), absent("metrics", past.missing)];
   const drawn = rows.map(([name, label, text]) => {
     const points = past.series.find((one) => one.name === name && !one.container)?.points ?? [];
     if (points.length < 2) return null;
-    const values = points.map(([, value]) => value);
-    const shown = text(Math.max(...values));
-    return h("div", { class: "gauge", "data-key": name }, h("h3", {}, label), h("p", {}, `at most ${shown}`), hour(points, past, `${label} in the last hour, at most ${shown}`));
+    const wanted = { key: `hour ${name}`, label: `${label} in the last hour`, since: past.since, until: past.until, step: HOUR_STEP_S, text, series: [{ name: label, points }] };
+    return h("div", { class: "gauge", "data-key": name }, h("h3", {}, label), graph(wanted));
   });
   return [h("h2", {}, "Last hour"), drawn.some(Boolean) ? h("div", { class: "gauges" }, drawn) : h("p", { class: "sub" }, "Nothing is kept of it yet.")];
 }
 
-// Where nothing was read for more than three steps the line is broken.
-function hour(points, past, label) {
-  const most = Math.max(...points.map(([, value]) => value), 1e-9);
-  const pieces = [[]];
-  points.forEach(([time, value], at) => {
-    if (at && time - points[at - 1][0] > 100) pieces.push([]);
-    pieces.at(-1).push(`${(((time - past.since) * 100) / (past.until - past.since)).toFixed(2)},${(46 - (value * 44) / most).toFixed(1)}`);
-  });
-  const attributes = { class: "spark past", viewBox: "0 0 100 48", preserveAspectRatio: "none", role: "img", "aria-label": label };
-  return h("svg", attributes, pieces.map((piece) => h("polyline", { points: piece.join(" ") })));
-}
-
 const rate = (value) => `${bytes(value)}/s`;
-const used = (value) => cores(value * 1e9);
-
-function line(values, label) {
-  const most = Math.max(...values, 1);
-  const at = (value, number) => `${((number * 100) / (values.length - 1)).toFixed(1)},${(22 - (value * 20) / most).toFixed(1)}`;
-  const attributes = { class: "spark", viewBox: "0 0 100 24", preserveAspectRatio: "none", role: "img" };
-  return h("svg", { ...attributes, "aria-label": label }, h("polyline", { points: values.map(at).join(" ") }));
-}
+const used = Object.assign((value) => `${cores(value * 1e9)} cores`, { round: (value) => `${figure(value)} cores` });
+const nanocores = Object.assign((value) => `${cores(value)} cores`, { round: (value) => `${figure(value / 1e9)} cores` });
 
 function problem(one, number) {
   const name = one.pod ? [one.namespace, "/", one.name, one.container && ` ${one.container}`] : "node";
@@ -70,8 +52,12 @@ function problem(one, number) {
   );
 }
 
-function gauge(label, key, field, text) {
-  return h("div", { class: "gauge" }, h("h3", {}, label), h("p", {}, text), spark(key, field, `${label} over the last minutes`));
+// Now, and since the page is open.
+function gauge(label, key, field, text, unit) {
+  const points = (store.history.get(key) ?? []).filter((one) => one[field] !== null).map((one) => [one.time / 1000, one[field]]);
+  const [since, until] = [points[0]?.[0], points.at(-1)?.[0]];
+  const wanted = { key: `now ${field}`, label: `${label} since this page is open`, since, until, step: LIVE_STEP_S, text: unit, series: [{ name: label, points }], live: true };
+  return h("div", { class: "gauge", "data-key": field }, h("h3", {}, label), h("p", {}, text), until - since >= 10 && graph(wanted));
 }
 
 export function overview() {
@@ -88,13 +74,13 @@ export function overview() {
     h(
       "div",
       { class: "gauges" },
-      gauge("CPU", "node", "cpu", `${cores(here.cpu)} of ${here.cpus}`),
-      gauge("Memory", "node", "memory", `${bytes(here.memory)} of ${bytes(here.total)}`),
+      gauge("CPU", "node", "cpu", `${cores(here.cpu)} of ${plural(here.cpus, "core")}`, nanocores),
+      gauge("Memory", "node", "memory", `${bytes(here.memory)} of ${bytes(here.total)}`, bytes),
       here.disk && h("div", { class: "gauge" }, h("h3", {}, "Disk of images"), h("p", {}, `${bytes(here.disk.total - here.disk.free)} of ${bytes(here.disk.total)}`)),
     ),
     lastHour([["node_cpu_usage_seconds_total", "CPU", used], ["node_memory_working_set_bytes", "Memory", bytes]]),
     h("h2", {}, "Most CPU"),
-    rows(top, troubles()),
+    top.length ? rows(top, troubles()) : h("p", { class: "sub" }, pods().length ? "Not measured yet." : "There is no pod."),
     happened().length > 0 && [h("h2", {}, "Last events"), h("ol", { class: "events" }, happened().slice(0, 5).map((one) => eventRow(one, true)))],
   ];
 }
@@ -194,7 +180,7 @@ export function onePod(id) {
     tabs(one, ""),
     h("ul", { class: "problems" }, wrong.map(problem)),
     h("h2", {}, "Now"),
-    h("div", { class: "gauges" }, gauge("CPU", key, "cpu", cores(one.cpu)), gauge("Memory", key, "memory", unmeasured ? "not measured: the pod's cgroup has no memory controller" : bytes(one.memory))),
+    h("div", { class: "gauges" }, gauge("CPU", key, "cpu", `${cores(one.cpu)} cores`, nanocores), gauge("Memory", key, "memory", unmeasured ? "not measured: the pod's cgroup has no memory controller" : bytes(one.memory), bytes)),
     lastHour([
       ["pod_cpu_usage_seconds_total", "CPU", used],
       ["pod_memory_working_set_bytes", "Memory", bytes],

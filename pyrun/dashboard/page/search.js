@@ -1,15 +1,19 @@
 // Logs of all pods, searched by words or expressions.
 import { h } from "/dom.js";
+import { plural } from "/format.js";
 import { Lines } from "/lines.js";
 import { get } from "/server.js";
 import { pods } from "/store.js";
+
+// As many as are asked for.
+const MOST = 5000;
 
 export class Search {
   constructor(failed) {
     this.failed = failed;
     this.known = new Map();
     this.lines = new Lines("what was found", (one) => row(one, this.known.get(one.uid)));
-    this.said = h("p", { class: "sub", role: "status" });
+    this.said = h("p", { class: "sub", role: "status" }, "Of all pods, the newest lines that have each of the words. Without words: the newest lines.");
     this.element = h("div", {}, this.said, this.lines.element);
   }
 
@@ -19,7 +23,7 @@ export class Search {
     const value = (id) => form.querySelector(`#${id}`).value.trim();
     const words = value("filter").split(/\s+/).filter(Boolean);
     const regex = form.querySelector("#regex").checked;
-    const query = [["namespace", value("in-namespace")], ["pod", value("in-pod")], ["since", value("since")], ["lines", "5000"], ["entries", ""], ...words.map((word) => ["word", word])];
+    const query = [["namespace", value("in-namespace")], ["pod", value("in-pod")], ["since", value("since")], ["lines", MOST], ["entries", ""], ...words.map((word) => ["word", word])];
     this.said.textContent = "Searching …";
     const turn = (this.turn = Symbol());
     try {
@@ -28,7 +32,7 @@ export class Search {
       this.known = new Map(pods().map((one) => [one.uid, one]));
       this.lines.clear();
       this.lines.add(found.lines);
-      this.said.textContent = `${found.lines.length} lines`;
+      this.said.textContent = found.lines.length ? `${plural(found.lines.length, "line")}${found.lines.length === MOST ? ", the newest; there may be more" : ""}` : "no line was found";
     } catch (error) {
       this.said.textContent = error.message;
       this.failed(error);
