@@ -16,6 +16,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from .. import cri_api as v1
+from ..ending import beside
 from ..errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, PyrunError
 from ..runtime.store import boot_id, start_time
 from . import container as containers
@@ -299,7 +300,7 @@ class Pods(NodeState):
         async with container.lock:
             container.cancel = os.eventfd(0, os.EFD_CLOEXEC)
             try:
-                await asyncio.to_thread(make, self, container)
+                await beside(make, self, container)  # sources of mounts are others' files
             except BaseException:
                 try:
                     await asyncio.to_thread(unmake, self, container)

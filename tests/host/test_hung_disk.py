@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pyrun.cri import daemon
-from tests.support.container.disk import dead_fuse
+from tests.support.container.disk import dead_fuse, unmount
 from tests.support.container.runner import wait_for
-from tests.support.cri.node import a_node
-from tests.support.node.agent import SLEEP, an_agent, pod, sh
+from tests.support.cri.node import Daemon, a_node
+from tests.support.node.agent import SLEEP, AgentNode, an_agent, pod, sh
 
 PATIENCE_S = 60.0
 HANGING = 3
@@ -57,6 +60,40 @@ def test_a_dead_directory_holds_up_no_other_pod_and_no_end(tmp_path: Path, busyb
             agent.wait_ready("late")
         agent.wait(lambda pods: all(refused(agent.run("describe", f"hung{n}").out) for n in range(HANGING)))
         assert agent.pods()["hung0"]["status"]["phase"] == "Pending"
+
+
+FEW = "import os; from pyrun.cli.main import main; from pyrun.cri import daemon; daemon.THREADS = 2; os._exit(main())"
+
+
+def test_dead_directories_take_no_thread_from_others(tmp_path: Path, busybox_rootfs: Path) -> None:
+    """In whatever way they are asked for: more pods hang than there are threads for all else."""
+    dead = tmp_path / "dead"
+
+    def pods() -> Iterator[dict[str, Any]]:
+        for number in range(2):
+            for name, path, type, mount in (
+                ("typed", dead / f"t{number}", "Directory", {}),
+                ("plain", dead / f"p{number}", "", {}),
+                ("below", dead, "", {"subPath": str(number)}),
+            ):
+                c = sh("c", SLEEP, volumeMounts=[{"name": "v", "mountPath": "/v", **mount}])
+                volume = {"name": "v", "hostPath": {"path": str(path), "type": type}}
+                yield pod(f"{name}{number}", c, volumes=[volume])
+
+    with a_node(tmp_path, busybox_rootfs) as node:
+        agent = AgentNode(node)
+        argv = (sys.executable, "-c", FEW, *node.words, "--root", str(node.root), "--state", str(node.state))
+        with node.said.open("ab") as said:
+            process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=said, stderr=said)
+        node.daemon = Daemon(process.pid, process)
+        with dead_fuse(dead):
+            for made in pods():
+                agent.write(made["metadata"]["name"], made)
+            wait_for(lambda: threads_in_stat(node.pid) == 6, PATIENCE_S, "their threads")
+            agent.write("web", pod("web", sh("c", SLEEP)))
+            agent.wait_ready("web")
+        agent.clear()
+    unmount(tmp_path / "state" / "volumes")
 
 
 def test_a_start_that_hangs_ends(tmp_path: Path, busybox_rootfs: Path, monkeypatch: pytest.MonkeyPatch) -> None:

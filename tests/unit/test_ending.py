@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from pyrun import ending
-from pyrun.ending import apart, cancel, in_time, run
+from pyrun.ending import apart, beside, cancel, in_time, run
 
 PATIENCE_S = 60.0
 REPO = Path(__file__).resolve().parents[2]
@@ -98,6 +98,40 @@ def test_an_end_needs_no_thread_of_the_pool(never: threading.Event) -> None:
         return await apart(lambda: 7)
 
     assert run(main(), print, 1) == 7
+
+
+def test_what_hangs_beside_takes_no_thread_of_the_pool_and_is_named(never: threading.Event) -> None:
+    said: list[str] = []
+
+    async def main() -> int:
+        hanging = [asyncio.create_task(beside(hang, never)) for _ in range(3)]
+        while sum(thread.name == "pyrun_beside" for thread in threading.enumerate()) < 3:
+            await asyncio.sleep(0.001)
+        assert not any(task.done() for task in hanging)
+        return await asyncio.to_thread(lambda: 7)
+
+    assert run(main(), said.append, 1) == 7
+    assert len(said) == 1 and "in_time(), 3 times" in said[0]
+
+
+def test_what_is_done_beside_returns_raises_and_is_waited_for() -> None:
+    seen: list[str] = []
+    begun = threading.Event()
+
+    def slow() -> None:
+        begun.set()
+        time.sleep(0.2)
+        seen.append("all of it")
+
+    async def main() -> int:
+        with pytest.raises(LookupError):
+            await beside({}.__getitem__, 1)
+        task = asyncio.create_task(beside(slow))
+        await asyncio.to_thread(begun.wait, PATIENCE_S)
+        task.cancel()
+        return await beside(int, "7")
+
+    assert run(main(), seen.append) == 7 and seen == ["all of it"]
 
 
 def test_cancelled_tasks_are_waited_for_so_long(never: threading.Event) -> None:

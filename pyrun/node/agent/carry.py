@@ -12,6 +12,7 @@ from ... import cri_api as v1
 from ...cri.images.pull_image import pull_image
 from ...cri.runtime.containers import create_container, start_container
 from ...cri.runtime.pods import run_pod_sandbox
+from ...ending import beside
 from ...errors import NotFound, PyrunError
 from ...image.registry.credentials import Auth
 from ...kube.objects.containers import Container, EphemeralContainer, ResourceRequirements
@@ -171,7 +172,7 @@ class Carrier:
         async with self._volumes:
             if not self._volumes_made:
                 objects = await kept.objects()
-                await asyncio.to_thread(self._host.volumes.make, kept.record.desired().pod, kept.record.uid, objects)
+                await beside(self._host.volumes.make, kept.record.desired().pod, kept.record.uid, objects)
                 self._volumes_made = True
 
     async def update_volumes(self) -> None:
@@ -325,7 +326,7 @@ class Carrier:
         await self._make_volumes()
         addresses = self._addresses()
         pod = record.desired().pod
-        texts = await asyncio.to_thread(host.volumes.texts, pod, record.uid, c)
+        texts = await beside(host.volumes.texts, pod, record.uid, c)
         env = environment(c, pod, record.uid, await kept.objects(), self._facts(addresses), texts)
         mounts = await self._mounts(c, attempt, env)
         made = Made(record.uid, attempt, (image.id, image.config.user), env, mounts, host.memory, self._ids())
@@ -365,7 +366,7 @@ class Carrier:
         kept = self._kept
         volumes, uid = self._host.volumes, kept.record.uid
         async with self._volumes:
-            found = await asyncio.to_thread(volumes.mounts, kept.record.pod, uid, c, env, self.images)
+            found = await beside(volumes.mounts, kept.record.pod, uid, c, env, self.images)
         if all(mount.mountPath != "/etc/hosts" for mount in c.volumeMounts or ()):
             path = f"{kept.directory}/hosts"
             await asyncio.to_thread(hosts_file, path, kept.record.pod, self._addresses(), self._host.dns.domain)
