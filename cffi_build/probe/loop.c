@@ -20,7 +20,7 @@ struct slot {
     struct answer answer;
     size_t sent, came;
     int64_t due, by; /* ms */
-    uint64_t begun_ns;
+    uint64_t begun_ns, from_ns; /* the same moment, by the wall clock and by the one that nobody sets */
     int fd; /* -1: none runs */
 };
 
@@ -63,6 +63,18 @@ static void tell(struct slot *s, enum told kind, int value) {
     idle(s);
 }
 
+static const uint64_t bounds_ns[BUCKETS - 1] = {5000000,   10000000,  25000000,   50000000,   100000000,  250000000,
+                                                500000000, 1000000000, 2500000000, 5000000000, 10000000000};
+
+static void measure(const struct slot *s, struct shared *ours) {
+    const uint64_t took = clock_ns(CLOCK_MONOTONIC) - s->from_ns;
+    unsigned at = 0;
+    while (at < BUCKETS - 1 && took > bounds_ns[at])
+        at++;
+    ours->took[at]++;
+    ours->took_ns += took;
+}
+
 static void good(struct slot *s) {
     struct shared *ours = &shared[s->w.slot];
     hang_up(s);
@@ -70,6 +82,7 @@ static void good(struct slot *s) {
     if (s->due < now)
         s->due = now;
     if (is_wanted(s)) {
+        measure(s, ours);
         __atomic_store_n(&ours->last_ns, s->begun_ns, __ATOMIC_RELAXED);
         __atomic_store_n(&ours->runs, ours->runs + 1, __ATOMIC_RELEASE);
     }
@@ -145,6 +158,7 @@ static void begin(struct slot *s) {
     if (!is_wanted(s))
         return idle(s);
     s->begun_ns = clock_ns(CLOCK_REALTIME);
+    s->from_ns = clock_ns(CLOCK_MONOTONIC);
     s->due = now; /* from which the next one counts */
     s->by = now + s->w.timeout_ms;
     s->sent = s->came = 0;
@@ -178,7 +192,8 @@ static void take(const struct watch *w, const uint8_t *request) {
     struct shared *ours = &shared[w->slot];
     idle(s);
     s->w = *w;
-    ours->runs = ours->last_ns = 0;
+    ours->runs = ours->last_ns = ours->took_ns = 0;
+    memset(ours->took, 0, sizeof ours->took);
     __atomic_store_n(&ours->of, w->generation, __ATOMIC_RELEASE);
     s->request = malloc(w->request + 1);
     if (!s->request) {

@@ -28,9 +28,11 @@ struct tell {
 };
 
 /* What both have mapped, one for each slot. wanted: the generation, which the agent writes; the rest is ours, and counts for the generation `of`. */
+enum { BUCKETS = 12 }; /* as Prometheus has them where nobody says which: 5 ms to 10 s, and more */
 struct shared {
     uint32_t wanted, of;
-    uint64_t runs, last_ns; /* good answers, and when the last one was begun, by the wall clock */
+    uint64_t runs, last_ns, took_ns; /* good answers; when the last one was begun, by the wall clock; how long all took */
+    uint32_t took[BUCKETS];          /* how many of them took so long */
 };
 
 /* ---- http.c: of strangers' bytes */

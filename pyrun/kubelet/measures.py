@@ -16,8 +16,9 @@ from ..metrics.node import NodeUsage, collect_node
 from ..metrics.readings import Readings
 from ..metrics.slices import collect_slices
 from ..metrics.summary import plan_rate, plan_summary
-from ..metrics.text import COUNTER, GAUGE, Family, render
+from ..metrics.text import COUNTER, GAUGE, Family, Histogram, render
 from ..node.agent.agent import Agent
+from ..node.probes import Took
 
 
 class Measures:
@@ -72,11 +73,18 @@ def plan_own(agent: Agent, cpu: float, descriptors: int) -> list[Family]:
     return [*made, containers, name]
 
 
-def plan_probes(agent: Agent) -> list[Family]:
-    """How often each probe has said what, since the agent began."""
+def plan_probes(agent: Agent) -> list[Family | Histogram]:
+    """How often each probe has said what, and how long that took, since the agent began: a kubelet's names."""
     labels = ("container", "namespace", "pod", "pod_uid", "probe_type", "result")
     found = Family("prober_probe_total", "Results of probes", COUNTER, labels)
     for (namespace, pod), actor in agent.actors.items():
         for (container, kind, result), count in actor.carrier.probing.counts().items():
             found.values[container, namespace, pod, actor.record.uid, kind.capitalize(), result] = count
-    return [found]
+    text, bounds = "Duration in seconds for a probe response.", list(Took.BOUNDS)
+    durations = Histogram(
+        "prober_probe_duration_seconds", text, ("container", "namespace", "pod", "probe_type"), bounds
+    )
+    for (namespace, pod), actor in agent.actors.items():
+        for (container, kind), took in actor.carrier.probing.durations().items():
+            durations.values[container, namespace, pod, kind.capitalize()] = (took.counts, took.seconds)
+    return [found, durations]

@@ -168,7 +168,12 @@ def test_metrics(master: KubeletClient) -> None:
     assert 'pod="web"' in master.get("/metrics/cadvisor")
     assert "kubelet_desired_pods 3\n" in master.get("/metrics")
     line = re.compile(rf'prober_probe_total{{{web},pod_uid="[^"]+",probe_type="Readiness",result="successful"}} [1-9]')
-    assert line.search(master.get("/metrics/probes"))
+    probes = master.get("/metrics/probes")
+    assert line.search(probes)
+    of = rf'{{{web},probe_type="Readiness"'
+    (count,) = re.findall(rf"^prober_probe_duration_seconds_count{of}}} ([0-9]+)$", probes, re.MULTILINE)
+    (most,) = re.findall(rf'^prober_probe_duration_seconds_bucket{of},le="\+Inf"}} ([0-9]+)$', probes, re.MULTILINE)
+    assert int(count) == int(most) > 0 and f'prober_probe_duration_seconds_bucket{of},le="0.005"' in probes
 
 
 def test_what_is_refused(master: KubeletClient) -> None:

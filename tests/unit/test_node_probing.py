@@ -97,7 +97,7 @@ class Prober:
 
     def watch(self, asked: Any, period: float, first: float, told: Any) -> Any:
         self.told.append(told)
-        return SimpleNamespace(take=lambda: (2, 107.0), close=lambda: None)
+        return SimpleNamespace(take=lambda: (2, 107.0), take_durations=lambda into: into.add(0.2), close=lambda: None)
 
 
 def test_what_is_told_of_a_probe_that_was_handed_over() -> None:
@@ -125,6 +125,7 @@ def test_what_is_told_of_a_probe_that_was_handed_over() -> None:
     assert hand_over()
     prober.told[-1](None, 0.0)
     assert not hand_over() and len(looks) == 4
+    assert sum(probing.durations()["c", "readiness"].counts) == 4, "what was told of each that was handed over"
     probing._heard[action.key] = 1.0, Result(False)
     probing.forget_containers(set())
     assert not probing._heard and not probing._own and not probing.states

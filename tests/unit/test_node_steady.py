@@ -22,7 +22,7 @@ from pyrun.kube.objects.containers import (
     Probe,
     TCPSocketAction,
 )
-from pyrun.node.probes import Prober, Result, Steady, Target, asked_of, steady
+from pyrun.node.probes import Prober, Result, Steady, Target, Took, asked_of, steady
 from pyrun.node.probes.result import MAX_OUTPUT
 from pyrun.node.probes.steady import LONGEST_PAUSE_S, LOOK_S, PROGRAM, SLACK_S, SLOTS, Asked, Pauses, Watch
 
@@ -460,6 +460,43 @@ def test_a_shortage_of_its_own_is_no_verdict_and_passes(tmp_path: Path, monkeypa
         assert len(warnings) == 1 and "too many open files" in warnings[0], warnings
 
     asyncio.run(main())
+
+
+def test_how_long_answers_took() -> None:
+    """Each in its bucket, and none twice."""
+
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await asyncio.sleep(0.12)
+        writer.write(of("200 OK", "Content-Length: 0"))
+
+    async def main() -> None:
+        async with server(slow) as port, asker() as c:
+            watch, came = c.watch(Probe(httpGet=HTTPGetAction(port=port), timeoutSeconds=PATIENCE_S))
+            took, runs = Took(), 0
+            async with asyncio.timeout(PATIENCE_S):
+                while runs < 3:
+                    assert not came.done(), came.result()
+                    await asyncio.sleep(0.005)
+                    watch.take_durations(took)
+                    runs += watch.take()[0]
+            watch.take_durations(took)
+            assert sum(took.counts) >= 3 and sum(took.counts[:5]) == 0, "none was as quick as 0.1 s"
+            assert took.seconds >= 0.12 * sum(took.counts)
+            watch.close()
+            other, _ = c.watch(Probe(httpGet=HTTPGetAction(port=port)), first=3600.0)
+            again = Took()
+            other.take_durations(again)
+            assert (sum(again.counts), again.seconds) == (0, 0.0)
+
+    asyncio.run(main())
+
+
+def test_buckets_have_their_bounds() -> None:
+    took = Took()
+    for seconds in (0.0, 0.005, 0.006, 10, 11):
+        took.add(seconds)
+    assert took.counts == [2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1] and took.seconds == pytest.approx(21.011)
 
 
 def test_a_place_that_somebody_had_before_counts_from_nothing() -> None:

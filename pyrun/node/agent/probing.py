@@ -12,7 +12,7 @@ from ..plan.actions import RunProbe
 from ..plan.observed import ProbeState
 from ..plan.pod import containers_of
 from ..plan.probes import fold, next_time, probe_of
-from ..probes import Result, Target, Watch, asked_of
+from ..probes import Result, Target, Took, Watch, asked_of
 from .kept import Kept
 
 RESULTS = {True: "successful", False: "failed", None: "unknown"}
@@ -25,6 +25,7 @@ class Probing:
     def __init__(self, kept: Kept, address: Callable[[], str]) -> None:
         self._kept, self._address = kept, address
         self._counts: Counter[tuple[str, str, str]] = Counter()
+        self._took: dict[tuple[str, str], Took] = {}
         self.states: dict[str, dict[str, ProbeState]] = {id: dict(p) for id, p in kept.record.probes.items()}
         self._watches: dict[Key, tuple[RunProbe, Watch]] = {}
         self._heard: dict[Key, tuple[float, Result]] = {}
@@ -35,6 +36,15 @@ class Probing:
         for action, watch in self._watches.values():
             self._take(action, watch)
         return self._counts
+
+    def durations(self) -> dict[tuple[str, str], Took]:
+        """How long the probes took, by container's name and kind."""
+        for action, watch in self._watches.values():
+            self._take(action, watch)
+        return self._took
+
+    def _took_of(self, action: RunProbe) -> Took:
+        return self._took.setdefault((action.name, action.kind), Took())
 
     def forget_containers(self, alive: set[str]) -> None:
         for id in self.states.keys() - alive:
@@ -49,7 +59,9 @@ class Probing:
         kept = self._kept
         probe, target = self._asked(action)
         begun, heard = self._heard.pop(action.key, (time.time(), None))
+        from_ = time.monotonic() - (max(0.0, time.time() - begun) if heard else 0.0)
         result = heard or await kept.host.prober.run(probe, target)
+        self._took_of(action).add(time.monotonic() - from_)
         self._counts[action.name, action.kind, RESULTS[result.good]] += 1
         if kept.host.cri.pods.containers.get(action.id) is None:
             return None
@@ -114,6 +126,7 @@ class Probing:
 
     def _take(self, action: RunProbe, watch: Watch) -> None:
         runs, last = watch.take()
+        watch.take_durations(self._took_of(action))
         state = self.states.get(action.id, {}).get(action.kind)
         if runs and state is not None:
             self._counts[action.name, action.kind, RESULTS[True]] += runs

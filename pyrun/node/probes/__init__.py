@@ -5,8 +5,8 @@ may send, and all the time that it may take, is bounded.
 """
 
 from .prober import Exec, Prober
-from .result import Result, Target
+from .result import Result, Target, Took
 from .spread import spread
 from .steady import Steady, Watch, asked_of
 
-__all__ = ["Exec", "Prober", "Result", "Steady", "Target", "Watch", "asked_of", "spread"]
+__all__ = ["Exec", "Prober", "Result", "Steady", "Target", "Took", "Watch", "asked_of", "spread"]

@@ -29,7 +29,7 @@ import pyrun
 
 from ...errors import PyrunError, reason
 from ...kube.objects.containers import Probe
-from .result import PROBE_AGENT, ProberError, Result, Target, joined, port_of
+from .result import PROBE_AGENT, ProberError, Result, Target, Took, joined, port_of
 from .url import Url, headers_of, url_of
 
 PROGRAM = Path(pyrun.__file__).parent / "bin" / "pyrun-probe"
@@ -42,7 +42,7 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 300.0
 END_S = 1.0  # for what was killed to end
 _WATCH = struct.Struct("=5I2H16sI")
 _TELL = struct.Struct("=3IiQ")
-_SHARED = struct.Struct("=2I2Q")
+_SHARED = struct.Struct("=2I3Q12I")
 STATUS, CONNECT, READ, EOF, TIMEOUT, STRANGE, SHORTAGE = range(1, 8)
 # With what is not good, and when it was begun. Without a verdict it is to be asked from here now, and may be handed
 # over again; None: here for good.
@@ -123,11 +123,12 @@ class Watch:
         self._steady, self._memory = steady, memory
         self.slot, self.generation, self.asked, self.told = slot, generation, asked, told
         self._taken = self._seen = 0
+        self._taken_counts, self._taken_ns = [0] * (len(Took.BOUNDS) + 1), 0
         self.patience = self.by = 0.0
 
     def _shared(self) -> tuple[int, float]:
         """(runs, seconds since 1970), of nobody who had this slot before."""
-        _, of, runs, last = _SHARED.unpack_from(self._memory, self.slot * _SHARED.size)
+        _, of, runs, last, *_ = _SHARED.unpack_from(self._memory, self.slot * _SHARED.size)
         return (runs, last / 1e9) if of == self.generation else (0, 0.0)
 
     def want(self, generation: int) -> None:
@@ -138,6 +139,15 @@ class Watch:
         runs, last = self._shared()
         found, self._taken = max(0, runs - self._taken), runs
         return found, last
+
+    def take_durations(self, into: Took) -> None:
+        """How long those took that came since this was asked."""
+        _, of, _, _, ns, *counts = _SHARED.unpack_from(self._memory, self.slot * _SHARED.size)
+        if of != self.generation:
+            return
+        new = [max(0, now - before) for now, before in zip(counts, self._taken_counts, strict=True)]
+        into.add_many(new, max(0, ns - self._taken_ns) / 1e9)
+        self._taken_counts, self._taken_ns = counts, ns
 
     def is_late(self, now: float) -> bool:
         """It has not succeeded for longer than it may take, and nothing else was told. now: by Steady's own clock."""
