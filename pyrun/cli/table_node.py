@@ -89,9 +89,9 @@ EVICTION = (
     number("eviction-pressure-transition-period", "SECONDS", "for which a pressure outlasts its cause", default=300),
 )
 SHUTDOWN = (
-    number("shutdown-grace-period", "SECONDS", "that all pods have when the node shuts down", default=0),
+    number("shutdown-grace-period", "SECONDS", "that all pods have when the node shuts down; logind waits", default=0),
     number("shutdown-grace-period-critical-pods", "SECONDS", "of these, for the pods that it needs", default=0),
-    flag("shutdown-on-term", "a SIGTERM is the node's end: pods end, too"),
+    flag("shutdown-on-term", "a SIGTERM is the node's end, and not what logind says: pods end, too"),
 )
 NODE_RUN = Verb(
     "node run",

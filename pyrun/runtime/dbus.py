@@ -23,8 +23,11 @@ HEADER = "yyyyuua(yv)"  # byte order, type, flags, version, length of the body, 
 PATH, INTERFACE, MEMBER, ERROR_NAME, REPLY_SERIAL, DESTINATION, SIGNATURE = 1, 2, 3, 4, 5, 6, 8
 LIMIT = 1 << 27
 FIXED = {kind: Struct("<" + code) for kind, code in zip("ynqiuxtdb", "BhHiIqQdI", strict=True)}
+FIXED["h"] = FIXED["u"]  # which of the descriptors that came
 ALIGN = {**dict.fromkeys("ygv", 1), **dict.fromkeys("nq", 2), **dict.fromkeys("xtd({", 8)}  # all else: 4
 LOGIN = b"\0AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n"
+LOGIN_FDS = LOGIN.replace(b"BEGIN", b"NEGOTIATE_UNIX_FD\r\nBEGIN")
+MOST_FDS = 16
 BUS = ("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus")
 
 
@@ -75,17 +78,20 @@ def socket_name(address: str) -> str:
 
 
 class Bus:
-    """A connection. OSError (TimeoutError among them) when the other side is gone or says nothing for `timeout` s."""
+    """A connection. OSError (TimeoutError among them) when the other side is gone or says nothing for `timeout` s.
 
-    def __init__(self, address: str, timeout: float) -> None:
+    descriptors: take those that come, and keep them here; they are the caller's to close."""
+
+    def __init__(self, address: str, timeout: float, *, descriptors: bool = False) -> None:
         import _socket
 
         self.timeout = timeout
+        self.descriptors: list[int] | None = [] if descriptors else None
         self._pending = b""
         self._serial = 0
         self._replies: dict[int, Message] = {}
         self._signals: list[Message] = []
-        self._outgoing = LOGIN
+        self._outgoing = LOGIN_FDS if descriptors else LOGIN
         self._logged_in = False
         self._socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
         try:
@@ -98,6 +104,13 @@ class Bus:
 
     def close(self) -> None:
         self._socket.close()
+
+    def hang_up(self) -> None:
+        """From another thread: whoever waits for something here has a ConnectionError."""
+        try:
+            self._socket.shutdown(2)
+        except OSError:  # it is closed, or the other side has
+            pass
 
     def send(
         self, to: str, path: str, interface: str, member: str, signature: str = "", body: tuple[Any, ...] = ()
@@ -174,8 +187,8 @@ class Bus:
             self._replies[message.fields[REPLY_SERIAL]] = message
 
     def _log_in(self, last: float) -> None:
-        """`DATA` for the empty one that we sent, then `OK` and the server's id."""
-        for wanted in (b"DATA", b"OK "):
+        """`DATA` for the empty one that we sent, then `OK` and the server's id, and what it says of descriptors."""
+        for wanted in (b"DATA", b"OK ") if self.descriptors is None else (b"DATA", b"OK ", b"AGREE_UNIX_FD"):
             while b"\r\n" not in self._pending:
                 self._fill(last)
             line, self._pending = self._pending.split(b"\r\n", 1)
@@ -196,7 +209,13 @@ class Bus:
         if left <= 0:
             raise TimeoutError("timed out")
         self._socket.settimeout(left)
-        data = self._socket.recv(65536)
+        if self.descriptors is None:
+            data = self._socket.recv(65536)
+        else:
+            from ..rights import receive_message
+
+            data, fds = receive_message(self._socket, 65536, MOST_FDS)  # type: ignore[arg-type]
+            self.descriptors += fds
         if not data:
             raise ConnectionResetError("the bus closed the connection")
         self._pending += data

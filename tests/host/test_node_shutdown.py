@@ -7,9 +7,12 @@ import signal
 from contextlib import suppress
 from pathlib import Path
 
+import pytest
+
 from tests.support.container.leaks import CGROUP_ROOT
 from tests.support.container.runner import wait_for
 from tests.support.node.agent import SLEEP, an_agent, pod, sh
+from tests.support.node.logind import Logind, a_bus
 
 CRITICAL = 2_000_000_000
 WORDS = ("--shutdown-on-term", "--shutdown-grace-period", "120", "--shutdown-grace-period-critical-pods", "60")
@@ -42,6 +45,38 @@ def test_pods_end_with_the_node_and_come_again(tmp_path: Path, busybox_rootfs: P
             assert found["containerStatuses"][0]["restartCount"] >= 1 and "reason" not in found
         agent.write("web", pod("web", sh("c", SLEEP)))
         agent.wait_ready("web")
+
+
+def test_the_machine_s_shutdown_waits_for_pods(
+    tmp_path: Path, busybox_rootfs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As logind tells of it; where there is none the status says so."""
+    with a_bus(tmp_path) as address:
+        monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", address)
+        words = WORDS[1:]
+        with an_agent(tmp_path, busybox_rootfs, *words) as agent:
+            agent.write("web", pod("web", sh("c", SLEEP)))
+            agent.wait_ready("web")
+            wait_for(lambda: "does not wait for pods" in agent.run("status").out, 60, "it is said")
+            assert agent.node.stop() == 0
+            its = Logind(address, 600)
+            agent.node.start()
+            its.wait_held()
+            assert agent.run("status").rc == 0
+            its.tell(begins=True)
+            its.wait_held(False)
+            status = agent.pods()["web"]["status"]
+            assert (status["phase"], status["reason"]) == ("Failed", "Terminated")
+            agent.write("late", pod("late", sh("c", SLEEP)))
+            agent.wait(lambda pods: pods.get("late", {}).get("status", {}).get("reason") == "NodeShutdown")
+            its.tell(begins=False)
+            agent.wait_ready("late")
+            its.wait_held()
+            assert agent.node.stop() == 0
+            its.wait_held(False)
+            its.close()
+            agent.node.start()
+            agent.wait_ready("web")
 
 
 def test_pods_run_on_where_the_agent_can_not_start(tmp_path: Path, busybox_rootfs: Path) -> None:

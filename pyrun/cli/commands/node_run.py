@@ -210,8 +210,8 @@ def _shutdown(o: Options) -> Shutdown:
         raise InvalidArgument(
             f"--shutdown-grace-period-critical-pods {critical}: must be 0 to --shutdown-grace-period, {grace}"
         )
-    if bool(grace) != o.shutdown_on_term:
-        raise InvalidArgument("--shutdown-grace-period and --shutdown-on-term: both or none")
+    if o.shutdown_on_term and not grace:
+        raise InvalidArgument("--shutdown-on-term: needs --shutdown-grace-period")
     return Shutdown(float(grace), float(critical), o.shutdown_on_term)
 
 

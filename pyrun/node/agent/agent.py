@@ -202,6 +202,13 @@ class Agent:
             if late:
                 self._warn(f"{len(late)} of {len(waits)} pods have not ended within {group.seconds:.0f} s")
 
+    def called_off(self) -> None:
+        """The machine's shutdown: pods are taken again. Those that have ended for it stay so, as with a kubelet; one of
+        a file goes on when the agent starts anew, or by other words."""
+        self.closing = False
+        self.events.add("Normal", "Shutdown", "The shutdown was called off")
+        self._room()
+
     # --- what is wanted ---
 
     def _wanted(self) -> None:

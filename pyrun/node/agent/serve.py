@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import signal
 from collections.abc import AsyncIterator, Callable
@@ -9,16 +10,48 @@ from collections.abc import AsyncIterator, Callable
 from ...cri.cri import Cri
 from ...ending import apart
 from .agent import Agent, Settings
+from .logind import Inhibitor
 from .socket import Socket
 from .streams import SOCKET as STREAMS
 from .streams import StreamSocket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..server.membership import Joining
+    from ..server.membership import Joining, Membership
     from ..services.services import Serving
 
 SOCKET = "node.sock"
+
+
+class Shutdowns:
+    """The machine's, as logind tells: it waits until the pods have ended and the API server knows."""
+
+    def __init__(self, agent: Agent, member: Membership | None, warn: Callable[[str], None]) -> None:
+        self._agent, self._member = agent, member
+        self._ending: asyncio.Task[None] | None = None
+        self.inhibitor = Inhibitor(agent.settings.shutdown.grace, self._told, warn)
+
+    def _told(self, begins: bool) -> None:
+        if not begins:
+            self._agent.called_off()
+        elif self._ending is None or self._ending.done():
+            self._ending = asyncio.get_running_loop().create_task(self._end())
+
+    async def _end(self) -> None:
+        try:
+            await self._agent.shut_down()
+            if self._member is not None:
+                await self._member.tell()
+        finally:
+            self.inhibitor.release()
+
+    async def close(self) -> None:
+        """What goes on is let end: it has its time."""
+        if self._ending is not None:
+            await asyncio.gather(self._ending, return_exceptions=True)
+        await apart(self.inhibitor.close)
+
+
 Beside = Callable[[Agent], contextlib.AbstractAsyncContextManager[None]]
 
 
@@ -43,11 +76,13 @@ async def running(
         from ..services.services import Services
 
         services = Services(cri, agent, serving, joining.cluster if joining is not None else None, warn)
+    held = Shutdowns(agent, member, warn) if settings.shutdown.grace and not settings.shutdown.on_term else None
     door = Socket(
         agent,
         member.error if member is not None else None,
         services,
         joining.kubeconfig if joining is not None else "",
+        (lambda: held.inhibitor.trouble) if held is not None else None,
     )
     streams = StreamSocket(agent)
     try:
@@ -58,6 +93,8 @@ async def running(
         streams.start(f"{cri.state}/{STREAMS}")
         if member is not None:
             member.start()
+        if held is not None:
+            held.inhibitor.start()
         async with beside(agent) if beside is not None else contextlib.nullcontext():
             yield
         if settings.shutdown.on_term and cri.ended_by == signal.SIGTERM:  # after anything else pods run on
@@ -65,6 +102,8 @@ async def running(
             if member is not None:
                 await member.tell()
     finally:
+        if held is not None:
+            await held.close()
         if member is not None:
             await member.stop()
         await streams.stop()

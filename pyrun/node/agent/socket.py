@@ -47,10 +47,12 @@ class Socket:
         server_error: Callable[[], str | None] | None = None,
         services: Services | None = None,
         kubeconfig: str = "",
+        unheld: Callable[[], str] | None = None,
     ) -> None:
-        """server_error: why the API server can't be had now; None where there is none. kubeconfig: of that one."""
+        """server_error: why the API server can't be had now; None where there is none. kubeconfig: of that one. unheld:
+        why the machine's shutdown does not wait for pods; "" where it does."""
         self._agent, self._server_error, self._services = agent, server_error, services
-        self._kubeconfig = kubeconfig
+        self._kubeconfig, self._unheld = kubeconfig, unheld
         self._server = Server(self._answer)
         self._path, self._inode = "", 0
 
@@ -143,7 +145,9 @@ class Socket:
             ],
             "logs": self._agent.host.logs,
             "error": source.error,
-            "faults": [str(fault) for fault in source.faults] + (self._services.faults() if self._services else []),
+            "faults": [str(fault) for fault in source.faults]
+            + (self._services.faults() if self._services else [])
+            + [word for word in (self._unheld() if self._unheld else "",) if word],
             "pods": len(self._agent.actors),
             "conditions": sorted(self._agent.evictor.conditions),
             "events": [event_value(event) for event in self._agent.events.all()],
