@@ -1,7 +1,8 @@
 """The modules that a verb needs, in one file: Python's importer takes longer to find forty than they take to run.
 
 `VERB.*.hot`, beside the package's own bytecode, holds what the verb imported when it last succeeded, in the order in
-which it was done, so that each module finds what it imports: the code of Python's, and where the C ones lie. Each is
+which it was done, so that each module finds what it imports: the code of Python's, without docstrings and asserts, and
+where the C ones lie. It is one value of marshal, so that a name which many modules use is made once. Each is
 held against its file by time and size, as Python does it; where one differs, nothing of the file is used. A module
 that is not in it is imported as ever. pyrun/__main__.py reads the file and runs this module's code out of it; so this
 module imports nothing that would have to be looked for, not even __future__.
@@ -17,30 +18,26 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import CodeType, ModuleType
 
-    # name, file, mtime in ns, size, is a package, how many bytes its code has: 0 where it is a C module
-    Row = tuple[str, str, int, int, bool, int]
+    # name, file, mtime in ns, size, is a package, its code: none where it is a C module
+    Row = tuple[str, str, int, int, bool, CodeType | None]
 
-M32 = 0xFFFFFFFF
 _order: "list[ModuleType]" = []
 _whose: "list[str]" = []  # of record()
 
 
-def load(rows: "list[Row]", here: str, fd: int) -> bool:
+def load(rows: "tuple[Row, ...]", here: str) -> bool:
     """Imports all of the rows, or, where a file is another by now, none. here: where pyrun lies, for it may be a
-    copy. fd: their code. Each is read when it is run, so that all pass through the same little memory."""
-    whole = posix.fstat(fd).st_size - posix.lseek(fd, 0, 1) == sum([row[5] for row in rows])
-    if not whole or rows[0][1] != here + "/__init__.py":
+    copy."""
+    if rows[0][1] != here + "/__init__.py":
         return False
     for row in rows:
-        file, time, size = row[1:4]
-        info = posix.stat(file)
-        if info.st_mtime_ns != time or info.st_size != size:
+        info = posix.stat(row[1])
+        if info.st_mtime_ns != row[2] or info.st_size != row[3]:
             return False
-    for name, file, _, _, package, length in rows:
-        data = posix.read(fd, length) if length else b""
+    for name, file, _, _, package, code in rows:
         if name not in sys.modules:
-            if length:
-                _run(name, file, package, marshal.loads(data))
+            if code:
+                _run(name, file, package, code)
             else:
                 _run_native(name, file)
     return True
@@ -99,14 +96,13 @@ def finish() -> None:
         return
     here, verb = _whose
     try:
-        rows, codes = zip(*[_row(module) for module in tuple(_order)], strict=True)
-        own = marshal.loads(next(code for row, code in zip(rows, codes, strict=True) if row[0] == __name__))
+        rows = tuple([_row(module) for module in tuple(_order)])
+        own = next(row[5] for row in rows if row[0] == __name__)
+        data = MAGIC_NUMBER + marshal.dumps((own, rows))
         path = f"{here}/__pycache__/{verb}.{sys.implementation.cache_tag}.hot"
         new = f"{path}.{posix.getpid()}"
         fd = posix.open(new, posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC, 0o644)
         try:
-            head = marshal.dumps((own, rows))
-            data = MAGIC_NUMBER + len(head).to_bytes(4, "little") + head + b"".join(codes)
             whole = posix.write(fd, data) == len(data)
         finally:
             posix.close(fd)
@@ -114,23 +110,16 @@ def finish() -> None:
             posix.rename(new, path)
         else:
             posix.unlink(new)
-    except (OSError, ValueError, EOFError):
+    except (OSError, ValueError, SyntaxError):
         return
 
 
-def _row(module: "ModuleType") -> "tuple[Row, bytes]":
-    """A C module's place, or the code out of Python's own cache, if that is of the source as it is now."""
+def _row(module: "ModuleType") -> "Row":
+    """A C module's place, or the code of the source as it is now."""
     name, file = module.__name__, module.__file__ or ""
     info = posix.stat(file)
-    cached = getattr(module, "__cached__", None)
-    if cached is None:
-        return (name, file, info.st_mtime_ns, info.st_size, False, 0), b""
-    fd = posix.open(cached, posix.O_RDONLY | posix.O_CLOEXEC)
-    try:
-        data = posix.read(fd, posix.fstat(fd).st_size)
-    finally:
-        posix.close(fd)
-    seen = int.from_bytes(data[8:12], "little"), int.from_bytes(data[12:16], "little")
-    if data[:4] != MAGIC_NUMBER or any(data[4:8]) or seen != (int(info.st_mtime) & M32, info.st_size & M32):
-        raise ValueError(f"{cached} is of another {file}")
-    return (name, file, info.st_mtime_ns, info.st_size, hasattr(module, "__path__"), len(data) - 16), data[16:]
+    code = None
+    if file.endswith(".py"):
+        with open(file, "rb", 0) as source:
+            code = compile(source.read(), file, "exec", dont_inherit=True, optimize=2)
+    return (name, file, info.st_mtime_ns, info.st_size, hasattr(module, "__path__"), code)

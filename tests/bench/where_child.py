@@ -16,11 +16,12 @@ sys.path.insert(0, here)
 sys.path.append(here + "/pyrun/bin/site-packages")
 
 verb = sys.argv[sys.argv.index("--root") + 2]
-fd = posix.open(f"{here}/pyrun/__pycache__/{verb}.{sys.implementation.cache_tag}.hot", posix.O_RDONLY)
-loader, rows = marshal.loads(posix.read(fd, int.from_bytes(posix.read(fd, 8)[4:], "little")))
+with open(f"{here}/pyrun/__pycache__/{verb}.{sys.implementation.cache_tag}.hot", "rb", 0) as file:
+    file.read(4)
+    loader, rows = marshal.loads(file.read())
 names = {"__name__": "pyrun.cli.hot"}
 exec(loader, names)
-if not names["load"](rows, here + "/pyrun", fd):  # type: ignore[operator]
+if not names["load"](rows, here + "/pyrun"):  # type: ignore[operator]
     raise RuntimeError("these are not the modules that a command would have")
 
 from pyrun.cli.main import end, main  # noqa: E402

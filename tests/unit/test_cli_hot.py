@@ -106,6 +106,13 @@ def test_of_another_python_it_is_not_read(package: Path, warm: list[str]) -> Non
     assert "pyrun.cli.table" in found(command(package, *warm))
 
 
+@pytest.mark.parametrize("value", [b"F", b")\0", b")\2NN"])
+def test_one_of_another_pyrun_s_layout_is_made_anew(package: Path, warm: list[str], value: bytes) -> None:
+    hot(package).write_bytes(hot(package).read_bytes()[:4] + value)
+    assert "BUNDLE" in command(package, *warm)
+    assert found(command(package, *warm)) == set()
+
+
 def test_where_nothing_can_be_written_it_works_too(package: Path, tmp_path: Path) -> None:
     (package / "__pycache__").write_text("in the way")
     for _ in range(2):
