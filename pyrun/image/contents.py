@@ -13,6 +13,7 @@ a start and an end take away mounts that nothing needs.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import secrets
@@ -87,18 +88,25 @@ class Contents:
                 self._try_mount()
                 self.kind = layers.EROFS
             except BaseException as error:
-                if kind != layers.AUTO or not isinstance(error, PyrunError):
+                full = isinstance(error, ResourceExhausted)  # which is no reason not to start: images may go
+                if not isinstance(error, PyrunError) or (kind != layers.AUTO and not full):
                     self.close()
                     raise
-                self.why_dir, self.kind = error, layers.DIR
+                if kind == layers.AUTO:
+                    self.why_dir, self.kind = error, layers.DIR
 
     def _try_mount(self) -> None:
-        """Mounts an image of nothing. Only that tells whether it can be done: kernels differ, and file systems do."""
-        with Ingest(self) as ingest, open(os.memfd_create("layer"), "rb") as nothing:
-            layers.unpack(nothing.fileno(), None, ingest.fd, kind=layers.EROFS)
-            path = f"{self.root}/ingest/{ingest.name}"
-            erofs.mount(path)
-            erofs.unmount(path)
+        """Mounts an image of nothing. Only that tells whether it can be done: kernels differ, and file systems do.
+        ResourceExhausted: on a disk that is full nobody can tell."""
+        try:
+            with Ingest(self) as ingest, open(os.memfd_create("layer"), "rb") as nothing:
+                layers.unpack(nothing.fileno(), None, ingest.fd, kind=layers.EROFS)
+                path = f"{self.root}/ingest/{ingest.name}"
+                erofs.mount(path)
+                erofs.unmount(path)
+        except OSError as error:
+            kind = ResourceExhausted if error.errno in (errno.ENOSPC, errno.EDQUOT) else PyrunError
+            raise kind(f"{self.root}/ingest: {reason(error)}") from None
 
     def close(self) -> None:
         """Once or more often; what is forgotten without it keeps no descriptor."""

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pyrun.errors import PyrunError
+from pyrun.image import room
 
 VERSION = 5
 PATIENCE_S = 30.0
@@ -62,12 +63,25 @@ class Database:
         self._lock = threading.RLock()
         self._path = path
         try:
-            self._connection = sqlite3.connect(
-                path, timeout=PATIENCE_S, isolation_level=None, check_same_thread=False, cached_statements=64
-            )
+            self._open()
+        except sqlite3.Error as error:  # perhaps of a disk that is full, which it does not say at this point
+            if not room.give_up(path):
+                raise self._told(error)
+            try:
+                self._open()
+            except sqlite3.Error as again:
+                raise self._told(again)
+        room.keep(path)
+
+    def _open(self) -> None:
+        self._connection = sqlite3.connect(
+            self._path, timeout=PATIENCE_S, isolation_level=None, check_same_thread=False, cached_statements=64
+        )
+        try:
             self._set_up()
-        except sqlite3.Error as error:
-            raise self._told(error)
+        except BaseException:
+            self._connection.close()
+            raise
 
     def _set_up(self) -> None:
         run = self._connection.execute

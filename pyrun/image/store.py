@@ -28,6 +28,7 @@ from pyrun.image.writer import END_S, Writer
 __all__ = ["Image", "Images"]
 # Of an image in `damaged`, for people.
 LOST = "a layer was gone, or not yet on the disk when the machine stopped, so the image is gone, too: pull it again"
+ROOM_S = 60.0  # half of what a kubelet waits for a removal
 STOP_S = 10.0  # that the disk is waited for at an end
 _HEX = re.compile(r"[0-9a-f]{4,64}")
 
@@ -367,7 +368,8 @@ class Images:
         """Removes an image with all its names, and layers that no other one has. No error where there is none; raises
         FailedPrecondition where a container holds it. wait: for the disk as well, which may take long; else it is gone
         for all who ask, and its files go soon, or at the next start. Where the disk is short that is waited for all
-        the same: who makes room looks at once how much there is, and a kubelet evicts pods where it is too little."""
+        the same, for ROOM_S: who makes room looks at once how much there is, and a kubelet evicts pods where it is too
+        little; but its calls have an end as well."""
         try:
             image = self._find_id(reference)
         except NotFound:
@@ -382,10 +384,12 @@ class Images:
                 )
             db.execute("DELETE FROM images WHERE id = ?", (image,))
         self._files.pop(image, None)
-        if wait or self.contents.is_short():
-            self.contents.collect()
-        elif waste := self.contents.orphans():
+        if wait:
+            return self.contents.collect()
+        if waste := self.contents.orphans():
             self._clear_later(waste)
+        if self.contents.is_short():
+            self._cleared(ROOM_S)
 
     def prune(self, *, all: bool = False) -> tuple[int, int]:
         """Removes images without a tag (all: every one) that nothing holds and that are not pinned. Returns (how many

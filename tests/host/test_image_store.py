@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pyrun.errors import Aborted, FailedPrecondition, NotFound, PyrunError
-from pyrun.image import layers
+from pyrun.image import layers, room, store
 from pyrun.image.contents import Ingest
 from pyrun.image.reference import parse_reference
 from pyrun.image.store import Image, Images
@@ -301,6 +301,64 @@ def test_a_removal_where_the_disk_is_short(tmp_path: Path) -> None:
         images.close()
     finally:
         subprocess.run(["umount", "-l", tmp_path], check=True)
+
+
+def test_a_removal_where_the_disk_is_short_and_slow(images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It answers before a kubelet's call ends, and what is under way goes on."""
+    monkeypatch.setattr(store, "ROOM_S", 0.1)
+    monkeypatch.setattr(images.contents, "is_short", lambda: True)
+    image = add(images, make_image([BASE]))
+    with images._clearing_turn:
+        images.remove(image.id, wait=False)
+        assert images.list() == []
+        assert os.listdir(f"{images.contents.root}/ingest") != []
+    images.settle()
+    assert os.listdir(f"{images.contents.root}/ingest") == []
+
+
+@pytest.mark.parametrize("kind", ["tmpfs", "ext4"])
+@pytest.mark.parametrize("again", [False, True], ids=["open", "opened"])
+def test_a_removal_where_the_disk_is_full(tmp_path: Path, kind: str, again: bool) -> None:
+    """To the last byte. By who has the store open, and by who opens it then; and a hold is no reason to keep it."""
+    disk, at = tmp_path / "disk", tmp_path / "m"
+    at.mkdir()
+    disk.touch()
+    os.truncate(disk, 256 << 20)
+    if kind == "ext4":
+        subprocess.run(["mkfs.ext4", "-q", disk], check=True)
+    options = ["-t", "tmpfs", "-o", "size=256m", "none"] if kind == "tmpfs" else ["-o", "loop", disk]
+    subprocess.run(["mount", *options, at], check=True)
+    try:
+        images = Images(str(at / "image"))
+        image = add(images, make_image([BASE]))
+        images.hold(image.id, "c1")
+        if again:
+            images.close()
+        fill(at)
+        if again:
+            images = Images(str(at / "image"), layers="auto")
+        images.release("c1")
+        images.remove(image.id, wait=False)
+        images.settle()
+        assert (images.list(), os.listdir(at / "image/ingest"), os.listdir(at / "image/layers")) == ([], [], [])
+        (at / "filler").unlink()
+        images.close()
+        Images(str(at / "image")).close()
+        assert (at / "image/meta.db-spare").stat().st_blocks * 512 >= room.SPARE
+    finally:
+        subprocess.run(["umount", "-l", at], check=True)
+
+
+def fill(directory: Path) -> None:
+    """Until not a byte can be written any more."""
+    with (directory / "filler").open("wb", buffering=0) as file:
+        size = 64 << 20
+        while size:
+            try:
+                file.write(bytes(size))
+                os.fsync(file)  # what is not allocated yet may take more than it was thought to
+            except OSError:
+                size //= 4
 
 
 def test_what_can_not_be_removed_holds_up_nothing_else(images: Images) -> None:
