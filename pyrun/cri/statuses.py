@@ -17,7 +17,7 @@ def pod_status(pod: Pod) -> Any:
     options = pod.config.linux.security_context.namespace_options
     status = v1.PodSandboxStatus(**_pod_words(pod))
     status.linux.namespaces.options.CopyFrom(options)
-    if pod.ips and not pod.record.released:  # another pod may have them by now
+    if pod.ips:
         status.network.ip = pod.ips[0]
         status.network.additional_ips.extend(v1.PodIP(ip=ip) for ip in pod.ips[1:])
     else:

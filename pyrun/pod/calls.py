@@ -10,7 +10,7 @@ import select
 import socket
 import struct
 
-from ..errors import PyrunError, reason
+from ..errors import FailedPrecondition, PyrunError, reason
 from ..rights import receive_message, send_message
 from . import messages as m
 
@@ -101,4 +101,5 @@ def check(reply: m.Reply, ctr: str) -> None:
         108: "it is ending (SIGTERM: the machine or its unit is being stopped), and begins nothing new",
     }
     why = known.get(reply.err) or os.strerror(reply.err).lower()
-    raise PyrunError(f"the pod's supervisor: container {ctr or '(none)'}: {why}")
+    kind = FailedPrecondition if reply.err == 3 else PyrunError
+    raise kind(f"the pod's supervisor: container {ctr or '(none)'}: {why}")

@@ -28,6 +28,7 @@ from .pod import Container, Pod, container_key, pod_key
 from .points import reached
 from .records import (
     CREATED,
+    EXITED,
     MAKING,
     NOTREADY,
     READY,
@@ -155,6 +156,7 @@ class Pods(NodeState):
             pod.supervisor = None
         reached("stopp:supervisor gone")
         netns = (pod.sandbox.net if pod.sandbox else None) or ""
+        pod.ips = []  # from here on they may be another pod's, whatever goes wrong below
         with undoing() as undo:
             undo(self.network.remove, PodNet(pod.id, netns=netns))
             reached("stopp:network gone")
@@ -204,6 +206,10 @@ class Pods(NodeState):
         for result in results:
             if isinstance(result, BaseException):
                 raise result
+        for c in list(pod.containers.values()):
+            if c.record.state == EXITED:  # by itself, a moment ago: its cgroup is in the pod's, its supervisor is asked
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(c.ended.wait(), containers.KILLED_S)
 
     async def remove(self, id: str) -> None:
         """Stops it, and removes it with its containers. No error for one that is not there."""
@@ -301,12 +307,14 @@ class Pods(NodeState):
             container.cancel = os.eventfd(0, os.EFD_CLOEXEC)
             try:
                 await beside(make, self, container)  # sources of mounts are others' files
-            except BaseException:
+            except BaseException as error:
                 try:
                     await asyncio.to_thread(unmake, self, container)
-                except PyrunError as error:  # it goes with its pod, or when a daemon starts
-                    self.warn(f"container {container.id[:13]} could not be made, and something of it stays: {error}")
+                except PyrunError as stays:  # it goes with its pod, or when a daemon starts
+                    self.warn(f"container {container.id[:13]} could not be made, and something of it stays: {stays}")
                 self.forget(container)
+                if pod.stopping and isinstance(error, PyrunError):  # that is why, whatever step it was interrupted at
+                    raise FailedPrecondition(f"pod {pod.id[:13]} is being stopped: its container is given up") from None
                 raise
             finally:
                 os.close(container.cancel)

@@ -99,7 +99,8 @@ def _try(pods: Pods, what: str, work: Callable[..., object], *operands: object) 
 
 def _connect(pods: Pods, pod: Pod) -> dict[str, Known]:
     """Its sandbox and its supervisor, where they are."""
-    pod.ips = [str(ip) for ip in pod.record.network.get("ips", [])]
+    if pod.record.state == READY:  # of another they may have been given back
+        pod.ips = [str(ip) for ip in pod.record.network.get("ips", [])]
     if pod.record.released or (pod.record.boot_id and pod.record.boot_id != boot_id()):
         return {}
     with contextlib.suppress(PyrunError):

@@ -8,6 +8,7 @@ makes the server keep more than a message of MOST_BYTES a call.
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 import time
 import traceback
@@ -209,6 +210,17 @@ class _Protocol(H2Protocol):
         self.connection.flush()
 
 
+class _Foreseen(logging.Filter):
+    """grpclib writes a stack trace of a client that has gone, and of one whose deadline was over before its call began.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not (record.exc_info and isinstance(record.exc_info[1], (TimeoutError, *GONE)))
+
+
+_FORESEEN = _Foreseen()
+
+
 class _Server(Server):
     def _protocol_factory(self) -> H2Protocol:
         made = super()._protocol_factory()
@@ -220,6 +232,7 @@ def make_server(services: list[Service]) -> Server:
     silently left out would leave the daemon open."""
     if not hasattr(Server, "_protocol_factory"):
         raise PyrunError("grpclib: this version can't be given bounds", hint="pip install 'grpclib>=0.4.7,<0.5'")
+    logging.getLogger("grpclib.server").addFilter(_FORESEEN)
     config = Configuration(http2_connection_window_size=WINDOW, http2_stream_window_size=WINDOW)
     server = _Server(services, codec=Codec(), config=config)
     server._mapping = _Methods(server._mapping)

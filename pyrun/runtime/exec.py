@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import posix
 
-from ..errors import PyrunError
+from ..errors import FailedPrecondition, PyrunError
 from ..executor import Outcome, StepFailed, run_plan
 from ..facts import Facts, collect_facts, read_text
 from ..oci import names
@@ -129,7 +129,7 @@ def _attach(planned: Planned) -> Attach | None:
 def _check_status(c: Container, ignore_paused: bool) -> None:
     status = c.status()
     if status == STOPPED:
-        raise PyrunError(
+        raise FailedPrecondition(
             "cannot exec in a stopped container: container not running",
             hint="start another one: `pyrun run`, or `create` and `start`",
         )

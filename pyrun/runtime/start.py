@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..errors import PyrunError
+from ..errors import FailedPrecondition
 from ..executor import StepFailed, run_plan
 from ..oci.load import load_file
 from ..plan.lifecycle import plan_start
@@ -54,7 +54,7 @@ def _start(
             if status != "creating"
             else "cannot start a container that is still being created"
         )
-        raise PyrunError(what, hint="start works once, on a container that `pyrun create` made")
+        raise FailedPrecondition(what, hint="start works once, on a container that `pyrun create` made")
     spec = spec or load_file(c.path("config.json"))
     request = request_of(c)
     request.notify = request.notify and notify is not None

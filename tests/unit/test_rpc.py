@@ -192,6 +192,18 @@ def test_a_deadline_ends_the_waiting_and_not_the_work(tmp_path: Path) -> None:
     serve(tmp_path, work)
 
 
+def test_a_deadline_that_is_over_before_the_call_is_nothing_to_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def work(path: str, context: Context) -> None:
+        request = v1.StopContainerRequest(container_id="a").SerializeToString()
+        found = await by_hand(path, RPCS["StopContainer"].path, message(request), [("grpc-timeout", "0n")])
+        assert found["grpc-status"] != "0"
+        assert caplog.text == ""
+
+    serve(tmp_path, work)
+
+
 def test_a_client_that_goes_away_ends_its_waiting_and_not_the_work(tmp_path: Path) -> None:
     async def work(path: str, context: Context) -> None:
         channel = Channel(path=path)
