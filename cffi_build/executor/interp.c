@@ -145,6 +145,19 @@ long px_run_step(struct px_ctx *x, const struct px_step *s)
 	}
 }
 
+#ifdef PX_FAULTS
+/* Process 1 of a PID namespace can't kill itself, and asks the parent to. */
+static void die(struct px_ctx *x)
+{
+	char byte;
+	sys_kill((int)sc0(__NR_getpid), PX_SIGKILL);
+	px_send_msg(x, MSG_MEET, PX_DIE, 0);
+	while (sys_read(x->sync, &byte, 1) == -EINTR)
+		;
+	sys_exit(1);
+}
+#endif
+
 /* Runs a lane from step `from` (an index into the whole table). 0, or -errno with x->step and x->substep at the place. */
 long px_lane(struct px_ctx *x, u32 lane, u32 from)
 {
@@ -160,7 +173,11 @@ long px_lane(struct px_ctx *x, u32 lane, u32 from)
 		x->text_len = 0; /* what an error said that a rule took as done */
 #ifdef PX_FAULTS
 		if (x->h->kill_step == i)
-			sys_kill((int)sc0(__NR_getpid), PX_SIGKILL);
+			die(x);
+		if (x->h->kill_step == (i | PX_CLOSED)) {
+			sys_close(x->sync);
+			sys_poll(NULL, 0, 300);
+		}
 		if (x->h->fail_step == i && !(x->h->fail_errno & PX_RULED)) { /* past the rules: such a fault always fails */
 			x->err = (i32)x->h->fail_errno;
 			return -(long)x->err;

@@ -39,6 +39,12 @@ long px_next_msg(struct px *p, u64 ms)
 		return -ESRCH; /* closed: the child is dead, and could not say why */
 	if (m->text_len > (u32)r - (sizeof *m - PX_TEXT))
 		m->text_len = (u32)r - (u32)(sizeof *m - PX_TEXT);
+#ifdef PX_FAULTS
+	if (m->kind == MSG_MEET && m->value == PX_DIE) {
+		sys_pidfd_send_signal(x->pidfd, PX_SIGKILL);
+		return px_next_msg(p, ms);
+	}
+#endif
 	if (m->kind != MSG_ERROR)
 		return 0;
 	p->child_failed = 1;
@@ -149,8 +155,25 @@ static long do_pidfd_open(struct px_ctx *x, const struct px_step *s)
 
 #define PF_FORKNOEXEC 0x40u /* of a task's flags: it was forked, and has not begun a program since; also a zombie has them */
 
-/* in0 the FIFO of its status, or the sync socket; a: within so many ms. EOF there: the exec took place, or, where nobody has met the child before,
- * it was killed: in1, the host's /proc, tells. */
+/* Nobody has the child's end of the socket any more: it has begun its program, or it was killed. -ESRCH: it was, by its flags in proc. A kernel may
+ * close what an exec closes before it changes the flags, and then the child is in the midst of it: within so many ms it is neither any more. */
+static long has_begun(struct px_ctx *x, int proc, u64 ms)
+{
+	const long deadline = sys_now() + (long)ms * 1000000;
+	u64 flags;
+	for (long ended = 0; read_stat(proc, x->pid, 9, &flags) == 0 && flags & PF_FORKNOEXEC;) {
+		struct pollfd f = { x->pidfd, POLLIN, 0 };
+		if (ended > 0)
+			return -ESRCH;
+		ended = px_wait(x, &f, 1, 1);
+		if (ended < 0 && (ended != -ETIMEDOUT || (ms && sys_now() > deadline)))
+			return ended;
+	}
+	return 0;
+}
+
+/* in0 the FIFO of its status, or the sync socket; a: within so many ms. EOF there: the exec took place, or it was killed: in1, the host's /proc,
+ * tells of a child of ours. */
 static long do_wait_exec(struct px *p, const struct px_step *s)
 {
 	struct px_ctx *x = &p->x;
@@ -160,10 +183,7 @@ static long do_wait_exec(struct px *p, const struct px_step *s)
 	x->sync = keep;
 	if (r != -ESRCH || p->child_failed) /* or a child that says ESRCH, as a seccomp profile may answer its execve */
 		return r < 0 ? r : -EPROTO;
-	u64 flags;
-	if (s->in1 == PX_NONE || read_stat(px_fd(x, s->in1), x->pid, 9, &flags) < 0)
-		return 0;
-	return flags & PF_FORKNOEXEC ? -ESRCH : 0;
+	return s->in1 == PX_NONE ? 0 : has_begun(x, px_fd(x, s->in1), s->a);
 }
 
 /* The init may be killed this very moment: that is EPIPE, not a signal for us. */

@@ -28,6 +28,7 @@ enum px_lane { LANE_PARENT, LANE_STAGE1, LANE_STAGE2, LANE_UNDO, PX_LANES };
 #define PX_TRACE 1u            /* keep the time each step took */
 
 #define PX_UNTOLD 0x40000000u
+#define PX_CLOSED 0x20000000u
 #define PX_RULED 0x10000u
 
 struct px_header {
@@ -40,7 +41,7 @@ struct px_header {
 	u32 lane_first[PX_LANES], lane_count[PX_LANES];
 	u32 keep_fds;                  /* descriptors 0..keep_fds-1 stay with the user's process */
 	/* Fault injection, honoured by test builds (-DPX_FAULTS) only; PX_NEXT: none. kill_step with PX_UNTOLD: not before that CLONE3_INIT,
-	 * but when the child is made and nobody told. fail_errno with PX_RULED: not past the step's rules, but as if the kernel had said it. */
+	 * but when the child is made and nobody told; with PX_CLOSED, of an exec: it is not killed, but the socket closes some time before. fail_errno with PX_RULED: not past the step's rules, but as if the kernel had said it. */
 	u32 fail_step, fail_errno, kill_step;
 };
 
@@ -61,6 +62,7 @@ struct px_rule {                       /* when the step fails with err, go to st
 /* One message on the sync socket (SOCK_SEQPACKET), child to parent; the parent answers with one byte. */
 enum px_msg_kind { MSG_MEET = 1, MSG_PID = 2, MSG_ERROR = 3 };
 #define PX_UNKNOWN (-1)                /* an answer, instead of the pid */
+#define PX_DIE (-2)                    /* value of a MSG_MEET, in test builds: kill me */
 struct px_msg {
 	u32 kind, lane, step, substep;
 	i32 err;                       /* errno of MSG_ERROR */

@@ -411,6 +411,6 @@ def _plan_ready(b: Builder, spec: Spec, facts: Facts, req: Request, s: _Slots, s
     )
     if not req.park:
         theirs = hooks_of(spec, "startContainer") or (seccomp is not None and seccomp.listener_path)
-        why = "end of file: the exec took place"
-        b.add(PARENT, WaitExec(patience_ms=0 if theirs else PATIENCE_MS, why=why))
+        why = "end of file: the exec took place, or it was killed"
+        b.add(PARENT, WaitExec(proc=s.proc, patience_ms=0 if theirs else PATIENCE_MS, why=why))
         plan_hooks(b, PARENT, spec, "poststart", state_json(spec, req.id, req.bundle, "running"), s.bundle, req.environ)

@@ -37,6 +37,7 @@ from pyrun.plan.model.steps import (
     Meet,
     Spawn,
 )
+from pyrun.plan.namespace.namespaces import READY
 from pyrun.runtime import create
 from pyrun.runtime.delete import delete
 from pyrun.runtime.exec import collect_target
@@ -57,6 +58,7 @@ from tests.support.executor.faults import (
 )
 from tests.support.vm.cgroup import use_host_tools
 
+CLOSED = 0x20000000  # PX_CLOSED of wire.h
 PROCESS = {"oomScoreAdj": 10, "rlimits": [{"type": "RLIMIT_NOFILE", "soft": 64, "hard": 64}], "terminal": True}
 
 
@@ -217,6 +219,32 @@ def test_an_exec_killed_at_each_of_its_steps_is_an_error(
     assert not leaks, leaks
 
 
+def wait_for_sleep(pid: int) -> None:
+    wait_for(lambda: Path(f"/proc/{pid}/comm").read_text() == "sleep\n", 60, "the program")
+
+
+def test_a_socket_that_closes_before_the_exec_is_over_is_no_death(
+    pyrun: Runner, entered: str, bundle: BundleMaker, tmp_path: Path
+) -> None:
+    """A kernel may close what an exec closes before it takes PF_FORKNOEXEC away, and let others run in between."""
+    container = Store(str(pyrun.root)).open(entered)
+    spec, facts = load_file(container.directory + "/config.json"), collect_facts()
+    assert spec.process is not None
+    process = spec.process.replace(args=("sleep", "1000"))
+    plan = plan_exec(spec, process, facts, collect_target(container, facts), Request(id=entered))
+    next(step for step in plan.steps if isinstance(step, Clone3)).args["image"] = faults_build()
+    store, prepared = prepare(tmp_path / "state", "r2", bundle(["sleep", "1000"]).path, park=False)
+    for each in (plan, prepared.plan):
+        last, where = numbered(each, STAGE2)[-1]
+        assert isinstance(each.steps[last], Execve), where
+        outcome = run_plan(each, fault={"kill_step": last | CLOSED})
+        wait_for_sleep(outcome.pid)
+        os.kill(outcome.pid, signal.SIGKILL)
+        os.waitpid(outcome.pid, 0)
+        outcome.close()
+    delete(store, "r2", print)
+
+
 def test_each_step_of_run_fails(bundle: BundleMaker, tmp_path: Path, sockets: str) -> None:
     """Behind the exec too: there only the poststart hooks are left, and they take the container with them."""
     made = bundle(["sleep", "1000"], hooks={"poststart": [{"path": "/bin/true"}] * 2}, process=PROCESS)
@@ -241,6 +269,24 @@ def test_each_step_of_run_fails(bundle: BundleMaker, tmp_path: Path, sockets: st
         leaks = find_leaks(traces)
         assert not leaks, f"{where}: {leaks}"
     assert len(skipped) < len(steps) / 4, skipped
+
+
+def test_a_run_killed_between_the_last_answer_and_its_program_is_an_error(bundle: BundleMaker, tmp_path: Path) -> None:
+    """The socket closes then as it does at an exec."""
+    hook = [{"path": "/bin/true"}]
+    made = bundle(["sleep", "1000"], hooks={"startContainer": hook, "poststart": hook})
+    store, prepared = prepare(tmp_path / "state", "r1", made.path, park=False)
+    fds, traces, before = descriptors(), collect_traces(), children()
+    steps = steps_of(prepared, STAGE2)
+    answered = next(i for i, step in steps if isinstance(step, Meet) and step.args["point"] == READY)
+    late = [(i, type(step).__name__) for i, step in steps if i > answered]
+    assert [name for _, name in late] == ["Spawn", "Execve"]
+    for index, where in late:
+        with pytest.raises(PyrunError, match="SIGKILL"):
+            create.run_prepared(store, prepared, print, fault={"kill_step": index}).close()
+        assert (store.ids(), children(), more_than(fds)) == ([], before, {}), where
+        leaks = find_leaks(traces)
+        assert not leaks, f"{where}: {leaks}"
 
 
 def test_pyrun_killed_in_the_foreground_leaves_a_container_that_can_be_deleted(

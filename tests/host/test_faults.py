@@ -238,7 +238,7 @@ def test_a_child_is_killed_at_each_step(bundle: BundleMaker, tmp_path: Path, use
     steps = [i for i, step in steps_of(prepared, STAGE1, STAGE2) if not isinstance(step, (Park, Execve))]
     untold = [i | UNTOLD for i, step in steps_of(prepared, STAGE1) if isinstance(step, Clone3Init)]
     assert untold
-    fds, traces = descriptors(), collect_traces()
+    fds, traces, skipped = descriptors(), collect_traces(), []
     for index in [*untold, *steps]:
         where = f"{describe(prepared, index & ~UNTOLD)} {index:#x}"
         try:
@@ -248,11 +248,13 @@ def test_a_child_is_killed_at_each_step(bundle: BundleMaker, tmp_path: Path, use
             assert_gone(store, fds, where)
         else:  # a rule led round it, and then it was a whole create
             assert index not in untold, where
+            skipped.append(where)
             delete(store, "k1", print, force=True)
             while children():
                 os.wait()
         leaks = find_leaks(traces)
         assert not leaks, f"{where}: {leaks}"
+    assert len(skipped) < len(steps) / 4, f"too many were never killed: {skipped}"
 
 
 @pytest.mark.parametrize("userns", [False, True], ids=["plain", "userns"])

@@ -488,8 +488,8 @@ class Release(Step):
 
 class WaitExec(Step):
     """Waits until the init execs, or parks for good (end of file), or says why not: status (none: the sync socket).
-    patience_ms as with Await. proc (the host's /proc), where the child has not been met before: ESRCH when it was
-    killed and did not exec, which its flags tell (PF_FORKNOEXEC, proc_pid_stat(5))."""
+    patience_ms as with Await. proc (the host's /proc), of a child of ours: ESRCH when it was killed and did not exec,
+    which its flags tell (PF_FORKNOEXEC, proc_pid_stat(5))."""
 
     OP = 70
     FIELDS = {"status": IN0, "proc": IN1, "patience_ms": A}
