@@ -108,7 +108,7 @@ void to_python(const struct px_result *failed)
 	sys_exit(become(&program));
 }
 
-void become_delete(const struct call *c, int code)
+void become_delete(const struct call *c, int code, int force)
 {
 	static const char *words[12];
 	int n = 1;
@@ -121,6 +121,8 @@ void become_delete(const struct call *c, int code)
 		words[n++] = c->log_format ? c->log_format : "text";
 	}
 	words[n++] = "delete";
+	if (force)
+		words[n++] = "--force";
 	words[n] = c->id;
 	then_exit = code;
 	arguments = (char **)words;

@@ -47,7 +47,7 @@ void __attribute__((noreturn)) to_python(const struct px_result *failed);
 /* The path of a file of the package we are in; 0: it can't be told. */
 int in_package(char *path, usize size, const char *file);
 /* From here on the command line is `delete` of the container: what Python gets can't run it again. code: what we exit with when it succeeds. */
-void become_delete(const struct call *c, int code);
+void become_delete(const struct call *c, int code, int force);
 int log_ok(const struct call *c);
 int starts(const char *text, const char *with);
 char *join(char *to, const char *end, const char *text);

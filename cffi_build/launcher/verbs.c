@@ -76,25 +76,26 @@ static int parse_signal(const char *text)
 	return -1;
 }
 
-static int put(int cgroup, const char *name, const char *text)
+static long put(int cgroup, const char *name, const char *text)
 {
-	long fd = cgroup < 0 ? -1 : sys_openat(cgroup, name, O_WRONLY | O_CLOEXEC, 0);
+	long fd = cgroup < 0 ? -EBADF : sys_openat(cgroup, name, O_WRONLY | O_CLOEXEC, 0);
 	long n = fd < 0 ? fd : sys_write((int)fd, text, px_len(text));
 	if (fd >= 0)
 		sys_close((int)fd);
-	return n > 0;
+	return n;
 }
 
 /* The signal to the init, through a pidfd that was proved to be it. Without a PID namespace of its own SIGKILL goes to the whole
- * cgroup, or its children would live on. The pidfd, or -1. */
+ * cgroup, or its children would live on; what is in a threaded one Python kills. The pidfd, or -1. */
 static int send(const struct record *r, int number, enum status s, int cgroup)
 {
 	long fd = sys_pidfd_open((int)r->pid);
 	if (fd < 0 || start_time((int)r->pid) != r->start)
 		return -1;
-	if (number == PX_SIGKILL && r->flags & SHARED_PIDNS && put(cgroup, "cgroup.kill", "1"))
+	const long killed = number == PX_SIGKILL && r->flags & SHARED_PIDNS ? put(cgroup, "cgroup.kill", "1") : 0;
+	if (killed > 0)
 		return (int)fd;
-	if (sys_pidfd_send_signal((int)fd, number) < 0)
+	if (killed == -EOPNOTSUPP || sys_pidfd_send_signal((int)fd, number) < 0)
 		return -1;
 	if (number == PX_SIGKILL && s == PAUSED)
 		put(cgroup, "cgroup.freeze", "0");
@@ -151,13 +152,15 @@ void run_delete(struct call *c)
  * no PID namespace to take it along. */
 void remove_container(struct call *c, int pid, int code)
 {
-	become_delete(c, code);
+	become_delete(c, code, 0);
 	struct record *r = read_record(c);
 	if (!r || r->pid != (u64)pid)
 		return;
 	int cgroup = own_cgroup(r);
-	if (r->flags & SHARED_PIDNS)
-		put(cgroup, "cgroup.kill", "1");
+	if (r->flags & SHARED_PIDNS && put(cgroup, "cgroup.kill", "1") == -EOPNOTSUPP) { /* a threaded one, as in send() */
+		become_delete(c, code, 1);
+		to_python(NULL);
+	}
 	int failed = cgroup < -1 ? 1 : replay(c, r, B_DELETE, 0, cgroup);
 	if (failed && !(failed > 0 && result.err == ENOENT)) /* that is: another delete was quicker */
 		to_python(NULL); /* it says what is in the way */

@@ -6,6 +6,7 @@ recursion, and for a bounded time.
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # `signal` costs an enum
 import posix
 import select
 import time
@@ -18,6 +19,9 @@ from .store import Held, boot_id
 DIRECTORY = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC
 WALK_S = 20.0
 LEAVE_S = 1.0  # what was killed takes some time to leave its cgroup
+KILL_S = 10.0
+AT_ONCE = 256  # descriptors
+SIGKILL = 9
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -86,6 +90,48 @@ def write_file(cgroup: int, name: str, text: str) -> bool:
         posix.close(fd)
 
 
+def kill_all(cgroup: int) -> bool:
+    """SIGKILL to all that is in it and below it. False where the kernel has no cgroup.kill. PyrunError as with
+    kill_threaded()."""
+    return write_file(cgroup, "cgroup.kill", "1") or kill_threaded(cgroup)
+
+
+def kill_threaded(cgroup: int) -> bool:
+    """The same for a threaded cgroup, as a container may have made its own: cgroup.kill is EOPNOTSUPP there. False, and
+    nothing is done, where it is none. PyrunError where something lives on.
+
+    It is frozen meanwhile, or it could make new processes while these are killed."""
+    if not _is_threaded(cgroup):
+        return False
+    write_file(cgroup, "cgroup.freeze", "1")
+    end = time.monotonic() + KILL_S
+    while not wait_for_event(cgroup, "populated 0", 0) and time.monotonic() < end:
+        _kill_some(cgroup)
+        wait_for_event(cgroup, "populated 0", 0.1)
+    write_file(cgroup, "cgroup.freeze", "0")
+    if not wait_for_event(cgroup, "populated 0", 0):
+        raise PyrunError(f"what is in its threaded cgroup did not die of SIGKILL in {KILL_S:.0f} s")
+    return True
+
+
+def _kill_some(cgroup: int) -> None:
+    """Who is in it before and after it is held can't be another of the same number."""
+    held = {}
+    for pid in pids_below(cgroup)[:AT_ONCE]:
+        try:
+            held[pid] = posix.pidfd_open(pid)
+        except ProcessLookupError:
+            continue
+    still = set(pids_below(cgroup))
+    for pid, fd in held.items():
+        try:
+            if pid in still:
+                _signal.pidfd_send_signal(fd, SIGKILL)
+        except ProcessLookupError:
+            pass
+        posix.close(fd)
+
+
 def wait_for_event(cgroup: int, wanted: str, seconds: float) -> bool:
     """Until cgroup.events says so, such as "populated 0"; the file tells of a change as POLLPRI. False: it does not."""
     try:
@@ -111,19 +157,32 @@ def wait_for_event(cgroup: int, wanted: str, seconds: float) -> bool:
 def pids_below(cgroup: int) -> list[int]:
     """The processes in it and below it, in ascending order. 0, a process of another PID namespace that has no number
     here, is left out. PyrunError where there is no end to them."""
+    # Those of a threaded cgroup below a domain stand in the domain. One that is threaded itself has only threads.
+    file = "cgroup.threads" if _is_threaded(cgroup) else "cgroup.procs"
     end = time.monotonic() + WALK_S
     while time.monotonic() < end:
-        pids = _walk(cgroup, end)
+        pids = _walk(cgroup, file, end)
         if pids is not None:
-            return sorted(pids)
+            return sorted(pids if file == "cgroup.procs" else {pid for tid in pids if (pid := _process_of(tid))})
     hint = "its cgroup.max.descendants bounds them"
     raise PyrunError(f"its cgroups could not be read to their end in {WALK_S:.0f} s", hint=hint)
 
 
-def _walk(cgroup: int, end: float) -> set[int] | None:
-    """All pids. None where the time is up, or what we were in was removed and the way back is lost."""
+def _is_threaded(cgroup: int) -> bool:
+    return _read(cgroup, "cgroup.type").startswith("threaded")
+
+
+def _process_of(tid: int) -> int:
+    """The process that a thread is of (proc_pid_status(5), Tgid); 0 where it has ended."""
+    lines = read_text(f"/proc/{tid}/status").splitlines()
+    return next((int(line[5:]) for line in lines if line.startswith("Tgid:")), 0)
+
+
+def _walk(cgroup: int, file: str, end: float) -> set[int] | None:
+    """The numbers in all files of this name. None where the time is up, or what we were in was removed and the way back
+    is lost."""
     at = posix.open(".", DIRECTORY, dir_fd=cgroup)
-    pids, waiting = _pids(at), [_children(at)]  # for each cgroup from the top down to here: children not seen yet
+    pids, waiting = _pids(at, file), [_children(at)]  # for each cgroup from the top down to here: children not seen yet
     try:
         while waiting[-1] or len(waiting) > 1:
             down = waiting[-1].pop() if waiting[-1] else ""
@@ -136,7 +195,7 @@ def _walk(cgroup: int, end: float) -> set[int] | None:
             posix.close(at)
             at = following
             if down:
-                pids |= _pids(at)
+                pids |= _pids(at, file)
                 waiting.append(_children(at))
             else:
                 waiting.pop()
@@ -147,9 +206,8 @@ def _walk(cgroup: int, end: float) -> set[int] | None:
         posix.close(at)
 
 
-def _pids(cgroup: int) -> set[int]:
-    # A threaded cgroup can't be read (EOPNOTSUPP): the processes of its threads stand in the domain above it.
-    return {int(word) for word in _read(cgroup, "cgroup.procs").split() if word != "0"}
+def _pids(cgroup: int, file: str) -> set[int]:
+    return {int(word) for word in _read(cgroup, file).split() if word != "0"}
 
 
 def _children(cgroup: int) -> list[str]:

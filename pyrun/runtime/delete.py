@@ -13,8 +13,8 @@ from ..oci.load import load_bytes, read_file
 from ..plan.lifecycle import FILES, plan_delete, plan_poststop
 from ..plan.model.plan import Builder
 from ..plan.model.steps import PARENT, RemoveCgroup, Unlinkat
-from .cgroup import LEAVE_S, own_cgroup, pids_below, remove_claimed, wait_for_event
-from .kill import SIGKILL, send
+from .cgroup import LEAVE_S, SIGKILL, kill_threaded, own_cgroup, pids_below, remove_claimed, wait_for_event
+from .kill import send
 from .record import SHARED_PIDNS
 from .request import request_of
 from .store import STOPPED, Container, Missing, Store, Unreadable, boot_id
@@ -98,6 +98,8 @@ def _undo(c: Container, cgroup: int, kill: bool, warn: Callable[[str], None]) ->
     """Runs the delete plan, then the poststop hooks. Of a container from before a reboot only its files are left: what
     has its cgroup's name now is another's."""
     rebooted = c.record.boot_id != boot_id()
+    if kill and cgroup >= 0:
+        kill_threaded(cgroup)  # the plan kills what is in any other
     _unlink(OLD_FILES, c.held)
     try:
         spec = load_bytes(read_file(c.path("config.json")))

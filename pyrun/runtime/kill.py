@@ -7,11 +7,9 @@ import posix
 
 from ..errors import PyrunError
 from ..oci.names import SIGNALS
-from .cgroup import own_cgroup, write_file
+from .cgroup import SIGKILL, kill_all, own_cgroup, write_file
 from .record import SHARED_PIDNS
 from .store import PAUSED, STOPPED, Container, Store, start_time
-
-SIGKILL = 9
 
 
 def parse_signal(text: str) -> int:
@@ -40,7 +38,7 @@ def kill(store: Store, container: str, signal: str = "TERM", *, everyone: bool =
 def kill_shared(c: Container, cgroup: int) -> bool:
     """Kills all in the cgroup of a container without a PID namespace of its own, whose processes may live on without
     its init. False where it has one, or no cgroup."""
-    return bool(c.record.flags & SHARED_PIDNS) and cgroup >= 0 and write_file(cgroup, "cgroup.kill", "1")
+    return bool(c.record.flags & SHARED_PIDNS) and cgroup >= 0 and kill_all(cgroup)
 
 
 def send(c: Container, number: int) -> None:

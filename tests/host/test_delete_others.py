@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from pyrun.errors import PyrunError
+from pyrun.facts import read_text
 from pyrun.plan.cgroup.resources import merge_resources
 from pyrun.runtime import delete as module
 from pyrun.runtime import update as module_update
@@ -425,6 +427,115 @@ def test_cgroups_that_take_long_to_remove(either: Runner, bundle: BundleMaker, t
     os.kill(int(child), signal.SIGCONT)
     assert slow.wait(60) == 0
     assert not cgroup.exists() and not either.ids()
+
+
+# --- threaded cgroups (cgroups(7)) ------------------------------------------------------------------------------------
+
+
+def start_in(run: Runner, made: Bundle, path: str, *, own_pids: bool) -> str:
+    if not own_pids:
+        made.drop_namespace("pid")
+    id = run.create_started(in_cgroup(made, path))
+    wait_for_sleeps(own_cgroup(run, id), 2)
+    return id
+
+
+def wait_for_sleeps(cgroup: Path, count: int, init: str = "sleep") -> None:
+    """Until nothing is in it but so many processes, which all sleep; but for the init."""
+
+    def names() -> list[str]:
+        pids = (cgroup / "cgroup.procs").read_text().split()
+        return sorted(read_text(f"/proc/{pid}/comm").strip() for pid in pids)
+
+    wait_for(lambda: names() == sorted(["sleep"] * (count - 1) + [init]), 60, "its processes")
+
+
+def make_threaded(cgroup: Path) -> list[int]:
+    """As a container can that sees the cgroup above its own, where domains must be empty for that. Who is in it."""
+    pids = (cgroup / "cgroup.procs").read_text().split()
+    for pid in pids:
+        (cgroup.parent / "cgroup.procs").write_text(pid)
+    (cgroup / "cgroup.type").write_text("threaded")
+    for pid in pids:
+        (cgroup / "cgroup.procs").write_text(pid)
+    return sorted(map(int, pids))
+
+
+def try_verbs(run: Runner, id: str, pids: list[int]) -> None:
+    """All that may be done to one that runs; the view has no controllers to update."""
+    assert run("ps", "--format", "json", id).ok().out == json.dumps(pids, separators=(",", ":")) + "\n"
+    run("pause", id).ok()
+    assert run.state(id)["status"] == "paused"
+    run("resume", id).ok()
+    assert '"type":"stats"' in run("events", "--stats", id).ok().out
+    run("update", "--pids-limit", "100", id).fails(1, "the pids controller is not available")
+    assert run.exec(id, "echo", "hi").ok().out == "hi\n"
+
+
+TWO = "{ sleep 1000 & }"
+
+
+@pytest.mark.parametrize("own_pids", [True, False], ids=["own-pids", "hosts-pids"])
+def test_a_container_with_a_threaded_child(either: Runner, bundle: BundleMaker, shared: str, own_pids: bool) -> None:
+    """Its cgroup is the root of a threaded domain then, and its init is in the child."""
+    script = "mkdir t && echo threaded >t/cgroup.type; sleep 1000 & echo $! >t/cgroup.threads"
+    made = nesting(bundle, f"{script}; echo $$ >t/cgroup.threads")
+    id = start_in(either, made, shared, own_pids=own_pids)
+    cgroup = own_cgroup(either, id)
+    pids = sorted(map(int, (cgroup / "cgroup.procs").read_text().split()))
+    assert Path(f"/proc/{either.pid(id)}/cgroup").read_text().strip().endswith(f"{shared}/t")
+    try_verbs(either, id, pids)
+    assert either.exec(id, "true", options=["--cgroup", "t"]).ok()
+    stop(either, id)
+    either.delete(id).ok()
+    assert not cgroup.exists() and not any(map(start_time, pids))
+
+
+@pytest.mark.parametrize("own_pids", [True, False], ids=["own-pids", "hosts-pids"])
+def test_a_container_whose_cgroup_is_threaded(either: Runner, bundle: BundleMaker, shared: str, own_pids: bool) -> None:
+    """cgroup.procs can't be read there, nor cgroup.kill be written."""
+    for end in ("kill", "delete"):
+        id = start_in(either, nesting(bundle, TWO), f"{shared}/own", own_pids=own_pids)
+        cgroup = own_cgroup(either, id)
+        pids = make_threaded(cgroup)
+        if end == "kill":
+            try_verbs(either, id, pids)
+            stop(either, id)
+            either.delete(id).ok()
+        else:
+            either.delete(id, "--force").ok()
+        assert not cgroup.exists() and not any(map(start_time, pids))
+
+
+@pytest.mark.parametrize("end", [["kill", "--all"], ["delete", "--force"]], ids=["kill", "delete"])
+def test_what_outlives_its_init_in_a_threaded_cgroup(
+    either: Runner, bundle: BundleMaker, shared: str, end: list[str]
+) -> None:
+    id = start_in(either, nesting(bundle, TWO), f"{shared}/own", own_pids=False)
+    cgroup, init = own_cgroup(either, id), either.pid(id)
+    (left,) = set(make_threaded(cgroup)) - {init}
+    os.kill(init, signal.SIGKILL)
+    either.wait_status(id, "stopped")
+    either.delete(id).fails(1, "may be another's", f"{left} (sleep)")
+    either(*end, id, *["KILL"] * (end[0] == "kill")).ok()
+    either.delete(id, "--force").ok()
+    assert not cgroup.exists() and start_time(left) == 0
+
+
+def test_a_run_ends_what_outlives_its_init_in_a_threaded_cgroup(
+    pyrun: Runner, bundle: BundleMaker, shared: str
+) -> None:
+    made = bundle(["sh", "-c", "sleep 1000 & : >/done; read line </go"])
+    made.drop_namespace("pid")
+    os.mkfifo(made.rootfs / "go")
+    runs = pyrun.popen("run", "-b", in_cgroup(made, f"{shared}/own").path, "one")
+    wait_for((made.rootfs / "done").exists, 60, "its processes")
+    cgroup = own_cgroup(pyrun, "one")
+    wait_for_sleeps(cgroup, 2, "sh")
+    pids = make_threaded(cgroup)
+    (made.rootfs / "go").write_text("\n")
+    assert runs.wait(60) == 0
+    assert not pyrun.ids() and not cgroup.exists() and not any(map(start_time, pids))
 
 
 def test_a_cgroup_that_is_removed_while_it_is_held_is_empty() -> None:
