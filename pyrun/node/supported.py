@@ -42,7 +42,7 @@ POD = {
     "runtimeClassName": "there are no RuntimeClasses here",
     "overhead": "it comes of a RuntimeClass, and there are none here",
     "resourceClaims": "dynamic resources are not in this node",
-    "evictionResponders": "eviction is not in this node yet",
+    "evictionResponders": "nobody is asked here before a pod is evicted",
     "securityContext/seLinuxChangePolicy": "SELinux is not in this node",
     "securityContext/windowsOptions": "this node runs Linux",
     "volumes/*/projected/defaultUser": "not in this node yet",

@@ -25,12 +25,15 @@ def test_a_pod_that_fills_the_disk_goes(tmp_path: Path, busybox_rootfs: Path) ->
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=96m,mode=0700", "tmpfs", root], check=True)
     try:
         with an_agent(root.parent, busybox_rootfs, "--eviction-hard", "nodefs.available<30%", *SOON) as agent:
-            agent.write("small", pod("small", sh("c", SLEEP)))
+            own = {"name": "own", "emptyDir": {}}
+            mount = {"name": "own", "mountPath": "/own"}
+            less = sh("c", f"head -c 10m /dev/zero >/own/file; {SLEEP}", volumeMounts=[mount])
+            agent.write("small", pod("small", less, volumes=[own]))
             agent.wait_ready("small")
             volumes = [{"name": "data", "emptyDir": {}}]
-            fills = sh(
+            fills = sh(  # the node's file that is its /etc/hosts, too (CVE-2020-8557)
                 "c",
-                f"echo begins; head -c 72m /dev/zero >/data/file; {SLEEP}",
+                f"echo begins; echo x >/data/file; head -c 60m /dev/zero >>/etc/hosts; {SLEEP}",
                 volumeMounts=[{"name": "data", "mountPath": "/data"}],
             )
             agent.write("full", pod("full", fills, volumes=volumes))

@@ -31,7 +31,7 @@ from pyrun.node.agent.pod_slice import limit_properties
 from pyrun.node.agent.pull_secrets import pull_auths
 from pyrun.node.agent.record import Record, Records
 from pyrun.node.agent.rotation import remove_oldest
-from pyrun.node.agent.sandbox_config import Dns, read_resolv, sandbox_config
+from pyrun.node.agent.sandbox_config import Dns, limit_dns, read_resolv, sandbox_config
 from pyrun.node.agent.source import read_file, uid_of
 from pyrun.node.agent.user_ids import first_free, given_to_people, mapping
 from pyrun.node.agent.variables import environment
@@ -138,6 +138,21 @@ DNS: dict[str, tuple[str, Dns, dict[str, Any]]] = {
 def test_dns(name: str) -> None:
     spec, dns, wanted = DNS[name]
     assert sandbox(f"containers: [{{name: c}}]\n{spec}", dns).get("dns_config", {}) == wanted
+
+
+def test_dns_has_limits() -> None:
+    """As a kubelet's: what is beyond them is left out, and told."""
+    config = v1.DNSConfig(servers=["1.1.1.1", "2.2.2.2", "3.3.3.3"], searches=[f"s{n}.test" for n in range(32)])
+    before = config.SerializeToString()
+    assert not list(limit_dns(config)) and config.SerializeToString() == before
+    config.servers.append("4.4.4.4")
+    config.searches.append("last.test")
+    servers, searches = limit_dns(config)
+    assert servers.endswith("is: 1.1.1.1 2.2.2.2 3.3.3.3") and searches.endswith(" s30.test s31.test")
+    assert config.SerializeToString() == before
+    config = v1.DNSConfig(searches=[f"{n}{'x' * 240}" for n in range(9)])
+    (told,) = limit_dns(config)
+    assert len(config.searches) == 8 and "Search Line limits were exceeded" in told
 
 
 def test_a_container() -> None:
@@ -442,7 +457,10 @@ def test_termination_messages(tmp_path: Path) -> None:
     log.write_bytes(at + b"F " + b"x" * 5000 + b"\n")
     assert len(read_message(str(path), c, 1, str(log))) == 2048
     path.write_bytes(b"a" * 10 + b"b" * 4096)
-    assert read_message(str(path), c, 1, str(log)) == "b" * 4096
+    assert read_message(str(path), c, 1, str(log), 3) == "b" * 4096
+    assert read_message(str(path), c, 1, str(log), 4) == "b" * 3072
+    path.write_text("ä" * 2000)
+    assert read_message(str(path), c, 1, str(log), 5) == "ä" * 1228, "no half of a letter"
     path.unlink()
     path.symlink_to("/etc/passwd")
     assert read_message(str(path), c, 0, str(log)) == ""

@@ -293,10 +293,11 @@ class Actor:
         )
 
     def _message(self, a: Attempt) -> str:
-        c = containers_of(self.record.desired()).get(a.name)
+        known = containers_of(self.record.desired())
+        c, file = known.get(a.name), self.kept.message_file(a.name, a.attempt)
         if c is None or a.reason == "StartError":
             return ""
-        return read_message(self.kept.message_file(a.name, a.attempt), c, a.code, self.kept.log_file(a.name, a.attempt))
+        return read_message(file, c, a.code, self.kept.log_file(a.name, a.attempt), len(known))
 
     async def _watch_limits(self) -> None:
         """Of emptyDirs on disk: a pod that has written more than it may has failed."""

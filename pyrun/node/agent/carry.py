@@ -40,7 +40,7 @@ from .probing import Probing
 from .pull_secrets import pull_auths
 from .pulled import Login
 from .resizing import carry_out as carry_out_resize
-from .sandbox_config import API, FILE, parent_of, sandbox_config
+from .sandbox_config import API, FILE, limit_dns, parent_of, sandbox_config
 from .user_ids import first_free, ids_of_people, ids_of_sandbox, mapping
 from .variables import environment
 
@@ -109,6 +109,8 @@ class Carrier:
                 pod, uid, action.attempt, host.logs, host.dns, systemd=host.systemd, source=source, ids=self._ids()
             )
             limits = pod_limits(kept.record.desired().spec)
+            for text in limit_dns(config.dns_config):
+                kept.events.add("Warning", "DNSConfigForming", text)
             await self._make_cgroup(config.linux.cgroup_parent, limits)
             kept.record.given = limits
             await run_pod_sandbox(host.cri, v1.RunPodSandboxRequest(config=config))
@@ -420,6 +422,7 @@ class Carrier:
         if volumes:
             async with self._volumes:
                 await asyncio.to_thread(self._host.volumes.remove, self._kept.record.uid)
+            await asyncio.to_thread(remove_tree, self._kept.directory)
 
     async def _forget(self) -> None:
         kept, host = self._kept, self._host

@@ -162,7 +162,9 @@ class Evictor:
                 wanted = known.get(name)
                 if c.alive:
                     rows.append((name, usage, requests(wanted) if wanted is not None else {}))  # type: ignore[arg-type]
-        parts.append(directory_usage([kept.log_directory, f"{actor.host.volumes.disk}/{record.uid}"]))
+        # kept.directory: /etc/hosts and the messages of its containers, which write there as they like (CVE-2020-8557).
+        directories = [kept.log_directory, kept.directory, f"{actor.host.volumes.disk}/{record.uid}"]
+        parts.append(directory_usage(directories))
         return Candidate(
             "/".join(record.key),
             total(parts),

@@ -13,6 +13,7 @@ from ...kube.objects.containers import Container, EphemeralContainer
 from ...logs.line import parse_piece
 
 MOST_BYTES = 4096
+POD_BYTES = 12 << 10  # of all its containers, each of which has its share (kubelet: MaxPodTerminationMessageLogLength)
 LOG_BYTES, LOG_LINES = 2048, 80
 READ_BYTES = 256 << 10  # of the log's end: lines of 16 KiB have their times beside them
 
@@ -30,8 +31,13 @@ def make_file(path: str) -> None:
         raise PyrunError(f"{path}: {reason(error)}") from None
 
 
-def read_message(path: str, c: Container | EphemeralContainer, code: int, log: str) -> str:
-    """At most 4096 bytes; of the log, where the policy says so and it failed, 2048 bytes or 80 lines."""
+def read_message(path: str, c: Container | EphemeralContainer, code: int, log: str, many: int = 1) -> str:
+    """At most 4096 bytes; of the log, where the policy says so and it failed, 2048 bytes or 80 lines. many: the pod's
+    containers."""
+    return _read(path, c, code, log).encode()[: POD_BYTES // many].decode(errors="ignore")
+
+
+def _read(path: str, c: Container | EphemeralContainer, code: int, log: str) -> str:
     text = _end(path, MOST_BYTES).decode(errors="replace") if c.terminationMessagePath else ""
     if not text and code != 0 and c.terminationMessagePolicy == "FallbackToLogsOnError":
         return _end_of_log(log)

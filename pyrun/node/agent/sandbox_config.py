@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from ... import cri_api as v1
@@ -18,6 +19,7 @@ CONTAINER = "io.kubernetes.container.name"
 SOURCE = "kubernetes.io/config.source"  # an annotation: whose it is
 FILE, API = "file", "api"
 HOST_NAME_MAX = 63
+MOST_SERVERS, MOST_SEARCHES, MOST_SEARCH_LETTERS = 3, 32, 2048  # of a resolv.conf
 NODE_NAME_MAX = 64  # uname(2), NUL not counted
 
 
@@ -179,3 +181,19 @@ def dns_config(spec: PodSpec, namespace: str, dns: Dns) -> Any:
         del config.options[:]
         config.options.extend(f"{name}:{value}" if value else name for name, value in options.items())
     return config
+
+
+def limit_dns(config: Any) -> Iterator[str]:
+    """Leaves out what is beyond the limits that Kubernetes has of a pod's resolv.conf, the last first, and says so.
+
+    Source: kubernetes pkg/kubelet/network/dns (formDNSSearchFitsLimits, formDNSNameserversFitsLimits)."""
+    searches = list(config.searches[:MOST_SEARCHES])
+    while len(" ".join(searches)) > MOST_SEARCH_LETTERS:
+        searches.pop()
+    for words, kept, told in (
+        (config.servers, list(config.servers[:MOST_SERVERS]), "Nameserver limits were exceeded, some nameservers"),
+        (config.searches, searches, "Search Line limits were exceeded, some search paths"),
+    ):
+        if len(kept) < len(words):
+            del words[len(kept) :]
+            yield f"{told} have been omitted, what is applied is: {' '.join(kept)}"
