@@ -280,7 +280,7 @@ class _Connection:
                 while isinstance(event := await self._next_event(), h11.Data):
                     body += event.data
                     if len(body) > LONGEST_BODY:
-                        await exchange.respond(413, "the body is too long\n")
+                        await exchange.respond(413, f"the body is too long: {LONGEST_BODY >> 20} MiB at the most\n")
                         raise Gone
         except (h11.RemoteProtocolError, TimeoutError):
             raise Gone

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 import socket
@@ -20,7 +21,8 @@ def request(
     connection.sock.settimeout(patience)
     try:
         connection.sock.connect(os.fspath(path))
-        connection.request(method, target, body)
+        with contextlib.suppress(BrokenPipeError):  # it may have answered before it had all
+            connection.request(method, target, body)
         answer = connection.getresponse()
         return answer.status, answer.read()
     except (OSError, http.client.HTTPException) as error:

@@ -45,15 +45,23 @@ def roots(data: bytes, name: str) -> Iterator[tuple[Any, Marks] | ManifestError]
                 yield build.document(event.start_mark)
                 build = None
     except YAMLError as error:
-        yield (build.fault if build is not None else None) or _syntax(error, name)
+        yield (build.fault if build is not None else None) or _syntax(error, name, data)
 
 
-def _syntax(error: YAMLError, name: str) -> ManifestError:
+def _syntax(error: YAMLError, name: str, data: bytes | str) -> ManifestError:
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     position = (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
     text = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
     context = getattr(error, "context", None)
+    if mark is not None and "cannot start any token" in str(text) and _is_tab(data, mark):
+        context, text = None, "found a tab, and YAML is indented by spaces"
     return ManifestError(name, position, f"{context}: {text}" if context else str(text))
+
+
+def _is_tab(data: bytes | str, mark: Any) -> bool:
+    text = data if isinstance(data, str) else data.decode(errors="replace")
+    line = (text.split("\n")[mark.line : mark.line + 1] or [""])[0]
+    return line[mark.column : mark.column + 1] == "\t"
 
 
 class _Fault(Exception):

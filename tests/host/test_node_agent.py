@@ -396,6 +396,12 @@ def test_ends_of_pods(agent: AgentNode) -> None:
     agent.write("nothing", nothing)
     waiting = agent.wait(lambda pods: _waiting(pods.get("nothing")))
     assert waiting["reason"] == "ErrImageNeverPull"
+    told = agent.run("logs", "nothing").fails(
+        1, "container c of pod default/nothing has no log yet: it waits: ErrImage"
+    )
+    assert "hint" not in told.err
+    agent.write("nameless", pod("nameless", {"name": "c", "image": "No Name", "imagePullPolicy": "IfNotPresent"}))
+    assert agent.wait(lambda pods: _waiting(pods.get("nameless")))["reason"] == "InvalidImageName"
     root = pod("root", sh("c", SLEEP), securityContext={"runAsNonRoot": True})
     agent.write("root", root)
     waiting = agent.wait(lambda pods: (_waiting(pods.get("root")) or {}).get("message") and _waiting(pods["root"]))
@@ -450,6 +456,11 @@ def test_apply_and_delete(agent: AgentNode, tmp_path: Path) -> None:
     bad = tmp_path / "bad.yaml"
     bad.write_text("apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {containers: [{name: c, imagee: x}]}\n")
     agent.run("apply", "-f", str(bad)).fails(1, "imagee")
+    agent.run("apply", "-f", "-", stdin=f"{file.read_text()}\n---\n{file.read_text()}").fails(1, "is given twice")
+    agent.run("apply", "-f", "-", stdin="# nothing\n").fails(1, "no object")
+    base = {"apiVersion": "v1", "kind": "ConfigMap", "data": {"k": "x" * (1 << 19)}}
+    large = [json.dumps({**base, "metadata": {"name": f"large{n}"}}) for n in range(4)]
+    agent.run("apply", "-f", "-", stdin="\n---\n".join(large)).fails(1, "MiB at the most")
     agent.run("delete", "pod", "web").ok()
     assert not agent.pods() and not list(agent.manifests.iterdir())
     agent.run("delete", "pod", "web").fails(1, "there is no Pod default/web")

@@ -159,6 +159,8 @@ FAULTS = [
     ("a: 1\n\tb: 2\n", "2:1", "found a tab character that violates indentation"),
     ("a: '\n", "2:1", "found unexpected end of stream"),
     ("a: \x00\n", "1:1", "control characters are not allowed"),
+    ("ä:\n\tb: 1\n", "2:1", "found a tab, and YAML is indented by spaces"),
+    ("a: @b\n", "1:4", "cannot start any token"),
     ("[" * 300, "1:101", "nested more than 100 deep"),
     ('{"a":' * 3000 + "1" + "}" * 3000, "1:501", "nested more than 100 deep"),
 ]

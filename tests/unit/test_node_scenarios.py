@@ -282,6 +282,13 @@ def test_a_pull_that_fails_backs_off() -> None:
     assert w.when("run web") == [154]
 
 
+def test_what_is_no_name_of_an_image_is_not_pulled() -> None:
+    w = World("containers: [{name: web, image: Not A Name}]").run(30)
+    assert w.when("pull") == [] and w.when("run web") == []
+    waiting = w.container("web").state.waiting  # type: ignore[union-attr]
+    assert waiting is not None and waiting.reason == "InvalidImageName" and "'Not A Name'" in str(waiting.message)
+
+
 def test_never_does_not_pull() -> None:
     w = World("containers: [{name: web, imagePullPolicy: Never}]").run(30)
     assert w.when("pull") == [] and w.when("run web") == []

@@ -38,4 +38,6 @@ def values_of(files: tuple[str, ...], node: str) -> list[dict[str, Any]]:
     if faults:
         write("".join([printable(str(fault)) + "\n" for fault in faults]), 2)
         raise PyrunError(f"nothing was changed: {len(faults)} fault{'s' if len(faults) > 1 else ''} in what was given")
+    if not read:
+        raise PyrunError(f"there is no object in {', '.join(files)}")
     return [one.document.value for one in read]

@@ -27,7 +27,7 @@ def run(g: Globals, o: Options) -> int:
     rows = [["  TYPE", "REASON", "AGE", "MESSAGE"]]
     for e in events:
         times = f"{age(e['lastTimestamp'])}" + (f" (x{e['count']})" if e["count"] > 1 else "")
-        rows.append([f"  {e['type']}", e["reason"], times, e["message"]])
+        rows.append([f"  {e['type']}", e["reason"], times, "; ".join(map(str.strip, e["message"].splitlines()))])
     if events:
         write(columns(rows))
     return 0

@@ -99,6 +99,8 @@ def word_of(pod: dict[str, Any]) -> str:
     if "deletionTimestamp" in pod["metadata"]:
         return "Terminating"
     inits = status.get("initContainerStatuses") or []
+    if status.get("reason") and status.get("phase") == "Pending":  # what the node has no room for, or does not have
+        return str(status["reason"])
     for i, c in enumerate(inits):
         state = c.get("state") or {}
         if "terminated" in state and state["terminated"].get("exitCode") == 0:

@@ -26,7 +26,7 @@ def file_of(source: Source, key: Key) -> str:
 
 def apply(source: Source, given: list[dict[str, Any]], node: str) -> list[dict[str, str]]:
     """All of them or none: [{kind, namespace, name, what: created, configured or unchanged}]. PyrunError."""
-    plans = []
+    plans: list[tuple[Key, str, dict[str, Any], str]] = []
     for value in given:
         found, faults = read_object(value)
         if found is not None:
@@ -37,6 +37,8 @@ def apply(source: Source, given: list[dict[str, Any]], node: str) -> list[dict[s
             raise InvalidArgument(f"{value.get('kind')}: this node takes {TAKEN}")
         found = with_suffix(found, source.suffix)
         key = key_of(found)
+        if any(key == other for other, *_ in plans):
+            raise InvalidArgument(f"{key[0]} {key[1]}/{key[2]} is given twice")
         path = file_of(source, key)
         kept = source.objects.get(key)
         if kept is not None and kept.file != path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from ...errors import NotFound
+from ...errors import InvalidArgument, NotFound
 from ...image.store import Images
 from ..plan.images import Wanted, images_of
 from ..plan.observed import Desired
@@ -27,7 +27,7 @@ async def known_images(
         if image and image not in found and policy in ("IfNotPresent", "Never"):
             try:
                 id, free = await asyncio.to_thread(look, image)
-            except NotFound:
+            except (NotFound, InvalidArgument):  # the plan says what is no name
                 continue
             if free or await may(image, id):
                 found[image] = id

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from ...errors import InvalidArgument
+from ...image.reference import parse_reference
 from ...kube.objects.pods import PodSpec
 from .actions import Pull
 from .back_off import FIRST_S, after, waits_until
@@ -36,7 +38,7 @@ def is_here(desired: Desired, observed: Observed, c: AnyContainer) -> bool:
 def pull(desired: Desired, observed: Observed, wanted: Wanted, node: NodeFacts, now: float) -> Iterator[Pull | float]:
     """A pull to begin now, or when the next may be; nothing where the image is here or must not be pulled."""
     image, policy = wanted
-    if image in observed.images or policy == "Never":
+    if image in observed.images or policy == "Never" or _is_no_name(image):
         return
     failed = observed.pulls.get(image)
     if failed is None:
@@ -54,10 +56,21 @@ def why_waiting(desired: Desired, observed: Observed, c: AnyContainer, now: floa
     return next((why for one in images_of(desired.spec, c) if (why := _why_not_here(observed, one, now))), None)
 
 
+def _is_no_name(image: str) -> str:
+    """Why no registry and no store can have it; "" for a name."""
+    try:
+        parse_reference(image)
+    except InvalidArgument as error:
+        return "" if image.startswith("sha256:") else str(error)
+    return ""
+
+
 def _why_not_here(observed: Observed, wanted: Wanted, now: float) -> tuple[str, str] | None:
     image, policy = wanted
     if image in observed.images:
         return None
+    if why := _is_no_name(image):
+        return "InvalidImageName", f'Failed to apply default image tag "{image}": {why}'
     if policy == "Never":
         return "ErrImageNeverPull", f"Container image {image!r} is not present with pull policy of Never"
     failed = observed.pulls.get(image)
