@@ -189,8 +189,11 @@ static void commit(const struct image *i, struct change *c, int64_t now) {
     for (uint32_t k = 0; k < h->n_sets; k++) {
         struct set *s = c->sets[k];
         s->named = s->fresh = false;
-        for (uint32_t e = 0; e < i->sets[k].count; e++)
-            c->lists[k][e]->terminating = i->endpoints[i->sets[k].first + e].flags & ENDPOINT_TERMINATING;
+        for (uint32_t e = 0; e < i->sets[k].count; e++) {
+            uint16_t flags = i->endpoints[i->sets[k].first + e].flags;
+            c->lists[k][e]->terminating = flags & ENDPOINT_TERMINATING;
+            c->lists[k][e]->own = flags & ENDPOINT_OWN;
+        }
         put_list(s, c->lists[k], i->sets[k].count, now);
         if (i->sets[k].flags & RECORD_GONE)
             remove_set(s, now);

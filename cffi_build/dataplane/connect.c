@@ -12,9 +12,10 @@ enum { SILENT_MS = 5000 };
 #define IP_LOCAL_PORT_RANGE 51
 #endif
 
-/* The client's own address, unless the answer would not come back through us: to itself, or to an address that is each host's own. */
+/* The client's own address, unless the answer would not come back through us: to itself, from a program of the node, or to an address
+ * that is each host's own. */
 bool keeps_source(const struct choice *ch, const struct backend *b, const struct address *client) {
-    return !ch->replace_source && !address_equal(client, &b->address) && !address_is_loopback(client) &&
+    return !ch->replace_source && !b->own && !address_equal(client, &b->address) && !address_is_loopback(client) &&
            address_is_v4(client) == address_is_v4(&b->address);
 }
 

@@ -65,7 +65,7 @@ extern int64_t now_ms; /* of the batch of events that is being worked off */
 struct backend { /* an endpoint of a set: as long as a set, a connection, a flow or a pin holds it */
     struct address address;
     uint16_t port;
-    bool terminating, gone;
+    bool terminating, own, gone; /* own: its address is the node's */
     uint32_t refs, active;
     uint64_t connected, failed, set;
     int64_t gone_at, silent_until; /* ms */

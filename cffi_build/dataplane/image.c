@@ -37,7 +37,7 @@ static const char *check_arrays(const struct image *i) {
             return "endpoints of a set that is gone";
     }
     for (uint32_t k = 0; k < h->n_endpoints; k++)
-        if (!i->endpoints[k].port || i->endpoints[k].flags & ~ENDPOINT_TERMINATING)
+        if (!i->endpoints[k].port || i->endpoints[k].flags & ~(ENDPOINT_TERMINATING | ENDPOINT_OWN))
             return "an endpoint";
     for (uint32_t k = 0; k < h->n_choices; k++) {
         const struct wire_choice *c = i->choices + k;

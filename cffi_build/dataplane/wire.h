@@ -78,7 +78,7 @@ struct wire_settings {
 
 enum { IMAGE_FULL = 1 }; /* what it does not name is removed; else it stays */
 enum { RECORD_GONE = 1 };
-enum { ENDPOINT_TERMINATING = 1 };
+enum { ENDPOINT_TERMINATING = 1, ENDPOINT_OWN = 2 }; /* own: the address is the node's */
 enum action { ACT_FORWARD = 0, ACT_REJECT = 1, ACT_DROP = 2 };
 
 struct wire_image {

@@ -14,7 +14,7 @@ from ..errors import PyrunError
 from .rules import FORWARD, PASS, Change, Choice, Endpoint, EndpointSet, Frontend, Key, Prefix, Rules
 
 MAGIC, VERSION = 0x50445850, 1
-FULL, GONE, TERMINATING = 1, 1, 1
+FULL, GONE, TERMINATING, OWN = 1, 1, 1, 2
 MAPPED = bytes(10) + b"\xff\xff"
 
 HEAD = struct.Struct("<IHHQQIIIIII")
@@ -90,7 +90,7 @@ class Image:
 
 
 def _endpoint(e: Endpoint) -> bytes:
-    return ENDPOINT.pack(wide(e.address), e.port, TERMINATING if e.terminating else 0, 0)
+    return ENDPOINT.pack(wide(e.address), e.port, TERMINATING * e.terminating | OWN * e.own, 0)
 
 
 def _prefix(p: Prefix) -> bytes:

@@ -107,12 +107,13 @@ def plan_port(
     used = {choice.endpoints for _, frontend in found.frontends for choice in frontend.choices}
     for key, chosen in ((cluster_key, selection.cluster), (local_key, selection.local)):
         if key in used:
-            found.sets.append(EndpointSet(key, _endpoints(chosen)))
+            found.sets.append(EndpointSet(key, _endpoints(chosen, here.node)))
     return found
 
 
-def _endpoints(chosen: tuple[Candidate, ...]) -> tuple[Endpoint, ...]:
-    return tuple([Endpoint(one.address, one.port, True, one.last_resort) for one in chosen])
+def _endpoints(chosen: tuple[Candidate, ...], node: Node) -> tuple[Endpoint, ...]:
+    own = node.addresses
+    return tuple([Endpoint(one.address, one.port, True, one.last_resort, one.address in own) for one in chosen])
 
 
 def outside_addresses(

@@ -78,12 +78,14 @@ class Frontend:
 
 
 class Endpoint(NamedTuple):
-    """A backend that may be used. One that is terminating is there only when its set has no other kind."""
+    """A backend that may be used. One that is terminating is there only when its set has no other kind. own: its
+    address is the node's, so what it answers to a client goes there directly, by no socket of a data plane."""
 
     address: bytes
     port: int
     serving: bool = True
     terminating: bool = False
+    own: bool = False
 
 
 class EndpointSet:
@@ -94,7 +96,7 @@ class EndpointSet:
     """
 
     __slots__ = ("_packed", "key")
-    _SERVING, _TERMINATING, _LONG = 1, 2, 4
+    _SERVING, _TERMINATING, _LONG, _OWN = 1, 2, 4, 8
     _HEAD = Struct(">BH")
 
     def __init__(self, key: str, endpoints: Iterable[Endpoint]) -> None:
@@ -102,8 +104,8 @@ class EndpointSet:
         pack = self._HEAD.pack
         self._packed = b"".join(
             [
-                pack(serving | terminating << 1 | (len(address) == 16) << 2, port) + address
-                for address, port, serving, terminating in endpoints
+                pack(serving | terminating << 1 | (len(address) == 16) << 2 | own << 3, port) + address
+                for address, port, serving, terminating, own in endpoints
             ]
         )
 
@@ -116,7 +118,8 @@ class EndpointSet:
             at += 3
             end = at + (16 if flags & self._LONG else 4)
             address = packed[at:end]
-            found.append(Endpoint(address, port, bool(flags & self._SERVING), bool(flags & self._TERMINATING)))
+            said = [bool(flags & one) for one in (self._SERVING, self._TERMINATING, self._OWN)]
+            found.append(Endpoint(address, port, *said))
             at = end
         return tuple(found)
 
