@@ -382,11 +382,12 @@ def test_a_pod_that_writes_more_than_it_may_is_evicted(agent: AgentNode) -> None
 
 
 def test_ends_of_pods(agent: AgentNode) -> None:
-    good, bad = (pod(name, sh("c", f"exit {code}"), restartPolicy="Never") for name, code in (("good", 0), ("bad", 4)))
-    agent.write("ends", good, bad)
+    script = "sleep 0.5; echo said >/dev/termination-log; exit"  # when its start is long over
+    ends = [pod(name, sh("c", f"{script} {code}"), restartPolicy="Never") for name, code in (("good", 0), ("bad", 4))]
+    agent.write("ends", *ends)
     for name, phase, code, reason in (("good", "Succeeded", 0, "Completed"), ("bad", "Failed", 4, "Error")):
         ended = agent.wait_phase(name, phase)["status"]["containerStatuses"][0]["state"]["terminated"]
-        assert (ended["exitCode"], ended["reason"]) == (code, reason)
+        assert (ended["exitCode"], ended["reason"], ended["message"]) == (code, reason, "said\n")
     mount = {"name": "data", "mountPath": "/data", "subPath": "a"}
     agent.write("sub", pod("sub", sh("c", "true", volumeMounts=[mount]), restartPolicy="Never",
                            volumes=[{"name": "data", "emptyDir": {}}]))  # fmt: skip
@@ -406,6 +407,11 @@ def test_ends_of_pods(agent: AgentNode) -> None:
     agent.write("root", root)
     waiting = agent.wait(lambda pods: (_waiting(pods.get("root")) or {}).get("message") and _waiting(pods["root"]))
     assert waiting["reason"] == "CreateContainerConfigError" and "runs as root" in waiting["message"]
+    out = {"name": "data", "mountPath": "/data", "subPathExpr": "$(OUT)"}
+    path = sh("c", "true", volumeMounts=[out], env=[{"name": "OUT", "value": "/tmp"}])
+    agent.write("path", pod("path", path, volumes=[{"name": "data", "emptyDir": {}}]))
+    waiting = agent.wait(lambda pods: (_waiting(pods.get("path")) or {}).get("message") and _waiting(pods["path"]))
+    assert waiting["reason"] == "CreateContainerConfigError" and "must be relative" in waiting["message"]
 
 
 def _waiting(found: Any) -> Any:

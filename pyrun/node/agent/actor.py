@@ -261,14 +261,7 @@ class Actor:
     def observe(self) -> Observed:
         record, carrier = self.record, self.carrier
         pods = self.kept.sandboxes()
-        attempts = tuple(
-            # Whether that was the program, or why it could not be started, is known when its start is over.
-            replace(a, started=None, finished=None) if a.ended and a.id in carrier.starting else a
-            for a in attempts_of(pods, record)
-        )
-        for a in attempts:
-            if a.ended and a.id not in record.messages and a.id not in record.past:
-                record.messages[a.id] = self._message(a)
+        attempts = tuple(map(self._seen, attempts_of(pods, record)))
         probes = {(id, kind): state for id, found in carrier.probing.states.items() for kind, state in found.items()}
         return Observed(
             admitted=record.admitted,
@@ -291,6 +284,19 @@ class Actor:
             pending=record.pending,
             resize_error=carrier.resize_error,
         )
+
+    def _seen(self, a: Attempt) -> Attempt:
+        """With what it left to say of its end, from the first time on that its end is seen: what is told of a pod that
+        is over is told once."""
+        messages, past = self.record.messages, self.record.past
+        if not a.ended:
+            return a
+        if a.id in self.carrier.starting:  # that was the program, or why it can't be started: known when that is over
+            return replace(a, started=None, finished=None)
+        if a.id not in messages and a.id not in past:
+            messages[a.id] = self._message(a)
+            return replace(a, message=messages[a.id] or a.message)
+        return a
 
     def _message(self, a: Attempt) -> str:
         known = containers_of(self.record.desired())

@@ -308,7 +308,8 @@ class Carrier:
             self.starting.discard(id)
 
     def _not_made(self, c: Container | EphemeralContainer, error: Exception) -> None:
-        reason = "CreateContainerConfigError" if isinstance(error, ConfigFault) else "CreateContainerError"
+        asked = isinstance(error, ConfigFault | VolumeError)
+        reason = "CreateContainerConfigError" if asked else "CreateContainerError"
         if isinstance(error, NotFound):  # an image was removed meanwhile
             for image, _ in images_of(self._kept.record.desired().spec, c):
                 self.images.pop(image, None)
