@@ -81,7 +81,7 @@ static int read_options(int at, const struct option *mine, const char **words, i
 	return at;
 }
 
-/* As default_root() of pyrun/cli/main.py; NULL where it has more to ask. */
+/* As default_root() of pyrun/cli/root.py; NULL where it has more to ask. */
 static const char *default_root(void)
 {
 	char map[256];

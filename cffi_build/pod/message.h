@@ -11,7 +11,6 @@
 
 #define POD_MAGIC 0x31444f50u  /* "POD1" */
 #define POD_NAME 72            /* a container's name, 64 bytes at the most, and NULs */
-#define POD_MESSAGE 4096
 #define POD_FDS 4
 
 enum pod_kind {

@@ -120,7 +120,7 @@ def _kill_some(cgroup: int) -> None:
     for pid in pids_below(cgroup)[:AT_ONCE]:
         try:
             held[pid] = posix.pidfd_open(pid)
-        except ProcessLookupError:
+        except OSError:  # it is gone, or its number is a thread's by now, or there are no more descriptors
             continue
     still = set(pids_below(cgroup))
     for pid, fd in held.items():

@@ -84,8 +84,8 @@ def wait_for_end(c: Container) -> bool:
     """Waits 10 s for an init that is about to end: its end takes as long as that of all in its PID namespace."""
     try:
         pidfd = posix.pidfd_open(c.record.pid)
-    except ProcessLookupError:
-        return True
+    except OSError:  # as in exec.py
+        return not c.alive()
     try:
         poll = select.poll()
         poll.register(pidfd, select.POLLIN)

@@ -108,8 +108,8 @@ def _has_ended(target: Target) -> bool:
 
     try:
         pidfd = posix.pidfd_open(target.pid)
-    except ProcessLookupError:
-        return True
+    except OSError:  # it is gone, or its number is a thread's by now, or there is no descriptor to wait with
+        return start_time(target.pid) != target.start
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     poll.poll(END_MS)

@@ -11,6 +11,8 @@ from .cgroup import SIGKILL, kill_all, own_cgroup, write_file
 from .record import SHARED_PIDNS
 from .store import PAUSED, STOPPED, Container, Store, start_time
 
+NOBODY = 2, 3, 22  # ENOENT, ESRCH, EINVAL of pidfd_open(2): the number is nobody's, or a thread's by now
+
 
 def parse_signal(text: str) -> int:
     """TERM, SIGTERM, term, RTMIN+3 or a number from 0, which only asks, to 64. PyrunError otherwise."""
@@ -47,8 +49,10 @@ def send(c: Container, number: int) -> None:
     if not c.record.pid:
         raise PyrunError("container not running", hint="it is still being created")
     try:
-        fd = posix_pidfd_open(c.record.pid)
-    except ProcessLookupError:
+        fd = posix.pidfd_open(c.record.pid)
+    except OSError as e:
+        if e.errno not in NOBODY:
+            raise
         raise PyrunError("container not running") from None
     try:
         if start_time(c.record.pid) != c.record.start:
@@ -75,7 +79,3 @@ def _kill(c: Container, init: int) -> None:
         _signal.pidfd_send_signal(init, SIGKILL)
         if cgroup >= 0 and c.status() == PAUSED:
             write_file(cgroup, "cgroup.freeze", "0")
-
-
-def posix_pidfd_open(pid: int) -> int:
-    return posix.pidfd_open(pid)

@@ -6,10 +6,17 @@ import json
 import os
 import signal
 import subprocess
+import threading
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from pyrun.errors import PyrunError
+from pyrun.runtime.delete import wait_for_end
+from pyrun.runtime.exec import _has_ended
+from pyrun.runtime.kill import send
 from tests.support.container.bundle import Bundle, BundleMaker
 from tests.support.container.console import FdSocket
 from tests.support.container.leaks import CGROUP_ROOT
@@ -354,3 +361,20 @@ def test_seccomp_listener_is_sent_with_both_pids(pyrun: Runner, bundle: BundleMa
         assert os.readlink(f"/proc/self/fd/{agent.fd}") == "anon_inode:seccomp notify"
         pyrun.delete("one", "--force").ok()
         assert process.wait(60) == 137
+
+
+def test_a_number_that_is_a_threads_by_now_is_no_init() -> None:
+    """pidfd_open(2) says EINVAL of it, or ENOENT."""
+    over = threading.Event()
+    thread = threading.Thread(target=over.wait)
+    thread.start()
+    try:
+        number = thread.native_id
+        record = SimpleNamespace(pid=number, start=1)
+        gone: Any = SimpleNamespace(record=record, pid=number, start=1, alive=lambda: False)
+        assert _has_ended(gone) and wait_for_end(gone)
+        with pytest.raises(PyrunError, match="container not running"):
+            send(gone, 15)
+    finally:
+        over.set()
+        thread.join()
