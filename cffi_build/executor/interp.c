@@ -77,7 +77,7 @@ long px_run_step(struct px_ctx *x, const struct px_step *s)
 	case OP_FSCONFIG: return do_fsconfig(x, s);
 	case OP_FSMOUNT: return do_fsmount(x, s);
 	case OP_MOUNT: return do_mount(x, s);
-	case OP_UMOUNT: return sc2(__NR_umount2, px_str(x, s->s0), s->a);
+	case OP_UMOUNT: return do_umount(x, s);
 	case OP_MAKE_TARGET: return do_make_target(x, s);
 	case OP_MKDIRAT: return do_mkdirat(x, s);
 	case OP_MKNODAT: return do_mknodat(x, s);

@@ -119,6 +119,7 @@ long do_make_userns(struct px_ctx *x, const struct px_step *s);
 /* steps_root.c */
 long do_chroot(struct px_ctx *x, const struct px_step *s);
 long do_pivot_root(struct px_ctx *x, const struct px_step *s);
+long do_umount(struct px_ctx *x, const struct px_step *s);
 long do_chdir(struct px_ctx *x, const struct px_step *s);
 /* steps_proc.c */
 long do_setres(struct px_ctx *x, const struct px_step *s);

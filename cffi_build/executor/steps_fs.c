@@ -146,13 +146,15 @@ long do_setxattr(struct px_ctx *x, const struct px_step *s)
 	return sc5(__NR_setxattr, path, px_str(x, s->s0), px_str(x, s->s1), s->n1, 0);
 }
 
-/* a: the S_IFMT type that in0 must have; ENOTDIR where a directory was wanted, EISDIR where not. */
+/* a: the S_IFMT type that in0 must have; ENOTDIR where a directory was wanted, EISDIR where not. b: the device that it must be, unless 0; ENODEV where not. */
 long do_check_type(struct px_ctx *x, const struct px_step *s)
 {
 	struct statx st;
 	long r = sys_statx(px_fd(x, s->in0), "", AT_EMPTY_PATH, STATX_TYPE, &st);
-	if (r < 0 || (st.stx_mode & S_IFMT) == s->a)
+	if (r < 0)
 		return r;
+	if ((st.stx_mode & S_IFMT) == s->a)
+		return !s->b || ((u64)st.stx_rdev_major << 32 | st.stx_rdev_minor) == s->b ? 0 : -ENODEV;
 	return s->a == S_IFDIR ? -ENOTDIR : (st.stx_mode & S_IFMT) == S_IFDIR ? -EISDIR : -EINVAL;
 }
 

@@ -57,6 +57,16 @@ long do_pivot_root(struct px_ctx *x, const struct px_step *s)
 	return sc1(__NR_chdir, "/");
 }
 
+/* s0 the path, a flags; or in0 the mount itself, in a child only, as its working directory is there then. */
+long do_umount(struct px_ctx *x, const struct px_step *s)
+{
+	if (s->in0 == PX_NONE)
+		return sc2(__NR_umount2, px_str(x, s->s0), s->a);
+	const long r = sc1(__NR_fchdir, px_fd(x, s->in0));
+	x->substep = 1;
+	return r < 0 ? r : sc2(__NR_umount2, ".", s->a);
+}
+
 /* in0: the new root of a container that has the host's mount namespace. */
 long do_chroot(struct px_ctx *x, const struct px_step *s)
 {

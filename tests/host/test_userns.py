@@ -91,6 +91,30 @@ def test_all_of_it_belongs_to_root_of_the_namespace(pyrun: Runner, mapped: Any) 
     assert set(owners.values()) == {"0:0"}
 
 
+def test_devices_of_the_config_are_what_it_says(pyrun: Runner, mapped: Any) -> None:
+    """The host has no such paths, another device at one of them, and other owners and modes: as crun does it."""
+    zero = {"type": "c", "major": 1, "minor": 5}
+    devices = [
+        {"path": "/dev/of/its/own", **zero, "fileMode": 0o640, "uid": 7, "gid": 8},
+        {"path": "/srv/disk", "type": "b", "major": 259, "minor": 3},
+        {"path": "/dev/full", **zero, "fileMode": 0o400},
+        {"path": "/dev/pipe", "type": "p", "fileMode": 0o600, "uid": 7},
+    ]
+    look = (
+        "stat -c '%n %t:%T %u:%g %a' /dev/of/its/own /srv/disk /dev/full /dev/pipe; head -c 3 /dev/of/its/own | wc -c"
+    )
+    made = mapped("sh", "-c", f"{look}; head -c 2 /dev/full | wc -c", process={"user": {"uid": 0, "gid": 8}})
+    made.update(linux={"devices": devices, "resources": {"devices": []}})
+    assert pyrun.run(made).ok().out.splitlines() == [
+        "/dev/of/its/own 1:5 7:8 640",
+        "/srv/disk 103:3 0:0 666",
+        "/dev/full 1:5 0:0 400",
+        "/dev/pipe 0:0 7:0 600",
+        "3",
+        "2",
+    ]
+
+
 def test_files_made_belong_to_the_mapped_ids(pyrun: Runner, mapped: Any) -> None:
     made = mapped("sh", "-c", "touch /made && chown 5:6 /made")
     made.update(process={"capabilities": {s: ["CAP_CHOWN"] for s in ("bounding", "effective", "permitted")}})

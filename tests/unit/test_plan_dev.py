@@ -7,11 +7,9 @@ from typing import Any
 import pytest
 
 from pyrun.errors import ConfigError
-from pyrun.oci.model import (
-    ConsoleSize,
-    Device,
-)
-from pyrun.plan.model.steps import STAGE2, Label, MountSetattr, Openat2, OpenTree, Step
+from pyrun.facts import CAP_MKNOD
+from pyrun.oci.model import ConsoleSize, Device, IdMapping, Spec
+from pyrun.plan.model.steps import PARENT, STAGE2, Label, Mknodat, MountSetattr, Openat2, OpenTree, Step
 from pyrun.plan.rootfs.mount_options import RDONLY
 from pyrun.plan.rootfs.rootfs_plan import IN_ROOT, NONE, PROC_SUPER_MAGIC, RESOLVE_NO_SYMLINKS
 from tests.support.executor.plans import at, bind, build, facts, fails, make_spec, names, of
@@ -51,6 +49,33 @@ def test_devices_of_the_config() -> None:
     fails(make_spec(devices=(Device(type="c", path="/dev", major=1, minor=1),)), "/linux/devices/0/path", "can't be")
 
 
+def in_a_user_namespace(device: Device, mapping: IdMapping) -> Spec:
+    return make_spec(kinds=("mount", "user"), devices=(device,), uid_mappings=(mapping,), gid_mappings=(mapping,))
+
+
+def test_devices_for_a_user_namespace_are_made_by_the_parent() -> None:
+    spec = in_a_user_namespace(
+        Device(type="b", path="/dev/x", major=7, minor=1, uid=3, gid=4), IdMapping(container_id=3, host_id=1000, size=2)
+    )
+    plan, rp = build(spec)
+    (node,) = [step for step in plan.lanes[PARENT] if isinstance(step, Mknodat)]
+    assert node.args["dir"] == rp.node_mount and node.args["owner"] == 1001 << 32 | 1000
+    ((errno, rest),) = node.on
+    assert errno == 1 and rest is not None, "a device cgroup may refuse it: the host's is bound then"
+    (bound,) = [s for s in of(plan, "CheckType") if s["type"] == 0o060000]
+    assert bound["dev"] == 7 << 32 | 1, "and it must be that device"
+
+
+@pytest.mark.parametrize("host", [{"in_userns": True}, {"caps": ~(1 << CAP_MKNOD)}, {"first": 5}])
+def test_devices_for_a_user_namespace_are_the_hosts_where_none_can_be_made(host: dict[str, Any]) -> None:
+    """first: the first id that is mapped; the device's owner is not then."""
+    host = dict(host)
+    mapping = IdMapping(container_id=host.pop("first", 0), host_id=1000, size=10)
+    plan, rp = build(in_a_user_namespace(Device(type="b", path="/dev/x", major=7, minor=1), mapping), facts(**host))
+    assert not of(plan, "Mknodat") and rp.node_mount == NONE
+    assert "/dev/x" in [s.get("path") for s in of(plan, "OpenTree")]
+
+
 @pytest.mark.parametrize("host", [{"in_userns": True}, {"rootless": True}, {"caps": 0}])
 def test_devices_are_bound_where_mknod_is_refused(host: dict[str, Any]) -> None:
     spec = make_spec(devices=(Device(type="b", path="/dev/x", major=7, minor=1), Device(type="p", path="/dev/p")))
@@ -65,6 +90,7 @@ def test_devices_are_bound_where_mknod_is_refused(host: dict[str, Any]) -> None:
         (5, 0),
     ]
     assert of(plan, "CheckType")[0]["type"] == 0o060000
+    assert of(plan, "CheckType")[0]["dev"] == 7 << 32 | 1
     targets = [t for t in of(plan, "MakeTarget") if t.get("like") == rp.mount]
     assert len(targets) == 7 and {t["root"] for t in targets} == {rp.dev}
 

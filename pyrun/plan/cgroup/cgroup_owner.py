@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from ...facts import Facts
 from ...oci.model import Spec
+from ..model.id_maps import host_id
 from ..model.plan import Builder
 from ..model.steps import PARENT, Fchownat
 from ..namespace.namespaces import namespaces
@@ -25,11 +26,10 @@ def owner_of(spec: Spec, facts: Facts) -> int | None:
         return None
     uid = spec.process.user.uid
     if "user" in namespaces(spec):
-        ids = (m for m in spec.linux.uid_mappings if m.container_id <= uid < m.container_id + m.size)
-        mapped = next(ids, None)
+        mapped = host_id(spec.linux.uid_mappings, uid)
         if mapped is None:  # the namespace was made by another, who knows
             return None
-        uid += mapped.host_id - mapped.container_id
+        uid = mapped
     return uid or None
 
 

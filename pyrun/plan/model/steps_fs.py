@@ -63,10 +63,11 @@ class Mount(Step):
 
 
 class Umount(Step):
-    """umount2(2): path, flags; guard: only if that step (a MoveMount) mounted it."""
+    """umount2(2): path, or mount (where the working directory goes, so not in the parent), flags; guard: only if that
+    step (a MoveMount) mounted it."""
 
     OP = 85
-    FIELDS = {"path": S0, "flags": A, "guard": D}
+    FIELDS = {"mount": IN0, "path": S0, "flags": A, "guard": D}
 
 
 class MakeTarget(Step):
@@ -160,10 +161,10 @@ class Close(Step):
 
 class CheckType(Step):
     """fstat(2): fd must be of the S_IFMT type; ENOTDIR where a directory was wanted, EISDIR where something else
-    was."""
+    was. dev: the number that a device must have, major << 32 | minor; ENODEV where it has another."""
 
     OP = 18
-    FIELDS = {"fd": IN0, "type": A}
+    FIELDS = {"fd": IN0, "type": A, "dev": B}
 
 
 class CheckDevice(Step):

@@ -3,18 +3,26 @@
 All of it is made when all mounts are there, through one descriptor of the /dev that is then on top, reached without a
 symlink: an image whose /dev leads elsewhere makes create fail and nothing else (CVE-2026-41579 of runc,
 CVE-2026-47766 of crun). Where mknod(2) is refused, in a user namespace or to a rootless runtime, the host's nodes are
-bound, after a look that they are the devices they should be.
+bound, after a look that they are the devices they should be. In a user namespace those of linux.devices are the
+parent's, who makes them: so they may have other paths, owners and modes than the host's.
 """
 
 from __future__ import annotations
 
 from ...errors import ConfigError
+from ..model.id_maps import host_id
 from ..model.plan import Builder
 from ..model.steps import (
+    ANY,
+    PARENT,
     STAGE2,
     CheckDevice,
     CheckFs,
     CheckType,
+    Fsconfig,
+    Fsmount,
+    Fsopen,
+    Goto,
     Label,
     MakeTarget,
     Mknodat,
@@ -25,16 +33,21 @@ from ..model.steps import (
     SendFd,
     SetStdio,
     Symlinkat,
+    Umount,
     Unlinkat,
 )
+from .mount_options import NOEXEC, NOSUID
 from .mounts import is_bind_of_dev
 from .rootfs_plan import (
     BY_FD,
     CLONE_FD,
+    CMD_CREATE,
     DEVPTS_SUPER_MAGIC,
     EEXIST,
     ENOENT,
+    EPERM,
     IN_ROOT,
+    MNT_DETACH,
     NONE,
     O_PATH,
     OPEN_TREE_CLONE,
@@ -43,6 +56,7 @@ from .rootfs_plan import (
     S_IFBLK,
     S_IFCHR,
     S_IFIFO,
+    SET_STRING,
     RootfsPlan,
     clean_path,
 )
@@ -102,6 +116,31 @@ def _nodes(spec: model.Spec) -> dict[str, _Node]:
     return nodes
 
 
+def plan_nodes_parent(b: Builder, spec: model.Spec, rp: RootfsPlan) -> None:
+    """linux.devices of a container with a user namespace, made by the parent, which may: with their own owner and mode,
+    whatever the host has at their paths. They lie in a tmpfs of their own, each under its index. Where the parent is
+    refused by a device cgroup, the host's node is bound, as the default ones are."""
+    linux = spec.linux
+    if linux is None or not rp.makes_nodes or any(map(is_bind_of_dev, spec.mounts)):
+        return
+    for node in _nodes(spec).values():
+        if node.at is not None and node.type != S_IFIFO:
+            uid, gid = host_id(linux.uid_mappings, node.uid), host_id(linux.gid_mappings, node.gid)
+            if uid is not None and gid is not None:
+                rp.nodes[node.path] = _mknod(node, NONE, str(len(rp.nodes)), gid << 32 | uid)
+    if not rp.nodes:
+        return
+    rp.node_mount, refused = b.slot("devices", inherit=True), Label("no more devices")
+    b.add(PARENT, Fsopen(fstype="tmpfs", out=rp.fs, at="/linux/devices", why="a user namespace may make none"))
+    if rp.label:
+        b.add(PARENT, Fsconfig(fs=rp.fs, cmd=SET_STRING, key="context", value=rp.label, at="/linux/mountLabel"))
+    b.add(PARENT, Fsconfig(fs=rp.fs, cmd=CMD_CREATE), Fsmount(fs=rp.fs, attrs=NOSUID | NOEXEC, out=rp.node_mount))
+    for step in rp.nodes.values():
+        step.args["dir"], step.on = rp.node_mount, ((EPERM, refused),)
+        b.add(PARENT, step)
+    b.add(PARENT, refused)
+
+
 def bound_nodes(spec: model.Spec) -> list[_Node]:
     """Those that are the host's where mknod(2) is refused."""
     return [] if any(map(is_bind_of_dev, spec.mounts)) else [n for n in _nodes(spec).values() if n.type != S_IFIFO]
@@ -136,8 +175,13 @@ def plan_dev(b: Builder, spec: model.Spec, rp: RootfsPlan) -> None:
             why="the one way to all that comes into it, and no symlink (CVE-2026-41579)",
         ),
     )
+    if rp.nodes:
+        why = "so that they can be bound: in the way of none, as all that comes goes by what is below"
+        b.add(STAGE2, MoveMount(mount=rp.node_mount, onto=rp.dev, flags=BY_FD, at="/linux/devices", why=why))
     for node in _nodes(spec).values():
         _node(b, rp, node)
+    if rp.nodes:
+        b.add(STAGE2, Umount(mount=rp.node_mount, flags=MNT_DETACH, at="/linux/devices"))
     for name, target in LINKS:
         b.add(STAGE2, Symlinkat(dir=rp.dev, target=target, name=name, on=_EXISTS))
     without = Label("no kcore")
@@ -166,21 +210,28 @@ def _node(b: Builder, rp: RootfsPlan, node: _Node) -> None:
             STAGE2, MakeTarget(root=base, path=parent, mode=0o755, out=rp.target, at=node.at, why="for a device in it")
         )
         base = rp.target
-    b.add(
-        STAGE2,
-        Mknodat(
-            dir=base,
-            name=name,
-            mode=node.type | node.mode,
-            dev=node.major << 32 | node.minor,
-            owner=node.gid << 32 | node.uid,
-            at=node.at,
-            why="a default device" if node.at is None else "",
-        ),
+    b.add(STAGE2, _mknod(node, base, name, node.gid << 32 | node.uid))
+
+
+def _mknod(node: _Node, dir: int, name: str, owner: int) -> Mknodat:
+    return Mknodat(
+        dir=dir,
+        name=name,
+        mode=node.type | node.mode,
+        dev=node.major << 32 | node.minor,
+        owner=owner,
+        at=node.at,
+        why="a default device" if node.at is None else "",
     )
 
 
 def _bind_node(b: Builder, rp: RootfsPlan, node: _Node, base: int, inner: str) -> None:
+    made, bound = rp.nodes.get(node.path), Label("a device to bind")
+    if made is not None:
+        host = Label("the host's device")
+        name, on = made.args["name"], ((ENOENT, host),)
+        tree = OpenTree(dir=rp.node_mount, path=name, flags=OPEN_TREE_CLONE, out=rp.mount, on=on, at=node.at)
+        b.add(STAGE2, tree, Goto(on=((ANY, bound),)), host)
     b.add(
         STAGE2,
         OpenTree(
@@ -194,9 +245,11 @@ def _bind_node(b: Builder, rp: RootfsPlan, node: _Node, base: int, inner: str) -
     if node.type == S_IFCHR:
         b.add(STAGE2, CheckDevice(fd=rp.mount, major=node.major, minor=node.minor, at=node.at))
     else:
-        b.add(STAGE2, CheckType(fd=rp.mount, type=node.type, at=node.at))
+        dev = node.major << 32 | node.minor
+        b.add(STAGE2, CheckType(fd=rp.mount, type=node.type, dev=dev, at=node.at))
     b.add(
         STAGE2,
+        bound,
         MakeTarget(root=base, path=inner, like=rp.mount, mode=0o644, mount=1, out=rp.target, at=node.at),
         MoveMount(mount=rp.mount, onto=rp.target, flags=BY_FD, at=node.at),
     )

@@ -35,7 +35,7 @@ from ..model.steps import (
     PivotRoot,
     Umask,
 )
-from .dev_nodes import plan_console, plan_dev
+from .dev_nodes import plan_console, plan_dev, plan_nodes_parent
 from .masks import needs_proc, plan_masked_paths, plan_proc_child, plan_proc_parent, plan_readonly_paths, plan_sysctls
 from .mount_options import MS_PRIVATE, MS_SHARED, MS_SLAVE, MS_UNBINDABLE, RDONLY
 from .mounts import plan_mounts, plan_mounts_parent
@@ -118,6 +118,7 @@ def plan_rootfs_parent(
             nested,
         )
     plan_mounts_parent(b, spec, rp, proc)
+    plan_nodes_parent(b, spec, rp)
     return rp
 
 

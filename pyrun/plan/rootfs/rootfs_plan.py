@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ...oci.model import Spec
     from ..model.overlay import Overlay
     from ..model.plan import Builder
+    from ..model.steps import Step
 
 NONE = 0xFFFF  # no slot
 IDMAP_POINT = 5  # the rendezvous at which stage 2 hands a mount to the parent
@@ -26,6 +27,7 @@ RESOLVE_NO_XDEV, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH, RE
 IN_ROOT = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
 AT_EMPTY_PATH, AT_RECURSIVE = 0x1000, 0x8000
 OPEN_TREE_CLONE = 1
+MNT_DETACH = 2
 CLONE_FD = OPEN_TREE_CLONE | AT_EMPTY_PATH
 BY_FD = 0x4 | 0x40  # MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH
 FROM_FD = 0x4
@@ -45,7 +47,8 @@ class RootfsPlan:
     (uid map, gid map) -> slot of a user namespace. late_ro: (slot, pointer) of mounts that become read-only at the end.
     mntns, own_userns, cgroupns: the container has such a namespace. cgroup, cgroup_mount: host paths of its cgroup and
     of the hierarchy. locked: mounts may have flags that we may not clear. bind_nodes: devices are bound from the host,
-    as mknod(2) is refused. parent_mounts: the parent may clone mounts for a container that may not walk to them.
+    as mknod(2) is refused. makes_nodes: the parent makes those of linux.devices; nodes: path of one -> its step, in
+    node_mount. parent_mounts: the parent may clone mounts for a container that may not walk to them.
     overlay: the root is made out of layers. late_overlays: (pointer, layers, slot) of mounts that stage 1 makes. bare:
     stage 1 opens what is the host's (bare_root.py).
     """
@@ -67,8 +70,11 @@ class RootfsPlan:
         "late_overlays",
         "late_ro",
         "locked",
+        "makes_nodes",
         "mntns",
         "mount",
+        "node_mount",
+        "nodes",
         "overlay",
         "own_userns",
         "parent_mounts",
@@ -101,11 +107,14 @@ class RootfsPlan:
         self.locked = self.own_userns or facts.in_userns
         self.bind_nodes = binds_nodes(spec, facts)
         self.parent_mounts = self.own_userns and facts.has_cap(CAP_SYS_ADMIN)
+        own = self.parent_mounts and facts.has_cap(CAP_MKNOD)
+        self.makes_nodes = own and not (facts.in_userns or facts.rootless)
         self.bare = is_bare(spec, facts)
         self.overlay = overlay
         self.root = b.slot("root", inherit=(self.parent_mounts or overlay is not None) and self.mntns)
         self.target, self.mount, self.fs = b.slot("target"), b.slot("mount"), b.slot("fs")
-        self.dev = self.proc = NONE
+        self.dev = self.proc = self.node_mount = NONE
+        self.nodes: dict[str, Step] = {}
         self.clones: dict[int, int] = {}
         self.brought: dict[int, str] = {}
         self.idmaps: dict[tuple[str, str], int] = {}

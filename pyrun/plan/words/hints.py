@@ -81,6 +81,7 @@ HINTS: dict[tuple[type[s.Step], int], str] = {
     (s.Mknodat, EEXIST): "the image has something else at /dev/{name}",
     (s.CheckType, ENOTDIR): "one of source and mount point is a directory and the other a file",
     (s.CheckType, EISDIR): "one of source and mount point is a directory and the other a file",
+    (s.CheckType, ENODEV): "the host has another device there",
     (s.CheckDevice, ENODEV): "the image has put something else there (CVE-2025-31133)",
     (s.CheckFs, EXDEV): "something else is mounted there: it must be a real one (CVE-2019-16884)",
     (s.CheckNs, ENOTTY): "the path is of a file that is no namespace: /proc/PID/ns/* and what is bound from there are",

@@ -352,7 +352,7 @@ OPERANDS: dict[type[s.Step], dict[str, Shown]] = {
     s.WriteFile: {"flags": _open_bits, "magic": hidden, "resolve": bits(RESOLVE), "pid": yes},
     s.CreateFile: {"mode": octal},
     s.CopyUp: {"keep_root": yes},
-    s.CheckType: {"type": member(FILE_TYPES)},
+    s.CheckType: {"type": member(FILE_TYPES), "dev": device},
     s.CheckFs: {"magic": member(MAGIC)},
     s.CheckNs: {"nstype": bits(CLONE), "own": optional},
     s.Mkfifoat: {"mode": octal},
