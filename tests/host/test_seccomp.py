@@ -21,6 +21,7 @@ from tests.support.serving import end_threads
 
 SIGSYS = 31
 NOTIF_RECV, NOTIF_SEND = 0xC0502100, 0xC0182101
+NOTIF_FLAG_CONTINUE = 1
 # What busybox's static binary itself needs to print a word and go, and what the runtime needs behind the filter.
 ECHO = """
     brk arch_prctl set_tid_address set_robust_list rseq prlimit64 mprotect exit_group writev getrandom
@@ -111,11 +112,13 @@ def test_notify_on_our_own_calls_is_refused(bundle: BundleMaker, pyrun: Runner) 
 
 
 class Agent(threading.Thread):
-    """A seccomp agent: takes one listener, and answers every notification with an errno, or ends at once."""
+    """A seccomp agent: takes one listener, and answers every notification with an errno, or ends at once. passes: it
+    lets every call through instead."""
 
-    def __init__(self, answers: bool = True) -> None:
+    def __init__(self, answers: bool = True, passes: bool = False) -> None:
         super().__init__(daemon=True)
         self.answers = answers
+        self.answer = (0, NOTIF_FLAG_CONTINUE) if passes else (-errno.ENOTBLK, 0)
         self.directory = tempfile.mkdtemp(prefix="a", dir="/tmp")
         self.path = self.directory + "/s"
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -136,7 +139,7 @@ class Agent(threading.Thread):
             fcntl.ioctl(fds[0], NOTIF_RECV, request)
             number, pid = struct.unpack_from("<QI", request)
             self.pids.append(pid)
-            fcntl.ioctl(fds[0], NOTIF_SEND, bytearray(struct.pack("<QqiI", number, 0, -errno.ENOTBLK, 0)))
+            fcntl.ioctl(fds[0], NOTIF_SEND, bytearray(struct.pack("<QqiI", number, 0, *self.answer)))
         os.close(fds[0])
 
     def close(self) -> None:
@@ -169,6 +172,35 @@ def test_listener(bundle: BundleMaker, pyrun: Runner, nnp: bool) -> None:
     assert isinstance(state, dict)
     assert state["id"] == "notified" and state["status"] == "creating" and state["bundle"] == str(b.path)
     assert agent.state["pid"] == state["pid"] and isinstance(state["pid"], int) and state["pid"] > 1
+
+
+@pytest.mark.parametrize("nnp", [True, False], ids=["noNewPrivileges", "with CAP_SYS_ADMIN"])
+@pytest.mark.parametrize("verb", ["run", "exec"])
+def test_calls_that_pyrun_makes_once_there_is_an_agent(
+    bundle: BundleMaker, pyrun: Runner, verb: str, nnp: bool
+) -> None:
+    """The init waits for its start, and execs, behind the filter: the agent sees that, and may let it through."""
+    names = ["read", "close", "execve", "openat", "fcntl", "poll", "ppoll"]
+    profile = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule(names, "SCMP_ACT_NOTIFY")]}
+    agents = [Agent(passes=True) for _ in range(1 if verb == "run" else 2)]
+    for agent in agents:
+        agent.start()
+    try:
+        seccomp = {"seccomp": {**profile, "listenerPath": agents[0].path}}
+        made = bundle(["cat", "/etc/passwd"], process={"noNewPrivileges": nnp}, linux=seccomp)
+        if verb == "run":
+            told = pyrun.run(made, timeout=60).ok().out
+        else:
+            made.update(process={"args": ["sleep", "1000"]})
+            id = pyrun.create_started(made)
+            config = pyrun.root / id / "config.json"
+            config.write_text(config.read_text().replace(agents[0].path, agents[1].path))
+            told = pyrun.exec(id, "cat", "/etc/passwd", timeout=60).ok().out
+            pyrun.delete(id, "--force").ok()
+    finally:
+        for agent in agents:
+            agent.close()
+    assert told.startswith("root:") and agents[-1].pids
 
 
 def test_an_agent_that_is_not_there(bundle: BundleMaker, pyrun: Runner, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from pyrun.cli.commands import list as list_
 from pyrun.cli.commands import ps, spec, update
 from pyrun.cli.commands.features import features
 from pyrun.cli.main import main
@@ -210,6 +211,11 @@ def test_an_empty_list(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Non
     assert capfd.readouterr().out == "[]\n"
     assert main(["--root", root, "list", "-q"]) == 0
     assert capfd.readouterr().out == ""
+
+
+def test_a_container_is_listed_as_json_without_spaces() -> None:
+    state = {"id": "one", "pid": 7, "annotations": {'a": "b': ': "', "back\\\\": "x: y"}, "owner": "root"}
+    assert list_._on_one_line(json.dumps(state, indent=2)) == json.dumps(state, separators=(",", ":"))
 
 
 def test_a_root_that_was_named_must_be_there(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

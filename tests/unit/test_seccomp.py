@@ -361,6 +361,13 @@ def test_listener() -> None:
     assert (quiet.flags, quiet.listener_path, quiet.before_capabilities) == (0, None, False)
 
 
+def test_capset_may_notify_where_it_is_not_called() -> None:
+    seccomp = profile("ALLOW", call("capset", "NOTIFY"), listener_path="/run/agent")
+    assert plan_seccomp(seccomp, arch="x86_64", nnp=True) is not None
+    with pytest.raises(ConfigError, match="capset"):
+        plan_seccomp(seccomp, arch="x86_64", nnp=False)
+
+
 @pytest.mark.parametrize("name", plan.HANDSHAKE_CALLS)
 def test_a_call_of_the_handshake_can_not_notify(name: str) -> None:
     seccomp = profile("ALLOW", call(f"mkdir {name}", "NOTIFY", (0, "EQ", 99)), listener_path="/run/agent")

@@ -62,4 +62,12 @@ def _row(container: Container) -> tuple[str, ...]:
 
 def _on_one_line(json: str) -> str:
     """Strings in JSON hold no line breaks, so each line is a whole number of tokens."""
-    return "".join([line.strip() for line in json.splitlines()])
+    return "".join([_without_space(line.strip()) for line in json.splitlines()])
+
+
+def _without_space(line: str) -> str:
+    """Without the one after a name: who looks for "id":"web1" finds it, as in what runc lists."""
+    end = 1
+    while line.startswith('"') and line[end] != '"':
+        end += 2 if line[end] == "\\" else 1
+    return line[: end + 1] + line[end + 1 :].replace(": ", ":", 1)

@@ -87,8 +87,10 @@ FLAGS = {
     "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": FLAG_WAIT_KILLABLE_RECV,
 }
 ALL_FLAGS = FLAG_TSYNC | FLAG_LOG | FLAG_SPEC_ALLOW | FLAG_NEW_LISTENER | FLAG_WAIT_KILLABLE_RECV
-# What the container's init calls between loading the filter and handing its listener over: nobody would answer.
-HANDSHAKE_CALLS = ("close", "read", "write")
+# What the container's init calls between loading the filter and handing its listener over: nobody would answer. What it
+# calls after that, as it waits, is the agent's to let through.
+HANDSHAKE_CALLS = ("write",)
+PRIVILEGED_CALLS = (*HANDSHAKE_CALLS, "capset")  # where CAP_SYS_ADMIN has to go again
 MAX_INSTRUCTIONS = 4096  # BPF_MAXINSNS
 
 EPERM, EEXIST, EDOM, ENOSYS = 1, 17, 33, 38
@@ -156,7 +158,7 @@ def plan_seccomp(
     archs = _archs(seccomp, base, faults)
     notifies = default == NOTIFY or any(rule.action == NOTIFY for rule in rules)
     flags = _flags(seccomp, notifies, kernel_flags, base, faults)
-    _check_listener(seccomp, default, rules, base, faults)
+    _check_listener(seccomp, default, rules, HANDSHAKE_CALLS if nnp else PRIVILEGED_CALLS, base, faults)
     if faults:
         raise ConfigError(faults)
     made_from = repr((arch, archs, default, [(rule.names, rule.action, rule.conditions) for rule in rules]))
@@ -250,7 +252,12 @@ def _flags(seccomp: Seccomp, notifies: bool, kernel_flags: int, base: str, fault
 
 
 def _check_listener(
-    seccomp: Seccomp, default: int, rules: list[_Rule], base: str, faults: list[tuple[str, str]]
+    seccomp: Seccomp,
+    default: int,
+    rules: list[_Rule],
+    ours: tuple[str, ...],
+    base: str,
+    faults: list[tuple[str, str]],
 ) -> None:
     if seccomp.listener_metadata and not seccomp.listener_path:
         faults.append((f"{base}/listenerMetadata", "must not be set without listenerPath"))
@@ -261,8 +268,8 @@ def _check_listener(
         faults.append((f"{base}/listenerPath", "SCMP_ACT_NOTIFY needs a listenerPath"))
     for rule in notifying:
         for name in rule.names:
-            if name in HANDSHAKE_CALLS:
-                text = f"SCMP_ACT_NOTIFY can't be used for {name}, which hands the listener over"
+            if name in ours:
+                text = f"SCMP_ACT_NOTIFY can't be used for {name}, which comes before the listener is handed over"
                 faults.append((f"{rule.pointer}/names", text))
 
 
