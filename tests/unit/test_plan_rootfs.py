@@ -136,6 +136,8 @@ def test_sources() -> None:
 
 def test_unknown_option_of_a_bind_is_named() -> None:
     fails(make_spec(bind("/src", "bind", "ro", "nosuit")), "/mounts/0/options/2", "nosuit is not an option")
+    for word in ("ro=recursive", "rro=1", "idmap=uids=0-1000-1", "private=yes"):
+        fails(make_spec(bind("/src", "bind", word)), "/mounts/0/options/1", f"{word} is not an option")
 
 
 @pytest.mark.parametrize("option", ["copy", "nocopy"])

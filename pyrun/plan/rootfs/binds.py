@@ -22,6 +22,7 @@ from .mount_options import (
     ATIME,
     BIND_FLAGS,
     MS_PRIVATE,
+    TABLE,
 )
 from .rootfs_plan import (
     AT_EMPTY_PATH,
@@ -59,9 +60,14 @@ def tree_flags(m: Entry) -> int:
 
 def _check_words(m: Entry) -> None:
     """A file system's own settings (size=3) mean nothing to a bind and are passed over, as mount(2) does; a single word
-    is a mistyped flag, but for the two that podman leaves among the options of a named volume."""
-    words = [(key, index) for key, value, index in m.o.data if value is None and key not in ("copy", "nocopy")]
-    unknown = [(f"{m.at}/options/{index}", f"{key} is not an option of a bind mount") for key, index in words]
+    is a mistyped flag, but for the two that podman leaves among the options of a named volume. So is a flag with a
+    value: `ro=recursive` must not leave a mount writable."""
+    words = [
+        (key if value is None else f"{key}={value}", index)
+        for key, value, index in m.o.data
+        if (value is None and key not in ("copy", "nocopy")) or key in TABLE
+    ]
+    unknown = [(f"{m.at}/options/{index}", f"{word} is not an option of a bind mount") for word, index in words]
     if unknown:
         raise ConfigError(unknown)
 
