@@ -4,7 +4,6 @@ up and this one becomes the reader."""
 from __future__ import annotations
 
 import asyncio
-import gc
 import gzip
 import logging
 import os
@@ -24,6 +23,7 @@ from ..listen import only_one, private_directory
 from ..tls import load_certificate
 from ..web.ask import Questions
 from ..web.process import end, find_user, give_up_privileges, keep_only, listen_tcp
+from ..web.sharing import prepare_fork
 from .acts import Acts
 from .audit import Audit
 from .guard import Guard, digest, host_names
@@ -82,8 +82,7 @@ def serve(wanted: Wanted, ready: Callable[[str, str], None]) -> int:
         woken, wake = os.pipe()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: os.write(wake, b"."))
-        gc.collect()
-        gc.freeze()  # what both have stays shared: a collection would write into all of it
+        prepare_fork()
         pid = os.fork()
         if not pid:
             names, secure = host_names(wanted.host, wanted.names), tls is not None

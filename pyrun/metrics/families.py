@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .. import cri_api as v1
+from ..cri.metrics import DESCRIPTORS
 from .slices import samples_of
 from .text import COUNTER, GAUGE, Family
 
@@ -24,7 +25,8 @@ _STARTED = "container_start_time_seconds"
 
 def plan_cadvisor(readings: Readings, slices: Iterable[Slice] = ()) -> list[Family]:
     """All that the runtime's metrics say, and the same of slices, which lie above pods. One that the runtime has not
-    described, or whose labels are not those of its description, is left out."""
+    described, or whose labels are not those of its description, is left out. A description has no type; a sample of
+    the runtime's has one."""
     families = {one.name: Family(one.name, one.help, COUNTER, tuple(one.label_keys)) for one in readings.descriptors}
     families = {name: family for name, family in families.items() if family.is_valid()}
     for pod in readings.metrics:
@@ -37,6 +39,8 @@ def plan_cadvisor(readings: Readings, slices: Iterable[Slice] = ()) -> list[Fami
         for name, more, value in samples_of(one, readings.node):
             family = families.get(name)
             if family is not None and value is not None and family.labels[: len(LABELS)] == LABELS:
+                if not family.values:
+                    family.type = _type(DESCRIPTORS[name].type)
                 family.values["", one.id, "", "", "", "", *more] = value
     return list(families.values())
 
@@ -45,8 +49,12 @@ def _add(families: dict[str, Family], metric: Any) -> None:
     family = families.get(metric.name)
     if family is None or len(metric.label_values) != len(family.labels):
         return
-    family.type = COUNTER if metric.metric_type == v1.COUNTER else GAUGE
+    family.type = _type(metric.metric_type)
     family.values[tuple(metric.label_values)] = metric.value.value
+
+
+def _type(of: int) -> str:
+    return COUNTER if of == v1.COUNTER else GAUGE
 
 
 def _refine(cpu: Family, readings: Readings) -> None:

@@ -35,6 +35,7 @@ from tests.support.dns import CLUSTER, ask, shown
 from tests.support.dns_program import LOOPBACK, PATIENCE_S, framed, read_framed
 from tests.support.dns_served import Served, at, serving, tell_cluster, total, wait_until
 from tests.support.dns_upstream import Strange, dnsmasq, free_port, positive, unbound
+from tests.support.promtool import check_metrics
 
 SVC = "default.svc.cluster.local."
 
@@ -379,6 +380,7 @@ def test_metrics() -> None:
         took = "coredns_dns_request_duration_seconds"
         names = {took if name.startswith(took) else name.partition("{")[0] for name in found}
         assert all(f"# TYPE {name} " in text and f"# HELP {name} " in text for name in names)
+        check_metrics("DNS", text)
         with pytest.raises(PyrunError, match="another program has this port|metrics: "):
             Daemon(Settings(served.daemon.settings.state, (), LOOPBACK, metrics=where), Store(), print)
 

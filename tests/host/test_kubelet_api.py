@@ -19,6 +19,7 @@ import pytest
 from pyrun.kubelet.answers import MOST_FOLLOWERS
 from tests.support.kube.authority import Authority, KubeletClient, children
 from tests.support.node.agent import WAIT, AgentNode, an_agent, pod, sh
+from tests.support.promtool import check_metrics
 from tests.support.streams import client as streams
 
 HOST, PORT, HEALTHZ = "127.0.0.1", 10250, 10248
@@ -174,6 +175,8 @@ def test_metrics(master: KubeletClient) -> None:
     (count,) = re.findall(rf"^prober_probe_duration_seconds_count{of}}} ([0-9]+)$", probes, re.MULTILINE)
     (most,) = re.findall(rf'^prober_probe_duration_seconds_bucket{of},le="\+Inf"}} ([0-9]+)$', probes, re.MULTILINE)
     assert int(count) == int(most) > 0 and f'prober_probe_duration_seconds_bucket{of},le="0.005"' in probes
+    for page in ("/metrics", "/metrics/cadvisor", "/metrics/resource", "/metrics/probes"):
+        check_metrics(page, master.get(page))
 
 
 def test_what_is_refused(master: KubeletClient) -> None:

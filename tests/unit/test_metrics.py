@@ -133,6 +133,7 @@ def test_cadvisor_has_what_lies_above_pods(tmp_path: Path) -> None:
         v1.MetricDescriptor(name=name, label_keys=[*LABELS, *(["cpu"] if "cpu" in name else [])]) for name in names
     )
     cpu, working, rss = plan_cadvisor(readings(descriptors=descriptors), slices)
+    assert (cpu.type, working.type, rss.type) == ("counter", "gauge", "gauge")  # of which no pod has a sample, too
     of = {id: ("", id, "", "", "", "") for id in above}
     assert cpu.values[*of["/kubepods/burstable"], "total"] == 2.5 and cpu.values[*OF_CONTAINER, "total"] == 2.345678901
     assert working.values[of["/system.slice"]] == 1000 and rss.values[of["/system.slice"]] == 7

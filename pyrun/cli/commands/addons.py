@@ -3,7 +3,6 @@ their modules: they share its memory as long as nobody writes to it."""
 
 from __future__ import annotations
 
-import gc
 import os
 import shlex
 import signal
@@ -74,13 +73,14 @@ def run(g: Globals, o: Options) -> int:
     if len({addon.argv[0] for addon in addons}) < len(addons):
         raise InvalidArgument("the same command twice", hint="each may be named once")
     try:
+        from pyrun.web.sharing import prepare_fork
+
         for addon in addons:
             for module in LOADED[addon.argv[0]]:
                 __import__(module)
     except ModuleNotFoundError as error:
         raise missing_package(error)
-    gc.collect()
-    gc.freeze()  # a collection in a child writes into nothing that all have
+    prepare_fork()
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     signal.signal(signal.SIGCHLD, lambda *_: None)  # one that is ignored would not be told
     try:
