@@ -7,9 +7,11 @@ from typing import Any
 from pyrun.kube.addresses import parse_address, parse_prefix
 from pyrun.kube.feed.store import Held, Key, Told, key_of
 from pyrun.proxy.follow import Follower
+from pyrun.proxy.messages import Counters, FrontendCounters, State
 from pyrun.proxy.metrics import Metrics, no_local_endpoints
 from pyrun.proxy.model import Node, Options
 from pyrun.proxy.rules import Rules
+from tests.support.promtool import check_metrics
 
 OWN = "192.168.0.2"
 NODE = Node("n1", (parse_address(OWN),), pod_cidrs=(parse_prefix("10.0.0.0/8"),))
@@ -79,3 +81,9 @@ def test_services_of_policy_local_without_an_endpoint_here_are_counted() -> None
     assert no_local_endpoints(rules) == {"internal": 2, "external": 1}
     text = Metrics().render(rules, None, None)
     assert 'kubeproxy_sync_proxy_rules_no_local_endpoints_total{traffic_policy="internal"} 2\n' in text
+    counted = [FrontendCounters(f.address, f.port, f.protocol, *range(8)) for f in rules.frontends]
+    metrics = Metrics()
+    metrics.count_answer("healthz", 200)
+    whole = metrics.render(rules, Counters(tuple(counted), ()), State(*range(11)))
+    assert 'pyrun_proxy_sent_bytes_total{service="default/both:http ' in whole
+    check_metrics("proxy", whole)
