@@ -9,11 +9,13 @@ from typing import Any
 
 from .. import cri_api as v1
 from ..errors import NotFound, PyrunError
+from ..facts import read_text
 from ..logs.query import Query
 from ..logs.read import tail
 from ..logs.tree import Container, Logs
 from ..metrics.node import NodeUsage, collect_node
 from ..metrics.summary import plan_rate
+from ..pod.stats.cgroup import parse_pressure
 from ..rpc.client import call_all
 from .agent import Agent, ask_agent
 
@@ -42,7 +44,8 @@ class Disk:
 class Observed:
     """Messages of the CRI. statuses, networks: by id, of containers and pods. last: a container's last line, by id, of
     those that failed. cores: the node's use in nanoseconds a second; None at first. error: why the runtime did not
-    answer; then there are no messages. agent: None where no node agent runs."""
+    answer; then there are no messages. agent: None where no node agent runs.
+    pressure: of cpu, memory and io, in how much of the last 10 s something waited for it (PSI), in percent."""
 
     time: int
     node: NodeUsage
@@ -61,6 +64,7 @@ class Observed:
     networks: dict[str, Any] = field(default_factory=dict)
     last: dict[str, bytes] = field(default_factory=dict)
     agent: Agent | None = None
+    pressure: dict[str, float] = field(default_factory=dict)
 
 
 class Observer:
@@ -87,6 +91,7 @@ class Observer:
             "cpus": os.cpu_count() or 1,
             "cores": cores,
             "agent": ask_agent(os.path.dirname(self._cri)),
+            "pressure": _pressure(),
         }
         try:
             return Observed(**own, **self._ask())
@@ -173,6 +178,11 @@ def _last_line(logged: Container | None) -> bytes:
     said = [line for line in (tail(logged, Query(), 20) if logged else []) if line.content.strip()]
     errors = [line for line in said if line.stream == "stderr"]
     return (errors or said)[-1].content if said else b""
+
+
+def _pressure() -> dict[str, float]:
+    found = {name: parse_pressure(read_text(f"/proc/pressure/{name}")) for name in ("cpu", "memory", "io")}
+    return {name: lines["some"].avg10 for name, lines in found.items() if "some" in lines}
 
 
 def _created(one: Any) -> int:

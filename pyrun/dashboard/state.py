@@ -65,6 +65,7 @@ def _node(name: str, seen: Observed) -> dict[str, Any]:
         "memory": seen.node.working,
         "available": seen.node.available,
         "total": seen.total,
+        "pressure": seen.pressure or None,
         "disk": {"path": _word(disk.path), "total": disk.total, "free": disk.free} if disk else None,
     }
 

@@ -232,6 +232,12 @@ def test_of_twenty_pods_one_is_broken(browser: Browser, dashboard: Served, agent
     browser.wait_text("no database")
     browser.wait("document.querySelectorAll('.problem').length === 1")
     browser.wait("document.querySelectorAll('.row[data-key]').length > 3")
+    browser.wait(r"/Pressure\s+cpu [\d.]+ %, memory [\d.]+ %, io [\d.]+ %/.test(document.body.innerText)")
+    choose = "value = 'restarts', one.dispatchEvent(new Event('change', {bubbles: true}))"
+    browser.on("document.querySelector('#top-by')", choose)
+    browser.wait_text("Most restarts")
+    browser.on("document.querySelector('#top-by')", choose.replace("restarts", "cpu"))
+    browser.wait_text("Most CPU")
     picture(browser, "overview", agent)
     browser.run("location.hash = '#/pods'")
     browser.wait_text(f"{PODS} of {PODS}")

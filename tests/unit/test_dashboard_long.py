@@ -3,10 +3,12 @@ of them can be reached."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+from pyrun.dashboard.start import load_pages
 from tests.support.browser import a_browser, find_browser
 from tests.support.dashboard_many import many_pods
 
@@ -91,5 +93,15 @@ def test_axes(tmp_path: Path) -> None:
             assert browser.run(script) == wanted
         legend, up, lines, said = browser.run(LEGEND)
         assert legend == ["a3 B", "<b>b5 B"] and up == ["0 B", "1 B", "2 B", "3 B", "4 B", "5 B"] and lines == 3
+        lines = [{"time": f"2026-01-01T00:{minute:02}:00Z"} for minute in (0, 1, 1, 59, 60 - 1)]
+        hits = f"import('/search.js').then((one) => one.histogram({json.dumps(lines)}).map((each) => each.innerHTML))"
+        [drawn] = browser.run(hits)
+        assert ">2<" in drawn and "at most 2 lines" in drawn
+        assert browser.run(hits.replace(json.dumps(lines), json.dumps(lines[:1]))) == []
         assert said.endswith("UTC: a 3 B; <b>b 5 B")
         assert not browser.complaints, browser.complaints
+
+
+def test_a_first_load_is_small() -> None:
+    """Compressed, of all but the terminal, which is loaded when one is opened."""
+    assert sum(len(data) for name, (data, _) in load_pages().items() if "xterm" not in name) <= 60_000

@@ -8,7 +8,7 @@ import { chooseHistory } from "/history.js";
 import { Logs } from "/logs.js";
 import { Manifest } from "/manifest.js";
 import { eventsPage, nodePage, servicesPage, tokensPage, volumesPage } from "/node.js";
-import { imageList, onePod, overview, podList } from "/pages.js";
+import { imageList, onePod, overview, podList, topBy } from "/pages.js";
 import { planPage, timeline } from "/podtabs.js";
 import { Search } from "/search.js";
 import { act, hasKey, learnRole, login, LoggedOut, logout, may, read } from "/server.js";
@@ -151,6 +151,7 @@ function explore(form) {
 }
 
 document.addEventListener("change", (event) => {
+  if (event.target.id === "top-by") return topBy(event.target.value, render);
   if (event.target.form?.id === "explore") return explore(event.target.form);
   const form = event.target.closest?.("#log-tools");
   if (form && event.target.id !== "filter") owner?.change?.(form);

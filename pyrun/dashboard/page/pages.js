@@ -60,12 +60,29 @@ function gauge(label, key, field, text, unit) {
   return h("div", { class: "gauge", "data-key": field }, h("h3", {}, label), h("p", {}, text), until - since >= 10 && graph(wanted));
 }
 
+const sum = (one, field) => one.containers.reduce((total, each) => total + (each[field] ?? 0), 0);
+
+// What pods are sorted by on the overview: how it is called, and how much of it one has (null: not known).
+const MOST = {
+  cpu: ["CPU", (one) => one.cpu],
+  memory: ["memory", (one) => one.memory],
+  written: ["disk", (one) => sum(one, "written")],
+  restarts: ["restarts", (one) => counts(one)[1]],
+};
+let by = "cpu";
+
+export function topBy(name, changed) {
+  by = name;
+  changed();
+}
+
 export function overview() {
   const here = node();
   const wrong = problems();
   const broken = wrong.filter((one) => one.level === "broken").length;
   const said = broken ? `${plural(broken, "thing")} broken` : wrong.length ? `Nothing broken, ${plural(wrong.length, "warning")}` : "Nothing is wrong";
-  const top = pods().filter((one) => one.cpu !== null).sort((a, b) => b.cpu - a.cpu).slice(0, 8);
+  const [of, most] = MOST[by];
+  const top = pods().filter((one) => most(one) !== null).sort((a, b) => most(b) - most(a)).slice(0, 8);
   return [
     h("h1", {}, here.name),
     h("p", { class: "sub" }, [here.runtime, here.version].filter(Boolean).join(" "), `, up ${ago(here.started)}, ${plural(here.cpus, "CPU")}`),
@@ -77,9 +94,11 @@ export function overview() {
       gauge("CPU", "node", "cpu", `${cores(here.cpu)} of ${plural(here.cpus, "core")}`, nanocores),
       gauge("Memory", "node", "memory", `${bytes(here.memory)} of ${bytes(here.total)}`, bytes),
       here.disk && h("div", { class: "gauge" }, h("h3", {}, "Disk of images"), h("p", {}, `${bytes(here.disk.total - here.disk.free)} of ${bytes(here.disk.total)}`)),
+      here.pressure && h("div", { class: "gauge" }, h("h3", {}, "Pressure"), h("p", {}, Object.entries(here.pressure).map(([what, share]) => `${what} ${figure(share)} %`).join(", ")), h("p", { class: "hint" }, "of the last 10 s something waited for it")),
     ),
     lastHour([["node_cpu_usage_seconds_total", "CPU", used], ["node_memory_working_set_bytes", "Memory", bytes]]),
-    h("h2", {}, "Most CPU"),
+    h("h2", {}, `Most ${of}`),
+    h("label", { class: "tools" }, "By ", h("select", { id: "top-by" }, Object.entries(MOST).map(([name, [text]]) => h("option", { value: name, selected: name === by }, text)))),
     top.length ? rows(top, troubles()) : h("p", { class: "sub" }, pods().length ? "Not measured yet." : "There is no pod."),
     happened().length > 0 && [h("h2", {}, "Last events"), h("ol", { class: "events" }, happened().slice(0, 5).map((one) => eventRow(one, true)))],
   ];

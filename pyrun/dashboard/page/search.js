@@ -1,6 +1,7 @@
 // Logs of all pods, searched by words or expressions.
 import { h } from "/dom.js";
 import { plural } from "/format.js";
+import { graph } from "/graph.js";
 import { Lines } from "/lines.js";
 import { get } from "/server.js";
 import { pods } from "/store.js";
@@ -14,7 +15,8 @@ export class Search {
     this.known = new Map();
     this.lines = new Lines("what was found", (one) => row(one, this.known.get(one.uid)));
     this.said = h("p", { class: "sub", role: "status" }, "Of all pods, the newest lines that have each of the words. Without words: the newest lines.");
-    this.element = h("div", {}, this.said, this.lines.element);
+    this.hits = h("div", {});
+    this.element = h("div", {}, this.said, this.hits, this.lines.element);
   }
 
   start() {}
@@ -32,6 +34,7 @@ export class Search {
       this.known = new Map(pods().map((one) => [one.uid, one]));
       this.lines.clear();
       this.lines.add(found.lines);
+      this.hits.replaceChildren(...histogram(found.lines));
       this.said.textContent = found.lines.length ? `${plural(found.lines.length, "line")}${found.lines.length === MOST ? ", the newest; there may be more" : ""}` : "no line was found";
     } catch (error) {
       this.said.textContent = error.message;
@@ -60,6 +63,21 @@ export class Search {
   end() {
     this.turn = null;
   }
+}
+
+const BARS = 60;
+
+// How many of what was found are of which time: when did it begin, is it over?
+export function histogram(lines) {
+  const times = lines.map((one) => Date.parse(one.time) / 1000);
+  const [first, last] = [Math.min(...times), Math.max(...times)];
+  if (!(last - first > 1)) return [];
+  const step = (last - first) / BARS;
+  const counts = Array.from({ length: BARS }, () => 0);
+  for (const time of times) counts[Math.min(BARS - 1, Math.floor((time - first) / step))]++;
+  const points = counts.map((count, at) => [first + (at + 0.5) * step, count]);
+  const text = Object.assign((count) => plural(count, "line"), { round: (count) => (Number.isInteger(count) ? String(count) : "") });
+  return [graph({ key: "hits", label: "Lines that were found, by time", since: first, until: last, step, text, series: [{ name: "lines", points }] })];
 }
 
 function row(one, of) {
