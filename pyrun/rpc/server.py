@@ -211,7 +211,7 @@ class _Protocol(H2Protocol):
 
 
 class _Foreseen(logging.Filter):
-    """grpclib writes a stack trace of a client that has gone, and of one whose deadline was over before its call began."""
+    """grpclib writes a stack trace of a client that is gone, and of one whose deadline was over before its call."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return not (record.exc_info and isinstance(record.exc_info[1], (TimeoutError, *GONE)))
