@@ -55,7 +55,8 @@ def rich(bundle: BundleMaker, tmp_path: Path, *, userns: bool) -> Bundle:
     b.update(linux={"timeOffsets": {"boottime": {"secs": 5}}, "sysctl": {"net.ipv4.ip_forward": "1"}})
     if userns:
         b.add_namespace("user")
-        b.update(linux={"uidMappings": MAPS, "gidMappings": MAPS})
+        device = {"path": "/dev/its/own", "type": "c", "major": 1, "minor": 5}
+        b.update(linux={"uidMappings": MAPS, "gidMappings": MAPS, "devices": [device]})
         subprocess.run(["chown", "-hR", "100000:100000", b.rootfs], check=True)
         os.chmod(tmp_path, 0o755)
         for path in (tmp_path.parent, tmp_path.parent.parent):
