@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import os
+import sqlite3
 import stat
 import time
 from pathlib import Path
@@ -26,6 +27,7 @@ from pyrun.node.agent.agent import Agent
 from pyrun.node.agent.applied import write_file
 from pyrun.node.agent.container_config import MASKED, READONLY, ConfigFault, Made, container_config
 from pyrun.node.agent.files import HEADER_HOST, hosts_text
+from pyrun.node.agent.kept import Kept
 from pyrun.node.agent.messages import make_file, read_message
 from pyrun.node.agent.pod_slice import limit_properties
 from pyrun.node.agent.pull_secrets import pull_auths
@@ -527,6 +529,36 @@ def test_records_are_what_they_were(tmp_path: Path) -> None:
     (tmp_path / "bad.db").write_bytes(b"no database" * 100)
     with pytest.raises(PyrunError, match="bad.db"):
         Records(str(tmp_path / "bad.db"))
+
+
+def test_a_disk_that_takes_nothing_holds_up_who_writes_and_not_the_loop(tmp_path: Path) -> None:
+    """And what is written last is what stays."""
+    path = str(tmp_path / "pods.db")
+    records, other = Records(path), sqlite3.connect(path, isolation_level=None)
+    records._db.execute("PRAGMA busy_timeout = 60000")
+    record = Record(uid="u", file="/f", pod=pod_of("containers: [{name: c}]"), created=1.0)
+    host: Any = SimpleNamespace(records=records, warn=pytest.fail)
+
+    async def main() -> None:
+        kept = Kept(host, record)
+        other.execute("BEGIN IMMEDIATE")
+        saves = [asyncio.create_task(kept.save())]
+        await asyncio.sleep(0)
+        record.grace = 7
+        saves += [asyncio.create_task(kept.save()), asyncio.create_task(kept.save())]
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert not any(save.done() for save in saves), "none says that it is written"
+        other.execute("COMMIT")
+        await asyncio.gather(*saves)
+        assert [one.grace for one in records.all(pytest.fail)] == [7]
+        await kept.forget()
+        await kept.save()
+        assert not list(records.all(pytest.fail)), "what is gone is not written again"
+
+    asyncio.run(main())
+    other.close()
+    records.close()
 
 
 def test_the_oldest_logs_go(tmp_path: Path) -> None:

@@ -198,7 +198,7 @@ class Actor:
         desired, carrier = self.record.desired(), self.carrier
         await known_images(self.host.cri.images, self.host.pulled, desired, carrier.images, carrier.may_use)
         self.decision = self._settled(plan_pod(desired, self.observe(), self.host.facts, now))
-        self._note(now)
+        await self._note(now)
         for action in self.decision.actions:
             self._begin(action, now)
         for later in self.decision.probes:
@@ -351,7 +351,7 @@ class Actor:
         for a in attempts_of(self.kept.sandboxes(), self.record):
             if a.ended:
                 self.record.past[a.id] = a
-        self.kept.save()
+        await self.kept.save()
         try:
             await self.carrier.clear_ended(
                 volumes=self.record.failure is not None and self.record.failure[0] == EVICTED
@@ -376,7 +376,7 @@ class Actor:
             found.reason, found.message = self.waiting
         return found
 
-    def _note(self, now: float) -> None:
+    async def _note(self, now: float) -> None:
         """Writes down what has changed."""
         assert self.decision is not None
         pods = self.kept.sandboxes()
@@ -393,7 +393,7 @@ class Actor:
                 if type == IN_PROGRESS and not self.is_finished:
                     text = f"Pod resize completed: {summary(self.record.desired().pod)}"
                     self.events.add("Normal", "ResizeCompleted", text)
-        self.kept.save()
+        await self.kept.save()
         self.host.told(self.record, self._dated(self.decision.status))
         if self.is_finished and not self.done.is_set():
             self.done.set()

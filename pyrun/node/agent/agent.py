@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...cri.cri import Cri
-from ...ending import cancel
+from ...ending import END_S, cancel
 from ...errors import PyrunError, reason
 from ...image.garbage import Policy
 from ...kube.certificates import write_private
@@ -182,7 +182,10 @@ class Agent:
         if self._url is not None:
             self._url.close()
         self.host.prober.close()
-        self.host.records.close()
+        try:
+            await asyncio.wait_for(asyncio.to_thread(self.host.records.close), END_S)
+        except TimeoutError:
+            self._warn("the pods' records are not closed: their disk does not answer")
 
     async def shut_down(self) -> None:
         """Ends all pods, as the node does; who has not ended in its time is left to whoever ends the node."""

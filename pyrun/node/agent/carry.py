@@ -104,9 +104,9 @@ class Carrier:
         try:
             await asyncio.to_thread(private_directory, kept.directory)
             await self._make_volumes()
-            source = API if kept.record.api else FILE
+            source, ids = API if kept.record.api else FILE, await self._ids()
             config = sandbox_config(
-                pod, uid, action.attempt, host.logs, host.dns, systemd=host.systemd, source=source, ids=self._ids()
+                pod, uid, action.attempt, host.logs, host.dns, systemd=host.systemd, source=source, ids=ids
             )
             limits = pod_limits(kept.record.desired().spec)
             for text in limit_dns(config.dns_config):
@@ -126,14 +126,14 @@ class Carrier:
             self.sandbox_error = None
             await self._remove_old_sandboxes()
 
-    def _ids(self) -> int:
+    async def _ids(self) -> int:
         """The first of the users that it has for its own, kept as long as the pod; 0 of one that has the node's."""
         kept = self._kept
         record = kept.record
         if record.desired().spec.hostUsers is False and not record.ids:
             had = [ids for pod in kept.sandboxes() for ids in ids_of_sandbox(pod)]  # of an agent that lost its records
             record.ids = had[0].start if had else first_free([*self._host.ids(), *ids_of_people()])
-            kept.save()
+            await kept.save()
         return record.ids
 
     async def _make_cgroup(self, parent: str, limits: CgroupLimits) -> None:
@@ -224,13 +224,13 @@ class Carrier:
             raise
         await asyncio.to_thread(pulled.done, image, done.image_ref, login)
         if login is not None:
-            self._shown(image, done.image_ref)
+            await self._shown(image, done.image_ref)
         return done
 
-    def _shown(self, image: str, id: str) -> None:
+    async def _shown(self, image: str, id: str) -> None:
         """The pod has shown its credentials: it may have the image from now on, also where nobody can be asked."""
         self._kept.record.shown[image] = id
-        self._kept.save()
+        await self._kept.save()
 
     async def may_use(self, image: str, id: str) -> bool:
         """Of an image that is here and not everybody's: whether the pod has shown credentials that have brought it."""
@@ -246,7 +246,7 @@ class Carrier:
             return False
         if not await asyncio.to_thread(self._host.pulled.opens, image, id, logins):
             return False
-        self._shown(image, id)
+        await self._shown(image, id)
         return True
 
     async def _pull_as(self, image: str) -> tuple[Any, Login | None]:
@@ -286,7 +286,7 @@ class Carrier:
         c = containers_of(record.desired())[action.name]
         if action.back_off is not None:
             record.restarts[action.name] = action.back_off
-            self._kept.save()
+            await self._kept.save()
         try:
             id = await self._create(c, action.attempt)
         except (PyrunError, ValueError) as error:  # protobuf's, of a value that the message can't have
@@ -332,12 +332,12 @@ class Carrier:
         texts = await beside(host.volumes.texts, pod, record.uid, c)
         env = environment(c, pod, record.uid, await kept.objects(), self._facts(addresses), texts)
         mounts = await self._mounts(c, attempt, env)
-        made = Made(record.uid, attempt, (image.id, image.config.user), env, mounts, host.memory, self._ids())
+        made = Made(record.uid, attempt, (image.id, image.config.user), env, mounts, host.memory, await self._ids())
         config = container_config(pod, c, made, self._target(c))
         request = v1.CreateContainerRequest(pod_sandbox_id=pods[-1].id, config=config, sandbox_config=pods[-1].config)
         done = await create_container(host.cri, request)
         record.resources[done.container_id] = c.resources or ResourceRequirements()
-        kept.save()
+        await kept.save()
         kept.events.add("Normal", "Created", f"Created container: {c.name}")
         for name, policy in images_of(record.desired().spec, c):
             if policy == "Always":  # the next one asks the registry again
@@ -378,7 +378,7 @@ class Carrier:
             path = kept.message_file(c.name, attempt)
             await asyncio.to_thread(make_file, path)
             found.append(v1.Mount(container_path=c.terminationMessagePath, host_path=path))
-        if ids := self._ids():  # what lies there belongs to the pod's users by the numbers that they have inside
+        if ids := await self._ids():  # what lies there belongs to the pod's users by the numbers that they have inside
             for one in [one for one in found if not one.image.image]:  # the runtime does that with an image's itself
                 one.uidMappings.append(mapping(ids))
                 one.gidMappings.append(mapping(ids))
@@ -392,7 +392,7 @@ class Carrier:
         assert handler is not None
         hooks = record.hooks.setdefault(action.id, {})
         hooks[action.which] = Hook(begun)
-        self._kept.save()
+        await self._kept.save()
         patience = None if action.deadline is None else max(0.1, action.deadline - begun)
         error = await self._host.prober.hook(handler, Target(action.id, c, self._address()), patience)
         hooks[action.which] = Hook(begun, time.time(), error)
@@ -435,4 +435,4 @@ class Carrier:
             await asyncio.to_thread(host.volumes.remove, kept.record.uid)
         for directory in (kept.directory, kept.log_directory):
             await asyncio.to_thread(remove_tree, directory)
-        kept.forget()
+        await kept.forget()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from ...errors import PyrunError
 from ...pod.pod import Pod as Sandbox
 from ..volumes import Objects
@@ -17,7 +19,7 @@ class Kept:
         self.host, self.record = host, record
         self.events = Events(lambda event: host.event(of_pod(record), event, api=record.api))
         self.gone = False
-        self._written = b""
+        self._written, self._saving = b"", asyncio.Lock()
 
     def sandboxes(self) -> list[Sandbox]:
         """Oldest first."""
@@ -27,20 +29,22 @@ class Kept:
         """What its volumes and variables refer to. PyrunError where that is not known now."""
         return await self.host.served(self.record) if self.record.api else self.host.objects
 
-    def save(self) -> None:
-        """Writes the record down where it has changed."""
-        data = self.host.records.encode(self.record)
-        if data != self._written and not self.gone:
-            try:
-                self.host.records.write(self.record.uid, data)
-                self._written = data
-            except PyrunError as error:
-                self.host.warn(str(error))
+    async def save(self) -> None:
+        """Writes the record down where it has changed: what it is now is on the disk when this returns."""
+        async with self._saving:
+            data = self.host.records.encode(self.record)
+            if data != self._written and not self.gone:
+                try:
+                    await self.host.records.put(self.record.uid, data)
+                    self._written = data
+                except PyrunError as error:
+                    self.host.warn(str(error))
 
-    def forget(self) -> None:
+    async def forget(self) -> None:
         """PyrunError."""
-        self.host.records.remove(self.record.uid)
-        self.gone = True
+        async with self._saving:
+            await self.host.records.drop(self.record.uid)
+            self.gone = True
 
     @property
     def directory(self) -> str:

@@ -6,7 +6,9 @@ is here: with the file lost, pods of files that are still there are taken on by 
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 
 import msgspec
@@ -106,11 +108,13 @@ class Record(msgspec.Struct, omit_defaults=True, kw_only=True):
 
 
 class Records:
-    """One connection, of one thread: the loop's. A row is some hundred µs."""
+    """One connection, in whatever thread. A row is some hundred µs, and of a disk that hangs it never ends: so the loop
+    has put() and drop(), which come to the file in the order in which they are called."""
 
     def __init__(self, path: str) -> None:
+        self._lock, self._order = threading.Lock(), asyncio.Lock()
         try:
-            self._db = sqlite3.connect(path, isolation_level=None)
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")  # a power cut may take the last rows, never the file
             (found,) = self._db.execute("PRAGMA user_version").fetchone()
@@ -134,17 +138,29 @@ class Records:
     def encode(self, record: Record) -> bytes:
         return self._encoder.encode(record)
 
+    async def put(self, uid: str, data: bytes) -> None:
+        """When it is written. PyrunError."""
+        async with self._order:
+            await asyncio.to_thread(self.write, uid, data)
+
+    async def drop(self, uid: str) -> None:
+        async with self._order:
+            await asyncio.to_thread(self.remove, uid)
+
     def write(self, uid: str, data: bytes) -> None:
         try:
-            self._db.execute("INSERT OR REPLACE INTO pods VALUES (?, ?)", (uid, data))
+            with self._lock:
+                self._db.execute("INSERT OR REPLACE INTO pods VALUES (?, ?)", (uid, data))
         except sqlite3.Error as error:
             raise PyrunError(f"the record of pod {uid} can't be written: {error}") from None
 
     def remove(self, uid: str) -> None:
         try:
-            self._db.execute("DELETE FROM pods WHERE uid = ?", (uid,))
+            with self._lock:
+                self._db.execute("DELETE FROM pods WHERE uid = ?", (uid,))
         except sqlite3.Error as error:
             raise PyrunError(f"the record of pod {uid} can't be removed: {error}") from None
 
     def close(self) -> None:
-        self._db.close()
+        with self._lock:
+            self._db.close()

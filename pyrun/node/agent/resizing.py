@@ -93,7 +93,7 @@ async def carry_out(kept: Kept, action: act.Resize, limit_pod: LimitPod) -> None
         elif write.resources is not None:
             await _write(kept, write, write.resources)
             record.resources[write.id] = write.resources
-        kept.save()
+        await kept.save()
 
 
 def _check(kept: Kept, action: act.Resize, parent: str) -> None:
