@@ -37,6 +37,7 @@ from .records import (
 from .spec import collect_node, open_log
 from .spec.resources import container_resources
 from .state import NodeState
+from .stuck import collect_stuck
 from .supervisor import drop
 
 KILLED_S = 30.0  # for what was killed to end
@@ -213,8 +214,10 @@ async def stop(pods: NodeState, c: Container, grace_s: float) -> None:
     try:
         await asyncio.wait_for(c.ended.wait(), KILLED_S)
     except TimeoutError:
+        stuck = await asyncio.to_thread(collect_stuck, c.record.cgroup) if c.record.cgroup else []
+        told = f": {', '.join(stuck)} can't be killed" if stuck else ""
         raise PyrunError(
-            f"container {c.id[:13]} was killed and has not ended in {KILLED_S:.0f} s",
+            f"container {c.id[:13]} was killed and has not ended in {KILLED_S:.0f} s{told}",
             hint="a process that waits for a disk or a file server can't be killed: look at /proc/PID/stack",
         ) from None
 

@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from pyrun.cri import daemon
+from pyrun.pod.stuck import collect_stuck
 from tests.support.container.disk import dead_fuse, unmount
+from tests.support.container.leaks import CGROUP_ROOT
 from tests.support.container.runner import wait_for
 from tests.support.cri.node import Daemon, a_node
 from tests.support.node.agent import SLEEP, AgentNode, an_agent, pod, sh
@@ -94,6 +96,24 @@ def test_dead_directories_take_no_thread_from_others(tmp_path: Path, busybox_roo
             agent.wait_ready("web")
         agent.clear()
     unmount(tmp_path / "state" / "volumes")
+
+
+def test_who_waits_in_the_kernel_is_named_with_where(tmp_path: Path) -> None:
+    """As it is told of a container that was killed and does not end."""
+    cgroup = CGROUP_ROOT / "stuck" / "below"
+    cgroup.mkdir(parents=True)
+    try:
+        with dead_fuse(tmp_path / "dead"):
+            script = f"echo $$ >{cgroup}/cgroup.procs; exec stat {tmp_path}/dead/file"
+            process = subprocess.Popen(["sh", "-c", script], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            wait_for(lambda: bool(collect_stuck(str(cgroup.parent))), PATIENCE_S, "it waits")
+            (told,) = collect_stuck(str(cgroup.parent))
+            assert told.startswith(f"stat (pid {process.pid}) in "), told
+        process.wait(PATIENCE_S)
+        assert not collect_stuck(str(cgroup.parent))
+    finally:
+        cgroup.rmdir()
+        cgroup.parent.rmdir()
 
 
 def test_a_start_that_hangs_ends(tmp_path: Path, busybox_rootfs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
