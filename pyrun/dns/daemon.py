@@ -16,7 +16,9 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
+from typing import TypeVar
 
 from .. import inotify
 from ..errors import PyrunError, reason
@@ -24,6 +26,7 @@ from ..kube.feed.store import Store
 from ..listen import listen, only_one
 from ..proxy.health import tcp
 from . import wire
+from .aside import Aside
 from .directory import KINDS, Objects, all_faults, gather
 from .encode import encode_table
 from .exporter import Exporter, Page, Words
@@ -39,10 +42,12 @@ from .responder import Ended, Question, Responder
 from .servers import Address, Servers, read_resolv_conf, read_searches, without
 from .table import Table
 
+T = TypeVar("T")
 STILL_S = 0.05
 RESTART_S = 1.0  # a program that ends at once is not started more often
 RESTARTS = 10
 TABLE_TRIES = 3  # of programs with a table of which they end
+GRACE_S = 1.0  # for a program that is given a table: before a page says so, and before a stop ends it
 LATER_S = (2.0, 60.0)  # before another try, where none can be started
 LOOK_S = 5.0  # at resolv.conf, where the machine has no more inotify instances
 
@@ -75,6 +80,7 @@ class Daemon:
         self.store = store
         self.say = say
         self.loop = Loop()
+        self.aside = Aside(self.loop)  # who waits for the program; nobody else speaks with it meanwhile
         self.forwarder = Forwarder(self.loop, self._said, say)
         self.control = os.path.join(settings.state, "control.sock")
         self.saved = os.path.join(settings.state, "table")
@@ -83,6 +89,7 @@ class Daemon:
         self.faults: set[str] = set()
         self.searches = settings.options.searches
         self.pending = False
+        self.asked: Responder | None = None  # aside: the program that is waited for
         self.started_at = 0.0
         self.is_down = False  # there is no program, and one is tried again by and by
         self.delay = LATER_S[0]
@@ -163,7 +170,7 @@ class Daemon:
         self.started_at = time.monotonic()
         pid, responder = start(self.control), None
         try:
-            responder = Responder.connect(self.control)
+            responder = self.asked = Responder.connect(self.control)
             if not responder.is_known:
                 raise PyrunError(f"{PROGRAM} is of another version than this daemon", hint="./bootstrap build")
             self._configure(responder)
@@ -225,7 +232,9 @@ class Daemon:
         """Until stop(). PyrunError when it can't go on."""
         try:
             self.exporter = Exporter(self.loop, self._pages())
-            self.loop.read(self.responder.fileno(), self._questions)
+            if not self.aside.busy:
+                self.loop.forget(self.responder.fileno())
+                self.loop.read(self.responder.fileno(), self._questions)
             self.loop.read(self.store.fileno(), self._changed)
             self._use_servers()
             self._follow_resolv_conf()
@@ -248,10 +257,16 @@ class Daemon:
         self.forwarder.close()
         if self.exporter:
             self.exporter.close()
-        if not self.leave:
-            with contextlib.suppress(PyrunError):
+        while not self.aside.finish(GRACE_S):  # a table, or a start, of which the program does not come back
+            if self.asked is not None:
+                self.asked.give_up()
+        if not self.leave and not self.is_down:
+            try:
                 self.responder.stop()
+            except PyrunError:
+                end_program(self.responder.pid)
         self.responder.close()
+        self.aside.close()
         for one in self.sockets:
             one.close()
         if self.watch:
@@ -270,7 +285,13 @@ class Daemon:
             self.say(f"`pyrun dns query` can't ask this server: {error.text}")
         return served
 
+    def _settle(self) -> None:
+        """Before the program is asked something. PyrunError while it has to do with a table, or there is none."""
+        if not self.aside.finish(GRACE_S):
+            raise PyrunError(f"pyrun-dns has been given a table {self.aside.seconds:.0f} s ago, and is silent since")
+
     def _status(self) -> dict[str, int]:
+        self._settle()
         self.loop.after(0, self._questions)  # those that come while the program is waited for: nothing tells of them
         with self._watching() as responder:
             return responder.status()
@@ -293,6 +314,7 @@ class Daemon:
     def _look(self, words: Words) -> str:
         """What a client would be answered, as JSON."""
         name, kind, client = question_of(words)
+        self._settle()
         self.loop.after(0, self._questions)  # as in _status()
         with self._watching() as responder:
             looked = responder.look(make_query(0, name, kind), client)
@@ -301,7 +323,7 @@ class Daemon:
         return json.dumps(look_json(looked, name, kind, client, table, servers)) + "\n"
 
     def _questions(self) -> None:
-        if self.is_down:
+        if self.is_down or self.aside.busy:
             return
         try:
             for question in self.responder.ask():
@@ -315,7 +337,7 @@ class Daemon:
         asked = self.responder
 
         def follow() -> None:
-            if self.responder is asked and not self.is_down:
+            if self.responder is asked and not self.is_down and not self.aside.busy:
                 self._again()
 
         try:
@@ -324,27 +346,50 @@ class Daemon:
             self.loop.after(0, follow)
             raise
 
-    def _again(self, *, plan: bool = True) -> None:
+    def _again(self) -> None:
         """The program has ended, or is silent. Another one goes on with its sockets, its table and what waits in
         them. Where it can't be started, nobody is answered, and it is tried again by and by: what waits may wait."""
-        pid, was_down = self.responder.pid, self.is_down
-        if not was_down:
+        if not self.aside.busy:
+            self._run_aside(self._replace, self._replaced)
+
+    def _run_aside(self, work: Callable[[], T], then: Callable[[T], None]) -> None:
+        """work speaks with the program, then goes on with what came of it. Its questions wait meanwhile."""
+
+        def follow(found: T) -> None:
+            then(found)
+            if not self.is_down and self.loop.running:
+                self.loop.forget(self.responder.fileno())
+                self.loop.read(self.responder.fileno(), self._questions)
+                self.loop.after(0, self._questions)
+
+        if not self.is_down:
             self.loop.forget(self.responder.fileno())
+        self.aside.run(work, follow)
+
+    def _replace(self) -> PyrunError | None:
+        """Aside. Another program in place of this one, or why there is none."""
+        pid = self.responder.pid
+        if not self.is_down:
             self.responder.close()
             end_program(pid)
         try:
             self.responder = self._start_again()
         except PyrunError as error:
+            return error
+        self.say(f"pyrun-dns, process {pid}, has ended; process {self.responder.pid} goes on")
+        return None
+
+    def _replaced(self, error: PyrunError | None) -> None:
+        was_down, self.is_down = self.is_down, error is not None
+        if not self.loop.running:
+            return
+        if error is not None:
             self.say(f"nobody is answered, as pyrun-dns can't be started: {error}; again in {self.delay:.0f} s")
-            self.is_down = True
             self.loop.after(self.delay, self._again)
             self.delay = min(2 * self.delay, LATER_S[1])
             return
-        self.is_down, self.delay = False, LATER_S[0]
-        self.say(f"pyrun-dns, process {pid}, has ended; process {self.responder.pid} goes on")
-        self.loop.read(self.responder.fileno(), self._questions)
-        self.loop.after(0, self._questions)
-        if plan and (was_down or not self.table_bytes):
+        self.delay = LATER_S[0]
+        if was_down or not self.table_bytes:
             self._changed()
 
     def _start_again(self) -> Responder:
@@ -352,12 +397,14 @@ class Daemon:
         for tries_left in reversed(range(RESTARTS)):
             if time.monotonic() - self.started_at < RESTART_S:
                 time.sleep(RESTART_S)
+            if not self.loop.running:
+                break
             try:
                 return self._start()
             except Ended:
                 if not tries_left:
                     raise
-        raise AssertionError
+        raise Ended("pyrun-dns is not started any more, as this daemon ends")
 
     def _said(self, question: Question, said: Said | None) -> None:
         """Tells the program what other servers have said."""
@@ -380,6 +427,9 @@ class Daemon:
             self.loop.after(STILL_S, self._plan)
 
     def _plan(self) -> None:
+        if self.aside.busy:
+            self.loop.after(STILL_S, self._plan)
+            return
         self.pending = False
         objects = gather(self.store.all(*KINDS))
         options = replace(
@@ -393,32 +443,37 @@ class Daemon:
         generation = self.responder.generation + 1
         data = encode_table(table, generation, faults)
         self._tell(objects, table, faults)
-        if not self._put(data):
-            return
-        self.forwarder.table, self.planned = table, generation
-        self.table_bytes = data
-        self.loop.after(0, self._questions)  # those that came while the program was waited for: nothing tells of them
-        self._save(data)
+        if not self.is_down:  # who starts it again plans again
+            self._run_aside(partial(self._give, data), partial(self._given, data, table, generation))
 
-    def _put(self, data: bytes) -> bool:
-        """Whether the program answers from it now; else the last one that was good goes on."""
-        why = f"{PROGRAM} ends of it, or is silent"
-        for _ in range(RESTARTS):
-            if self.is_down:
-                return False  # who starts it again plans again
+    def _give(self, data: bytes) -> tuple[str, PyrunError | None]:
+        """Aside. Why the program does not take the table, "" where it answers from it; and why there is no program."""
+        for _ in range(TABLE_TRIES):
             try:
+                self.asked = self.responder
                 self.responder.put_table(data)
                 if not self.table_bytes:
                     self.responder.add_sockets(self.sockets)
                 self.killed = 0
-                return True
+                return "", None
             except Ended:
-                self._again(plan=False)
+                error = self._replace()
+                if error is not None or not self.loop.running:
+                    return "", error
             except PyrunError as error:
-                why = error.text
-                break
-        self.say(f"the table of these objects is not used, and what was answered before goes on: {why}")
-        return False
+                return error.text, None
+        return f"{PROGRAM} ends of it, or is silent", None
+
+    def _given(self, data: bytes, table: Table, generation: int, came: tuple[str, PyrunError | None]) -> None:
+        why, error = came
+        if error is not None:
+            self._replaced(error)
+        elif why:
+            self.say(f"the table of these objects is not used, and what was answered before goes on: {why}")
+        elif self.loop.running or self.responder.generation == generation:
+            self.forwarder.table, self.planned = table, generation
+            self.table_bytes = data
+            self._save(data)
 
     def _tell(self, objects: Objects, table: Table, faults: Faults) -> None:
         """Each fault once, as long as it is there."""

@@ -126,6 +126,11 @@ class Responder:
         """Leaves it alone: it goes on with what it has."""
         self.connection.close()
 
+    def give_up(self) -> None:
+        """Whoever waits for it, in another thread, does so no more: Ended."""
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_RDWR)
+
     def fileno(self) -> int:
         return self.connection.fileno()
 

@@ -480,6 +480,7 @@ def test_the_daemon_is_killed_and_another_one_takes_up() -> None:
         settings = Settings(directory, (("127.0.0.1", port),), LOOPBACK, upstreams=Servers({}), rate=0)
         first = Daemon(settings, store, said.append)
         first._plan()
+        assert first.aside.finish(PATIENCE_S)
         pid = first.responder.pid
         try:
             first.responder.close()

@@ -83,6 +83,28 @@ def test_a_program_that_is_silent_is_ended(monkeypatch: pytest.MonkeyPatch) -> N
         assert served.udp(f"web.{SVC}")[1]
 
 
+def test_a_table_of_which_the_program_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The daemon goes on meanwhile: pages say so, and it ends when it is told to, with the program."""
+    put = Responder.put_table
+
+    def hangs(self: Responder, data: bytes) -> int:
+        if data != good:
+            os.kill(self.pid, signal.SIGSTOP)
+        return put(self, data)
+
+    with serving(Servers({})) as served:
+        good, hung = served.daemon.table_bytes, served.daemon.responder.pid
+        monkeypatch.setattr(responder, "PATIENCE_S", 3600.0)
+        monkeypatch.setattr(Responder, "put_table", hangs)
+        tell_cluster(served.store, service("new", clusterIP="10.96.9.9"))
+        wait_until("it hangs", lambda: Path(f"/proc/{hung}/stat").read_text().rpartition(")")[2].split()[0] == "T")
+        where = f"/query?name={wire.name_of(f'web.{SVC}').hex()}&type=1&client={bytes(16).hex()}"
+        status, text = request(f"{served.daemon.settings.state}/{SOCKET}", where, hint="")
+        assert status == 503 and b"has been given a table" in text
+    with pytest.raises(ProcessLookupError):
+        os.kill(hung, 0)
+
+
 def test_a_program_that_can_not_be_started_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """As while another one is installed. What was asked meanwhile is answered then, also by what has changed."""
     begin: Callable[[str], int] = getattr(pyrun.dns.daemon, "start")  # noqa: B009
@@ -151,6 +173,7 @@ def leave_a_program(tmp_path: Path, store: Store, port: int) -> tuple[Settings, 
     settings = Settings(str(tmp_path), (("127.0.0.1", port),), LOOPBACK, upstreams=Servers())
     first = Daemon(settings, store, print)
     first._plan()
+    assert first.aside.finish(PATIENCE_S)
     first.stop(leave=True)
     first.run()
     return settings, first.responder.pid

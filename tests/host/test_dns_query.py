@@ -168,6 +168,7 @@ def test_the_table_of_last_time(capfd: pytest.CaptureFixture[str]) -> None:
         store.replace("test", {("Service", "default", "web"): Told(CLUSTER[0], "test")})
         first = Daemon(settings, store, print)
         first._plan()
+        assert first.aside.finish(PATIENCE_S)
         first.stop()
         first.run()
         unsynced = Store()
