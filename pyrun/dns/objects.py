@@ -193,7 +193,9 @@ def _ports(values: Any, pointer: str, origin: Origin, faults: list[Fault]) -> It
 
 def _address(text: Any, where: Where, faults: list[Fault]) -> Iterator[bytes]:
     try:
-        address = ipaddress.ip_address(text if isinstance(text, str) else "")
+        if not isinstance(text, str) or "%" in text:  # a zone (fe80::1%eth0) is no address's, but a node's
+            raise ValueError
+        address = ipaddress.ip_address(text)
     except ValueError:
         faults.append(Fault(where, f"{text!r} is no IP address"))
         return

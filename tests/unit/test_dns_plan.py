@@ -244,6 +244,14 @@ def test_an_endpoint_has_all_its_addresses() -> None:
     ]
 
 
+def test_an_address_with_a_zone_is_none() -> None:
+    six = endpoint_slice("six", endpoint("fd00::1"), endpoint("fd00::2%eth0"), kind="IPv6")
+    services, slices, _, faults = read([service("six", clusterIP="None"), six])
+    data = bytes(respond(plan_dns(services, slices), ask(f"six.{SVC}", "AAAA")) or b"")
+    assert [line.split()[3] for line in shown(data)[1]] == ["fd00::1"]
+    assert [fault.why for fault in faults] == ["'fd00::2%eth0' is no IP address"]
+
+
 def test_order_of_objects_changes_nothing() -> None:
     services, slices, pods, _ = read(CLUSTER)
     assert plan_dns(reversed(services), reversed(slices), reversed(pods), OWN) == TABLE
