@@ -1,7 +1,7 @@
 # Everything here assumes `./bootstrap build` has run once; each target runs it, and the second time it is quick.
 PY := .venv/bin/python
 
-.PHONY: help build check test bench bench-addons bench-addons-memory flood-logs pictures bench-layers bench-cri bench-node many-cri demo conformance critest critest-vm containerd-2 victoria-logs kubelet control-plane metrics-server e2e-node histories fuzz fuzz-layer fuzz-dataplane fuzz-dns fuzz-probe bench-proxy flood-proxy churn-proxy bench-proxy-memory bench-proxy-plan bench-dns broken-dns asan vm vm-shell vm-test power-cuts vm-engines vm-trixie box soak clean
+.PHONY: help build check test bench bench-addons bench-addons-memory flood-logs pictures bench-layers bench-cri bench-node many-cri demo conformance critest critest-vm containerd-2 victoria-logs kubelet control-plane metrics-server e2e-node histories fuzz fuzz-layer fuzz-dataplane fuzz-dns fuzz-probe bench-proxy flood-proxy kill-proxy churn-proxy bench-proxy-memory bench-proxy-plan bench-dns broken-dns asan vm vm-shell vm-test power-cuts vm-engines vm-trixie box soak clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -90,6 +90,9 @@ bench-proxy: build  ## the service proxy in both modes against haproxy and nginx
 
 flood-proxy: build  ## floods at the service proxy: 50,000 connections of one pod, a million forged sources and broken objects (root)
 	$(PY) -m tests.bench.proxy_flood $(ARGS)
+
+kill-proxy: build  ## the proxy's data plane killed under a client that connects every ms: when it is served again (root)
+	$(PY) -m tests.bench.proxy_kill $(ARGS)
 
 churn-proxy: build  ## the service proxy while endpoints change without a pause, under load: 24 hours, or ARGS="--seconds 600" (root)
 	$(PY) -m tests.bench.proxy_churn $(ARGS)

@@ -12,12 +12,14 @@ import socket
 import threading
 import time
 
-from ..errors import PyrunError
+from ..errors import PyrunError, Unavailable
 from ..listen import private_directory
 from . import client
 from .client import DataPlane, Gone
+from .encode import encode_rules
 from .messages import Counters, Settings, State
 from .nft.kernel import KernelRules
+from .ready import Ready
 from .routes import Routes, addresses_to_catch, holds
 from .rules import FORWARD, SCTP, TCP, Change, Frontend, Key, Rules
 from .sctp import fits_sockets, probe
@@ -57,14 +59,19 @@ if TYPE_CHECKING:
             """TCP ports of ours on which something listens, which is no host's."""
             ...
 
+        def lacks(self) -> str:
+            """Why the kernel can't carry a Service by itself; "": it can."""
+            ...
+
         def close(self, *, remove: bool) -> None: ...
 
 
 Stat = tuple[int, int, int, int] | None  # of a file, which is another when it has been replaced
 PLANE = "dataplane"  # its directory in the state directory
 BACKLOG = 4096
-AGAIN_S = (0.5, 10.0)  # before a data plane is started that has died soon after its start, or could not be
-STEADY_S = 60.0  # one that lives so long may be started again at once
+MODULES = "modprobe it, where need be from the distribution's package of further modules"
+AGAIN_S = (0.5, 10.0)  # before a data plane is started, where it dies again and again or could not be started
+AT_ONCE, STEADY_S = 5, 60.0  # so many deaths in that time are made good at once
 
 
 class InKernel:
@@ -73,6 +80,8 @@ class InKernel:
     def __init__(self, node: Iterable[bytes]) -> None:
         self._node = tuple(node)
         self._kernel = KernelRules(everything=True)
+        if lacks := self._kernel.lacks(self._node):
+            raise Unavailable(lacks, hint=f"{MODULES}, or --mode userspace, which needs reject and numgen alone")
         self._routes = Routes(self._node, transparent=False)
 
     def apply(self, rules: Rules, change: Change | None) -> None:
@@ -101,6 +110,9 @@ class InKernel:
     def own_ports(self) -> set[int]:
         return set()
 
+    def lacks(self) -> str:
+        return ""  # or it would not be here
+
     def close(self, *, remove: bool) -> None:
         try:
             self._routes.close(remove=remove)
@@ -118,12 +130,16 @@ class UserSpace:
         self._node = tuple(node)
         self._lock = threading.Lock()  # of the data plane's connection: counters are read by another thread
         self._rules = Rules()
-        self._started, self._delay, self._due = 0.0, 0.0, 0.0
+        self._ready = Ready()  # the data plane's part of them, for the next one
+        self._deaths: list[float] = []  # those of the last STEADY_S, and the seconds before the next start
+        self._delay, self._due = 0.0, 0.0
         self._sctp = False  # whether the kernel has sockets of it
         self._mine: set[Key] = set()  # the frontends that the data plane has
         self._looked_at: Stat = None  # the program, when renew() looked at it
         private_directory(directory)
         self._kernel = KernelRules(everything=False)
+        if lacks := self._kernel.lacks(self._node, walls=True):
+            raise Unavailable(lacks, hint=MODULES)
         self._routes = Routes(self._node)
         self._lookup = SkLookup()
         self._plane, self._listener = self._find() or self._start(None)
@@ -145,8 +161,7 @@ class UserSpace:
 
     def _start(self, listener: socket.socket | None) -> tuple[DataPlane, socket.socket]:
         listener = listener or _listener()
-        self._started = time.monotonic()
-        return DataPlane.start(self._directory, [listener], self._settings, rules=self._own_rules()), listener
+        return DataPlane.start(self._directory, [listener], self._settings, ready=self._ready), listener
 
     def apply(self, rules: Rules, change: Change | None) -> None:
         if change is None:
@@ -199,6 +214,7 @@ class UserSpace:
         with self._lock:
             try:
                 if change is not None:
+                    self._ready.note(change)
                     try:
                         self._plane.change(change)
                         return
@@ -206,7 +222,8 @@ class UserSpace:
                         raise
                     except PyrunError as error:
                         self._told(f"{error.text}; it is told everything anew")
-                self._plane.apply(self._own_rules())
+                self._ready.begin(encode_rules(self._own_rules(), self._plane.generation + 1))
+                self._plane.take_whole(self._ready.whole)
             except Gone:  # look() starts another, which is told everything
                 pass
 
@@ -249,16 +266,15 @@ class UserSpace:
             except PyrunError as error:
                 self._told(f"the data plane that is installed now can't take over, so the one before goes on: {error}")
                 return
-            self._started = time.monotonic()
             self._told(f"the data plane was replaced: process {self._plane.pid} took over from {before}")
 
     def _note_death(self, now: float) -> float:
         """The seconds to wait before the next one."""
         self._plane.reap()
         self._plane.close()
-        pause = self._delay if now - self._started < STEADY_S else 0.0
-        self._delay = min(max(2 * pause, AGAIN_S[0]), AGAIN_S[1])
-        return pause
+        self._deaths = [*(one for one in self._deaths if one > now - STEADY_S), now]
+        self._delay = min(max(2 * self._delay, AGAIN_S[0]), AGAIN_S[1]) if len(self._deaths) > AT_ONCE else 0.0
+        return self._delay
 
     def counters(self) -> Counters | None:
         with self._lock:
@@ -271,6 +287,10 @@ class UserSpace:
     def own_ports(self) -> set[int]:
         return {self._listener.getsockname()[1]}
 
+    def lacks(self) -> str:
+        lacks = self._kernel.lacks(self._node)
+        return lacks and f"{lacks}; {MODULES}"
+
     def close(self, *, remove: bool) -> None:
         """Everything is tried, whatever fails before."""
         failed: list[PyrunError] = []
@@ -278,6 +298,7 @@ class UserSpace:
             lambda: self._lookup.close(detach=remove),
             self._plane.end if remove else self._plane.close,
             self._listener.close,
+            self._ready.close,
             lambda: self._routes.close(remove=remove),
             lambda: self._kernel.close(remove=remove),
         ]

@@ -24,6 +24,7 @@ from ..errors import PyrunError, reason
 from ..rights import receive_message, send_message
 from . import messages as m
 from .encode import encode_change, encode_rules
+from .ready import Ready, sealed
 from .rules import Change, Rules
 
 CALL_S = 10.0
@@ -34,7 +35,6 @@ OWN_USER = 65530  # of Debian's reserved range, and outside of systemd's dynamic
 CONTROL = 3  # its descriptor there
 SO_RCVBUFFORCE = 33
 CLIENT_BUFFER = 5 << 18  # bytes, which the kernel doubles: of what clients send and an endpoint does not take
-SEALS = 15  # F_SEAL_SEAL, SHRINK, GROW and WRITE
 BINARY = f"{__file__.rpartition('/proxy/')[0]}/bin/pyrun-dataplane"
 SOCKET, NEW = "sock", "sock.new"
 
@@ -65,9 +65,11 @@ class DataPlane:
         settings: m.Settings | None = None,
         *,
         rules: Rules | None = None,
+        ready: Ready | None = None,
         user: int = OWN_USER,
     ) -> DataPlane:
-        """Starts one, which takes the place of `sock` in the directory once it has its rules. The directory is there
+        """Starts one, which takes the place of `sock` in the directory once it has its rules, or what is ready in their
+        place. The directory is there
         and root's alone. listeners: TCP sockets that listen; they stay the caller's, who keeps them for the next one.
         PyrunError when it can't be."""
 
@@ -75,6 +77,9 @@ class DataPlane:
             new.set(settings or m.Settings())
             if rules is not None:
                 new.apply(rules)
+            if ready is not None and ready.whole >= 0:
+                new.take_whole(ready.whole)
+                new.change(ready.since())
             new.listen(listeners)
 
         return cls._start(directory, user, prepare)
@@ -214,6 +219,12 @@ class DataPlane:
         """All rules, in place of those that it has. Returns their generation. Connections stay as they are."""
         return self._image(encode_rules(rules, self.generation + 1))
 
+    def take_whole(self, image: int) -> int:
+        """As apply(), of an image that is encoded already, by its sealed descriptor, with its own generation."""
+        reply, _ = self._ask(m.request(m.APPLY), image)
+        self.generation = reply.generation
+        return self.generation
+
     def change(self, change: Change) -> int:
         """What has changed since what it has. PyrunError where it has another generation: then apply() all."""
         if not change:
@@ -271,9 +282,9 @@ class DataPlane:
         if len(image) <= m.INLINE_MOST:
             reply, _ = self._ask(m.request(m.APPLY, body=image))
         else:
-            fd = _sealed(image)
+            fd = sealed(image)
             try:
-                reply, _ = self._ask(m.request(m.APPLY), fd)
+                return self.take_whole(fd)
             finally:
                 os.close(fd)
         self.generation = reply.generation
@@ -377,19 +388,6 @@ def _unlink(held: _held, name: str) -> None:
         os.unlink(name, dir_fd=held.fd)
     except FileNotFoundError:
         pass
-
-
-def _sealed(data: bytes) -> int:
-    fd = os.memfd_create("rules", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(fd, view) :]
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
 
 
 def _reap_later(pidfd: int) -> None:

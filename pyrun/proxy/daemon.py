@@ -13,7 +13,7 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from .. import __version__
@@ -34,11 +34,11 @@ from .follow import Follower
 from .frontends import LOOPBACKS
 from .health import Health, Web
 from .hostports import bound_ports, clashes, ephemeral_overlap
-from .messages import EndpointCounters, Settings, State
+from .messages import EndpointCounters, FrontendCounters, Settings, State
 from .metrics import Metrics
 from .model import Node, Options
 from .rules import PROTOCOLS, SCTP, TCP, Change, Frontend, Key, Refusal, Rules
-from .sctp import probe, why_not
+from .sctp import fits_sockets, probe, why_not
 from .standing import Standing, listing, without_socket
 
 TYPE_CHECKING = False
@@ -152,6 +152,7 @@ class Daemon:
         self._not_served: dict[Key, Refusal] = {}  # of these
         self._sctp = probe()
         self._unserved: dict[Key, Refusal] = {}  # frontends of SCTP that this kernel can't serve
+        self._lacks: str | None = None  # what the kernel lacks to carry anything; None: it has not been asked
         self._seen: set[Key] = set()  # frontends that have been looked at for that
         self._all_anew = True  # the carrier has to be told everything
         self._waiting: list[Change] = []
@@ -268,10 +269,10 @@ class Daemon:
     def _carry_out(self) -> None:
         begun = time.monotonic()
         planned = self.follower.planner.rules()
-        rules, change = self._next(planned)
         try:
             if self.carrier is None:
-                self.carrier = self._make_carrier()
+                self.carrier = self._make_carrier()  # before a look at ports, as it knows which are its own
+            rules, change = self._next(planned)
             self.carrier.apply(rules, change)
         except PyrunError as error:
             self.metrics.failures += 1
@@ -359,12 +360,21 @@ class Daemon:
 
     def _find_unserved(self, rules: Rules) -> dict[Key, Refusal]:
         found = {}
-        for one in rules.frontends:
-            why = why_not(one, self._sctp, userspace=self.given.mode == USERSPACE) if one.protocol == SCTP else ""
+        for one in [one for one in rules.frontends if one.kernel or one.protocol == SCTP]:
+            userspace, reason = self.given.mode == USERSPACE, "SCTPNotServed"
+            why = why_not(one, self._sctp, userspace=userspace) if one.protocol == SCTP else ""
+            if not why and userspace and not (one.protocol == SCTP and self._sctp.sockets and fits_sockets(one)):
+                why, reason = self._kernel_lacks(), "KernelModeNotServed"
             if why:
-                where = f"{port_text(one.address, one.port)}/{PROTOCOLS[SCTP]}"
-                found[one.key] = Refusal(where, f"not served: {why}", one.origin, "SCTPNotServed", one.owner)
+                where = f"{port_text(one.address, one.port)}/{PROTOCOLS[one.protocol]}"
+                found[one.key] = Refusal(where, f"not served: {why}", one.origin, reason, one.owner)
         return found
+
+    def _kernel_lacks(self) -> str:
+        """Why a Service can't be the kernel's beside a data plane; asked once, as long as it is nothing."""
+        if self._lacks != "" and self.carrier is not None:
+            self._lacks = self.carrier.lacks()
+        return self._lacks or ""
 
     def _tick(self) -> None:
         """What may have become possible since; and what is still waited for."""
@@ -463,7 +473,7 @@ class Daemon:
             "waits_for": self.store.waits_for(),
             "applied": self.health.applied,
             "frontends": len(rules.frontends),
-            "endpoints": sum(len(one.endpoints) for one in rules.sets),
+            "endpoints": sum(one.count for one in rules.sets),
             "faults": self._fault_lines() + [line for line in sources if line],
             "bound": bound_line(state) if (state := self._state()) is not None else "",
             "refused": [_line(one) for one in self._refusals()],
@@ -489,17 +499,11 @@ class Daemon:
         if found is None:
             return {"mode": self.given.mode, "frontends": [], "endpoints": []}
         names = {one.key: one.name for one in self.health.rules.frontends}
-        rows = []
-        for one in found.frontends:
-            row = {slot: getattr(one, slot) for slot in one.__slots__}
-            row["address"] = address_text(one.address)
-            row["name"] = names.get((one.protocol, one.address, one.port), "")
-            rows.append(row)
         sets = {set_number(one.key): one.key for one in self.health.rules.sets}
         return {
             "mode": self.given.mode,
-            "frontends": rows,
-            "endpoints": [_endpoint_row(one, sets.get(one.set, "")) for one in found.endpoints],
+            "frontends": (_frontend_row(one, names) for one in found.frontends),
+            "endpoints": (_endpoint_row(one, sets.get(one.set, "")) for one in found.endpoints),
         }
 
     def _render(self) -> str:
@@ -508,6 +512,12 @@ class Daemon:
             counters = carrier.counters() if carrier is not None else None
         rules = dataclasses.replace(self.health.rules, refused=tuple(self._refusals()))
         return self.metrics.render(rules, counters, self._state())
+
+
+def _frontend_row(one: FrontendCounters, names: Mapping[Key, str]) -> dict[str, Any]:
+    row: dict[str, Any] = {slot: getattr(one, slot) for slot in one.__slots__}
+    name = names.get((one.protocol, one.address, one.port), "")
+    return row | {"address": address_text(one.address), "name": name}
 
 
 def _endpoint_row(one: EndpointCounters, key: str) -> dict[str, Any]:

@@ -45,7 +45,8 @@ class Image:
 
     def __init__(self) -> None:
         self._sets: list[bytes] = []
-        self._endpoints: list[bytes] = []
+        self._endpoints: list[bytes] = []  # of each set
+        self._count = 0  # of endpoints
         self._frontends: list[bytes] = []
         self._choices: list[bytes] = []
         self._prefixes: list[bytes] = []
@@ -57,8 +58,9 @@ class Image:
         other = self._numbers.setdefault(number, s.key)
         if other != s.key:
             raise PyrunError(f"endpoint sets {other} and {s.key} have the same number", hint="rename one of the two")
-        self._sets.append(SET.pack(number, len(self._endpoints), len(s.endpoints), 0, 0))
-        self._endpoints += map(_endpoint, s.endpoints)
+        self._sets.append(SET.pack(number, self._count, s.count, 0, 0))
+        self._endpoints.append(_endpoints(s))
+        self._count += s.count
 
     def remove_set(self, key: str) -> None:
         self._sets.append(SET.pack(set_number(key), 0, 0, GONE, 0))
@@ -84,9 +86,24 @@ class Image:
     def encode(self, generation: int, base: int | None) -> bytes:
         """base: the generation that this one changes; None: this is all there is."""
         arrays = self._sets, self._endpoints, self._frontends, self._choices, self._prefixes
+        counts = len(self._sets), self._count, len(self._frontends), len(self._choices), len(self._prefixes)
         flags = FULL if base is None else 0
-        head = HEAD.pack(MAGIC, VERSION, flags, generation, base or 0, *map(len, arrays), 0)
+        head = HEAD.pack(MAGIC, VERSION, flags, generation, base or 0, *counts, 0)
         return b"".join([head, *(record for array in arrays for record in array)])
+
+
+def _endpoints(s: EndpointSet) -> bytes:
+    """Their records. Column by column, as there may be a hundred thousand."""
+    columns = s.columns()
+    if columns is None:
+        return b"".join(map(_endpoint, s.endpoints))
+    flags, high, low, *address = columns
+    size = ENDPOINT.size
+    made = bytearray((MAPPED + bytes(size - len(MAPPED))) * s.count)
+    for at, column in enumerate(address, 16 - len(address)):
+        made[at::size] = column
+    made[16::size], made[17::size], made[18::size] = low, high, flags
+    return bytes(made)
 
 
 def _endpoint(e: Endpoint) -> bytes:

@@ -12,7 +12,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -157,7 +157,18 @@ class Web:
     async def _control(self, exchange: Exchange) -> None:
         answer = self._pages.get(exchange.path)
         if answer is not None:
-            await exchange.respond(200, json.dumps(await asyncio.to_thread(answer)) + "\n", JSON)
+            await exchange.respond(200, await asyncio.to_thread(lambda: json_text(answer())), JSON)
+
+
+def json_text(value: Mapping[str, Any]) -> str:
+    """A line. Lists and iterators are written item by item: nothing else of this process runs during a json.dumps(),
+    and there may be a hundred thousand items."""
+    parts = []
+    for key, one in value.items():
+        is_long = isinstance(one, (list, Iterator))
+        text = f"[{', '.join(map(json.dumps, one))}]" if is_long else json.dumps(one)
+        parts.append(f"{json.dumps(key)}: {text}")
+    return f"{{{', '.join(parts)}}}\n"
 
 
 def tcp(what: str, address: str) -> socket.socket:

@@ -95,19 +95,20 @@ class EndpointSet:
     are kept as bytes: flags, port, address.
     """
 
-    __slots__ = ("_packed", "key")
+    __slots__ = ("_packed", "count", "key")
     _SERVING, _TERMINATING, _LONG, _OWN = 1, 2, 4, 8
     _HEAD = Struct(">BH")
+    _KINDS = bytes([flags >> 1 & 1 | flags >> 2 & 2 for flags in range(256)])
 
     def __init__(self, key: str, endpoints: Iterable[Endpoint]) -> None:
         self.key = key
         pack = self._HEAD.pack
-        self._packed = b"".join(
-            [
-                pack(serving | terminating << 1 | (len(address) == 16) << 2 | own << 3, port) + address
-                for address, port, serving, terminating, own in endpoints
-            ]
-        )
+        packed = [
+            pack(serving | terminating << 1 | (len(address) == 16) << 2 | own << 3, port) + address
+            for address, port, serving, terminating, own in endpoints
+        ]
+        self.count = len(packed)
+        self._packed = b"".join(packed)
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
@@ -122,6 +123,16 @@ class EndpointSet:
             found.append(Endpoint(address, port, *said))
             at = end
         return tuple(found)
+
+    def columns(self) -> list[bytes] | None:
+        """A byte of each endpoint at a time: 1 where it is terminating, and 2 more where it is the node's own; the
+        port's two; the address's 4 or 16. None where some have another length than others."""
+        packed, count = self._packed, self.count
+        width = len(packed) // count if count else 0
+        if width * count != len(packed) or width not in (self._HEAD.size + 4, self._HEAD.size + 16):
+            return None
+        flags, *others = [packed[at::width] for at in range(width)]
+        return [flags.translate(self._KINDS), *others]
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, EndpointSet):

@@ -113,12 +113,17 @@ def _texts(found: EndpointSet) -> list[str]:
 def listing(
     rules: Rules, unserved: Mapping[Key, Refusal], refused: Iterable[Refusal], standing: Standing
 ) -> dict[str, Any]:
-    """Each frontend of the objects, and why where it is not served; all refusals; what stands in all their way."""
+    """frontends: those of the objects, and why where one is not served, made one at a time, as they may be many; all
+    refusals; what stands in all their way."""
     sets = {one.key: one for one in rules.sets}
-    rows = []
-    for one in sorted(rules.frontends, key=lambda one: (one.name, len(one.address), one.address, one.port)):
+
+    def row(one: Frontend) -> dict[str, Any]:
         why = unserved.get(one.key)
-        rows.append(
-            frontend_row(one, sets) | {"origin": one.origin, "unserved": standing.row(why) if why is not None else None}
-        )
+        return frontend_row(one, sets) | {
+            "origin": one.origin,
+            "unserved": standing.row(why) if why is not None else None,
+        }
+
+    ordered = sorted(rules.frontends, key=lambda one: (one.name, len(one.address), one.address, one.port))
+    rows = map(row, ordered)
     return {"frontends": rows, "refused": [standing.row(one) for one in refused], "hurdles": standing.hurdles()}

@@ -17,6 +17,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from pyrun.errors import Unavailable
+from pyrun.proxy.carriers import InKernel
+from pyrun.proxy.nft import messages
 from pyrun.proxy.nft.kernel import KernelRules
 from pyrun.proxy.nft.layout import TABLE
 from pyrun.proxy.nft.state import State
@@ -316,6 +319,9 @@ def test_a_chain_that_comes_later_has_a_map_of_its_own(node: Node) -> None:
 
 KILLED = """
 import sys
+from pyrun.errors import Unavailable
+from pyrun.proxy.carriers import InKernel
+from pyrun.proxy.nft import messages
 from pyrun.proxy.nft.kernel import KernelRules
 from tests.support.proxy.many import many
 kernel = KernelRules()
@@ -376,3 +382,33 @@ def test_ten_thousand_services_of_ten_endpoints(node: Node) -> None:
     done = node.kernel.apply(rules)
     assert done.read and 0 < done.put + done.gone < 4 * len(before.endpoints)
     assert held(node.kernel) == wanted(rules)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("numgen", "numgen (CONFIG_NFT_NUMGEN, module nft_numgen)"),
+        ("ct", "ct (CONFIG_NFT_CT, module nft_ct)"),
+        ("masq", "masquerade (CONFIG_NFT_MASQ, module nft_masq)"),
+        ("nat", "dnat (CONFIG_NFT_NAT, module nft_nat)"),
+        ("dynset", "dynset (CONFIG_NF_TABLES, module nf_tables)"),
+        ("reject", "reject (CONFIG_NFT_REJECT_IPV4, module nft_reject_ipv4)"),
+    ],
+)
+def test_a_kernel_that_lacks_something_is_refused_by_name(
+    name: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the first Service; an expression of a name that this kernel does not know stands for it. Nothing is left
+    behind. In user space only what is refused and dropped is the kernel's."""
+    made = messages._expression
+    node = [packed(NODE4), packed(NODE6)]
+    with topology() as net, contextlib.closing(KernelRules()) as kernel:
+        assert kernel.lacks(node) == ""
+        monkeypatch.setattr(messages, "_expression", lambda one, *parts: made("absent" if one == name else one, *parts))
+        lacks = kernel.lacks(node)
+        assert said in lacks and (lacks.count("CONFIG_") == (2 if name == "reject" else 1))
+        assert bool(kernel.lacks(node, walls=True)) == (name in ("numgen", "reject"))
+        with pytest.raises(Unavailable, match="does not have") as raised:
+            InKernel(node)
+        assert "modprobe" in str(raised.value.hint)
+        assert net.node.run("nft", "list", "ruleset") == ""

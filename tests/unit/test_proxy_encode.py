@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import struct
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from pyrun.errors import PyrunError
 from pyrun.proxy import encode, messages
+from pyrun.proxy.ready import Ready
 from pyrun.proxy.rules import DROP, FORWARD, TCP, UDP, Change, Choice, Endpoint, EndpointSet, Frontend, Rules
 
 WIRE = Path(__file__).resolve().parents[2] / "cffi_build" / "dataplane" / "wire.h"
@@ -45,6 +47,34 @@ def test_an_image_is_these_bytes() -> None:
         "0000000000000000" "01000000" "00000000" "02" "00" "0000" "00000000"
         + MAPPED + "0a000000" "68" "000000"
     )  # fmt: skip
+
+
+def test_endpoints_of_any_kind_are_records_one_after_another() -> None:
+    """By column where they are of one family, else one by one."""
+    four = [Endpoint(bytes([10, 1, 2, at]), 8080 + at, at != 1, at == 2, at > 1) for at in range(4)]
+    six = [Endpoint(bytes(range(at, at + 16)), 53, False, at == 1, at == 0) for at in range(3)]
+    for some in ([], four, six, four + six):
+        found = EndpointSet("x", tuple(some))
+        assert found.count == len(some) and found.endpoints == tuple(some)
+        assert encode._endpoints(found) == b"".join(map(encode._endpoint, some))
+
+
+def test_what_is_ready_is_all_there_is() -> None:
+    """As it was told, and what has changed since: each once, as it is now."""
+    ready = Ready()
+    assert ready.whole == -1
+    ready.begin(encode.encode_rules(RULES, 7))
+    first, second = RULES.frontends
+    other = EndpointSet("other", RULES.sets[0].endpoints)
+    ready.note(Change(sets_put=(other,), frontends_gone=(first.key,)))
+    ready.note(Change(sets_gone=("other",), frontends_put=(first, second)))
+    assert ready.since() == Change(sets_gone=("other",), frontends_put=(first, second))
+    assert os.pread(ready.whole, 1 << 16, 0) == encode.encode_rules(RULES, 7)
+    with pytest.raises(PermissionError):
+        os.write(ready.whole, b"x")
+    ready.begin(encode.encode_rules(RULES, 8))
+    assert not ready.since()
+    ready.close()
 
 
 def test_a_set_keeps_its_number() -> None:

@@ -28,7 +28,8 @@ def test_what_is_not_served_has_a_time_as_soon_as_it_is_said() -> None:
         standing=Standing(),
         told=told.append,
     )
-    assert Daemon.listing(daemon)["frontends"][0]["unserved"] is None
+    (row,) = Daemon.listing(daemon)["frontends"]
+    assert row["unserved"] is None
     Daemon._tell_refused(daemon)
     (row,) = Daemon.listing(daemon)["frontends"]
     assert row["unserved"]["reason"] == "NodePortInUse" and row["unserved"]["since"].endswith("Z") and len(told) == 1

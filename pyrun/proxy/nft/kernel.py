@@ -26,6 +26,7 @@ from .layout import (
     add_ranges,
     has_map,
 )
+from .probe import missing
 from .state import Delta, Held, State, leftovers, pieces, reconcile, widths_of
 from .transactions import Transactions
 
@@ -90,6 +91,16 @@ class KernelRules:
         self._foreign: set[int] = set()  # families with a table of another form
         self._walls = False
         self._generation = 0
+
+    def lacks(self, node: Iterable[bytes], *, walls: bool = False) -> str:
+        """What this kernel does not have for the families of these addresses, with the way out; "" for nothing. walls:
+        it is only to refuse and drop. PyrunError where it can't be asked."""
+        try:
+            found = missing(self._kernel, sorted({len(address) for address in node}), walls=walls)
+        except OSError as e:
+            raise PyrunError(f"nf_tables: {reason(e)}", hint="it takes CAP_NET_ADMIN") from None
+        named = ", ".join(f"{one.what} ({one.option}, module {one.module})" for one in found)
+        return f"this kernel's nf_tables does not have {named}" if found else ""
 
     # --- the one way in ---
 

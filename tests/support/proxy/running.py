@@ -34,7 +34,7 @@ class Proxy(Daemon):
         with open(self.log, "ab") as log:
             argv = [sys.executable, "-m", "pyrun", "proxy", "run", *words]
             self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.home)
-        until(self._is_ready, "it is not ready")
+        until(self._is_ready, lambda: f"it is not ready: {self.said()}")
 
     def _is_ready(self) -> bool:
         assert self.process is not None
@@ -57,6 +57,12 @@ class Proxy(Daemon):
         assert main(["proxy", "status", "--state", str(self.state), "--format", "json"]) in (0, 1)
         found: dict[str, Any] = json.loads(capfd.readouterr().out)
         return found
+
+    def unserved(self, capfd: Any) -> list[dict[str, Any]]:
+        """What `pyrun proxy list` says that is not served."""
+        capfd.readouterr()
+        assert main(["proxy", "list", "--format", "json", "--state", str(self.state)]) == 0
+        return [one for one in json.loads(capfd.readouterr().out) if one["unserved"]]
 
     def stop(self) -> None:
         """As systemd does it: all is taken away."""
