@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 
-from .model import Fault, Name, Node, Options
+from .model import EndpointSlice, Fault, Name, Node, Options
 from .plan import Planner
 from .readers import read_node, read_service, read_slice
 from .rules import Change
@@ -52,9 +52,8 @@ class Follower:
                 self.planner.take_service((namespace, name), _read(read_service, held, faults))
                 self.services += 1
             elif kind == "EndpointSlice":
-                self.planner.take_slice((namespace, name), _read(read_slice, held, faults))
+                self.planner.take_slice((namespace, name), _read(self._read_slice, held, faults))
                 self.slices += 1
-                self._note_trigger(held)
             elif kind == "Pod" and self._options.host_pods is not None:
                 host_pods = self._with_pod((namespace, name), held, host_pods)
             elif kind == "Node" and name == self.given.name:
@@ -91,14 +90,15 @@ class Follower:
         here = isinstance(spec, dict) and spec.get("hostNetwork") is True and spec.get("nodeName") == self.given.name
         return found | {name} if here else found - {name}
 
-    def _note_trigger(self, held: Held | None) -> None:
-        annotations = held.value["metadata"].get("annotations") if held is not None else None
+    def _read_slice(self, value: Any, origin: str, faults: list[Fault]) -> EndpointSlice | None:
+        annotations = value["metadata"].get("annotations")
         text = annotations.get(TRIGGERED) if isinstance(annotations, dict) else None
         if isinstance(text, str):
             try:
                 self.triggered.append(datetime.datetime.fromisoformat(text).timestamp())
             except ValueError:
                 pass
+        return read_slice(value, origin, faults)
 
 
 def _read(reader: Callable[[Any, str, list[Fault]], T | None], held: Held | None, faults: list[Fault]) -> T | None:

@@ -181,6 +181,7 @@ def _cluster_ips(r: Reader, spec: dict[str, Any]) -> tuple[bytes, ...]:
 
 def _service_ports(r: Reader, spec: dict[str, Any], kind: str) -> Iterator[ServicePort]:
     seen: set[tuple[str, int]] = set()
+    taken: set[tuple[int, int]] = set()
     for index, item, pointer in r.items(spec, "ports", dict, "/spec"):
         name = r.get(item, "name", str, "", pointer)
         protocol = item.get("protocol") or "TCP"
@@ -192,8 +193,11 @@ def _service_ports(r: Reader, spec: dict[str, Any], kind: str) -> Iterator[Servi
                 r.fault(f"{pointer}/port", "has no port")
         elif (name, PROTOCOLS[protocol]) in seen:
             r.fault(f"{pointer}/name", f"a second port {name!r} of {protocol}")
+        elif (port, PROTOCOLS[protocol]) in taken:
+            r.fault(f"{pointer}/port", f"{port} of {protocol} is another port of this Service already")
         else:
             seen.add((name, PROTOCOLS[protocol]))
+            taken.add((port, PROTOCOLS[protocol]))
             yield ServicePort(
                 name,
                 PROTOCOLS[protocol],
@@ -304,9 +308,18 @@ def _slice_ports(r: Reader, value: dict[str, Any]) -> Iterator[SlicePort]:
 
 
 def _endpoints(r: Reader, value: dict[str, Any], size: int) -> Iterator[SliceEndpoint]:
-    get = r.get
+    """There may be a hundred thousand: so the reader is asked only for what is not as it should be."""
+
+    def text(item: dict[str, Any], key: str, pointer: str) -> str:
+        found = item.get(key)
+        if found is None:
+            return ""
+        return found if type(found) is str else r.get(item, key, str, "", pointer)
+
     for index, item, pointer in r.items(value, "endpoints", dict):
-        addresses = get(item, "addresses", list, (), pointer)
+        addresses = item.get("addresses")
+        if type(addresses) is not list:
+            addresses = r.get(item, "addresses", list, (), pointer)
         if not addresses or type(addresses[0]) is not str:
             r.fault(f"{pointer}/addresses", "has no address")
             continue
@@ -316,7 +329,7 @@ def _endpoints(r: Reader, value: dict[str, Any], size: int) -> Iterator[SliceEnd
         if len(address) != size:
             r.fault(f"{pointer}/addresses/0", f"{addresses[0]!r} is not of this slice's addressType")
             continue
-        conditions = get(item, "conditions", dict, None, pointer)
+        conditions = r.get(item, "conditions", dict, None, pointer)
         ready, serving, terminating = _conditions(r, conditions, pointer) if conditions else (True, True, False)
         zones, nodes = _hints(r, item, pointer) if item.get("hints") else ((), ())
         yield SliceEndpoint(
@@ -324,9 +337,9 @@ def _endpoints(r: Reader, value: dict[str, Any], size: int) -> Iterator[SliceEnd
             ready,
             serving,
             terminating,
-            get(item, "nodeName", str, "", pointer),
-            get(item, "zone", str, "", pointer),
-            get(item, "hostname", str, "", pointer),
+            text(item, "nodeName", pointer),
+            text(item, "zone", pointer),
+            text(item, "hostname", pointer),
             zones,
             nodes,
             _pod(r, item, pointer) if item.get("targetRef") else None,
@@ -336,6 +349,9 @@ def _endpoints(r: Reader, value: dict[str, Any], size: int) -> Iterator[SliceEnd
 
 def _conditions(r: Reader, found: dict[str, Any], pointer: str) -> tuple[bool, bool, bool]:
     """ready and serving, which one that says nothing is, each by itself; terminating."""
+    ready, serving, terminating = found.get("ready"), found.get("serving"), found.get("terminating")
+    if type(ready) is type(serving) is type(terminating) is bool:
+        return ready, serving, terminating
     pointer += "/conditions"
     ready, serving, terminating = (
         r.get(found, key, bool, default, pointer)

@@ -235,6 +235,15 @@ def test_every_forwarding_choice_has_its_set_and_the_last_one_takes_all() -> Non
         assert len({one.key for one in rules.frontends}) == len(rules.frontends)
 
 
+def test_two_ports_of_one_number_in_one_service() -> None:
+    """The first one has it, and the other is named; of another protocol it is another port."""
+    ports = "{name: a, port: 53}, {name: b, port: 53}, {name: c, port: 53, protocol: UDP}"
+    found = objects_of(service(f"clusterIP: 172.30.0.1, ports: [{ports}]"))
+    assert [(one.name, one.port) for value in found.services.values() for one in value.ports] == [("a", 53), ("c", 53)]
+    (fault,) = found.faults
+    assert (fault.pointer, fault.text) == ("/spec/ports/1/port", "53 of TCP is another port of this Service already")
+
+
 # --- faults ----------------------------------------------------------------------------------------------------------
 
 

@@ -23,6 +23,7 @@ BATCH_BEGIN, BATCH_END = 16, 17
 NLM_F_APPEND = 0x800
 NESTED = 0x8000
 AT_ONCE = 60_000  # bytes of elements in one message: an attribute's length has 16 bits
+BUFFERS = 1024  # that one call takes (UIO_MAXIOV)
 DROP, ACCEPT, JUMP, GOTO = 0, 1, -3, -4
 MAP, TIMEOUT, EVAL = 0x8, 0x10, 0x20  # flags of a set
 VERDICT_TYPE = 0xFFFFFF00
@@ -63,16 +64,18 @@ class Batch:
     def __len__(self) -> int:
         return len(self.parts)
 
-    def bytes(self, generation: int = 0) -> bytes:
-        """The whole. generation: it is refused with ERESTART where this is not the kernel's any more; 0 for any. The
-        last message asks to be acknowledged: its sequence number is the length of the batch."""
+    def buffers(self, generation: int = 0) -> list[bytes]:
+        """The whole, as sendmsg() takes it. generation: it is refused with ERESTART where this is not the kernel's any
+        more; 0 for any. The last message asks to be acknowledged: its sequence number is the length of the batch."""
         body = number(1, generation) if generation else b""
         begin = _batch_message(BATCH_BEGIN, 0, body)
         end = _batch_message(BATCH_END, len(self.parts) + 1, b"")
         *most, last = self.parts
         length, kind, flags, sequence, port = _header.unpack_from(last)
         last = _header.pack(length, kind, flags | NLM_F_ACK, sequence, port) + last[_header.size :]
-        return b"".join((begin, *most, last, end))
+        parts = [begin, *most, last, end]
+        some = -(-len(parts) // BUFFERS)
+        return parts if some == 1 else [b"".join(parts[at : at + some]) for at in range(0, len(parts), some)]
 
 
 def _batch_message(kind: int, sequence: int, body: bytes) -> bytes:

@@ -34,11 +34,12 @@ class Transactions:
 
     def commit(self, batch: m.Batch, generation: int) -> None:
         """All of it or nothing. ERESTART where the kernel's generation is another (0: any)."""
-        data = batch.bytes(generation)
-        if len(data) > self._room:
-            self._room = 2 * len(data) + (1 << 16)
+        buffers = batch.buffers(generation)
+        size = sum(map(len, buffers))
+        if size > self._room:
+            self._room = 2 * size + (1 << 16)
             self._sending.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, self._room)
-        self._sending.send(data)
+        self._sending.sendmsg(buffers)
         self._await(len(batch))
 
     def _await(self, last: int) -> None:
