@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import ipaddress
+import os
 from struct import Struct
 
 from ..errors import FailedPrecondition, PyrunError, reason
@@ -142,7 +143,8 @@ class Routes:
         self._node = tuple(node)
         self._netlink = Netlink(ROUTE)
         self._transparent = transparent
-        self._families = sorted({AF_INET if len(a) == 4 else AF_INET6 for a in self._node})
+        # Also one of which the node has no address: its pods may have some, and what is made has to go again.
+        self._families = [AF_INET, AF_INET6] if os.path.exists("/proc/thread-self/net/if_inet6") else [AF_INET]
         self._held: dict[Prefix, bytes] | None = None  # not known
         if transparent:
             self._start_transparent()

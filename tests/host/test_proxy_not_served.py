@@ -11,7 +11,7 @@ import pytest
 from tests.support.daemon import until
 from tests.support.proxy.answers import Answer, ask
 from tests.support.proxy.objects import service, slice_of
-from tests.support.proxy.running import running
+from tests.support.proxy.running import OPTIONS, running
 from tests.support.proxy.topology import NODE4, REPO, topology
 from tests.support.proxy.world import PODS, VIP, WEB, World, pods, settled
 
@@ -47,6 +47,21 @@ def test_a_service_of_the_kernel_where_it_can_not(
         assert one["service"] == "default/kernel" and "masquerade (CONFIG_NFT_MASQ, module nft_masq)" in why
         settled(world.client, {PODS[0][0], PODS[1][0]})
         assert not isinstance(ask(world.client, "10.96.0.2", 80, silent=True), Answer)
+
+
+@pytest.mark.parametrize("mode", ["userspace", "nftables"])
+def test_a_family_of_which_the_node_has_no_address(
+    world: World, tmp_path: Path, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its pods have one: they are served by it, and nothing of that is left in the end."""
+    own = [one for one in OPTIONS if one != NODE4]
+    own.remove("--node-ip")
+    monkeypatch.setattr("tests.support.proxy.running.OPTIONS", own)
+    world.node.run("ip", "address", "del", f"{NODE4}/32", "dev", "lo")
+    with running(tmp_path, mode, WEB + pods(0, 1)):
+        settled(world.client, {PODS[0][0], PODS[1][0]})
+    assert "10.96.0.0" not in world.node.run("ip", "route", "show", "table", "all")
+    assert len(world.node.run("ip", "rule").splitlines()) == 3
 
 
 def test_a_daemon_that_is_followed_keeps_node_ports_of_datagrams(world: World, tmp_path: Path) -> None:
