@@ -6,11 +6,14 @@ import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from tests.support.vm import group as vm_group
-from tests.support.vm.host import Group
+from tests.support.vm import machine as vm_machine
+from tests.support.vm.host import Group, cpus_of
 from tests.support.vm.machine import GuestDied, LockedUp, Machine, diagnose
 
 STALL = "[ 90.1] rcu: INFO: rcu_preempt self-detected stall on CPU\n"
@@ -67,7 +70,7 @@ class Deaths(vm_group.GroupRun):
 
     def __init__(self, *deaths: type[GuestDied] | None) -> None:
         files = dict.fromkeys("abcd", "f")
-        super().__init__({"name": "g", "items": list("abcd"), "files": files, "memory": 1, "append": ""})
+        super().__init__({"name": "g", "items": list("abcd"), "files": files, "memory": 1, "cpus": 1, "append": ""})
         self._deaths = list(deaths)
 
     def _run_in_guest(self, number: int) -> None:
@@ -98,6 +101,19 @@ def test_begun_again_once(
     assert [(event["event"], event["nodeid"]) for event in events] == told
     assert all(event["name"] == "g1" for event in events if event["event"] == "again")
     assert not run.waiting
+
+
+@pytest.mark.parametrize(("asked", "cpus"), [([1], 1), ([1, None], 2), ([1, 3], 3), ([None], 2)])
+def test_a_group_has_the_processors_of_its_neediest_test(
+    monkeypatch: pytest.MonkeyPatch, asked: list[int | None], cpus: int
+) -> None:
+    """Two where a marker says nothing."""
+    marks = [pytest.mark.vm("g") if each is None else pytest.mark.vm("g", cpus=each) for each in asked]
+    items: Any = [SimpleNamespace(iter_markers=lambda _, mark=mark.mark: [mark]) for mark in marks]
+    assert cpus_of(items) == cpus
+    monkeypatch.delenv("PYRUN_VM_CPUS", raising=False)
+    argv = vm_machine.qemu_argv(Path("guest"), Path("job"), Path("scratch"), "run", cpus=cpus)
+    assert argv[argv.index("-smp") + 1] == str(cpus)
 
 
 def test_what_was_told_of_the_first_time_is_forgotten(request: pytest.FixtureRequest) -> None:

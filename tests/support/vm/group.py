@@ -43,14 +43,15 @@ python3 -m pytest -q -p tests.support.vm.guest -p no:cacheprovider --color=no --
 
 
 class Request(TypedDict):
-    """The group's name, the ids of its items in their order, the file of each, the MiB that a guest needs, and what is
-    appended to its kernel's command line.
+    """The group's name, the ids of its items in their order, the file of each, the MiB and the processors that a guest
+    needs, and what is appended to its kernel's command line.
     """
 
     name: str
     items: list[str]
     files: dict[str, str]
     memory: int
+    cpus: int
     append: str
 
 
@@ -117,8 +118,8 @@ class GroupRun:
             engines = vm_machine.list_engines(guest)
             tell("prepared", name=name, seconds=time.monotonic() - started, engines=engines)
             console = LOGS / f"{name}.log"
-            append, memory = self.request["append"], self.request["memory"]
-            with vm_machine.boot(guest, disk, console, append, memory=memory) as machine:
+            r = self.request
+            with vm_machine.boot(guest, disk, console, r["append"], memory=r["memory"], cpus=r["cpus"]) as machine:
                 for event in machine.events(SILENCE_S):
                     print(json.dumps({"at": round(machine.seconds(), 2), **event}), flush=True)
                     self._note(event, machine)

@@ -1,9 +1,9 @@
 """A pytest plugin for the host's side: items marked `vm` run in a guest, and their reports appear as if they ran here.
 
-The marker's argument names a group, `vm` if there is none: pytest.mark.vm("engines", memory=3072), with the MiB its
-guest needs. Each group is run by a process of its own (group.py), which starts before the first test and writes what
-its guest says into .cache/vm/logs/. The other tests run meanwhile; then come the items marked `vm`, whose reports are
-read from there. However the session ends, those processes end with it.
+The marker's argument names a group, `vm` if there is none: pytest.mark.vm("engines", memory=3072, cpus=1), with the
+MiB and the processors that its guest gets. Each group is run by a process of its own (group.py), which starts before
+the first test and writes what its guest says into .cache/vm/logs/. The other tests run meanwhile; then come the items
+marked `vm`, whose reports are read from there. However the session ends, those processes end with it.
 
 In continuous integration the programs for the items marked `cluster` are built first, in the place of a guest
 (kube/beside.py); those items come between the other tests and the guests' reports.
@@ -65,6 +65,12 @@ def memory_of(items: list[pytest.Item]) -> int:
     return max(int(marker.kwargs.get("memory", vm_machine.MEMORY_MIB)) for marker in markers)
 
 
+def cpus_of(items: list[pytest.Item]) -> int:
+    """The processors that the neediest of these items asks for."""
+    markers = [marker for item in items for marker in item.iter_markers("vm")]
+    return max(int(marker.kwargs.get("cpus", vm_machine.CPUS)) for marker in markers)
+
+
 def append_of(items: list[pytest.Item]) -> str:
     """What these items ask to have on the kernel's command line, behind the rest, where a later word wins."""
     markers = [marker for item in items for marker in item.iter_markers("vm")]
@@ -87,6 +93,7 @@ class Group:
             "items": [item.nodeid for item in items],
             "files": {item.nodeid: str(item.path.relative_to(item.config.rootpath)) for item in items},
             "memory": memory_of(items),
+            "cpus": cpus_of(items),
             "append": append_of(items),
         }
         self.figures: list[str] = []

@@ -25,7 +25,7 @@ from typing import Any
 from tests.support.container.runner import REPO
 from tests.support.vm.job import one_at_a_time, run_maker
 
-CPUS = int(os.environ.get("PYRUN_VM_CPUS", "2"))
+CPUS = 2
 MEMORY_MIB = 2048
 SCRATCH_MIB = 512
 BOOT_TIMEOUT_S = 240.0
@@ -122,15 +122,20 @@ def memory_mib(wanted: int = MEMORY_MIB) -> int:
     return int(os.environ.get("PYRUN_VM_MEMORY", wanted))
 
 
+def cpu_count(wanted: int = CPUS) -> int:
+    """The guest's processors: PYRUN_VM_CPUS, or as many as are wanted."""
+    return int(os.environ.get("PYRUN_VM_CPUS", wanted))
+
+
 def qemu_argv(
-    guest: Path, job: Path, scratch: Path, kind: str, append: str = "", memory: int = MEMORY_MIB
+    guest: Path, job: Path, scratch: Path, kind: str, append: str = "", memory: int = MEMORY_MIB, cpus: int = CPUS
 ) -> list[str]:
     """The command line, but for where the serial ports go. `kind` is what the guest does: run or shell."""
     masked = " ".join(f"systemd.mask={unit}" for unit in NOT_STARTED)
     words = f"{CMDLINE} {masked} pyrun.job={kind} {append}".strip()
     return [
         *("qemu-system-x86_64", "-machine", "q35,hpet=off,graphics=off", *acceleration()),
-        *("-smp", str(CPUS), "-m", str(memory_mib(memory)), "-nodefaults", "-no-reboot", "-display", "none"),
+        *("-smp", str(cpu_count(cpus)), "-m", str(memory_mib(memory)), "-nodefaults", "-no-reboot", "-display", "none"),
         *("-kernel", str(guest / "vmlinuz"), "-append", words),
         *("-device", "nvme,serial=pyrun", *disk(1, guest / "root.disk"), *disk(2, job), *disk(3, scratch)),
         *("-device", "virtio-rng-pci"),
@@ -291,16 +296,22 @@ def make_scratch(path: Path) -> Path:
 
 @contextmanager
 def boot(
-    guest: Path, job: Path, console: Path, append: str = "", keep: Path | None = None, memory: int = MEMORY_MIB
+    guest: Path,
+    job: Path,
+    console: Path,
+    append: str = "",
+    keep: Path | None = None,
+    memory: int = MEMORY_MIB,
+    cpus: int = CPUS,
 ) -> Iterator[Machine]:
     """Boots the guest with a job disk, and with /dev/kept on `keep`, which outlives it. It is gone at the end, and
-    dies with this process. `memory` is in MiB; PYRUN_VM_MEMORY overrides it.
+    dies with this process. `memory` is in MiB; PYRUN_VM_MEMORY and PYRUN_VM_CPUS override it and `cpus`.
     """
     with tempfile.TemporaryDirectory(prefix="pyrun-vm-") as name:
         directory = Path(name)
         argv = [
             *("setpriv", "--pdeathsig", "KILL"),
-            *qemu_argv(guest, job, make_scratch(directory / "scratch"), "run", append, memory),
+            *qemu_argv(guest, job, make_scratch(directory / "scratch"), "run", append, memory, cpus),
             *(disk(4, keep, kept=True) if keep else ()),
             *("-chardev", f"socket,id=con,path={name}/console,server=on,wait=off,logfile={console},logappend=off"),
             *("-chardev", "stdio,id=events,signal=off", "-serial", "chardev:con", "-serial", "chardev:events"),

@@ -17,7 +17,7 @@ from tests.support.container.bundle import Bundle, BundleMaker
 from tests.support.container.runner import Runner
 from tests.support.vm.cgroup import use_host_tools
 
-pytestmark = pytest.mark.vm("selinux", each=4, append="security=selinux selinux=1")
+pytestmark = pytest.mark.vm("selinux", each=4, cpus=1, append="security=selinux selinux=1")
 
 POLICY = Path(__file__).with_name("policy.cil")
 SELINUX = Path("/sys/fs/selinux")
