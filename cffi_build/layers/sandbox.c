@@ -79,6 +79,7 @@ void sandbox_with_threads(void) {
         CALL(newfstatat), CALL(fstat), CALL(fchownat), CALL(symlinkat), CALL(linkat), CALL(mkdirat), CALL(mknodat),
         CALL(unlinkat), CALL(fsetxattr), CALL(pwrite64), CALL(ftruncate), CALL(lseek), CALL(getdents64),
         CALL(renameat2), CALL(syncfs), CALL(readlinkat), CALL(flistxattr), CALL(fgetxattr),
+        CALL(fadvise64),
         CALL(munmap), CALL(mremap), CALL(brk), CALL(madvise), CALL(clock_gettime), CALL(sched_yield),
         CALL(rt_sigprocmask), CALL(rt_sigreturn), CALL(set_robust_list), CALL(rseq), CALL(gettid), CALL(getpid),
         CALL(exit), CALL(exit_group),

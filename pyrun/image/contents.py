@@ -29,7 +29,7 @@ from pyrun.image import erofs, layers
 from pyrun.image.config import LAYERS_MOST
 from pyrun.image.database import ADD_LAYER, IDLE, ORPHANS, Database
 from pyrun.image.implied import layer_id, make_implied, plan_implied
-from pyrun.image.layer_program import Told
+from pyrun.image.layer_program import BadEntry, Told
 from pyrun.runtime.store import boot_id
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -65,7 +65,8 @@ class Contents:
     """The directories of a store. root: absolute; made if it is not there. kind: of the layers that come: `dir`,
     `erofs`, or `auto`, which is erofs where this kernel, and the file system of `root`, take it; `erofs` is
     Unimplemented where not. why_dir: why `auto` has become `dir`. leaving: set, so that nothing more is removed
-    here; the next start does. suspects: layers that the disk did not take, and why, which it does not let us mark."""
+    here; the next start does. suspects: layers that the disk did not take, and why, which it does not let us mark.
+    left: layers that who was killed has left unwritten; what the disk had told him of them nobody knows."""
 
     def __init__(self, root: str, kind: str = layers.DIR) -> None:
         self.root = root
@@ -80,6 +81,7 @@ class Contents:
         self._depth = 0
         self.leaving = threading.Event()
         self.suspects: dict[str, str] = {}  # replaced as a whole: any thread may read it
+        self.left: frozenset[str] = frozenset()
         self._boot = boot_id()
         self.database = Database(f"{root}/meta.db")
         self.why_dir: PyrunError | None = None
@@ -195,8 +197,30 @@ class Contents:
                 with suppress(PyrunError):
                     self._mark_suspects()
                 raise
+            self._look_at_left(cancel)
             with self.database.transaction(durable=True) as db:  # but not of one that was brought anew meanwhile
                 db.executemany("DELETE FROM unwritten WHERE (diff_id, ingest) = (?, ?)", brought)
+
+    def _look_at_left(self, cancel: Callable[[], bool]) -> None:
+        """A kernel tells of an error once. So that it took what is left of another daemon is not enough: it is read
+        again, from the disk, and compared with what was unpacked."""
+        for diff_id in sorted(self.left):
+            query = "SELECT kind, content FROM layers JOIN unwritten USING (diff_id) WHERE diff_id = ?"
+            for kind, content in self.database.rows(query, diff_id):
+                try:
+                    directory = os.open(diff_id.removeprefix("sha256:"), DIRECTORY, dir_fd=self.layers)
+                except FileNotFoundError:  # removed just now
+                    continue
+                try:
+                    found = layers.content_digest(directory, str(kind), cancel=cancel)
+                    why = "what is there is not what was unpacked" if content not in (None, found) else ""
+                except BadEntry as error:
+                    why = error.text
+                finally:
+                    os.close(directory)
+                if why:
+                    self.mark(why, diff_id, durable=False)
+            self.left -= {diff_id}
 
     def _mark_suspects(self) -> None:
         """The kernel tells of an error once, so what it was of must not get lost where the disk does not take the mark

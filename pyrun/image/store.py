@@ -103,6 +103,7 @@ class Images:
         self._clear_later(dead)
         self._writer = Writer(self.contents, warn)
         if behind:
+            self.contents.left = frozenset(self.contents.database.words("SELECT diff_id FROM unwritten"))
             self._writer.start()
 
     @property

@@ -22,9 +22,11 @@ from pyrun.image import contents, layers, store, writer
 from pyrun.image.layer_program import Told
 from pyrun.image.reference import parse_reference
 from pyrun.image.store import Image, Images
+from pyrun.image.verify import verify
 from pyrun.image.writer import Writer
 from tests.support.container.disk import unmount
 from tests.support.container.runner import wait_for
+from tests.support.layers import Tar
 from tests.support.registry.made import Made, make_image, small_tar
 
 if TYPE_CHECKING:
@@ -280,6 +282,53 @@ def test_a_mark_that_the_disk_does_not_take_is_not_lost(tmp_path: Path, monkeypa
     assert "the disk did not take it" in images.find(image.id).damaged and images.unwritten() == set()
     again = add(images, FIRST, "q.io/a:1")
     assert len(images.hold(again.id, "c1")) == 2
+    images.close()
+
+
+def spoil(disk: Disk, text: bytes) -> None:
+    """The disk has other bytes in place of these, which memory has still."""
+    subprocess.run(["sync", "-f", disk.root], check=True)
+    with disk.file.open("r+b") as file:
+        at = file.read().index(text)
+        file.seek(at)
+        file.write(bytes(len(text)))
+
+
+def test_what_is_verified_is_what_the_disk_has(disk: Disk) -> None:
+    images = Images(str(disk.root / "image"))
+    text = b"as it came" * 100
+    image = add(images, make_image([SHARED, Tar().file("f", text).bytes()]), "q.io/a:1")
+    assert Path(images.lowers(image.id)[0], "f").read_bytes() == text
+    spoil(disk, text)
+    (found,) = verify(images, [image.id])
+    assert [part.state for part in found.parts if part.kind == "layer"] == ["ok", "damaged"]
+    images.close()
+
+
+def test_who_is_killed_with_a_mark_that_the_disk_did_not_take(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next daemon is told of no error any more, so it looks at what the disk has."""
+    root, text = str(disk.root / "image"), b"as it came" * 100
+    made = make_image([SHARED, Tar().file("f", text).bytes()])
+
+    def refused(*_: object, **__: object) -> None:
+        raise PyrunError("meta.db: disk I/O error")
+
+    def bring_and_die() -> None:
+        monkeypatch.setattr(layers, "sync", broken)
+        monkeypatch.setattr(contents.Contents, "mark", refused)
+        images = Images(root, behind=True)
+        add(images, made, "q.io/a:1")
+        images.settle()
+        assert set(images.contents.suspects) == set(made.diff_ids)
+
+    in_a_child(bring_and_die)
+    spoil(disk, text)
+    images = Images(root, behind=True)
+    images.settle()
+    assert unwritten(images) == set()
+    assert images.contents.database.words("SELECT diff_id FROM damaged") == [made.diff_ids[1]]
+    with pytest.raises(FailedPrecondition, match="is not what was unpacked"):
+        images.hold(made.id, "c1")
     images.close()
 
 
