@@ -1,7 +1,7 @@
 # Everything here assumes `./bootstrap build` has run once; each target runs it, and the second time it is quick.
 PY := .venv/bin/python
 
-.PHONY: help build check test bench bench-addons bench-addons-memory flood-logs pictures bench-layers bench-cri bench-node many-cri demo conformance critest critest-vm containerd-2 victoria-logs kubelet control-plane metrics-server e2e-node histories fuzz fuzz-layer fuzz-dataplane fuzz-dns fuzz-probe bench-proxy flood-proxy kill-proxy churn-proxy bench-proxy-memory bench-proxy-plan bench-dns broken-dns asan vm vm-shell vm-test power-cuts vm-engines vm-trixie box soak clean
+.PHONY: help build check test bench bench-addons bench-addons-memory flood-logs pictures bench-layers bench-cri bench-node many-cri demo conformance critest critest-vm containerd-2 victoria-logs kubelet control-plane metrics-server e2e-node e2e histories fuzz fuzz-layer fuzz-dataplane fuzz-dns fuzz-probe bench-proxy flood-proxy kill-proxy churn-proxy bench-proxy-memory bench-proxy-plan bench-dns broken-dns asan vm vm-shell vm-test power-cuts vm-engines vm-trixie box soak clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,10 @@ metrics-server: build  ## metrics-server, made from its Go module once and kept,
 e2e-node: build  ## upstream's node e2e specs with a real kubelet on pyrun cri (root; needs Go, 20 CPU minutes to build, 8 to run)
 	$(PY) -m tests.support.kube.build kubelet e2e_node.test ginkgo agnhost nonewprivs
 	tests/view $(PY) -m tests.cluster.e2e_node $(ARGS)
+
+e2e: build  ## upstream's conformance specs of a cluster whose one node is pyrun (root; needs Go and apt, 30 CPU minutes to build, 20 to run)
+	$(PY) -m tests.support.kube.build etcd kube-apiserver kube-controller-manager kube-scheduler kubectl e2e.test ginkgo agnhost nonewprivs
+	tests/view $(PY) -m tests.cluster.e2e $(ARGS)
 
 histories: build  ## what a real kubelet and the node agent tell an API server of the same pods (root; two minutes once `make kubelet control-plane` is there)
 	tests/view $(PY) -m tests.cluster.histories $(ARGS)

@@ -14,7 +14,6 @@ import argparse
 import contextlib
 import json
 import os
-import re
 import shlex
 import shutil
 import subprocess
@@ -29,13 +28,11 @@ import yaml
 from tests.conftest import make_rootfs
 from tests.support.container.runner import runtime_argv
 from tests.support.cri.node import Node
-from tests.support.kube import build
+from tests.support.kube import build, suite
 from tests.support.kube.images import node_images
 from tests.support.kube.kubelet import ADDRESS, FIXED, NAME, own_address
 from tests.support.pods.nets import own_network
-from tests.support.registry.stub import Stub
 
-KNOWN = Path(__file__).with_name("KNOWN.md")
 LABELS = "Conformance && NodeConformance && !Serial && !Slow && !Flaky && !Disruptive"
 TOKEN = "e2e-token"
 # Paths that programs of the suite have fixed: what lies there is the run's own.
@@ -59,22 +56,6 @@ def own_places() -> Iterator[None]:
     finally:
         for path in reversed(mounted):
             subprocess.run(["umount", "-l", path], check=False)
-
-
-@contextlib.contextmanager
-def a_registry(path: Path, rootfs: Path) -> Iterator[str]:
-    """registry.k8s.io, for the daemon; yields the directory of its hosts.toml."""
-    stub = Stub()
-    try:
-        for (repository, tag), made in node_images(rootfs).items():
-            stub.add(repository, tag, made)
-        hosts = path / "certs.d" / "registry.k8s.io"
-        hosts.mkdir(parents=True)
-        lines = [f'server = "{stub.url}"', f'[host."{stub.url}"]', 'capabilities = ["pull", "resolve"]']
-        (hosts / "hosts.toml").write_text("\n".join(lines) + "\n")
-        yield str(hosts.parent)
-    finally:
-        stub.close()
 
 
 def kubelet_configuration(path: Path, node: Node, agent: bool) -> dict[str, Any]:
@@ -124,8 +105,7 @@ def write_files(path: Path, node: Node, agent: bool) -> None:
 
 def run_suite(path: Path, node: Node, o: argparse.Namespace, more: list[str]) -> None:
     """Its words go to e2e.log."""
-    command = [str(build.program("ginkgo")), "run", f"--procs={o.procs}", "--no-color", f"--label-filter={o.labels}"]
-    command += [f"--timeout={o.minutes}m", "--poll-progress-after=0", f"--json-report={path}/report.json", *more]
+    command = [*suite.ginkgo(path, o.procs, o.minutes, o.labels), *more]
     flags = [f"--node-ip={ADDRESS}"]
     if o.agent:
         flags += [f"--root-dir={node.root}", f"--state={node.state}", f"--runtime-config={node.config}"]
@@ -135,24 +115,6 @@ def run_suite(path: Path, node: Node, o: argparse.Namespace, more: list[str]) ->
     command += [f"--report-dir={path}/report", f"--kubelet-config-file={path}/kubelet.yaml"]
     with (path / "e2e.log").open("w") as log:
         subprocess.run(command, cwd=path, env=os.environ | {"HOME": str(path)}, stdout=log, stderr=log, check=False)
-
-
-def results(path: Path) -> dict[str, tuple[str, str]]:
-    """Name of each spec that began → (how it ended, its first words about it)."""
-    found = {}
-    for line in [path / "report.json", *path.glob("report/report.json")]:
-        if line.exists():
-            for suite in json.loads(line.read_text()):
-                for spec in suite["SpecReports"] or []:
-                    if spec["LeafNodeType"] == "It" and spec["State"] not in ("skipped", "pending"):
-                        name = " ".join([*(spec["ContainerHierarchyTexts"] or []), spec["LeafNodeText"]])
-                        found[name] = (spec["State"], spec.get("Failure", {}).get("Message", "").split("\n")[0])
-    return found
-
-
-def known() -> list[re.Pattern[str]]:
-    rows = re.findall(r"^\| `(.+?)` \|", KNOWN.read_text(), re.MULTILINE)
-    return [re.compile(row.replace("\\|", "|")) for row in rows]
 
 
 def main() -> int:
@@ -168,7 +130,7 @@ def main() -> int:
     rootfs = make_rootfs("busybox")
     with own_places(), own_network():
         own_address()
-        with a_registry(path, rootfs) as certs:
+        with suite.a_registry(path, node_images(rootfs)) as certs:
             (path / "pyrun.toml").write_text(f'certs_dir = "{certs}"\ncni_conf_dir = ""\n')
             node = Node(path / "node", rootfs, config=str(path / "pyrun.toml"))
             write_files(path, node, o.agent)
@@ -183,23 +145,10 @@ def main() -> int:
                     node.call("RemovePodSandbox", pod_sandbox_id=pod.id)
                 node.stop()
                 subprocess.run(["umount", node.state / "pods"], check=False)
-    code = tell(path)
+    code = suite.tell(path, "e2e-node", "Of a node")
     if o.keep is None:
         shutil.rmtree(path, ignore_errors=True)
     return code
-
-
-def tell(path: Path) -> int:
-    found = results(path)
-    if not found:
-        print((path / "e2e.log").read_text()[-3000:], "\ne2e-node: nothing was run")
-        return 1
-    failed = {name: how for name, how in found.items() if how[0] != "passed"}
-    new = [name for name in failed if not any(row.search(name) for row in known())]
-    for name, (state, words) in sorted(failed.items()):
-        print(f"{state}{'' if name in new else ' (known)'}: {name}\n    {words[:300]}")
-    print(f"e2e-node: {len(found) - len(failed)} of {len(found)} specs passed, {len(new)} that KNOWN.md does not name")
-    return 1 if new else 0
 
 
 if __name__ == "__main__":

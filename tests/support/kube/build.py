@@ -53,11 +53,19 @@ COMMANDS = {
     },
     "etcd": ("build", *STRIPPED, "go.etcd.io/etcd/server/v3"),
     "e2e_node.test": ("test", "-c", "-vet=off", *STAMPED, f"{MODULE}/test/e2e_node"),
+    "e2e.test": ("test", "-c", "-vet=off", *STAMPED, f"{MODULE}/test/e2e"),
     "ginkgo": ("build", *STRIPPED, "github.com/onsi/ginkgo/v2/ginkgo"),
     "agnhost": ("build", *STRIPPED, f"{MODULE}/test/images/agnhost"),
     "nonewprivs": ("build", *STRIPPED, f"{MODULE}/test/images/nonewprivs"),
 }
-MAINS = ("cmd/kubelet", "cmd/kube-controller-manager", "cmd/kubectl", "test/e2e_node", "test/images/agnhost")
+MAINS = (
+    "cmd/kubelet",
+    "cmd/kube-controller-manager",
+    "cmd/kubectl",
+    "test/e2e_node",
+    "test/e2e",
+    "test/images/agnhost",
+)
 PACKAGES = [f"{MODULE}/{of}@{VERSION}" for of in MAINS]
 CONTROL_PLANE = ("etcd", "kube-apiserver", "kube-controller-manager")
 # Much memory spares the compiler most of its garbage collection; one thread each (-c=1), what several cost.

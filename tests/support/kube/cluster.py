@@ -15,7 +15,7 @@ from tests.support.container.disk import unmount
 from tests.support.container.runner import runtime_argv
 from tests.support.cri.node import BUSYBOX, a_node
 from tests.support.kube import bootstrap
-from tests.support.kube.control_plane import PROGRAMS, SERVICES, ControlPlane, a_control_plane, program
+from tests.support.kube.control_plane import HOST, PROGRAMS, SERVICES, ControlPlane, a_control_plane, program
 from tests.support.kube.kubelet import ADDRESS, own_address
 from tests.support.node.agent import AgentNode, is_ready
 
@@ -32,16 +32,21 @@ def approve(plane: ControlPlane) -> None:
 
 
 @contextlib.contextmanager
-def a_plane_and_node(directory: Path, rootfs: Path, name: str) -> Iterator[tuple[ControlPlane, AgentNode]]:
-    """A control plane, and a node that has joined it. Skips where the programs have not been built."""
+def a_plane_and_node(
+    directory: Path, rootfs: Path, name: str, whole: bool = False, prepare: Callable[[AgentNode], None] | None = None
+) -> Iterator[tuple[ControlPlane, AgentNode]]:
+    """A control plane, and a node that has joined it. whole: with all controllers, and pods reach the API server.
+    prepare: called before the node starts. Skips where the programs have not been built."""
     for one in PROGRAMS:
         program(one)
     (directory / "plane").mkdir()
     try:
         with a_node(directory / "node", rootfs) as node:
             own_address()
-            with a_control_plane(directory / "plane", nodes=True) as plane:
+            with a_control_plane(directory / "plane", nodes=True, address=ADDRESS if whole else HOST) as plane:
                 agent = AgentNode(node)
+                if prepare is not None:
+                    prepare(agent)
                 bootstrap.prepare(plane)
                 words = ("--server", plane.url, "--token", bootstrap.token(plane, "abcdef"), "--ca-file", plane.ca)
                 where = ("--root", str(node.root), "--node-name", name)

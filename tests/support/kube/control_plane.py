@@ -83,10 +83,11 @@ def a_port() -> Iterator[int]:
 
 class ControlPlane:
     """path: a directory for its files. admin: its client; config(name): a kubeconfig of one of TOKENS. nodes: for
-    pods that run on nodes, with a scheduler, accounts and taints. gates: features that are off by themselves."""
+    pods that run on nodes, with a scheduler, accounts and taints. gates: features that are off by themselves.
+    address: of this machine, one that pods reach, where they are to have the API server, and all controllers."""
 
-    def __init__(self, path: Path, nodes: bool = False, gates: Iterable[str] = ()) -> None:
-        self.path, self.nodes, self._gates = path, nodes, tuple(gates)
+    def __init__(self, path: Path, nodes: bool = False, gates: Iterable[str] = (), address: str = HOST) -> None:
+        self.path, self.nodes, self._gates, self._address = path, nodes, tuple(gates), address
         for name in PROGRAMS if nodes else PROGRAMS[:2]:
             program(name)
         self._held = {name: hold_port() for name in ("etcd", "peer", "api", "kcm", "scheduler")}
@@ -110,7 +111,7 @@ class ControlPlane:
             "kind": "Config",
             "current-context": "c",
             "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
-            "clusters": [{"name": "c", "cluster": {"server": self.url, "certificate-authority": "ca.crt"}}],
+            "clusters": [{"name": "c", "cluster": {"server": self.url, "certificate-authority": self.ca}}],
             "users": [{"name": "u", "user": user or {"token": f"{name}-token"}}],
         }
         path = self.path / f"{name}.conf"
@@ -140,8 +141,8 @@ class ControlPlane:
         self._start(
             "kube-apiserver",
             f"--etcd-servers={self.etcd_url}",
-            f"--bind-address={HOST}",
-            f"--advertise-address={HOST}",
+            f"--bind-address={HOST if self._address == HOST else '0.0.0.0'}",
+            f"--advertise-address={self._address}",
             f"--secure-port={self._ports['api']}",
             f"--tls-cert-file={path / 'api.crt'}",
             f"--tls-private-key-file={path / 'api.key'}",
@@ -164,7 +165,7 @@ class ControlPlane:
             f"--proxy-client-cert-file={path / 'aggregator.crt'}",
             f"--proxy-client-key-file={path / 'aggregator.key'}",
             f"--requestheader-client-ca-file={path / 'ca.crt'}",
-            "--endpoint-reconciler-type=none",
+            f"--endpoint-reconciler-type={'none' if self._address == HOST else 'lease'}",
             "--profiling=false",
             *[f"--feature-gates={gate}=true" for gate in self._gates],
         )
@@ -173,6 +174,7 @@ class ControlPlane:
     def start_controllers(self) -> None:
         """Of Services' slices, namespaces and accounts."""
         config = self.config("kcm")
+        some = f"{CONTROLLERS},{JOINING}{',' + WORKLOADS if self.nodes else ''}"
         self._start(
             "kube-controller-manager",
             f"--kubeconfig={config}",
@@ -185,7 +187,7 @@ class ControlPlane:
             f"--root-ca-file={self.path / 'ca.crt'}",
             f"--cluster-signing-cert-file={self.path / 'ca.crt'}",
             f"--cluster-signing-key-file={self.path / 'ca.key'}",
-            f"--controllers={CONTROLLERS},{JOINING}{',' + WORKLOADS if self.nodes else ''}",
+            f"--controllers={some if self._address == HOST else '*,' + JOINING}",
         )
 
     def start_scheduler(self) -> None:
@@ -279,7 +281,8 @@ class ControlPlane:
         self._openssl(
             "req", "-x509", *_NEW, "-keyout", "ca.key", "-out", "ca.crt", "-subj", "/CN=ca", "-addext", extensions
         )
-        names = f"IP:{HOST},DNS:localhost,DNS:kubernetes.default.svc"
+        own = SERVICES.replace(".0/16", ".1")
+        names = f"IP:{HOST},IP:{self._address},IP:{own},DNS:localhost,DNS:kubernetes.default.svc"
         self.certificate("api", "/CN=kube-apiserver", f"subjectAltName={names}")
         self.certificate("kubelet-client", "/O=system:masters/CN=kube-apiserver-kubelet-client")
         self.certificate("aggregator", "/CN=aggregator")
@@ -310,9 +313,9 @@ _NEW = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
 
 @contextlib.contextmanager
 def a_control_plane(
-    path: Path, controllers: bool = False, nodes: bool = False, gates: Iterable[str] = ()
+    path: Path, controllers: bool = False, nodes: bool = False, gates: Iterable[str] = (), address: str = HOST
 ) -> Iterator[ControlPlane]:
-    plane = ControlPlane(path, nodes, gates)
+    plane = ControlPlane(path, nodes, gates, address)
     try:
         plane.start()
         if controllers or nodes:
