@@ -77,7 +77,7 @@ PROXY_RUN = Verb(
             "cri", "ADDRESS", "make slices of selectors over the pods of this runtime, such as /run/pyrun-cri/cri.sock"
         ),
         *PROXY_NODE,
-        choice("mode", ("userspace", "nftables"), "who carries packets: the data plane, or the kernel alone"),
+        choice("proxy-mode", ("userspace", "nftables"), "who carries packets: the data plane, or the kernel alone"),
         PROXY_STATE,
         text("healthz-bind-address", "HOST:PORT", "where /healthz and /livez are (default: :10256; none: nowhere)"),
         text("metrics-bind-address", "HOST:PORT", "where /metrics is (default: 127.0.0.1:10249; none: nowhere)"),

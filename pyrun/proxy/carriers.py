@@ -81,7 +81,7 @@ class InKernel:
         self._node = tuple(node)
         self._kernel = KernelRules(everything=True)
         if lacks := self._kernel.lacks(self._node):
-            raise Unavailable(lacks, hint=f"{MODULES}, or --mode userspace, which needs reject and numgen alone")
+            raise Unavailable(lacks, hint=f"{MODULES}, or --proxy-mode userspace, which needs reject and numgen alone")
         self._routes = Routes(self._node, transparent=False)
 
     def apply(self, rules: Rules, change: Change | None) -> None:

@@ -50,7 +50,7 @@ KINDS = frozenset({"Service", "EndpointSlice", "Pod", "Node"})
 USERSPACE, NFTABLES = MODES = ("userspace", "nftables")
 TICK_S = 5.0  # health check ports that were taken, NodePorts that a program had: looked at again
 AGAIN_S = (0.5, 10.0)  # after a change that could not be carried out
-ON_LOOPBACK = "the kernel carries nothing from loopback to a pod, as route_localnet stays off; --mode userspace does"
+ON_LOOPBACK = "the kernel carries nothing from loopback to a pod, as route_localnet stays off; userspace does"
 FAULTS_MOST = 10_000  # that a status names
 WAITS_S = 30.0  # for a source, before that is said, and again each time
 BOUND_S = 60.0  # what the data plane has no room for is said so often

@@ -281,7 +281,7 @@ def _change_table(text: str) -> None:
     """The one table that marks packets of transparent sockets. Services never pass by it."""
     from ..nft import run_nft
 
-    way = "--mode nftables works without it"
+    way = "--proxy-mode nftables works without it"
     run_nft(text, "marks what belongs to a socket with a client's address", "`socket` (CONFIG_NFT_SOCKET)", way)
 
 

@@ -52,7 +52,7 @@ def why_not(frontend: Frontend, kernel: Kernel, *, userspace: bool) -> str:
     if fits and kernel.sockets:
         return ""
     if frontend.address in LOOPBACKS:
-        return f"{ON_LOOPBACK}, and {NO_SOCKETS}" if fits else f"{ON_LOOPBACK}; --mode userspace does"
+        return f"{ON_LOOPBACK}, and {NO_SOCKETS}" if fits else f"{ON_LOOPBACK}; --proxy-mode userspace does"
     if kernel.tracks:
         return ""
     if not userspace or frontend.kernel:

@@ -64,7 +64,7 @@ def test_who_has_no_endpoint_and_who_calls_from_loopback_need_no_address_kept() 
         (frontend(REPLACED), Kernel(True, False), False, "does not track"),
         (frontend(KEPT, address="127.0.0.1"), WHOLE, True, ""),
         (frontend(KEPT, address="127.0.0.1"), Kernel(False, True), True, "no sockets of SCTP"),
-        (frontend(KEPT, address="127.0.0.1"), WHOLE, False, "--mode userspace does"),
+        (frontend(KEPT, address="127.0.0.1"), WHOLE, False, "--proxy-mode userspace does"),
     ],
 )
 def test_what_nobody_carries_is_told_with_the_cause(one: Frontend, kernel: Kernel, userspace: bool, told: str) -> None:

@@ -38,7 +38,7 @@ def run(g: Globals, o: Options) -> int:
             masquerade_all=o.masquerade_all,
         ),
         state=o.state or STATE,
-        mode=o.mode,
+        mode=o.proxy_mode,
         directories=o.objects,
         cluster=cluster,
         cri=o.cri.removeprefix("unix://") if o.cri else None,

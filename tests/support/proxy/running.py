@@ -30,7 +30,8 @@ class Proxy(Daemon):
         self.mode = mode
 
     def start(self, *options: str) -> None:
-        words = ["--objects", str(self.objects), "--state", str(self.state), "--mode", self.mode, *OPTIONS, *options]
+        words = ["--objects", str(self.objects), "--state", str(self.state), *OPTIONS, *options]
+        words += ["--proxy-mode", self.mode]
         with open(self.log, "ab") as log:
             argv = [sys.executable, "-m", "pyrun", "proxy", "run", *words]
             self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.home)
