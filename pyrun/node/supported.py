@@ -50,6 +50,10 @@ POD = {
     "volumes/*/projected/sources/*/secret/items/*/user": "not in this node yet",
     "volumes/*/projected/sources/*/downwardAPI/items/*/user": "not in this node yet",
     "volumes/*/projected/sources/*/serviceAccountToken": "there is no API server to give out tokens",
+    **{
+        f"volumes/*/projected/sources/*/{one}/user": "not in this node yet"
+        for one in ("serviceAccountToken", "clusterTrustBundle", "podCertificate")
+    },
     "volumes/*/projected/sources/*/clusterTrustBundle": "there is no API server to give out bundles",
     "volumes/*/projected/sources/*/podCertificate": "there is no API server to sign certificates",
     "volumes/*/downwardAPI/defaultUser": "not in this node yet",
@@ -74,6 +78,7 @@ SERVED = (
     "ephemeralContainers", "serviceAccountName", "serviceAccount", "automountServiceAccountToken", "readinessGates",
     "schedulingGates", "schedulingGroup", "nodeSelector", "affinity", "topologySpreadConstraints", "priorityClassName",
     "preemptionPolicy", "volumes/*/projected/sources/*/serviceAccountToken",
+    "volumes/*/projected/sources/*/clusterTrustBundle",
 )  # fmt: skip
 # By which profiles were asked for once; left out, a pod would run without them unsaid.
 ANNOTATIONS = {

@@ -18,6 +18,7 @@ from ..quantity import parse
 from ..strict import Fault
 from .fields import field_ref_fault, resource_ref_fault
 from .names import check, config_key_fault, label_fault, number_range, one_of, relative_path_fault
+from .projected import PATHS, file_path, validate_bundle, validate_certificate
 
 SOURCES = tuple(Volume.__struct_fields__[1:])
 FILLED = ("configMap", "secret", "downwardAPI", "projected")  # those with files, which are read-only
@@ -127,17 +128,13 @@ def _modes_and_items(source: Any, at: str) -> Iterator[Fault]:
 def _items(items: list[KeyToPath] | None, at: str) -> Iterator[Fault]:
     for i, item in enumerate(items or ()):
         yield from check(config_key_fault(item.key), f"{at}/{i}/key")
-        yield from _file_path(item.path, f"{at}/{i}/path")
+        yield from file_path(item.path, f"{at}/{i}/path")
         yield from number_range(item.mode, 0, MODE, f"{at}/{i}/mode")
-
-
-def _file_path(path: str, at: str) -> Iterator[Fault]:
-    yield from check("is empty" if not path else relative_path_fault(path, may_be_dotdot_prefixed=False), at)
 
 
 def _downward(items: list[DownwardAPIVolumeFile] | None, at: str) -> Iterator[Fault]:
     for i, item in enumerate(items or ()):
-        yield from _file_path(item.path, f"{at}/{i}/path")
+        yield from file_path(item.path, f"{at}/{i}/path")
         yield from number_range(item.mode, 0, MODE, f"{at}/{i}/mode")
         if (item.fieldRef is None) == (item.resourceFieldRef is None):
             yield Fault(f"{at}/{i}", "must have one of fieldRef and resourceFieldRef")
@@ -163,10 +160,12 @@ def _projected(source: ProjectedVolumeSource, at: str) -> Iterator[Fault]:
                 yield from _items(found.items, f"{here}/{kind}/items")
         if one.downwardAPI is not None:
             yield from _downward(one.downwardAPI.items, f"{here}/downwardAPI/items")
-        if (bundle := one.clusterTrustBundle) is not None and not (bundle.name or bundle.signerName):
-            yield Fault(f"{here}/clusterTrustBundle", "must have one of name and signerName")
+        if one.clusterTrustBundle is not None:
+            yield from validate_bundle(one.clusterTrustBundle, f"{here}/clusterTrustBundle")
+        if one.podCertificate is not None:
+            yield from validate_certificate(one.podCertificate, f"{here}/podCertificate")
         if (token := one.serviceAccountToken) is not None:
-            yield from _file_path(token.path, f"{here}/serviceAccountToken/path")
+            yield from file_path(token.path, f"{here}/serviceAccountToken/path")
             yield from number_range(
                 token.expirationSeconds, 600, 1 << 32, f"{here}/serviceAccountToken/expirationSeconds"
             )
@@ -183,6 +182,9 @@ def _paths_of(one: VolumeProjection, at: str) -> Iterator[tuple[str, str]]:
     for kind in ("serviceAccountToken", "clusterTrustBundle"):
         if (found := getattr(one, kind)) is not None:
             yield found.path, f"{at}/{kind}/path"
+    for field in PATHS if one.podCertificate is not None else ():
+        if path := getattr(one.podCertificate, field):
+            yield path, f"{at}/podCertificate/{field}"
 
 
 def validate_mounts(c: Container | EphemeralContainer, spec: PodSpec, at: str) -> Iterator[Fault]:

@@ -120,13 +120,21 @@ class Actor:
         """ConfigMaps and Secrets are others: who waits for one tries again now, and files get the new words.
 
         changed: kind, namespace and name of each."""
+        self._try_again()
+        namespace, _ = self.record.key
+        if any((kind, namespace, name) in changed for kind, name in wanted(self.record.pod)):
+            self.begin(self.carrier.update_volumes())
+
+    def refreshed(self) -> None:
+        """Its tokens, certificates or trust bundles are others."""
+        self._try_again()
+        self.begin(self.carrier.update_volumes())
+
+    def _try_again(self) -> None:
         if self.carrier.creations or self.carrier.sandbox_error:
             self.carrier.creations.clear()
             self.carrier.sandbox_error = None
             self.wake()
-        namespace, _ = self.record.key
-        if any((kind, namespace, name) in changed for kind, name in wanted(self.record.pod)):
-            self.begin(self.carrier.update_volumes())
 
     @property
     def is_finished(self) -> bool:

@@ -145,7 +145,7 @@ class Membership:
     def _refreshed(self, uid: str) -> None:
         for actor in self._agent.actors.values():
             if actor.record.uid == uid:
-                actor.begin(actor.carrier.update_volumes())
+                actor.refreshed()
 
     def _machine(self) -> Machine:
         """As it is now; called in a thread."""

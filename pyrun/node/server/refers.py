@@ -1,4 +1,5 @@
-"""What pods of the API server refer to: ConfigMaps and Secrets, each with a watch of its own, tokens, and Services.
+"""What pods of the API server refer to: ConfigMaps and Secrets, each with a watch of its own, tokens, trust bundles
+(bundles.py), and Services.
 
 A node may see those objects alone that its own pods name (the Node authorizer), so that there is a watch for each, for
 as long as a pod here names it. A token is asked for when a pod needs it, and again at 80 % of its time.
@@ -25,6 +26,7 @@ from ...kube.objects.services import Service
 from ...kube.watch import Watch
 from ..agent.record import Record
 from ..volumes import Objects, wanted
+from .bundles import Bundles, bundles_of
 from .service_variables import service_variables
 
 KINDS: dict[str, tuple[str, type[ConfigMap] | type[Secret]]] = {
@@ -90,7 +92,7 @@ class _Token:
 
 class Refers:
     """call: runs a function in a thread. changed: told which object is another, for pods of these uids. refreshed:
-    told of a pod whose token is another."""
+    told of a pod whose token is another, or what its bundles say."""
 
     def __init__(
         self,
@@ -101,6 +103,7 @@ class Refers:
         told: Callable[[str], None],
     ) -> None:
         self._client, self._call, self._changed, self._refreshed, self._told = client, call, changed, refreshed, told
+        self._bundles = Bundles(client, refreshed)
         self.allocatable: dict[str, int] = {}
         self._watched: dict[Key, _Watched] = {}
         self._tokens: dict[str, dict[TokenKey, _Token]] = {}
@@ -121,10 +124,12 @@ class Refers:
                 one.watch.start()
             one.pods.add(record.uid)
         self._let_go(record.uid, named)
+        self._bundles.acquire(record.uid, record.pod)
 
     def release(self, uid: str) -> None:
         """The pod is gone."""
         self._let_go(uid, set())
+        self._bundles.release(uid)
         for token in self._tokens.pop(uid, {}).values():
             token.timer.cancel()
 
@@ -143,6 +148,7 @@ class Refers:
                 token.timer.cancel()
         for watch in (self._services_watch, *(one.watch for one in self._watched.values())):
             watch.stop()
+        self._bundles.stop()
 
     async def objects(self, record: Record) -> Objects:
         """All that the pod refers to, as far as it exists. Unavailable while the server has not told; PyrunError of a
@@ -160,9 +166,13 @@ class Refers:
                 secrets[key[1:]] = one.value
         await _until(self._services_known, last, "Services are not known yet", self._services_watch)
         tokens = {key: await self._token(record, key) for key in sorted(tokens_of(record.pod))}
+        if bundles_of(record.pod):
+            watch = self._bundles.watch
+            assert watch is not None
+            await _until(self._bundles.known, last, "ClusterTrustBundles are not known yet", watch)
         links = record.desired().spec.enableServiceLinks is not False
         variables = service_variables(self._services, record.key[0], links=links)
-        return Objects(config_maps, secrets, self.allocatable, tokens, variables)
+        return Objects(config_maps, secrets, self.allocatable, tokens, variables, self._bundles.trust)
 
     # --- objects ---
 

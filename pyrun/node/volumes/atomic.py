@@ -48,8 +48,8 @@ def write_payload(root: int, payload: Payload, group: int | None) -> bool:
     return True
 
 
-def _wanted(payload: Payload, group: int | None) -> dict[str, tuple[bytes, int, int | None]]:
-    return {path: (file.data, _mode(file, group), group or None) for path, file in payload.items()}
+def _wanted(payload: Payload, group: int | None) -> dict[str, tuple[bytes, int, int | None, int]]:
+    return {path: (file.data, _mode(file, group), group or None, file.user or 0) for path, file in payload.items()}
 
 
 def _mode(file: File, group: int | None) -> int:
@@ -64,9 +64,9 @@ def _current(root: int) -> str | None:
     return name if name.startswith("..") and "/" not in name and name not in ("..", DATA, NEW_DATA) else None
 
 
-def _read(root: int, name: str) -> dict[str, tuple[bytes, int, int | None]]:
+def _read(root: int, name: str) -> dict[str, tuple[bytes, int, int | None, int]]:
     """What is there, in the form of _wanted(). What can't be read is as good as another content."""
-    found: dict[str, tuple[bytes, int, int | None]] = {}
+    found: dict[str, tuple[bytes, int, int | None, int]] = {}
     try:
         top = os.open(name, _DIRECTORY, dir_fd=root)
     except OSError:
@@ -75,9 +75,9 @@ def _read(root: int, name: str) -> dict[str, tuple[bytes, int, int | None]]:
         group = os.fstat(top).st_gid or None
         for path, fd in _files(top, ""):
             held = os.fstat(fd)
-            found[path] = (_all_of(fd, held.st_size), stat.S_IMODE(held.st_mode), group)
+            found[path] = (_all_of(fd, held.st_size), stat.S_IMODE(held.st_mode), group, held.st_uid)
     except OSError:
-        return {"": (b"", 0, None)}
+        return {"": (b"", 0, None, 0)}
     finally:
         os.close(top)
     return found
@@ -144,8 +144,8 @@ def _write_file(directory: int, name: str, file: File, group: int | None) -> Non
         left = memoryview(file.data)
         while left:
             left = left[os.write(fd, left) :]
-        if group is not None:
-            os.fchown(fd, -1, group)
+        if group is not None or file.user is not None:
+            os.fchown(fd, -1 if file.user is None else file.user, -1 if group is None else group)
         os.fchmod(fd, _mode(file, group))
     finally:
         os.close(fd)

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 
 from ...kube.defaults import FILE_MODE, TOKEN_SECONDS
 from ...kube.objects.config import ConfigMap, Secret
-from ...kube.objects.pods import Pod
+from ...kube.objects.pods import Pod, PodSpec
 from ...kube.objects.volumes import (
+    ClusterTrustBundleProjection,
     DownwardAPIVolumeFile,
     KeyToPath,
     ProjectedVolumeSource,
@@ -24,14 +25,19 @@ from ...kube.objects.volumes import (
 )
 from ..downward import PodFacts, field_value, resource_value
 from .errors import VolumeError
+from .trust import Trust
 
 LONGEST_PATH = 4096
+OWN_MODE = 0o600
 Key = tuple[str, str]  # (namespace, name)
 
 
 class File(NamedTuple):
+    """user: whose it is, None: root's."""
+
     data: bytes
     mode: int
+    user: int | None = None
 
 
 Payload = dict[str, File]  # by path below the volume
@@ -42,13 +48,24 @@ class Objects:
     """What volumes show, by namespace and name. allocatable: the node's, cpu in thousandths, all else as it is.
 
     tokens: of the pod's service account, by audience ("": the API server's own) and the seconds that were asked for.
-    variables: of Services, for containers."""
+    variables: of Services, for containers. trust: the cluster's bundles; None where there is no API server."""
 
     config_maps: Mapping[Key, ConfigMap] = field(default_factory=dict)
     secrets: Mapping[Key, Secret] = field(default_factory=dict)
     allocatable: Mapping[str, int] = field(default_factory=dict)
     tokens: Mapping[tuple[str, int], str] = field(default_factory=dict)
     variables: Mapping[str, str] = field(default_factory=dict)
+    trust: Trust | None = None
+
+
+def user_of(spec: PodSpec) -> int | None:
+    """As whom all its containers run, where that is one and the pod says so (FsUserFrom of pkg/volume/util)."""
+    own = spec.securityContext.runAsUser if spec.securityContext else None
+    users = set()
+    for c in [*(spec.initContainers or ()), *spec.containers, *(spec.ephemeralContainers or ())]:
+        given = c.securityContext.runAsUser if c.securityContext else None
+        users.add(own if given is None else given)
+    return users.pop() if len(users) == 1 else None
 
 
 def payload_of(volume: Volume, pod: Pod, uid: str, objects: Objects) -> Payload:
@@ -90,6 +107,8 @@ class _View:
                 merged.update(self.downward(one.downwardAPI.items or (), source.defaultMode))
             elif (token := one.serviceAccountToken) is not None:
                 merged[token.path] = self.token(token, source.defaultMode)
+            elif (bundle := one.clusterTrustBundle) is not None:
+                merged[bundle.path] = self.bundle(bundle, source.defaultMode)
             else:
                 raise VolumeError(self.name, "it has a source that is not supported")
         yield from merged.items()
@@ -128,7 +147,28 @@ class _View:
         found = self.objects.tokens.get((token.audience or "", token.expirationSeconds or TOKEN_SECONDS))
         if found is None:
             raise VolumeError(self.name, "tokens are not supported where there is no API server to give them out")
-        return File(found.encode(), FILE_MODE if mode is None else mode)
+        return self.private(found.encode(), mode)
+
+    def bundle(self, source: ClusterTrustBundleProjection, mode: int | None) -> File:
+        if self.objects.trust is None:
+            raise VolumeError(
+                self.name, "trust bundles are not supported where there is no API server to give them out"
+            )
+        found = self.objects.trust.shown(source)
+        if found is None:
+            of_signer = "combination of signerName and labelSelector matched zero ClusterTrustBundles"
+            self.missing(
+                of_signer if source.name is None else f'clustertrustbundle "{source.name}" not found', source.optional
+            )
+        return self.private(found or b"", mode)
+
+    def private(self, data: bytes, mode: int | None) -> File:
+        """Where it is known who reads it, it is theirs alone."""
+        assert self.pod.spec is not None
+        user, context = user_of(self.pod.spec), self.pod.spec.securityContext
+        if user is not None or (context is not None and context.fsGroup is not None):
+            return File(data, OWN_MODE, user)
+        return File(data, FILE_MODE if mode is None else mode)
 
     def downward(self, items: Sequence[DownwardAPIVolumeFile], mode: int | None) -> Iterator[tuple[str, File]]:
         for item in items:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 PACKAGE = "lightkube-models"
 OBJECTS = Path(__file__).resolve().parents[3] / "pyrun" / "kube" / "objects"
-MODULES = ("meta_v1", "core_v1", "apps_v1", "coordination_v1", "discovery_v1")
+MODULES = ("meta_v1", "core_v1", "apps_v1", "coordination_v1", "discovery_v1", "certificates_v1")
 # A file of ours, what it is about, and its roots.
 ROOMS = (
     ("meta", "what every object has", ("ObjectMeta", "ListMeta", "LabelSelector", "Condition", "Status", "WatchEvent")),
@@ -29,6 +29,7 @@ ROOMS = (
     ("services", "Services and their endpoints", ("Service", "ServiceList", "EndpointSlice", "EndpointSliceList")),
     ("nodes", "nodes, their leases, and events", ("Node", "NodeList", "Lease", "Namespace", "Event")),
     ("apps", "Deployments", ("Deployment", "DeploymentList")),
+    ("certificates", "whom pods trust", ("ClusterTrustBundle",)),
 )
 # Plain types, which pyrun/kube/objects/base.py has.
 BASE = {"Time": "Time", "MicroTime": "Time", "Quantity": "Quantity", "IntOrString": "IntOrString"}

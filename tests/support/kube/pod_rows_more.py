@@ -192,11 +192,6 @@ row(
 row("image of no name", "/spec/volumes/0/image/reference", spec=volume(image={}))
 row("driver of no name", "/spec/volumes/0/csi/driver", spec=volume(csi={"driver": ""}))
 row("claim of no template", "/spec/volumes/0/ephemeral/volumeClaimTemplate", spec=volume(ephemeral={}))
-row(
-    "bundle of nothing",
-    "/spec/volumes/0/projected/sources/0/clusterTrustBundle",
-    spec=volume(projected={"sources": [{"clusterTrustBundle": {"path": "a"}}]}),
-)
 BLOCK, DEVICE = volume(persistentVolumeClaim={"claimName": "data"}), [{"name": "v", "devicePath": "/a"}]
 row("device that is mounted", f"{C}/volumeDevices/0", spec=BLOCK, volumeDevices=DEVICE, volumeMounts=mounted())
 row("device with own users", f"{C}/volumeDevices/0", spec={**BLOCK, "hostUsers": False}, volumeDevices=DEVICE)

@@ -1,8 +1,8 @@
-"""The table of pods: all rows (pod_row.py says what one is). Some are in pod_rows_volumes.py and pod_rows_more.py."""
+"""The table of pods: all rows (pod_row.py says what one is). Some are in pod_rows_*.py."""
 
 from __future__ import annotations
 
-from tests.support.kube import pod_rows_more, pod_rows_volumes  # noqa: F401  # their rows
+from tests.support.kube import pod_rows_more, pod_rows_trust, pod_rows_volumes  # noqa: F401  # their rows
 from tests.support.kube.pod_row import BASE, EXEC, HTTP, LINUX, ROWS, SIGNAL, C, Row, init, row, volume
 
 __all__ = ["BASE", "ROWS", "Row"]
