@@ -12,16 +12,18 @@ import socket
 import threading
 import time
 
-from ..errors import PyrunError, Unavailable
+from ..errors import PyrunError, Unavailable, reason
+from ..kube.addresses import prefix_text
 from ..listen import private_directory
 from . import client
+from .bridges import bridged, seeing_the_node
 from .client import DataPlane, Gone
 from .encode import encode_rules
 from .messages import Counters, Settings, State
 from .nft.kernel import KernelRules
 from .ready import Ready
 from .routes import Routes, addresses_to_catch, holds
-from .rules import FORWARD, SCTP, TCP, Change, Frontend, Key, Rules
+from .rules import FORWARD, SCTP, TCP, Change, Frontend, Key, Prefix, Rules
 from .sctp import fits_sockets, probe
 from .sklookup import SkLookup
 
@@ -47,6 +49,14 @@ if TYPE_CHECKING:
 
         def renew(self) -> None:
             """Uses the programs that are installed now, where they are others than those that run."""
+            ...
+
+        def moved(self) -> bool:
+            """Whether the node's links are others than before, so that all has to be applied anew. Soon."""
+            ...
+
+        def beside(self) -> str:
+            """What is otherwise than the rules say, for this node's links; ""."""
             ...
 
         def counters(self) -> Counters | None: ...
@@ -101,6 +111,12 @@ class InKernel:
     def renew(self) -> None:
         pass
 
+    def moved(self) -> bool:
+        return False
+
+    def beside(self) -> str:
+        return ""
+
     def counters(self) -> Counters | None:
         return None
 
@@ -135,6 +151,7 @@ class UserSpace:
         self._delay, self._due = 0.0, 0.0
         self._sctp = False  # whether the kernel has sockets of it
         self._mine: set[Key] = set()  # the frontends that the data plane has
+        self._bridged: tuple[Prefix, ...] = ()  # where clients are whose address is not kept
         self._looked_at: Stat = None  # the program, when renew() looked at it
         private_directory(directory)
         self._kernel = KernelRules(everything=False)
@@ -146,6 +163,7 @@ class UserSpace:
         self.taken_over = self._plane.generation > 0
         self._lookup.set_listener(0, self._listener.fileno())
         self._plane.keep(self._lookup.descriptors())  # so a kill of ours changes nothing
+        self.moved()
 
     def _find(self) -> tuple[DataPlane, socket.socket] | None:
         """The data plane of an earlier daemon, if it runs."""
@@ -166,12 +184,12 @@ class UserSpace:
     def apply(self, rules: Rules, change: Change | None) -> None:
         if change is None:
             self._sctp = probe().sockets
-        rules = dataclasses.replace(rules, frontends=self._with_sctp(rules.frontends))
+        rules = dataclasses.replace(rules, frontends=self._suited(rules.frontends))
         self._rules = rules
         if change is None:
             self._apply_all(rules)
             return
-        change = dataclasses.replace(change, frontends_put=self._with_sctp(change.frontends_put))
+        change = dataclasses.replace(change, frontends_put=self._suited(change.frontends_put))
         self._kernel.apply(rules, change)
         if _is_beyond_ranges(rules, change, self._node):
             self._routes.apply(addresses_to_catch(rules, self._node))
@@ -183,6 +201,10 @@ class UserSpace:
         self._lookup.update((), [key for key in (*ours.frontends_gone, *uncaught) if key[0] == TCP])
         self._tell(ours)
         self._lookup.update(caught)
+
+    def _suited(self, frontends: tuple[Frontend, ...]) -> tuple[Frontend, ...]:
+        """As this node's kernel and links let the data plane carry them."""
+        return seeing_the_node(self._with_sctp(frontends), self._bridged)
 
     def _with_sctp(self, frontends: tuple[Frontend, ...]) -> tuple[Frontend, ...]:
         """The same; those of SCTP that no socket carries are the kernel's."""
@@ -267,6 +289,20 @@ class UserSpace:
                 self._told(f"the data plane that is installed now can't take over, so the one before goes on: {error}")
                 return
             self._told(f"the data plane was replaced: process {self._plane.pid} took over from {before}")
+
+    def moved(self) -> bool:
+        before = self._bridged
+        try:
+            self._bridged = bridged(self._node)
+        except OSError as error:
+            self._told(f"whether pods are on a bridge can't be seen: {reason(error)}")
+        if self._bridged != before and (line := self.beside()):
+            self._told(line)
+        return self._bridged != before
+
+    def beside(self) -> str:
+        where = ", ".join(map(prefix_text, self._bridged))
+        return where and f"clients in {where} are on a bridge of this node, so endpoints see the node's address"
 
     def _note_death(self, now: float) -> float:
         """The seconds to wait before the next one."""

@@ -386,6 +386,8 @@ class Daemon:
         if self.carrier is not None and self.health.applied:
             self.carrier.renew()
             self._look_at_sockets(now)
+            if self.carrier.moved():
+                self._all_anew = True
         if self._check_faults:
             self._check_faults = self.web.set_checks(self.health.rules.health)
             self._tell_refused()
@@ -479,6 +481,7 @@ class Daemon:
             "refused": [_line(one) for one in self._refusals()],
             "standing": self.standing.refused(),
             "hurdles": self.standing.hurdles(),
+            "beside": self.carrier.beside() if self.carrier is not None else "",
         }
 
     def listing(self) -> dict[str, Any]:

@@ -1,10 +1,12 @@
 """Endpoints that can't be reached, each in its way: the data plane hears of it, and another one answers. And what a
-router tells of a packet that keeps its client's address is heard by who sent it."""
+router tells of a packet that keeps its client's address is heard by who sent it. And pods on a bridge, whose answers
+take a way of their own."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -13,11 +15,12 @@ from pathlib import Path
 import pytest
 
 from pyrun.cli.main import main
+from pyrun.proxy.bridges import bridged
 from tests.support.daemon import until
-from tests.support.proxy.answers import text_of
+from tests.support.proxy.answers import Answer, Server, ask, text_of
 from tests.support.proxy.objects import service, slice_of
 from tests.support.proxy.running import Proxy, running
-from tests.support.proxy.topology import Place, Topology, topology
+from tests.support.proxy.topology import NODE4, Place, Topology, new_namespace, packed, topology
 from tests.support.proxy.world import PODS, VIP, World, answers
 
 NO_ROUTE, UNREACHABLE, PROHIBITED, TOLD, SILENT, FAR = (f"198.51.100.{n}" for n in (1, 2, 3, 4, 5, 6))
@@ -143,3 +146,65 @@ def test_a_narrow_link_on_the_way(net: Topology, world: World, tmp_path: Path) -
             assert s.recv(10) == b"done"
         thread.join()
     assert digests == [hashlib.md5(data).hexdigest(), world.client.address4]
+
+
+def on_bridge(node: Place, number: int) -> Place:
+    """A pod as the CNI plugin `bridge` makes it."""
+    pod = Place(new_namespace(), f"10.1.0.{number}", f"fd01::{number}")
+    node.run(
+        *("ip", "-batch", "-"),
+        input=f"""link add port{number} type veth peer name eth0 netns {pod.path}
+link set port{number} master cni0 up
+""",
+    )
+    pod.run(
+        *("ip", "-batch", "-"),
+        input=f"""link set lo up
+link set eth0 up
+address add {pod.address4}/24 dev eth0
+address add {pod.address6}/64 dev eth0 nodad
+route add default via 10.1.0.254
+route add default via fd01::fe
+""",
+    )
+    return pod
+
+
+def test_pods_on_a_bridge(net: Topology, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """What one answers to another's address would go there and not to the data plane, and the client was reset: so they
+    see the node, which is said; also where the bridge has a network only later. Each other they see as before."""
+    node = net.node
+    node.run(*"ip link add cni0 up type bridge".split())
+    node.run(*"ip address add 10.1.0.254/24 dev cni0".split())
+    pods = [on_bridge(node, number) for number in (1, 2, 9)]
+    servers, client = [Server(pod, 8080) for pod in pods[:2]], pods[2]
+    both, targets = (f"{{name: tcp, port: {n}}}, {{name: udp, port: {n}, protocol: UDP}}" for n in (80, 8080))
+    text = service("web", VIP, ports=both) + slice_of("web", pods[0].address4, pods[1].address4, ports=targets)
+    text += service("six", VIP6) + slice_of("six", f'"{pods[0].address6}"').replace("IPv4", "IPv6")
+    try:
+        with running(tmp_path, "userspace", text) as proxy:
+            for udp in (False, True):
+                found = {ask(client, VIP, 80, udp=udp) for _ in range(2)}
+                assert found == {Answer(text_of(pod.address4, 8080), "10.1.0.254") for pod in pods[:2]}
+            assert ask(client, pods[0].address4, 8080) == Answer(text_of(pods[0].address4, 8080), client.address4)
+            node.run(*"ip address add fd01::fe/64 dev cni0 nodad".split())
+            right = Answer(text_of(pods[0].address6, 8080), "fd01::fe")
+            until(lambda: ask(client, VIP6, 80, silent=True) == right, "the bridge's second network is never seen")
+            said = "clients in 10.1.0.0/24, fd01::/64 are on a bridge of this node, so endpoints see the node's address"
+            assert said in proxy.said() and proxy.status(capfd)["beside"] == said
+    finally:
+        for server in servers:
+            server.close()
+        for pod in pods:
+            os.close(pod.fd)
+
+
+def test_a_bridge_with_the_nodes_neighbours_is_none_of_pods(net: Topology) -> None:
+    for command in (
+        "link add lan up type bridge",
+        "address add 192.0.2.1/24 dev lan",
+        "address add 10.9.0.1/24 dev lan",
+    ):
+        net.node.run("ip", *command.split())
+    assert bridged([packed(NODE4)]) == ((packed("10.9.0.0"), 24), (packed("192.0.2.0"), 24))
+    assert bridged([packed("192.0.2.1")]) == ()

@@ -32,6 +32,8 @@ def _lines(found: dict[str, Any]) -> list[str]:
     lines.append(f"  serves {found['frontends']} addresses and ports with {found['endpoints']} endpoints")
     if found["bound"]:
         lines.append(f"  {found['bound']}")
+    if found.get("beside"):  # a daemon of an earlier version has none
+        lines.append(f"  {found['beside']}")
     lines += [f"  {one['what']}: {one['why']}, since {one['since']}" for one in found["hurdles"]]
     lines += [
         f"  not served since {one['since']}: {one['service']}: {one['subject']}: {one['why']}"

@@ -105,7 +105,7 @@ class Topology:
     def host(self, address4: str, address6: str, name: str | None = None) -> Place:
         """Another host with its addresses, which has everything else by the node."""
         name = name or f"pod{len(self._hosts)}"
-        place = Place(_new_namespace(), address4, address6)
+        place = Place(new_namespace(), address4, address6)
         self._hosts.append(place)
         mac = f"0e:00:00:00:00:{len(self._hosts):02x}"
         self.node.run(
@@ -164,7 +164,8 @@ def _mac_of(place: Place) -> str:
     return words[words.index("link/ether") + 1]
 
 
-def _new_namespace() -> int:
+def new_namespace() -> int:
+    """A descriptor of a network namespace without a link."""
     before = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
         if _libc.unshare(CLONE_NEWNET):
