@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import random
+import re
 import select
 import signal
 import socket
@@ -38,6 +39,7 @@ from pyrun.proxy.rules import (
     Rules,
     difference,
 )
+from tests.support.daemon import until
 from tests.support.proxy.topology import NODE4, NODE6, REPO, Place, family_of, packed, topology
 
 VIP4, VIP6 = "10.96.0.7", "fd96::7"
@@ -149,6 +151,22 @@ def test_a_client_is_free_after_the_time(node: Node) -> None:
         assert time.monotonic() < deadline, said
         time.sleep(0.1)
     assert node.reached(VIP4) == (first + 1) % 3
+
+
+def test_a_clients_time_begins_anew_with_each_connection(node: Node) -> None:
+    node.apply(rules_of(node, VIP4, 0, 1, 2, affinity=600))
+    first = node.reached(VIP4)
+
+    def left() -> int:
+        """Milliseconds that the one client's endpoint is kept."""
+        said = node.net.node.run("nft", "list", "map", "ip", TABLE, "kept")
+        (words,) = re.findall(r"expires (\S+)", said)
+        units = {"m": 60_000, "s": 1000, "ms": 1}
+        return sum(int(number) * units[unit] for number, unit in re.findall(r"(\d+)(ms|m|s)", words))
+
+    until(lambda: left() < 599_000, "no time goes by")
+    before = left()
+    until(lambda: node.reached(VIP4) == first and left() > before, "the client's time runs out while it calls")
 
 
 @BOTH
