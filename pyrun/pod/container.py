@@ -116,7 +116,8 @@ def ended(pods: NodeState, c: Container, known: Known) -> None:
         c.end = known
         return
     record = c.record
-    if record.state == STARTING:
+    if record.state == STARTING and record.reason != START_ERROR:
+        record.state = RUNNING
         pods.changed(c, "started")
     _note_end(record, known)
     pods.go_on(_tell_end(pods, c))
@@ -161,6 +162,13 @@ def _clean(pods: NodeState, c: Container) -> None:
         return
     c.record.cleaned = saved
     pods.save_if_possible(c)
+
+
+async def settled(c: Container) -> None:
+    """Where it has ended by itself a moment ago: when that has been told, and what it has left is gone."""
+    if c.record.state == EXITED:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(c.ended.wait(), KILLED_S)
 
 
 async def lost(pods: NodeState, c: Container) -> None:
@@ -229,6 +237,7 @@ async def remove(pods: NodeState, c: Container) -> None:
 
 async def _remove(pods: NodeState, c: Container) -> None:
     await stop(pods, c, 0)
+    await settled(c)
     async with c.lock:
         if c.id not in pods.containers:
             return

@@ -28,7 +28,6 @@ from .pod import Container, Pod, container_key, pod_key
 from .points import reached
 from .records import (
     CREATED,
-    EXITED,
     MAKING,
     NOTREADY,
     READY,
@@ -207,9 +206,7 @@ class Pods(NodeState):
             if isinstance(result, BaseException):
                 raise result
         for c in list(pod.containers.values()):
-            if c.record.state == EXITED:  # by itself, a moment ago: its cgroup is in the pod's, its supervisor is asked
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(c.ended.wait(), containers.KILLED_S)
+            await containers.settled(c)  # its cgroup is in the pod's, its supervisor is asked
 
     async def remove(self, id: str) -> None:
         """Stops it, and removes it with its containers. No error for one that is not there."""

@@ -8,7 +8,7 @@ import collections
 import json
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,56 @@ def test_stopped_while_a_container_ends_by_itself(node: Node, tmp_path: Path, mo
     assert not early.exists()
     (c,) = node.call("ListContainers").containers
     assert node.status(c.id).exit_code == 3
+
+
+def test_events_of_a_life_that_is_over_at_once(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They come in order, each with what was so then, also where a container has ended before its start has been
+    answered, and is removed before what it has left is gone; and who could not be started has not been."""
+    release, clean = life._release, life._clean
+
+    def until(true: Callable[[], bool]) -> None:
+        last = time.monotonic() + 0.5
+        while not true() and time.monotonic() < last:
+            time.sleep(0.005)
+
+    def late(node_state: NodeState, c: Container) -> PyrunError | None:
+        error = release(node_state, c)
+        until(lambda: c.end is not None)
+        return error
+
+    def slow(node_state: NodeState, c: Container) -> None:
+        until(lambda: c.id not in node_state.containers)
+        clean(node_state, c)
+
+    monkeypatch.setattr(life, "_release", late)
+    monkeypatch.setattr(life, "_clean", slow)
+    ids: list[str] = []
+
+    def live() -> int:
+        ids.append(node.run_pod())
+        ids.append(node.run(ids[0], script="exit 3"))
+        node.wait_state(ids[1], v1.CONTAINER_EXITED)
+        node.call("RemoveContainer", container_id=ids[1])
+        ids.append(node.create(ids[0], "none", command=["/no/such"]))
+        with pytest.raises(PyrunError):
+            node.call("StartContainer", container_id=ids[2])
+        node.call("RemovePodSandbox", pod_sandbox_id=ids[0])
+        return 11
+
+    node.fork()
+    events = node.stream("GetContainerEvents", live)
+    pod, one, none = ids
+    assert [(e.container_id, v1.ContainerEventType.Name(e.container_event_type).split("_")[1]) for e in events] == [
+        *((pod, "CREATED"), (pod, "STARTED")),
+        *((one, "CREATED"), (one, "STARTED"), (one, "STOPPED"), (one, "DELETED")),
+        *((none, "CREATED"), (none, "STOPPED"), (pod, "STOPPED"), (none, "DELETED"), (pod, "DELETED")),
+    ]
+    states = [[v1.ContainerState.Name(c.state).split("_")[1] for c in e.containers_statuses] for e in events]
+    assert states == [[], [], ["CREATED"], ["RUNNING"], ["EXITED"], [], ["CREATED"], ["EXITED"], ["EXITED"], [], []]
+    assert [e.containers_statuses[0].exit_code for e in (events[4], events[7])] == [3, 128]
+    ready = [e.pod_sandbox_status.state == v1.SANDBOX_READY for e in events]
+    assert all(ready[:7]) and not any(ready[8:]) and {e.pod_sandbox_status.id for e in events} == {pod}
+    assert [e.created_at for e in events] == sorted(e.created_at for e in events)
 
 
 def test_a_stop_that_fails_says_no_address(node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ the points of pyrun/pod/points.py it dies. Of what a node has, snapshot() tells 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -15,13 +16,14 @@ import signal
 import subprocess
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from google.protobuf import json_format
+from grpclib.client import Channel, UnaryStreamMethod, UnaryUnaryMethod
 
 from pyrun import cri_api as v1
 from pyrun.cri import daemon as serving
@@ -174,6 +176,26 @@ class Node:
         except AttributeError as error:  # grpclib's, of a connection that was lost before it was used
             raise Unavailable(str(error)) from None
 
+    def stream(self, rpc: str, meanwhile: Callable[[], int] | None = None, **fields: Any) -> list[Any]:
+        """All of its messages. meanwhile: for a stream without an end; it is called in a thread, once the stream is
+        open, and says how many messages are waited for."""
+        row, request = RPCS[rpc], json_format.ParseDict(fields, RPCS[rpc].request())
+
+        async def read() -> list[Any]:
+            async with Channel(path=str(self.socket)) as channel:
+                method: Any = UnaryStreamMethod(channel, row.path, row.request, row.response)
+                async with method.open(timeout=PATIENCE_S) as stream:
+                    await stream.send_message(request, end=True)
+                    if meanwhile is None:
+                        return [one async for one in stream]
+                    for _ in range(3):  # on the same connection: it has been begun when these are answered
+                        await _version(channel)
+                    found = [await stream.recv_message() for _ in range(await asyncio.to_thread(meanwhile))]
+                    await stream.cancel()
+                    return found
+
+        return asyncio.run(read())
+
     def crictl_argv(self) -> list[str]:
         return [str(tools.program("crictl")), "-c", "/dev/null", "-r", f"unix://{self.socket}", "-t", "30s"]
 
@@ -323,6 +345,12 @@ class Node:
         unmount(self.state / "pods")
         with contextlib.suppress(FileNotFoundError):
             (CGROUP_ROOT / "pyrun").rmdir()
+
+
+async def _version(channel: Channel) -> None:
+    row = RPCS["Version"]
+    method: Any = UnaryUnaryMethod(channel, row.path, row.request, row.response)
+    await method(row.request(), timeout=PATIENCE_S)
 
 
 def _names(directory: Path) -> set[str]:
