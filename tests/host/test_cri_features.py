@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -91,3 +93,30 @@ def test_the_addresses_of_a_pod_that_has_stopped_are_anothers(node: Node) -> Non
     node.kill()
     node.start()
     assert status().state == v1.SANDBOX_NOTREADY and not status().network.ip and not lease.exists()
+
+
+def test_a_kubelets_pod_cidr(node: Node) -> None:
+    """Pods to come have their addresses in it, also those of the next daemon; who has one keeps it."""
+    before = node.run_pod("before")
+
+    def ip(pod: str) -> Any:
+        return ip_address(node.call("PodSandboxStatus", pod_sandbox_id=pod).status.network.ip)
+
+    def give(cidr: str) -> None:
+        node.call("UpdateRuntimeConfig", runtime_config={"network_config": {"pod_cidr": cidr}})
+
+    first = ip(before)
+    for wrong in ("banana", "10.99.0.0/33", "10.99.0.0/24,fd00::/200"):
+        with pytest.raises(InvalidArgument, match=re.escape(wrong.rpartition(",")[2])):
+            give(wrong)
+    give("")  # of a kubelet that has not been given one yet
+    assert ip(node.run_pod("same")) in ip_network("10.86.0.0/16")
+    give("10.99.0.0/24,fd99::/64")
+    pod = node.run_pod("after")
+    more = node.call("PodSandboxStatus", pod_sandbox_id=pod).status.network.additional_ips
+    assert ip(pod) in ip_network("10.99.0.0/24") and ip_address(more[0].ip) in ip_network("fd99::/64")
+    assert ip(before) == first
+    node.kill()
+    node.start()
+    assert ip(node.run_pod("later")) in ip_network("10.99.0.0/24") and ip(before) == first
+    node.check()

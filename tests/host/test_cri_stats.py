@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -179,3 +180,45 @@ def test_resources_of_a_pod_are_kept(node: Node) -> None:
     node.fork()
     record = json.loads((node.root / "pods" / pod / "pod.json").read_text())
     assert v1.LinuxContainerResources.FromString(base64.b64decode(record["resources"])).cpu_shares == 77
+
+
+# Of each stream: the list that says the same, the field of its messages, and what is not the same in two looks.
+STREAMS = {
+    "StreamPodSandboxes": ("ListPodSandbox", "items", "pod_sandboxes"),
+    "StreamContainers": ("ListContainers", "containers", "containers"),
+    "StreamImages": ("ListImages", "images", "images"),
+    "StreamContainerStats": ("ListContainerStats", "stats", "container_stats"),
+    "StreamPodSandboxStats": ("ListPodSandboxStats", "stats", "pod_sandbox_stats"),
+    "StreamPodSandboxMetrics": ("ListPodSandboxMetrics", "pod_metrics", "pod_sandbox_metrics"),
+}
+
+
+def test_each_stream_says_what_its_list_does(node: Node) -> None:
+    """And takes the same filter. A reading is of its moment: of these it is what they are of that counts."""
+    pods = {name: node.run_pod(name, labels={"app": name}) for name in ("one", "two")}
+    ids = {name: node.run(pod, name, pod_name=name) for name, pod in pods.items()}
+    for stream, (listed, items, field) in STREAMS.items():
+        wanted = [_subject(one) for one in getattr(node.call(listed), items)]
+        found = [_subject(one) for message in node.stream(stream) for one in getattr(message, field)]
+        assert found == wanted and len(found) == (1 if "Images" in stream else 2), stream
+    for stream, id in (("StreamPodSandboxes", pods["two"]), ("StreamPodSandboxStats", pods["two"])):
+        (message,) = node.stream(stream, filter={"label_selector": {"app": "two"}})
+        assert [_id(one) for one in getattr(message, STREAMS[stream][2])] == [id]
+    for stream in ("StreamContainers", "StreamContainerStats"):
+        (message,) = node.stream(stream, filter={"pod_sandbox_id": pods["two"]})
+        assert [_id(one) for one in getattr(message, STREAMS[stream][2])] == [ids["two"]]
+    assert not node.stream("StreamImages", filter={"image": {"image": "registry.test/none:1"}})
+
+
+def _id(one: Any) -> str:
+    return str(one.attributes.id if hasattr(one, "attributes") else one.id)
+
+
+def _subject(one: Any) -> Any:
+    """All of an item but what was measured."""
+    if hasattr(one, "attributes"):
+        return one.attributes
+    if hasattr(one, "pod_sandbox_id") and hasattr(one, "container_metrics"):
+        assert one.metrics and all(c.metrics for c in one.container_metrics)
+        return one.pod_sandbox_id, [c.container_id for c in one.container_metrics]
+    return one
