@@ -6,6 +6,7 @@ parts; docs/vulnerabilities.md lists all.
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 
 from pyrun import cri_api as v1
-from pyrun.errors import PyrunError, Unimplemented
+from pyrun.errors import InvalidArgument, PyrunError, Unimplemented
 from pyrun.image.reference import parse_reference
 from pyrun.image.store import Images
 from tests.support.cri.node import OWN_PIDS, Node
@@ -37,9 +38,10 @@ def outside(tmp_path: Path) -> Iterator[Path]:
     assert sorted(os.listdir(made)) == ["secret"] and (made / "secret").read_text() == "the host's"
 
 
-def add_image(node: Node, name: str, *layers: bytes, **words: Any) -> str:
-    """An image with busybox below its own layers."""
-    made = make_image([tree_tar(node.rootfs), *layers], {"Cmd": ["sh"], "Env": ["PATH=/bin"]}, form="", **words)
+def add_image(node: Node, name: str, *layers: bytes, annotations: dict[str, str] | None = None, **words: Any) -> str:
+    """An image with busybox below its own layers. words: of its config, as User."""
+    config = {"Cmd": ["sh"], "Env": ["PATH=/bin"], **{key.capitalize(): value for key, value in words.items()}}
+    made = make_image([tree_tar(node.rootfs), *layers], config, form="", annotations=annotations)
     images = Images(str(node.root / "image"))
     try:
         images.add(made.source(), [parse_reference(name)])
@@ -119,6 +121,100 @@ def _base64(text: str) -> str:
     import base64
 
     return base64.b64encode(text.encode()).decode()
+
+
+@pytest.mark.parametrize("what", ["endless", "fifo", "link"])
+def test_cve_2025_4437_and_2024_9676_and_2026_47262_users_of_a_request_are_the_images(
+    node: Node, outside: Path, what: str
+) -> None:
+    """The daemon neither hangs, nor grows, nor looks at the host's files."""
+    (outside.parent / "passwd").write_text("somebody:x:0:0::/:/bin/sh\n")
+    tar = Tar().file("etc/.wh.passwd")
+    if what == "endless":
+        tar.file("etc/passwd", b"x" * (3 << 20))
+    elif what == "fifo":
+        tar.fifo("etc/passwd")
+    else:
+        tar.symlink("etc/passwd", f"../../../../../../..{outside.parent}/passwd")
+    name = add_image(node, f"registry.test/passwd-{what}:1", tar.bytes())
+    context = {**OWN_PIDS["security_context"], "run_as_username": "somebody"}
+    pod, before = node.run_pod(), daemon_kib(node)
+    with pytest.raises(InvalidArgument, match="run_as_username|passwd"):
+        node.create(pod, image={"image": name}, linux={"security_context": context})
+    assert daemon_kib(node) - before < 20_000
+    node.check()
+
+
+@pytest.mark.parametrize("user", ["4294967295", "4294967296", "18446744073709551616"])
+def test_cve_2024_40635_and_2026_46680_a_user_that_wraps_or_is_a_name(node: Node, user: str) -> None:
+    """Neither 0 by arithmetic nor by a line of the image's; also where the request says that root it may not be."""
+    tar = Tar().file("etc/passwd", f"{user}:x:0:0::/:/bin/sh\n".encode())
+    name = add_image(node, f"registry.test/user-{user}:1", tar.bytes(), user=user)
+    with pytest.raises(InvalidArgument, match=user):
+        node.create(node.run_pod(), image={"image": name})
+    node.check()
+
+
+def test_cve_2022_23648_a_volume_of_the_image_is_in_its_root(node: Node, outside: Path) -> None:
+    tar = Tar().symlink("link", str(outside.parent))
+    volumes: dict[str, Any] = {f"/../../../../../..{outside}": {}, "/link/outside": {}, "/link/new": {}}
+    name = add_image(node, "registry.test/volumes:1", tar.bytes(), volumes=volumes)
+    id = node.run(node.run_pod(), image={"image": name}, linux={"security_context": {**OWN_PIDS["security_context"]}})
+    done = exec_in(node, id, f"ls -a {outside} /link/outside; echo mine > {outside}/x; cat {outside}/secret")
+    assert b"secret\n" not in done.stdout and b"the host's" not in done.stdout
+    assert not (outside.parent / "new").exists()
+
+
+def test_cve_2026_53488_and_2026_53492_and_2024_3154_words_mean_nothing(node: Node, outside: Path) -> None:
+    """Of an image and of a request: no label, log, device or property of a unit comes of them."""
+    words = {
+        "io.kubernetes.container.logpath": str(outside / "log"),
+        "io.containerd.log.uri": f"binary:///bin/touch?{outside}/ran",
+        "cdi.k8s.io/gpu": "vendor.test/device=0",
+        "org.systemd.property.ExecStart": "x",
+    }
+    name = add_image(node, "registry.test/words:1", annotations=words, labels=words)
+    id = node.run(node.run_pod(annotations=words), image={"image": name}, annotations=words, labels={"mine": "1"})
+    status = node.status(id)
+    assert dict(status.labels) == {"mine": "1"} and status.log_path == str(node.logs / "p" / "c.log")
+    info = json.loads(node.call("ContainerStatus", container_id=id, verbose=True).info["info"])
+    spec = json.dumps(info["runtimeSpec"])
+    assert "ExecStart" not in spec and "vendor.test" not in spec and "binary:" not in spec and "hooks" not in spec
+
+
+def test_cve_2025_0750_a_log_path_that_leads_out(node: Node, outside: Path) -> None:
+    """By its name or by a link; nor is what it would have led to removed with the container."""
+    pod = node.run_pod()
+    (node.logs / "p").mkdir(parents=True, exist_ok=True)
+    (node.logs / "p" / "link").symlink_to(outside)
+    for path in (f"../../{outside.name}/log", str(outside / "log"), "link/log"):
+        with pytest.raises(PyrunError, match="log"):
+            node.create(pod, log_path=path)
+    node.check()
+
+
+# --- sysctls ---------------------------------------------------------------------------------------------------------
+
+
+def test_cve_2022_0532_and_2022_0811_sysctls_of_a_pod(node: Node) -> None:
+    """None is the node's: by its name, by a namespace that is the node's, or by what its value has in it."""
+    paths = [Path(f"/proc/sys/{name}") for name in ("kernel/core_pattern", "net/ipv4/ip_forward", "kernel/shmmax")]
+    before = [path.read_text() for path in paths]
+    evil = "kernel.core_pattern=|/evil"
+    nodes: dict[str, Any] = {"security_context": {"namespace_options": {"network": "NODE", "ipc": "NODE"}}}
+    for linux in (
+        {"sysctls": {"kernel.core_pattern": "|/evil"}},
+        {"sysctls": {"net/../kernel/core_pattern": "|/evil"}},
+        {"sysctls": {"kernel.shm_rmid_forced": f"1+{evil}"}},
+        {"sysctls": {"kernel.shm_rmid_forced": f"1\n{evil}"}},
+        {"sysctls": {"net.ipv4.ip_forward": "0"}, **nodes},
+        {"sysctls": {"kernel.shmmax": "4096"}, **nodes},
+    ):
+        with pytest.raises(PyrunError, match="sysctl|shm_rmid_forced"):
+            node.run_pod(linux=linux)
+    assert [path.read_text() for path in paths] == before
+    assert not node.call("ListPodSandbox").items
+    node.check()
 
 
 # --- where things are ------------------------------------------------------------------------------------------------
