@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import socket
 import stat
 import subprocess
@@ -126,6 +127,26 @@ def test_its_cgroup_goes_when_no_pod_needs_it(places: Path) -> None:
         request = v1.RemovePodSandboxRequest(pod_sandbox_id=made.pod_sandbox_id)
         call_all(path, [(RPCS["RemovePodSandbox"], request)], 20)
     assert not os.path.exists("/sys/fs/cgroup/pyrun")
+
+
+def test_it_is_undone_as_the_kubelets_page_says(places: Path) -> None:
+    """Its commands, with these directories in place of those, leave nothing of a daemon that had pods."""
+    words = (
+        (REPO / "docs/kubelet.md").read_text().partition("## Undoing it")[2].partition("```\n")[2].partition("```")[0]
+    )
+    lines = [line for line in words.splitlines() if re.match("umount|nft|rm -r", line)]
+    with daemon(places):
+        path = f"{places}/state/cri.sock"
+        config = v1.PodSandboxConfig(metadata=v1.PodSandboxMetadata(name="a", uid="b", namespace="c"))
+        (made,) = call_all(path, [(RPCS["RunPodSandbox"], v1.RunPodSandboxRequest(config=config))], 60)
+        request = v1.RemovePodSandboxRequest(pod_sandbox_id=made.pod_sandbox_id)
+        call_all(path, [(RPCS["RemovePodSandbox"], request)], 60)
+    tables = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True).stdout
+    script = "\n".join(lines).replace("/run/pyrun-cri", f"{places}/state").replace("/var/lib/pyrun", f"{places}/root")
+    subprocess.run(["sh", "-ec", script], check=True)
+    assert tables and not subprocess.run(["nft", "list", "tables"], capture_output=True, check=True).stdout
+    assert not (places / "root").exists() and not (places / "state").exists()
+    assert str(places) not in Path("/proc/self/mountinfo").read_text()
 
 
 def test_the_cgroup_driver(places: Path) -> None:

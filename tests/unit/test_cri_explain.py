@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -47,6 +48,17 @@ def explain(path: Path, document: Any, *more: Any) -> Explained:
 
 def places(made: Explained) -> set[str]:
     return {step.at for step in made.plan.steps if step.at}
+
+
+def test_the_files_of_crictls_page(tmp_path: Path) -> None:
+    """Both are what they say they are: no key is wrong, and the container's plan has what the page tells of it."""
+    pod, container = re.findall(r"```json\n(.*?)```", (REPO / "docs/crictl.md").read_text(), re.DOTALL)
+    assert {"/hostname", "/port_mappings"} & places(explain(tmp_path, pod))
+    made = explain(tmp_path, container, pod)
+    assert made.config is not None
+    linux = made.config["linux"]
+    assert {"type": "pid"} in linux["namespaces"] and "/proc/kcore" in linux["maskedPaths"]
+    assert linux["seccomp"]["defaultAction"] == "SCMP_ACT_ERRNO"
 
 
 def test_a_container_config(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -10,12 +12,27 @@ import pytest
 from pyrun.cri.config import load_configuration
 from pyrun.errors import InvalidArgument
 from pyrun.pod.handler.features import USUAL, read_features
+from tests.support.container.runner import REPO
 
 
 def test_configuration(tmp_path: Path) -> None:
     path = tmp_path / "pyrun.toml"
     path.write_text('strict_limits = true\n[runtimes.runc]\npath = "/usr/sbin/runc"\n[runtimes.crun-1]\npath = "/c"\n')
     assert load_configuration(str(path)).runtimes == {"runc": "/usr/sbin/runc", "crun-1": "/c"}
+
+
+def test_the_page_has_every_key() -> None:
+    """With its default, where that is not a list or of the node."""
+    text = (REPO / "docs/cri.md").read_text().partition("## Configuration")[2].partition("\n## ")[0]
+    rows = dict(re.findall(r"^\| (`.*?) \| (.*?) \|", text, re.MULTILINE))
+    told = {key: default for keys, default in rows.items() for key in re.findall(r"`([a-z_]+)`", keys)}
+    made = load_configuration(None)
+    keys = {item.name for item in fields(made)} - {"runtimes"}
+    assert set(told) == keys
+    for key in keys:
+        value = getattr(made, key)
+        word = str(value).lower() if isinstance(value, bool) else value
+        assert not value or isinstance(value, tuple) or f"`{word}`" in told[key], key
 
 
 @pytest.mark.parametrize(
