@@ -1,8 +1,8 @@
 """`make bench-cri`: the CRI's calls, pyrun's against containerd's, interleaved in one run.
 
 Both are asked over their own socket by the same client, in a network namespace of this run's. containerd has runc and
-the CNI plug-ins bridge and host-local; pyrun its own network. containerd asks for limits that this view's cgroups
-have not got, so a small program in front of runc takes them out of config.json.
+the CNI plug-ins bridge and host-local; pyrun its own network, or by --cni these, too. containerd asks for limits that
+this view's cgroups have not got, so a small program in front of runc takes them out of config.json.
 
     make bench-cri ARGS="--rounds 20 --pods 30"
 
@@ -70,6 +70,12 @@ int main(int argc, char **argv)
 """
 
 
+def pss_kib(directory: Path) -> int:
+    """Of a process, by its directory in /proc. OSError, StopIteration where it has gone."""
+    lines = (directory / "smaps_rollup").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("Pss:")).split()[1])
+
+
 class Peer:
     """name; socket; process: the daemon. times: ms by step."""
 
@@ -93,9 +99,12 @@ class Peer:
         for directory in Path("/proc").iterdir():
             with contextlib.suppress(OSError, StopIteration):
                 if directory.name.isdigit() and self.is_ours(directory):
-                    lines = (directory / "smaps_rollup").read_text().splitlines()
-                    total += int(next(line for line in lines if line.startswith("Pss:")).split()[1])
+                    total += pss_kib(directory)
         return total
+
+    def daemon_kib(self) -> int:
+        """PSS of the daemon alone."""
+        return pss_kib(Path(f"/proc/{self.process.pid}"))
 
     def is_ours(self, directory: Path) -> bool:
         """Not a container's own program, which is the same with both; nor what somebody else has started."""
@@ -167,7 +176,7 @@ async def measure(peers: list[Peer], rounds: int, pods: int, pulls: int) -> None
         empty = peer.memory_kib()
         times, peer.times = peer.times, {}
         made = [await start_pod(peer, 1000 + number) for number in range(pods)]
-        full, of_a_core = peer.memory_kib(), await idle(peer)
+        full, daemon, of_a_core = peer.memory_kib(), peer.daemon_kib(), await idle(peer)
         peer.times = times
         for _ in range(20):
             await peer.call("ListPodSandbox", v1.ListPodSandboxRequest(), note=f"ListPodSandbox of {pods}")
@@ -180,6 +189,7 @@ async def measure(peers: list[Peer], rounds: int, pods: int, pulls: int) -> None
             await end_pod(peer, sandbox, container)
         peer.times = kept
         peer.times["daemon, KiB"] = [empty]
+        peer.times[f"daemon with {pods} pods, KiB"] = [daemon]
         peer.times["a pod, KiB"] = [(full - empty) / pods]
         peer.times[f"idle with {pods} pods, % of a core"] = [of_a_core]
     if pulls:
@@ -215,13 +225,24 @@ def oci_archive(made: Made, names: list[str], work: Path) -> Path:
     return work / "images.tar"
 
 
-def start_pyrun(work: Path, made: Made, layers: str = "dir") -> Peer:
+def write_conflist(directory: Path, bridge: str, subnet: str) -> Path:
+    """The plug-ins bridge and host-local, of which each peer has its own bridge and range. Returns the directory."""
+    directory.mkdir()
+    ipam = {"type": "host-local", "ranges": [[{"subnet": subnet}]], "dataDir": f"{directory}-ipam"}
+    plugin = {"type": "bridge", "bridge": bridge, "isGateway": True, "ipam": ipam}
+    conflist = {"cniVersion": "1.0.0", "name": "pods", "plugins": [plugin]}
+    (directory / "10.conflist").write_text(json.dumps(conflist))
+    return directory
+
+
+def start_pyrun(work: Path, made: Made, layers: str = "dir", plugins: bool = False) -> Peer:
     images = Images(f"{work}/root/image")
     images.add(made.source(), [parse_reference(IMAGE)])
     images.close()
     socket = work / "s"
     config = work / "config.toml"
-    config.write_text(f'cni_conf_dir = ""\nlayers = "{layers}"\n')
+    conf = write_conflist(work / "cni", "cni1", "10.79.0.0/16") if plugins else ""
+    config.write_text(f'cni_conf_dir = "{conf}"\ncni_bin_dirs = ["{CNI}"]\nlayers = "{layers}"\n')
     argv = [f"{REPO}/pyrun/bin/pyrun", "cri", "--root", f"{work}/root", "--state", f"{work}/state"]
     argv += ["--listen", f"unix://{socket}", "--config", str(config)]
     with (work / "log").open("wb") as log:
@@ -232,10 +253,7 @@ def start_containerd(work: Path, programs: Path, made: Made, syncs: bool = False
     wrapper = work / "runc-without-limits"
     source = f'#define RUNC "{programs / "runc"}"\n{WITHOUT_LIMITS}'
     subprocess.run(["cc", "-O2", "-static", "-x", "c", "-o", wrapper, "-"], input=source, text=True, check=True)
-    (work / "cni").mkdir()
-    ipam = {"type": "host-local", "ranges": [[{"subnet": "10.78.0.0/16"}]], "dataDir": f"{work}/ipam"}
-    bridge = {"type": "bridge", "bridge": "cni0", "isGateway": True, "ipam": ipam}
-    (work / "cni/10.conflist").write_text(json.dumps({"cniVersion": "1.0.0", "name": "pods", "plugins": [bridge]}))
+    write_conflist(work / "cni", "cni0", "10.78.0.0/16")
     socket, off = work / "s", ("btrfs", "zfs", "devmapper", "blockfile")
     disabled = [f"io.containerd.snapshotter.v1.{name}" for name in off] + ["io.containerd.nri.v1.nri"]
     (work / "config.toml").write_text(
@@ -296,6 +314,7 @@ def main() -> None:
     options.add_argument("--pulls", type=int, default=3, help="of each peer; 0: no pulls and no logs")
     options.add_argument("--layers", choices=("dir", "erofs"), default="dir", help="what pyrun's layers become")
     options.add_argument("--sync", action="store_true", help="containerd writes what it unpacks out, too")
+    options.add_argument("--cni", action="store_true", help="pyrun's pods have their network by CNI's plug-ins, too")
     given = options.parse_args()
     programs = given.bin or build_programs()
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
@@ -305,7 +324,7 @@ def main() -> None:
         made = busybox()
         for name in ("pyrun", "containerd"):
             (work / name).mkdir()
-        peers.append(start_pyrun(work / "pyrun", made, given.layers))
+        peers.append(start_pyrun(work / "pyrun", made, given.layers, given.cni))
         peers.append(start_containerd(work / "containerd", programs.resolve(), made, given.sync))
         try:
             asyncio.run(measure(peers, given.rounds, given.pods, given.pulls))
