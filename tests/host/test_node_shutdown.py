@@ -71,6 +71,9 @@ def test_the_machine_s_shutdown_waits_for_pods(
             agent.wait(lambda pods: pods.get("late", {}).get("status", {}).get("reason") == "NodeShutdown")
             its.tell(begins=False)
             agent.wait_ready("late")
+            again = agent.wait_ready("web")["status"]
+            assert again["containerStatuses"][0]["restartCount"] == 1 and "reason" not in again
+            assert "DisruptionTarget" not in {c["type"] for c in again["conditions"]}
             its.wait_held()
             assert agent.node.stop() == 0
             its.wait_held(False)

@@ -228,8 +228,7 @@ class Actor:
         """What an agent before this one has left: a pod that has a sandbox was admitted, one of a file that ended with
         the node goes on, a container that was made and not started is made again, and hooks and signals of which nobody
         knows the end come again."""
-        if self.record.failure is not None and self.record.failure[0] == REASON and not self.record.api:
-            self.record.failure, self.record.end_grace, self.record.disrupted = None, None, ""
+        self._forgive_shutdown()
         pods = self.kept.sandboxes()
         if pods and self.record.admitted is None:
             self.record.admitted, self.record.started = True, pods[0].record.created / 1e9
@@ -317,9 +316,11 @@ class Actor:
         """Of emptyDirs on disk: a pod that has written more than it may has failed."""
         while True:
             why, again = await asyncio.to_thread(self.host.volumes.over_limit, self.record.pod, self.record.uid)
-            if not again or self.record.failure is not None or self.record.deleted is not None:
+            failure = self.record.failure
+            over = failure is not None and failure[0] != REASON  # which may be called off
+            if not again or over or self.record.deleted is not None:
                 return
-            if why:
+            if why and failure is None:
                 self._fail(why)
             await asyncio.sleep(again)
 
@@ -343,8 +344,23 @@ class Actor:
     def terminate(self, grace: float) -> None:
         """As the node shuts down."""
         if self.may_go:
+            self.done.clear()  # of one that came again after a shutdown that was called off
             self.record.end_grace, self.record.disrupted = grace, "TerminationByKubelet"
             self._fail(MESSAGE, REASON)
+
+    def go_on(self) -> None:
+        """The node's shutdown was called off: a pod of a file that has ended for it, or is about to, comes again, as it
+        does when the node is there again."""
+        if self._forgive_shutdown() and self.record.deleted is None:
+            self._final = None
+            self.done.clear()
+            self.wake()
+
+    def _forgive_shutdown(self) -> bool:
+        if self.record.failure is None or self.record.failure[0] != REASON or self.record.api:
+            return False
+        self.record.failure, self.record.end_grace, self.record.disrupted = None, None, ""
+        return True
 
     def _fail(self, why: str, reason: str = EVICTED) -> None:
         self.record.failure = (reason, why)

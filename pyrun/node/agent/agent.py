@@ -199,17 +199,21 @@ class Agent:
             for name, grace in group.pods:
                 by_name[name].terminate(grace)
                 waits.append(asyncio.create_task(by_name[name].done.wait()))
-            _, late = await asyncio.wait(waits, timeout=group.seconds + LATE_S)
-            for task in late:
-                task.cancel()
+            try:
+                _, late = await asyncio.wait(waits, timeout=group.seconds + LATE_S)
+            finally:  # also where it is called off
+                for task in waits:
+                    task.cancel()
             if late:
                 self._warn(f"{len(late)} of {len(waits)} pods have not ended within {group.seconds:.0f} s")
 
     def called_off(self) -> None:
-        """The machine's shutdown: pods are taken again. Those that have ended for it stay so, as with a kubelet; one of
-        a file goes on when the agent starts anew, or by other words."""
+        """The machine's shutdown: pods are taken again, and those of files that have ended for it come again (≠ a
+        kubelet). One of an API server stays as it is: that has been told, and its controllers have made others."""
         self.closing = False
         self.events.add("Normal", "Shutdown", "The shutdown was called off")
+        for actor in self.actors.values():
+            actor.go_on()
         self._room()
 
     # --- what is wanted ---

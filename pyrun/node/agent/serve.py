@@ -33,6 +33,9 @@ class Shutdowns:
 
     def _told(self, begins: bool) -> None:
         if not begins:
+            if self._ending is not None:
+                self._ending.cancel()
+                self._ending = None
             self._agent.called_off()
         elif self._ending is None or self._ending.done():
             self._ending = asyncio.get_running_loop().create_task(self._end())
@@ -42,8 +45,12 @@ class Shutdowns:
             await self._agent.shut_down()
             if self._member is not None:
                 await self._member.tell()
-        finally:
+        except asyncio.CancelledError:  # called off: what is held by now is for the next one
+            raise
+        except BaseException:
             self.inhibitor.release()
+            raise
+        self.inhibitor.release()
 
     async def close(self) -> None:
         """What goes on is let end: it has its time."""
