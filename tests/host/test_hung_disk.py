@@ -98,17 +98,23 @@ def test_dead_directories_take_no_thread_from_others(tmp_path: Path, busybox_roo
     unmount(tmp_path / "state" / "volumes")
 
 
-def test_who_waits_in_the_kernel_is_named_with_where(tmp_path: Path) -> None:
+# argv: a directory. It has a descriptor of it, of which it asks what its file system has left.
+BY_DESCRIPTOR = "import os, sys; os.fstatvfs(os.open(sys.argv[1], os.O_PATH))"
+
+
+@pytest.mark.parametrize(("how", "told_of"), [("path", "{} (fuse) mounted"), ("descriptor", ", on {} (fuse)")])
+def test_who_waits_in_the_kernel_is_named_with_where(tmp_path: Path, how: str, told_of: str) -> None:
     """As it is told of a container that was killed and does not end."""
-    cgroup = CGROUP_ROOT / "stuck" / "below"
+    cgroup, dead = CGROUP_ROOT / "stuck" / "below", tmp_path / "dead"
     cgroup.mkdir(parents=True)
     try:
-        with dead_fuse(tmp_path / "dead"):
-            script = f"echo $$ >{cgroup}/cgroup.procs; exec stat {tmp_path}/dead/file"
-            process = subprocess.Popen(["sh", "-c", script], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        with dead_fuse(dead):
+            words = {"path": ["stat", f"{dead}/file"], "descriptor": [sys.executable, "-Sc", BY_DESCRIPTOR, str(dead)]}
+            script = f'echo $$ >{cgroup}/cgroup.procs; exec "$@"'
+            process = subprocess.Popen(["sh", "-c", script, "sh", *words[how]], stdout=-3, stderr=-3)
             wait_for(lambda: bool(collect_stuck(str(cgroup.parent))), PATIENCE_S, "it waits")
             (told,) = collect_stuck(str(cgroup.parent))
-            assert told.startswith(f"stat (pid {process.pid}) in "), told
+            assert f" (pid {process.pid}) in " in told and told.endswith(told_of.format(dead)), told
         process.wait(PATIENCE_S)
         assert not collect_stuck(str(cgroup.parent))
     finally:
