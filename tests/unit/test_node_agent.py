@@ -105,7 +105,8 @@ def test_cgroups_of_systemd() -> None:
     found = sandbox_config(pod, "a-b", 0, "/l", Dns(), systemd=True).linux.cgroup_parent
     assert found == "kubepods-burstable-poda_b.slice"
     limits = dict(limit_properties(pod_limits(pod.spec)))
-    assert limits == {"CPUWeight": ("t", 59), "CPUQuotaPerSecUSec": ("t", 1_000_000), "MemoryMax": ("t", GIB)}
+    wanted = {"CPUWeight": 59, "CPUQuotaPerSecUSec": 1_000_000, "MemoryMax": GIB, "MemorySwapMax": 0}
+    assert limits == {name: ("t", value) for name, value in wanted.items()}
     none = pod_of("containers: [{name: c}]").spec
     assert none is not None
     assert dict(limit_properties(pod_limits(none)))["MemoryMax"] == ("t", (1 << 64) - 1)
@@ -182,6 +183,7 @@ securityContext: {supplementalGroups: [7], fsGroup: 8, runAsUser: 1, seLinuxOpti
     linux, context = config.linux.resources, config.linux.security_context
     assert (linux.cpu_shares, linux.cpu_quota, linux.cpu_period) == (256, 100_000, 100_000)
     assert (linux.memory_limit_in_bytes, linux.oom_score_adj) == (4 * GIB, 750)
+    assert dict(linux.unified) == {"memory.oom.group": "1"}
     assert (context.run_as_user.value, context.run_as_group.value, list(context.supplemental_groups)) == (5, 6, [7, 8])
     assert (context.selinux_options.level, context.selinux_options.type) == ("s0:c1,c2", "")
     assert context.readonly_rootfs and context.no_new_privs and not context.privileged

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from pyrun.kube.objects.pods import PodSpec
 from pyrun.node import qos
+from pyrun.node.agent.pod_cgroup import make_cgroup
 from pyrun.node.plan.observed import CgroupLimits
 from tests.support.node.world import pod_of
 
@@ -139,3 +142,14 @@ def test_a_sidecar_is_killed_no_sooner_than_the_app() -> None:
     )
     assert found.initContainers is not None
     assert qos.oom_score_adj(found.initContainers[0], found, 4 * GIB) == 500
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_pod_has_no_swap(tmp_path: Path, there: bool) -> None:
+    """Nor have its containers, whatever they have of memory. A kernel may have no swap, and no such file."""
+    cgroup = tmp_path / "kubepods/besteffort/poduid"
+    cgroup.mkdir(parents=True)
+    if there:
+        (cgroup / "memory.swap.max").touch()
+    assert make_cgroup(str(tmp_path), "/kubepods/besteffort/poduid", CgroupLimits(2, 0, None)) == []
+    assert not there or (cgroup / "memory.swap.max").read_text() == "0"

@@ -34,6 +34,7 @@ def make_cgroup(mount: str | None, parent: str, limits: CgroupLimits) -> list[st
             raise PyrunError(f"{path}: {reason(error)}") from None
     _write(f"{mount.rstrip('/')}{BESTEFFORT}/cpu.weight", cpu_weight(LEAST_SHARES))
     _write(f"{path}/cpu.weight", cpu_weight(limits.shares))
+    _write(f"{path}/memory.swap.max", 0)  # a kubelet's NoSwap; where the kernel has no swap there is no such file
     wanted = {
         "cpu.max": f"{limits.quota or 'max'} {PERIOD_US}",
         "memory.max": "max" if limits.memory is None else str(limits.memory),

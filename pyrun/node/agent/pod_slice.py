@@ -24,6 +24,7 @@ def limit_properties(limits: CgroupLimits) -> Properties:
         ("CPUWeight", ("t", cpu_weight(limits.shares))),
         ("CPUQuotaPerSecUSec", ("t", limits.quota * QUOTA_TO_SECOND or INFINITY)),
         ("MemoryMax", ("t", INFINITY if limits.memory is None else limits.memory)),
+        ("MemorySwapMax", ("t", 0)),  # a kubelet's NoSwap
     ]
 
 
