@@ -12,6 +12,7 @@ import pytest
 from pyrun.kube.objects.pods import Pod
 from pyrun.kube.objects.services import Service
 from pyrun.kube.objects.status import PodCondition, PodIP, PodStatus
+from pyrun.node.agent.agent import Agent
 from pyrun.node.agent.events import Event, of_pod
 from pyrun.node.server.event_sink import event_object
 from pyrun.node.server.node_object import Machine, node_object, node_status, same
@@ -204,3 +205,30 @@ def test_a_pod_that_has_ended_here_and_comes_back_is_taken_out_and_not_begun_ane
     there.metadata.deletionTimestamp = "2026-01-01T00:00:00Z"
     pods._changed(there)
     assert told == ["seen", "gone"]
+
+
+def test_of_two_pods_of_a_name_that_of_the_file_runs_and_the_other_is_told() -> None:
+    """It is taken out when it is asked to go, and runs when the file's has gone."""
+    agent, told, did = Agent.__new__(Agent), [], []
+    static: Any = SimpleNamespace(
+        name="ns/p", record=SimpleNamespace(uid="f", api=False, file="/etc/p.yaml", key=("ns", "p"))
+    )
+    agent.name, agent.actors, agent.next, agent.barred = "n1", {("ns", "p"): static}, {}, {}
+    agent.host = SimpleNamespace(event=lambda of, event, *, api: told.append((of.uid, event.message, api)))  # type: ignore
+    agent.ended = lambda record: did.append(("ended", record.uid if record.api else record.file))
+    agent._begin = lambda record: did.append(("begun", record.uid))  # type: ignore
+    agent._room, agent._warn = (lambda: None), (lambda text: None)  # type: ignore
+    agent.deployments = SimpleNamespace(stir=lambda: None)  # type: ignore
+    words = "it does not run on n1: /etc/p.yaml there has a pod of this name"
+    agent.serve(record_of(served()))
+    agent.serve(record_of(served()))
+    assert (told, did) == ([("u-1", words, True)], [])
+    agent.serve(record_of(served(metadata={"deletionTimestamp": "2026-01-01T00:00:00Z"})))
+    assert did == [("ended", "u-1")] and not agent.barred, "who asked for its end has it"
+    for uid in ("u-2", "u-3", "u-4"):
+        agent.serve(record_of(served(metadata={"uid": uid})))
+        if uid == "u-3":
+            agent.unserve(uid)
+    agent._gone(static.record)
+    assert did[1:] == [("ended", "u-2"), ("ended", "u-3"), ("ended", "/etc/p.yaml"), ("begun", "u-4")]
+    assert [uid for uid, *_ in told] == ["u-1", "u-2", "u-3", "u-4"]

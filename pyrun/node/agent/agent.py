@@ -41,7 +41,7 @@ from ..supported import unsupported
 from ..volumes import Objects, Volumes
 from .actor import NOT_SUPPORTED, Actor
 from .deployments import Deployments
-from .events import Events, of_node
+from .events import Events, of_node, of_pod
 from .evictor import Eviction, Evictor
 from .garbage import ImageGarbage
 from .host import Host
@@ -128,6 +128,7 @@ class Agent:
         )
         self.actors: dict[Name, Actor] = {}
         self.next: dict[Name, Record] = {}
+        self.barred: dict[Name, Record] = {}  # of an API server, whose name a file's pod has
         self.closing = False  # the node shuts down
         self._asking = False  # who waits for room
         self.heard: Callable[[], bool] | None = None  # of an API server: whether it has said what it wants
@@ -303,15 +304,32 @@ class Agent:
             if record.deleted is not None:
                 actor.delete(record.grace)
         elif actor is not None and not actor.record.api:
-            self._warn(f"pod {actor.name} of the API server does not run: {actor.record.file} has one of this name")
+            self._bar(record, actor)
         else:
             self._want(record.key, record)
 
+    def _bar(self, record: Record, actor: Actor) -> None:
+        """The pod of the file counts first; the other one is told so, and begins when that has gone."""
+        before = self.barred.get(record.key)
+        if before is None or before.uid != record.uid:
+            text = f"it does not run on {self.name}: {actor.record.file} there has a pod of this name"
+            self._warn(f"pod {actor.name} of the API server: {text}")
+            told = Events(lambda event: self.host.event(of_pod(record), event, api=True))
+            told.add("Warning", "NameConflict", text)
+            if before is not None:
+                self.ended(before)
+        self.barred[record.key] = record
+        if record.deleted is not None:  # nothing of it is here
+            del self.barred[record.key]
+            self.ended(record)
+
     def unserve(self, uid: str) -> None:
         """The API server has it no more."""
-        for key, record in list(self.next.items()):
-            if record.uid == uid:
-                del self.next[key]
+        for waiting in (self.next, self.barred):
+            for key, record in list(waiting.items()):
+                if record.uid == uid:
+                    del waiting[key]
+                    self.ended(record)
         for actor in self.actors.values():
             if actor.record.uid == uid:
                 actor.delete()
@@ -364,7 +382,7 @@ class Agent:
         key = record.key
         self.actors.pop(key, None)
         self.ended(record)
-        if (after := self.next.pop(key, None)) is not None:
+        if (after := self.next.pop(key, None) or self.barred.pop(key, None)) is not None:
             after.created = time.time()
             self._begin(after)
         elif self.drained:

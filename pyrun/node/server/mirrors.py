@@ -121,6 +121,9 @@ class Mirrors:
         self._last.pop(self._words.pop(record.uid, ""), None)
         self._woken.set()
 
+    def look_again(self) -> None:
+        self._woken.set()
+
     def replaced(self, found: list[Pod]) -> None:
         self._there = {}
         for one in found:

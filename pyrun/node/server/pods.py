@@ -81,7 +81,7 @@ class ServedPods:
     def _replaced(self, found: list[Pod]) -> None:
         uids = {one.metadata.uid for one in found if one.metadata is not None}
         agent = self._agent
-        for record in [*(actor.record for actor in agent.actors.values()), *agent.next.values()]:
+        for record in [*(a.record for a in agent.actors.values()), *agent.next.values(), *agent.barred.values()]:
             if record.api and record.uid not in uids:
                 agent.unserve(record.uid)
         self._mirrors.replaced([one for one in found if _is_mirror(one)])
@@ -116,6 +116,7 @@ class ServedPods:
             return
         self._agent.unserve(meta.uid)
         self._statuses.forget(meta.uid)
+        self._mirrors.look_again()  # it may have had the name of one
 
 
 def _is_mirror(one: Pod) -> bool:
