@@ -14,6 +14,7 @@ from ...cri.runtime.containers import create_container, start_container
 from ...cri.runtime.pods import run_pod_sandbox
 from ...ending import beside
 from ...errors import NotFound, PyrunError
+from ...image.fetch import Tell
 from ...image.registry.credentials import Auth
 from ...kube.objects.containers import Container, EphemeralContainer, ResourceRequirements
 from ...listen import private_directory
@@ -39,6 +40,7 @@ from .pod_slice import has_slice, make_slice, remove_slice
 from .probing import Probing
 from .pull_secrets import pull_auths
 from .pulled import Login
+from .pulling import Pulling
 from .resizing import carry_out as carry_out_resize
 from .sandbox_config import API, FILE, limit_dns, parent_of, sandbox_config
 from .user_ids import first_free, ids_of_people, ids_of_sandbox, mapping
@@ -202,8 +204,9 @@ class Carrier:
         events = self._kept.events
         events.add("Normal", "Pulling", f'Pulling image "{action.image}"')
         begun = time.monotonic()
+        progress = Pulling(action.image, events)
         try:
-            done = await self._pull_noted(action.image)
+            done = await progress.told_while(self._pull_noted(action.image, progress.tell))
         except PyrunError as error:
             self.pulls[action.image] = replace(action.back_off, failed=time.time(), error=str(error))
             events.add("Warning", "Failed", f'Failed to pull image "{action.image}": {error}')
@@ -213,12 +216,12 @@ class Carrier:
             took = time.monotonic() - begun
             events.add("Normal", "Pulled", f'Successfully pulled image "{action.image}" in {took:.1f} s')
 
-    async def _pull_noted(self, image: str) -> Any:
+    async def _pull_noted(self, image: str, tell: Tell) -> Any:
         """With a note of whose credentials it came by."""
         pulled = self._host.pulled
         await asyncio.to_thread(pulled.begin, image)
         try:
-            done, login = await self._pull_as(image)
+            done, login = await self._pull_as(image, tell)
         except BaseException:
             await asyncio.shield(asyncio.to_thread(pulled.failed, image))
             raise
@@ -249,7 +252,7 @@ class Carrier:
         await self._shown(image, id)
         return True
 
-    async def _pull_as(self, image: str) -> tuple[Any, Login | None]:
+    async def _pull_as(self, image: str, tell: Tell) -> tuple[Any, Login | None]:
         """By one after the other of the pod's credentials for it, and then by the node's, which are everybody's. Also
         which of the pod's it was."""
         kept = self._kept
@@ -271,11 +274,12 @@ class Carrier:
             )
             request = v1.PullImageRequest(image=v1.ImageSpec(image=image), auth=given)
             try:
-                return await pull_image(self._host.cri, request), login
+                return await pull_image(self._host.cri, request, tell), login
             except PyrunError as error:
                 refused = error
         try:
-            return await pull_image(self._host.cri, v1.PullImageRequest(image=v1.ImageSpec(image=image))), None
+            request = v1.PullImageRequest(image=v1.ImageSpec(image=image))
+            return await pull_image(self._host.cri, request, tell), None
         except PyrunError as error:
             raise refused or error from None
 
