@@ -403,6 +403,10 @@ def test_ends_of_pods(agent: AgentNode) -> None:
     assert "hint" not in told.err
     agent.write("nameless", pod("nameless", {"name": "c", "image": "No Name", "imagePullPolicy": "IfNotPresent"}))
     assert agent.wait(lambda pods: _waiting(pods.get("nameless")))["reason"] == "InvalidImageName"
+    hook = {"postStart": {"exec": {"command": ["false"]}}}
+    agent.write("hook", pod("hook", sh("c", SLEEP, lifecycle=hook), restartPolicy="Never"))
+    agent.wait_phase("hook", "Succeeded")
+    assert "FailedPostStartHook" in agent.run("describe", "hook").ok().out
     root = pod("root", sh("c", SLEEP), securityContext={"runAsNonRoot": True})
     agent.write("root", root)
     waiting = agent.wait(lambda pods: (_waiting(pods.get("root")) or {}).get("message") and _waiting(pods["root"]))
@@ -431,6 +435,10 @@ def test_manifests_that_change(agent: AgentNode) -> None:
         agent.write("web", pod("web", sh("c", f": {number}; {SLEEP}")))
     after = agent.wait(lambda pods: "web" in pods and ": 4" in str(pods["web"]["spec"]) and pods["web"])
     assert after["metadata"]["uid"] != before["metadata"]["uid"]
+    for number in range(100):  # as `rm` and `cp` do it, in a moment (kubernetes#107733, #109596, #116880)
+        path.unlink()
+        agent.write("web", pod("web", sh("c", f": {number % 2}; {SLEEP}")))
+    after = agent.wait(lambda pods: "web" in pods and ": 1;" in str(pods["web"]["spec"]) and pods["web"])
     agent.wait_ready("web")
     assert len(agent.node.call("ListPodSandbox").items) == 1
     assert agent.run("status").ok().out.splitlines()[1].strip() == f"1 pods of {agent.manifests}"

@@ -25,6 +25,7 @@ from pyrun.kube.objects.status import PodStatus
 from pyrun.node.agent.actor import Actor
 from pyrun.node.agent.agent import Agent
 from pyrun.node.agent.applied import write_file
+from pyrun.node.agent.carry import Carrier
 from pyrun.node.agent.container_config import MASKED, READONLY, ConfigFault, Made, container_config
 from pyrun.node.agent.files import HEADER_HOST, hosts_text
 from pyrun.node.agent.kept import Kept
@@ -38,7 +39,7 @@ from pyrun.node.agent.source import read_file, uid_of
 from pyrun.node.agent.user_ids import first_free, given_to_people, mapping
 from pyrun.node.agent.variables import environment
 from pyrun.node.downward import PodFacts
-from pyrun.node.plan.observed import BackOff, Hook, ProbeState, Stop
+from pyrun.node.plan.observed import Attempt, BackOff, Hook, ProbeState, Stop
 from pyrun.node.plan.pod import Decision
 from pyrun.node.qos import pod_limits
 from pyrun.node.volumes import Objects, value_in
@@ -197,6 +198,24 @@ securityContext: {supplementalGroups: [7], fsGroup: 8, runAsUser: 1, seLinuxOpti
     assert context.supplemental_groups_policy == v1.SupplementalGroupsPolicy.Value("Merge")
     privileged = container("containers: [{name: c, securityContext: {privileged: true}}]").linux.security_context
     assert privileged.privileged and not privileged.masked_paths and not privileged.HasField("seccomp")
+
+
+def test_an_ephemeral_container_sees_the_processes_of_its_target() -> None:
+    pod = pod_of("containers: [{name: c}]\nephemeralContainers: [{name: e, targetContainerName: c}, {name: alone}]")
+    assert pod.spec is not None
+    assert pod.spec.ephemeralContainers is not None
+    debug, alone = pod.spec.ephemeralContainers
+    running, made = Attempt("id-0", "c", 0, 0.0, "", started=0.0), Made("uid-1", 0, ("sha256:1", ""), {}, [], GIB, 0)
+    carrier: Any = Carrier.__new__(Carrier)
+    carrier._kept = SimpleNamespace(sandboxes=lambda: [], record=SimpleNamespace(past={}))
+    with pytest.raises(PyrunError, match="container c, whose processes it is to see, does not run"):
+        carrier._target(debug)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pyrun.node.agent.carry.attempts_of", lambda pods, record: [running])
+        assert (carrier._target(debug), carrier._target(alone)) == ("id-0", "")
+    options = container_config(pod, debug, made, "id-0").linux.security_context.namespace_options
+    assert (options.pid, options.target_id) == (v1.TARGET, "id-0")
+    assert container_config(pod, alone, made, "").linux.security_context.namespace_options.pid == v1.CONTAINER
 
 
 def test_groups_and_proc_of_a_container() -> None:
