@@ -117,6 +117,10 @@ def test_no_endpoints_and_health_checks(world: World, tmp_path: Path, mode: str)
         assert isinstance(answer, Answer) and answer.source == world.outside.address4
         proxy.write(text + pods(0, node="n2"))
         until(lambda: proxy.get(32100)[0] == 503, "the load balancer never hears that it is gone")
+        node = "---\n{apiVersion: v1, kind: Node, metadata: {name: n1, deletionTimestamp: '2026-01-01T00:00:00Z'}}\n"
+        proxy.write(text + pods(0, node="n1") + node)
+        until(lambda: proxy.get(10256, "/healthz")[0] == 503, "a node that is taken away still wants traffic")
+        assert proxy.get(10256, "/livez")[0] == 200 and proxy.get(32100)[0] == 503
 
 
 def test_refused_by_every_endpoint(world: World, tmp_path: Path) -> None:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import os
+import re
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +23,8 @@ from pyrun.proxy.objects import read_objects
 from pyrun.proxy.plan import Planner
 from pyrun.proxy.rules import ACTIONS, DROP, FORWARD, TCP, UDP, Key
 from pyrun.proxy.trace import trace
+from tests.support.daemon import until
+from tests.support.dataplane import read_all, reset
 from tests.support.proxy.answers import Answer, Server, ask
 from tests.support.proxy.topology import NODE4, NODE6, Place, topology
 
@@ -74,6 +80,8 @@ OBJECTS = (
     + slices("forbidden", (("127.0.0.1", "::1"), "n1"), (("169.254.169.254", "fe80::1"), "n1"))
     + service("host", 7, f"type: LoadBalancer, {LOCAL}", BOTH % (30007, 30007))
     + slices("host", ((NODE4, NODE6), "n1, targetRef: {kind: Pod, namespace: default, name: host}"), ports=TARGETS)
+    + service("stream", 8, "")
+    + slices("stream", (ONE, "n1"), ports="{name: tcp, port: 9090}")
 )
 
 
@@ -117,7 +125,7 @@ class World:
             if endpoint.own:  # what is for the node's own programs never leaves it, and the kernel masquerades there
                 replaced = isinstance(self.carrier, UserSpace)
             was = seen[port_text(endpoint.address, endpoint.port)]
-            if client is not self.node and (was != source) != replaced:
+            if was != ((NODE4 if len(address) == 4 else NODE6) if replaced else source):
                 wrong.append(f"{flow}: {address_text(endpoint.address)} sees {was}")
         return wrong
 
@@ -161,6 +169,48 @@ def test_what_happens_to_packets_is_what_trace_says(world: World) -> None:
                 if udp and client in (world.pod, world.outside):
                     wrong += world.differs(client, to, port, udp=True)
     assert not wrong, "\n".join(wrong)
+
+
+def crosses(writer: socket.socket, reader: socket.socket, data: bytes) -> bool:
+    """Whether all of it arrives, and then the end of that half."""
+
+    def write() -> None:
+        writer.sendall(data)
+        writer.shutdown(socket.SHUT_WR)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    found = hashlib.md5(read_all(reader)).digest()
+    thread.join()
+    return found == hashlib.md5(data).digest()
+
+
+@pytest.mark.parametrize("to", ["10.96.0.8", "fd96::8"])
+def test_half_closed_connections_and_resets(world: World, to: str) -> None:
+    """Scenario 5: whoever ends first, the other half goes on; a reset is a reset at the other end. And the data plane
+    asks idle ends whether they live."""
+    data, ours = os.urandom(5_000_000), isinstance(world.carrier, UserSpace)
+    with world.one.listen(9090) as server:
+        for client_first in (True, False):
+            with world.pod.connect(to, 80) as near, server.accept()[0] as far:
+                assert far.getpeername()[0].removeprefix("::ffff:") == near.getsockname()[0]
+                if ours:
+                    until(lambda: len(asked_soon(world.node)) == 2, lambda: world.node.run("ss", "-tnoH"))
+                one, other = (near, far) if client_first else (far, near)
+                assert crosses(one, other, data) and crosses(other, one, data)
+        for client_first in (True, False):
+            with world.pod.connect(to, 80) as near, server.accept()[0] as far:
+                far.sendall(b"x")
+                assert near.recv(1) == b"x"
+                reset(near if client_first else far)
+                with pytest.raises(ConnectionResetError):
+                    (far if client_first else near).recv(1)
+
+
+def asked_soon(node: Place) -> list[str]:
+    """Sockets of the node that send keepalives within a minute of idling."""
+    lines = node.run("ss", "-tnoH", "state", "established").splitlines()
+    return [line for line in lines if re.search(r"timer:\(keepalive,(1min|[\d.]+(ms|sec)?),", line)]
 
 
 def test_another_port_of_a_cluster_ip_is_rejected(world: World) -> None:
