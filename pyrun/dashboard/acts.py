@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from .. import cri_api as v1
 from ..errors import FailedPrecondition, InvalidArgument, NotFound, PyrunError, Unavailable, reason
@@ -21,6 +21,7 @@ from .audit import Audit
 from .clean import clean
 from .fields import check_fields
 from .guard import ADMIN, OPERATE, VIEW, Guard, Who
+from .services import plan_service
 from .tokens import Tokens
 from .volumes import plan_volumes
 
@@ -52,6 +53,7 @@ class Acts:
             "yaml": (VIEW, False, self._yaml, "pod"),
             "plan": (VIEW, False, self._plan, "pod"),
             "services": (VIEW, False, self._services, ""),
+            "service": (VIEW, False, self._service, "service"),
             "volumes": (VIEW, False, self._volumes, ""),
             "garbage": (VIEW, False, self._garbage, ""),
             "parts": (VIEW, False, self._parts, ""),
@@ -180,6 +182,16 @@ class Acts:
             if is_held(self._proxy):
                 raise
             return {"missing": f"{self._proxy}/proxy.sock"}
+
+    def _service(self, question: Question) -> Any:
+        """Its selector, and each endpoint with what it gets."""
+        namespace, slash, name = str(question["service"]).partition("/")
+        if not (namespace and slash and name):
+            raise InvalidArgument("service: NAMESPACE/NAME")
+        found = ask_proxy(self._proxy, f"/services/{quote(namespace, safe='')}/{quote(name, safe='')}")
+        if "missing" in found:
+            raise NotFound(f"the proxy knows no Service {namespace}/{name}")
+        return plan_service(found)
 
     def _parts(self, question: Question) -> Any:
         """Which of the node's optional parts run."""

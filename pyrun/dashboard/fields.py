@@ -11,6 +11,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "yaml": ("pod",),
     "plan": ("pod",),
     "services": (),
+    "service": ("service",),
     "volumes": (),
     "garbage": (),
     "parts": (),

@@ -18,7 +18,7 @@ from ..logs.files import EVERYTHING, Ends
 from ..logs.follow import Follower
 from ..logs.line import Line, parse_time
 from ..logs.query import FOREVER, Query, Where, parse_words
-from ..logs.read import tail, tail_entries
+from ..logs.read import read_container, tail, tail_entries
 from ..logs.show import time_text
 from ..logs.tree import Container, Logs
 from .clean import clean_bytes
@@ -47,11 +47,13 @@ class Bounded(Query):
 @dataclass(frozen=True, slots=True)
 class Asked:
     """where: of which containers. lines: the last so many. until: only what began then or before (nanoseconds since
-    1970). entries: lines that belong together are one. previous: of the attempt before the newest."""
+    1970). since: not 0: the first so many from then on. entries: lines that belong together are one. previous: of the
+    attempt before the newest."""
 
     where: Where
     query: Query
     lines: int
+    since: int
     until: int
     entries: bool
     previous: bool
@@ -74,25 +76,34 @@ def parse_asked(question: dict[str, Any], *, fewest: int) -> Asked:
     lines = int(question.get("lines", 0))
     if not fewest <= lines <= MOST_LINES:
         raise InvalidArgument(f"{lines} lines: {fewest} to {MOST_LINES} can be had")
-    try:
-        until = parse_time(str(question["until"])) if question.get("until") else FOREVER
-    except ValueError as error:
-        raise InvalidArgument(f"until: {error}", hint="such as 2026-11-27T12:00:00Z") from None
+    since, until = _time(question, "since", 0), _time(question, "until", FOREVER)
+    entries = bool(question.get("entries"))
+    if since and entries:
+        raise InvalidArgument("since: not with entries", hint="what came before may belong to the first one")
     query = replace(parse_words(words, regex=False), stream=str(question["stream"]))
     where = Exactly(namespace, pod, container, frozenset([uid]))
-    return Asked(where, query, lines, until, bool(question.get("entries")), bool(question.get("previous")))
+    return Asked(where, query, lines, since, until, entries, bool(question.get("previous")))
+
+
+def _time(question: dict[str, Any], name: str, otherwise: int) -> int:
+    try:
+        return parse_time(str(question[name])) if question.get(name) else otherwise
+    except ValueError as error:
+        raise InvalidArgument(f"{name}: {error}", hint="such as 2026-11-27T12:00:00Z") from None
 
 
 def search(logs: Logs, asked: Asked, ends: Ends | None = EVERYTHING) -> list[dict[str, Any]]:
-    """The newest lines, by time, fewer than asked where they are very long. NotFound where there is no such log;
-    ResourceExhausted after SEARCH_S."""
+    """The newest lines, or the first ones from a time on, by time; fewer than asked where they are very long. NotFound
+    where there is no such log; ResourceExhausted after SEARCH_S."""
     chosen = [one for one in logs.containers() if asked.where.takes(one)]
     if not chosen:
         raise NotFound(f"{logs.root} has no logs of this container", hint="it may not have started yet")
     # An entry that begins in time goes on after it.
     until = min(FOREVER, asked.until + (2 * GAP if asked.entries else 1))
     bounded = Bounded(**{one.name: getattr(asked.query, one.name) for one in fields(asked.query)})
-    bounded = replace(bounded, until=until, last=time.monotonic() + SEARCH_S)
+    bounded = replace(bounded, since=asked.since, until=until, last=time.monotonic() + SEARCH_S)
+    if asked.since:
+        return _first(chosen, bounded, asked, ends)
     size, since = MOST_BYTES // len(chosen), 0
     found = []
     for one in chosen:
@@ -102,6 +113,23 @@ def search(logs: Logs, asked: Asked, ends: Ends | None = EVERYTHING) -> list[dic
         found += [(line.time, shown(one, line)) for line in lines]
     found.sort(key=lambda item: item[0])
     return [value for time, value in found[-asked.lines :] if time >= since]
+
+
+def _first(chosen: list[Container], query: Query, asked: Asked, ends: Ends | None) -> list[dict[str, Any]]:
+    """Of what several containers wrote all up to where the first of them was left off."""
+    size, until = MOST_BYTES // len(chosen), FOREVER
+    found = []
+    for one in chosen:
+        left, taken = size, 0
+        for line in read_container(one, query, previous=asked.previous, ends=ends):
+            found.append((line.time, shown(one, line)))
+            left -= len(line.content)
+            taken += 1
+            if left < 0 or taken >= asked.lines:
+                until = min(until, line.time)
+                break
+    found.sort(key=lambda item: item[0])
+    return [value for time, value in found if time <= until][: asked.lines]
 
 
 def _tail(container: Container, query: Query, asked: Asked, ends: Ends | None, size: int) -> list[Line]:

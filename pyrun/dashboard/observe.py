@@ -14,7 +14,7 @@ from ..logs.query import Query
 from ..logs.read import tail
 from ..logs.tree import Container, Logs
 from ..metrics.node import NodeUsage, collect_node
-from ..metrics.summary import plan_rate
+from ..metrics.summary import plan_rate, plan_traffic
 from ..pod.stats.cgroup import parse_pressure
 from ..rpc.client import call_all
 from .agent import Agent, ask_agent
@@ -43,8 +43,9 @@ class Disk:
 @dataclass(frozen=True, slots=True)
 class Observed:
     """Messages of the CRI. statuses, networks: by id, of containers and pods. last: a container's last line, by id, of
-    those that failed. cores: the node's use in nanoseconds a second; None at first. error: why the runtime did not
-    answer; then there are no messages. agent: None where no node agent runs.
+    those that failed. cores: the node's use in nanoseconds a second; None at first. traffic: the bytes that the node
+    has received and sent a second. error: why the runtime did not answer; then there are no messages.
+    agent: None where no node agent runs.
     pressure: of cpu, memory and io, in how much of the last 10 s something waited for it (PSI), in percent."""
 
     time: int
@@ -52,6 +53,7 @@ class Observed:
     total: int
     cpus: int
     cores: int | None = None
+    traffic: tuple[int, int] | None = None
     error: str = ""
     version: Any = None
     conditions: tuple[Any, ...] = ()
@@ -82,6 +84,7 @@ class Observer:
     def observe(self) -> Observed:
         node = collect_node()
         cores = plan_rate(self._before, node)
+        traffic = plan_traffic(self._before, node)
         self._before = node
         total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         own: dict[str, Any] = {
@@ -90,6 +93,7 @@ class Observer:
             "total": total,
             "cpus": os.cpu_count() or 1,
             "cores": cores,
+            "traffic": traffic,
             "agent": ask_agent(os.path.dirname(self._cri)),
             "pressure": _pressure(),
         }

@@ -5,11 +5,12 @@ A question is a datagram of JSON on the control socket, with a descriptor: a str
 lines of JSON, `{"value": …}` or `{"error": …, "kind": …}`. Who has lost interest closes it. Each has its thread.
 
     {"ask": "watch"}                        the state, again and again (state.py)
-    {"ask": "logs", "of": […], "words": [], "stream": "", "lines": N, "until": "", "entries": false, "previous": false}
-                                            lines, once (lines.py)
+    {"ask": "logs", "of": […], "words": [], "stream": "", "lines": N, "since": "", "until": "", "entries": false,
+     "previous": false}                     lines, once (lines.py)
     {"ask": "follow", …}                    {"lines": [], "skipped": BYTES}: the last ones first, then what is written
     {"ask": "search", …}                    as logs, with patterns for names or regular expressions (grep.py)
     {"ask": "history", "of": […], "seconds": N, "step": N}      what a pod or the node used (metrics/history.py)
+    {"ask": "sparks", "uids": […], "seconds": N, "step": N}     the same of several pods, less of each
     {"ask": "metrics"}, {"ask": "metric", "name": …, "match": […], "seconds": N, "step": N}     any metric that is kept
     {"ask": "login", "token": …}            {"cookie", "key", "name", "role"}, or null
     {"ask": "who", "with": SECRETS}         {"name", "role"}, or null; {"ask": "logout", "cookie": …}
@@ -30,7 +31,7 @@ from typing import Any
 from ..errors import InvalidArgument, PyrunError, ResourceExhausted
 from ..logs.files import EVERYTHING, Ends
 from ..logs.tree import Logs
-from ..metrics.history import collect_history, collect_metric, collect_names
+from ..metrics.history import collect_history, collect_metric, collect_names, collect_sparks
 from ..web.ask import take_question
 from . import grep
 from .acts import Acts
@@ -114,6 +115,9 @@ class Reader:
                 namespace, pod, uid = (str(word) for word in question["of"])
                 seconds, step = int(question["seconds"]), int(question["step"])
                 put({"value": collect_history(self._store, (namespace, pod, uid), seconds, step)})
+            case "sparks":
+                uids, seconds, step = question["uids"], int(question["seconds"]), int(question["step"])
+                put({"value": collect_sparks(self._store, [str(one) for one in uids], seconds, step)})
             case "metrics":
                 put({"value": collect_names(self._store)})
             case "metric":

@@ -65,6 +65,8 @@ def _node(name: str, seen: Observed) -> dict[str, Any]:
         "memory": seen.node.working,
         "available": seen.node.available,
         "total": seen.total,
+        "received": seen.traffic[0] if seen.traffic else None,
+        "sent": seen.traffic[1] if seen.traffic else None,
         "pressure": seen.pressure or None,
         "disk": {"path": _word(disk.path), "total": disk.total, "free": disk.free} if disk else None,
     }

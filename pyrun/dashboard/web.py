@@ -5,9 +5,11 @@ rest comes from the reader.
     POST /api/logout
     GET  /api/state     what there is, by key (state.py)
     GET  /api/live      the same as events: `delta` {"put": {}, "gone": []}, `error`
-    GET  /api/logs      ?namespace&pod&uid&container&word…&stream&lines&until&entries&previous: the last lines, of those
-                        that began at `until` (RFC 3339) or before; entries: what belongs together is one line
+    GET  /api/logs      ?namespace&pod&uid&container&word…&stream&lines&since&until&entries&previous: the last lines, of
+                        those that began at `until` (RFC 3339) or before, or with `since` the first ones from then on;
+                        entries: what belongs together is one line
     GET  /api/history   ?namespace&pod&uid&seconds&step; of the node without a pod
+    GET  /api/sparks    ?uid…&seconds&step: {"since", "until", "pods": {UID: {"cpu", "memory"}}}, of many pods at once
     GET  /api/metrics   {"names", "namespaces", "pods", "containers"} of what is kept
     GET  /api/metric    ?name&namespace&pod&container&seconds&step: each series of a name; words of the others
     GET  /api/follow    the same as events: `lines` {"lines": [], "skipped": BYTES}, the first of them what there is,
@@ -55,7 +57,7 @@ HEADERS = (
 JSON, EVENTS = "application/json", "text/event-stream"
 STATUS = {InvalidArgument: 400, LoggedOut: 401, Forbidden: 403, NotFound: 404, AlreadyExists: 409}
 STATUS |= {FailedPrecondition: 409, ResourceExhausted: 429}
-READS = ("yaml", "plan", "services", "volumes", "garbage", "parts", "manifest", "tokens")
+READS = ("yaml", "plan", "services", "service", "volumes", "garbage", "parts", "manifest", "tokens")
 ACTS = ("retry", "remove-image", "change", "make-token", "revoke-token")
 HEARTBEAT_S = 10.0
 SEARCH_S = 30.0
@@ -143,6 +145,7 @@ class Web:
             "/api/logs": self._logs,
             "/api/search": self._search,
             "/api/history": self._history,
+            "/api/sparks": self._sparks,
             "/api/metrics": self._metrics,
             "/api/metric": self._metric,
             "/api/follow": self._follow,
@@ -224,7 +227,8 @@ class Web:
 
     async def _logs(self, exchange: Exchange) -> None:
         question = parse_question(exchange.query) | {"lines": _number(exchange.query, "lines", 200)}
-        question |= {"until": _word(exchange.query, "until"), "previous": "previous" in exchange.query}
+        question |= {name: _word(exchange.query, name) for name in ("since", "until")}
+        question |= {"previous": "previous" in exchange.query}
         await _tell(exchange, {"lines": await self._questions.ask_one("logs", SEARCH_S, **question)})
 
     async def _search(self, exchange: Exchange) -> None:
@@ -240,6 +244,11 @@ class Web:
         of = [_word(query, name) for name in ("namespace", "pod", "uid")]
         seconds, step = _number(query, "seconds", 3600), _number(query, "step", 30)
         await self._tell_kept(exchange, "history", of=of, seconds=seconds, step=step)
+
+    async def _sparks(self, exchange: Exchange) -> None:
+        query = exchange.query
+        seconds, step = _number(query, "seconds", 3600), _number(query, "step", 120)
+        await self._tell_kept(exchange, "sparks", uids=query.get("uid", []), seconds=seconds, step=step)
 
     async def _metrics(self, exchange: Exchange) -> None:
         await self._tell_kept(exchange, "metrics")

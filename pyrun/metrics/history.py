@@ -7,12 +7,14 @@ from typing import Any
 
 from ..errors import InvalidArgument
 from .block import SECOND
-from .past import read_history, read_metric, read_names
+from .past import read_history, read_metric, read_names, read_pods
 from .samples import Series, plan_points
 
 LONGEST_S = 400 * 86400
 MOST_POINTS = 2000
 MOST_SERIES = 50
+MOST_PODS = 100
+SPARKS = {"pod_cpu_usage_seconds_total": "cpu", "pod_memory_working_set_bytes": "memory"}
 
 
 def collect_history(directory: str, of: tuple[str, str, str], seconds: int, step: int) -> dict[str, Any]:
@@ -50,6 +52,20 @@ def collect_metric(directory: str, name: str, match: tuple[str, str, str], secon
                 shown.append((max(value for _, value in points), of | {"points": points}))
     largest = [one for _, one in sorted(shown, key=lambda pair: -pair[0])[:MOST_SERIES]]
     return {"since": since / SECOND, "until": until / SECOND, "count": len(shown), "series": largest}
+
+
+def collect_sparks(directory: str, uids: list[str], seconds: int, step: int) -> dict[str, Any]:
+    """Processor and memory of several pods, MOST_PODS at most: {since, until, pods: {uid: {cpu: points, memory:
+    points}}}, points as above, with times in whole seconds. Raises as above."""
+    if not 0 < len(uids) <= MOST_PODS:
+        raise InvalidArgument(f"{len(uids)} pods: 1 to {MOST_PODS} can be had at once")
+    since, until = _bounds(seconds, step)
+    found = read_pods(directory, list(SPARKS), uids, since - max(step, 60) * SECOND, until, step * SECOND)
+    pods: dict[str, dict[str, list[list[float]]]] = {}
+    for one, (times, values) in found.items():
+        points = [[round(at), value] for at, value in _points(one, times, values, since, until, step)]
+        pods.setdefault(one.uid, {})[SPARKS[one.name]] = points
+    return {"since": since // SECOND, "until": until // SECOND, "pods": pods}
 
 
 def collect_names(directory: str) -> dict[str, list[str]]:

@@ -6,13 +6,16 @@ import os
 import time
 from dataclasses import dataclass
 
+from ..pod.stats.network import parse_net_dev
+
 SECOND = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class NodeUsage:
     """time: when it was read; started: the boot; both nanoseconds since 1970. cpu: nanoseconds. working: bytes in use
-    but those of files that nobody has used of late. available: what the kernel thinks can be had (MemAvailable)."""
+    but those of files that nobody has used of late. available: what the kernel thinks can be had (MemAvailable).
+    received, sent: bytes of the interfaces that the default routes lead to; None where there is no such route."""
 
     time: int
     started: int
@@ -24,6 +27,8 @@ class NodeUsage:
     swap: int
     page_faults: int
     major_page_faults: int
+    received: int | None = None
+    sent: int | None = None
 
 
 def collect_node() -> NodeUsage:
@@ -42,7 +47,22 @@ def collect_node() -> NodeUsage:
         kib["SwapTotal"] - kib["SwapFree"],
         faults["pgfault"],
         faults["pgmajfault"],
+        *_network(),
     )
+
+
+def _network() -> tuple[int | None, int | None]:
+    ways = parse_ways(_read_or_nothing("/proc/net/route"), _read_or_nothing("/proc/net/ipv6_route"))
+    found = [one for one in parse_net_dev(_read_or_nothing("/proc/net/dev")) if one.name in ways]
+    return (sum(one.rx_bytes for one in found), sum(one.tx_bytes for one in found)) if found else (None, None)
+
+
+def parse_ways(ipv4: str, ipv6: str) -> set[str]:
+    """The interfaces of the default routes, by /proc/net/route and /proc/net/ipv6_route (proc_pid_net(5)). Pure."""
+    four = [words for line in ipv4.splitlines()[1:] if len(words := line.split()) > 7]
+    six = [words for line in ipv6.splitlines() if len(words := line.split()) > 9]
+    found = {words[0] for words in four if words[1] == words[7] == "00000000"}
+    return found | {words[9] for words in six if words[0] == "0" * 32 and words[1] == "00" and words[9] != "lo"}
 
 
 def _cpu_and_boot(stat: str) -> tuple[int, int]:
@@ -64,6 +84,14 @@ def _numbers(path: str, separator: str) -> dict[str, int]:
         name, _, value = line.partition(separator)
         found[name] = int(value.split()[0])
     return found
+
+
+def _read_or_nothing(path: str) -> str:
+    """A kernel may be without IPv6."""
+    try:
+        return _read(path)
+    except OSError:
+        return ""
 
 
 def _read(path: str) -> str:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import TypeVar
 
@@ -27,6 +27,16 @@ def read_history(directory: str, of: tuple[str, str, str], since: int, until: in
     least where there are roll-ups. NotFound where there is no store."""
     where = "WHERE namespace = ? AND pod = ? AND uid = ?"
     return _ask(directory, lambda db: _read(db, where, of, since, until, step))
+
+
+def read_pods(directory: str, names: Sequence[str], uids: Sequence[str], since: int, until: int, step: int) -> Found:
+    """The same of these metrics of these pods, of what is not sealed yet one sample a step: a scrape has all pods."""
+    where = f"WHERE container = '' AND name IN ({_marks(names)}) AND uid IN ({_marks(uids)})"
+    return _ask(directory, lambda db: _read(db, where, (*names, *uids), since, until, step, every=step))
+
+
+def _marks(words: Sequence[str]) -> str:
+    return ", ".join("?" * len(words))
 
 
 def read_metric(directory: str, name: str, since: int, until: int, step: int = 0) -> Found:
@@ -61,12 +71,23 @@ def _ask(directory: str, read: Callable[[sqlite3.Connection], T]) -> T:
         raise PyrunError(f"{path}: {error}", hint="the next start of pyrun metrics looks into it") from None
 
 
-def _read(db: sqlite3.Connection, where: str, of: tuple[str, ...], since: int, until: int, step: int | None) -> Found:
+def _read(
+    db: sqlite3.Connection,
+    where: str,
+    of: tuple[str, ...],
+    since: int,
+    until: int,
+    step: int | None,
+    *,
+    every: int = 1,
+) -> Found:
     rows = db.execute(f"SELECT id, {COLUMNS} FROM series {where}", of)
     names = {row[0]: Series(*row[1:]) for row in rows}
     levels = list(LEVELS) if step is not None and _version(db) >= _ROLLED else []
     found = {id: _sealed(db, id, one, since, until, levels, step or 0) for id, one in names.items()}
-    scrapes = db.execute("SELECT time, data FROM scrapes WHERE time BETWEEN ? AND ? ORDER BY time", (since, until))
+    wanted = "SELECT max(time) FROM scrapes WHERE time BETWEEN ? AND ? GROUP BY time / ?"
+    ask = f"SELECT time, data FROM scrapes WHERE time IN ({wanted}) ORDER BY time"
+    scrapes = db.execute(ask, (since, until, every))
     for time, data in scrapes:
         values_by_id = decode_scrape(data)
         for id in found.keys() & values_by_id.keys():

@@ -30,6 +30,9 @@ def plan_samples(readings: Readings) -> dict[Series, int]:
         Series("node_cpu_usage_seconds_total"): node.cpu // 1000,
         Series("node_memory_working_set_bytes"): node.working,
     }
+    if node.received is not None and node.sent is not None:
+        found[Series("node_network_receive_bytes_total")] = node.received
+        found[Series("node_network_transmit_bytes_total")] = node.sent
     for one in readings.stats:
         about = one.attributes.metadata
         own = (about.namespace, about.name, about.uid)

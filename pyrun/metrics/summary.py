@@ -27,6 +27,16 @@ def plan_rate(before: NodeUsage, now: NodeUsage) -> int | None:
     return None if passed <= 0 else max(0, now.cpu - before.cpu) * SECOND // passed
 
 
+def plan_traffic(before: NodeUsage, now: NodeUsage) -> tuple[int, int] | None:
+    """Bytes received and sent a second; None where they are not known, or no time lies between."""
+    passed = now.time - before.time
+    if passed <= 0 or before.received is None or before.sent is None or now.received is None or now.sent is None:
+        return None
+    grown = (now.received - before.received, now.sent - before.sent)
+    # An interface that has come, gone or begun anew has not carried that.
+    return (grown[0] * SECOND // passed, grown[1] * SECOND // passed) if min(grown) >= 0 else None
+
+
 def _node(name: str, node: NodeUsage, cores: int | None) -> dict[str, Any]:
     at = _time(node.time)
     cpu = {"time": at, "usageCoreNanoSeconds": node.cpu}

@@ -39,7 +39,7 @@ from .metrics import Metrics
 from .model import Node, Options
 from .rules import PROTOCOLS, SCTP, TCP, Change, Frontend, Key, Refusal, Rules
 from .sctp import fits_sockets, probe, why_not
-from .standing import Standing, listing, without_socket
+from .standing import Standing, listing, service_row, without_socket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ class Daemon:
         self.metrics = Metrics()
         self.health = Health()
         pages = {"/status": self.status, "/counters": self.counters, "/list": self.listing}
-        self.web = Web(self.health, self.metrics, pages, self._render)
+        self.web = Web(self.health, self.metrics, pages, self._render, self.explained)
         self.standing = Standing()
         self.carrier: Carrier | None = None
         self.sources: list[Any] = []
@@ -487,6 +487,11 @@ class Daemon:
     def listing(self) -> dict[str, Any]:
         """What `proxy list` and `explain` print of a daemon that runs."""
         return listing(self._planned, self._not_served, self._refusals(), self.standing)
+
+    def explained(self, namespace: str, name: str) -> dict[str, Any] | None:
+        """One Service as its objects have it: its selector, and each endpoint with what it gets; None of none."""
+        found = self.follower.planner.explain((namespace, name))
+        return service_row(*found) if found is not None else None
 
     def _fault_lines(self) -> list[str]:
         """Each once, as many as a status can name."""

@@ -47,7 +47,8 @@ class Health:
 
 
 class Web:
-    """pages: what the unix socket answers, by path; called in threads of this one. render: the metrics."""
+    """pages: what the unix socket answers, by path; explained: of one Service, by namespace and name. All are called in
+    threads of this one. render: the metrics."""
 
     def __init__(
         self,
@@ -55,7 +56,9 @@ class Web:
         metrics: Metrics,
         pages: Mapping[str, Callable[[], dict[str, Any]]],
         render: Callable[[], str],
+        explained: Callable[[str, str], dict[str, Any] | None] = lambda namespace, name: None,
     ) -> None:
+        self._explained = explained
         self._health = health
         self._metrics = metrics
         self._pages = pages
@@ -157,7 +160,11 @@ class Web:
     async def _control(self, exchange: Exchange) -> None:
         answer = self._pages.get(exchange.path)
         if answer is not None:
-            await exchange.respond(200, await asyncio.to_thread(lambda: json_text(answer())), JSON)
+            return await exchange.respond(200, await asyncio.to_thread(lambda: json_text(answer())), JSON)
+        match exchange.path.split("/"):
+            case ["", "services", namespace, name]:
+                found = await asyncio.to_thread(self._explained, namespace, name)
+                await exchange.respond(200, json_text(found if found is not None else {"missing": True}), JSON)
 
 
 def json_text(value: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from ..kube.addresses import port_text
+from .explain import Explained, explain_service
 from .model import EndpointSlice, Name, Node, Options, Service
 from .pack import pack_service, pack_slice, unpack_service, unpack_slice
 from .rules import PROTOCOLS, Change, EndpointSet, Frontend, HealthCheck, Key, Refusal, Rules
@@ -87,6 +88,15 @@ class Planner:
         """What all that was taken since the last call changes of frontends and sets."""
         touched, self._touched = self._touched, {}
         return self._replan(touched)
+
+    def explain(self, name: Name) -> tuple[Explained, list[EndpointSlice]] | None:
+        """What one Service gets, and its slices; None where there is none of this name. From any thread."""
+        packed = self._services.get(name)
+        if packed is None:
+            return None
+        found = [self._slices.get(one) for one in self._slices_of.get(name, ())]
+        slices = [unpack_slice(one[1]) for one in found if one is not None]
+        return explain_service(unpack_service(packed), slices, self._there), slices
 
     def surroundings(self, node: Node, options: Options) -> Change:
         """The node has another address or label, or an administrator has decided anew: all is planned again."""

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from typing import Any
 
+    from .explain import Explained
     from .messages import Counters
+    from .model import EndpointSlice
     from .rules import EndpointSet, Key, Rules
 
 
@@ -127,3 +129,28 @@ def listing(
     ordered = sorted(rules.frontends, key=lambda one: (one.name, len(one.address), one.address, one.port))
     rows = map(row, ordered)
     return {"frontends": rows, "refused": [standing.row(one) for one in refused], "hurdles": standing.hurdles()}
+
+
+def service_row(made: Explained, slices: Iterable[EndpointSlice]) -> dict[str, Any]:
+    """As JSON. pod: NAMESPACE/NAME, "" where the slice names none."""
+    service = made.service
+    pods = {one.address: "/".join(one.pod) for each in slices for one in each.endpoints if one.pod is not None}
+    return {
+        "service": "/".join(service.id),
+        "type": service.type,
+        "clusterIPs": [address_text(address) for address in service.cluster_ips],
+        "selector": dict(service.selector),
+        "skipped": made.skipped,
+        "endpoints": [
+            {
+                "port": fate.port,
+                "endpoint": port_text(fate.endpoint.address, fate.endpoint.port),
+                "pod": pods.get(fate.endpoint.address, ""),
+                "ready": fate.endpoint.ready,
+                "local": fate.endpoint.local,
+                "policies": list(fate.policies),
+                "why": fate.why,
+            }
+            for fate in made.fates
+        ],
+    }

@@ -25,6 +25,22 @@ from tests.support.serving import Serving, end_threads, shut_down
 
 PATIENCE_S = 60.0
 WHO = {"name": "root", "role": "admin"}
+# As a proxy tells (dashboard/services.py): of a Service with two pods, of which one is not ready.
+STATUS = {"faults": [], "refused": [], "waits_for": [], "frontends": 1, "endpoints": 1, "mode": "userspace"}
+COUNTED = {"name": "shop/web:http ClusterIP", "address": "10.96.0.9", "port": 80, "active": 1, "accepted": 7}
+COUNTED |= {"failed": 0, "refused": 0, "bytes_in": 5000, "bytes_out": 9000}
+SERVICES = {"status": STATUS, "counters": {"frontends": [COUNTED]}}
+ENDPOINT = {"port": "http/tcp", "endpoint": "10.1.0.0:8080", "pod": "shop/web-0000", "ready": True, "local": True}
+ENDPOINT |= {"gets": "cluster", "why": ""}
+NOT_READY = ENDPOINT | {
+    "endpoint": "10.1.0.7:8080",
+    "pod": "shop/<b>gone",
+    "ready": False,
+    "gets": "",
+    "why": "not ready",
+}
+SERVICE = {"service": "shop/web", "type": "ClusterIP", "addresses": ["10.96.0.9"], "selector": {"app": "web"}}
+SERVICE |= {"skipped": "", "count": 2, "endpoints": [ENDPOINT, NOT_READY]}
 
 
 def select_closed(stream: socket.socket, wait: float) -> bool:
@@ -60,6 +76,17 @@ def state(pods: int, dice: random.Random) -> dict[str, Any]:
     return found
 
 
+def sparks(uids: list[str], dice: random.Random) -> dict[str, Any]:
+    """As a store has them (metrics/history.py)."""
+    until = int(time.time())
+    times = range(until - 3600, until, 120)
+    pods = {
+        uid: {field: [[at, dice.random() * scale] for at in times] for field, scale in (("cpu", 1), ("memory", 1e9))}
+        for uid in uids
+    }
+    return {"since": until - 3600, "until": until, "pods": pods}
+
+
 def answer(question: bytes, stream: socket.socket, pods: int, logs: Logs) -> None:
     asked = json.loads(question)
     ask, dice = asked["ask"], random.Random(1)
@@ -78,7 +105,14 @@ def answer(question: bytes, stream: socket.socket, pods: int, logs: Logs) -> Non
                 while True:
                     stream.sendall(json.dumps({"value": state(pods, dice)}).encode() + b"\n")
                     time.sleep(1)
-            told = {"login": WHO | {"cookie": "c", "key": "k"}, "who": WHO}.get(ask)
+            if ask == "sparks":
+                return put(sparks(asked["uids"], dice))
+            told = {
+                "login": WHO | {"cookie": "c", "key": "k"},
+                "who": WHO,
+                "services": SERVICES,
+                "service": SERVICE,
+            }.get(ask)
             value = {"value": told} if told else {"error": "nothing is kept", "kind": "NotFound"}
             stream.sendall(json.dumps(value).encode() + b"\n")
         except OSError:

@@ -117,7 +117,35 @@ def test_what_comes_is_followed_also_where_nothing_can_be_said_of_what_there_is(
     assert why in told[0]["told"] and [one["line"] for one in told[1]["lines"]] == ["new"]
 
 
-@pytest.mark.parametrize("until", ["yesterday", "2026-11-27", "1795000000"])
-def test_a_time_that_is_none(until: str) -> None:
-    with pytest.raises(InvalidArgument, match="until"):
-        parse_asked(question(until=until), fewest=1)
+@pytest.mark.parametrize("name", ["until", "since"])
+@pytest.mark.parametrize("time", ["yesterday", "2026-11-27", "1795000000"])
+def test_a_time_that_is_none(name: str, time: str) -> None:
+    with pytest.raises(InvalidArgument, match=name):
+        parse_asked(question(**{name: time}), fewest=1)
+
+
+def test_the_first_lines_from_a_time_on(tmp_path: Path) -> None:
+    """What comes after one that was found: over rotations and attempts, and of several containers none is left out."""
+    of = ["shop", "web", "u1", ""]
+    texts = []
+    for name, every in (("app", 1), ("side", 7)):
+        directory = tmp_path / "shop_web_u1" / name
+        directory.mkdir(parents=True)
+        own = [(BEGUN + number * SECOND, f"{name} {number}") for number in range(0, 900, every)]
+        raws = [f"{time_text(time)} stdout F {text}\n" for time, text in own]
+        (directory / "0.log.20261127-100000.gz").write_bytes(gzip.compress("".join(raws[:100]).encode()))
+        (directory / "0.log").write_text("".join(raws[100:200]))
+        (directory / "1.log").write_text("".join(raws[200:]))
+        texts += own
+    since = time_text(BEGUN + 150 * SECOND)
+
+    def first(lines: int, since: str, **fields: Any) -> list[str]:
+        asked = parse_asked(question(lines=lines, since=since, **fields), fewest=1)
+        return [one["line"] for one in search(Logs(str(tmp_path)), asked)]
+
+    assert first(200, since) == [f"app {number}" for number in range(150, 350)]
+    assert first(200, since, of=of) == [text for time, text in sorted(texts) if time >= BEGUN + 150 * SECOND][:200]
+    assert first(10, since, words=["app 89"]) == [f"app {number}" for number in range(890, 900)]
+    assert first(10, time_text(BEGUN + 900 * SECOND)) == []
+    with pytest.raises(InvalidArgument, match="since"):
+        first(10, since, entries=True)

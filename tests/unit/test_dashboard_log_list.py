@@ -18,6 +18,7 @@ from tests.support.dashboard_many import many_pods
 LINES = 12_000
 MANY = 100_000
 LIST = "document.querySelector('.lines')"
+HIT = "document.querySelector('.line.hit')"
 ROWS = "[...document.querySelectorAll('.lines .line')]"
 # The first line that is seen wholly, and where it is.
 TOP = (
@@ -151,6 +152,43 @@ def test_who_reads_is_not_moved_and_who_is_at_the_end_stays_there(browser: Brows
     browser.wait(f"{LAST} === '{LINES + 300}' && {AT_END}")
     script = axe_script()
     assert not violations(browser, script)
+
+
+def test_lines_around_one_that_was_found(browser: Browser, log: Path) -> None:
+    """Those at its time, and 20 before and after them; more at a button, without a jump; and back to what was found."""
+    browser.type("#filter", "6005")
+    browser.press("Enter")
+    browser.wait(f"{ROWS}.length === 1 && {ROWS}[0].innerText.includes('line 6005 of')")
+    browser.click(".line .near")
+    browser.wait(f"{HIT}?.innerText.includes('line 6005 of')")
+    numbers = f"{ROWS}.map((one) => Number(one.lastChild.textContent.split(' ')[1]))"
+    browser.wait(f"{ROWS}[0].getAttribute('aria-setsize') === '50'")
+    assert browser.run("document.querySelectorAll('.hit').length") == 1
+    assert browser.run(f"{HIT}.getAttribute('aria-posinset')") == "26"
+    assert not violations(browser, axe_script())
+    place = browser.run(f"{HIT}.getBoundingClientRect().top - {LIST}.getBoundingClientRect().top")
+    assert 0 < place < browser.run(f"{LIST}.clientHeight")
+    where = f"{HIT}.getBoundingClientRect().top"
+    before = browser.run(where)
+    browser.click("#more-before")
+    browser.wait(f"{HIT}.getAttribute('aria-posinset') === '226' && {HIT}.getAttribute('aria-setsize') === '250'")
+    browser.wait("!document.querySelector('#more-before').disabled")
+    assert abs(browser.run(where) - before) < 1
+    browser.click("#more-after")
+    browser.wait(f"{HIT}.getAttribute('aria-setsize') === '450'")
+    browser.run(f"{LIST}.focus()")
+    for key, number in (("End", 6029 + 200), ("Home", 5980 - 200)):
+        browser.press(key)
+        browser.wait(f"{numbers}.includes({number})")
+        found = browser.run(numbers)
+        assert found == list(range(found[0], found[0] + len(found)))
+    address = browser.run("location.hash")
+    browser.on("[...document.querySelectorAll('main a')].find((one) => one.textContent.startsWith('Back'))", "click()")
+    browser.wait(f"location.hash === '#/logs/p0000/app' && {ROWS}.length === 1 && {ROWS}[0].innerText.includes('6005')")
+    assert browser.run("document.querySelector('#filter').value") == "6005"
+    # The address alone says it all.
+    browser.run(f"location.hash = '#/'; location.hash = '{address}'")
+    browser.wait(f"{HIT}?.innerText.includes('line 6005 of')")
 
 
 def test_lines_that_belong_together_are_found_together(browser: Browser, log: Path) -> None:

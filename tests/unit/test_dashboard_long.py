@@ -4,12 +4,14 @@ of them can be reached."""
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from pyrun.dashboard.start import load_pages
-from tests.support.browser import a_browser, find_browser
+from tests.support.axe import axe_script, violations
+from tests.support.browser import Browser, a_browser, find_browser
 from tests.support.dashboard_many import many_pods
 
 PODS = 500
@@ -29,9 +31,11 @@ def test_five_hundred_pods(tmp_path: Path, width: int) -> None:
         browser.run("location.hash = '#/pods'")
         browser.wait_text(f"{PODS} of {PODS}")
         assert browser.wait(f"{ROWS}.length") < 100
+        check_sparks(browser, 0)
         browser.wait(f"(window.scrollTo(0, document.body.scrollHeight), {ROWS}.at(-1)?.innerText.includes('web-0499'))")
         assert browser.run(f"{ROWS}.length") < 100
         assert browser.run(f"{ROWS}.at(-1).getAttribute('aria-rowindex')") == str(PODS + 1)
+        check_sparks(browser, PODS - 1)
         # Nothing lies between what is seen and the edges of the window.
         seen = f"{ROWS}.map((one) => one.getBoundingClientRect()).filter((one) => one.top < 700 && one.bottom > 0)"
         browser.wait(f"{seen}.length * ({seen}[0]?.height ?? 0) > 400")
@@ -52,6 +56,20 @@ def test_five_hundred_pods(tmp_path: Path, width: int) -> None:
         browser.type("#filter", "web-0321")
         browser.wait(f"{ROWS}.length === 1")
         assert not browser.complaints, browser.complaints
+
+
+def check_sparks(browser: Browser, number: int) -> None:
+    """Each row that is there has its graphs, which are told, and one request was for all of them."""
+    row = f"{ROWS}.find((one) => one.dataset.key === 'p{number:04}')"
+    label = "[...one.querySelectorAll('svg[role=img]')].map((each) => each.ariaLabel)"
+    found = browser.wait(f"((one) => one && {label}.length === 2 && {label})({row})")
+    assert re.fullmatch(r"CPU in the last hour: from 0\.\d+ cores to 0\.9\d cores", found[0]), found
+    assert re.fullmatch(r"Memory in the last hour: from [\d.]+ [kM]B to \d+ MB", found[1]), found
+    drawn = f"{ROWS}.filter((one) => one.querySelectorAll('.spark polyline').length === 2).length"
+    browser.wait(f"{drawn} === {ROWS}.length")
+    asked = [url for url in browser.requests if "/api/sparks" in url]
+    assert max(url.count("uid=") for url in asked) > 20
+    assert all(url.count("uid=") <= 100 for url in asked)
 
 
 TICKS = [
@@ -76,6 +94,35 @@ LEGEND = """import('/graph.js').then(({ graph }) => {
   return [texts('.legend li'), texts('.up'), made.querySelectorAll('.drawn polyline').length, made.ariaValueText ??
     made.getAttribute('aria-valuetext')];
 })"""
+
+
+def test_a_service_tells_what_it_selects_and_who_gets_connections(tmp_path: Path) -> None:
+    if find_browser() is None:
+        pytest.skip("Debian's chromium-headless-shell is not installed")
+    with many_pods(2) as url, a_browser(tmp_path / "profile") as browser:
+        browser.size(320, 700)
+        browser.visit(url)
+        browser.type("#token", "any")
+        browser.press("Enter")
+        browser.wait_text("Most CPU")
+        browser.run("location.hash = '#/services'")
+        browser.on(
+            "[...document.querySelectorAll('main td a')].find((one) => one.innerText.includes('shop/web'))", "click()"
+        )
+        browser.wait("location.hash === '#/services/shop/web' && document.querySelectorAll('tbody').length === 2")
+        cells = "[...document.querySelectorAll('tbody tr')].map((row) => [...row.cells].map((one) => one.innerText))"
+        assert browser.run(cells) == [
+            ["shop/web-0000", "1/1", "10.1.0.0"],
+            ["shop/web-0001", "1/1", "10.1.0.1"],
+            ["10.1.0.0:8080", "http/tcp", "shop/web-0000", "ready", "yes", ""],
+            ["10.1.0.7:8080", "http/tcp", "shop/<b>gone", "not ready", "no", "not ready"],
+        ]
+        assert "app=web" in browser.run("document.querySelector('dl').innerText")
+        assert browser.run("document.documentElement.scrollWidth") <= 320
+        assert not violations(browser, axe_script())
+        browser.on("document.querySelector('main a')", "click()")
+        browser.wait("location.hash === '#/services'")
+        assert not browser.complaints, browser.complaints
 
 
 def test_axes(tmp_path: Path) -> None:

@@ -12,10 +12,10 @@ from pyrun import cri_api as v1
 from pyrun.cli.commands.metrics import parse_place
 from pyrun.errors import InvalidArgument
 from pyrun.metrics.families import plan_cadvisor, plan_resource
-from pyrun.metrics.node import SECOND, NodeUsage, collect_node
+from pyrun.metrics.node import SECOND, NodeUsage, collect_node, parse_ways
 from pyrun.metrics.readings import Readings
 from pyrun.metrics.slices import MOST, collect_slices
-from pyrun.metrics.summary import plan_rate, plan_summary
+from pyrun.metrics.summary import plan_rate, plan_summary, plan_traffic
 from pyrun.metrics.text import COUNTER, GAUGE, Family, render
 
 NODE = NodeUsage(
@@ -206,3 +206,24 @@ def test_places(text: str, place: tuple[str, int]) -> None:
 def test_what_is_no_place(text: str) -> None:
     with pytest.raises(InvalidArgument, match="is no address with a port"):
         parse_place(text)
+
+
+ROUTES = """Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT
+eth0\t00000000\t010200C0\t0003\t0\t0\t0\t00000000\t0\t0\t0
+tun0\t00000000\t00000000\t0001\t0\t0\t0\t00000080\t0\t0\t0
+"""
+ZEROS = "0" * 32
+ROUTES_6 = f"""{ZEROS} 00 {ZEROS} 00 fe800000000000000000000000000001 00000400 00000001 00000000 00450003     eth1
+{ZEROS} 00 {ZEROS} 00 {ZEROS} ffffffff 00000001 00000000 00200200       lo
+fe800000000000000000000000000000 40 {ZEROS} 00 {ZEROS} 00000100 00000001 00000000 00000001     eth2
+"""
+
+
+def test_what_the_node_sends() -> None:
+    """Of the interfaces of the default routes; a half of all addresses is none, and what begins anew has no rate."""
+    assert parse_ways(ROUTES, "") == {"eth0"} and parse_ways("", ROUTES_6) == {"eth1"} and parse_ways("", "") == set()
+    before = replace(NODE, received=1000, sent=500)
+    after = replace(NODE, time=NODE.time + 2 * SECOND, received=3000, sent=600)
+    assert plan_traffic(before, after) == (1000, 50)
+    assert plan_traffic(before, before) is None and plan_traffic(NODE, after) is None
+    assert plan_traffic(before, replace(after, sent=499)) is None

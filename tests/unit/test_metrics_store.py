@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from pyrun.errors import InvalidArgument, NotFound, PyrunError
 from pyrun.metrics.block import SECOND, decode_block, decode_scrape, encode_block, encode_scrape
-from pyrun.metrics.history import collect_history, collect_metric, collect_names
+from pyrun.metrics.history import MOST_PODS, collect_history, collect_metric, collect_names, collect_sparks
 from pyrun.metrics.past import read_history
 from pyrun.metrics.rollup import decode_points, encode_points, roll, unroll
 from pyrun.metrics.samples import Series, plan_points
@@ -280,3 +280,29 @@ def test_a_file_of_the_version_before(tmp_path: Path) -> None:
     store.close()
     after = collect_history(path, OF, 20 * 3600, 600)["series"]
     assert [len(one["points"]) for one in after] == [len(one["points"]) for one in before] and len(before) == 2
+
+
+def test_sparks_of_several_pods(tmp_path: Path) -> None:
+    """A little of each at once: over an hour of which a part is sealed, a point a step, of those asked for alone."""
+    store, now = Store(str(tmp_path), Keep()), int(time.time())
+    for number in range(140):
+        samples = {}
+        for pod in range(3):
+            own = ("shop", f"web-{pod}", f"uid-{pod}")
+            samples[Series("pod_cpu_usage_seconds_total", *own)] = number * 30 * (pod + 1) * 1000
+            samples[Series("pod_memory_working_set_bytes", *own)] = 1000 * pod + number
+            samples[Series("pod_network_receive_bytes_total", *own)] = number
+        store.append((now - (140 - number) * 30) * 100, samples)
+    store.close()
+    found = collect_sparks(str(tmp_path), ["uid-0", "uid-2", "uid-9"], 3600, 120)
+    assert found["until"] - found["since"] == 3600 and set(found["pods"]) == {"uid-0", "uid-2"}
+    for uid, pod in (("uid-0", 0), ("uid-2", 2)):
+        cpu, memory = (found["pods"][uid][field] for field in ("cpu", "memory"))
+        assert set(found["pods"][uid]) == {"cpu", "memory"}
+        assert 29 <= len(cpu) <= 31 and {value for _, value in cpu} == {0.001 * (pod + 1)}
+        assert 29 <= len(memory) <= 31 and all(1000 * pod + 10 < value < 1000 * pod + 140 for _, value in memory)
+        assert [value for _, value in memory] == sorted(value for _, value in memory)
+        assert all(found["since"] <= at <= found["until"] for at, _ in cpu + memory)
+    for uids in ([], ["u"] * (MOST_PODS + 1)):
+        with pytest.raises(InvalidArgument):
+            collect_sparks(str(tmp_path), uids, 3600, 120)

@@ -12,11 +12,14 @@ from hypothesis import strategies as st
 
 from pyrun.cli.main import main
 from pyrun.kube.addresses import address_text, parse_address
+from pyrun.proxy.explain import explain_service
 from pyrun.proxy.model import EndpointSlice, Name, Objects, Options, Service, SliceEndpoint
 from pyrun.proxy.pack import pack_service, pack_slice, unpack_service, unpack_slice
 from pyrun.proxy.plan import Planner, plan_proxy
 from pyrun.proxy.rules import Change, Rules, difference
 from pyrun.proxy.select import Candidate, select
+from pyrun.proxy.service_plan import Surroundings
+from pyrun.proxy.standing import service_row
 from pyrun.proxy.trace import trace
 from tests.support.flows import WHO, Scenario, packet, right_of, scenarios, to_json, words_of
 
@@ -200,6 +203,25 @@ def test_one_change_at_a_time_is_as_all_at_once(steps: list[Mutation]) -> None:
             assert frontend.name.partition(":")[0] == mine or frontend.key in rivals
         for key in (*[one.key for one in change.sets_put], *change.sets_gone):
             assert key.partition(":")[0] == mine
+
+
+def test_one_service_is_explained_by_what_there_is_now() -> None:
+    """As by `pyrun proxy explain`: each endpoint with its pod and what it gets; of what is gone nothing."""
+    planner = Planner(NODE, Options())
+    planner.update(services=dict(ALL.services), slices=dict(ALL.slices))
+    rows = {name: service_row(*found) for name in ALL.services if (found := planner.explain(name)) is not None}
+    assert rows.keys() == ALL.services.keys()
+    for name, row in rows.items():
+        slices = [one for one in ALL.slices.values() if one.service_id == name]
+        made = explain_service(ALL.services[name], slices, Surroundings.of(NODE, Options()))
+        assert row["service"] == "/".join(name) and row["selector"] == dict(ALL.services[name].selector)
+        assert [tuple(one["policies"]) for one in row["endpoints"]] == [fate.policies for fate in made.fates]
+        pods = {"/".join(one.pod) for each in slices for one in each.endpoints if one.pod is not None}
+        assert {one["pod"] for one in row["endpoints"]} <= pods | {""}
+    assert any(one["policies"] and one["ready"] for row in rows.values() for one in row["endpoints"])
+    first = next(iter(ALL.services))
+    planner.update(services={first: None})
+    assert planner.explain(first) is None
 
 
 def test_no_change_is_no_change() -> None:

@@ -1,17 +1,19 @@
 // Which page is shown, the keyboard, and logging in. The address is the state: #/pods, #/pod/ID, #/pod/ID/plan,
 // #/logs/ID/NAME, #/images … A page with a part that looks after itself (logs, a terminal, an editor) has an owner: an
 // object whose `element` is put where its `view` has a place for it.
+import { Around } from "/around.js";
 import { h, morph } from "/dom.js";
 import { addressOf, askMetric, metricsPage } from "/explore.js";
 import { chooseFetched, lookAgain } from "/fetched.js";
 import { chooseHistory } from "/history.js";
 import { Logs } from "/logs.js";
 import { Manifest } from "/manifest.js";
-import { eventsPage, nodePage, servicesPage, tokensPage, volumesPage } from "/node.js";
+import { eventsPage, nodePage, servicePage, servicesPage, tokensPage, volumesPage } from "/node.js";
 import { imageList, onePod, overview, podList, topBy } from "/pages.js";
 import { planPage, timeline } from "/podtabs.js";
 import { Search } from "/search.js";
 import { act, hasKey, learnRole, login, LoggedOut, logout, may, read } from "/server.js";
+import { askSparks } from "/sparks.js";
 import { follow, node, pod, problems, store } from "/store.js";
 import { Shell } from "/terminal.js";
 import { isOutgrown } from "/window.js";
@@ -21,6 +23,7 @@ const content = document.getElementById("content");
 const said = document.getElementById("said");
 let filter = "";
 let owner = null;
+let kept = null; // what was looked for, while lines around one are shown
 let made = null;
 let asked = false;
 let help = false;
@@ -48,7 +51,7 @@ function render() {
   if (asked) return show(content, loginPage());
   const [page, id, name] = route();
   const failed = problems().filter((one) => one.level === "broken").length;
-  const tab = (to, text) => h("a", { href: `#/${to}`, "aria-current": page === to || (to === "pods" && ["pod", "logs", "terminal"].includes(page)) ? "page" : null }, text);
+  const tab = (to, text) => h("a", { href: `#/${to}`, "aria-current": page === to || (to === "search" && page === "around") || (to === "pods" && ["pod", "logs", "terminal"].includes(page)) ? "page" : null }, text);
   show(top, h("nav", { "aria-label": "Pages" }, tab("", failed ? `Overview (${failed})` : "Overview"), tab("pods", "Pods"), tab("search", "Logs"), tab("metrics", "Metrics"), tab("images", "Images"), tab("services", "Services"), tab("volumes", "Volumes"), tab("events", "Events"), tab("node", "Node"), may("admin") && [tab("apply", "Apply"), tab("tokens", "Tokens")], h("button", { id: "keys", "aria-expanded": String(help) }, "Keys"), h("button", { id: "logout" }, "Log out")), store.error && h("p", { class: "error", role: "alert" }, store.error));
   if (failed !== wrong) said.textContent = failed ? `${failed} broken` : "nothing is broken";
   wrong = failed;
@@ -58,26 +61,41 @@ function render() {
   chooseHistory(page === "pod" && !name ? id : page ? null : "", render, fail);
   chooseFetched(...asking(page, id, name), render, fail);
   const ofPod = { plan: planPage, timeline };
-  const pages = { pods: () => podList(filter), pod: () => (ofPod[name] ?? onePod)(id), images: imageList, services: servicesPage, volumes: volumesPage, events: eventsPage, node: nodePage, metrics: () => metricsPage(route()), tokens: () => tokensPage(made) };
+  const pages = { pods: () => podList(filter), pod: () => (ofPod[name] ?? onePod)(id), images: imageList, services: () => (id && name ? servicePage(id, name) : servicesPage()), volumes: volumesPage, events: eventsPage, node: nodePage, metrics: () => metricsPage(route()), tokens: () => tokensPage(made) };
   show(content, owner ? owner.view() : (pages[page] ?? overview)(), help && h("dl", { class: "help" }, KEYS.map(([key, text]) => [h("dt", {}, key), h("dd", {}, text)])));
+  askSparks(render, fail);
 }
 
 function chooseOwner(page, id, name) {
   const kinds = {
     logs: () => new Logs(id, name, fail),
     terminal: () => new Shell(id, name, fail),
-    search: () => new Search(fail),
+    search: () => new Search(route(), fail),
+    around: () => new Around(route(), kept?.key ?? "", fail),
     apply: () => new Manifest("", fail),
     "pod/yaml": () => new Manifest(id, fail),
   };
   const make = kinds[page === "pod" ? `pod/${name}` : page];
-  const key = make ? [page, id, name].join(" ") : "";
+  const key = make ? location.hash : "";
   if ((owner?.key ?? "") === key) return;
-  owner?.end();
+  const left = owner;
+  if (page === "around" && (left instanceof Search || left instanceof Logs)) kept = left;
+  else left?.end();
+  if (kept?.key === key) {
+    owner = kept;
+    kept = null;
+    return;
+  }
+  if (page !== "around") forget();
   owner = make ? make() : null;
   if (!owner) return;
   owner.key = key;
-  if (!id || pod(id)) owner.start();
+  if (pod(id) || !["logs", "terminal", "pod"].includes(page)) owner.start();
+}
+
+function forget() {
+  kept?.end();
+  kept = null;
 }
 
 // [key, what gives a promise] of what a page asks for.
@@ -86,6 +104,7 @@ function asking(page, id, name) {
   if (page === "metrics") return [location.hash, () => askMetric(route())];
   if (page === "images" && node()?.agent) return ["garbage", () => read("garbage")];
   if (page === "node") return ["parts", () => read("parts")];
+  if (page === "services" && id && name) return [`service ${id}/${name}`, () => read("service", { service: `${id}/${name}` })];
   if (page === "services" || (page === "volumes" && node()?.agent) || (page === "tokens" && may("admin"))) return [page, () => read(page)];
   return [null, null];
 }
@@ -111,6 +130,7 @@ function loginPage(error) {
 function askToken(error) {
   asked = true;
   owner?.end();
+  forget();
   owner = null;
   show(top);
   show(content, loginPage(error));

@@ -86,13 +86,7 @@ export class Lines {
       const found = first ? await this.older(first, held) : [];
       if (items !== this.items || items.find((one) => one.time) !== first) return; // it began anew meanwhile
       this.begun = !found.length;
-      this.items = found.concat(items);
-      this.heights = found.map(() => -1).concat(this.heights);
-      for (const one of found) this.characters += one.line.length;
-      this.at = [this.at[0] + found.length, this.at[1]];
-      this.from += found.length;
-      this.to += found.length;
-      this.tops = null;
+      this.put(found);
       this.said.textContent = found.length ? `${plural(found.length, "older line")}, ${this.items.length} in all` : "this is the first line";
     } catch (error) {
       this.begun = true; // it is not asked again and again
@@ -101,6 +95,29 @@ export class Lines {
     } finally {
       this.asking = false;
     }
+    this.draw();
+  }
+
+  put(found) {
+    this.items = found.concat(this.items);
+    this.heights = found.map(() => -1).concat(this.heights);
+    for (const one of found) this.characters += one.line.length;
+    this.at = [this.at[0] + found.length, this.at[1]];
+    this.from += found.length;
+    this.to += found.length;
+    this.tops = null;
+  }
+
+  // Above the first one, by who asks for older ones himself.
+  prepend(found) {
+    this.put(found);
+    this.draw();
+  }
+
+  // This line comes into view, with some before it.
+  show(number) {
+    this.atEnd = false;
+    this.at = [number, -this.element.clientHeight / 3];
     this.draw();
   }
 

@@ -1,4 +1,5 @@
 // A container's log: the last lines, what follows, and what was before, as far as somebody looks for it.
+import { nearby } from "/around.js";
 import { h } from "/dom.js";
 import { bytes } from "/format.js";
 import { Lines } from "/lines.js";
@@ -14,7 +15,7 @@ export class Logs {
     this.id = id;
     this.name = name;
     this.failed = failed;
-    this.lines = new Lines(`log of ${name}`, row, (first, held) => this.before(first, held));
+    this.lines = new Lines(`log of ${name}`, (one) => row(one, this.words.trim() ? this.identity : null), (first, held) => this.before(first, held));
     this.lines.failed = failed;
     this.element = h("div", {}, this.lines.said, this.lines.element);
     this.words = "";
@@ -27,6 +28,7 @@ export class Logs {
 
   query() {
     const of = pod(this.id);
+    this.identity = [of.namespace, of.name, of.uid, this.name];
     const query = [["namespace", of.namespace], ["pod", of.name], ["uid", of.uid], ["container", this.name], ["stream", this.stream]];
     const words = this.words.split(/\s+/).filter(Boolean).map((word) => ["word", word]);
     // What is found is shown with the lines that belong to it; without words those stand below each other anyway.
@@ -87,8 +89,8 @@ export class Logs {
       tabs(of, "logs", this.name),
       h(
         "form",
-        { class: "tools", id: "log-tools" },
-        h("label", {}, "Words ", h("input", { type: "search", id: "filter", autocomplete: "off" })),
+        { class: "tools", id: "log-tools", "data-key": "log-tools" },
+        h("label", {}, "Words ", h("input", { type: "search", id: "filter", autocomplete: "off", value: this.words })),
         h("label", {}, "Stream ", h("select", { id: "stream" }, options.map(([value, text]) => h("option", { value, selected: value === this.stream }, text)))),
         box("regex", "expressions", this.regex),
         box("previous", "previous attempt", this.previous),
@@ -118,7 +120,8 @@ export class Logs {
   }
 }
 
-function row(one) {
+// of: whose lines are around it, where it was looked for.
+function row(one, of) {
   if (!one.time) return h("div", { class: "line told" }, one.line);
-  return h("div", { class: one.stream === "stderr" ? "line stderr" : "line" }, h("time", {}, one.time.slice(11, 23)), h("span", {}, one.line));
+  return h("div", { class: one.stream === "stderr" ? "line stderr" : "line" }, h("time", {}, one.time.slice(11, 23)), h("span", {}, one.line), of && [" ", nearby(of, one)]);
 }

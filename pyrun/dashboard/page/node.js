@@ -3,6 +3,7 @@ import { h } from "/dom.js";
 import { eventRow } from "/podtabs.js";
 import { bytes, cores, plural, when } from "/format.js";
 import { fetched } from "/fetched.js";
+import { counts } from "/pages.js";
 import { absent, PARTS } from "/parts.js";
 import { may } from "/server.js";
 import { happened, node, pods } from "/store.js";
@@ -23,7 +24,8 @@ export function servicesPage() {
   if (found.missing) return [h("h1", {}, "Services"), absent("proxy", `${found.missing} is not there`)];
   const { status, counters } = found;
   const wrong = [...status.faults, ...status.refused];
-  const rows = (counters.frontends ?? []).map((one) => [one.name, `${one.address}:${one.port}`, one.active, one.accepted, one.failed, one.refused, bytes(one.bytes_in), bytes(one.bytes_out)]);
+  const about = (text) => h("a", { href: `#/services/${text.split(/[: ]/)[0].split("/").map(encodeURIComponent).join("/")}` }, text);
+  const rows = (counters.frontends ?? []).map((one) => [about(one.name), `${one.address}:${one.port}`, one.active, one.accepted, one.failed, one.refused, bytes(one.bytes_in), bytes(one.bytes_out)]);
   return [
     h("h1", {}, "Services"),
     h("p", { class: "sub" }, `${status.frontends} addresses and ports with ${status.endpoints} endpoints, ${status.mode}`),
@@ -31,6 +33,36 @@ export function servicesPage() {
     h("ul", {}, wrong.map((one) => h("li", { class: "bad" }, one))),
     table("Services", ["Service", "Address", "Open", "All", "Failed", "Refused", "In", "Out"], rows),
   ];
+}
+
+// What its selector takes, and who of that gets connections.
+export function servicePage(namespace, name) {
+  const title = [h("h1", {}, `${namespace}/${name}`), h("p", {}, h("a", { href: "#/services" }, "All services"))];
+  const found = fetched.value;
+  if (!found) return [title, waiting()];
+  const wanted = Object.entries(found.selector);
+  const taken = wanted.length ? pods().filter((one) => one.namespace === namespace && wanted.every(([label, value]) => one.labels[label] === value)) : [];
+  const open = (one) => h("a", { href: `#/pod/${encodeURIComponent(one.id)}` }, `${one.namespace}/${one.name}`);
+  const named = new Map(pods().map((one) => [`${one.namespace}/${one.name}`, one]));
+  const state = (good, text) => h("span", { class: good ? "good" : "odd" }, text);
+  const endpoint = (one) => [one.endpoint, one.port, named.has(one.pod) ? open(named.get(one.pod)) : one.pod || "–", state(one.ready, one.ready ? "ready" : "not ready"), state(one.gets, one.gets ? "yes" : "no"), [one.gets && one.gets !== "cluster" ? `policy ${one.gets}` : "", one.why].filter(Boolean).join("; ")];
+  return [
+    title,
+    fetched.error && h("p", { class: "error" }, fetched.error),
+    h("dl", {}, [["Type", found.type], ["Addresses", found.addresses.join(", ") || "none"], ["Selector", wanted.map((pair) => pair.join("=")).join(", ") || "none: its endpoints are made by somebody else"]].map(([word, value]) => [h("dt", {}, word), h("dd", {}, value)])),
+    found.skipped && h("p", { class: "why" }, `Nothing is done for it here: ${found.skipped}`),
+    h("h2", {}, "Pods that it selects on this node"),
+    taken.length ? table("Pods", ["Pod", "Ready", "Address"], taken.map((one) => [open(one), readiness(one), one.ips.join(", ")])) : h("p", { class: "sub" }, "None."),
+    h("h2", {}, "Endpoints"),
+    found.count > found.endpoints.length && h("p", { class: "sub" }, `the first ${found.endpoints.length} of ${found.count}`),
+    found.endpoints.length ? table("Endpoints", ["Endpoint", "Port", "Pod", "State", "Gets connections", "Why"], found.endpoints.map(endpoint)) : h("p", { class: "sub" }, found.skipped ? "None that the proxy looks at." : "None: who calls it is refused."),
+  ];
+}
+
+function readiness(one) {
+  const [ready] = counts(one);
+  const [are, all] = ready.split("/");
+  return h("span", { class: are === all ? "good" : "odd" }, ready);
 }
 
 export function volumesPage() {

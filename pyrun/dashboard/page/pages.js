@@ -7,6 +7,7 @@ import { pastOf } from "/history.js";
 import { absent } from "/parts.js";
 import { eventRow, tabs } from "/podtabs.js";
 import { may } from "/server.js";
+import { spark } from "/sparks.js";
 import { happened, images, node, pod, pods, problems, store } from "/store.js";
 import { longList } from "/window.js";
 
@@ -52,11 +53,13 @@ function problem(one, number) {
   );
 }
 
-// Now, and since the page is open.
-function gauge(label, key, field, text, unit) {
-  const points = (store.history.get(key) ?? []).filter((one) => one[field] !== null).map((one) => [one.time / 1000, one[field]]);
-  const [since, until] = [points[0]?.[0], points.at(-1)?.[0]];
-  const wanted = { key: `now ${field}`, label: `${label} since this page is open`, since, until, step: LIVE_STEP_S, text: unit, series: [{ name: label, points }], live: true };
+// Now, and since the page is open. More fields than one are lines of one graph, and named.
+function gauge(label, key, field, text, unit, more = {}) {
+  const kept = store.history.get(key) ?? [];
+  const line = ([of, name]) => ({ name, points: kept.filter((one) => (one[of] ?? null) !== null).map((one) => [one.time / 1000, one[of]]) });
+  const series = Object.entries({ [field]: label, ...more }).map(line);
+  const [since, until] = [series[0].points[0]?.[0], series[0].points.at(-1)?.[0]];
+  const wanted = { key: `now ${field}`, label: `${label} since this page is open`, since, until, step: LIVE_STEP_S, text: unit, series, live: true };
   return h("div", { class: "gauge", "data-key": field }, h("h3", {}, label), h("p", {}, text), until - since >= 10 && graph(wanted));
 }
 
@@ -93,10 +96,16 @@ export function overview() {
       { class: "gauges" },
       gauge("CPU", "node", "cpu", `${cores(here.cpu)} of ${plural(here.cpus, "core")}`, nanocores),
       gauge("Memory", "node", "memory", `${bytes(here.memory)} of ${bytes(here.total)}`, bytes),
+      typeof here.received === "number" && gauge("Network", "node", "received", `${rate(here.received)} in, ${rate(here.sent)} out`, rate, { received: "in", sent: "out" }),
       here.disk && h("div", { class: "gauge" }, h("h3", {}, "Disk of images"), h("p", {}, `${bytes(here.disk.total - here.disk.free)} of ${bytes(here.disk.total)}`)),
       here.pressure && h("div", { class: "gauge" }, h("h3", {}, "Pressure"), h("p", {}, Object.entries(here.pressure).map(([what, share]) => `${what} ${figure(share)} %`).join(", ")), h("p", { class: "hint" }, "of the last 10 s something waited for it")),
     ),
-    lastHour([["node_cpu_usage_seconds_total", "CPU", used], ["node_memory_working_set_bytes", "Memory", bytes]]),
+    lastHour([
+      ["node_cpu_usage_seconds_total", "CPU", used],
+      ["node_memory_working_set_bytes", "Memory", bytes],
+      ["node_network_receive_bytes_total", "Received", rate],
+      ["node_network_transmit_bytes_total", "Sent", rate],
+    ]),
     h("h2", {}, `Most ${of}`),
     h("label", { class: "tools" }, "By ", h("select", { id: "top-by" }, Object.entries(MOST).map(([name, [text]]) => h("option", { value: name, selected: name === by }, text)))),
     top.length ? rows(top, troubles()) : h("p", { class: "sub" }, pods().length ? "Not measured yet." : "There is no pod."),
@@ -115,7 +124,7 @@ function state(one, wrong) {
 }
 
 // [ready of all, restarts], as the node agent counts them; without one a container that runs is ready.
-function counts(one) {
+export function counts(one) {
   const told = one.kube && Object.values(one.kube.containers).filter((each) => !each.init);
   const found = told?.length ? told.map((each) => [each.ready, each.restarts]) : one.containers.map((each) => [each.state === "running", each.attempt]);
   return [`${found.filter(([ready]) => ready).length}/${found.length}`, found.reduce((sum, [, times]) => sum + times, 0)];
@@ -141,8 +150,8 @@ function row(one, number, wrong) {
     h("span", { class: mark }, text),
     restarts,
     ago(one.created),
-    cores(one.cpu),
-    bytes(one.memory),
+    [cores(one.cpu), spark(one, "cpu", "CPU", used)],
+    [bytes(one.memory), spark(one, "memory", "Memory", bytes)],
     one.ips[0] ?? "",
   ];
   return h("div", { role: "row", class: "row", "data-key": one.id, "aria-rowindex": number + 2 }, cells.map((cell) => h("span", { role: "cell" }, cell)));

@@ -1,4 +1,5 @@
-// Logs of all pods, searched by words or expressions.
+// Logs of all pods, searched by words or expressions. The address has it all: #/search/WORDS/regex/NAMESPACE/POD/SECONDS.
+import { nearby } from "/around.js";
 import { h } from "/dom.js";
 import { plural } from "/format.js";
 import { graph } from "/graph.js";
@@ -8,9 +9,13 @@ import { pods } from "/store.js";
 
 // As many as are asked for.
 const MOST = 5000;
+let count = 0;
 
 export class Search {
-  constructor(failed) {
+  // asked: what the address has.
+  constructor([, words, regex, namespace, name, since], failed) {
+    this.asked = words === undefined ? null : { words, regex: regex === "regex", namespace: namespace ?? "", pod: name ?? "", since: since ?? "3600" };
+    this.number = ++count;
     this.failed = failed;
     this.known = new Map();
     this.lines = new Lines("what was found", (one) => row(one, this.known.get(one.uid)));
@@ -19,13 +24,24 @@ export class Search {
     this.element = h("div", {}, this.said, this.hits, this.lines.element);
   }
 
-  start() {}
+  start() {
+    if (this.asked) this.look();
+  }
 
-  async submit(form) {
+  // The address, too: somebody may come back to it.
+  submit(form) {
     const value = (id) => form.querySelector(`#${id}`).value.trim();
-    const words = value("filter").split(/\s+/).filter(Boolean);
-    const regex = form.querySelector("#regex").checked;
-    const query = [["namespace", value("in-namespace")], ["pod", value("in-pod")], ["since", value("since")], ["lines", MOST], ["entries", ""], ...words.map((word) => ["word", word])];
+    this.asked = { words: value("filter"), regex: form.querySelector("#regex").checked, namespace: value("in-namespace"), pod: value("in-pod"), since: value("since") };
+    const { words, regex, namespace, pod, since } = this.asked;
+    const address = `#/search/${[words, regex ? "regex" : "", namespace, pod, since].map(encodeURIComponent).join("/")}`;
+    if (location.hash !== address) history.pushState(null, "", address);
+    this.key = location.hash;
+    this.look();
+  }
+
+  async look() {
+    const { words, regex, namespace, pod, since } = this.asked;
+    const query = [["namespace", namespace], ["pod", pod], ["since", since], ["lines", MOST], ["entries", ""], ...words.split(/\s+/).filter(Boolean).map((word) => ["word", word])];
     this.said.textContent = "Searching …";
     const turn = (this.turn = Symbol());
     try {
@@ -44,16 +60,17 @@ export class Search {
 
   view() {
     const ages = [["3600", "an hour"], ["86400", "a day"], ["0", "all"]];
+    const { words, regex, namespace, pod, since } = this.asked ?? { since: "3600" };
     return [
       h("h1", {}, "Logs"),
       h(
         "form",
-        { class: "tools", id: "search" },
-        h("label", {}, "Words ", h("input", { type: "search", id: "filter", autocomplete: "off" })),
-        h("label", {}, h("input", { type: "checkbox", id: "regex" }), " expressions"),
-        h("label", {}, "Namespace ", h("input", { id: "in-namespace", autocomplete: "off", placeholder: "all" })),
-        h("label", {}, "Pod ", h("input", { id: "in-pod", autocomplete: "off", placeholder: "all, or web-*" })),
-        h("label", {}, "Of the last ", h("select", { id: "since" }, ages.map(([seconds, text]) => h("option", { value: seconds }, text)))),
+        { class: "tools", id: "search", "data-key": `search ${this.number}` },
+        h("label", {}, "Words ", h("input", { type: "search", id: "filter", autocomplete: "off", value: words })),
+        h("label", {}, h("input", { type: "checkbox", id: "regex", checked: regex }), " expressions"),
+        h("label", {}, "Namespace ", h("input", { id: "in-namespace", autocomplete: "off", placeholder: "all", value: namespace })),
+        h("label", {}, "Pod ", h("input", { id: "in-pod", autocomplete: "off", placeholder: "all, or web-*", value: pod })),
+        h("label", {}, "Of the last ", h("select", { id: "since" }, ages.map(([seconds, text]) => h("option", { value: seconds, selected: seconds === since }, text)))),
         h("button", {}, "Search"),
       ),
       h("div", { "data-own": this.key }),
@@ -83,5 +100,5 @@ export function histogram(lines) {
 function row(one, of) {
   const name = `${one.namespace}/${one.pod} ${one.container}`;
   const where = of ? h("a", { href: `#/logs/${encodeURIComponent(of.id)}/${encodeURIComponent(one.container)}` }, name) : h("span", {}, name);
-  return h("div", { class: one.stream === "stderr" ? "line stderr" : "line" }, h("time", {}, one.time.slice(0, 19).replace("T", " ")), where, " ", h("span", {}, one.line));
+  return h("div", { class: one.stream === "stderr" ? "line stderr" : "line" }, h("time", {}, one.time.slice(0, 19).replace("T", " ")), where, " ", h("span", {}, one.line), " ", nearby([one.namespace, one.pod, one.uid, one.container], one));
 }

@@ -58,7 +58,7 @@ function take({ put, gone }) {
     store.values.set(key, value);
     if (key === "node" || key.startsWith("pod/")) {
       const before = store.history.get(key) ?? [];
-      before.push({ time: Date.now(), cpu: value.cpu, memory: value.memory });
+      before.push({ time: Date.now(), cpu: value.cpu, memory: value.memory, received: value.received, sent: value.sent });
       store.history.set(key, before.slice(-KEPT));
     }
   }
