@@ -176,33 +176,50 @@ class Acts:
 
     def _services(self, question: Question) -> Any:
         """Or {missing}: where none of them is; that no proxy runs is no fault."""
+        place = self._place("proxy", self._proxy, self._told())
         try:
-            return {"status": ask_proxy(self._proxy, "/status"), "counters": ask_proxy(self._proxy, "/counters")}
+            return {"status": ask_proxy(place, "/status"), "counters": ask_proxy(place, "/counters")}
         except Unavailable:
-            if is_held(self._proxy):
+            if is_held(place):
                 raise
-            return {"missing": f"{self._proxy}/proxy.sock"}
+            return {"missing": f"{place}/proxy.sock"}
 
     def _service(self, question: Question) -> Any:
         """Its selector, and each endpoint with what it gets."""
         namespace, slash, name = str(question["service"]).partition("/")
         if not (namespace and slash and name):
             raise InvalidArgument("service: NAMESPACE/NAME")
-        found = ask_proxy(self._proxy, f"/services/{quote(namespace, safe='')}/{quote(name, safe='')}")
+        place = self._place("proxy", self._proxy, self._told())
+        found = ask_proxy(place, f"/services/{quote(namespace, safe='')}/{quote(name, safe='')}")
         if "missing" in found:
             raise NotFound(f"the proxy knows no Service {namespace}/{name}")
         return plan_service(found)
 
     def _parts(self, question: Question) -> Any:
-        """Which of the node's optional parts run."""
-        try:
-            self._ask("status")
-            agent = True
-        except PyrunError as error:
-            agent = not isinstance(error, Unavailable)
+        """Which of the node's optional parts run; and the agent's configuration, with where each value comes from."""
+        told = self._told()
         metrics, logs = self._stores
-        held = {"proxy": self._proxy, "dns": DNS_STATE, "metrics": metrics, "collect": logs}
-        return {"node": agent} | {name: bool(where) and is_held(where) for name, where in held.items()}
+        held = {"proxy": self._place("proxy", self._proxy, told), "dns": self._place("dns", DNS_STATE, told)}
+        held |= {"metrics": metrics, "collect": logs}
+        given = [{name: clean(str(one[name]), 2000) for name in ("key", "value", "from")} for one in _given(told)]
+        runs = {name: bool(where) and is_held(where) for name, where in held.items()}
+        return {"node": told is not None, "configuration": given} | runs
+
+    def _told(self) -> dict[str, Any] | None:
+        """The agent's status: of one that runs and can't say it nothing. None where none runs."""
+        try:
+            found: dict[str, Any] = self._ask("status")
+            return found
+        except Unavailable:
+            return None
+        except PyrunError:
+            return {}
+
+    @staticmethod
+    def _place(name: str, usual: str, told: dict[str, Any] | None) -> str:
+        """The directory of the proxy or the DNS: the usual one, or the agent's, which may run them itself."""
+        own = str((told or {}).get("services") or "")
+        return f"{own}/{name}" if own and not is_held(usual) else usual
 
     def _remove_image(self, question: Question) -> Any:
         """One that no container has: the runtime itself would take any."""
@@ -247,6 +264,10 @@ class Acts:
     def _revoke_token(self, question: Question) -> Any:
         self._tokens.revoke(str(question["name"]))
         return {}
+
+
+def _given(told: dict[str, Any] | None) -> list[dict[str, Any]]:
+    return (told or {}).get("configuration") or []
 
 
 def _pod(question: Question) -> tuple[str, str]:

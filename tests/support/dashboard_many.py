@@ -29,7 +29,7 @@ WHO = {"name": "root", "role": "admin"}
 STATUS = {"faults": [], "refused": [], "waits_for": [], "frontends": 1, "endpoints": 1, "mode": "userspace"}
 COUNTED = {"name": "shop/web:http ClusterIP", "address": "10.96.0.9", "port": 80, "active": 1, "accepted": 7}
 COUNTED |= {"failed": 0, "refused": 0, "bytes_in": 5000, "bytes_out": 9000}
-SERVICES = {"status": STATUS, "counters": {"frontends": [COUNTED]}}
+SERVICES: dict[str, Any] = {"status": STATUS, "counters": {"frontends": [COUNTED]}}
 ENDPOINT = {"port": "http/tcp", "endpoint": "10.1.0.0:8080", "pod": "shop/web-0000", "ready": True, "local": True}
 ENDPOINT |= {"gets": "cluster", "why": ""}
 NOT_READY = ENDPOINT | {
@@ -39,7 +39,12 @@ NOT_READY = ENDPOINT | {
     "gets": "",
     "why": "not ready",
 }
-SERVICE = {"service": "shop/web", "type": "ClusterIP", "addresses": ["10.96.0.9"], "selector": {"app": "web"}}
+SERVICE: dict[str, Any] = {
+    "service": "shop/web",
+    "type": "ClusterIP",
+    "addresses": ["10.96.0.9"],
+    "selector": {"app": "web"},
+}
 SERVICE |= {"skipped": "", "count": 2, "endpoints": [ENDPOINT, NOT_READY]}
 
 

@@ -186,7 +186,7 @@ def test_the_reader_does_not_trust_the_web_process(tmp_path: Path) -> None:
             acts.act(name, {"ask": name, "with": {"bearer": f"Bearer {token}"}, "dry": 1, **body})
 
 
-def test_parts_that_run(tmp_path: Path) -> None:
+def test_parts_that_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A part runs as long as it holds the lock of its directory; what it has left there does not count."""
     tokens = Tokens(str(tmp_path), digest("first"))
     token = tokens.make("ann", "view")
@@ -200,6 +200,18 @@ def test_parts_that_run(tmp_path: Path) -> None:
     with only_one(places[1], "a daemon"):
         assert acts.act("parts", asked).items() >= (none | {"metrics": True}).items()
     assert acts.act("parts", asked).items() >= none.items()
+    # The agent runs the proxy and the DNS itself, and tells where.
+    own = str(tmp_path / "own")
+    value = {"key": "maxPods", "value": "\x1b[31m90", "from": "node.yaml"}
+    monkeypatch.setattr(acts, "_ask", lambda *path: {"services": own, "configuration": [value]})
+    for name in ("proxy", "dns"):
+        os.makedirs(f"{own}/{name}")
+        found = acts.act("parts", asked)
+        assert found[name] is False and found["node"] is True
+        assert found["configuration"] == [value | {"value": "90"}]
+        with only_one(f"{own}/{name}", "a daemon"):
+            assert acts.act("parts", asked)[name] is True
+    monkeypatch.undo()
     services = asked | {"ask": "services"}
     assert acts.act("services", services) == {"missing": f"{places[0]}/proxy.sock"}
     with only_one(places[0], "a daemon"), pytest.raises(Unavailable, match="proxy.sock"):  # it runs, and is silent

@@ -97,6 +97,7 @@ export function nodePage() {
     h("ul", {}, here.conditions.map((one) => h("li", { class: one.status ? "good" : "bad" }, `${one.type}: ${one.status ? "yes" : "no"}`, one.message && h("span", { class: "why" }, ` ${one.reason} ${one.message}`)))),
     h("h2", {}, "Parts"),
     parts(),
+    fetched.value?.configuration?.length > 0 && [h("h2", {}, "Configuration"), h("dl", {}, fetched.value.configuration.map((one) => [h("dt", {}, one.key), h("dd", {}, one.value, " ", h("span", { class: "soft" }, `by ${one.from}`))]))],
     here.agent?.faults.length > 0 && [h("h2", {}, "Faults of manifests"), h("ul", {}, here.agent.faults.map((one) => h("li", { class: "bad" }, one)))],
   ];
 }

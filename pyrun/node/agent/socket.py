@@ -144,6 +144,7 @@ class Socket:
                 {"key": key, "value": value, "from": place} for key, value, place in self._agent.settings.configured
             ],
             "logs": self._agent.host.logs,
+            "services": self._services.state if self._services else "",
             "error": source.error,
             "faults": [str(fault) for fault in source.faults]
             + (self._services.faults() if self._services else [])

@@ -93,6 +93,11 @@ class Services:
             self._addresses.close()
         self.pods.close()
 
+    @property
+    def state(self) -> str:
+        """The directory below which each of them has its own, by its name."""
+        return self._given.state
+
     def faults(self) -> list[str]:
         """What is wrong now, for `pyrun node status`."""
         return [f"{keeper.name}: {keeper.error}" for keeper in self._keepers if keeper.error]
