@@ -202,8 +202,9 @@ class Acts:
         held = {"proxy": self._place("proxy", self._proxy, told), "dns": self._place("dns", DNS_STATE, told)}
         held |= {"metrics": metrics, "collect": logs}
         given = [{name: clean(str(one[name]), 2000) for name in ("key", "value", "from")} for one in _given(told)]
+        given_limits = self._limits() if told else []
         runs = {name: bool(where) and is_held(where) for name, where in held.items()}
-        return {"node": told is not None, "configuration": given} | runs
+        return {"node": told is not None, "configuration": given, "limits": given_limits} | runs
 
     def _told(self) -> dict[str, Any] | None:
         """The agent's status: of one that runs and can't say it nothing. None where none runs."""
@@ -214,6 +215,20 @@ class Acts:
             return None
         except PyrunError:
             return {}
+
+    def _limits(self) -> list[dict[str, Any]]:
+        """Thresholds of eviction; none of an agent that does not tell them."""
+        try:
+            found = self._ask("limits")
+        except PyrunError:
+            return []
+        numbers = ("limit", "available", "grace")
+        return [
+            {"signal": clean(str(one["signal"]), 100), "condition": clean(str(one["condition"]), 100)}
+            | {"met": bool(one["met"])}
+            | {name: None if one[name] is None else int(one[name]) for name in numbers}
+            for one in found
+        ]
 
     @staticmethod
     def _place(name: str, usual: str, told: dict[str, Any] | None) -> str:

@@ -4,6 +4,7 @@ reads its log, looks at its plan and its events, opens a shell beside it, and me
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -222,6 +223,12 @@ def see_parts(browser: Browser) -> None:
         "Metrics store": "does not run",
         "Log store": "does not run",
     }
+    limits = "[...document.querySelectorAll('main dt')].map((one) => `${one.innerText}: ${one.nextSibling.innerText}`)"
+    found = browser.run(limits)
+    assert 'eviction_hard: ["nodefs.available<1%"] by --eviction-hard' in found, found
+    assert [one for one in found if re.match(r"nodefs.available: less than [\d.]+ [MG]B; now [\d.]+ [MGT]B$", one)], (
+        found
+    )
 
 
 def test_every_page(browser: Browser, dashboard: Served) -> None:

@@ -203,12 +203,14 @@ def test_parts_that_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     # The agent runs the proxy and the DNS itself, and tells where.
     own = str(tmp_path / "own")
     value = {"key": "maxPods", "value": "\x1b[31m90", "from": "node.yaml"}
-    monkeypatch.setattr(acts, "_ask", lambda *path: {"services": own, "configuration": [value]})
+    limit = {"signal": "memory.available", "condition": "MemoryPressure", "limit": 100, "available": 90, "grace": None}
+    answers = {"status": {"services": own, "configuration": [value]}, "limits": [limit | {"met": True}]}
+    monkeypatch.setattr(acts, "_ask", answers.get)
     for name in ("proxy", "dns"):
         os.makedirs(f"{own}/{name}")
         found = acts.act("parts", asked)
         assert found[name] is False and found["node"] is True
-        assert found["configuration"] == [value | {"value": "90"}]
+        assert found["configuration"] == [value | {"value": "90"}] and found["limits"] == answers["limits"]
         with only_one(f"{own}/{name}", "a daemon"):
             assert acts.act("parts", asked)[name] is True
     monkeypatch.undo()

@@ -262,3 +262,16 @@ def test_what_goes_wrong_once_does_not_end_eviction(monkeypatch: pytest.MonkeyPa
         return pods.evicted
 
     assert asyncio.run(look()) == ["a"]
+
+
+def test_limits_are_told_with_what_there_is() -> None:
+    """Of a signal that can't be read, that it can't; and whether each is met."""
+    there = evictor(Pods(), lambda: signals(memory=1))
+
+    async def ask() -> list[dict[str, object]]:
+        await there.look()
+        return await there.limits()
+
+    found = {one["signal"]: one for one in asyncio.run(ask())}
+    assert found["memory.available"]["limit"] == 100 << 20 and found["memory.available"]["met"] is True
+    assert found["memory.available"]["grace"] is None and isinstance(found["memory.available"]["available"], int)

@@ -1,7 +1,7 @@
 // The pages of the node: services, volumes, events, the node itself, tokens.
 import { h } from "/dom.js";
 import { eventRow } from "/podtabs.js";
-import { bytes, cores, plural, when } from "/format.js";
+import { bytes, cores, figure, plural, when } from "/format.js";
 import { fetched } from "/fetched.js";
 import { counts } from "/pages.js";
 import { absent, PARTS } from "/parts.js";
@@ -97,9 +97,16 @@ export function nodePage() {
     h("ul", {}, here.conditions.map((one) => h("li", { class: one.status ? "good" : "bad" }, `${one.type}: ${one.status ? "yes" : "no"}`, one.message && h("span", { class: "why" }, ` ${one.reason} ${one.message}`)))),
     h("h2", {}, "Parts"),
     parts(),
+    fetched.value?.limits?.length > 0 && [h("h2", {}, "Pods go when less is left"), h("dl", {}, fetched.value.limits.map((one) => [h("dt", {}, one.signal), h("dd", { class: one.met ? "bad" : null }, limitOf(one))]))],
     fetched.value?.configuration?.length > 0 && [h("h2", {}, "Configuration"), h("dl", {}, fetched.value.configuration.map((one) => [h("dt", {}, one.key), h("dd", {}, one.value, " ", h("span", { class: "soft" }, `by ${one.from}`))]))],
     here.agent?.faults.length > 0 && [h("h2", {}, "Faults of manifests"), h("ul", {}, here.agent.faults.map((one) => h("li", { class: "bad" }, one)))],
   ];
+}
+
+function limitOf({ signal, limit, available, grace, met, condition }) {
+  if (available === null) return "can't be read";
+  const text = /inodes|pid/.test(signal) ? figure : bytes;
+  return `less than ${text(limit)}${grace === null ? "" : ` for ${grace} s`}; now ${text(available)}${met ? `, so ${condition}` : ""}`;
 }
 
 function parts() {

@@ -123,6 +123,17 @@ class Evictor:
         await self._ended(actor, grace + END_S)
         return True
 
+    async def limits(self) -> list[dict[str, object]]:
+        """Each threshold in force, with what there is now: bytes, inodes or processes; None where it can't be read."""
+        signals = await asyncio.to_thread(self._read)
+        found: list[dict[str, object]] = []
+        for one in self._settings.thresholds:
+            now = signals.get(one.signal)
+            row: dict[str, object] = {"signal": one.signal, "condition": one.condition, "grace": one.grace}
+            row |= {"limit": one.limit.of(now.capacity) if now else None, "met": one in self._state.met}
+            found.append(row | {"available": now.available if now else None})
+        return found
+
     def refusal(self, record: Record) -> tuple[str, str] | None:
         """Why a pod is not taken now."""
         spec = record.desired().spec

@@ -1,7 +1,8 @@
 """The agent's own socket, root's alone: HTTP with JSON for `pyrun node get`, `describe`, `apply`, `delete` and `retry`.
 
-GET /status; GET /pods and /configmaps and /secrets, with ?namespace=&name=; GET /events; POST /apply, a list of
-objects; DELETE /KIND/NAMESPACE/NAME?grace=&wait=; POST /retry/NAMESPACE/NAME.
+GET /status; GET /limits, the thresholds of eviction with what there is; GET /pods and /configmaps and /secrets, with
+?namespace=&name=; GET /events; POST /apply, a list of objects; DELETE /KIND/NAMESPACE/NAME?grace=&wait=; POST
+/retry/NAMESPACE/NAME.
 
 For the dashboard: GET /yaml/NAMESPACE/NAME, a pod without its secrets; GET /plan/NAMESPACE/NAME, what is done of it;
 GET /manifest/KIND/NAMESPACE/NAME, the text of its file; POST /manifest, another text of it, see edit.py.
@@ -83,6 +84,8 @@ class Socket:
         match (exchange.method, exchange.path.strip("/").split("/")):
             case ("GET", ["status"]):
                 return self._status()
+            case ("GET", ["limits"]):
+                return await agent.evictor.limits()
             case ("GET", ["events"]):
                 return [value for actor in self._chosen(query) for value in event_values(actor)]
             case ("GET", ["pods"]):
