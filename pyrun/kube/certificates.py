@@ -59,6 +59,34 @@ def new_key() -> bytes:
     return ec.generate_private_key(ec.SECP256R1()).private_bytes(serialization.Encoding.PEM, form, plain)
 
 
+def new_key_and_proof(kind: str) -> tuple[bytes, bytes]:
+    """A key of this kind (RSA3072, ECDSAP256, … of a PodCertificateRequest) as PKCS #8 in PEM, and an empty request
+    that it has signed, in DER. Blocks for seconds where it is RSA's. ValueError of another kind."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+
+    curves: dict[str, tuple[ec.EllipticCurve, hashes.HashAlgorithm]] = {
+        "ECDSAP256": (ec.SECP256R1(), hashes.SHA256()),
+        "ECDSAP384": (ec.SECP384R1(), hashes.SHA384()),
+        "ECDSAP521": (ec.SECP521R1(), hashes.SHA512()),
+    }
+    key: Any
+    by: hashes.HashAlgorithm | None = hashes.SHA256()
+    if kind in ("RSA3072", "RSA4096"):
+        key = rsa.generate_private_key(65537, int(kind.removeprefix("RSA")))
+    elif kind in curves:
+        curve, by = curves[kind]
+        key = ec.generate_private_key(curve)
+    elif kind == "ED25519":
+        key, by = ed25519.Ed25519PrivateKey.generate(), None
+    else:
+        raise ValueError(f"keys can't be {kind!r}")
+    form, plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    proof = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(key, by)  # type: ignore[arg-type]
+    return key.private_bytes(serialization.Encoding.PEM, form, plain), proof.public_bytes(serialization.Encoding.DER)
+
+
 def new_request(key: bytes, subject: Subject) -> bytes:
     """A request for a certificate of this key, in PEM."""
     from cryptography import x509

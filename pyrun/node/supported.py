@@ -78,7 +78,7 @@ SERVED = (
     "ephemeralContainers", "serviceAccountName", "serviceAccount", "automountServiceAccountToken", "readinessGates",
     "schedulingGates", "schedulingGroup", "nodeSelector", "affinity", "topologySpreadConstraints", "priorityClassName",
     "preemptionPolicy", "volumes/*/projected/sources/*/serviceAccountToken",
-    "volumes/*/projected/sources/*/clusterTrustBundle",
+    "volumes/*/projected/sources/*/clusterTrustBundle", "volumes/*/projected/sources/*/podCertificate",
 )  # fmt: skip
 # By which profiles were asked for once; left out, a pod would run without them unsaid.
 ANNOTATIONS = {

@@ -28,7 +28,7 @@ from tests.support.node.agent import AgentNode
 # Those of sig-api-machinery ask nothing of a node.
 LABELS = "Conformance && !Serial && !Slow && !Flaky && !Disruptive && !sig-api-machinery"
 # What this node refuses by name: such specs wait five minutes each for nothing. KNOWN.md says why.
-LEFT_OUT = ("(?i)podcertificate", "Pod InPlace Resize", "at least two untainted nodes")
+LEFT_OUT = ("Pod InPlace Resize", "at least two untainted nodes")
 # What the proxy and the DNS of a node may read, as docs/node.md says.
 READ = ("--verb=list,watch", "--resource=services,endpointslices.discovery.k8s.io,namespaces,pods")
 

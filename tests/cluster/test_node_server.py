@@ -31,7 +31,7 @@ from tests.support.kube import bootstrap
 from tests.support.kube.cluster import Cluster, a_plane_and_node, approve
 from tests.support.kube.control_plane import ControlPlane
 from tests.support.kube.kubelet import ADDRESS
-from tests.support.kube.trust import show_trust_bundles
+from tests.support.kube.trust import show_certificates, show_trust_bundles
 from tests.support.node.agent import SLEEP, AgentNode, is_ready, sh
 from tests.support.registry.made import make_image, tree_tar
 from tests.support.registry.stub import Stub
@@ -160,6 +160,10 @@ def test_what_a_pod_refers_to(cluster: Cluster) -> None:
 
 def test_trust_bundles(cluster: Cluster) -> None:
     show_trust_bundles(cluster)
+
+
+def test_certificates_of_pods(cluster: Cluster) -> None:
+    show_certificates(cluster)
 
 
 def test_events_and_variables(cluster: Cluster) -> None:

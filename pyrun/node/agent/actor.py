@@ -131,6 +131,7 @@ class Actor:
         self.begin(self.carrier.update_volumes())
 
     def _try_again(self) -> None:
+        self.carrier.news += 1
         if self.carrier.creations or self.carrier.sandbox_error:
             self.carrier.creations.clear()
             self.carrier.sandbox_error = None

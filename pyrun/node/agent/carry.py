@@ -52,7 +52,8 @@ HOOK_FAULTS = {"postStart": "FailedPostStartHook", "preStop": "FailedPreStopHook
 
 class Carrier:
     """images: reference → id, of those that may be used. pulls, creations, sandbox_error, resize_error: what failed.
-    starting: ids of containers. None of it outlives the agent."""
+    starting: ids of containers. news: how often something that it refers to has become another. None of it outlives the
+    agent."""
 
     def __init__(self, kept: Kept) -> None:
         self._kept, self._host = kept, kept.host
@@ -61,6 +62,7 @@ class Carrier:
         self.creations: dict[str, BackOff] = {}
         self.starting: set[str] = set()
         self.sandbox_error: BackOff | None = None
+        self.news = 0
         self.resize_error: BackOff | None = None
         self._volumes_made = False
         self._volumes = asyncio.Lock()  # one call at a time for a pod, as they want it
@@ -103,6 +105,7 @@ class Carrier:
     async def _run_sandbox(self, action: act.RunSandbox) -> None:
         kept, host = self._kept, self._host
         pod, uid = kept.record.pod, kept.record.uid
+        known = self.news
         try:
             await asyncio.to_thread(private_directory, kept.directory)
             await self._make_volumes()
@@ -119,7 +122,8 @@ class Carrier:
         except PyrunError as error:
             now, before = time.time(), self.sandbox_error
             back_off = after(before, before.failed if before else now, now, host.facts.longest_back_off)
-            self.sandbox_error = replace(back_off, failed=now, error=str(error))
+            if not isinstance(error, VolumeError) or self.news == known:  # it may have come while that was tried
+                self.sandbox_error = replace(back_off, failed=now, error=str(error))
             if isinstance(error, VolumeError):
                 kept.events.add("Warning", error.reason, str(error))
             else:

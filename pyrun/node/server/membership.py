@@ -24,9 +24,11 @@ from ..agent.events import Event, Subject
 from ..agent.record import Record
 from ..join.credentials import Credentials, node_subject
 from ..join.renewal import Renewal
+from .certificate_course import Told
 from .event_sink import EventSink
 from .mirrors import Mirrors
 from .node_object import Machine, node_info
+from .pod_certificates import PodCertificates
 from .pods import ServedPods
 from .refers import Key, Refers
 from .registration import Registration
@@ -57,7 +59,10 @@ class Membership:
         self._threads = ThreadPoolExecutor(THREADS, "api")
         self._info = node_info()
         self.statuses = Statuses(self._client, self._call, warn)
-        self.refers = Refers(self._client, self._call, self._changed, self._refreshed, warn)
+        self.certificates = PodCertificates(
+            self._client, self._call, agent.name, lambda: self.registration.uid, self._refreshed, self._of_certificate
+        )
+        self.refers = Refers(self._client, self._call, self._changed, self._refreshed, warn, self.certificates)
         self.events = EventSink(self._client, self._call, agent.name, warn)
         allocatable = agent.host.allocatable
         self.refers.allocatable = {"cpu": allocatable.cpu, "memory": allocatable.memory}
@@ -100,6 +105,7 @@ class Membership:
     async def stop(self) -> None:
         """Pods run on, and the Node stays."""
         await self.mirrors.stop()
+        self.certificates.close()
         await self.statuses.stop()
         await self.events.stop()
         if self.renewal is not None:
@@ -146,6 +152,11 @@ class Membership:
         for actor in self._agent.actors.values():
             if actor.record.uid == uid:
                 actor.refreshed()
+
+    def _of_certificate(self, uid: str, told: Told) -> None:
+        for actor in self._agent.actors.values():
+            if actor.record.uid == uid:
+                actor.kept.events.add("Warning", told.reason, told.message)
 
     def _machine(self) -> Machine:
         """As it is now; called in a thread."""

@@ -1,5 +1,5 @@
 """What pods of the API server refer to: ConfigMaps and Secrets, each with a watch of its own, tokens, trust bundles
-(bundles.py), and Services.
+(bundles.py), certificates (pod_certificates.py), and Services.
 
 A node may see those objects alone that its own pods name (the Node authorizer), so that there is a watch for each, for
 as long as a pod here names it. A token is asked for when a pod needs it, and again at 80 % of its time.
@@ -27,6 +27,7 @@ from ...kube.watch import Watch
 from ..agent.record import Record
 from ..volumes import Objects, wanted
 from .bundles import Bundles, bundles_of
+from .pod_certificates import PodCertificates
 from .service_variables import service_variables
 
 KINDS: dict[str, tuple[str, type[ConfigMap] | type[Secret]]] = {
@@ -101,9 +102,10 @@ class Refers:
         changed: Callable[[Key, set[str]], None],
         refreshed: Callable[[str], None],
         told: Callable[[str], None],
+        certificates: PodCertificates,
     ) -> None:
         self._client, self._call, self._changed, self._refreshed, self._told = client, call, changed, refreshed, told
-        self._bundles = Bundles(client, refreshed)
+        self._bundles, self._certificates = Bundles(client, refreshed), certificates
         self.allocatable: dict[str, int] = {}
         self._watched: dict[Key, _Watched] = {}
         self._tokens: dict[str, dict[TokenKey, _Token]] = {}
@@ -115,7 +117,11 @@ class Refers:
         self._services_watch.start()
 
     def acquire(self, record: Record) -> None:
-        """Follows what the pod names."""
+        """Follows what the pod names, and asks for its certificates."""
+        self._follow(record)
+        self._certificates.acquire(record)
+
+    def _follow(self, record: Record) -> None:
         named = refers_to(record.pod)
         for key in named:
             one = self._watched.get(key)
@@ -130,6 +136,7 @@ class Refers:
         """The pod is gone."""
         self._let_go(uid, set())
         self._bundles.release(uid)
+        self._certificates.release(uid)
         for token in self._tokens.pop(uid, {}).values():
             token.timer.cancel()
 
@@ -149,11 +156,12 @@ class Refers:
         for watch in (self._services_watch, *(one.watch for one in self._watched.values())):
             watch.stop()
         self._bundles.stop()
+        self._certificates.stop()
 
     async def objects(self, record: Record) -> Objects:
         """All that the pod refers to, as far as it exists. Unavailable while the server has not told; PyrunError of a
         token."""
-        self.acquire(record)
+        self._follow(record)
         config_maps: dict[tuple[str, str], ConfigMap] = {}
         secrets: dict[tuple[str, str], Secret] = {}
         last = time.monotonic() + KNOWN_S
@@ -172,7 +180,9 @@ class Refers:
             await _until(self._bundles.known, last, "ClusterTrustBundles are not known yet", watch)
         links = record.desired().spec.enableServiceLinks is not False
         variables = service_variables(self._services, record.key[0], links=links)
-        return Objects(config_maps, secrets, self.allocatable, tokens, variables, self._bundles.trust)
+        certificates = self._certificates.shown(record.uid)
+        trust = self._bundles.trust
+        return Objects(config_maps, secrets, self.allocatable, tokens, variables, trust, certificates)
 
     # --- objects ---
 

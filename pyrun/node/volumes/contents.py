@@ -19,6 +19,7 @@ from ...kube.objects.volumes import (
     ClusterTrustBundleProjection,
     DownwardAPIVolumeFile,
     KeyToPath,
+    PodCertificateProjection,
     ProjectedVolumeSource,
     ServiceAccountTokenProjection,
     Volume,
@@ -30,6 +31,7 @@ from .trust import Trust
 LONGEST_PATH = 4096
 OWN_MODE = 0o600
 Key = tuple[str, str]  # (namespace, name)
+Source = tuple[str, int]  # (name of a volume, number of a source in it)
 
 
 class File(NamedTuple):
@@ -40,6 +42,13 @@ class File(NamedTuple):
     user: int | None = None
 
 
+class Credential(NamedTuple):
+    """Both in PEM. chain: the certificate, and those after it."""
+
+    key: bytes
+    chain: bytes
+
+
 Payload = dict[str, File]  # by path below the volume
 
 
@@ -48,7 +57,8 @@ class Objects:
     """What volumes show, by namespace and name. allocatable: the node's, cpu in thousandths, all else as it is.
 
     tokens: of the pod's service account, by audience ("": the API server's own) and the seconds that were asked for.
-    variables: of Services, for containers. trust: the cluster's bundles; None where there is no API server."""
+    variables: of Services, for containers. trust: the cluster's bundles; None where there is no API server.
+    certificates: of the pod, by volume and number of the source; or why there is none (yet)."""
 
     config_maps: Mapping[Key, ConfigMap] = field(default_factory=dict)
     secrets: Mapping[Key, Secret] = field(default_factory=dict)
@@ -56,6 +66,7 @@ class Objects:
     tokens: Mapping[tuple[str, int], str] = field(default_factory=dict)
     variables: Mapping[str, str] = field(default_factory=dict)
     trust: Trust | None = None
+    certificates: Mapping[Source, Credential | str] = field(default_factory=dict)
 
 
 def user_of(spec: PodSpec) -> int | None:
@@ -98,7 +109,7 @@ class _View:
     def projected(self, source: ProjectedVolumeSource) -> Iterator[tuple[str, File]]:
         """A later source's file takes the place of an earlier one's, as in a kubelet."""
         merged: Payload = {}
-        for one in source.sources or ():
+        for index, one in enumerate(source.sources or ()):
             if one.configMap is not None:
                 merged.update(self.config_map(one.configMap.name or "", one.configMap, source.defaultMode))
             elif one.secret is not None:
@@ -109,8 +120,8 @@ class _View:
                 merged[token.path] = self.token(token, source.defaultMode)
             elif (bundle := one.clusterTrustBundle) is not None:
                 merged[bundle.path] = self.bundle(bundle, source.defaultMode)
-            else:
-                raise VolumeError(self.name, "it has a source that is not supported")
+            elif (certificate := one.podCertificate) is not None:
+                merged.update(self.certificate(index, certificate, source.defaultMode))
         yield from merged.items()
 
     def config_map(self, name: str, source: Any, mode: int | None) -> Iterator[tuple[str, File]]:
@@ -161,6 +172,19 @@ class _View:
                 of_signer if source.name is None else f'clustertrustbundle "{source.name}" not found', source.optional
             )
         return self.private(found or b"", mode)
+
+    def certificate(self, index: int, source: PodCertificateProjection, mode: int | None) -> Iterator[tuple[str, File]]:
+        none = "certificates are not supported where there is no API server to sign them"
+        found = self.objects.certificates.get((self.name, index), none)
+        if isinstance(found, str):
+            raise VolumeError(self.name, found)
+        for path, data in (
+            (source.credentialBundlePath, found.key + found.chain),
+            (source.keyPath, found.key),
+            (source.certificateChainPath, found.chain),
+        ):
+            if path:
+                yield path, self.private(data, mode)
 
     def private(self, data: bytes, mode: int | None) -> File:
         """Where it is known who reads it, it is theirs alone."""

@@ -29,7 +29,7 @@ ROOMS = (
     ("services", "Services and their endpoints", ("Service", "ServiceList", "EndpointSlice", "EndpointSliceList")),
     ("nodes", "nodes, their leases, and events", ("Node", "NodeList", "Lease", "Namespace", "Event")),
     ("apps", "Deployments", ("Deployment", "DeploymentList")),
-    ("certificates", "whom pods trust", ("ClusterTrustBundle",)),
+    ("certificates", "whom pods trust, and who they are", ("ClusterTrustBundle", "PodCertificateRequestStatus")),
 )
 # Plain types, which pyrun/kube/objects/base.py has.
 BASE = {"Time": "Time", "MicroTime": "Time", "Quantity": "Quantity", "IntOrString": "IntOrString"}
