@@ -15,12 +15,13 @@ from typing import Any
 
 import pytest
 
-from pyrun.errors import PyrunError
+from pyrun.errors import FailedPrecondition, PyrunError
 from pyrun.oci.dump import dump_spec
 from pyrun.oci.load import load_bytes
 from pyrun.oci.model import Process
 from pyrun.runtime.runtime import Runtime
-from pyrun.runtime.store import Missing
+from pyrun.runtime.store import CREATED, Missing
+from pyrun.runtime.store import Container as Stored
 from tests.support.container.bundle import Bundle, BundleMaker
 from tests.support.container.runner import REPO, Runner, wait_for
 from tests.support.executor.faults import children, descriptors
@@ -262,3 +263,18 @@ def test_a_spec_is_kept_as_what_it_means(bundle: BundleMaker, tmp_path: Path) ->
         assert container.spec() == spec == load_bytes(dump_spec(spec))
     finally:
         container.delete(force=True)
+
+
+def test_a_start_that_the_end_of_its_container_overtakes(
+    bundle: BundleMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was created when that was asked, and has ended when it is to be released."""
+    made = bundle(SLEEP)
+    container = runtime(tmp_path).create(config(made), id="one", bundle=str(made.path))
+    container.kill("KILL")
+    wait_for(lambda: container.status() == "stopped", 60, "it to stop")
+    with monkeypatch.context() as patched:
+        patched.setattr(Stored, "status", lambda _: CREATED)
+        with pytest.raises(FailedPrecondition, match="cannot start a container that has stopped"):
+            container.start()
+    container.delete()

@@ -13,7 +13,7 @@ import pytest
 
 from pyrun import facts_refused
 from pyrun.cli.commands.spec import default_config
-from pyrun.errors import PyrunError
+from pyrun.errors import FailedPrecondition, PyrunError
 from pyrun.oci.load import load_bytes
 from pyrun.oci.model import Spec
 from pyrun.plan.model import steps as s
@@ -226,6 +226,15 @@ def test_what_a_late_step_met_is_told_at_start(substep: int, words: str, pointer
     told = failure(plan, lane=s.STAGE2, step=80, substep=substep, errno=errno.ENOENT)
     error = explain_start_failure(told, SimpleNamespace(id="web1"), spec_with(0))
     assert (error.text, error.pointer) == (words, pointer) and error.hint
+
+
+@pytest.mark.parametrize(
+    ("step", "number"), [(s.Openat2(path="go", flags=0o4001), errno.ENXIO), (s.Release(), errno.EPIPE)]
+)
+def test_start_of_what_has_just_ended(step: s.Step, number: int) -> None:
+    told = failure(plan_of(step, lane=s.PARENT), step=1, errno=number)
+    error = explain_start_failure(told, SimpleNamespace(id="web1"), spec_with(0))
+    assert isinstance(error, FailedPrecondition) and "has stopped" in str(error)
 
 
 def test_start_whose_own_step_fails() -> None:

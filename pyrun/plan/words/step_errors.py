@@ -8,9 +8,21 @@ directory".
 
 from __future__ import annotations
 
-from ...errors import PyrunError
+from ...errors import FailedPrecondition, PyrunError
 from ..model.plan import Plan
-from ..model.steps import STAGE2, Chdir, Execve, FindExecutable, Mkdirat, Openpt, Seccomp, Spawn, Step
+from ..model.steps import (
+    STAGE2,
+    Chdir,
+    Execve,
+    FindExecutable,
+    Mkdirat,
+    Openat2,
+    Openpt,
+    Release,
+    Seccomp,
+    Spawn,
+    Step,
+)
 from ..process.hooks import hook_steps
 from . import hints
 from .explain import format_step, operands_of, place_of, word
@@ -36,7 +48,7 @@ if TYPE_CHECKING:
         undo_step: int
 
 
-ENOENT, ESRCH, ECHILD, EEXIST, EISDIR, ETIMEDOUT, ECANCELED = 2, 3, 10, 17, 21, 110, 125
+ENOENT, ESRCH, ENXIO, ECHILD, EEXIST, EISDIR, EPIPE, ETIMEDOUT, ECANCELED = 2, 3, 6, 10, 17, 21, 32, 110, 125
 SIGHUP, SIGILL, SIGTRAP, SIGKILL, SIGSYS = 1, 4, 5, 9, 31
 TEXT_LIMIT = 1000
 
@@ -66,6 +78,10 @@ def explain_start_failure(failure: Failure, container: object, spec: Spec, *, ru
     exec are left."""
     f = failure
     if f.lane != STAGE2 or spec.process is None:
+        step = f.plan.steps[f.step]
+        if (isinstance(step, Openat2) and f.errno == ENXIO) or (isinstance(step, Release) and f.errno == EPIPE):
+            hint = "its first process has ended at this moment, so nobody reads what would release it"
+            return FailedPrecondition("cannot start a container that has stopped", hint=hint)
         return explain_failure(f, run_code=run_code)
     number = f.substep >> 8
     if number:
