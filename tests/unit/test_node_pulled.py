@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -10,16 +11,21 @@ from typing import Any
 
 import pytest
 
+from pyrun.ending import cancel
 from pyrun.errors import NotFound, PyrunError
+from pyrun.image.reference import parse_reference
 from pyrun.image.registry.credentials import Auth
 from pyrun.kube.certificates import write_private
 from pyrun.kube.objects.config import Secret
 from pyrun.kube.objects.meta import ObjectMeta
+from pyrun.node.agent import carry
 from pyrun.node.agent import pulled as module
+from pyrun.node.agent.carry import Carrier
 from pyrun.node.agent.pulled import ALWAYS, NEVER, PRELOADED, Login, Pulled, login_of
 
 APP, ID = "q.example/app:1", "sha256:" + "a" * 64
 MINE = Login("default", "mine", "1", "d")
+PATIENCE_S = 60.0
 
 
 class Store:
@@ -29,6 +35,7 @@ class Store:
         self.names = {APP: ID, **names}
 
     def find(self, name: str) -> Any:
+        name = name if name.startswith("sha256:") else str(parse_reference(name))
         if name not in self.names:
             raise NotFound(name)
         return SimpleNamespace(id=self.names[name])
@@ -101,6 +108,69 @@ def test_an_agent_that_is_killed_in_a_pull_has_noted_it(make: Callable[..., Pull
     assert make().opens(APP, ID, [MINE])
     make(store=Store()).begin("q.example/never:1")
     assert make().is_everybodys("q.example/never:1", "sha256:imported"), "what had not come is not ours"
+
+
+def test_nor_is_it_everybodys_after_a_pull_of_somebody_who_is_refused(make: Callable[..., Pulled]) -> None:
+    make().begin(APP)
+    pulled = make()
+    pulled.begin(APP)
+    pulled.failed(APP)
+    assert not pulled.is_everybodys(APP, ID) and not make().is_everybodys(APP, ID)
+
+
+@pytest.mark.parametrize("name", ["app", "docker.io/library/app:latest", "sha256:" + "d" * 64, ID])
+def test_while_it_is_pulled_it_is_nobodys_by_whatever_name(make: Callable[..., Pulled], name: str) -> None:
+    store = Store(**{"docker.io/library/app:latest": ID})
+    pulled = make(store=store)
+    pulled.begin("app")
+    assert not pulled.is_everybodys(name, ID)
+    assert not make(store=store).is_everybodys(name, ID), "nor when the agent was killed then"
+
+
+def test_a_pod_that_goes_in_a_pull_leaves_its_image_to_nobody(
+    make: Callable[..., Pulled], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does the end of the agent."""
+    store, auth = Store(), Auth("me", "x", server="q.example")
+    store.names.clear()
+    pulled = make(store=store)
+    record: Any = SimpleNamespace(
+        probes={}, shown={}, pod=None, desired=lambda: SimpleNamespace(spec=SimpleNamespace(imagePullSecrets=[1]))
+    )
+    monkeypatch.setattr(carry, "pull_auths", lambda *given: ([(auth, MINE)], []))
+
+    async def main() -> None:
+        begun, comes = asyncio.Event(), asyncio.Event()
+
+        async def pull(*given: Any) -> Any:
+            begun.set()
+            await comes.wait()
+            store.names[APP] = ID
+            return SimpleNamespace(image_ref=ID)
+
+        async def objects() -> None:
+            return None
+
+        monkeypatch.setattr(carry, "pull_image", pull)
+        host = SimpleNamespace(pulled=pulled, cri=None)
+        carrier = Carrier(SimpleNamespace(host=host, record=record, objects=objects, save=pytest.fail))  # type: ignore[arg-type]
+        gone = asyncio.create_task(carrier._pull_noted(APP))
+        async with asyncio.timeout(PATIENCE_S):
+            await begun.wait()
+            gone.cancel()
+            await asyncio.wait([gone])
+            comes.set()
+            while not await asyncio.to_thread(pulled.opens, APP, ID, [MINE]):
+                await asyncio.sleep(0.001)
+            assert not pulled.is_everybodys(APP, ID)
+            begun.clear()
+            comes.clear()
+            last = asyncio.create_task(carrier._pull_and_note("q.example/last:1"))
+            await begun.wait()
+            await cancel({last})
+
+    asyncio.run(main())
+    assert "q.example/last:1" in Path(pulled._path).read_text()
 
 
 def test_a_pull_that_fails_leaves_an_image_as_it_was(make: Callable[..., Pulled]) -> None:

@@ -19,6 +19,7 @@ from ...image.registry.credentials import Auth
 from ...kube.objects.containers import Container, EphemeralContainer, ResourceRequirements
 from ...listen import private_directory
 from ...pod import container as life
+from ...pod.joined import Joined
 from ...pod.records import CREATED, EXITED
 from ..downward import PodFacts
 from ..plan import actions as act
@@ -64,6 +65,7 @@ class Carrier:
         self.sandbox_error: BackOff | None = None
         self.news = 0
         self.resize_error: BackOff | None = None
+        self._noted = Joined()  # pulls, by image
         self._volumes_made = False
         self._volumes = asyncio.Lock()  # one call at a time for a pod, as they want it
         self.probing = Probing(kept, self._address)
@@ -221,18 +223,24 @@ class Carrier:
             events.add("Normal", "Pulled", f'Successfully pulled image "{action.image}" in {took:.1f} s')
 
     async def _pull_noted(self, image: str, tell: Tell) -> Any:
-        """With a note of whose credentials it came by."""
+        """With a note of whose credentials it came by. Who gives up loses the answer: the pull goes on, and the note
+        follows it."""
+        done, login = await self._noted.run(image, lambda: self._pull_and_note(image, tell))
+        if login is not None:
+            await self._shown(image, done.image_ref)
+        return done
+
+    async def _pull_and_note(self, image: str, tell: Tell) -> tuple[Any, Login | None]:
+        """Cancelled, as at the agent's end, it leaves the note as it is: the image may come yet."""
         pulled = self._host.pulled
         await asyncio.to_thread(pulled.begin, image)
         try:
             done, login = await self._pull_as(image, tell)
-        except BaseException:
-            await asyncio.shield(asyncio.to_thread(pulled.failed, image))
+        except Exception:
+            await asyncio.to_thread(pulled.failed, image)
             raise
         await asyncio.to_thread(pulled.done, image, done.image_ref, login)
-        if login is not None:
-            await self._shown(image, done.image_ref)
-        return done
+        return done, login
 
     async def _shown(self, image: str, id: str) -> None:
         """The pod has shown its credentials: it may have the image from now on, also where nobody can be asked."""

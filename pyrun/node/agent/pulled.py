@@ -53,7 +53,8 @@ class Access(msgspec.Struct, omit_defaults=True):
 
 
 class Notes(msgspec.Struct):
-    """pulling: names. pulled: id → repository → access."""
+    """pulling: names, of which nobody has heard the end. pulled: id → repository → access: empty where only the
+    beginning was noted."""
 
     pulling: list[str] = []
     pulled: dict[str, dict[str, Access]] = {}
@@ -88,7 +89,10 @@ class Pulled:
                 f"{self._path}: {text}",
                 hint="with it removed, all images that are here are for every pod, as imported ones are",
             ) from None
-        notes.pulling = [name for name in notes.pulling if self._find(name)]  # the others have never come
+        for name in notes.pulling:  # those that are not here have never come
+            if id := self._find(name):
+                notes.pulled.setdefault(id, {})
+        notes.pulling = []
         return notes
 
     def _find(self, name: str) -> str:
@@ -159,7 +163,7 @@ class Pulled:
     def is_everybodys(self, image: str, id: str) -> bool:
         """Of one that is here: whether no pod has to show credentials for it."""
         with self._lock:
-            ours = id in self._notes.pulled or image in self._notes.pulling
+            ours = id in self._notes.pulled or any(self._find(name) == id for name in self._notes.pulling)
             if self._policy == NEVER or (self._policy == PRELOADED and not ours):
                 return True
             access = self._access(image, id)
@@ -179,8 +183,6 @@ class Pulled:
         return False
 
     def _access(self, image: str, id: str) -> Access | None:
-        if image in self._notes.pulling and id not in self._notes.pulled:
-            return None
         try:
             return self._notes.pulled.get(id, {}).get(parse_reference(image).name)
         except InvalidArgument:  # an id: whoever knows it has shown nothing
