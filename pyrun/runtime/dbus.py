@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 CALL, RETURN, ERROR, SIGNAL = 1, 2, 3, 4
 HEADER = "yyyyuua(yv)"  # byte order, type, flags, version, length of the body, serial, fields
-PATH, INTERFACE, MEMBER, ERROR_NAME, REPLY_SERIAL, DESTINATION, SIGNATURE = 1, 2, 3, 4, 5, 6, 8
+PATH, INTERFACE, MEMBER, ERROR_NAME, REPLY_SERIAL, DESTINATION, SENDER, SIGNATURE, UNIX_FDS = range(1, 10)
 LIMIT = 1 << 27
 FIXED = {kind: Struct("<" + code) for kind, code in zip("ynqiuxtdb", "BhHiIqQdI", strict=True)}
 FIXED["h"] = FIXED["u"]  # which of the descriptors that came
@@ -28,6 +28,7 @@ ALIGN = {**dict.fromkeys("ygv", 1), **dict.fromkeys("nq", 2), **dict.fromkeys("x
 LOGIN = b"\0AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n"
 LOGIN_FDS = LOGIN.replace(b"BEGIN", b"NEGOTIATE_UNIX_FD\r\nBEGIN")
 MOST_FDS = 16
+LONGEST_S = 86_400.0  # of one wait for the kernel, which takes an int of milliseconds
 BUS = ("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus")
 
 
@@ -80,13 +81,14 @@ def socket_name(address: str) -> str:
 class Bus:
     """A connection. OSError (TimeoutError among them) when the other side is gone or says nothing for `timeout` s.
 
-    descriptors: take those that come, and keep them here; they are the caller's to close."""
+    descriptors: take those that come with replies, and keep them here for the caller; close() closes what is left."""
 
     def __init__(self, address: str, timeout: float, *, descriptors: bool = False) -> None:
         import _socket
 
         self.timeout = timeout
         self.descriptors: list[int] | None = [] if descriptors else None
+        self._came: list[int] = []  # of messages that are not whole yet
         self._pending = b""
         self._serial = 0
         self._replies: dict[int, Message] = {}
@@ -104,6 +106,9 @@ class Bus:
 
     def close(self) -> None:
         self._socket.close()
+        for fd in (*self._came, *(self.descriptors or ())):
+            posix.close(fd)
+        self._came, self.descriptors = [], []
 
     def hang_up(self) -> None:
         """From another thread: whoever waits for something here has a ConnectionError."""
@@ -153,14 +158,22 @@ class Bus:
             raise BusError(name, str(reply.body[0]) if reply.body else name)
         return reply.body
 
-    def signals(self, member: str, timeout: float) -> Iterator[tuple[Any, ...]]:
-        """The bodies of the signals of this name that came and come. TimeoutError after so many seconds."""
+    def signals(self, member: str, timeout: float, owner: str = "") -> Iterator[tuple[Any, ...]]:
+        """The bodies of the signals of this name that came and come. TimeoutError after so many seconds. owner: only
+        those of who has this name on the bus: a match rule keeps away what others send to all, not to us."""
         last = time.monotonic() + timeout
         while True:
             while self._signals:
-                if (signal := self._signals.pop(0)).fields.get(MEMBER) == member:
+                signal = self._signals.pop(0)
+                if signal.fields.get(MEMBER) == member and (not owner or self._is_of(signal, owner)):
                     yield signal.body
             self._receive(last)
+
+    def _is_of(self, signal: Message, owner: str) -> bool:
+        try:
+            return self.call(*BUS, "GetNameOwner", "s", (owner,)) == (signal.fields.get(SENDER),)
+        except BusError:  # nobody has it
+            return False
 
     def _receive(self, last: float) -> None:
         """Sends what waits to be sent, and takes in one message."""
@@ -181,10 +194,22 @@ class Bus:
             message = parse(data, content)
         except (ValueError, IndexError, KeyError, ArithmeticError) as e:
             raise ConnectionError(f"a malformed message: {e or type(e).__name__}")
+        if self.descriptors is not None:
+            self._sort_descriptors(message)
         if message.type == SIGNAL:
             self._signals.append(message)
         elif REPLY_SERIAL in message.fields:
             self._replies[message.fields[REPLY_SERIAL]] = message
+
+    def _sort_descriptors(self, message: Message) -> None:
+        """Whoever is on the bus may send some; a reply is of whom we have asked."""
+        count = message.fields.get(UNIX_FDS, 0)
+        its, self._came = self._came[:count], self._came[count:]
+        if message.type == RETURN and self.descriptors is not None:
+            self.descriptors += its
+            return
+        for fd in its:
+            posix.close(fd)
 
     def _log_in(self, last: float) -> None:
         """`DATA` for the empty one that we sent, then `OK` and the server's id, and what it says of descriptors."""
@@ -208,17 +233,25 @@ class Bus:
         left = last - time.monotonic()
         if left <= 0:
             raise TimeoutError("timed out")
-        self._socket.settimeout(left)
-        if self.descriptors is None:
-            data = self._socket.recv(65536)
-        else:
-            from ..rights import receive_message
-
-            data, fds = receive_message(self._socket, 65536, MOST_FDS)  # type: ignore[arg-type]
-            self.descriptors += fds
+        self._socket.settimeout(min(left, LONGEST_S))
+        try:
+            data = self._read()
+        except TimeoutError:
+            if left > LONGEST_S:
+                return
+            raise
         if not data:
             raise ConnectionResetError("the bus closed the connection")
         self._pending += data
+
+    def _read(self) -> bytes:
+        if self.descriptors is None:
+            return self._socket.recv(65536)
+        from ..rights import receive_message
+
+        data, fds = receive_message(self._socket, 65536, MOST_FDS)  # type: ignore[arg-type]
+        self._came += fds
+        return data
 
 
 # --- values to bytes and back; offsets count from the message's start, and a body begins at a multiple of 8 -----------

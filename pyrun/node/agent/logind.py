@@ -32,7 +32,6 @@ DROP_IN = "/etc/systemd/logind.conf.d/99-pyrun.conf"
 SPARE_S = 15.0  # beyond the pods' time: for what follows their kill, and for the API server to be told
 TIMEOUT_S, READ_S = 10.0, 5.0
 AGAIN_S = 30.0
-FOR_EVER_S = 365 * 86_400.0
 HINT = "a node without logind has --shutdown-on-term"
 
 
@@ -46,6 +45,9 @@ class Inhibitor:
         self.trouble = ""
         self._lock = threading.Lock()
         self._held = -1  # while it is open, logind waits
+        self._nth = 0  # how many it has been
+        self._ending_nth = -1  # of which of them release() is
+        self._begun = False
         self._bus: Bus | None = None
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="logind", daemon=True)
@@ -55,8 +57,13 @@ class Inhibitor:
         self._thread.start()
 
     def release(self) -> None:
-        """The machine may go."""
+        """The machine may go: for the shutdown that was told last, and for no later one."""
+        self._let_go(self._ending_nth)
+
+    def _let_go(self, nth: int | None = None) -> None:
         with self._lock:
+            if nth not in (None, self._nth):
+                return
             held, self._held = self._held, -1
         if held >= 0:
             os.close(held)
@@ -70,7 +77,7 @@ class Inhibitor:
             bus.hang_up()
         if self._thread.ident is not None:
             in_time(self._thread.join)
-        self.release()
+        self._let_go()
 
     # --- in the thread ------------------------------------------------------------------------------------------------
 
@@ -99,23 +106,37 @@ class Inhibitor:
         try:
             with self._lock:
                 self._bus = bus
+            if self._ended.is_set():  # and close() has seen no bus to hang up
+                return
             bus.call(*BUS, "AddMatch", "s", (RULE,))
+            self._heard(bus, bool(self._get(bus, "PreparingForShutdown")))  # as nobody has listened until now
             short = self._wait_enough(bus)
-            self._hold(bus)
+            if not self._begun:
+                self._hold(bus)
             self.trouble = ""
             if short:
                 self._say(short)
-            for (begins,) in bus.signals(SIGNAL, FOR_EVER_S):
-                if not begins:
-                    self._hold(bus)
-                with contextlib.suppress(RuntimeError):  # the loop is closed
-                    self._loop.call_soon_threadsafe(self._tell, bool(begins))
+            for (begins,) in bus.signals(SIGNAL, math.inf, LOGIND):
+                self._heard(bus, bool(begins))
         finally:
             with self._lock:
                 self._bus = None
             bus.close()
 
-    def _tell(self, begins: bool) -> None:
+    def _heard(self, bus: Bus, begins: bool) -> None:
+        if begins == self._begun:
+            return
+        self._begun = begins
+        try:
+            if not begins:
+                self._hold(bus)
+        finally:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._tell, begins, self._nth)
+
+    def _tell(self, begins: bool, nth: int) -> None:
+        if begins:
+            self._ending_nth = nth
         if not self._ended.is_set():
             self._told(begins)
 
@@ -128,21 +149,23 @@ class Inhibitor:
             raise ConnectionError("logind has sent no descriptor")
         with self._lock:
             before, self._held = self._held, fds.pop(at)
+            self._nth += 1
         for fd in (*fds, before):
             if fd >= 0:
                 os.close(fd)
 
     def _wait_enough(self, bus: Bus) -> str:
         """Has logind wait as long as pods may take. What is wrong where it does not."""
-        if self._waits(bus) >= self._seconds:
+        if (found := self._waits(bus)) >= self._seconds:
             return ""
         made = f"# by pyrun node: its pods have {self._seconds:g} s\n[Login]\nInhibitDelayMaxSec={self._asked}\n"
         try:
             os.makedirs(os.path.dirname(self._drop_in), 0o755, exist_ok=True)
-        except OSError as error:
-            raise PyrunError(f"{self._drop_in}: {reason(error)}") from None
-        write_private(self._drop_in, made.encode())
-        os.chmod(self._drop_in, 0o644)
+            write_private(self._drop_in, made.encode())
+            os.chmod(self._drop_in, 0o644)
+        except (OSError, PyrunError) as error:
+            why = f"{self._drop_in}: {reason(error)}" if isinstance(error, OSError) else str(error)
+            return f"logind waits {found:g} s and pods have {self._seconds:g} s, and it can't be told to: {why}"
         try:
             bus.call(*SYSTEMD, "KillUnit", "ssi", ("systemd-logind.service", "all", 1))  # SIGHUP: it reads it
         except BusError as error:
@@ -162,6 +185,8 @@ class Inhibitor:
 
     def _waits(self, bus: Bus) -> float:
         """Seconds, that logind waits at most."""
-        words: tuple[Any, ...] = (MANAGER, "InhibitDelayMaxUSec")
-        (value,) = bus.call(LOGIND, PATH, "org.freedesktop.DBus.Properties", "Get", "ss", words)
-        return float(value[1]) / 1e6
+        return float(self._get(bus, "InhibitDelayMaxUSec")) / 1e6
+
+    def _get(self, bus: Bus, name: str) -> Any:
+        (value,) = bus.call(LOGIND, PATH, "org.freedesktop.DBus.Properties", "Get", "ss", (MANAGER, name))
+        return value[1]

@@ -27,14 +27,14 @@ class Shutdowns:
     """The machine's, as logind tells: it waits until the pods have ended and the API server knows."""
 
     def __init__(self, agent: Agent, member: Membership | None, warn: Callable[[str], None]) -> None:
-        self._agent, self._member = agent, member
+        self._agent, self._member, self._warn = agent, member, warn
         self._ending: asyncio.Task[None] | None = None
         self.inhibitor = Inhibitor(agent.settings.shutdown.grace, self._told, warn)
 
     def _told(self, begins: bool) -> None:
         if not begins:
             if self._ending is not None:
-                self._ending.cancel()
+                self._ending.cancel()  # pods that have not been told to end yet are not
                 self._ending = None
             self._agent.called_off()
         elif self._ending is None or self._ending.done():
@@ -45,11 +45,8 @@ class Shutdowns:
             await self._agent.shut_down()
             if self._member is not None:
                 await self._member.tell()
-        except asyncio.CancelledError:  # called off: what is held by now is for the next one
-            raise
-        except BaseException:
-            self.inhibitor.release()
-            raise
+        except Exception as error:
+            self._warn(f"the machine's shutdown waits no longer: {type(error).__name__}: {error}")
         self.inhibitor.release()
 
     async def close(self) -> None:

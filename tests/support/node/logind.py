@@ -41,7 +41,8 @@ def a_bus(at: Path) -> Iterator[str]:
 
 class Logind:
     """delay: seconds, that it waits; drop_in: read when it is told to. deaf: it can't be told. asked: methods, in their
-    order."""
+    order. preparing: what it says of a shutdown that is under way. mean: it takes no more locks. client: who has asked
+    last."""
 
     def __init__(self, address: str, delay: float, drop_in: Path | None = None, *, deaf: bool = False) -> None:
         from jeepney import message_bus
@@ -49,6 +50,8 @@ class Logind:
 
         self.delay, self.drop_in, self.deaf = delay, drop_in, deaf
         self.asked: list[tuple[str, Any]] = []
+        self.preparing = self.mean = False
+        self.client = ""
         self.locks: list[int] = []  # our ends
         self._bus = open_dbus_connection(address, enable_fds=True)
         for name in (logind.LOGIND, logind.SYSTEMD[0]):
@@ -67,9 +70,12 @@ class Logind:
             if message.header.message_type != MessageType.method_call:
                 continue
             member = message.header.fields[HeaderFields.member]
+            self.asked.append((member, message.body))
+            self.client = message.header.fields[HeaderFields.sender]
             if member == "Get":
-                self._bus.send(new_method_return(message, "v", (("t", int(self.delay * 1e6)),)))
-            elif member == "KillUnit" and self.deaf:
+                value = ("b", self.preparing) if "Preparing" in message.body[1] else ("t", int(self.delay * 1e6))
+                self._bus.send(new_method_return(message, "v", (value,)))
+            elif (member == "KillUnit" and self.deaf) or (member == "Inhibit" and self.mean):
                 self._bus.send(new_error(message, "org.freedesktop.DBus.Error.AccessDenied", "s", ("no",)))
             elif member == "Inhibit":
                 ours, theirs = os.pipe()
@@ -81,11 +87,11 @@ class Logind:
                     words = dict(line.split("=") for line in self.drop_in.read_text().splitlines() if "=" in line)
                     self.delay = float(words["InhibitDelayMaxSec"])
                 self._bus.send(new_method_return(message))
-            self.asked.append((member, message.body))
 
     def tell(self, *, begins: bool) -> None:
         from jeepney import DBusAddress, new_signal
 
+        self.preparing = begins
         self._bus.send(new_signal(DBusAddress(logind.PATH, interface=logind.MANAGER), logind.SIGNAL, "b", (begins,)))
 
     def is_held(self) -> bool:
