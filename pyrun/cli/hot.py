@@ -95,23 +95,26 @@ def finish() -> None:
     if not _whose:
         return
     here, verb = _whose
+    path = f"{here}/__pycache__/{verb}.{sys.implementation.cache_tag}.hot"
+    new = f"{path}.{posix.getpid()}"
+    try:  # first, since the rest is some 100 ms of CPU, and all in vain where nothing can be written
+        fd = posix.open(new, posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC, 0o644)
+    except OSError:
+        return
     try:
         rows = tuple([_row(module) for module in tuple(_order)])
         own = next(row[5] for row in rows if row[0] == __name__)
         data = MAGIC_NUMBER + marshal.dumps((own, rows))
-        path = f"{here}/__pycache__/{verb}.{sys.implementation.cache_tag}.hot"
-        new = f"{path}.{posix.getpid()}"
-        fd = posix.open(new, posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC, 0o644)
-        try:
-            whole = posix.write(fd, data) == len(data)
-        finally:
-            posix.close(fd)
-        if whole:
+        if posix.write(fd, data) == len(data):
             posix.rename(new, path)
-        else:
-            posix.unlink(new)
     except (OSError, ValueError, SyntaxError):
-        return
+        pass
+    finally:
+        posix.close(fd)
+        try:
+            posix.unlink(new)
+        except OSError:  # it has its name
+            pass
 
 
 def _row(module: "ModuleType") -> "Row":

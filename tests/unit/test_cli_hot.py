@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,13 @@ import pytest
 
 REPO = Path(__file__).resolve().parents[2]
 PACKAGES = Path(_cffi_backend.__file__).parent
+SAID = """
+import builtins
+plain = builtins.compile
+def compile(*given, **more):
+    print("COMPILED", file=sys.stderr)
+    return plain(*given, **more)
+"""
 
 
 @pytest.fixture
@@ -117,6 +125,29 @@ def test_where_nothing_can_be_written_it_works_too(package: Path, tmp_path: Path
     (package / "__pycache__").write_text("in the way")
     for _ in range(2):
         assert "BUNDLE" in command(package, "--root", str(tmp_path), "list")
+
+
+def test_a_file_that_can_not_be_written_is_not_left_behind(package: Path, warm: list[str]) -> None:
+    """As where the disk is full, or something is in its place."""
+    hot(package).unlink()
+    limit = (sys.executable, "-I", "-S", "-B", str(package / "__main__.py"), *warm)
+    no_files = (resource.RLIMIT_FSIZE, (0, 0))
+    done = subprocess.run(limit, capture_output=True, timeout=60, preexec_fn=lambda: resource.setrlimit(*no_files))
+    assert done.returncode == 0
+    hot(package).mkdir()
+    command(package, *warm)
+    assert list(hot(package).parent.glob("*.hot*")) == [hot(package)]
+
+
+def test_nothing_is_compiled_where_it_can_not_be_kept(package: Path, warm: list[str]) -> None:
+    """There each command would take as long."""
+    hot(package).unlink()
+    (package / "cli" / "hot.py").write_text((package / "cli" / "hot.py").read_text() + SAID)
+    os.utime(package / "cli" / "hot.py", (1e9, 1e9))
+    assert "COMPILED" in command(package, *warm)
+    shutil.rmtree(package / "__pycache__")
+    (package / "__pycache__").write_text("in the way")
+    assert "COMPILED" not in command(package, *warm)
 
 
 def test_an_option_named_as_a_verb_does_no_harm(package: Path, warm: list[str], tmp_path: Path) -> None:
