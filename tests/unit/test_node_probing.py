@@ -129,3 +129,27 @@ def test_what_is_told_of_a_probe_that_was_handed_over() -> None:
     probing._heard[action.key] = 1.0, Result(False)
     probing.forget_containers(set())
     assert not probing._heard and not probing._own and not probing.states
+
+
+def test_how_long_it_took_is_noted_of_a_success_alone() -> None:
+    """As a kubelet does it: one that fails in its timeout is not slow."""
+    results = [Result(True), Result(False, "refused"), Result(None, "no port")]
+    container = Container(name="c", readinessProbe=Probe(tcpSocket=TCPSocketAction(port=80)))
+    desired = SimpleNamespace(spec=PodSpec(containers=[container]))
+    record = SimpleNamespace(probes={}, desired=lambda: desired)
+
+    async def run(*given: Any) -> Result:
+        return results.pop(0)
+
+    host = SimpleNamespace(prober=SimpleNamespace(run=run), cri=SimpleNamespace(pods=SimpleNamespace(containers={})))
+    kept: Any = SimpleNamespace(record=record, host=host)
+    probing, action = AgentProbing(kept, lambda: "127.0.0.1"), RunProbe("id", "c", "readiness")
+
+    async def main() -> None:
+        for _ in range(3):
+            await probing.run(action)
+        probing._heard[action.key] = 1.0, Result(False, "refused")
+        await probing.run(action)
+
+    asyncio.run(main())
+    assert sum(probing.durations()["c", "readiness"].counts) == 1 and sum(probing.counts().values()) == 4

@@ -38,7 +38,7 @@ class Probing:
         return self._counts
 
     def durations(self) -> dict[tuple[str, str], Took]:
-        """How long the probes took, by container's name and kind."""
+        """How long the probes took that succeeded, as with a kubelet, by container's name and kind."""
         for action, watch in self._watches.values():
             self._take(action, watch)
         return self._took
@@ -59,9 +59,10 @@ class Probing:
         kept = self._kept
         probe, target = self._asked(action)
         begun, heard = self._heard.pop(action.key, (time.time(), None))
-        from_ = time.monotonic() - (max(0.0, time.time() - begun) if heard else 0.0)
+        from_ = time.monotonic()
         result = heard or await kept.host.prober.run(probe, target)
-        self._took_of(action).add(time.monotonic() - from_)
+        if result.good and heard is None:  # of those that pyrun-probe asks it says itself how long they took
+            self._took_of(action).add(time.monotonic() - from_)
         self._counts[action.name, action.kind, RESULTS[result.good]] += 1
         if kept.host.cri.pods.containers.get(action.id) is None:
             return None
