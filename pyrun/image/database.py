@@ -65,7 +65,7 @@ class Database:
         try:
             self._open()
         except sqlite3.Error as error:  # perhaps of a disk that is full, which it does not say at this point
-            if not room.give_up(path):
+            if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY or not room.give_up(path):
                 raise self._told(error)
             try:
                 self._open()

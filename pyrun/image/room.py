@@ -28,9 +28,10 @@ def keep(database: str) -> None:
         found = os.statvfs(os.path.dirname(database))
         if found.f_bfree * found.f_frsize >= SPARE:
             _allocate(f"{database}-wal", os.O_RDWR, _KEEP_SIZE, BYTES)
-        if found.f_bavail * found.f_frsize >= PLENTY and not os.path.lexists(spare):
+        if found.f_bavail * found.f_frsize >= PLENTY and _size(spare) < SPARE:
+            # Also in one that is there: a process killed between the two, or a power cut, leaves it empty.
             try:
-                _allocate(spare, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0, SPARE)
+                _allocate(spare, os.O_RDWR | os.O_CREAT, 0, SPARE)
             except OSError:
                 os.unlink(spare)
 
@@ -42,6 +43,13 @@ def give_up(database: str) -> bool:
     except OSError:
         return False
     return True
+
+
+def _size(path: str) -> int:
+    try:
+        return os.lstat(path).st_size
+    except FileNotFoundError:
+        return -1
 
 
 def _allocate(path: str, flags: int, mode: int, size: int) -> None:

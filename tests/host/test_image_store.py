@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sqlite3
 import subprocess
 import threading
 import time
@@ -12,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from pyrun.errors import Aborted, FailedPrecondition, NotFound, PyrunError
-from pyrun.image import layers, room, store
+from pyrun.image import database, layers, room, store
 from pyrun.image.contents import Ingest
+from pyrun.image.database import Database
 from pyrun.image.reference import parse_reference
 from pyrun.image.store import Image, Images
 from tests.support.container.disk import unmount
@@ -347,6 +349,27 @@ def test_a_removal_where_the_disk_is_full(tmp_path: Path, kind: str, again: bool
         assert (at / "image/meta.db-spare").stat().st_blocks * 512 >= room.SPARE
     finally:
         subprocess.run(["umount", "-l", at], check=True)
+
+
+def test_room_that_a_killed_process_did_not_get_is_made_again(tmp_path: Path) -> None:
+    spare = tmp_path / "meta.db-spare"
+    spare.touch()
+    Database(str(tmp_path / "meta.db")).close()
+    assert spare.stat().st_blocks * 512 >= room.SPARE
+
+
+def test_a_database_that_others_hold_is_no_reason_to_give_up_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "PATIENCE_S", 0.1)
+    path = tmp_path / "meta.db"
+    Database(str(path)).close()
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("PRAGMA locking_mode = EXCLUSIVE")
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(PyrunError, match="locked"):
+            Database(str(path))
+    assert (tmp_path / "meta.db-spare").exists()
 
 
 def fill(directory: Path) -> None:
