@@ -68,6 +68,7 @@ long do_seccomp(struct px_ctx *x, const struct px_step *s)
 	r = sc3(__NR_seccomp, SECCOMP_SET_MODE_FILTER, s->a, &prog);
 	if (r >= 0 && fd >= 0 && r != fd)
 		return -EBADF;
+	x->listener = r < 0 ? -1 : (i32)fd;
 	return r;
 }
 

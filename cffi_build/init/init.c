@@ -35,6 +35,10 @@ static long do_meet(struct px_ctx *x, const struct px_step *s)
 	long r = px_send_msg(x, MSG_MEET, (i32)s->a, s->in0 == PX_NONE ? 0 : (u32)px_fd(x, s->in0));
 	if (r == 0)
 		await_ack(x);
+	if (r == 0 && x->listener >= 0) { /* the agent has it: with one of ours open its end would leave us waiting for it */
+		sys_close(x->listener);
+		x->listener = -1;
+	}
 	return r;
 }
 
@@ -164,7 +168,7 @@ static void __attribute__((noreturn)) run(int argc, char **argv)
 	x->plan = (u8 *)mem;
 	x->h = (const void *)mem;
 	x->keep = keep;
-	x->pidfd = x->cancel = -1;
+	x->pidfd = x->cancel = x->listener = -1;
 	long slots = sys_mmap(NULL, (usize)x->h->n_slots * 4 + 4, 3, 0x22, -1);
 	if (slots < 0 && slots > -4096)
 		sys_exit(2);

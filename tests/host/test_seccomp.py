@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -241,3 +242,26 @@ def test_an_agent_that_ends_leaves_nobody_waiting(bundle: BundleMaker, pyrun: Ru
     finally:
         agent.close()
     assert result.rc == 1 and "Function not implemented" in result.err, result.describe()
+
+
+@pytest.mark.parametrize("verb", ["run", "start", "exec"])
+def test_an_agent_that_ends_before_the_program_begins(bundle: BundleMaker, pyrun: Runner, verb: str) -> None:
+    """Neither pyrun nor the process that is to begin it may have kept a descriptor of the listener."""
+    profile = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule(["execve"], "SCMP_ACT_NOTIFY")]}
+    with contextlib.ExitStack() as stack:
+        agents = [Agent(passes=True), Agent(answers=False)] if verb == "exec" else [Agent(answers=False)]
+        for agent in agents:
+            agent.start()
+            stack.callback(agent.close)
+        made = bundle(["sleep", "1000"], linux={"seccomp": {**profile, "listenerPath": agents[0].path}})
+        if verb == "run":
+            result = pyrun.run(made, timeout=60)
+        elif verb == "start":
+            result = pyrun("start", pyrun.create(made), timeout=60)
+        else:
+            id = pyrun.create_started(made)
+            config = pyrun.root / id / "config.json"
+            config.write_text(config.read_text().replace(agents[0].path, agents[1].path))
+            result = pyrun.exec(id, "true", timeout=60)
+            pyrun.delete(id, "--force").ok()
+    result.fails(255 if verb == "exec" else 1, "execve", "function not implemented")

@@ -6,7 +6,7 @@ from __future__ import annotations
 from ...oci.model import Spec
 from ..model.plan import Builder
 from ..model.request import Request
-from ..model.steps import PARENT, PID_MARK, UNDO, Connect, PidfdGetfd, PidFile, SendFd, Unlinkat
+from ..model.steps import PARENT, PID_MARK, UNDO, Close, Connect, PidfdGetfd, PidFile, SendFd, Unlinkat
 from .hooks import quote, state_json
 from .seccomp import SeccompProgram
 
@@ -29,6 +29,8 @@ def plan_agent(
         PidfdGetfd(out=listener, at=at),
         Connect(path=seccomp.listener_path, out=agent, at=at),
         SendFd(socket=agent, fd=listener, data=data, at=at, why="the agent answers for the process"),
+        Close(fd=listener, why="with one of ours open, the agent's end would leave the process waiting for it"),
+        Close(fd=agent),
     )
 
 
