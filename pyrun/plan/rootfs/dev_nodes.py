@@ -36,7 +36,7 @@ from ..model.steps import (
     Umount,
     Unlinkat,
 )
-from .mount_options import NOEXEC, NOSUID
+from .mount_options import NOSUID
 from .mounts import is_bind_of_dev
 from .rootfs_plan import (
     BY_FD,
@@ -134,7 +134,7 @@ def plan_nodes_parent(b: Builder, spec: model.Spec, rp: RootfsPlan) -> None:
     b.add(PARENT, Fsopen(fstype="tmpfs", out=rp.fs, at="/linux/devices", why="a user namespace may make none"))
     if rp.label:
         b.add(PARENT, Fsconfig(fs=rp.fs, cmd=SET_STRING, key="context", value=rp.label, at="/linux/mountLabel"))
-    b.add(PARENT, Fsconfig(fs=rp.fs, cmd=CMD_CREATE), Fsmount(fs=rp.fs, attrs=NOSUID | NOEXEC, out=rp.node_mount))
+    b.add(PARENT, Fsconfig(fs=rp.fs, cmd=CMD_CREATE), Fsmount(fs=rp.fs, attrs=NOSUID, out=rp.node_mount))
     for step in rp.nodes.values():
         step.args["dir"], step.on = rp.node_mount, ((EPERM, refused),)
         b.add(PARENT, step)
