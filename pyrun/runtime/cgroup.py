@@ -105,10 +105,12 @@ def kill_threaded(cgroup: int) -> bool:
         return False
     write_file(cgroup, "cgroup.freeze", "1")
     end = time.monotonic() + KILL_S
-    while not wait_for_event(cgroup, "populated 0", 0) and time.monotonic() < end:
-        _kill_some(cgroup)
-        wait_for_event(cgroup, "populated 0", 0.1)
-    write_file(cgroup, "cgroup.freeze", "0")
+    try:
+        while not wait_for_event(cgroup, "populated 0", 0) and time.monotonic() < end:
+            _kill_some(cgroup)
+            wait_for_event(cgroup, "populated 0", 0.1)
+    finally:
+        write_file(cgroup, "cgroup.freeze", "0")
     if not wait_for_event(cgroup, "populated 0", 0):
         raise PyrunError(f"what is in its threaded cgroup did not die of SIGKILL in {KILL_S:.0f} s")
     return True

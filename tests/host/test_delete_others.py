@@ -18,7 +18,7 @@ from pyrun.facts import read_text
 from pyrun.plan.cgroup.resources import merge_resources
 from pyrun.runtime import delete as module
 from pyrun.runtime import update as module_update
-from pyrun.runtime.cgroup import pids_below, wait_for_event
+from pyrun.runtime.cgroup import kill_threaded, pids_below, wait_for_event
 from pyrun.runtime.record import CREATING, OLD_HEADER, OLD_MAGIC, OLD_SUM_AT, OLD_SUMMED_FROM, SUM, checksum, unpack
 from pyrun.runtime.store import Container, Store, start_time
 from tests.support.container.bundle import Bundle, BundleMaker
@@ -536,6 +536,20 @@ def test_a_run_ends_what_outlives_its_init_in_a_threaded_cgroup(
     (made.rootfs / "go").write_text("\n")
     assert runs.wait(60) == 0
     assert not pyrun.ids() and not cgroup.exists() and not any(map(start_time, pids))
+
+
+def test_a_threaded_cgroup_does_not_stay_frozen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it holds may be too much to be read to its end."""
+    monkeypatch.setattr("pyrun.runtime.cgroup.WALK_S", 0)
+    for name, text in (("type", "threaded\n"), ("events", "populated 1\n"), ("freeze", "0")):
+        (tmp_path / f"cgroup.{name}").write_text(text)
+    fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with pytest.raises(PyrunError, match="to their end"):
+            kill_threaded(fd)
+    finally:
+        os.close(fd)
+    assert (tmp_path / "cgroup.freeze").read_text() == "0"
 
 
 def test_a_cgroup_that_is_removed_while_it_is_held_is_empty() -> None:
