@@ -1,9 +1,12 @@
 """Kernel mode, carried out: Rules become elements of nf_tables' maps, changed by batches over raw netlink.
 
 What is in the kernel is known from the rules applied last, so a change costs what it changes. At start what an earlier
-daemon left is read back and made the same. A batch is one system call and one transaction: who is killed leaves the old
-rules or the new ones. The kernel's generation number tells whether somebody else changed nf_tables since; then the
-tables are looked at before anything is sent, and made anew where they are not those that were left.
+daemon left is read back and made the same. A batch is one system call and one transaction, and one of them puts the new
+rules in force: who is killed leaves the old rules or the new ones. But a packet may be under way through them just then,
+and each look into a map is of the moment: one that has found the old chain for its service, then no endpoint in that
+chain's map, would be refused. So what verdicts lead to is there in a transaction before theirs, and goes in one after it.
+The kernel's generation number tells whether somebody else changed nf_tables since; then the tables are looked at before
+anything is sent, and made anew where they are not those that were left.
 """
 
 from __future__ import annotations
@@ -16,9 +19,13 @@ from . import messages as m
 from .conntrack import end_stale_flows
 from .elements import NAMES, frontend_key
 from .layout import (
+    ALLOCATED,
     DISPATCH,
     FAMILIES,
+    KEEPING,
     KEPT,
+    OWN,
+    SERVICES,
     TABLE,
     VERSION,
     WALLS_VERSION,
@@ -39,6 +46,7 @@ if TYPE_CHECKING:
 
 ATTEMPTS = 5
 _ERESTART = 85
+_LEADING = {SERVICES, KEEPING, OWN, ALLOCATED}  # maps that all packets are looked for in; verdicts lead to the others
 
 
 class Applied:
@@ -57,13 +65,17 @@ class Applied:
 
 
 class _Sent:
-    """A transaction that is being put together. tables: those that are there with it, by the width of an address;
-    put, gone: how many elements; targets, keeping: as a Delta's."""
+    """Transactions that are being put together: `batch` puts the rules in force; `before` has what its verdicts lead to,
+    `after` takes away what those led to that it replaces. at_once: all three are one, as nothing is in force yet.
+    tables: those that are there with it, by the width of an address; put, gone: how many elements; targets, keeping: as
+    a Delta's."""
 
-    __slots__ = ("batch", "gone", "keeping", "put", "rules", "tables", "targets")
+    __slots__ = ("after", "batch", "before", "gone", "keeping", "put", "rules", "tables", "targets")
 
-    def __init__(self, rules: Rules, tables: Iterable[int]) -> None:
+    def __init__(self, rules: Rules, tables: Iterable[int], *, at_once: bool) -> None:
         self.batch = m.Batch()
+        self.before = self.batch if at_once else m.Batch()
+        self.after = self.batch if at_once else m.Batch()
         self.rules = rules
         self.tables = set(tables)
         self.put = self.gone = 0
@@ -148,8 +160,10 @@ class KernelRules:
             self._state.take(delta)  # where it is refused, all is forgotten
         if held is not None:
             self._add(sent, leftovers(held))
-        if len(sent.batch):
-            self._kernel.commit(sent.batch, generation)
+        for batch in dict.fromkeys((sent.before, sent.batch, sent.after)):
+            if len(batch):
+                self._kernel.commit(batch, generation)
+                generation = generation % 0xFFFFFFFF + 1  # as the kernel counts
         self._rules = rules
         self._generation = self._kernel.generation()
         if sent.tables != self._tables.keys() or self._foreign:
@@ -159,7 +173,7 @@ class KernelRules:
         return Applied(sent.put, sent.gone, ended, held is not None)
 
     def _begin(self, rules: Rules) -> _Sent:
-        sent = _Sent(rules, self._tables)
+        sent = _Sent(rules, self._tables, at_once=not self._tables or bool(self._foreign))
         for width in sorted(self._foreign):
             m.delete_table(sent.batch, FAMILIES[width].number, TABLE)
         before = (self._rules.ranges, self._rules.own) if self._rules is not None else None
@@ -169,26 +183,39 @@ class KernelRules:
         return sent
 
     def _add(self, sent: _Sent, delta: Delta) -> None:
-        batch = sent.batch
         for width in sorted(widths_of(delta, sent.rules) - sent.tables):
-            add_base(batch, FAMILIES[width], sent.rules, walls=self._walls)
+            add_base(sent.before, FAMILIES[width], sent.rules, walls=self._walls)
             sent.tables.add(width)
         for width, chain in delta.chains_new:
-            chain.add(batch, FAMILIES[width])
-        for (width, name), keys in delta.gone.items():
-            gone = (m.element(key) for key in keys)
-            m.add_elements(batch, m.DELSETELEM, FAMILIES[width].number, TABLE, name, gone)
-        for (width, name), pairs in delta.put.items():
-            put = (m.element(key, data) for key, data in pairs)
-            m.add_elements(batch, m.NEWSETELEM, FAMILIES[width].number, TABLE, name, put)
+            chain.add(sent.before, FAMILIES[width])
+        for place in dict.fromkeys((*delta.gone, *delta.put)):
+            self._add_elements(sent, place, delta.gone.get(place, []), delta.put.get(place, []))
         for width, one in delta.chains_gone:
-            m.delete_chain(batch, FAMILIES[width].number, TABLE, one)
+            m.delete_chain(sent.after, FAMILIES[width].number, TABLE, one)
             if has_map(one):
-                m.delete_set(batch, FAMILIES[width].number, TABLE, one)
+                m.delete_set(sent.after, FAMILIES[width].number, TABLE, one)
         sent.put += sum(map(len, delta.put.values()))
         sent.gone += sum(map(len, delta.gone.values()))
         sent.targets |= delta.targets
         sent.keeping |= delta.keeping
+
+    @staticmethod
+    def _add_elements(
+        sent: _Sent, place: tuple[int, str], gone: list[bytes], put: list[tuple[bytes, bytes]]
+    ) -> None:
+        width, name = place
+        family = FAMILIES[width].number
+        # One that is in both changes, and is never gone: whoever finds its chain now finds the one or the other.
+        led = name not in _LEADING
+        new, had = {key for key, _ in put}, set(gone)
+        steps = (
+            (sent.before, m.NEWSETELEM, [one for one in put if led and one[0] not in had]),
+            (sent.batch, m.DELSETELEM, [(key,) for key in gone if not led or key in new]),
+            (sent.batch, m.NEWSETELEM, [one for one in put if not led or one[0] in had]),
+            (sent.after, m.DELSETELEM, [(key,) for key in gone if led and key not in new]),
+        )
+        for batch, kind, some in steps:
+            m.add_elements(batch, kind, family, TABLE, name, (m.element(*one) for one in some))
 
     def _forget_clients(self, sent: _Sent) -> None:
         """Those that are kept for an endpoint that is gone. The rules that put them there are no more, so what is left
