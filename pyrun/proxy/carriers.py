@@ -239,6 +239,8 @@ class UserSpace:
                     self._ready.note(change)
                     try:
                         self._plane.change(change)
+                        if self._ready.is_long:
+                            self._ready.begin(encode_rules(self._own_rules(), self._plane.generation))
                         return
                     except Gone:
                         raise

@@ -69,9 +69,8 @@ class DataPlane:
         user: int = OWN_USER,
     ) -> DataPlane:
         """Starts one, which takes the place of `sock` in the directory once it has its rules, or what is ready in their
-        place. The directory is there
-        and root's alone. listeners: TCP sockets that listen; they stay the caller's, who keeps them for the next one.
-        PyrunError when it can't be."""
+        place. The directory is there and root's alone. listeners: TCP sockets that listen; they stay the caller's, who
+        keeps them for the next one. PyrunError when it can't be."""
 
         def prepare(new: DataPlane) -> None:
             new.set(settings or m.Settings())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 
+from ..errors import PyrunError, reason
 from .rules import Change
 
 TYPE_CHECKING = False
@@ -20,16 +21,18 @@ SEALS = 15  # F_SEAL_SEAL, SHRINK, GROW and WRITE
 
 
 def sealed(data: bytes) -> int:
-    """A descriptor of these bytes, which nobody changes any more."""
-    fd = os.memfd_create("rules", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    """A descriptor of these bytes, which nobody changes any more. PyrunError where there is no room for them."""
+    fd = -1
     try:
+        fd = os.memfd_create("rules", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         view = memoryview(data)
         while view:
             view = view[os.write(fd, view) :]
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
-    except BaseException:
-        os.close(fd)
-        raise
+    except OSError as error:
+        if fd >= 0:
+            os.close(fd)
+        raise PyrunError(f"memory for rules: {reason(error)}") from None
     return fd
 
 
@@ -42,9 +45,10 @@ class Ready:
         self._frontends: dict[Key, Frontend | None] = {}
 
     def begin(self, image: bytes) -> None:
-        """image: all there is, from here on."""
+        """image: all there is, from here on. PyrunError; then what was ready before is so still."""
+        made = sealed(image)
         self.close()
-        self.whole = sealed(image)
+        self.whole = made
         self._sets, self._frontends = {}, {}
 
     def note(self, change: Change) -> None:

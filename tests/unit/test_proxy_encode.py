@@ -6,11 +6,15 @@ import os
 import re
 import struct
 from pathlib import Path
+from threading import Lock
+from types import SimpleNamespace
 
 import pytest
 
 from pyrun.errors import PyrunError
 from pyrun.proxy import encode, messages
+from pyrun.proxy import ready as ready_module
+from pyrun.proxy.carriers import UserSpace
 from pyrun.proxy.ready import Ready
 from pyrun.proxy.rules import DROP, FORWARD, TCP, UDP, Change, Choice, Endpoint, EndpointSet, Frontend, Rules
 
@@ -75,6 +79,35 @@ def test_what_is_ready_is_all_there_is() -> None:
     ready.begin(encode.encode_rules(RULES, 8))
     assert not ready.since()
     ready.close()
+
+
+def test_what_is_ready_stays_so_where_there_is_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the next data plane began without any rules."""
+    ready = Ready()
+    ready.begin(encode.encode_rules(RULES, 7))
+    ready.note(Change(sets_gone=("other",)))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "memfd_create", lambda *_: os.open("/nowhere/at/all", os.O_RDONLY))
+        with pytest.raises(PyrunError, match="memory for rules"):
+            ready.begin(encode.encode_rules(RULES, 8))
+    assert os.pread(ready.whole, 1 << 16, 0) == encode.encode_rules(RULES, 7) and ready.since()
+    ready.close()
+
+
+def test_what_has_changed_since_stays_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Services come and go for months, and what is put together while nobody is served has a bound."""
+    monkeypatch.setattr(ready_module, "MOST", 10)
+    told: list[Change] = []
+    plane = SimpleNamespace(change=told.append, generation=9)
+    fake = SimpleNamespace(_lock=Lock(), _plane=plane, _ready=Ready(), _own_rules=lambda: RULES, _told=print)
+    fake._ready.begin(encode.encode_rules(RULES, 7))
+    for number in range(100):
+        UserSpace._tell(fake, Change(sets_put=(EndpointSet(f"s{number}", ()),), sets_gone=(f"s{number - 1}",)))  # type: ignore[arg-type]
+        since = fake._ready.since()
+        assert len(since.sets_put) + len(since.sets_gone) <= 10
+    assert len(told) == 100
+    assert os.pread(fake._ready.whole, 1 << 16, 0) == encode.encode_rules(RULES, 9)
+    fake._ready.close()
 
 
 def test_a_set_keeps_its_number() -> None:
