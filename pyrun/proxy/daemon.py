@@ -53,6 +53,7 @@ AGAIN_S = (0.5, 10.0)  # after a change that could not be carried out
 ON_LOOPBACK = "the kernel carries nothing from loopback to a pod, as route_localnet stays off; userspace does"
 FAULTS_MOST = 10_000  # that a status names
 WAITS_S = 30.0  # for a source, before that is said, and again each time
+LACKS_S = 60.0  # before it is asked again what the kernel lacks
 BOUND_S = 60.0  # what the data plane has no room for is said so often
 SOCKET = "proxy.sock"
 
@@ -153,6 +154,7 @@ class Daemon:
         self._sctp = probe()
         self._unserved: dict[Key, Refusal] = {}  # frontends of SCTP that this kernel can't serve
         self._lacks: str | None = None  # what the kernel lacks to carry anything; None: it has not been asked
+        self._ask_at = 0.0  # the next time
         self._seen: set[Key] = set()  # frontends that have been looked at for that
         self._all_anew = True  # the carrier has to be told everything
         self._waiting: list[Change] = []
@@ -371,9 +373,11 @@ class Daemon:
         return found
 
     def _kernel_lacks(self) -> str:
-        """Why a Service can't be the kernel's beside a data plane; asked once, as long as it is nothing."""
-        if self._lacks != "" and self.carrier is not None:
-            self._lacks = self.carrier.lacks()
+        """Why a Service can't be the kernel's beside a data plane. Asked now and then as long as there is something,
+        as that takes transactions, and each loads what modules there are."""
+        now = time.monotonic()
+        if self._lacks != "" and self.carrier is not None and now >= self._ask_at:
+            self._lacks, self._ask_at = self.carrier.lacks(), now + LACKS_S
         return self._lacks or ""
 
     def _tick(self) -> None:
@@ -393,6 +397,8 @@ class Daemon:
             self._tell_refused()
         if (sctp := probe()) != self._sctp:
             self._sctp, self._all_anew = sctp, True
+        if self._lacks and not self._kernel_lacks():
+            self._all_anew = True
         if self._blocked:
             here = [one for one in self.follower.planner.rules().frontends if one.key in self._blocked]
             if self._clashes(here).keys() != self._blocked.keys():
