@@ -230,9 +230,12 @@ class Responder:
 
     def _send(self, operation: int, body: bytes, fds: Sequence[int] = ()) -> None:
         try:
-            self.connection.settimeout(PATIENCE_S)
+            # By the kernel: with a timeout of Python's, answer() would wait too, and it is for another thread.
+            seconds, rest = divmod(PATIENCE_S, 1)
+            timeval = struct.pack("@ll", int(seconds), int(rest * 1e6))
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
             send_message(self.connection, struct.pack("<II", operation, 0) + body, fds)
-        except TimeoutError:
+        except BlockingIOError:
             raise Ended(f"pyrun-dns has taken nothing for {PATIENCE_S:.0f} seconds")
         except OSError as error:
             if isinstance(error, ConnectionError) or error.errno == errno.EBADF:

@@ -3,9 +3,12 @@ wants its directory."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import select
 import signal
 import socket
+import struct
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +21,7 @@ from pyrun.dns.daemon import Daemon, Settings
 from pyrun.dns.encode import encode_table
 from pyrun.dns.look import SOCKET
 from pyrun.dns.program import end_program
+from pyrun.dns.reply import NOTHING
 from pyrun.dns.responder import Ended, Refused, Responder
 from pyrun.dns.servers import Servers
 from pyrun.errors import PyrunError
@@ -103,6 +107,37 @@ def test_a_table_of_which_the_program_hangs(monkeypatch: pytest.MonkeyPatch) -> 
         assert status == 503 and b"has been given a table" in text
     with pytest.raises(ProcessLookupError):
         os.kill(hung, 0)
+
+
+def test_an_answer_never_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The daemon's loop gives answers to a program that hangs at a table, until there is no room for more."""
+    monkeypatch.setattr(responder, "PATIENCE_S", 3600.0)
+    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, its:
+        its.send(struct.pack("<IIQII", responder.HELLO, responder.PROTOCOL, 1, 1, 0))
+        hung = Responder(ours)
+
+        def put() -> None:
+            with contextlib.suppress(Ended):
+                hung.put_table(b"")
+
+        asked = threading.Thread(target=put, daemon=True)
+        asked.start()
+        wait_until("it is asked", lambda: bool(select.select([its], [], [], 0)[0]))
+        question = responder.Question(b"\0", 1, False, False, bytes(16))
+
+        def give() -> None:
+            with contextlib.suppress(OSError):
+                for _ in range(5000):
+                    hung.answer(question, 2, NOTHING, 0, 0, generation=1, failed=True)
+
+        giving = threading.Thread(target=give, daemon=True)
+        giving.start()
+        giving.join(PATIENCE_S)
+        waits = giving.is_alive()
+        hung.give_up()
+        asked.join(PATIENCE_S)
+        assert not waits and not asked.is_alive()
 
 
 def test_a_program_that_can_not_be_started_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
