@@ -430,11 +430,11 @@ def led_to(elements: dict[tuple[int, str], dict[bytes, bytes]]) -> Iterator[tupl
     maps = {name: found for (width, name), found in elements.items() if width == 4}
     todo = [(verdict, key) for key, verdict in maps.get(SERVICES, {}).items()]
     for verdict, service in todo:
-        name = next((name for name in maps if verdict == messages.verdict(messages.GOTO, name)), None)
-        for key, data in maps[name].items() if name is not None else ():
-            if key.startswith(service):
-                yield name, key
-                todo.append((data, service))
+        for name in [name for name in maps if verdict == messages.verdict(messages.GOTO, name)]:
+            for key, data in maps[name].items():
+                if key.startswith(service):
+                    yield name, key
+                    todo.append((data, service))
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,11 @@
 
 What is in the kernel is known from the rules applied last, so a change costs what it changes. At start what an earlier
 daemon left is read back and made the same. A batch is one system call and one transaction, and one of them puts the new
-rules in force: who is killed leaves the old rules or the new ones. But a packet may be under way through them just then,
-and each look into a map is of the moment: one that has found the old chain for its service, then no endpoint in that
-chain's map, would be refused. So what verdicts lead to is there in a transaction before theirs, and goes in one after it.
-The kernel's generation number tells whether somebody else changed nf_tables since; then the tables are looked at before
-anything is sent, and made anew where they are not those that were left.
+rules in force: who is killed leaves the old rules or the new ones. But a packet may be under way through them just
+then, and each look into a map is of the moment: one that has found the old chain for its service, then no endpoint in
+that chain's map, would be refused. So what verdicts lead to is there in a transaction before theirs, and goes in one
+after it. The kernel's generation number tells whether somebody else changed nf_tables since; then the tables are looked
+at before anything is sent, and made anew where they are not those that were left.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ class Applied:
 
 
 class _Sent:
-    """Transactions that are being put together: `batch` puts the rules in force; `before` has what its verdicts lead to,
-    `after` takes away what those led to that it replaces. at_once: all three are one, as nothing is in force yet.
+    """Transactions that are being put together: `batch` puts the rules in force; `before` has what its verdicts lead
+    to, `after` takes away what those led to that it replaces. at_once: all three are one, as nothing is in force yet.
     tables: those that are there with it, by the width of an address; put, gone: how many elements; targets, keeping: as
     a Delta's."""
 
@@ -200,9 +200,7 @@ class KernelRules:
         sent.keeping |= delta.keeping
 
     @staticmethod
-    def _add_elements(
-        sent: _Sent, place: tuple[int, str], gone: list[bytes], put: list[tuple[bytes, bytes]]
-    ) -> None:
+    def _add_elements(sent: _Sent, place: tuple[int, str], gone: list[bytes], put: list[tuple[bytes, bytes]]) -> None:
         width, name = place
         family = FAMILIES[width].number
         # One that is in both changes, and is never gone: whoever finds its chain now finds the one or the other.
