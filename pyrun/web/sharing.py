@@ -15,8 +15,8 @@ STEP, LARGEST = 16, 512
 POOL, HEAD = 1 << 14, 48
 # What bytes take beside their content.
 BYTES = 33
-# More holes of a size than this are not filled.
-MOST = 20_000
+# Bytes of holes of a size; what more there is is not filled. With another allocator (PYTHONMALLOC) no pool is found.
+MOST = 1 << 20
 
 _fillings: list[list[object]] = []
 
@@ -33,7 +33,7 @@ def _fill(size: int) -> list[object]:
     """Objects of this size, until three in a row are the first ones of a pool: it is new, so none has a hole."""
     found: list[object] = []
     row = 0
-    while row < 3 and len(found) < MOST:
+    while row < 3 and len(found) * size < MOST:
         made = _make(size)
         found.append(made)
         row = row + 1 if id(made) % POOL == HEAD + row * size else int(id(made) % POOL == HEAD)
