@@ -38,15 +38,20 @@ def ginkgo(path: Path, procs: int, minutes: int, labels: str) -> list[str]:
 
 
 def results(path: Path) -> dict[str, tuple[str, str]]:
-    """Name of each spec that began → (how it ended, its first words about it)."""
+    """Name of each spec that began → (how it ended, its first words about it); with what else went wrong of a run: a
+    step before or after all specs, and why it was cut short."""
     found = {}
     for line in [path / "report.json", *path.glob("report/report.json")]:
-        if line.exists():
-            for suite in json.loads(line.read_text()):
-                for spec in suite["SpecReports"] or []:
-                    if spec["LeafNodeType"] == "It" and spec["State"] not in ("skipped", "pending"):
-                        name = " ".join([*(spec["ContainerHierarchyTexts"] or []), spec["LeafNodeText"]])
-                        found[name] = (spec["State"], spec.get("Failure", {}).get("Message", "").split("\n")[0])
+        for suite in json.loads(line.read_text()) if line.exists() else ():
+            for reason in suite.get("SpecialSuiteFailureReasons") or ():
+                found[f"[suite] {reason}"] = ("failed", "")
+            for spec in suite["SpecReports"] or []:
+                is_spec = spec["LeafNodeType"] == "It"
+                if spec["State"] in ("skipped", "pending") or (not is_spec and spec["State"] == "passed"):
+                    continue
+                words = [*(spec["ContainerHierarchyTexts"] or []), spec["LeafNodeText"]]
+                name = " ".join(words if is_spec else [f"[{spec['LeafNodeType']}]", *filter(None, words)])
+                found[name] = (spec["State"], spec.get("Failure", {}).get("Message", "").split("\n")[0])
     return found
 
 
