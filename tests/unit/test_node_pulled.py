@@ -154,7 +154,7 @@ def test_a_pod_that_goes_in_a_pull_leaves_its_image_to_nobody(
         monkeypatch.setattr(carry, "pull_image", pull)
         host = SimpleNamespace(pulled=pulled, cri=None)
         carrier = Carrier(SimpleNamespace(host=host, record=record, objects=objects, save=pytest.fail))  # type: ignore[arg-type]
-        gone = asyncio.create_task(carrier._pull_noted(APP))
+        gone = asyncio.create_task(carrier._pull_noted(APP, lambda _: None))
         async with asyncio.timeout(PATIENCE_S):
             await begun.wait()
             gone.cancel()
@@ -165,7 +165,7 @@ def test_a_pod_that_goes_in_a_pull_leaves_its_image_to_nobody(
             assert not pulled.is_everybodys(APP, ID)
             begun.clear()
             comes.clear()
-            last = asyncio.create_task(carrier._pull_and_note("q.example/last:1"))
+            last = asyncio.create_task(carrier._pull_and_note("q.example/last:1", lambda _: None))
             await begun.wait()
             await cancel({last})
 

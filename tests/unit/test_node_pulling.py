@@ -14,6 +14,7 @@ from pyrun.node.agent.carry import Carrier
 from pyrun.node.agent.events import Events
 from pyrun.node.plan.actions import Pull
 from pyrun.node.plan.observed import BackOff
+from pyrun.pod.joined import Joined
 from tests.support.node.world import pod_of
 
 PATIENCE_S = 60.0
@@ -43,7 +44,7 @@ def test_a_pull_that_takes_long_says_how_far_it_is(monkeypatch: pytest.MonkeyPat
     carrier: Any = Carrier.__new__(Carrier)
     carrier._host = SimpleNamespace(cri=SimpleNamespace(images=SimpleNamespace(pull=pull)), pulled=pulled)
     carrier._kept = SimpleNamespace(events=events, record=record)
-    carrier.pulls, carrier.images = {}, {}
+    carrier.pulls, carrier.images, carrier._noted = {}, {}, Joined()
 
     async def main() -> None:
         await carrier._pull(Pull("i:1", BackOff(10.0, 0.0)))
