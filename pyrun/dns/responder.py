@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import select
 import socket
@@ -19,6 +18,7 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 from ..errors import PyrunError, reason
+from ..memfd import sealed
 from ..rights import receive_message, send_message
 from .respond import Sections
 
@@ -31,7 +31,6 @@ ANSWER_HEAD = struct.Struct("<IIQII8HBB6x")
 ASK_HEAD = struct.Struct("<IHBB16s")
 LOOKED_HEAD = struct.Struct("<IBBHQI4x")
 NOBODY, TABLE_HAS, CACHE_HAS, OLD, OTHERS = range(5)
-SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 # Of queries as CoreDNS counts them: "dropped" are those that were not read.
 KINDS = (
     *("dropped", "other", "A", "NS", "CNAME", "SOA", "PTR", "MX", "TXT", "AAAA", "SRV", "DS", "RRSIG", "NSEC"),
@@ -144,7 +143,7 @@ class Responder:
 
     def put_table(self, data: bytes) -> int:
         """Its generation, once it is what is answered from. Refused."""
-        fd = _sealed(data)
+        fd = sealed("table", data)
         try:
             generation = self._do(TABLE, b"", [fd])
         finally:
@@ -264,19 +263,3 @@ class Responder:
         if not message:
             raise EOFError
         return message, fds
-
-
-def _sealed(data: bytes) -> int:
-    """A memfd that nobody can change any more. PyrunError."""
-    fd = -1
-    try:
-        fd = os.memfd_create("pyrun-dns-table", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        view = memoryview(data)
-        while view:
-            view = view[os.write(fd, view) :]
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
-    except OSError as error:
-        if fd >= 0:
-            os.close(fd)
-        raise PyrunError(f"memory for a table: {reason(error)}")
-    return fd

@@ -21,10 +21,11 @@ from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 
 from ..errors import PyrunError, reason
+from ..memfd import sealed
 from ..rights import receive_message, send_message
 from . import messages as m
 from .encode import encode_change, encode_rules
-from .ready import Ready, sealed
+from .ready import Ready
 from .rules import Change, Rules
 
 CALL_S = 10.0
@@ -281,7 +282,7 @@ class DataPlane:
         if len(image) <= m.INLINE_MOST:
             reply, _ = self._ask(m.request(m.APPLY, body=image))
         else:
-            fd = sealed(image)
+            fd = sealed("rules", image)
             try:
                 return self.take_whole(fd)
             finally:

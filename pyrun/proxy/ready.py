@@ -6,10 +6,9 @@ asked for. Where it is much, all is put together anew, while there is time.
 
 from __future__ import annotations
 
-import fcntl
 import os
 
-from ..errors import PyrunError, reason
+from ..memfd import sealed
 from .rules import Change
 
 TYPE_CHECKING = False
@@ -17,23 +16,6 @@ if TYPE_CHECKING:
     from .rules import EndpointSet, Frontend, Key
 
 MOST = 2000  # sets and frontends that have changed since
-SEALS = 15  # F_SEAL_SEAL, SHRINK, GROW and WRITE
-
-
-def sealed(data: bytes) -> int:
-    """A descriptor of these bytes, which nobody changes any more. PyrunError where there is no room for them."""
-    fd = -1
-    try:
-        fd = os.memfd_create("rules", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        view = memoryview(data)
-        while view:
-            view = view[os.write(fd, view) :]
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
-    except OSError as error:
-        if fd >= 0:
-            os.close(fd)
-        raise PyrunError(f"memory for rules: {reason(error)}") from None
-    return fd
 
 
 class Ready:
@@ -46,7 +28,7 @@ class Ready:
 
     def begin(self, image: bytes) -> None:
         """image: all there is, from here on. PyrunError; then what was ready before is so still."""
-        made = sealed(image)
+        made = sealed("rules", image)
         self.close()
         self.whole = made
         self._sets, self._frontends = {}, {}

@@ -15,6 +15,7 @@ LAYERS = [
     "nft",
     "openat2",
     "listen",
+    "memfd",
     "ending",
     "protowire",
     "rights",
