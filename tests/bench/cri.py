@@ -272,6 +272,7 @@ disabled_plugins = {json.dumps(disabled)}
 [plugins."io.containerd.cri.v1.runtime"]
   restrict_oom_score_adj = true
   disable_apparmor = true
+  netns_mounts_under_state_dir = true
   [plugins."io.containerd.cri.v1.runtime".cni]
     bin_dirs = ["{CNI}"]
     conf_dir = "{work}/cni"
